@@ -1,0 +1,1 @@
+"""Compressors: smaller models out of trained ones."""

@@ -1,0 +1,1 @@
+"""Contracts and pure functions of `nas`: standard library, numpy and pydantic only."""

@@ -1,0 +1,83 @@
+"""Typed configuration: frozen pydantic models that refuse unknown keys, with errors a person can use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nas_core.errors import UsageError, nearest, unknown
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, no unknown keys, plain data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SizeConfig(Config):
+    """How large the networks of a space are built; `presets` must hold "search" and "full"."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"search": {}, "full": {}}
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """The named preset with some fields changed. Raises UsageError for an unknown preset or field."""
+        if name not in cls.presets:
+            raise unknown("size preset", name, cls.presets)
+        return validate(cls, {**cls.presets[name], **changes}, "size")
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def validate(model: type[C], values: Mapping[str, Any], what: str) -> C:
+    """`model` built from `values`; UsageError with the offending key, value and nearest name otherwise."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise UsageError("\n".join(_explain(model, problem, what) for problem in error.errors()[:2])) from None
+
+
+def _explain(model: type[BaseModel], problem: Any, what: str) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        fields = list(_fields_at(model, problem["loc"][:-1]))
+        return f"{what}: unknown key '{path}'{nearest(str(problem['loc'][-1]), fields)} (known: {', '.join(fields)})"
+    message = problem["msg"].removeprefix("Value error, ")
+    where = f"{what}: {path}" if path else what
+    return f"{where}: {message} (got {problem['input']!r})"
+
+
+def _fields_at(model: Any, path: Iterable[Any]) -> Iterable[str]:
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field else None
+    return getattr(model, "model_fields", {})
+
+
+def parse_value(text: str) -> Any:
+    """`3` -> 3, `true` -> True, `[1, 2]` -> list, anything that is not JSON -> the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["a.b=1", "c=x"]` -> `{"a": {"b": 1}, "c": "x"}`. Raises UsageError for text without `=`."""
+    result: dict[str, Any] = {}
+    for text in assignments:
+        path, separator, value = text.partition("=")
+        if not separator or not path.strip():
+            raise UsageError(f"'{text}' is not an assignment; write key=value, for example strategy.population=20")
+        *parents, last = path.strip().split(".")
+        node = result
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UsageError(f"'{text}': '{parent}' was already given a value")
+        node[last] = parse_value(value.strip())
+    return result

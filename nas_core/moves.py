@@ -1,0 +1,152 @@
+"""Moves on architectures. Each is a way of answering `complete`, so every result is legal by construction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from nas_core.architecture import Architecture
+from nas_core.choice import Choice, Value
+from nas_core.space import SearchSpace
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+Pick = Callable[[Choice, tuple[Value, ...]], Value]
+
+
+def complete(space: SearchSpace, partial: Mapping[str, Value], pick: Pick) -> Architecture:
+    """Walk the choices in order: keep what is given, active and allowed; ask `pick` for the rest.
+
+    `pick(choice, options)` gets the options that are still allowed and returns one of them.
+    """
+    values: dict[str, Value] = {}
+    for choice in space.choices:
+        if choice.when and not choice.active(values):
+            continue
+        options = space.allowed(choice, values)
+        given = partial.get(choice.name)
+        values[choice.name] = given if given is not None and given in options else pick(choice, options)
+    return Architecture(space.name, values)
+
+
+def uniformly(rng: Generator) -> Pick:
+    """Answer with a uniform draw."""
+    return lambda choice, options: options[int(rng.integers(len(options)))]
+
+
+def first(choice: Choice, options: tuple[Value, ...]) -> Value:
+    """Answer with the first allowed option."""
+    return options[0]
+
+
+def sample(space: SearchSpace, rng: Generator) -> Architecture:
+    """An architecture drawn choice by choice, each uniformly over what is allowed."""
+    return complete(space, {}, uniformly(rng))
+
+
+def free_choices(space: SearchSpace, arch: Architecture) -> list[tuple[Choice, tuple[Value, ...]]]:
+    """The active choices that could take another value, each with those values."""
+    free = []
+    prefix: dict[str, Value] = {}
+    for choice in space.choices:
+        if choice.name not in arch.values:
+            continue
+        value = arch.values[choice.name]
+        others = tuple(option for option in space.allowed(choice, prefix) if option != value)
+        if others:
+            free.append((choice, others))
+        prefix[choice.name] = value
+    return free
+
+
+def mutate(space: SearchSpace, arch: Architecture, rng: Generator) -> Architecture:
+    """One choice, drawn uniformly, takes another value; what depends on it is drawn anew where it must be.
+
+    Raises ValueError when the space leaves no choice free.
+    """
+    free = free_choices(space, arch)
+    if not free:
+        raise ValueError(f"space '{space.name}' leaves nothing to mutate in {dict(arch.values)}")
+    choice, others = free[int(rng.integers(len(free)))]
+    value = others[int(rng.integers(len(others)))]
+    return complete(space, {**arch.values, choice.name: value}, uniformly(rng))
+
+
+def crossover(space: SearchSpace, one: Architecture, other: Architecture, rng: Generator) -> Architecture:
+    """Each choice takes its value from one of two parents (uniform crossover)."""
+    partial: dict[str, Value] = {}
+    for choice in space.choices:
+        parents = [parent.values[choice.name] for parent in (one, other) if choice.name in parent.values]
+        if parents:
+            partial[choice.name] = parents[int(rng.integers(len(parents)))]
+    return complete(space, partial, uniformly(rng))
+
+
+def neighbours(space: SearchSpace, arch: Architecture) -> list[Architecture]:
+    """All architectures that differ in one choice; what depends on it takes its first allowed option."""
+    found: dict[Architecture, None] = {}
+    for choice, others in free_choices(space, arch):
+        for value in others:
+            found[complete(space, {**arch.values, choice.name: value}, first)] = None
+    return list(found)
+
+
+def enumerate_all(space: SearchSpace) -> Iterator[Architecture]:
+    """Every architecture, in lexicographic order of the options; the last choice changes fastest."""
+    values: dict[str, Value] = {}
+
+    def walk(position: int) -> Iterator[Architecture]:
+        if position == len(space.choices):
+            yield Architecture(space.name, values)
+            return
+        choice = space.choices[position]
+        if choice.when and not choice.active(values):
+            yield from walk(position + 1)
+            return
+        for option in space.allowed(choice, values):
+            values[choice.name] = option
+            yield from walk(position + 1)
+            del values[choice.name]
+
+    return walk(0)
+
+
+def size(space: SearchSpace, limit: int = 1_000_000) -> int | None:
+    """How many architectures the space holds; None when that is more than `limit` and has no closed form."""
+    plain = type(space).allowed is SearchSpace.allowed
+    if plain and not any(choice.when for choice in space.choices):
+        return math.prod(len(choice.options) for choice in space.choices)
+    count = 0
+    for _ in enumerate_all(space):
+        count += 1
+        if count > limit:
+            return None
+    return count
+
+
+def illegal(space: SearchSpace, arch: Architecture) -> str | None:
+    """Why `arch` is not an architecture of `space`, or None. The default of `SearchSpace.illegal`."""
+    if arch.space != space.name:
+        return f"it belongs to space '{arch.space}', not '{space.name}'"
+    names = [choice.name for choice in space.choices]
+    for name in arch.values:
+        if name not in names:
+            return f"'{name}' is no choice of space '{space.name}'"
+    prefix: dict[str, Value] = {}
+    for choice in space.choices:
+        present = choice.name in arch.values
+        if choice.active(prefix) != present:
+            return f"choice '{choice.name}' is {'inactive but given' if present else 'active but missing'}"
+        if not present:
+            continue
+        value = arch.values[choice.name]
+        if not any(type(option) is type(value) and option == value for option in choice.options):
+            return f"'{value}' is not an option of choice '{choice.name}' {choice.options}"
+        if value not in space.allowed(choice, prefix):
+            return f"'{value}' is not allowed for choice '{choice.name}' after {prefix}"
+        prefix[choice.name] = value
+    if list(arch.values) != list(prefix):
+        return "its choices are not in the order of the space"
+    return None

@@ -1,0 +1,38 @@
+"""Order among outcomes: feasibility first, then Pareto dominance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nas_core.strategy import Outcome
+
+
+def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether `one` is nowhere worse and somewhere better (higher is better)."""
+    pairs = list(zip(one, other, strict=True))
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+
+def better(one: Outcome, other: Outcome) -> bool:
+    """Deb's rule (Deb et al. 2002, Definition 1): less violation first, then dominance.
+
+    An outcome without values is worse than one with values of the same violation.
+    """
+    if one.violation != other.violation:
+        return one.violation < other.violation
+    if one.values is None or other.values is None:
+        return one.values is not None and other.values is None
+    return dominates(one.values, other.values)
+
+
+def best(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome that is beaten by the fewest others; the first of equals. Raises ValueError when empty."""
+    if not outcomes:
+        raise ValueError("no outcome to choose from")
+    return min(outcomes, key=lambda outcome: sum(better(other, outcome) for other in outcomes))
+
+
+def front(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The feasible, measured outcomes that no other dominates, in the given order; O(n^2)."""
+    feasible = [outcome for outcome in outcomes if outcome.values is not None and outcome.violation == 0]
+    return [outcome for outcome in feasible if not any(better(other, outcome) for other in feasible)]

@@ -1,0 +1,76 @@
+"""The contract of a search space. Everything a strategy needs is here; it never knows which space it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from nas_core.architecture import Architecture
+from nas_core.choice import Choice, Value
+from nas_core.config import SizeConfig
+from nas_core.graph import ArchGraph
+from nas_core.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class SearchSpace(Protocol):
+    """A search space: named choices, and how to build the network of an architecture.
+
+    Subclass it to inherit the defaults; `name`, `choices`, `tasks` and `build` have none.
+    """
+
+    name: str
+    version: int = 1
+    choices: tuple[Choice, ...]
+    tasks: frozenset[str]
+    Size: type[SizeConfig] = SizeConfig
+
+    def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
+        """The untrained network: `(batch, *task.input_shape)` to `(batch, task.outputs)` for images,
+        `(nodes, features), (2, edges)` to `(nodes, task.outputs)` for graphs."""
+        ...
+
+    def allowed(self, choice: Choice, prefix: Mapping[str, Value]) -> tuple[Value, ...]:
+        """The options still legal after the choices made so far; never empty after an allowed prefix."""
+        return choice.options
+
+    def illegal(self, arch: Architecture) -> str | None:
+        """Why the architecture is none of this space, or None; validates stored and user-given ones."""
+        from nas_core.moves import illegal
+
+        return illegal(self, arch)
+
+    def identity(self, arch: Architecture) -> str:
+        """Equal for architectures that compute the same functions."""
+        return arch.key
+
+    def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
+        """Which candidate each picked group of the network takes; None: none of them."""
+        return arch.values
+
+    def graph(self, arch: Architecture) -> ArchGraph:
+        """The architecture as a graph with operation labels; by default a chain of its values."""
+        labels = ("input", *(f"{name}={value}" for name, value in arch.values.items()), "output")
+        return ArchGraph(labels, tuple((node, node + 1) for node in range(len(labels) - 1)))
+
+
+@runtime_checkable
+class HasCosts(Protocol):
+    """Costs without building."""
+
+    def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
+        """`params` (count) and `macs` (multiply-accumulates of one sample, or of the whole graph)."""
+        ...
+
+
+@runtime_checkable
+class HasNotation(Protocol):
+    """An official text form, used by tables and by people."""
+
+    def to_text(self, arch: Architecture) -> str: ...
+
+    def from_text(self, text: str) -> Architecture:
+        """Raises ValueError, naming what is wrong with the text."""
+        ...

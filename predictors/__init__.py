@@ -1,0 +1,1 @@
+"""Predictors: guesses of a metric without the full evaluation."""

@@ -1,0 +1,9 @@
+"""Search spaces: one file per space, listed here."""
+
+GROUP = "nas.search_spaces"
+
+BUILTIN = {
+    "nasbench201": "search_spaces.nasbench201:NasBench201",
+    "nasbench_graph": "search_spaces.nasbench_graph:NasBenchGraph",
+    "regnet": "search_spaces.regnet:RegNet",
+}

@@ -1,0 +1,1 @@
+"""Torch layers that search spaces are made of."""

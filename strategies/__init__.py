@@ -1,0 +1,9 @@
+"""Search strategies: one file per strategy, listed here."""
+
+GROUP = "nas.strategies"
+
+BUILTIN = {
+    "random": "strategies.random_search:RandomSearch",
+    "regularized-evolution": "strategies.evolution:RegularizedEvolution",
+    "local-search": "strategies.local_search:LocalSearch",
+}

@@ -1,0 +1,1 @@
+"""Studies: the store, the search loop, resume and verification."""

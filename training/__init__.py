@@ -1,0 +1,1 @@
+"""Training: data, recipes, the fit loop, evaluators, cost and export."""

@@ -1,0 +1,17 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets and benchmark tables; a test that needs it skips where it is absent."""
+    root = Path(os.environ.get("NAS_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    if not (root / "data" / "nb201.csv.gz").is_file():
+        pytest.skip(f"needs the shared data sets and tables ({root / 'data'}, or set NAS_SHARED)")
+    return root / "data"

@@ -1,0 +1,315 @@
+"""The contract of a strategy: `check` drives it through simulated studies and yields what is wrong.
+
+The rule it holds: after construction and tells in recorded order a strategy cannot be told apart, through
+`ask`, from one that lived all along. So every ask of a study is repeated, mixed with asks that must change
+nothing, and asked again of instances that were made anew and only told what the store would tell them.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel
+
+from nas_core import moves
+from nas_core.architecture import Architecture
+from nas_core.config import validate
+from nas_core.evaluation import Constraint, Objective
+from nas_core.seeds import generator
+from nas_core.space import SearchSpace
+from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State, Strategy
+from nas_core.testing.findings import Reference, ask_fresh, collect
+
+Factory = Callable[[Setting], Strategy]
+Answer = Proposal | str | None  # a text: why there is nothing left
+
+ENUMERABLE = 2_000  # up to this size of a space it is known when everything has been proposed
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One simulated study: what is asked for, in which order outcomes come, and what goes wrong."""
+
+    name: str
+    objectives: tuple[Objective, ...] = (Objective("quality", "max"),)
+    constraints: tuple[Constraint, ...] = ()
+    lag: int = 1  # ask number n sees all outcomes but the last lag - 1
+    shuffled: bool = False  # outcomes come in any order
+    start: int = 0
+    gaps: bool = False  # some numbers belong to others
+    failing: float = 0.1  # the part of architectures whose evaluation fails
+
+
+SCENARIOS = (
+    Scenario("one at a time"),
+    Scenario("one at a time, minimising", (Objective("price", "min"),), (Constraint("quality", ">=", 0.3),)),
+    Scenario("four at a time", constraints=(Constraint("price", "<=", 0.7),), lag=4, start=100, gaps=True),
+    Scenario(
+        "four at a time in any order, two objectives",
+        (Objective("quality", "max"), Objective("price", "min")),
+        (Constraint("price", "<=", 0.9),),
+        lag=4,
+        shuffled=True,
+        start=7,
+        gaps=True,
+    ),
+    Scenario("every trial fails", lag=2, failing=1.0),
+    Scenario("every trial is rejected", constraints=(Constraint("price", "<=", -1.0),), lag=2),
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One ask of a study: what had been told before, what was pending, and the answer."""
+
+    number: int
+    told: int
+    pending: tuple[Pending, ...]
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class History:
+    """A simulated study: its asks, and its outcomes in the order in which they were told."""
+
+    asked: tuple[Asked, ...]
+    told: tuple[Outcome, ...]
+
+
+def check(factory: Factory, space: SearchSpace, trials: int = 40, replays: int = 5) -> Iterator[str]:
+    """What is wrong with the strategies that `factory` makes, when they search `space`.
+
+    Each scenario has `trials` trials and is replayed into `replays` fresh instances.
+    """
+    yield from collect("config", _config, factory, space)
+    for scenario in SCENARIOS:
+        yield from collect(scenario.name, _scenario, factory, space, scenario, trials, replays)
+
+
+def check_fresh(strategy: Reference, space: Reference, config: dict[str, Any]) -> Iterator[str]:
+    """Whether a new interpreter with another hash seed searches in the same way. `config`: plain data."""
+    code = "from nas_core.testing.strategy import trajectory\nprint(json.dumps(trajectory(*ARGUMENTS)))\n"
+    here, there = trajectory(strategy, space, config), ask_fresh(code, strategy, space, config)
+    for mine, other in zip(here, there, strict=True):
+        if mine != other:
+            yield f"another interpreter with another hash seed proposes {other} instead of {mine}"
+            return
+
+
+def trajectory(strategy: Reference, space: Reference, config: dict[str, Any], trials: int = 30) -> list[str]:
+    """The proposals of two simulated studies as text, the same in every interpreter."""
+    kind, loaded = strategy.find(), space.load()
+    lines = []
+    for scenario in (SCENARIOS[0], SCENARIOS[3]):
+        setting = _setting(loaded, scenario)
+        history = simulate(kind(setting, validate(kind.Config, config, "strategy")), setting, scenario, trials)
+        lines += [f"{asked.number}: {_text(asked.answer)}" for asked in history.asked]
+    return lines
+
+
+def simulate(
+    strategy: Strategy,
+    setting: Setting,
+    scenario: Scenario,
+    trials: int,
+    ask: Callable[[Strategy, int, tuple[Pending, ...]], Answer] | None = None,
+    tell: Callable[[Outcome], None] | None = None,
+) -> History:
+    """A study of `trials` trials. A trial's values depend on its architecture alone; what was evaluated
+    before is told as reused. Ends early at `Exhausted`, or when None is answered with nothing pending.
+
+    `ask` replaces the plain ask, `tell` listens to the outcomes.
+    """
+    ask = ask or answer
+    order = generator("order", scenario.name)
+    asked: list[Asked] = []
+    told: list[Outcome] = []
+    pending: list[Pending] = []
+
+    def finish() -> None:
+        """Tell one pending outcome; a duplicate of a pending trial waits for that one."""
+        seen: set[str] = set()
+        ready = []
+        for trial in pending:
+            if _candidate(setting, trial.proposal) not in seen:
+                ready.append(trial)
+            seen.add(_candidate(setting, trial.proposal))
+        trial = ready[int(order.integers(len(ready))) if scenario.shuffled else 0]
+        pending.remove(trial)
+        told.append(_outcome(trial, setting, scenario, told))
+        strategy.tell(told[-1])
+        if tell:
+            tell(told[-1])
+
+    number = scenario.start
+    for _ in range(trials):
+        while True:
+            found = ask(strategy, number, tuple(pending))
+            asked.append(Asked(number, len(told), tuple(pending), found))
+            if found is not None or not pending:
+                break
+            finish()
+        if not isinstance(found, Proposal):
+            break
+        pending.append(Pending(number, found))
+        number += 1 + (int(order.integers(3)) if scenario.gaps else 0)
+        if len(pending) >= scenario.lag:
+            finish()
+    while pending:
+        finish()
+    return History(tuple(asked), tuple(told))
+
+
+def answer(strategy: Strategy, number: int, pending: tuple[Pending, ...]) -> Answer:
+    """What `ask` says, with `Exhausted` as a text."""
+    try:
+        return strategy.ask(number, pending)
+    except Exhausted as error:
+        return f"exhausted: {error}"
+
+
+def _setting(space: SearchSpace, scenario: Scenario) -> Setting:
+    return Setting(space, 5, scenario.objectives, scenario.constraints, space.identity)
+
+
+def _candidate(setting: Setting, proposal: Proposal) -> str:
+    return f"{setting.identity(proposal.arch)} {proposal.budget}"
+
+
+def _measure(setting: Setting, proposal: Proposal, metric: str) -> float:
+    """A number in [0, 1) that looks random and depends on the candidate alone."""
+    digest = hashlib.sha256(f"{metric} {_candidate(setting, proposal)}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def _outcome(trial: Pending, setting: Setting, scenario: Scenario, told: Sequence[Outcome]) -> Outcome:
+    proposal = trial.proposal
+    for earlier in told:
+        same = _candidate(setting, earlier.proposal) == _candidate(setting, proposal)
+        if same and earlier.state in (State.COMPLETE, State.REJECTED):
+            return replace(earlier, number=trial.number, proposal=proposal, state=State.REUSED)
+    if _measure(setting, proposal, "luck") < scenario.failing:
+        return Outcome(trial.number, proposal, State.FAILED, None)
+    metrics = {name: _measure(setting, proposal, name) for name in ("quality", "price")}
+    violations = tuple(constraint.violation(metrics[constraint.metric]) for constraint in setting.constraints)
+    if any(
+        constraint.metric == "price" and violation > 0
+        for constraint, violation in zip(setting.constraints, violations, strict=True)
+    ):
+        return Outcome(trial.number, proposal, State.REJECTED, None, violations, {"price": metrics["price"]})
+    values = tuple(objective.orient(metrics[objective.metric]) for objective in setting.objectives)
+    return Outcome(trial.number, proposal, State.COMPLETE, values, violations, metrics)
+
+
+def _config(factory: Factory, space: SearchSpace) -> Iterator[str]:
+    config = type(factory(_setting(space, SCENARIOS[0]))).Config
+    if not issubclass(config, BaseModel) or config.model_config.get("extra") != "forbid":
+        yield "Config does not refuse unknown keys; derive it from nas_core.config.Config"
+    elif not config.model_config.get("frozen"):
+        yield "Config is not frozen; derive it from nas_core.config.Config"
+    for name, described in config.model_fields.items():
+        if not described.description:
+            yield f"'{name}' has no description; give it Field(description=...)"
+
+
+def _scenario(factory: Factory, space: SearchSpace, scenario: Scenario, trials: int, replays: int) -> Iterator[str]:
+    setting = _setting(space, scenario)
+    findings: list[str] = []
+    states: list[Any] = []
+    live = factory(setting)
+
+    def nosy(strategy: Strategy, number: int, pending: tuple[Pending, ...]) -> Answer:
+        """Ask three times, with other questions between."""
+        first = answer(strategy, number, pending)
+        answer(strategy, number + 1, pending)
+        second = answer(strategy, number, pending)
+        answer(strategy, number + 1000, ())
+        answer(strategy, number, (*pending, Pending(number + 5000, _decoy(space))))
+        third = answer(strategy, number, pending)
+        if not _text(first) == _text(second) == _text(third):
+            findings.append(f"ask({number}) answers {_text(first)}, then {_text(second)}, then {_text(third)}")
+        return first
+
+    def snap(outcome: Outcome) -> None:
+        if hasattr(live, "state_dict"):
+            states.append(copy.deepcopy(live.state_dict()))
+
+    if hasattr(live, "state_dict"):
+        states.append(copy.deepcopy(live.state_dict()))
+    history = simulate(live, setting, scenario, trials, nosy, snap)
+    yield from findings
+    yield from _answers(history, setting)
+    points = sorted({round(index * (len(history.asked) - 1) / max(1, replays - 1)) for index in range(replays)})
+    made = factory(setting)
+    yield from _follow(made, history, 0, "an instance that was told the same outcomes")
+    for point in points:
+        yield from _follow(factory(setting), history, 0, "a fresh instance after a replay of the tells", point)
+    for point in points if states else ():
+        asked = history.asked[point]
+        restored: Any = factory(setting)
+        restored.load_state_dict(states[asked.told])
+        yield from _follow(restored, history, asked.told, "an instance restored from a snapshot")
+
+
+def _follow(strategy: Strategy, history: History, told: int, who: str, only: int | None = None) -> Iterator[str]:
+    """Tell the outcomes from `told` on, as they come back from a store, and compare asks (or one of them)."""
+    for position, asked in enumerate(history.asked):
+        if asked.told < told or (only is not None and position != only):
+            continue
+        while told < asked.told:
+            strategy.tell(replace(history.told[told], proposal=_stored(history.told[told].proposal)))
+            told += 1
+        pending = tuple(Pending(trial.number, _stored(trial.proposal)) for trial in asked.pending)
+        found = answer(strategy, asked.number, pending)
+        if _text(found) != _text(asked.answer):
+            yield f"{who} answers ask({asked.number}) with {_text(found)} instead of {_text(asked.answer)}"
+            return
+
+
+def _stored(proposal: Proposal) -> Proposal:
+    """The proposal as it comes back from a store: through JSON."""
+    note = json.loads(json.dumps(dict(proposal.note)))
+    return Proposal(Architecture.from_json(proposal.arch.to_json()), proposal.budget, note)
+
+
+def _text(found: Answer) -> str:
+    if not isinstance(found, Proposal):
+        return str(found)
+    return f"{found.arch.to_json()} budget {found.budget} note {json.dumps(dict(found.note))}"
+
+
+def _decoy(space: SearchSpace) -> Proposal:
+    return Proposal(moves.sample(space, generator("decoy")))
+
+
+def _answers(history: History, setting: Setting) -> Iterator[str]:
+    """Legal proposals, plain notes, None and Exhausted only where they may be."""
+    space = setting.space
+    proposed: set[str] = set()
+    for asked in history.asked:
+        if isinstance(asked.answer, Proposal):
+            proposed.add(space.identity(asked.answer.arch))
+            yield from _proposal(asked.number, asked.answer, space)
+        elif asked.answer is None and not asked.pending:
+            yield f"ask({asked.number}) answers None though nothing is pending: the search would wait for ever"
+        elif isinstance(asked.answer, str):
+            count = moves.size(space, ENUMERABLE)
+            every = count is not None and count <= ENUMERABLE
+            if not every or not {space.identity(arch) for arch in moves.enumerate_all(space)} <= proposed:
+                yield f"ask({asked.number}) raises Exhausted after {len(proposed)} candidates, but there are more"
+
+
+def _proposal(number: int, proposal: Proposal, space: SearchSpace) -> Iterator[str]:
+    reason = space.illegal(proposal.arch)
+    if reason:
+        yield f"ask({number}) proposes an illegal architecture: {reason}"
+    if proposal.budget is not None and not proposal.budget > 0:
+        yield f"ask({number}) proposes the budget {proposal.budget}"
+    for name, value in proposal.note.items():
+        if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
+            yield f"ask({number}): note {name!r} = {value!r} is no text, number or truth value; a store cannot keep it"

@@ -1,0 +1,91 @@
+"""Data references: `digits`, `idx:DIR`, `graph:FILE`, `my_data.py:load` ... resolved to split data sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas_core import refs
+from nas_core.errors import NasError, UsageError
+from training.data.source import GraphSource, ImageSource, Source
+from training.data.split import Split
+
+GROUP = "nas.data"
+
+BUILTIN = {
+    "digits": "training.data.digits:load",
+    "karate": "training.data.karate:load",
+    "idx": "training.data.idx:load",
+    "cifar10": "training.data.cifar10:load",
+    "folder": "training.data.folder:load",
+    "npz": "training.data.npz:load",
+    "graph": "training.data.graph:load",
+    "pyg": "training.data.pyg:load",
+}
+
+_OWN_FILE = re.compile(r"(?P<target>.+\.py:[^:]+)(?::(?P<argument>.*))?", re.DOTALL)
+_DEFAULT = Split()
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One kind of data reference, for listings."""
+
+    name: str
+    argument: str
+    what: str
+
+
+SCHEMES = (
+    Scheme("digits", "", "1,797 grey 8x8 digits, 10 classes (in scikit-learn)"),
+    Scheme("karate", "", "Zachary's karate club, 34 nodes, 4 classes (in PyTorch Geometric)"),
+    Scheme("idx", "DIR", "MNIST, Fashion-MNIST and the like: four idx files, gzipped or not"),
+    Scheme("cifar10", "DIR", "CIFAR-10, the official binary version"),
+    Scheme("folder", "DIR[?size=PIXELS]", "images in one folder per class, with or without train/ and test/ above"),
+    Scheme("npz", "FILE", "images and labels as numpy arrays"),
+    Scheme("graph", "FILE", "one graph with labelled nodes as numpy arrays"),
+    Scheme("pyg", "DIR", "a processed PyTorch Geometric data set of one graph, for example ROOT/Cora"),
+)
+
+
+def describe() -> list[Scheme]:
+    """All schemes: built-in, then those of installed packages."""
+    own = [name for name in refs.names(BUILTIN, GROUP) if name not in BUILTIN]
+    return [*SCHEMES, *(Scheme(name, "ARGUMENT", "from an installed package") for name in own)]
+
+
+def load(reference: str, split: Split = _DEFAULT) -> Source:
+    """The data set of `SCHEME`, `SCHEME:ARGUMENT`, `file.py:function` or `file.py:function:ARGUMENT`, split.
+
+    A loader is `load(argument: str, split: Split) -> Source`. Raises UsageError for an unknown scheme or a malformed
+    file, NotFoundError for a missing one.
+    """
+    own = _OWN_FILE.fullmatch(reference)
+    target, argument = (own["target"], own["argument"] or "") if own else reference.partition(":")[::2]
+    if own is None and target not in refs.names(BUILTIN, GROUP) and Path(reference).exists():
+        raise UsageError(
+            f"data '{reference}' is a path; say what it holds: {', '.join(BUILTIN)} - as in idx:{reference}"
+        )
+    loader = refs.find(target, BUILTIN, GROUP, "data")
+    if not callable(loader):
+        raise UsageError(f"data '{reference}': '{target}' is no function load(argument, split)")
+    if target in BUILTIN:
+        source = loader(argument, split)
+    else:
+        try:
+            source = loader(argument, split)
+        except NasError:
+            raise
+        except Exception as error:
+            raise UsageError(f"data '{reference}': the loader fails: {type(error).__name__}: {error}") from error
+    if isinstance(source, ImageSource | GraphSource):
+        return dataclasses.replace(source, reference=reference)
+    missing = [name for name in ("task", "split_hash", "sizes", "class_counts", "bind") if not hasattr(source, name)]
+    if missing:
+        raise UsageError(
+            f"data '{reference}': the loader returns {type(source).__name__} without {', '.join(missing)};"
+            " return what training.data.source.image_source or graph_source gives"
+        )
+    return source  # type: ignore[no-any-return]

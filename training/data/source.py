@@ -1,0 +1,291 @@
+"""A data set as plain arrays, split and checked, which `bind` puts on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from nas_core.errors import UsageError
+from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+from training.data.augment import PLAIN, Augment
+from training.data.split import UNLABELLED, Parts, Split, divide, split_hash
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from nas_core.batch import Data
+
+Floats = tuple[float, ...]
+
+
+class Source(Protocol):
+    """What a data reference resolves to; a loader of one's own returns `image_source(...)` or `graph_source(...)`."""
+
+    @property
+    def reference(self) -> str: ...
+    @property
+    def task(self) -> Task: ...
+    @property
+    def split_hash(self) -> str: ...
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Number of samples (or labelled nodes) per part."""
+        ...
+
+    @property
+    def class_counts(self) -> Mapping[str, tuple[int, ...]]:
+        """Samples per class for each part."""
+        ...
+
+    def bind(
+        self,
+        device: torch.device | str,
+        batch_size: int = 64,
+        augment: Augment = PLAIN,
+        channels_last: bool = False,
+    ) -> Data:
+        """The data on a device, ready for the fit loop; raises UsageError where an option does not fit the data."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource:
+    """Images [n, c, h, w] (uint8 or float32, as found) with labels [n] int64 and the parts they belong to."""
+
+    reference: str
+    task: Task
+    split_hash: str
+    images: NDArray[Any]
+    labels: NDArray[np.int64]
+    parts: Parts
+    classes: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {name: len(part) for name, part in self.parts.items()}
+
+    @cached_property
+    def class_counts(self) -> Mapping[str, tuple[int, ...]]:
+        return _class_counts(self.labels, self.parts, self.task.outputs)
+
+    @cached_property
+    def statistics(self) -> tuple[Floats, Floats]:
+        """Mean and standard deviation per channel over the training part, in units of the stored values.
+
+        A network sees `(image - mean) / deviation`; a constant channel has deviation 1.
+        """
+        channels = self.images.shape[1]
+        total, squares, count = np.zeros(channels), np.zeros(channels), 0
+        for start in range(0, len(self.parts.train), 2048):
+            chunk = self.images[self.parts.train[start : start + 2048]].astype(np.float64)
+            total += chunk.sum(axis=(0, 2, 3))
+            squares += np.square(chunk).sum(axis=(0, 2, 3))
+            count += chunk.size // channels
+        mean = total / count
+        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+        # Rounding leaves about 1e-8 of a constant channel's mean; dividing by it would blow up noise.
+        deviation[deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)] = 1.0
+        return tuple(mean.tolist()), tuple(deviation.tolist())
+
+    def bind(
+        self,
+        device: torch.device | str,
+        batch_size: int = 64,
+        augment: Augment = PLAIN,
+        channels_last: bool = False,
+    ) -> Data:
+        from training.data.bound import BoundImages
+
+        return BoundImages(self, device, batch_size, augment, channels_last)
+
+
+@dataclass(frozen=True, eq=False)
+class GraphSource:
+    """One graph: features [nodes, f] float32, labels [nodes] (-1: none), directed edges [2, e] int64."""
+
+    reference: str
+    task: Task
+    split_hash: str
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    edge_index: NDArray[np.int64]
+    parts: Parts
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return {name: len(part) for name, part in self.parts.items()}
+
+    @cached_property
+    def class_counts(self) -> Mapping[str, tuple[int, ...]]:
+        return _class_counts(self.labels, self.parts, self.task.outputs)
+
+    def bind(
+        self,
+        device: torch.device | str,
+        batch_size: int = 64,
+        augment: Augment = PLAIN,
+        channels_last: bool = False,
+    ) -> Data:
+        """The whole graph is one batch of every part: batch size, augmentation and layout are for images."""
+        from training.data.bound import BoundGraph
+
+        return BoundGraph(self, device)
+
+
+def image_source(
+    reference: str,
+    images: NDArray[Any],
+    labels: NDArray[Any],
+    split: Split,
+    *,
+    valid: NDArray[np.int64] | None = None,
+    test: NDArray[np.int64] | None = None,
+    classes: Sequence[str] = (),
+) -> ImageSource:
+    """A checked and split image set from images [n, c, h, w] and labels [n] in 0..k-1.
+
+    `valid` and `test` are index lists into them where the data set has such parts. uint8 stays, other numbers become
+    float32; samples that a limit leaves out are dropped. Raises UsageError for what cannot be learned from.
+    """
+    where = f"data '{reference}'"
+    if images.ndim != 4 or 0 in images.shape:
+        raise UsageError(f"{where}: images have shape {images.shape}; needed are [n, channels, height, width]")
+    if images.dtype != np.uint8:
+        images = _as_floats(images, "images", where)
+    labels = _as_labels(labels, len(images), "images", where)
+    if labels.min() < 0:
+        raise UsageError(f"{where}: label {labels.min()} is negative; classes are numbered from 0")
+    outputs = _outputs(labels, len(classes), where)
+    parts = _divide(where, labels, split, valid=valid, test=test)
+    name = split_hash(labels, parts, images)
+    used = np.sort(np.concatenate([part for _, part in parts.items()]))
+    if len(used) < len(images):
+        images, labels = images[used], labels[used]
+        parts = Parts(*(np.searchsorted(used, part) for _, part in parts.items()))
+    _, c, h, w = images.shape
+    task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(c, h, w), outputs=outputs)
+    return ImageSource(reference, task, name, np.ascontiguousarray(images), labels, parts, tuple(classes))
+
+
+def graph_source(
+    reference: str,
+    features: NDArray[Any],
+    labels: NDArray[Any],
+    edge_index: NDArray[Any],
+    split: Split,
+    *,
+    train: NDArray[np.int64] | None = None,
+    valid: NDArray[np.int64] | None = None,
+    test: NDArray[np.int64] | None = None,
+) -> GraphSource:
+    """A checked and split graph from features [n, f], labels [n] (-1: unlabelled) and directed edges [2, e].
+
+    Public index lists are used where given: all three; train and test (validation is drawn from train); or train
+    alone (the other labelled nodes become validation and test, half each). Features are left as they are.
+    """
+    where = f"data '{reference}'"
+    if features.ndim != 2 or 0 in features.shape:
+        raise UsageError(f"{where}: features have shape {features.shape}; needed are [nodes, features]")
+    features = _as_floats(features, "features", where)
+    nodes = len(features)
+    labels = _as_labels(labels, nodes, "nodes", where)
+    if labels.min() < UNLABELLED:
+        raise UsageError(f"{where}: label {labels.min()}; classes are numbered from 0, -1 stands for no label")
+    if edge_index.ndim != 2 or len(edge_index) != 2 or edge_index.dtype.kind not in "iu":
+        raise UsageError(
+            f"{where}: edge_index is {edge_index.dtype} {edge_index.shape}; needed are integers [2, edges]"
+        )
+    edge_index = _as_index(edge_index, nodes, "edge_index", where)
+    train, valid, test = _public(where, labels, split, train, valid, test)
+    parts = _divide(where, labels, split, train=train, valid=valid, test=test)
+    task = Task(
+        kind=NODE_CLASSIFICATION,
+        input_shape=(features.shape[1],),
+        outputs=_outputs(labels, 0, where),
+        nodes=nodes,
+        edges=edge_index.shape[1],
+    )
+    name = split_hash(labels, parts, features, edge_index)
+    return GraphSource(reference, task, name, features, labels, edge_index, parts)
+
+
+def _public(where: str, labels: NDArray[np.int64], split: Split, *given: NDArray[Any] | None) -> tuple[Any, ...]:
+    """The public parts of a graph, checked; with train alone the other labelled nodes are halved."""
+    from nas_core.seeds import generator
+    from training.data.split import stratified
+
+    names = ("train", "valid", "test")
+    parts = [
+        None if part is None else _as_index(part, len(labels), name, where)
+        for name, part in zip(names, given, strict=True)
+    ]
+    seen = np.zeros(len(labels), dtype=np.int64)
+    for name, part in zip(names, parts, strict=True):
+        if part is None:
+            continue
+        if (labels[part] == UNLABELLED).any():
+            raise UsageError(f"{where}: the {name} nodes include one without a label")
+        np.add.at(seen, part, 1)
+    if (seen > 1).any():
+        raise UsageError(f"{where}: node {int(np.argmax(seen > 1))} is listed twice in the train, valid and test nodes")
+    present = tuple(name for name, part in zip(names, parts, strict=True) if part is not None)
+    if present == ("train",):
+        others = np.flatnonzero((labels != UNLABELLED) & (seen == 0))
+        first, second = stratified(labels[others], 0.5, generator(split.seed, "split", "others"))
+        return parts[0], others[first], others[second]
+    if present not in ((), ("train", "test"), names):
+        raise UsageError(f"{where}: has {' and '.join(present)} nodes; give all three, train and test, train, or none")
+    return tuple(parts)
+
+
+def _divide(where: str, labels: NDArray[np.int64], split: Split, **parts: NDArray[np.int64] | None) -> Parts:
+    try:
+        return divide(labels, split, **parts)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+
+
+def _outputs(labels: NDArray[np.int64], named: int, where: str) -> int:
+    found = int(labels.max()) + 1
+    if named and found > named:
+        raise UsageError(f"{where}: label {found - 1} has no name; {named} classes are named")
+    if max(found, named) < 2:
+        raise UsageError(f"{where}: there is only one class; at least two are needed")
+    return max(found, named)
+
+
+def _as_labels(labels: NDArray[Any], count: int, things: str, where: str) -> NDArray[np.int64]:
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise UsageError(f"{where}: labels are {labels.dtype} {labels.shape}; needed is one integer per sample")
+    if len(labels) != count:
+        raise UsageError(f"{where}: {len(labels)} labels for {count} {things}")
+    return labels.astype(np.int64)
+
+
+def _as_floats(values: NDArray[Any], name: str, where: str) -> NDArray[np.float32]:
+    if values.dtype.kind not in "iufb":
+        raise UsageError(f"{where}: {name} are {values.dtype}; needed are numbers")
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise UsageError(f"{where}: {name} hold NaN or infinite values")
+    return values
+
+
+def _as_index(index: NDArray[Any], nodes: int, name: str, where: str) -> NDArray[np.int64]:
+    index = np.ascontiguousarray(index)
+    if index.dtype.kind not in "iu":
+        raise UsageError(f"{where}: {name} is {index.dtype}; needed are integers")
+    if index.size and (index.min() < 0 or index.max() >= nodes):
+        raise UsageError(
+            f"{where}: {name} names node {int(index.max() if index.max() >= nodes else index.min())} of {nodes}"
+        )
+    return index.astype(np.int64)
+
+
+def _class_counts(labels: NDArray[np.int64], parts: Parts, outputs: int) -> Mapping[str, tuple[int, ...]]:
+    return {name: tuple(np.bincount(labels[part], minlength=outputs).tolist()) for name, part in parts.items()}

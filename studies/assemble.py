@@ -1,0 +1,234 @@
+"""From what a user asks to the objects of a search, and from a stored study back to the same objects.
+
+This is the one place where names turn into spaces, strategies and evaluators.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+import search_spaces
+import strategies
+from nas_core import refs
+from nas_core.architecture import Architecture
+from nas_core.config import Config, SizeConfig, validate
+from nas_core.errors import NotFoundError, UsageError, unknown
+from nas_core.evaluation import Constraint, Evaluator, Objective, parse_constraint, parse_objective
+from nas_core.space import SearchSpace
+from nas_core.strategy import Setting, Strategy
+from nas_core.task import Task
+from studies.records import StopAt, StudySpec
+from training.data.split import Split
+
+
+class SearchConfig(Config):
+    """What `nas search` can be asked for: the keys of a configuration file."""
+
+    study: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
+    space: str = "nasbench201"
+    size: str | dict[str, Any] = "search"
+    strategy: str = "regularized-evolution"
+    strategy_config: dict[str, Any] = Field(default_factory=dict)
+    data: str = "digits"
+    split: Split = Split()
+    evaluator: str = "train"
+    table: str | None = None
+    mapping: str | None = None
+    recipe: str = "quick"
+    recipe_config: dict[str, Any] = Field(default_factory=dict)
+    objectives: tuple[str, ...] = Field(default=("val_accuracy",), min_length=1)
+    constraints: tuple[str, ...] = ()
+    trials: int | None = Field(default=None, ge=1)
+    time: float | None = Field(default=None, gt=0, description="seconds")
+    trial_time: float | None = Field(default=None, gt=0, description="seconds that one trial may take")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    lag: int = Field(default=1, ge=1)
+    device: str = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The live objects of a study."""
+
+    space: SearchSpace
+    size: SizeConfig
+    evaluator: Evaluator
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    make_strategy: Callable[[], Strategy]
+    identity: Callable[[Architecture], str]
+    trial_seconds: float | None
+
+
+def load_space(reference: str) -> tuple[SearchSpace, str | None]:
+    """A space, and the hash of its file where a user wrote it. Raises UsageError or NotFoundError."""
+    loaded = refs.load(reference, search_spaces.BUILTIN, search_spaces.GROUP, "space")
+    missing = [name for name in ("name", "choices", "tasks", "build") if not hasattr(loaded.object, name)]
+    if missing:
+        raise UsageError(f"space '{reference}' has no {', '.join(missing)}; see examples/my_space.py")
+    return loaded.object, loaded.file_hash
+
+
+def size_of(space: SearchSpace, size: str | Mapping[str, Any]) -> SizeConfig:
+    """A size from a preset (`full`), changes to the search preset (`channels=8,cells=1`), or both
+    (`full,channels=8`), or the stored fields. Raises UsageError."""
+    if not isinstance(size, str):
+        return validate(space.Size, size, "size")
+    preset, changes = "search", {}
+    for part in filter(None, (part.strip() for part in size.split(","))):
+        name, separator, value = part.partition("=")
+        if separator:
+            changes[name.strip()] = value.strip()
+        else:
+            preset = part
+    return space.Size.preset(preset, **changes)
+
+
+def describe(config: SearchConfig) -> StudySpec:
+    """Resolve a user's configuration into everything that decides the study's trajectory.
+
+    Raises UsageError, NotFoundError or MachineError for whatever does not fit.
+    """
+    space, file_hash = load_space(config.space)
+    size = size_of(space, config.size)
+    evaluator, settings, split_hash = _evaluator_from(config, space, size)
+    task: Task = evaluator.task
+    if task.kind not in space.tasks:
+        raise UsageError(
+            f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, but the data '{config.data}' "
+            f"is {task.kind}; choose another --space or --data"
+        )
+    strategy = refs.find(config.strategy, strategies.BUILTIN, strategies.GROUP, "strategy")
+    return StudySpec(
+        space=config.space,
+        space_name=space.name,
+        space_version=space.version,
+        space_hash=file_hash,
+        size=size.model_dump(mode="json"),
+        strategy=config.strategy,
+        strategy_config=validate(strategy.Config, config.strategy_config, "strategy").model_dump(mode="json"),
+        evaluator=settings,
+        task=task,
+        split_hash=split_hash,
+        objectives=tuple(str(parse_objective(text, evaluator.metrics)) for text in config.objectives),
+        constraints=tuple(str(parse_constraint(text, evaluator.metrics)) for text in config.constraints),
+        seed=config.seed,
+        lag=config.lag,
+    )
+
+
+def stop_at(config: SearchConfig, spec: StudySpec) -> StopAt:
+    """The budget; without one, 20 trainings or 100 look-ups."""
+    if config.trials is None and config.time is None:
+        return StopAt(trials=100 if spec.evaluator["name"] == "table" else 20)
+    return StopAt(trials=config.trials, seconds=config.time)
+
+
+def build(spec: StudySpec) -> Parts:
+    """The live objects of a stored study.
+
+    Raises UsageError when the space's file, the data or the table are not what the study was made with.
+    """
+    space, file_hash = load_space(spec.space)
+    if file_hash != spec.space_hash:
+        raise UsageError(
+            f"the file of space '{spec.space}' has changed since the study was made "
+            f"(then {spec.space_hash}, now {file_hash}); restore it, or start another --study"
+        )
+    if space.version != spec.space_version:
+        raise UsageError(
+            f"space '{spec.space}' is version {space.version} here; the study was made with version {spec.space_version}"
+        )
+    size = size_of(space, spec.size)
+    evaluator, split_hash = _evaluator(spec.evaluator, space, size)
+    if split_hash != spec.split_hash:
+        raise UsageError(
+            f"the data '{spec.evaluator['data']}' is not what the study was made with "
+            f"(split {spec.split_hash} then, {split_hash} now); restore it, or start another --study"
+        )
+    objectives = tuple(parse_objective(text, evaluator.metrics) for text in spec.objectives)
+    constraints = tuple(parse_constraint(text, evaluator.metrics) for text in spec.constraints)
+    strategy = refs.find(spec.strategy, strategies.BUILTIN, strategies.GROUP, "strategy")
+    config = validate(strategy.Config, spec.strategy_config, "strategy")
+
+    def identity(arch: Architecture) -> str:
+        return evaluator.identity(arch) or space.identity(arch)
+
+    setting = Setting(space, spec.seed, objectives, constraints, identity)
+    return Parts(
+        space=space,
+        size=size,
+        evaluator=evaluator,
+        objectives=objectives,
+        constraints=constraints,
+        make_strategy=lambda: strategy(setting, config),
+        identity=identity,
+        trial_seconds=spec.evaluator.get("trial_seconds"),
+    )
+
+
+def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) -> tuple[Any, dict[str, Any], str]:
+    """The evaluator of a user's configuration, its settings as plain data, and the hash of what it reads."""
+    name = "table" if config.table else config.evaluator
+    settings: dict[str, Any]
+    if name == "table":
+        if config.table is None:
+            raise UsageError("the table evaluator needs --table FILE (csv or csv.gz)")
+        settings = {"name": "table", "table": config.table, "data": config.data, "mapping": config.mapping}
+    elif name == "train":
+        from training.data import load
+        from training.recipe import recipe
+
+        task = load(config.data, config.split).task
+        settings = {
+            "name": "train",
+            "data": config.data,
+            "split": config.split.model_dump(mode="json"),
+            "recipe": recipe(config.recipe, task, **config.recipe_config).model_dump(mode="json"),
+            "device": config.device,
+            "threads": config.threads,
+            "deterministic": config.deterministic,
+        }
+    else:
+        raise unknown("evaluator", name, ("train", "table"))
+    evaluator, split_hash = _evaluator(settings, space, size)
+    if name == "train":  # 'auto' becomes what this machine has, so that a resume trains in the same way
+        settings |= {"device": evaluator.device, "threads": evaluator.threads, "precision": evaluator.precision}
+    settings["trial_seconds"] = config.trial_time
+    return evaluator, settings, split_hash
+
+
+def _evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
+    """An evaluator from its stored settings, and the hash of what it reads."""
+    if settings["name"] == "table":
+        from training.evaluators.table import Table
+
+        path = Path(settings["table"])
+        if not path.is_file():
+            raise NotFoundError(f"there is no table '{path}'")
+        digest = hashlib.sha256(path.read_bytes() + str(settings["data"]).encode()).hexdigest()[:16]
+        return Table(space, path, settings["data"], settings["mapping"]), digest
+    from training.data import load
+    from training.evaluators.train import Train
+    from training.recipe import Recipe
+
+    source = load(settings["data"], Split(**settings["split"]))
+    chosen = Recipe(**settings["recipe"])
+    evaluator = Train(
+        space,
+        source,
+        size,
+        chosen if "precision" not in settings else chosen.model_copy(update={"precision": settings["precision"]}),
+        device=settings["device"],
+        threads=settings["threads"],
+        deterministic=settings["deterministic"],
+    )
+    return evaluator, source.split_hash

@@ -1,0 +1,62 @@
+"""What metrics are worth: values and violations, before and after an evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from nas_core.architecture import Architecture
+from nas_core.strategy import State
+from studies.assemble import Parts
+from studies.records import Run, Verdict
+
+
+class Judge:
+    """Turns metrics into verdicts, by the objectives and constraints of a study."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        needed = [*(c.metric for c in parts.constraints), *(o.metric for o in parts.objectives)]
+        metrics = parts.evaluator.metrics
+        self._costs = {metric.name for metric in metrics if metric.cost}
+        self._repeatable = [metric.name for metric in metrics if metric.cost and not metric.measured]
+        self._needed = list(dict.fromkeys(name for name in needed if name in self._costs))
+
+    def before(self, arch: Architecture) -> tuple[Verdict | None, dict[str, float]]:
+        """A verdict of REJECTED where the architecture is illegal or its costs violate a constraint, and the
+        costs that the study's objectives and constraints name."""
+        reason = self.parts.space.illegal(arch)
+        if reason:
+            return Verdict(State.REJECTED, f"illegal: {reason}"), {}
+        if not self._needed:
+            return None, {}
+        costs = dict(self.parts.evaluator.costs(arch, self._needed))
+        violations = tuple(
+            constraint.violation(costs[constraint.metric]) if constraint.metric in costs else 0.0
+            for constraint in self.parts.constraints
+        )
+        broken = [
+            f"{constraint.metric} is {costs[constraint.metric]:g}, not {constraint.relation}{constraint.bound:g}"
+            for constraint, violation in zip(self.parts.constraints, violations, strict=True)
+            if violation > 0
+        ]
+        if broken:
+            return Verdict(State.REJECTED, "constraint: " + ", ".join(broken), None, violations), costs
+        return None, costs
+
+    def after(self, metrics: Mapping[str, float], seconds: float | None) -> Verdict:
+        """The verdict of an evaluation with these final metrics; FAILED where one that counts is not a number."""
+        wanted = (*self.parts.objectives, *self.parts.constraints)
+        for name in (item.metric for item in wanted):
+            if name not in metrics:
+                return Verdict(State.FAILED, f"no-metric: the evaluator reported no '{name}'", seconds=seconds)
+            if not math.isfinite(metrics[name]):
+                return Verdict(State.FAILED, f"not-finite: '{name}' is {metrics[name]}", seconds=seconds)
+        values = tuple(objective.orient(metrics[objective.metric]) for objective in self.parts.objectives)
+        violations = tuple(constraint.violation(metrics[constraint.metric]) for constraint in self.parts.constraints)
+        return Verdict(State.COMPLETE, None, values, violations, seconds)
+
+    def reuse(self, source: Run, arch: Architecture, costs: Mapping[str, float]) -> dict[str, float]:
+        """The source's learned metrics with the architecture's own costs: equal function is not equal cost."""
+        learned = {name: value for name, value in source.metrics.items() if name not in self._costs}
+        return {**learned, **self.parts.evaluator.costs(arch, self._repeatable), **costs}

@@ -1,0 +1,122 @@
+"""What the store hands out: frozen records. Rows never leave the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nas_core.architecture import Architecture
+from nas_core.choice import Value
+from nas_core.config import Config
+from nas_core.strategy import FINISHED, Outcome, Proposal, State
+from nas_core.task import Task
+
+TRIAL = "trial"
+RETRAIN = "retrain"
+
+
+class StopAt(Config):
+    """When a search ends: after so many evaluations, or so many seconds. A resume may raise it."""
+
+    trials: int | None = None
+    seconds: float | None = None
+
+
+class StudySpec(Config):
+    """Everything that decides the trajectory of a study. Two searches with equal specs are one study."""
+
+    space: str  # the reference
+    space_name: str
+    space_version: int
+    space_hash: str | None
+    size: dict[str, Any]
+    strategy: str
+    strategy_config: dict[str, Any]
+    evaluator: dict[str, Any]
+    task: Task
+    split_hash: str
+    objectives: tuple[str, ...]
+    constraints: tuple[str, ...]
+    seed: int
+    lag: int
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A named, stored search."""
+
+    id: int
+    name: str
+    spec: StudySpec
+    stop_at: StopAt
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an evaluation came to: the part of a run that a strategy is told."""
+
+    state: State
+    reason: str | None = None
+    values: tuple[float, ...] | None = None
+    violations: tuple[float, ...] = ()
+    seconds: float | None = None
+
+    @property
+    def feasible(self) -> bool:
+        return self.values is not None and all(violation <= 0 for violation in self.violations)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One stored piece of work. `metrics` are those of the last step, where they were asked for."""
+
+    id: int
+    kind: str
+    number: int
+    parent: int | None
+    proposal: Proposal
+    identity: str
+    repeat: int
+    recipe: Mapping[str, Any] | None
+    verdict: Verdict
+    source: int | None
+    attempt: int
+    asked_after: int | None
+    told: int | None
+    started: float | None
+    ended: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def arch(self) -> Architecture:
+        return self.proposal.arch
+
+    @property
+    def state(self) -> State:
+        return self.verdict.state
+
+    @property
+    def finished(self) -> bool:
+        return self.state in FINISHED
+
+    @property
+    def note(self) -> Mapping[str, Value]:
+        return self.proposal.note
+
+    def outcome(self) -> Outcome:
+        """What the strategy is told of it."""
+        verdict = self.verdict
+        return Outcome(self.number, self.proposal, verdict.state, verdict.values, verdict.violations, self.metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file of a run; `path` is relative to the folder of the store's files."""
+
+    run: int
+    kind: str
+    path: str
+    sha256: str
+    created: float

@@ -1,0 +1,1 @@
+"""The study database: tables, the verbs on them, queries and migrations."""

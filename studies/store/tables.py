@@ -1,0 +1,142 @@
+"""The schema. Readable by a person: see the views `trials` and `trials_flat`.
+
+JSON is stored as text, so that one schema serves SQLite and PostgreSQL, and a look with any tool shows it.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+SCHEMA = "0001"  # the newest migration in `migrations/versions`
+
+metadata = MetaData()
+
+version = Table("alembic_version", metadata, Column("version_num", String(32), primary_key=True))
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("space", Text, nullable=False),  # reference
+    Column("space_name", Text, nullable=False),
+    Column("space_version", Integer, nullable=False),
+    Column("space_hash", String(16)),  # of a user's file
+    Column("size", Text, nullable=False),  # JSON
+    Column("strategy", Text, nullable=False),  # reference
+    Column("strategy_config", Text, nullable=False),  # JSON
+    Column("evaluator", Text, nullable=False),  # JSON
+    Column("task", Text, nullable=False),  # JSON
+    Column("split_hash", Text, nullable=False),  # of the data, or the table
+    Column("objectives", Text, nullable=False),  # JSON
+    Column("constraints", Text, nullable=False),  # JSON
+    Column("seed", Integer, nullable=False),
+    Column("lag", Integer, nullable=False),
+    Column("budget", Text, nullable=False),  # JSON; may be raised by a resume
+    Column("created", Float, nullable=False),  # seconds since 1970, UTC
+)
+
+architectures = Table(
+    "architectures",
+    metadata,
+    Column("key", String(16), primary_key=True),
+    Column("json", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+environments = Table(
+    "environments",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("json", Text, nullable=False, unique=True),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study", ForeignKey("studies.id"), nullable=False),
+    Column("kind", String(16), nullable=False),  # trial, retrain, ...
+    Column("number", Integer, nullable=False),  # of the trial; for other kinds counted per parent and kind
+    Column("parent", ForeignKey("runs.id")),
+    Column("architecture", ForeignKey("architectures.key"), nullable=False),
+    Column("identity", Text, nullable=False),
+    Column("budget", Float),
+    Column("recipe", Text),  # JSON; only where it is not the study's
+    Column("repeat", Integer, nullable=False),
+    Column("note", Text, nullable=False),  # JSON, the strategy's own
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("source", Integer),  # number of the trial that this one repeats
+    Column("attempt", Integer, nullable=False),
+    Column("asked_after", Integer),  # how many outcomes had been told when this was asked
+    Column("told", Integer),  # position among the told outcomes; empty: not told yet
+    Column("objectives", Text),  # JSON, oriented: higher is better
+    Column("violations", Text),  # JSON, per constraint, relative
+    Column("objective", Float),  # the first of them, for sorting
+    Column("feasible", Boolean),
+    Column("started", Float),
+    Column("ended", Float),
+    Column("seconds", Float),  # measured, or the recorded ones of a table
+    Column("environment", ForeignKey("environments.id")),
+    CheckConstraint("kind <> 'trial' OR parent IS NULL", name="trials_have_no_parent"),
+)
+# Partial indexes: a row enters them once, when it ends, instead of moving with every change of its state.
+_trial, _ended, _child = runs.c.kind == "trial", runs.c.ended.isnot(None), runs.c.parent.isnot(None)
+Index("trials_number", runs.c.study, runs.c.number, unique=True, sqlite_where=_trial, postgresql_where=_trial)
+Index(
+    "runs_ended",
+    *(runs.c.study, runs.c.kind, runs.c.state, runs.c.feasible, runs.c.objective),
+    sqlite_where=_ended,
+    postgresql_where=_ended,
+)
+Index("runs_children", runs.c.parent, runs.c.kind, sqlite_where=_child, postgresql_where=_child)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    Column("run", ForeignKey("runs.id"), primary_key=True),
+    Column("step", Float, primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("value", Float),  # empty where `number` is not finite: databases disagree about NaN
+    Column("number", String(6), nullable=False),  # finite, nan, +inf, -inf
+    sqlite_with_rowid=False,
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run", ForeignKey("runs.id"), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("created", Float, nullable=False),
+    UniqueConstraint("run", "path"),
+)
+
+VIEWS = {
+    "trials": """
+        SELECT s.name AS study, r.number, r.state, r.reason, r.objective, r.feasible, r.source, r.seconds,
+               r.started, r.ended, r.attempt, a.json AS architecture, r.identity, r.note
+        FROM runs r JOIN studies s ON s.id = r.study JOIN architectures a ON a.key = r.architecture
+        WHERE r.kind = 'trial'""",
+    "trials_flat": """
+        SELECT s.name AS study, r.number, r.state, m.step, m.name AS metric, m.value, m.number AS kind_of_number
+        FROM runs r JOIN studies s ON s.id = r.study JOIN metrics m ON m.run = r.id
+        WHERE r.kind = 'trial'
+          AND m.step = (SELECT MAX(last.step) FROM metrics last WHERE last.run = r.id)""",
+}

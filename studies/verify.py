@@ -1,0 +1,108 @@
+"""Does a stored study hold what it says? Replays every ask, and recomputes what can be recomputed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from nas_core.errors import NasError
+from nas_core.strategy import Exhausted, Pending, State
+from studies.assemble import Parts
+from studies.judge import Judge
+from studies.records import Run, Study
+from studies.store.store import Store
+
+
+def verify(store: Store, study: Study, parts: Parts) -> Iterator[str]:
+    """Yield one line per finding; none: the study is what its configuration and outcomes make it.
+
+    Every ask is repeated with the outcomes it had seen (`asked_after`) and the trials pending then, and must
+    give the stored proposal. Verdicts are recomputed from stored metrics, tables are looked up again, and
+    files are compared with their SHA-256.
+    """
+    judge = Judge(parts)
+    runs = list(store.trials(study, metrics=True))
+    yield from _numbers(runs)
+    yield from _proposals(runs, parts)
+    by_number = {run.number: run for run in runs}
+    for run in runs:
+        for problem in (*_contents(run, parts, judge, by_number), *_files(store, run)):
+            yield f"trial {run.number}: {problem}"
+
+
+def _numbers(runs: list[Run]) -> Iterator[str]:
+    if [run.number for run in runs] != list(range(len(runs))):
+        yield f"the trial numbers are not 0 to {len(runs) - 1}"
+    told = sorted(run.told for run in runs if run.told is not None)
+    if told != list(range(len(told))):
+        yield "the order in which outcomes were told has gaps or repeats"
+
+
+def _proposals(runs: list[Run], parts: Parts) -> Iterator[str]:
+    strategy = parts.make_strategy()
+    told = sorted((run for run in runs if run.told is not None), key=lambda run: run.told or 0)
+    seen = 0
+    for run in runs:
+        asked_after = run.asked_after or 0
+        while seen < min(asked_after, len(told)):
+            strategy.tell(told[seen].outcome())
+            seen += 1
+        pending = [
+            Pending(other.number, other.proposal)
+            for other in runs[max(0, seen - 1) : run.number]
+            if other.number < run.number and (other.told is None or other.told >= asked_after)
+        ]
+        try:
+            proposal = strategy.ask(run.number, pending)
+        except (Exhausted, NasError) as error:
+            yield f"trial {run.number}: asking again fails: {error or type(error).__name__}"
+            return
+        if proposal is None or (proposal.arch, proposal.budget, dict(proposal.note)) != (
+            run.arch,
+            run.proposal.budget,
+            dict(run.note),
+        ):
+            again = "nothing" if proposal is None else f"{dict(proposal.arch.values)} {dict(proposal.note)}"
+            yield f"trial {run.number}: stored {dict(run.arch.values)} {dict(run.note)}, but asking again gives {again}"
+            return  # what follows was told other outcomes than the strategy now knows
+
+
+def _contents(run: Run, parts: Parts, judge: Judge, by_number: dict[int, Run]) -> Iterator[str]:
+    reason = parts.space.illegal(run.arch)
+    if reason and run.state != State.REJECTED:
+        yield f"its architecture is illegal: {reason}"
+        return
+    if run.identity != parts.identity(run.arch):
+        yield f"its identity is stored as '{run.identity}', but is '{parts.identity(run.arch)}'"
+    if run.state in (State.COMPLETE, State.REUSED):
+        verdict = judge.after(run.metrics, run.verdict.seconds)
+        if (verdict.values, verdict.violations) != (run.verdict.values, run.verdict.violations):
+            yield f"its metrics give {verdict.values}, {verdict.violations}; stored are " + (
+                f"{run.verdict.values}, {run.verdict.violations}"
+            )
+    if run.state == State.REUSED:
+        source = by_number.get(-1 if run.source is None else run.source)
+        if source is None or source.identity != run.identity or source.state != State.COMPLETE:
+            yield f"it reuses trial {run.source}, which is not a complete trial of the same identity"
+    if run.state == State.COMPLETE and parts.evaluator.deterministic and parts.evaluator.fidelity is not None:
+        yield from _table(run, parts)
+
+
+def _table(run: Run, parts: Parts) -> Iterator[str]:
+    """Look a tabular result up again; trainings are not repeated."""
+    lookup = getattr(parts.evaluator, "lookup", None)
+    if lookup is None:
+        return
+    recorded = lookup(run.proposal, run.proposal.budget).metrics
+    for name, value in recorded.items():
+        if run.metrics.get(name) != value:
+            yield f"'{name}' is stored as {run.metrics.get(name)}, the table has {value}"
+
+
+def _files(store: Store, run: Run) -> Iterator[str]:
+    for artifact in store.artifacts(run):
+        path = store.files / artifact.path
+        if not path.is_file():
+            yield f"its file '{path}' is gone"
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != artifact.sha256:
+            yield f"its file '{path}' is not what was written (SHA-256 differs)"

@@ -293,6 +293,28 @@ class Store:
         with self._errors(), self._connection.begin():
             return self._connection.execute(statement, dict(parameters or {})).fetchall()
 
+    def query(self, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Column names and rows of a person's SQL, in a transaction that cannot write.
+
+        Raises UsageError with the database's own message where it refuses the query.
+        """
+        sqlite = self._connection.dialect.name == "sqlite"
+        try:
+            with self._connection.begin() as transaction:
+                self._connection.exec_driver_sql("PRAGMA query_only = ON" if sqlite else "SET TRANSACTION READ ONLY")
+                result = self._connection.exec_driver_sql(query)
+                if not result.returns_rows:
+                    raise UsageError("the query returns no rows; write a SELECT (the database is read-only here)")
+                columns, rows = list(result.keys()), [tuple(row) for row in result.fetchall()]
+                transaction.rollback()
+                return columns, rows
+        except SQLAlchemyError as error:
+            raise UsageError(f"the database refuses the query: {_short(error)}") from None
+        finally:
+            if sqlite:
+                with self._connection.begin():
+                    self._connection.exec_driver_sql("PRAGMA query_only = OFF")
+
     @property
     def place(self) -> str:
         """Where the database is, for messages; without a password."""

@@ -1,0 +1,53 @@
+"""`nas`: the commands, and the one place where they start. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from nas_cli import catalog, export, query, search, train
+from nas_cli.errors import guarded
+
+app = typer.Typer(
+    name="nas",
+    help="Neural architecture search: search, resume, query, retrain, export.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", envvar="NAS_DEBUG", help="Show tracebacks.")] = False,
+) -> None:
+    """Neural architecture search from the command line. `nas search` alone starts a search on embedded data."""
+
+
+app.command()(search.search)
+app.command()(search.resume)
+for command in (query.ls, query.show, query.trials, query.best, query.front, query.query, query.verify):
+    app.command()(command)
+app.command()(train.train)
+app.command()(export.export)
+app.command()(catalog.doctor)
+app.add_typer(catalog.spaces, name="spaces")
+app.add_typer(catalog.strategies, name="strategies")
+app.add_typer(catalog.data, name="data")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code."""
+    debug = "--debug" in arguments or bool(os.environ.get("NAS_DEBUG"))
+    plain = [argument for argument in arguments if argument != "--debug"]
+    return guarded(lambda: app(args=plain, prog_name="nas", standalone_mode=False), debug=debug)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,51 @@
+"""The face of errors: one or two lines on stderr and the right exit code; a traceback only with --debug."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from nas_core.errors import NasError
+
+INTERRUPTED = 130
+
+
+def guarded(work: Callable[[], object], *, debug: bool) -> int:
+    """Run a command and return its exit code."""
+    try:
+        result = work()
+    except KeyboardInterrupt:
+        print("nas: stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `nas trials STUDY | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except NasError as error:
+        if debug:
+            raise
+        return _say(str(error), error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        # Usage errors of the option parser, whichever version of it is installed.
+        message = getattr(error, "format_message", None)
+        if message is not None:
+            context = getattr(error, "ctx", None)
+            hint = f"\nTry '{context.command_path} --help'." if context is not None else ""
+            return _say(f"{message()}{hint}", getattr(error, "exit_code", 2))
+        return _say(*_unexpected(error))
+    return result if isinstance(result, int) else 0
+
+
+def _unexpected(error: Exception) -> tuple[str, int]:
+    if isinstance(error, OSError) and error.errno is not None:
+        place = f": '{error.filename}'" if error.filename else ""
+        return f"{error.strerror}{place}", 5
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}\nThis is a defect of nas; run again with --debug for the traceback.", 1
+
+
+def _say(message: str, code: int) -> int:
+    print(f"nas: {message}", file=sys.stderr)
+    return code

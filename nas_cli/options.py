@@ -1,0 +1,30 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from studies.store.store import Store
+
+DEFAULT_DB = "sqlite:///nas.db"
+
+Db = Annotated[str, typer.Option("--db", envvar="NAS_DB", help="Study database (SQLAlchemy URL).")]
+Files = Annotated[
+    Path | None,
+    typer.Option("--files", envvar="NAS_FILES", help="Folder for checkpoints and weights [default: beside the db]."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study (see 'nas ls').")]
+Address = Annotated[str, typer.Argument(metavar="STUDY[:N]", help="A study, or its trial number N.")]
+
+
+def open_store(db: str, files: Path | None = None, *, create: bool = False, durable: bool = False) -> Store:
+    """The study database; a plain path means a SQLite file."""
+    from studies.store.store import Store
+
+    url = db if "://" in db else f"sqlite:///{db}"
+    return Store(url, files, create=create, durable=durable)

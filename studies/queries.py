@@ -1,0 +1,143 @@
+"""Questions to the store that the command line asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from nas_core.errors import InfeasibleError, NotFoundError, UsageError
+from nas_core.pareto import dominates
+from nas_core.strategy import State
+from studies.records import TRIAL, Run, StopAt, Study
+from studies.store import tables as t
+from studies.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One line of `nas ls`. `best` is the first objective of the best feasible trial, oriented."""
+
+    name: str
+    space: str
+    strategy: str
+    evaluator: str
+    data: str
+    objective: str
+    states: Mapping[str, int]
+    best: float | None
+    stop_at: StopAt
+    created: float
+
+    @property
+    def evaluated(self) -> int:
+        return self.states.get(State.COMPLETE, 0) + self.states.get(State.FAILED, 0)
+
+
+def summaries(store: Store) -> list[Summary]:
+    """All studies in the order of their creation; counted from an index, so that 100,000 trials cost little."""
+    r, s = t.runs.c, t.studies.c
+    ended = sa.and_(r.kind == TRIAL, r.ended.isnot(None))
+    counted = store.read(
+        sa.select(r.study, r.state, sa.func.count(), sa.func.max(r.objective))
+        .where(ended)
+        .group_by(r.study, r.state, r.feasible)
+        .add_columns(r.feasible)
+    )
+    states: dict[int, dict[str, int]] = {}
+    best: dict[int, float] = {}
+    for study, state, count, objective, feasible in counted:
+        states.setdefault(study, {})
+        states[study][state] = states[study].get(state, 0) + count
+        if state == State.COMPLETE and feasible and objective is not None:
+            best[study] = max(objective, best.get(study, objective))
+    result = []
+    for row in store.read(sa.select(t.studies).order_by(s.id)):
+        evaluator = json.loads(row.evaluator)
+        result.append(
+            Summary(
+                name=row.name,
+                space=row.space,
+                strategy=row.strategy,
+                evaluator=evaluator["name"],
+                data=str(evaluator.get("data", "")),
+                objective=json.loads(row.objectives)[0],
+                states=states.get(row.id, {}),
+                best=best.get(row.id),
+                stop_at=StopAt.model_validate_json(row.budget),
+                created=row.created,
+            )
+        )
+    return result
+
+
+def state_counts(store: Store, study: Study) -> dict[str, int]:
+    """How many trials are in each state."""
+    r = t.runs.c
+    rows = store.read(sa.select(r.state, sa.func.count()).where(r.study == study.id, r.kind == TRIAL).group_by(r.state))
+    return {row[0]: row[1] for row in rows}
+
+
+def best_trial(store: Store, study: Study) -> Run:
+    """The feasible trial with the best first objective; the earliest of equals.
+
+    Raises NotFoundError when nothing is complete, InfeasibleError when nothing is feasible.
+    """
+    r = t.runs.c
+    complete = sa.and_(r.study == study.id, r.kind == TRIAL, r.state == State.COMPLETE, r.ended.isnot(None))
+    found = store.read(
+        sa.select(r.number).where(complete, r.feasible.is_(True)).order_by(r.objective.desc(), r.number).limit(1)
+    )
+    if found:
+        return store.trial(study, found[0][0])
+    counts = state_counts(store, study)
+    total = sum(counts.values())
+    if counts.get(State.COMPLETE) or counts.get(State.REJECTED):
+        raise InfeasibleError(
+            f"none of the {total} trials of study '{study.name}' satisfies {', '.join(study.spec.constraints)}; "
+            "loosen the constraint in a new study, or search longer with 'nas resume'"
+        )
+    failed = f" ({counts[State.FAILED]} failed; see 'nas trials {study.name}')" if counts.get(State.FAILED) else ""
+    raise NotFoundError(f"study '{study.name}' has no complete trial yet{failed}")
+
+
+def front_trials(store: Store, study: Study) -> list[Run]:
+    """The Pareto front of the complete, feasible trials, best first objective first.
+
+    Raises like `best_trial` when there is none.
+    """
+    best = best_trial(store, study)
+    if len(study.spec.objectives) == 1:
+        return [best]
+    r = t.runs.c
+    rows = store.read(
+        sa.select(r.number, r.objectives)
+        .where(r.study == study.id, r.kind == TRIAL, r.state == State.COMPLETE, r.feasible.is_(True))
+        .order_by(r.objective.desc(), r.number)
+    )
+    return [store.trial(study, number) for number in _front(rows)]
+
+
+def _front(rows: Sequence[Any]) -> list[int]:
+    """Numbers of the non-dominated rows (number, JSON of oriented values)."""
+    kept: list[tuple[int, list[float]]] = []
+    for number, text in rows:  # by falling first value: what a later row dominates has an equal first value
+        values = json.loads(text)
+        if any(other == values or dominates(other, values) for _, other in kept):
+            continue
+        kept = [(n, other) for n, other in kept if not dominates(values, other)]
+        kept.append((number, values))
+    return [number for number, _ in kept]
+
+
+def parse_address(address: str) -> tuple[str, int | None]:
+    """`STUDY` or `STUDY:17`. Raises UsageError."""
+    name, separator, number = address.partition(":")
+    if not separator:
+        return name, None
+    if not number.isdigit():
+        raise UsageError(f"'{address}' is no address; write STUDY or STUDY:NUMBER, for example {name}:17")
+    return name, int(number)

@@ -42,6 +42,7 @@ class SearchConfig(Config):
     mapping: str | None = None
     recipe: str = "quick"
     recipe_config: dict[str, Any] = Field(default_factory=dict)
+    epochs: int | None = Field(default=None, ge=1, description="per trial; of a table: the level")
     objectives: tuple[str, ...] = Field(default=("val_accuracy",), min_length=1)
     constraints: tuple[str, ...] = ()
     trials: int | None = Field(default=None, ge=1)
@@ -63,9 +64,19 @@ class Parts:
     evaluator: Evaluator
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
-    make_strategy: Callable[[], Strategy]
-    identity: Callable[[Architecture], str]
+    setting: Setting
+    strategy: Callable[[Setting, Any], Strategy]
+    strategy_config: Config
+    budget: float | None  # of a proposal that names none; None: the evaluator's full one
     trial_seconds: float | None
+
+    def make_strategy(self) -> Strategy:
+        """The strategy as it is before it is told anything."""
+        return self.strategy(self.setting, self.strategy_config)
+
+    def identity(self, arch: Architecture) -> str:
+        """What counts as the same candidate in this study."""
+        return self.setting.identity(arch)
 
 
 def load_space(reference: str) -> tuple[SearchSpace, str | None]:
@@ -145,7 +156,8 @@ def build(spec: StudySpec) -> Parts:
         )
     if space.version != spec.space_version:
         raise UsageError(
-            f"space '{spec.space}' is version {space.version} here; the study was made with version {spec.space_version}"
+            f"space '{spec.space}' is version {space.version}, but the study was made with {spec.space_version}; "
+            "start another --study"
         )
     size = size_of(space, spec.size)
     evaluator, split_hash = _evaluator(spec.evaluator, space, size)
@@ -157,22 +169,30 @@ def build(spec: StudySpec) -> Parts:
     objectives = tuple(parse_objective(text, evaluator.metrics) for text in spec.objectives)
     constraints = tuple(parse_constraint(text, evaluator.metrics) for text in spec.constraints)
     strategy = refs.find(spec.strategy, strategies.BUILTIN, strategies.GROUP, "strategy")
-    config = validate(strategy.Config, spec.strategy_config, "strategy")
 
     def identity(arch: Architecture) -> str:
         return evaluator.identity(arch) or space.identity(arch)
 
-    setting = Setting(space, spec.seed, objectives, constraints, identity)
     return Parts(
         space=space,
         size=size,
         evaluator=evaluator,
         objectives=objectives,
         constraints=constraints,
-        make_strategy=lambda: strategy(setting, config),
-        identity=identity,
+        setting=Setting(space, spec.seed, objectives, constraints, identity),
+        strategy=strategy,
+        strategy_config=validate(strategy.Config, spec.strategy_config, "strategy"),
+        budget=spec.evaluator.get("level"),
         trial_seconds=spec.evaluator.get("trial_seconds"),
     )
+
+
+def moved(spec: StudySpec, place: str | None) -> StudySpec:
+    """The same study with its data or table at another place; `build` checks that it is the same."""
+    if place is None:
+        return spec
+    key = "table" if spec.evaluator["name"] == "table" else "data"
+    return spec.model_copy(update={"evaluator": {**spec.evaluator, key: place}})
 
 
 def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) -> tuple[Any, dict[str, Any], str]:
@@ -182,17 +202,24 @@ def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) 
     if name == "table":
         if config.table is None:
             raise UsageError("the table evaluator needs --table FILE (csv or csv.gz)")
-        settings = {"name": "table", "table": config.table, "data": config.data, "mapping": config.mapping}
+        settings = {
+            "name": "table",
+            "table": config.table,
+            "data": config.data,
+            "mapping": config.mapping,
+            "level": config.epochs,
+        }
     elif name == "train":
         from training.data import load
         from training.recipe import recipe
 
         task = load(config.data, config.split).task
+        changes = config.recipe_config if config.epochs is None else {**config.recipe_config, "epochs": config.epochs}
         settings = {
             "name": "train",
             "data": config.data,
             "split": config.split.model_dump(mode="json"),
-            "recipe": recipe(config.recipe, task, **config.recipe_config).model_dump(mode="json"),
+            "recipe": recipe(config.recipe, task, **changes).model_dump(mode="json"),
             "device": config.device,
             "threads": config.threads,
             "deterministic": config.deterministic,
@@ -202,6 +229,12 @@ def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) 
     evaluator, split_hash = _evaluator(settings, space, size)
     if name == "train":  # 'auto' becomes what this machine has, so that a resume trains in the same way
         settings |= {"device": evaluator.device, "threads": evaluator.threads, "precision": evaluator.precision}
+    if name == "table" and config.epochs is not None:
+        levels = evaluator.fidelity.levels if evaluator.fidelity else ()
+        if config.epochs not in levels:
+            raise UsageError(
+                f"--epochs {config.epochs}: the table has {', '.join(f'{level:g}' for level in levels) or 'one level'}"
+            )
     settings["trial_seconds"] = config.trial_time
     return evaluator, settings, split_hash
 

@@ -102,6 +102,7 @@ class Search:
         self.next = 0
         self.told = 0
         self.evaluated = 0  # trials told that count
+        self.best: tuple[float, int] | None = None  # first objective and number of the best feasible trial told
         self._seen: dict[tuple[str, float | None] | str, int] = {}
         self._rejected: dict[str, int] = {}
         self._streak = {State.REUSED: 0, State.REJECTED: 0}
@@ -206,7 +207,7 @@ class Search:
         return self._train(trial, deadline)
 
     def _train(self, trial: Trial, deadline: float | None) -> bool:
-        target = trial.proposal.budget or (self.parts.evaluator.fidelity.high if self.parts.evaluator.fidelity else 0)
+        budget, target = self._budget(trial.proposal)
         workdir = self.store.folder(self.study) / str(trial.number)
         limits = [limit for limit in (deadline,) if limit is not None]
         context = Context(
@@ -217,7 +218,7 @@ class Search:
         )
         last: Report | None = None
         stored = False
-        reports = self.parts.evaluator.evaluate(trial.proposal, trial.proposal.budget, context)
+        reports = self.parts.evaluator.evaluate(trial.proposal, budget, context)
         try:
             for last in reports:
                 stored = last.step < target
@@ -270,6 +271,8 @@ class Search:
         elif state == State.REJECTED:
             self._rejected.setdefault(outcome.proposal.arch.key, outcome.number)
         self.evaluated += state in (State.COMPLETE, State.FAILED)
+        if outcome.values and outcome.violation == 0 and (self.best is None or outcome.values[0] > self.best[0]):
+            self.best = (outcome.values[0], outcome.number)
         for streak in self._streak:
             self._streak[streak] = self._streak[streak] + 1 if state == streak else 0
         self.strategy.tell(outcome)
@@ -303,8 +306,13 @@ class Search:
         return verdict, metrics
 
     def _free_report(self, proposal: Proposal, metrics: Mapping[str, float]) -> Report:
+        return Report(self._budget(proposal)[1], metrics)
+
+    def _budget(self, proposal: Proposal) -> tuple[float | None, float]:
+        """The budget of a proposal (None: the full one), and the step of the final report."""
+        budget = self.parts.budget if proposal.budget is None else proposal.budget
         fidelity = self.parts.evaluator.fidelity
-        return Report(proposal.budget or (fidelity.high if fidelity else 0.0), metrics)
+        return budget, budget if budget is not None else fidelity.high if fidelity else 0.0
 
     # -- history ------------------------------------------------------------------------------------------
 

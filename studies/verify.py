@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from nas_core.errors import NasError
+from nas_core.evaluation import Context
 from nas_core.strategy import Exhausted, Pending, State
 from studies.assemble import Parts
 from studies.judge import Judge
@@ -25,8 +27,9 @@ def verify(store: Store, study: Study, parts: Parts) -> Iterator[str]:
     yield from _numbers(runs)
     yield from _proposals(runs, parts)
     by_number = {run.number: run for run in runs}
+    tabular = study.spec.evaluator["name"] == "table"
     for run in runs:
-        for problem in (*_contents(run, parts, judge, by_number), *_files(store, run)):
+        for problem in (*_contents(run, parts, judge, by_number, tabular), *_files(store, run)):
             yield f"trial {run.number}: {problem}"
 
 
@@ -67,7 +70,7 @@ def _proposals(runs: list[Run], parts: Parts) -> Iterator[str]:
             return  # what follows was told other outcomes than the strategy now knows
 
 
-def _contents(run: Run, parts: Parts, judge: Judge, by_number: dict[int, Run]) -> Iterator[str]:
+def _contents(run: Run, parts: Parts, judge: Judge, by_number: dict[int, Run], tabular: bool) -> Iterator[str]:
     reason = parts.space.illegal(run.arch)
     if reason and run.state != State.REJECTED:
         yield f"its architecture is illegal: {reason}"
@@ -84,19 +87,17 @@ def _contents(run: Run, parts: Parts, judge: Judge, by_number: dict[int, Run]) -
         source = by_number.get(-1 if run.source is None else run.source)
         if source is None or source.identity != run.identity or source.state != State.COMPLETE:
             yield f"it reuses trial {run.source}, which is not a complete trial of the same identity"
-    if run.state == State.COMPLETE and parts.evaluator.deterministic and parts.evaluator.fidelity is not None:
+    if run.state == State.COMPLETE and tabular:
         yield from _table(run, parts)
 
 
 def _table(run: Run, parts: Parts) -> Iterator[str]:
-    """Look a tabular result up again; trainings are not repeated."""
-    lookup = getattr(parts.evaluator, "lookup", None)
-    if lookup is None:
-        return
-    recorded = lookup(run.proposal, run.proposal.budget).metrics
-    for name, value in recorded.items():
-        if run.metrics.get(name) != value:
-            yield f"'{name}' is stored as {run.metrics.get(name)}, the table has {value}"
+    """Look a tabular result up again."""
+    budget = parts.budget if run.proposal.budget is None else run.proposal.budget
+    for report in parts.evaluator.evaluate(run.proposal, budget, Context(seed=0, workdir=Path())):
+        for name, value in report.metrics.items():
+            if run.metrics.get(name) != value:
+                yield f"'{name}' is stored as {run.metrics.get(name)}, the table has {value}"
 
 
 def _files(store: Store, run: Run) -> Iterator[str]:

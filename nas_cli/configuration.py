@@ -1,0 +1,84 @@
+"""One configuration out of flags, `-s`, environment, file and defaults, in that order of precedence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_core.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from studies.assemble import SearchConfig
+
+# Keys that may be a name, or a mapping with a `name` and further settings: `-s strategy.population=20`.
+_NAMED = {"strategy": "strategy_config", "recipe": "recipe_config"}
+_LISTS = ("objectives", "constraints")
+
+
+def gather(file: Path | None, assignments: Sequence[str], flags: Mapping[str, Any]) -> SearchConfig:
+    """The configuration of a search. Raises UsageError for unknown keys (with the nearest) and bad values."""
+    from nas_core.config import parse_assignments, validate
+    from studies.assemble import SearchConfig
+
+    layers = [
+        _read(file) if file else {},
+        {key: _list_or_text(key, value) for key, value in _environment(list(SearchConfig.model_fields)).items()},
+        parse_assignments(assignments),
+        {key: value for key, value in flags.items() if value not in (None, [], ())},
+    ]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = _merge(merged, {key: _as_mapping(key, value) for key, value in layer.items()})
+    for key, settings in _NAMED.items():
+        if key in merged:
+            named = dict(merged.pop(key))
+            if "name" in named:
+                merged[key] = named.pop("name")
+            merged[settings] = _merge(merged.get(settings, {}), named)
+    for key in _LISTS:
+        if isinstance(merged.get(key), str):
+            merged[key] = [merged[key]]
+    return validate(SearchConfig, merged, "configuration")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no configuration file '{path}'") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"configuration file '{path}' cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"configuration file '{path}' is not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"configuration file '{path}' must hold keys and values, such as 'space: nasbench201'")
+    return {str(key): value for key, value in content.items()}
+
+
+def _environment(fields: Sequence[str]) -> dict[str, str]:
+    """`NAS_SPACE=regnet` and so on, for every key of the configuration."""
+    named = {field: os.environ.get(f"NAS_{field.upper()}") for field in fields}
+    return {field: value for field, value in named.items() if value}
+
+
+def _list_or_text(key: str, value: str) -> Any:
+    return value.split(",") if key in _LISTS else value
+
+
+def _as_mapping(key: str, value: Any) -> Any:
+    return {"name": value} if key in _NAMED and isinstance(value, str) else value
+
+
+def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings merge key by key; anything else of the upper layer replaces the lower."""
+    result = dict(lower)
+    for key, value in upper.items():
+        old = result.get(key)
+        result[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result

@@ -1,0 +1,127 @@
+"""Live progress on stderr: a panel on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Self
+
+from nas_core.strategy import State
+
+if TYPE_CHECKING:
+    from nas_core.evaluation import Objective, Report
+    from studies.blackbox import Trial
+
+PLAIN_SECONDS = 5.0  # between two plain lines
+
+
+class Progress:
+    """Listens to a search. Use as a context manager."""
+
+    def __init__(self, name: str, objectives: tuple[Objective, ...], trials: int | None) -> None:
+        self.name = name
+        self.objectives = objectives
+        self.trials = trials
+        self.done = 0
+        self.ended: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.best: tuple[float, int] | None = None
+        self.running: dict[int, str] = {}
+        self.begun = time.monotonic()
+        self.first_done: int | None = None
+        self._said = 0.0
+        self._live: Any = None
+
+    def __enter__(self) -> Self:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        if console.is_terminal:
+            from rich.live import Live
+
+            self._live = Live(get_renderable=self._panel, console=console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+        else:
+            self._say(force=True)
+
+    def known(self, done: int, best: tuple[float, int] | None) -> None:
+        """What an earlier process had already found."""
+        self.done, self.best = done, best
+
+    # -- the listener -------------------------------------------------------------------------------------
+
+    def started(self, trial: Trial, evaluated: int) -> None:
+        self.first_done = evaluated if self.first_done is None else self.first_done
+        self.running[trial.number] = "starting"
+
+    def reported(self, trial: Trial, report: Report) -> None:
+        metric = self.objectives[0].metric
+        value = report.metrics.get(metric)
+        self.running[trial.number] = f"step {report.step:g}" + (f", {metric} {value:.4f}" if value is not None else "")
+        self._say()
+
+    def finished(self, trial: Trial, evaluated: int) -> None:
+        self.running.pop(trial.number, None)
+        self.done = evaluated
+        verdict = trial.verdict
+        self.ended[verdict.state] += 1
+        if verdict.state == State.FAILED:
+            self.failures[(verdict.reason or "unknown").split(":")[0]] += 1
+        if verdict.values and verdict.feasible and (self.best is None or verdict.values[0] > self.best[0]):
+            self.best = (verdict.values[0], trial.number)
+        self._say()
+
+    # -- words --------------------------------------------------------------------------------------------
+
+    def line(self) -> str:
+        total = f"/{self.trials}" if self.trials else ""
+        parts = [f"{self.name}: {self.done}{total} trials"]
+        if self.best is not None:
+            value, number = self.best
+            objective = self.objectives[0]
+            parts.append(f"best {objective.metric} {objective.orient(value):.4f} (trial {number})")
+        for state in (State.REUSED, State.REJECTED):
+            if self.ended[state]:
+                parts.append(f"{self.ended[state]} {state}")
+        if self.failures:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self.failures.most_common())
+            parts.append(f"failed: {kinds}")
+        left = self._seconds_left()
+        if left is not None:
+            parts.append(f"{_duration(left)} left")
+        return " | ".join(parts)
+
+    def _seconds_left(self) -> float | None:
+        if self.trials is None or self.first_done is None or self.done <= self.first_done:
+            return None
+        pace = (time.monotonic() - self.begun) / (self.done - self.first_done)
+        return pace * (self.trials - self.done) if self.done < self.trials else None
+
+    def _say(self, force: bool = False) -> None:
+        now = time.monotonic()
+        if self._live is None and (force or now - self._said >= PLAIN_SECONDS):
+            self._said = now
+            print(self.line(), file=sys.stderr, flush=True)
+
+    def _panel(self) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.text import Text
+
+        rows: list[Any] = [Text(self.line(), style="bold", overflow="ellipsis", no_wrap=True)]
+        if self.trials:
+            rows.append(ProgressBar(total=self.trials, completed=self.done, width=60))
+        rows += [Text(f"  trial {number}: {what}") for number, what in sorted(self.running.items())]
+        return Group(*rows)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

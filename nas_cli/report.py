@@ -1,0 +1,72 @@
+"""What a search prints when it ends: the best architecture, and the exact next commands."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import typer
+
+from nas_cli.options import DEFAULT_DB
+from nas_core.errors import InfeasibleError, NotFoundError
+from nas_core.strategy import State
+from studies.blackbox import Ending
+from studies.queries import best_trial, state_counts
+from studies.records import Run, Study
+from studies.store.store import Store
+
+
+def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> None:
+    """To stdout: text, or one JSON document."""
+    counts = state_counts(store, study)
+    try:
+        best: Run | None = best_trial(store, study)
+        trouble = ""
+    except (InfeasibleError, NotFoundError) as error:
+        best, trouble = None, str(error)
+    if as_json:
+        typer.echo(json.dumps(_document(study, ending, counts, best)))
+        return
+    evaluated = counts.get(State.COMPLETE, 0) + counts.get(State.FAILED, 0)
+    typer.echo(f"study {study.name}: {evaluated} trials evaluated; {ending}")
+    if best is None:
+        typer.echo(trouble, err=True)
+    else:
+        typer.echo(f"\nbest: {study.name}:{best.number}")
+        for name, value in best.metrics.items():
+            typer.echo(f"  {name:<14} {value:.6g}")
+        typer.echo("  " + "\n  ".join(f"{name} = {value}" for name, value in best.arch.values.items()))
+    typer.echo("\nnext:")
+    for command in next_commands(store, study, ending, best):
+        typer.echo(f"  {command}")
+
+
+def next_commands(store: Store, study: Study, ending: Ending, best: Run | None) -> list[str]:
+    """Commands that work as they are, copied into a shell."""
+    db = "" if store.url == DEFAULT_DB else f" --db {shlex.quote(store.url)}"
+    name = study.name
+    if ending == Ending.INTERRUPTED:
+        return [f"nas resume {name}{db}"]
+    more = (study.stop_at.trials or 20) * 2
+    commands = [f"nas trials {name}{db}", f"nas resume {name} --trials {more}{db}"]
+    if best is None:
+        return commands
+    shown = [f"nas show {name}:{best.number}{db}"]
+    if study.spec.evaluator["name"] == "train":
+        shown += [
+            f"nas train {name}:{best.number}{db}",
+            f"nas export {name}:{best.number}{db}",
+        ]
+    return shown + commands
+
+
+def _document(study: Study, ending: Ending, counts: dict[str, int], best: Run | None) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "ending": ending.name.lower(),
+        "trials": counts,
+        "best": None
+        if best is None
+        else {"number": best.number, "architecture": dict(best.arch.values), "metrics": dict(best.metrics)},
+    }

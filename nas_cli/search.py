@@ -1,0 +1,164 @@
+"""`nas search` and `nas resume`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas_cli.errors import INTERRUPTED
+from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
+
+if TYPE_CHECKING:
+    from studies.records import StopAt, Study, StudySpec
+    from studies.store.store import Store
+
+Durable = Annotated[bool, typer.Option("--durable", help="Wait for the disk at every commit (power failures).")]
+Trials = Annotated[int | None, typer.Option("--trials", "-n", help="Stop after this many evaluations.")]
+Time = Annotated[float | None, typer.Option("--time", help="Stop after this many seconds.")]
+
+
+def search(
+    config: Annotated[Path | None, typer.Argument(help="YAML file with the keys below.")] = None,
+    space: Annotated[str | None, typer.Option(help="Search space: a name, or FILE.py:OBJECT.")] = None,
+    size: Annotated[str | None, typer.Option(help="search, full, or changes such as channels=8,cells=1.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Search strategy: a name, or FILE.py:CLASS.")] = None,
+    data: Annotated[str | None, typer.Option(help="Data reference (see 'nas data list').")] = None,
+    table: Annotated[Path | None, typer.Option(help="Look results up in this table instead of training.")] = None,
+    evaluator: Annotated[str | None, typer.Option(help="train, or table.")] = None,
+    objective: Annotated[list[str] | None, typer.Option(help="Metric, or METRIC:min; repeat for several.")] = None,
+    constraint: Annotated[list[str] | None, typer.Option(help="Such as params<=5e5; repeat for several.")] = None,
+    trials: Trials = None,
+    time: Time = None,
+    trial_time: Annotated[float | None, typer.Option(help="Seconds that one trial may take.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Training recipe: quick, standard or paper.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs per trial.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a training.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    lag: Annotated[int | None, typer.Option(help="Ask k sees the outcomes up to k-lag.")] = None,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="Bitwise repeatable on a GPU.")] = False,
+    study: Annotated[str | None, typer.Option(help="Name of the study [default: made up].")] = None,
+    setting: Annotated[list[str] | None, typer.Option("-s", help="KEY=VALUE, e.g. strategy.population=20.")] = None,
+    db: Db = DEFAULT_DB,
+    files: Files = None,
+    durable: Durable = False,
+    as_json: Json = False,
+) -> int:
+    """Search for an architecture. Without arguments: a real search on embedded data, in under two minutes."""
+    from nas_cli.configuration import gather
+    from studies.assemble import build, describe, stop_at
+
+    flags = {
+        "space": space,
+        "size": size,
+        "strategy": strategy,
+        "data": data,
+        "table": None if table is None else str(table),
+        "evaluator": evaluator,
+        "objectives": objective,
+        "constraints": constraint,
+        "trials": trials,
+        "time": time,
+        "trial_time": trial_time,
+        "recipe": recipe,
+        "epochs": epochs,
+        "device": device,
+        "threads": threads,
+        "seed": seed,
+        "lag": lag,
+        "deterministic": deterministic or None,
+        "study": study,
+    }
+    wanted = gather(config, setting or [], flags)
+    spec = describe(wanted)
+    with open_store(db, files, create=True, durable=durable) as store:
+        found = _study(store, wanted.study, spec, stop_at(wanted, spec))
+        return _run(store, found, build(spec), stop_at(wanted, spec), as_json)
+
+
+def resume(
+    study: StudyName,
+    trials: Trials = None,
+    time: Time = None,
+    data: Annotated[str | None, typer.Option(help="The same data or table at another place.")] = None,
+    db: Db = DEFAULT_DB,
+    files: Files = None,
+    durable: Durable = False,
+    as_json: Json = False,
+) -> int:
+    """Go on with a study, however it stopped. --trials and --time raise its budget."""
+    from studies.assemble import build, moved
+    from studies.records import StopAt
+
+    with open_store(db, files, durable=durable) as store:
+        found = store.study(study)
+        budget = found.stop_at
+        if trials is not None or time is not None:
+            budget = StopAt(trials=trials or (None if time else budget.trials), seconds=time)
+            store.set_stop_at(found, budget)
+        return _run(store, found, build(moved(found.spec, data)), budget, as_json)
+
+
+def _study(store: Store, name: str | None, spec: StudySpec, budget: StopAt) -> Study:
+    """The named study if its configuration is the same, or a new one. Raises UsageError if it differs."""
+    from nas_core.errors import UsageError
+
+    if name is None:
+        stem = "-".join([spec.space_name, spec.evaluator["data"].split(":")[0], spec.strategy.split("(")[0]])
+        taken = set(store.study_names())
+        stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in stem)
+        name = next(candidate for n in range(1, 10**6) if (candidate := f"{stem}-{n}") not in taken)
+    existing = store.find_study(name)
+    if existing is None:
+        _check_definition(store, spec)
+        return store.create_study(name, spec, budget)
+    old, new = existing.spec.model_dump(), spec.model_dump()
+    different = [f"{key}: {old[key]!r} there, {new[key]!r} now" for key in old if old[key] != new[key]]
+    if different:
+        raise UsageError(
+            f"study '{name}' exists with another configuration ({'; '.join(different)})\n"
+            f"Choose another --study, or go on with the stored one: nas resume {name}"
+        )
+    store.set_stop_at(existing, budget)
+    return store.study(name)
+
+
+def _check_definition(store: Store, spec: StudySpec) -> None:
+    """One database holds one definition per space name: results of two would be mixed up."""
+    from nas_core.errors import UsageError
+
+    for name in store.study_names():
+        other = store.study(name).spec
+        if other.space_name == spec.space_name and other.space_hash != spec.space_hash:
+            raise UsageError(
+                f"study '{name}' in this database has another definition of space '{spec.space_name}' "
+                f"({other.space_hash or 'built in'}; this one: {spec.space_hash or 'built in'}); "
+                "give the space a new name, or use another --db"
+            )
+
+
+def _run(store: Store, study: Study, parts: Any, budget: StopAt, as_json: bool) -> int:
+    from nas_cli.live import Progress
+    from nas_cli.report import print_ending
+    from nas_cli.signals import Stopper
+    from studies.blackbox import Ending, Search
+    from studies.environment import environment
+    from studies.queries import summaries
+
+    with store.lock(study):
+        facts = store.environment(environment(study.spec))
+        progress = Progress(study.name, parts.objectives, budget.trials)
+        with Stopper() as stopper:
+            loop = Search(store, study, parts, listener=progress, stopping=stopper.stopping, environment=facts)
+            progress.known(loop.evaluated, loop.best)
+            with progress:
+                ending = loop.run(budget)
+    print_ending(store, study, ending, as_json)
+    if ending == Ending.INTERRUPTED:
+        return INTERRUPTED
+    summary = next(summary for summary in summaries(store) if summary.name == study.name)
+    return (
+        0 if summary.best is not None else 4 if summary.states.get("complete") or summary.states.get("rejected") else 1
+    )

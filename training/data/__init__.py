@@ -88,4 +88,4 @@ def load(reference: str, split: Split = _DEFAULT) -> Source:
             f"data '{reference}': the loader returns {type(source).__name__} without {', '.join(missing)};"
             " return what training.data.source.image_source or graph_source gives"
         )
-    return source  # type: ignore[no-any-return]
+    return source

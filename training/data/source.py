@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from nas_core.errors import UsageError
+from nas_core.seeds import generator
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from training.data.augment import PLAIN, Augment
-from training.data.split import UNLABELLED, Parts, Split, divide, split_hash
+from training.data.split import UNLABELLED, Parts, Split, divide, split_hash, stratified
 
 if TYPE_CHECKING:
     import torch
@@ -169,7 +170,8 @@ def image_source(
         parts = Parts(*(np.searchsorted(used, part) for _, part in parts.items()))
     _, c, h, w = images.shape
     task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(c, h, w), outputs=outputs)
-    return ImageSource(reference, task, name, np.ascontiguousarray(images), labels, parts, tuple(classes))
+    images = np.require(images, requirements=["C", "W"])  # a tensor may share this memory
+    return ImageSource(reference, task, name, images, labels, parts, tuple(classes))
 
 
 def graph_source(
@@ -216,21 +218,18 @@ def graph_source(
 
 def _public(where: str, labels: NDArray[np.int64], split: Split, *given: NDArray[Any] | None) -> tuple[Any, ...]:
     """The public parts of a graph, checked; with train alone the other labelled nodes are halved."""
-    from nas_core.seeds import generator
-    from training.data.split import stratified
-
     names = ("train", "valid", "test")
     parts = [
         None if part is None else _as_index(part, len(labels), name, where)
         for name, part in zip(names, given, strict=True)
     ]
-    seen = np.zeros(len(labels), dtype=np.int64)
     for name, part in zip(names, parts, strict=True):
-        if part is None:
-            continue
-        if (labels[part] == UNLABELLED).any():
+        if part is not None and part.ndim != 1:
+            raise UsageError(f"{where}: the {name} nodes have shape {part.shape}; needed is a list of node numbers")
+        if part is not None and (labels[part] == UNLABELLED).any():
             raise UsageError(f"{where}: the {name} nodes include one without a label")
-        np.add.at(seen, part, 1)
+    listed = np.concatenate([np.zeros(0, dtype=np.int64), *(part for part in parts if part is not None)])
+    seen = np.bincount(listed, minlength=len(labels))
     if (seen > 1).any():
         raise UsageError(f"{where}: node {int(np.argmax(seen > 1))} is listed twice in the train, valid and test nodes")
     present = tuple(name for name, part in zip(names, parts, strict=True) if part is not None)
@@ -270,7 +269,7 @@ def _as_labels(labels: NDArray[Any], count: int, things: str, where: str) -> NDA
 def _as_floats(values: NDArray[Any], name: str, where: str) -> NDArray[np.float32]:
     if values.dtype.kind not in "iufb":
         raise UsageError(f"{where}: {name} are {values.dtype}; needed are numbers")
-    values = np.ascontiguousarray(values, dtype=np.float32)
+    values = np.require(values, dtype=np.float32, requirements=["C", "W"])  # a tensor may share this memory
     if not np.isfinite(values).all():
         raise UsageError(f"{where}: {name} hold NaN or infinite values")
     return values
@@ -281,9 +280,8 @@ def _as_index(index: NDArray[Any], nodes: int, name: str, where: str) -> NDArray
     if index.dtype.kind not in "iu":
         raise UsageError(f"{where}: {name} is {index.dtype}; needed are integers")
     if index.size and (index.min() < 0 or index.max() >= nodes):
-        raise UsageError(
-            f"{where}: {name} names node {int(index.max() if index.max() >= nodes else index.min())} of {nodes}"
-        )
+        outside = int(index.max() if index.max() >= nodes else index.min())
+        raise UsageError(f"{where}: {name} names node {outside}; the {nodes} nodes are numbered from 0")
     return index.astype(np.int64)
 
 

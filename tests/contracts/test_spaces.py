@@ -1,0 +1,25 @@
+"""Every listed space keeps the contract; a new one is tested by being listed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import search_spaces
+from nas_core.testing.findings import Reference
+from nas_core.testing.space import check, check_fresh, example_tasks
+
+EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
+SPACES = [*search_spaces.BUILTIN, "regnet(stages=4, bottleneck=2, se=False)", EXAMPLE]
+
+
+@pytest.mark.parametrize("text", SPACES, ids=lambda text: Path(text).name)
+def test_space_contract(text: str) -> None:
+    reference = Reference(text, search_spaces.BUILTIN, search_spaces.GROUP, "space")
+    assert list(check(reference.load(), example_tasks())) == []
+    assert list(check_fresh(reference)) == []
+
+
+def test_the_example_is_short() -> None:
+    assert len(Path(EXAMPLE.removesuffix(":space")).read_text(encoding="utf-8").splitlines()) < 60

@@ -1,0 +1,46 @@
+"""Every listed strategy keeps the contract on every kind of space; a new one is tested by being listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import search_spaces
+import strategies
+from nas_core.config import validate
+from nas_core.testing.findings import Reference
+from nas_core.testing.strategy import check, check_fresh
+
+EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
+SPACES = [*search_spaces.BUILTIN, EXAMPLE]
+
+# Settings with which 40 trials go through every phase; a strategy that is not named runs with its defaults.
+CONFIGS: Mapping[str, list[dict[str, Any]]] = {
+    "regularized-evolution": [{}, {"population": 6, "sample": 3}],
+    "local-search": [{"move": "first"}, {"move": "best"}],
+}
+CASES = [(name, config) for name in strategies.BUILTIN for config in CONFIGS.get(name, [{}])]
+
+
+def references(strategy: str, space: str) -> tuple[Reference, Reference]:
+    return (
+        Reference(strategy, strategies.BUILTIN, strategies.GROUP, "strategy"),
+        Reference(space, search_spaces.BUILTIN, search_spaces.GROUP, "space"),
+    )
+
+
+@pytest.mark.parametrize("text", SPACES, ids=lambda text: Path(text).name)
+@pytest.mark.parametrize(("name", "config"), CASES, ids=str)
+def test_strategy_contract(name: str, config: dict[str, Any], text: str) -> None:
+    strategy, space = references(name, text)
+    kind = strategy.find()
+    assert list(check(lambda setting: kind(setting, validate(kind.Config, config, "strategy")), space.load())) == []
+
+
+@pytest.mark.parametrize(("name", "config"), CASES, ids=str)
+def test_strategy_repeats_in_a_fresh_interpreter(name: str, config: dict[str, Any]) -> None:
+    assert list(check_fresh(*references(name, "nasbench201"), config)) == []
+    assert list(check_fresh(*references(name, EXAMPLE), config)) == []

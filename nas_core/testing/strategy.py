@@ -193,8 +193,6 @@ def _outcome(trial: Pending, setting: Setting, scenario: Scenario, told: Sequenc
         same = _candidate(setting, earlier.proposal) == _candidate(setting, proposal)
         if same and earlier.state in (State.COMPLETE, State.REJECTED):
             return replace(earlier, number=trial.number, proposal=proposal, state=State.REUSED)
-    if _measure(setting, proposal, "luck") < scenario.failing:
-        return Outcome(trial.number, proposal, State.FAILED, None)
     metrics = {name: _measure(setting, proposal, name) for name in ("quality", "price")}
     violations = tuple(constraint.violation(metrics[constraint.metric]) for constraint in setting.constraints)
     if any(
@@ -202,6 +200,8 @@ def _outcome(trial: Pending, setting: Setting, scenario: Scenario, told: Sequenc
         for constraint, violation in zip(setting.constraints, violations, strict=True)
     ):
         return Outcome(trial.number, proposal, State.REJECTED, None, violations, {"price": metrics["price"]})
+    if _measure(setting, proposal, "luck") < scenario.failing:
+        return Outcome(trial.number, proposal, State.FAILED, None)
     values = tuple(objective.orient(metrics[objective.metric]) for objective in setting.objectives)
     return Outcome(trial.number, proposal, State.COMPLETE, values, violations, metrics)
 
@@ -244,16 +244,17 @@ def _scenario(factory: Factory, space: SearchSpace, scenario: Scenario, trials: 
     history = simulate(live, setting, scenario, trials, nosy, snap)
     yield from findings
     yield from _answers(history, setting)
-    points = sorted({round(index * (len(history.asked) - 1) / max(1, replays - 1)) for index in range(replays)})
-    made = factory(setting)
-    yield from _follow(made, history, 0, "an instance that was told the same outcomes")
+    last = len(history.asked) - 1
+    points = sorted({round(index * last / max(1, replays - 1)) for index in range(replays)})
+    yield from _follow(factory(setting), history, 0, "an instance that was told the same outcomes")
     for point in points:
         yield from _follow(factory(setting), history, 0, "a fresh instance after a replay of the tells", point)
-    for point in points if states else ():
-        asked = history.asked[point]
+    for point in range(len(history.asked)) if states else ():
+        told = history.asked[point].told
         restored: Any = factory(setting)
-        restored.load_state_dict(states[asked.told])
-        yield from _follow(restored, history, asked.told, "an instance restored from a snapshot")
+        restored.load_state_dict(copy.deepcopy(states[told]))
+        only = None if point in points else point  # now and then the whole rest of the study
+        yield from _follow(restored, history, told, "an instance restored from a snapshot", only)
 
 
 def _follow(strategy: Strategy, history: History, told: int, who: str, only: int | None = None) -> Iterator[str]:

@@ -1,0 +1,142 @@
+"""The layer rule: a package imports only from packages below it, also under `TYPE_CHECKING` and in functions."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+BELOW = {
+    "nas_core": set(),
+    "search_spaces": {"nas_core"},
+    "training": {"nas_core", "search_spaces"},
+    "predictors": {"nas_core", "search_spaces", "training"},
+    "compressors": {"nas_core", "search_spaces", "training"},
+    "strategies": {"nas_core", "search_spaces", "training", "predictors"},
+    "studies": {"nas_core", "search_spaces", "training", "predictors", "compressors", "strategies"},
+    "nas_cli": {"nas_core", "search_spaces", "training", "predictors", "compressors", "strategies", "studies"},
+}
+DYNAMIC = ("importlib.import_module", "import_module", "__import__")
+CORE_ALLOWS = {"numpy", "pydantic", "pydantic_core"}
+
+
+def imports(source: str, package: str = "") -> Iterator[tuple[str, int, bool]]:
+    """Top-level packages that a module imports: (name, line, whether at run time and outside functions)."""
+
+    def walk(node: ast.AST, now: bool) -> Iterator[tuple[str, int, bool]]:
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield name.name.partition(".")[0], node.lineno, now
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0] if not node.level else package, node.lineno, now
+        elif (
+            isinstance(node, ast.Call) and ast.unparse(node.func) in DYNAMIC and isinstance(node.args[0], ast.Constant)
+        ):
+            yield str(node.args[0].value).partition(".")[0], node.lineno, now
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.body:
+                yield from walk(child, False)
+            for child in node.orelse:
+                yield from walk(child, now)
+            return
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, now and not inside)
+
+    return walk(ast.parse(source), True)
+
+
+def violations(package: str, source: str) -> list[str]:
+    """Imports of a module of `package` that the layer rule forbids."""
+    forbidden = BELOW.keys() - BELOW[package] - {package}
+    return [f"line {line} imports {name}" for name, line, _ in imports(source, package) if name in forbidden]
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def packages() -> set[str]:
+    return {path.parent.name for path in ROOT.glob("*/__init__.py")}
+
+
+def test_every_package_has_a_layer() -> None:
+    assert packages() == set(BELOW)
+
+
+@pytest.mark.parametrize("package", BELOW)
+def test_layers(package: str) -> None:
+    assert files(package)
+    found = {
+        str(path.relative_to(ROOT)): wrong
+        for path in files(package)
+        if (wrong := violations(package, path.read_text(encoding="utf-8")))
+    }
+    assert found == {}
+
+
+def test_nas_core_imports_only_the_standard_library_numpy_and_pydantic() -> None:
+    """Under TYPE_CHECKING and, in the contract suites, inside functions, torch may be named as well."""
+    for path in files("nas_core"):
+        suite = (ROOT / "nas_core" / "testing") in path.parents
+        for name, line, now in imports(path.read_text(encoding="utf-8"), "nas_core"):
+            known = name in sys.stdlib_module_names or name in CORE_ALLOWS or name == "nas_core"
+            typing_only = name == "torch" and not now and (suite or _only_typed(path, line))
+            assert known or typing_only, f"{path.relative_to(ROOT)}:{line} imports {name}"
+
+
+def _only_typed(path: Path, line: int) -> bool:
+    """Whether the import on this line stands under `if TYPE_CHECKING`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return any(child.lineno == line for child in node.body)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("package", "source"),
+    [
+        ("nas_core", "import search_spaces"),
+        ("nas_core", "from studies.store import Store"),
+        ("search_spaces", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from strategies import x"),
+        ("training", "def f():\n    import predictors.zero_cost"),
+        ("predictors", "import compressors"),
+        ("compressors", "from predictors import ranking"),
+        ("strategies", "import compressors"),
+        ("studies", "import importlib\nimportlib.import_module('nas_cli.app')"),
+        ("training", "import os, studies"),
+    ],
+)
+def test_a_forbidden_import_is_seen(package: str, source: str) -> None:
+    assert len(violations(package, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("package", "source"),
+    [
+        ("studies", "import nas_core, strategies.evolution"),
+        ("strategies", "from . import random_search\nfrom predictors import ranking"),
+        ("training", "from training.fit import fit\nimport torch"),
+    ],
+)
+def test_an_allowed_import_is_not(package: str, source: str) -> None:
+    assert violations(package, source) == []
+
+
+def test_where_an_import_stands_is_seen() -> None:
+    source = (
+        "from typing import TYPE_CHECKING\nimport numpy\nif TYPE_CHECKING:\n    import torch\n"
+        "def f():\n    import json\nclass A:\n    import csv\n"
+    )
+    assert {name: now for name, _, now in imports(source)} == {
+        "typing": True,
+        "numpy": True,
+        "torch": False,
+        "json": False,
+        "csv": True,
+    }

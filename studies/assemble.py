@@ -24,6 +24,7 @@ from nas_core.space import SearchSpace
 from nas_core.strategy import Setting, Strategy
 from nas_core.task import Task
 from studies.records import StopAt, StudySpec
+from studies.retrain import Retraining
 from training.data.split import Split
 
 
@@ -53,6 +54,7 @@ class SearchConfig(Config):
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
+    checkpoint_seconds: float = Field(default=10.0, ge=0, description="between checkpoints of one training")
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,49 @@ def moved(spec: StudySpec, place: str | None) -> StudySpec:
     return spec.model_copy(update={"evaluator": {**spec.evaluator, key: place}})
 
 
+def retraining(
+    spec: StudySpec, recipe: str, changes: Mapping[str, Any], size: str, data: str | None, device: str | None
+) -> Retraining:
+    """A training with a full recipe, on the study's data or on `data`. Raises UsageError for what does not fit."""
+    from training.data import load
+    from training.evaluators.train import Train
+    from training.recipe import recipe as named_recipe
+
+    space, file_hash = load_space(spec.space)
+    if file_hash != spec.space_hash:
+        raise UsageError(f"the file of space '{spec.space}' has changed since the study was made; restore it")
+    if data is None and spec.evaluator["name"] != "train":
+        raise UsageError("the study looked its results up in a table; name data to train on by --data")
+    reference = data or spec.evaluator["data"]
+    split = spec.evaluator["split"] if data is None else Split().model_dump(mode="json")
+    source = load(reference, Split(**split))
+    if source.task.kind not in space.tasks:
+        raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")
+    chosen = named_recipe(recipe, source.task, **changes)
+    sized = size_of(space, size)
+    evaluator = Train(
+        space,
+        source,
+        sized,
+        chosen,
+        device=device or spec.evaluator.get("device", "auto"),
+        threads=spec.evaluator.get("threads"),
+        keep_weights=True,
+        test=True,
+    )
+    settings = {
+        "recipe_name": recipe,
+        "recipe": {**chosen.model_dump(mode="json"), "precision": evaluator.precision},
+        "size": sized.model_dump(mode="json"),
+        "data": reference,
+        "split": split,
+        "split_hash": source.split_hash,
+        "device": evaluator.device,
+        "threads": evaluator.threads,
+    }
+    return Retraining(evaluator, sized, settings)
+
+
 def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) -> tuple[Any, dict[str, Any], str]:
     """The evaluator of a user's configuration, its settings as plain data, and the hash of what it reads."""
     name = "table" if config.table else config.evaluator
@@ -223,6 +268,7 @@ def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) 
             "device": config.device,
             "threads": config.threads,
             "deterministic": config.deterministic,
+            "checkpoint_seconds": config.checkpoint_seconds,
         }
     else:
         raise unknown("evaluator", name, ("train", "table"))
@@ -263,5 +309,6 @@ def _evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig
         device=settings["device"],
         threads=settings["threads"],
         deterministic=settings["deterministic"],
+        checkpoint_seconds=settings["checkpoint_seconds"],
     )
     return evaluator, source.split_hash

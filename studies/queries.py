@@ -104,6 +104,29 @@ def best_trial(store: Store, study: Study) -> Run:
     raise NotFoundError(f"study '{study.name}' has no complete trial yet{failed}")
 
 
+def addressed_trial(store: Store, address: str) -> tuple[Study, Run]:
+    """The study and trial of `STUDY:N`, or the best trial of `STUDY`. Raises like `best_trial`."""
+    name, number = parse_address(address)
+    study = store.study(name)
+    return study, best_trial(store, study) if number is None else store.trial(study, number)
+
+
+def best_random(store: Store, study: Study) -> tuple[int, Run] | None:
+    """Evaluations and best trial of a random search on the same problem in this database; None without one."""
+    problem = ("space", "space_hash", "size", "evaluator", "split_hash", "objectives", "constraints")
+    for name in store.study_names():
+        other = store.study(name)
+        same = all(getattr(other.spec, field) == getattr(study.spec, field) for field in problem)
+        if not same or other.spec.strategy != "random":
+            continue
+        counts = state_counts(store, other)
+        try:
+            return counts.get(State.COMPLETE, 0) + counts.get(State.FAILED, 0), best_trial(store, other)
+        except (InfeasibleError, NotFoundError):
+            continue
+    return None
+
+
 def front_trials(store: Store, study: Study) -> list[Run]:
     """The Pareto front of the complete, feasible trials, best first objective first.
 

@@ -102,6 +102,11 @@ class Run:
         return self.state in FINISHED
 
     @property
+    def recipe_name(self) -> str | None:
+        """Of a retraining: what its recipe is called."""
+        return None if self.recipe is None else self.recipe.get("recipe_name")
+
+    @property
     def note(self) -> Mapping[str, Value]:
         return self.proposal.note
 

@@ -29,8 +29,9 @@ def verify(store: Store, study: Study, parts: Parts) -> Iterator[str]:
     by_number = {run.number: run for run in runs}
     tabular = study.spec.evaluator["name"] == "table"
     for run in runs:
-        for problem in (*_contents(run, parts, judge, by_number, tabular), *_files(store, run)):
+        for problem in _contents(run, parts, judge, by_number, tabular):
             yield f"trial {run.number}: {problem}"
+    yield from _files(store, study)
 
 
 def _numbers(runs: list[Run]) -> Iterator[str]:
@@ -100,10 +101,11 @@ def _table(run: Run, parts: Parts) -> Iterator[str]:
                 yield f"'{name}' is stored as {run.metrics.get(name)}, the table has {value}"
 
 
-def _files(store: Store, run: Run) -> Iterator[str]:
-    for artifact in store.artifacts(run):
-        path = store.files / artifact.path
-        if not path.is_file():
-            yield f"its file '{path}' is gone"
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != artifact.sha256:
-            yield f"its file '{path}' is not what was written (SHA-256 differs)"
+def _files(store: Store, study: Study) -> Iterator[str]:
+    for artifacts in store.study_artifacts(study).values():
+        for artifact in artifacts:
+            path = store.files / artifact.path
+            if not path.is_file():
+                yield f"the file '{path}' is gone"
+            elif hashlib.sha256(path.read_bytes()).hexdigest() != artifact.sha256:
+                yield f"the file '{path}' is not what was written (SHA-256 differs)"

@@ -273,6 +273,15 @@ class Store:
         statement = sa.select(a.run, a.kind, a.path, a.sha256, a.created).where(a.run == run.id).order_by(a.id)
         return [Artifact(*row) for row in self.read(statement)]
 
+    def study_artifacts(self, study: Study) -> dict[int, list[Artifact]]:
+        """The recorded files of all runs of a study, by run."""
+        a = t.artifacts.c
+        statement = sa.select(a.run, a.kind, a.path, a.sha256, a.created).join(t.runs).where(t.runs.c.study == study.id)
+        found: dict[int, list[Artifact]] = {}
+        for row in self.read(statement.order_by(a.id)):
+            found.setdefault(row.run, []).append(Artifact(*row))
+        return found
+
     def environment(self, facts: Mapping[str, Any]) -> int:
         """The id of a description of the machine and its software, stored once."""
         text = json.dumps(dict(facts), sort_keys=True)

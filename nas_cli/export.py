@@ -1,0 +1,37 @@
+"""`nas export`: a retrained architecture as files that run without us."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, open_store
+
+
+def export(
+    address: Address,
+    formats: Annotated[str, typer.Option("--format", help="Of onnx, pt2, safetensors, json; comma-separated.")] = (
+        "onnx,pt2,safetensors,json"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("export"),
+    verify: Annotated[bool, typer.Option(help="Load every file back in a fresh process and compare.")] = True,
+    db: Db = DEFAULT_DB,
+    files: Files = None,
+    as_json: Json = False,
+) -> None:
+    """Export the retrained network of STUDY:N (or of the study's best) with a model card."""
+    from studies.export import export_trial
+    from studies.queries import addressed_trial
+
+    with open_store(db, files) as store:
+        study, trial = addressed_trial(store, address)
+        wanted = [name.strip() for name in formats.split(",") if name.strip()]
+        paths = export_trial(store, study, trial, wanted, out, verify=verify, db=None if db == DEFAULT_DB else db)
+    if as_json:
+        typer.echo(json.dumps({"trial": f"{study.name}:{trial.number}", "files": [str(path) for path in paths]}))
+        return
+    for path in paths:
+        typer.echo(path)

@@ -1,0 +1,123 @@
+"""`nas train`: retrain an architecture of a study with a full recipe and several seeds."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas_cli.errors import INTERRUPTED
+from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, open_store
+
+if TYPE_CHECKING:
+    from studies.records import Run, Study
+    from studies.retrain import Retraining
+    from studies.store.store import Store
+
+
+def train(
+    address: Address,
+    recipe: Annotated[str, typer.Option(help="Training recipe: quick, standard or paper.")] = "standard",
+    size: Annotated[str, typer.Option(help="search, full, or changes such as full,channels=8.")] = "full",
+    epochs: Annotated[int | None, typer.Option(help="Epochs instead of the recipe's.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many trainings, each with its own seed.")] = 1,
+    data: Annotated[str | None, typer.Option(help="Data instead of the study's (needed for tables).")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("-s", help="KEY=VALUE of the recipe, e.g. lr=0.05.")] = None,
+    db: Db = DEFAULT_DB,
+    files: Files = None,
+    as_json: Json = False,
+) -> int:
+    """Train STUDY:N (or the study's best) from scratch and keep the weights; the test part is scored at the end."""
+    from nas_cli.signals import Stopper
+    from nas_core.config import parse_assignments
+    from nas_core.errors import NasError
+    from nas_core.strategy import State
+    from studies.assemble import retraining
+    from studies.environment import environment
+    from studies.queries import addressed_trial
+    from studies.retrain import retrain
+
+    with open_store(db, files) as store:
+        study, trial = addressed_trial(store, address)
+        changes = parse_assignments(setting or [])
+        if epochs is not None:
+            changes["epochs"] = epochs
+        plan = retraining(study.spec, recipe, changes, size, data, device)
+        facts = store.environment(environment(study.spec))
+        done: list[Run] = []
+        with store.lock(study), Stopper() as stopper:
+            for repeat in range(seeds):
+                progress = _Line(f"{study.name}:{trial.number} seed {repeat + 1}/{seeds}")
+                ended = None
+                for run, report in retrain(
+                    store, study, trial, plan, repeat, stopping=stopper.stopping, environment=facts
+                ):
+                    if report is None:
+                        ended = run
+                    else:
+                        progress.show(report, plan.evaluator.fidelity.high)
+                progress.end()
+                if ended is None:
+                    typer.echo(f"interrupted; go on with the same command: {_command(address, plan, seeds)}", err=True)
+                    return INTERRUPTED
+                if ended.state != State.COMPLETE:
+                    raise NasError(f"training {study.name}:{trial.number} failed: {ended.verdict.reason}")
+                done.append(ended)
+    _print(study, trial, done, as_json, store)
+    return 0
+
+
+class _Line:
+    """Progress on stderr: one line that is rewritten on a terminal, one every few seconds elsewhere."""
+
+    def __init__(self, what: str) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+        self._what = what
+        self._said = 0.0
+
+    def show(self, report: Any, high: float) -> None:
+        import time
+
+        interval = 0.2 if self._console.is_terminal else 10.0
+        if time.monotonic() - self._said < interval and report.step < high:
+            return
+        self._said = time.monotonic()
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in report.metrics.items() if "_" in name)
+        text = f"{self._what}: epoch {report.step:g}/{high:g}: {shown}"
+        self._console.print(text, end="\r" if self._console.is_terminal else "\n", soft_wrap=True)
+
+    def end(self) -> None:
+        if self._console.is_terminal:
+            self._console.print()
+
+
+def _command(address: str, plan: Retraining, seeds: int) -> str:
+    return f"nas train {address} --recipe {plan.settings['recipe_name']} --seeds {seeds}"
+
+
+def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Store) -> None:
+    import statistics
+
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        for name, value in run.metrics.items():
+            values.setdefault(name, []).append(value)
+    rows = {
+        name: {"mean": statistics.fmean(column), "std": statistics.stdev(column) if len(column) > 1 else None}
+        for name, column in values.items()
+    }
+    address = f"{study.name}:{trial.number}"
+    if as_json:
+        runs_json = [{"address": f"{address}/train-{run.number}", "metrics": dict(run.metrics)} for run in runs]
+        typer.echo(json.dumps({"trial": address, "seeds": len(runs), "metrics": rows, "runs": runs_json}))
+        return
+    typer.echo(f"{address}: {len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}")
+    for name, row in rows.items():
+        spread = f" ± {row['std']:.4f}" if row["std"] is not None else ""
+        typer.echo(f"  {name:<14} {row['mean']:.6g}{spread}")
+    db = "" if store.url == DEFAULT_DB else f" --db {store.url}"
+    typer.echo(f"\nnext:\n  nas export {address}{db}")

@@ -1,0 +1,129 @@
+"""From a stored retraining to exported files: rebuilds the network, loads its weights, writes the model card."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nas_core.errors import NotFoundError, VerificationError
+from nas_core.strategy import State
+from studies.assemble import load_space, size_of
+from studies.queries import best_random
+from studies.records import RETRAIN, Run, Study
+from studies.retrain import WEIGHTS
+from studies.store.store import Store
+
+_SPLITS = {"train": "train", "val": "valid", "test": "test"}
+
+
+def export_trial(
+    store: Store,
+    study: Study,
+    trial: Run,
+    formats: Sequence[str],
+    folder: Path,
+    *,
+    verify: bool = True,
+    db: str | None = None,
+) -> list[Path]:
+    """Write the newest retraining of a trial; returns the paths.
+
+    Raises NotFoundError when the trial has not been retrained or its weights are gone, VerificationError when
+    the stored weights are not those that were trained, and what `training.export.export` raises.
+    """
+    from safetensors.torch import load_file
+
+    from training.cost import measure_latency
+    from training.data import load
+    from training.data.split import Split
+    from training.export import check_formats, export
+
+    check_formats(formats, study.spec.task)
+    run, weights = _retrained(store, study, trial)
+    settings: Any = run.recipe
+    space, _ = load_space(study.spec.space)
+    size = size_of(space, settings["size"])
+    source = load(settings["data"], Split(**settings["split"]))
+    network = space.build(trial.arch, source.task, size)
+    network.load_state_dict(load_file(weights))
+    network.eval()
+    batch = next(iter(source.bind("cpu", batch_size=2).batches("valid", 0, 0)))
+    example = batch.inputs if source.task.nodes else tuple(tensor[:4] for tensor in batch.inputs)
+    settings_like = [
+        other
+        for other in store.children(trial, RETRAIN)
+        if other.state == State.COMPLETE and other.recipe == run.recipe
+    ]
+    address = f"{study.name}:{trial.number}"
+    latency = measure_latency(network, example if source.task.nodes else tuple(t[:1] for t in example))
+    card = {
+        "title": f"{space.name} {address}",
+        "summary": f"Found by {study.spec.strategy} in study {study.name}, trained from scratch with the "
+        f"recipe '{settings['recipe_name']}'.",
+        "space": study.spec.space,
+        "size": settings["size"],
+        "metrics": _metrics(settings_like),
+        "random_search": _random(store, study),
+        "macs": run.metrics.get("macs"),
+        "latency": latency,
+        "study": study.name,
+        "trial": trial.number,
+        "seed": study.spec.seed,
+        "strategy": study.spec.strategy,
+        "data": settings["data"],
+        "split_hash": source.split_hash,
+        "recipe": settings["recipe"],
+        "command": _command(address, settings, len(settings_like), db),
+    }
+    return export(
+        network, source.task, example, trial.arch, card, folder, f"{study.name}-{trial.number}", formats, verify
+    )
+
+
+def _retrained(store: Store, study: Study, trial: Run) -> tuple[Run, Path]:
+    complete = [run for run in store.children(trial, RETRAIN) if run.state == State.COMPLETE]
+    address = f"{study.name}:{trial.number}"
+    if not complete:
+        raise NotFoundError(f"{address} has no trained weights yet; run 'nas train {address}' first")
+    run = complete[-1]
+    artifact = next((file for file in store.artifacts(run) if file.kind == WEIGHTS), None)
+    path = store.files / artifact.path if artifact else None
+    if artifact is None or path is None or not path.is_file():
+        raise NotFoundError(f"the weights of {address} are gone ({path}); run 'nas train {address}' again")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != artifact.sha256:
+        raise VerificationError(f"'{path}' is not what was trained (SHA-256 differs); run 'nas train {address}' again")
+    return run, path
+
+
+def _metrics(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One figure per learned metric, over the seeds of one retraining."""
+    figures = []
+    for name in runs[0].metrics:
+        split = _SPLITS.get(name.split("_")[0])
+        if split is None:
+            continue
+        values = [run.metrics[name] for run in runs]
+        std = statistics.stdev(values) if len(values) > 1 else None
+        figures.append(
+            {"name": name, "split": split, "value": statistics.fmean(values), "std": std, "seeds": len(values)}
+        )
+    return figures
+
+
+def _random(store: Store, study: Study) -> dict[str, Any] | None:
+    """What random search found with the same problem in this database, if such a study exists."""
+    found = best_random(store, study)
+    if found is None:
+        return None
+    trials, best = found
+    return {"trials": trials, "metrics": _metrics([best])}
+
+
+def _command(address: str, settings: Any, seeds: int, db: str | None) -> str:
+    size = ",".join(f"{key}={value}" for key, value in settings["size"].items())
+    words = ["nas", "train", address, "--recipe", settings["recipe_name"], "--size", size, "--seeds", str(seeds)]
+    return shlex.join(words + (["--db", db] if db else []))

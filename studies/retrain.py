@@ -1,0 +1,97 @@
+"""Train an architecture of a study from scratch with a full recipe, with several seeds, and keep the weights."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nas_core.config import SizeConfig
+from nas_core.errors import NasError, TrialError
+from nas_core.evaluation import Context, Report
+from nas_core.seeds import derive
+from nas_core.strategy import State
+from studies.records import RETRAIN, Run, Study, Verdict
+from studies.store.store import Store
+
+WEIGHTS = "weights"
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """What is trained, and how. `settings` (plain data) is what makes two retrainings the same."""
+
+    evaluator: Any  # a Train that keeps weights and reports the test metrics
+    size: SizeConfig
+    settings: Mapping[str, Any]
+
+
+def retrain(
+    store: Store,
+    study: Study,
+    trial: Run,
+    retraining: Retraining,
+    repeat: int,
+    *,
+    stopping: Callable[[], bool],
+    environment: int | None = None,
+) -> Iterator[tuple[Run, Report | None]]:
+    """Train with seed number `repeat`; yields the run with each report, and at last the ended run with None.
+
+    A retraining of the same trial, settings and repeat that is complete is not done again; an unfinished one
+    goes on from its checkpoint. Stops early, with everything stored, when `stopping()` becomes true.
+    """
+    run = _find(store, trial, retraining, repeat)
+    if run is not None and run.state == State.COMPLETE:
+        yield run, None
+        return
+    if run is None:
+        number = len(store.children(trial, RETRAIN)) + 1
+        store.propose(
+            study,
+            number,
+            trial.proposal,
+            trial.identity,
+            Verdict(State.WAITING),
+            kind=RETRAIN,
+            parent=trial.id,
+            repeat=repeat,
+            recipe=retraining.settings,
+        )
+        run = store.children(trial, RETRAIN)[-1]
+    store.start(run.id, environment)
+    folder = store.folder(study, run)
+    context = Context(derive(study.spec.seed, trial.number, RETRAIN, repeat), folder, stopping=stopping)
+    begun = time.monotonic()
+    last: Report | None = None
+    reports = retraining.evaluator.evaluate(trial.proposal, None, context)
+    try:
+        for last in reports:
+            store.report(run.id, last)
+            yield run, last
+            if stopping() and last.step < retraining.evaluator.fidelity.high:
+                reports.close()
+                return
+    except TrialError as error:
+        verdict = Verdict(State.FAILED, str(error), seconds=time.monotonic() - begun)
+    except NasError:
+        raise
+    except Exception as error:  # whatever a user's space raises
+        verdict = Verdict(State.FAILED, f"exception: {type(error).__name__}: {error}")
+    else:
+        assert last is not None
+        store.add_artifact(run, WEIGHTS, folder / "weights.safetensors")
+        verdict = Verdict(State.COMPLETE, seconds=last.seconds)
+    store.finish(run.id, verdict)
+    ended = next(child for child in store.children(trial, RETRAIN) if child.id == run.id)
+    yield ended, None
+
+
+def _find(store: Store, trial: Run, retraining: Retraining, repeat: int) -> Run | None:
+    wanted = json.loads(json.dumps(dict(retraining.settings)))
+    for run in store.children(trial, RETRAIN):
+        if run.repeat == repeat and run.recipe == wanted and run.state != State.FAILED:
+            return run
+    return None

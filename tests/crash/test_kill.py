@@ -1,0 +1,146 @@
+"""`kill -9` at random moments, each followed by `nas resume`: the study equals the uninterrupted one.
+
+The gate makes a few kills; `-m slow` makes the full 60 of a tabular search and 40 of a training one.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+NAS = [sys.executable, "-m", "nas_cli"]
+
+# Measured durations and what counts attempts; everything else must be equal, bit for bit.
+LEFT_OUT = {
+    "runs": {"attempt", "started", "ended", "environment"},
+    "studies": {"created"},
+    "environments": None,
+    "artifacts": {"created"},
+}
+
+TRAINING = [
+    *("--data", "digits", "-s", "split.limit=240", "--size", "channels=4,cells=1", "--epochs", "4", "--trials", "8"),
+    *("--strategy", "regularized-evolution", "-s", "strategy.population=4", "-s", "strategy.sample=2"),
+    *("-s", "checkpoint_seconds=0", "--threads", "1", "--seed", "3"),
+]
+
+
+def contents(database: Path, durations: bool) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table, without what may differ."""
+    tables = {}
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
+            left_out = LEFT_OUT.get(name, set())
+            if left_out is None or name == "sqlite_sequence":
+                continue
+            kept = [c for c in columns if c not in left_out and (durations or (name, c) != ("runs", "seconds"))]
+            selected = ", ".join(f'"{column}"' for column in kept)
+            tables[name] = connection.execute(f"SELECT {selected} FROM {name} ORDER BY {selected}").fetchall()
+    return tables
+
+
+def run(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*NAS, *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=(folder / "stderr").open("ab")
+    )
+
+
+def finish(arguments: list[str], folder: Path) -> None:
+    process = run(arguments, folder)
+    assert process.wait(timeout=600) == 0, (folder / "stderr").read_text()
+
+
+def trials_stored(database: Path) -> int:
+    if not database.exists():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30) as connection:
+            return int(connection.execute("SELECT COUNT(*) FROM runs").fetchone()[0])
+    except sqlite3.OperationalError:  # the tables are not there yet
+        return 0
+
+
+def check_kills(folder: Path, arguments: list[str], kills: int, per_study: int, durations: bool) -> None:
+    """Kill searches `kills` times in all, up to `per_study` times each, and compare each study at its end."""
+    whole = folder / "whole"
+    whole.mkdir()
+    search = ["search", "--study", "s", *arguments]
+    process = run(search, whole)
+    while trials_stored(whole / "nas.db") == 0:
+        assert process.poll() in (None, 0), (whole / "stderr").read_text()
+        time.sleep(0.005)
+    begun = time.monotonic()
+    assert process.wait(timeout=600) == 0, (whole / "stderr").read_text()
+    length = time.monotonic() - begun
+    expected = contents(whole / "nas.db", durations)
+    rng = random.Random(7)
+    killed = studies = 0
+    while killed < kills:
+        studies += 1
+        place = folder / f"killed{studies}"
+        place.mkdir()
+        command = search
+        for _ in range(min(per_study, kills - killed)):
+            before = trials_stored(place / "nas.db")
+            process = run(command, place)
+            while process.poll() is None and trials_stored(place / "nas.db") == before == 0:
+                time.sleep(0.002)
+            # A resume spends its first moments with imports and replay: moments there count as well.
+            time.sleep(rng.uniform(0, length))
+            alive = process.poll() is None
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += alive
+            command = ["resume", "s"]
+            if not alive:
+                break
+        finish(["resume", "s"], place)
+        assert contents(place / "nas.db", durations) == expected
+        finish(["verify", "s"], place)
+        left = [path for path in (place / "nas-files" / "s").iterdir() if path.name != "lock"]
+        assert left == []
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> list[str]:
+    """A made table of all NAS-Bench-201 cells, and the arguments to search it."""
+    from nas_core import moves
+    from search_spaces.nasbench201 import NasBench201
+
+    space = NasBench201()
+    rows = (f"{space.to_text(arch)},{random.Random(arch.key).random():.4f}" for arch in moves.enumerate_all(space))
+    (tmp_path / "cells.csv").write_text("arch,valid\n" + "\n".join(rows) + "\n")
+    (tmp_path / "cells.yaml").write_text(
+        "files: [cells.csv]\nspace: nasbench201\nmatch: architecture\nrow: {text: arch}\ndata:\n  made:\n"
+        "    task: {kind: image-classification, input_shape: [3, 32, 32], outputs: 10}\n"
+        "    metrics: {val_accuracy: {column: valid}}\n"
+    )
+    mapping = ["-s", f"mapping={tmp_path / 'cells.yaml'}"]
+    return ["--table", str(tmp_path / "cells.csv"), *mapping, "--data", "made", "--trials", "1500", "--lag", "3"]
+
+
+def test_killed_tabular_searches(tmp_path: Path, table: list[str]) -> None:
+    check_kills(tmp_path, table, kills=3, per_study=3, durations=True)
+
+
+def test_killed_trainings(tmp_path: Path) -> None:
+    check_kills(tmp_path, TRAINING, kills=2, per_study=2, durations=False)
+
+
+@pytest.mark.slow
+def test_sixty_killed_tabular_searches(tmp_path: Path, table: list[str]) -> None:
+    check_kills(tmp_path, table, kills=60, per_study=3, durations=True)
+
+
+@pytest.mark.slow
+def test_forty_killed_trainings(tmp_path: Path) -> None:
+    check_kills(tmp_path, TRAINING, kills=40, per_study=3, durations=False)

@@ -1,0 +1,149 @@
+"""Export: a trained network as files that run without this program, each verified before it is kept.
+
+- `onnx`: ONNX by the dynamo exporter, weights inside, run by onnxruntime.
+- `pt2`: a `torch.export` program, run by `torch.export.load(...).module()`. The archive that torch 2.13
+  writes for it holds JSON and raw tensors; nothing in it is pickled, and loading unpickles nothing.
+- `safetensors` with `json`: weights, and the architecture that rebuilds the network (`load_network`). A
+  space in a user's own file travels along as `<stem>.space.py`.
+
+The batch stays free; for graphs the numbers of nodes and edges do. All nine operators of NAS-Bench-Graph
+export in all four formats (torch 2.13, PyTorch Geometric 2.8).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas_core.architecture import Architecture
+from nas_core.config import validate
+from nas_core.errors import MachineError, UsageError
+from nas_core.task import Task
+from training.export import verify as verification
+from training.export.card import Card, model_card
+from training.export.formats import FORMATS, SIGNATURES, check_formats
+from training.export.rebuild import describe, load_network, origin
+from training.export.write import onnx_bytes, pt2_bytes, safetensors_bytes, trace
+
+__all__ = ["FORMATS", "Card", "check_formats", "export", "load_network", "model_card"]
+
+
+def export(
+    model: nn.Module,
+    task: Task,
+    example: tuple[Tensor, ...],
+    arch: Architecture,
+    card: Mapping[str, Any],
+    folder: Path,
+    stem: str,
+    formats: Sequence[str],
+    verify: bool = True,
+) -> list[Path]:
+    """Write `folder/stem.*` in the given formats, with a model card; returns the paths, the card's last.
+
+    `model` is the trained network; a copy of it in eval mode, float32, on the CPU is exported. `example` is
+    `(images [batch, *input_shape],)` or `(x [nodes, features], edge_index [2, edges])`. `card` has the fields
+    of `Card`. Weights (`safetensors`) bring their `json`. All files or none: they are written aside, synced,
+    verified, and only then renamed into place, so an earlier export of that name outlives a failed one.
+
+    Raises UsageError for a format, card, architecture or network that does not fit; MachineError where a
+    package is missing or the folder cannot be written; VerificationError where a file, loaded in a fresh
+    process, does not answer as the network does (within 1e-4 of the largest answer).
+    """
+    names = check_formats(formats, task)
+    given = validate(Card, card, "model card")
+    if not stem or Path(stem).name != stem:
+        raise UsageError(f"'{stem}' is no file name to export to")
+    source = origin(given.space)
+    if reason := source.space.illegal(arch):
+        raise UsageError(f"the space '{given.space}' does not hold this architecture: {reason}")
+    description = describe(source, f"{stem}.space.py" if source.file else None, arch, given.size, task)
+    network = copy.deepcopy(model).eval().float().cpu().to(memory_format=torch.contiguous_format)
+    inputs = tuple(tensor.detach().cpu() for tensor in example)
+    expected = verification.cases(network, task, inputs)
+    contents = _contents(network, task, inputs, description, stem, names)
+    if source.file and "json" in names:
+        contents[f"{stem}.space.py"] = source.file.read_bytes()
+    text = model_card(_completed(given, description, network, contents))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=folder) as aside:
+            partial = Path(aside)
+            for name, content in (contents | {f"{stem}.md": text.encode()}).items():
+                _write(partial / name, content)
+            if verify:
+                verification.verify(partial, stem, names, expected, network)
+            for name in (*contents, f"{stem}.md"):
+                os.replace(partial / name, folder / name)
+            _sync(folder)
+    except OSError as error:
+        raise MachineError(f"cannot write to '{folder}': {error.strerror or error}") from error
+    return [folder / name for name in (*contents, f"{stem}.md")]
+
+
+def _contents(
+    network: nn.Module,
+    task: Task,
+    example: tuple[Tensor, ...],
+    description: Mapping[str, Any],
+    stem: str,
+    names: Sequence[str],
+) -> dict[str, bytes]:
+    contents: dict[str, bytes] = {}
+    if "onnx" in names or "pt2" in names:
+        signature = SIGNATURES[task.kind]
+        program = trace(network, example, signature)
+        if "onnx" in names:
+            contents[f"{stem}.onnx"] = onnx_bytes(program, signature)
+        if "pt2" in names:
+            contents[f"{stem}.pt2"] = pt2_bytes(program)
+    if "safetensors" in names:
+        contents[f"{stem}.safetensors"] = safetensors_bytes(network)
+    if "json" in names:
+        contents[f"{stem}.json"] = json.dumps(description, indent=2).encode()
+    return contents
+
+
+def _completed(given: Card, description: Mapping[str, Any], network: nn.Module, contents: Mapping[str, bytes]) -> Card:
+    facts = {
+        "params": sum(parameter.numel() for parameter in network.parameters()),
+        "task": description["task"],
+        "architecture": description["architecture"]["values"],
+        "key": description["key"],
+        "notation": description["notation"],
+        "size": description["size"],
+        "software": f"nas {version('nas')}, torch {torch.__version__}",
+        "files": [
+            {"name": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in contents.items()
+        ],
+    }
+    return validate(Card, given.model_dump() | facts, "model card")
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make the renames survive a loss of power; not every system can open a folder."""
+    with contextlib.suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

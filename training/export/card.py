@@ -1,0 +1,176 @@
+"""The model card: what an exported network is, how well it does, what it costs, where it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from nas_core.config import Config
+from nas_core.task import Task
+
+
+class CardMetric(Config):
+    """One measured figure: the mean over `seeds` trainings, with its sample deviation where seeds > 1."""
+
+    name: str
+    split: str = Field(description="the part of the data it was measured on: train, valid or test")
+    value: float
+    std: float | None = Field(None, ge=0)
+    seeds: int = Field(1, ge=1)
+
+
+class CardLatency(Config):
+    """Median time of one forward pass in milliseconds, and what it was measured on."""
+
+    milliseconds: float = Field(gt=0)
+    device: str
+    threads: int | None = Field(None, ge=1)
+    batch: int | None = Field(None, ge=1)
+
+
+class CardReference(Config):
+    """What random search reached in the same study or setting, to read the network's figures against."""
+
+    trials: int = Field(ge=1)
+    metrics: tuple[CardMetric, ...]
+
+
+class CardFile(Config):
+    """A written file, its size in bytes and its SHA-256."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Card(Config):
+    """What a model card says, as plain data; `export` fills in the last group itself.
+
+    `space` is a reference that `nas_core.refs` resolves and `size` the fields of its Size: together with the
+    architecture they rebuild the network. `macs` are multiply-accumulates of one sample (of the whole
+    graph for graphs); `seed` is the training seed of the exported weights, `command` makes them again.
+    """
+
+    title: str
+    summary: str = ""
+    space: str
+    size: dict[str, Any] = Field(default_factory=dict)
+    metrics: tuple[CardMetric, ...] = ()
+    random_search: CardReference | None = None
+    macs: float | None = Field(None, ge=0)
+    latency: CardLatency | None = None
+    study: str | None = None
+    trial: int | None = None
+    seed: int | None = None
+    strategy: str | None = None
+    data: str | None = None
+    split_hash: str | None = None
+    recipe: str | dict[str, Any] | None = None
+    command: str
+
+    params: int | None = Field(None, ge=0)
+    task: Task | None = None
+    architecture: dict[str, Any] = Field(default_factory=dict)
+    key: str | None = None
+    notation: str | None = None
+    software: str | None = None
+    files: tuple[CardFile, ...] = ()
+
+
+def model_card(card: Card) -> str:
+    """The card as Markdown: title, what it is, metrics, cost, provenance, the command, the files."""
+    parts = [f"# {card.title}", _what(card)]
+    if card.notation:
+        parts.append(_code(card.notation))
+    parts += ["## Metrics", _metrics(card), "## Cost", _cost(card), "## Provenance", _provenance(card)]
+    parts += ["## Reproduce", _code(card.command, "sh")]
+    if card.files:
+        rows = [(f"`{file.name}`", f"{file.bytes:,}", f"`{file.sha256}`") for file in card.files]
+        parts += ["## Files", _table(("file", "bytes", "SHA-256"), rows), _loading(card)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _what(card: Card) -> str:
+    lines = [card.summary] if card.summary else []
+    if card.task:
+        shape = " x ".join(str(extent) for extent in card.task.input_shape)
+        lines.append(
+            f"A network for {card.task.kind}: inputs of shape {shape} per "
+            f"{'node' if card.task.nodes else 'sample'}, {card.task.outputs} classes."
+        )
+    values = ", ".join(f"`{name}` = {value}" for name, value in card.architecture.items())
+    lines.append(f"Architecture `{card.key}` of the space `{card.space}`: {values}." if card.key else "")
+    return "\n".join(line for line in lines if line)
+
+
+def _metrics(card: Card) -> str:
+    if not card.metrics and card.random_search is None:
+        return "None were recorded."
+    rows = [("this network", *_metric(metric)) for metric in card.metrics]
+    if card.random_search:
+        who = f"random search, {card.random_search.trials} trials"
+        rows += [(who, *_metric(metric)) for metric in card.random_search.metrics]
+    return _table(("", "metric", "split", "value", "seeds"), rows)
+
+
+def _metric(metric: CardMetric) -> tuple[str, ...]:
+    spread = "" if metric.std is None else f" ± {metric.std:.4g}"
+    return metric.name, metric.split, f"{metric.value:.6g}{spread}", str(metric.seeds)
+
+
+def _cost(card: Card) -> str:
+    per = "graph" if card.task and card.task.nodes else "sample"
+    rows = [("parameters", "" if card.params is None else f"{card.params:,}")]
+    rows.append((f"multiply-accumulates per {per}", "not measured" if card.macs is None else f"{card.macs:,.0f}"))
+    if card.latency is None:
+        rows.append(("latency", "not measured"))
+    else:
+        threads = f", threads {card.latency.threads}" if card.latency.threads else ""
+        batch = f", batch {card.latency.batch}" if card.latency.batch else ""
+        rows.append(("latency", f"{card.latency.milliseconds:.4g} ms ({card.latency.device}{threads}{batch})"))
+    return _table(("cost", "value"), rows)
+
+
+def _provenance(card: Card) -> str:
+    recipe = card.recipe if card.recipe is None or isinstance(card.recipe, str) else json.dumps(card.recipe)
+    given = {
+        "study": card.study,
+        "trial": card.trial,
+        "seed": card.seed,
+        "space": card.space,
+        "size": json.dumps(card.size) if card.size else None,
+        "strategy": card.strategy,
+        "data": card.data,
+        "split hash": card.split_hash,
+        "recipe": recipe,
+        "software": card.software,
+    }
+    return _table(("what", "value"), [(name, f"`{value}`") for name, value in given.items() if value is not None])
+
+
+_LOADING = {
+    ".onnx": 'onnxruntime.InferenceSession("{name}")',
+    ".pt2": 'torch.export.load("{name}").module()',
+    ".json": 'training.export.load_network("{name}"{weights})',
+}
+
+
+def _loading(card: Card) -> str:
+    by_suffix = {name[name.rindex(".") :]: name for name in (file.name for file in card.files)}
+    weights = f', "{by_suffix[".safetensors"]}"' if ".safetensors" in by_suffix else ""
+    lines = [
+        form.format(name=by_suffix[suffix], weights=weights) for suffix, form in _LOADING.items() if suffix in by_suffix
+    ]
+    return f"Loaded by:\n\n{_code(chr(10).join(lines), 'python')}"
+
+
+def _code(text: str, language: str = "") -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,130 @@
+"""The JSON that describes a network, and the network built from it: enough, with its weights, to run it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import nn
+
+from nas_core import refs
+from nas_core.architecture import Architecture
+from nas_core.config import validate
+from nas_core.errors import NotFoundError, UsageError
+from nas_core.space import HasNotation, SearchSpace
+from nas_core.task import Task
+from search_spaces import BUILTIN, GROUP
+
+VERSION = 1
+KIND = "search space"
+FIELDS = ("space", "space_version", "space_file", "space_hash", "key", "architecture", "notation", "size", "task")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A space as it was referred to; `file` is the user's Python file that holds it, if it is one."""
+
+    space: SearchSpace
+    reference: str
+    file: Path | None
+    file_hash: str | None
+
+
+def origin(reference: str) -> Origin:
+    """The space behind a reference. Raises UsageError or NotFoundError where there is none."""
+    loaded = refs.load(reference, BUILTIN, GROUP, KIND)
+    path = refs.split(reference, KIND)[0].rpartition(":")[0]
+    return Origin(loaded.object, reference, Path(path) if loaded.file_hash else None, loaded.file_hash)
+
+
+def describe(
+    source: Origin, file: str | None, arch: Architecture, size: Mapping[str, Any], task: Task
+) -> dict[str, Any]:
+    """The architecture JSON as plain data; `file` is the name of the copy of the user's file beside it.
+
+    Raises UsageError for a `size` that the space does not have.
+    """
+    notation = source.space.to_text(arch) if isinstance(source.space, HasNotation) else None
+    return {
+        "version": VERSION,
+        "space": source.reference,
+        "space_version": source.space.version,
+        "space_file": file,
+        "space_hash": source.file_hash,
+        "key": arch.key,
+        "architecture": {"space": arch.space, "values": dict(arch.values)},
+        "notation": notation,
+        "size": validate(source.space.Size, size, "size").model_dump(mode="json"),
+        "task": task.model_dump(mode="json"),
+    }
+
+
+def load_network(description: str | Path, weights: str | Path | None = None) -> nn.Module:
+    """The network that an exported `.json` describes, in eval mode on the CPU; untrained without `weights`.
+
+    A space of the user's own is loaded from the copy of its Python file beside the description, so the
+    files run that code: load only what you trust.
+
+    Raises NotFoundError for a missing file, UsageError for a description that is damaged, newer, or that the
+    space no longer builds, or for weights that do not belong to it.
+    """
+    data = _read(Path(description))
+    space = _space(data, Path(description))
+    try:
+        arch = Architecture(data["architecture"]["space"], data["architecture"]["values"])
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"'{description}' holds no architecture: {error}") from error
+    if arch.key != data["key"]:
+        raise UsageError(f"'{description}' is damaged: its architecture has key {arch.key}, not {data['key']}")
+    if reason := space.illegal(arch):
+        raise UsageError(f"'{description}': the space '{data['space']}' does not hold this architecture: {reason}")
+    size, task = validate(space.Size, data["size"], "size"), validate(Task, data["task"], "task")
+    network = space.build(arch, task, size).eval()
+    if weights is not None:
+        _fill(network, Path(weights))
+    return network
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise NotFoundError(f"there is no file '{path}'")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"'{path}' is not JSON: {error}") from error
+    if not isinstance(data, dict) or data.get("version") != VERSION:
+        raise UsageError(f"'{path}' is no architecture description of version {VERSION}; export it again")
+    if missing := [field for field in FIELDS if field not in data]:
+        raise UsageError(f"'{path}' is damaged: it lacks {', '.join(missing)}")
+    return data
+
+
+def _space(data: Mapping[str, Any], path: Path) -> SearchSpace:
+    target, arguments = refs.split(data["space"], KIND)
+    if data["space_file"] is not None:
+        file = path.parent / data["space_file"]
+        target = f"{file}:{target.rpartition(':')[2]}"
+        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest()[:16] != data["space_hash"]:
+            raise UsageError(f"'{file}' was changed since '{path}' was written; put the original back")
+    found = refs.find(target, BUILTIN, GROUP, KIND)
+    space: SearchSpace = found(**arguments) if callable(found) else found
+    if space.version != data["space_version"]:
+        raise UsageError(
+            f"'{path}' was written for version {data['space_version']} of '{data['space']}', this is {space.version}"
+        )
+    return space
+
+
+def _fill(network: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise NotFoundError(f"there is no file '{path}'")
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise UsageError(f"'{path}' does not hold the weights of this network: {error}") from error

@@ -1,0 +1,113 @@
+"""Verification: a fresh process loads what was written, and must answer as the network does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from nas_core.errors import UsageError, VerificationError
+from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+from training.export.formats import FORMATS
+
+TOLERANCE = 1e-4
+CASES = "cases.safetensors"
+
+Case = tuple[tuple[Tensor, ...], Tensor]
+
+
+def cases(network: nn.Module, task: Task, example: tuple[Tensor, ...]) -> dict[str, Case]:
+    """Inputs of several sizes with the network's answers: batches of 1, 3 and the example's; two graphs.
+
+    Raises UsageError where the network fails on one of them, or answers with other than finite numbers.
+    """
+    found: dict[str, Case] = {}
+    for name, inputs in _inputs(task, example).items():
+        try:
+            with torch.inference_mode():
+                output = network(*inputs)
+        except Exception as error:
+            raise UsageError(f"the network does not run on {name}: {type(error).__name__}: {error}") from error
+        if not isinstance(output, Tensor):
+            raise UsageError(f"the network answers {name} with a {type(output).__name__}; export needs one tensor")
+        if not bool(torch.isfinite(output).all()):
+            raise UsageError(f"the network answers {name} with NaN or infinite numbers; train it again")
+        found[name] = (inputs, output)
+    return found
+
+
+def verify(folder: Path, stem: str, formats: Sequence[str], expected: Mapping[str, Case], network: nn.Module) -> None:
+    """Load every file `folder/stem.*` in a fresh process, run it on `expected`, compare the answers.
+
+    The largest difference may be `TOLERANCE` times the largest answer. Raises VerificationError, naming the
+    file, the format and the difference.
+    """
+    names = list(expected)
+    tensors: dict[str, Tensor] = {}
+    for number, (inputs, output) in enumerate(expected.values()):
+        tensors |= {f"{number}/input.{position}": tensor.clone().contiguous() for position, tensor in enumerate(inputs)}
+        tensors[f"{number}/output"] = output.contiguous()
+    (folder / CASES).write_bytes(safetensors.torch.save(tensors))
+    request = {
+        "cases": str(folder / CASES),
+        "count": len(names),
+        "files": {name: str(folder / f"{stem}{FORMATS[name].suffix}") for name in formats},
+        "shapes": {name: list(tensor.shape) for name, tensor in network.state_dict().items()},
+    }
+    for name, answer in _ask(request).items():
+        file = f"{stem}{FORMATS[name].suffix}"
+        if "error" in answer:
+            raise VerificationError(f"'{file}' failed its verification and was not kept: {name}: {answer['error']}")
+        # The json file holds no weights: it is checked by rebuilding alone, and has no differences.
+        for case, (difference, scale) in zip(names, answer["differences"], strict=name != "json"):
+            if not difference <= TOLERANCE * scale:
+                raise VerificationError(
+                    f"'{file}' failed its verification and was not kept: format {name} differs from the network by "
+                    f"{difference:.3g} on {case} (allowed: {TOLERANCE * scale:.3g})"
+                )
+
+
+def _ask(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    # The fresh process sees the same packages as this one, whatever the current folder holds (-P).
+    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "training.export.check"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+    if done.returncode != 0 or not done.stdout.strip():
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise VerificationError(f"the verification ended with exit code {done.returncode}, no file was kept: {last}")
+    answers: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answers
+
+
+def _inputs(task: Task, example: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:
+    if task.kind == IMAGE_CLASSIFICATION:
+        sizes = sorted({1, 3, len(example[0])})
+        return {f"a batch of {size}": (_resized(example[0], size),) for size in sizes}
+    if task.kind == NODE_CLASSIFICATION:
+        x, edge_index = example
+        nodes = max(1, len(x) // 2)
+        # Half of the edges, wrapped onto half of the nodes: no edge leaves, loops and repeated edges occur.
+        other = (x[:nodes], edge_index[:, ::2] % nodes)
+        return {"the example graph": example, f"a graph of {nodes} nodes": other}
+    return {"the example": example}
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    rows = torch.arange(size)
+    # A repeated sample is dimmed, so that no two rows are the same.
+    dim = 0.5 ** (rows // len(images)).to(images.dtype)
+    return images[rows % len(images)] * dim.reshape(-1, *[1] * (images.dim() - 1))

@@ -150,7 +150,7 @@ def parse_constraint(text: str, metrics: Sequence[Metric]) -> Constraint:
         bound = float(match[3]) if match else math.nan
     except ValueError:
         bound = math.nan
-    if not match or math.isnan(bound):
+    if not match or not math.isfinite(bound):
         raise UsageError(f"constraint '{text}' is malformed; write metric<=number or metric>=number, e.g. params<=5e5")
     if match[1] not in {metric.name for metric in metrics}:
         raise unknown("metric", match[1], [metric.name for metric in metrics])

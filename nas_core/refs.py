@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas_core.errors import NotFoundError, UsageError, unknown
+from nas_core.errors import MachineError, NotFoundError, UsageError, unknown
 
 _CALL = re.compile(r"(?P<target>[^()]+)(?:\((?P<arguments>.*)\))?", re.DOTALL)
 
@@ -34,7 +34,8 @@ def load(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> 
     """Resolve a reference; a class or function is called with the reference's arguments (or none).
 
     `builtins` maps names to `module:object`; `group` is the entry-point group; `kind` words the errors.
-    Raises UsageError for an unknown name or bad arguments, NotFoundError for a missing file or object.
+    Raises UsageError for an unknown name or bad arguments, NotFoundError for a missing file or object,
+    MachineError for a module that needs one that is not installed.
     """
     target, arguments = split(reference, kind)
     found, file_hash = _find(target, builtins, group, kind)
@@ -67,7 +68,7 @@ def split(reference: str, kind: str) -> tuple[str, dict[str, Any]]:
         return match["target"].strip(), {}
     try:
         call = ast.parse(f"f({match['arguments']})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError
         return match["target"].strip(), {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
     except (SyntaxError, ValueError):
@@ -94,7 +95,7 @@ def _from_module(target: str, kind: str) -> Any:
         return _attribute(importlib.import_module(module), attribute, target)
     except ModuleNotFoundError as error:
         if error.name and not (module == error.name or module.startswith(error.name + ".")):
-            raise
+            raise MachineError(f"{kind} '{target}' needs the module '{error.name}', which is not installed") from error
         raise NotFoundError(f"{kind} '{target}': there is no module '{module}'") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -490,6 +491,15 @@ def test_a_loader_of_ones_own(tmp_path):
         load(f"{tmp_path / 'other.py'}:load")
     with pytest.raises(UsageError, match="only one class"):
         load(f"{path}:load:1")
+
+
+def test_an_installed_package_can_offer_a_scheme(monkeypatch):
+    point = metadata.EntryPoint("tiny", "training.data.digits:load", GROUP)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == GROUP else [])
+    assert [scheme.name for scheme in describe()] == [*BUILTIN, "tiny"]
+    source = load("tiny")
+    assert source.reference == "tiny"
+    assert source.split_hash == load("digits").split_hash
 
 
 def test_unknown_schemes_name_the_nearest(tmp_path):

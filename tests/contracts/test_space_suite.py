@@ -324,6 +324,7 @@ class Space(SearchSpace):
 space = Space()
 """
 HASHED = """
+print("a file may print")
 from nas_core.choice import Choice
 from nas_core.space import SearchSpace
 class Space(SearchSpace):
@@ -343,6 +344,9 @@ def test_a_fresh_interpreter_shows_imports_and_hash_seeds(tmp_path: Path, source
     path = tmp_path / "space.py"
     path.write_text(source, encoding="utf-8")
     assert message in "\n".join(check_fresh(Reference(f"{path}:space", kind="space")))
+    path.write_text("import sys; space = sys.exit('not today')", encoding="utf-8")
+    with pytest.raises(RuntimeError, match="a fresh interpreter failed: not today"):
+        list(check_fresh(Reference(f"{path}:space", kind="space")))
 
 
 @pytest.mark.parametrize("task", example_tasks(), ids=lambda task: f"{task.kind}-{task.input_shape}")

@@ -1,0 +1,132 @@
+"""The contract of a store, as findings: what a study database must do to lose nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from nas_core.architecture import Architecture
+from nas_core.errors import NotFoundError, UsageError
+from nas_core.evaluation import Report
+from nas_core.records import RETRAIN, StopAt, StudySpec, Verdict
+from nas_core.strategy import Proposal, State
+from nas_core.task import Task
+
+SPEC = StudySpec(
+    space="letters",
+    space_name="letters",
+    space_version=1,
+    space_hash=None,
+    size={"channels": 4},
+    strategy="random",
+    strategy_config={},
+    evaluator={"name": "made", "data": "none"},
+    task=Task(kind="none", input_shape=(1,), outputs=2),
+    split_hash="0",
+    objectives=("score:max",),
+    constraints=("params<=5",),
+    seed=2**62,
+    lag=1,
+)
+
+
+def check(open_store: Callable[[], Any]) -> Iterator[str]:
+    """Findings about a store; none: it keeps its contract.
+
+    `open_store()` opens the same, at first empty, database each time; what one handle has committed another
+    must see.
+    """
+    store = open_store()
+    yield from _studies(store, open_store)
+    yield from _trials(store, open_store)
+    yield from _numbers(store)
+    yield from _children(store)
+    store.close()
+
+
+def _studies(store: Any, open_store: Callable[[], Any]) -> Iterator[str]:
+    made = store.create_study("one", SPEC, StopAt(trials=3))
+    if made.spec != SPEC or made.stop_at != StopAt(trials=3):
+        yield f"create_study: the stored study differs from the given one: {made}"
+    again = open_store()
+    if again.study("one") != made:
+        yield "study: another handle does not see the study that was created"
+    again.close()
+    for name, call, expected in (
+        ("a name that is taken", lambda: store.create_study("one", SPEC, StopAt()), UsageError),
+        ("an unknown study", lambda: store.study("two"), NotFoundError),
+        ("an unknown trial", lambda: store.trial(made, 7), NotFoundError),
+    ):
+        try:
+            call()
+            yield f"{name}: {expected.__name__} is not raised"
+        except expected:
+            pass
+    store.set_stop_at(made, StopAt(seconds=1.5))
+    if store.study("one").stop_at != StopAt(seconds=1.5):
+        yield "set_stop_at: the budget is not changed"
+
+
+def _trials(store: Any, open_store: Callable[[], Any]) -> Iterator[str]:
+    study = store.study("one")
+    proposal = Proposal(Architecture("letters", {"a": 1, "b": "x"}), 3.0, {"role": "child", "of": 2})
+    run = store.propose(study, 0, proposal, "same", Verdict(State.RUNNING), asked_after=0)
+    store.report(run, Report(1, {"score": 0.25}))
+    store.report(run, Report(1, {"score": 0.5}))
+    other = open_store()
+    (seen,) = other.trials(study, metrics=True)
+    if (seen.proposal, seen.identity, seen.state, seen.told) != (proposal, "same", State.RUNNING, None):
+        yield f"propose: another handle sees {seen} instead of the proposal"
+    if dict(seen.metrics) != {"score": 0.5}:
+        yield f"report: a step reported twice gives {dict(seen.metrics)} instead of the newer value"
+    if seen.finished:
+        yield "propose: a running trial counts as finished"
+    store.finish(run, Verdict(State.COMPLETE, None, (0.75,), (-0.5,), 2.5), Report(2, {"score": 0.75}))
+    (seen,) = other.trials(study, metrics=True)
+    if seen.verdict != Verdict(State.COMPLETE, None, (0.75,), (-0.5,), 2.5) or seen.told is not None:
+        yield f"finish: another handle sees {seen.verdict} (told {seen.told})"
+    if [report.step for report in other.curve(seen)] != [1, 2]:
+        yield "curve: the reports are not those that were committed"
+    second = store.propose(
+        study, 1, proposal, "same", Verdict(State.REUSED, "same as trial 0", (0.75,)), source=0,
+        report=Report(2, {"score": 0.75}), asked_after=1, told=(run, 0),
+    )  # fmt: skip
+    first, reused = other.trials(study, metrics=True)
+    if first.told != 0 or reused.told is not None or reused.source != 0 or dict(reused.metrics) != {"score": 0.75}:
+        yield "propose: `told` of the trial before, or the result of a reused trial, is not committed with it"
+    store.tell(second, 1)
+    if [trial.told for trial in other.trials(study)] != [0, 1]:
+        yield "tell: the position is not stored"
+    if [trial.number for trial in other.trials(study, since=1)] != [1]:
+        yield "trials: `since` does not start at that number"
+    other.close()
+
+
+def _numbers(store: Any) -> Iterator[str]:
+    study = store.study("one")
+    values = {"nan": math.nan, "up": math.inf, "down": -math.inf, "small": 5e-324, "third": 1 / 3, "large": 2.0**60}
+    run = store.propose(study, 2, Proposal(Architecture("letters", {"a": 2})), "n", Verdict(State.RUNNING))
+    store.finish(run, Verdict(State.FAILED, "made: for numbers"), Report(1, values))
+    found = store.trial(study, 2).metrics
+    for name, value in values.items():
+        if not (found.get(name) == value or (math.isnan(value) and math.isnan(found.get(name, 0.0)))):
+            yield f"metrics: {value} comes back as {found.get(name)}"
+
+
+def _children(store: Any) -> Iterator[str]:
+    study = store.study("one")
+    trial = store.trial(study, 0)
+    for repeat in range(2):
+        store.propose(
+            study, repeat + 1, trial.proposal, "same", Verdict(State.WAITING), kind=RETRAIN, parent=trial.id,
+            repeat=repeat, recipe={"epochs": 3},
+        )  # fmt: skip
+    children = store.children(trial, RETRAIN)
+    if [(child.repeat, child.recipe) for child in children] != [(0, {"epochs": 3}), (1, {"epochs": 3})]:
+        yield f"children: {children} are not the two retrainings"
+    if [trial.number for trial in store.trials(study)] != [0, 1, 2]:
+        yield "children: a retraining takes a number that belongs to the trials"
+    store.start(children[0].id, None)
+    if store.children(trial, RETRAIN)[0].attempt != 1 or store.children(trial, RETRAIN)[0].state != State.RUNNING:
+        yield "start: the attempt is not counted"

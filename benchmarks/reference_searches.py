@@ -21,10 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nas_core.records import StopAt
 from nas_core.strategy import State
 from studies.assemble import Parts, SearchConfig, build, describe
 from studies.blackbox import Search
-from studies.records import StopAt
 from studies.store.store import Store
 from studies.verify import verify
 

@@ -23,11 +23,11 @@ import sqlalchemy
 from nas_core import moves
 from nas_core.choice import Choice
 from nas_core.evaluation import Report
+from nas_core.records import StopAt, StudySpec, Verdict
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
-from studies.records import StopAt, StudySpec, Verdict
 from studies.store.store import Store
 
 OPTIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")

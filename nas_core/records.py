@@ -1,4 +1,4 @@
-"""What the store hands out: frozen records. Rows never leave the store."""
+"""What a store takes and hands out: frozen records. Rows never leave the store."""
 
 from __future__ import annotations
 

@@ -20,10 +20,10 @@ from nas_core.architecture import Architecture
 from nas_core.config import Config, SizeConfig, validate
 from nas_core.errors import NotFoundError, UsageError, unknown
 from nas_core.evaluation import Constraint, Evaluator, Objective, parse_constraint, parse_objective
+from nas_core.records import StopAt, StudySpec
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting, Strategy
 from nas_core.task import Task
-from studies.records import StopAt, StudySpec
 from studies.retrain import Retraining
 from training.data.split import Split
 
@@ -201,8 +201,9 @@ def retraining(
     spec: StudySpec, recipe: str, changes: Mapping[str, Any], size: str, data: str | None, device: str | None
 ) -> Retraining:
     """A training with a full recipe, on the study's data or on `data`. Raises UsageError for what does not fit."""
-    from training.data import load
     from training.evaluators.train import Train
+
+    from training.data import load
     from training.recipe import recipe as named_recipe
 
     space, file_hash = load_space(spec.space)
@@ -295,8 +296,9 @@ def _evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig
             raise NotFoundError(f"there is no table '{path}'")
         digest = hashlib.sha256(path.read_bytes() + str(settings["data"]).encode()).hexdigest()[:16]
         return Table(space, path, settings["data"], settings["mapping"]), digest
-    from training.data import load
     from training.evaluators.train import Train
+
+    from training.data import load
     from training.recipe import Recipe
 
     source = load(settings["data"], Split(**settings["split"]))

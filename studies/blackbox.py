@@ -15,11 +15,11 @@ from typing import Protocol
 
 from nas_core.errors import NasError, TrialError
 from nas_core.evaluation import Context, Report
+from nas_core.records import Run, StopAt, Study, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, State
 from studies.assemble import Parts
 from studies.judge import Judge
-from studies.records import Run, StopAt, Study, Verdict
 from studies.store.store import Store
 
 REUSED_IN_A_ROW = 1_000

@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from studies.records import StudySpec
+from nas_core.records import StudySpec
 
 _PACKAGES = ("nas", "torch", "torch-geometric", "numpy")
 

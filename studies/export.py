@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from nas_core.errors import NotFoundError, VerificationError
+from nas_core.records import RETRAIN, Run, Study
 from nas_core.strategy import State
 from studies.assemble import load_space, size_of
 from studies.queries import best_random
-from studies.records import RETRAIN, Run, Study
 from studies.retrain import WEIGHTS
 from studies.store.store import Store
 
@@ -36,8 +36,8 @@ def export_trial(
     the stored weights are not those that were trained, and what `training.export.export` raises.
     """
     from safetensors.torch import load_file
-
     from training.cost import measure_latency
+
     from training.data import load
     from training.data.split import Split
     from training.export import check_formats, export

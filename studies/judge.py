@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 
 from nas_core.architecture import Architecture
+from nas_core.records import Run, Verdict
 from nas_core.strategy import State
 from studies.assemble import Parts
-from studies.records import Run, Verdict
 
 
 class Judge:

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from nas_core.errors import InfeasibleError, NotFoundError, UsageError
 from nas_core.pareto import dominates
+from nas_core.records import TRIAL, Run, StopAt, Study
 from nas_core.strategy import State
-from studies.records import TRIAL, Run, StopAt, Study
 from studies.store import tables as t
 from studies.store.store import Store
 
@@ -161,6 +161,6 @@ def parse_address(address: str) -> tuple[str, int | None]:
     name, separator, number = address.partition(":")
     if not separator:
         return name, None
-    if not number.isdigit():
-        raise UsageError(f"'{address}' is no address; write STUDY or STUDY:NUMBER, for example {name}:17")
+    if not name or not number.isdecimal() or len(number) > 9:
+        raise UsageError(f"'{address}' is no address; write STUDY or STUDY:NUMBER, for example {name or 'STUDY'}:17")
     return name, int(number)

@@ -11,9 +11,9 @@ from typing import Any
 from nas_core.config import SizeConfig
 from nas_core.errors import NasError, TrialError
 from nas_core.evaluation import Context, Report
+from nas_core.records import RETRAIN, Run, Study, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import State
-from studies.records import RETRAIN, Run, Study, Verdict
 from studies.store.store import Store
 
 WEIGHTS = "weights"

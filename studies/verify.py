@@ -8,10 +8,10 @@ from pathlib import Path
 
 from nas_core.errors import NasError
 from nas_core.evaluation import Context
+from nas_core.records import Run, Study
 from nas_core.strategy import Exhausted, Pending, State
 from studies.assemble import Parts
 from studies.judge import Judge
-from studies.records import Run, Study
 from studies.store.store import Store
 
 

@@ -30,8 +30,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NasError, NotFoundError, UsageError, nearest
 from nas_core.evaluation import Report
+from nas_core.records import TRIAL, Artifact, Run, StopAt, Study, StudySpec, Verdict
 from nas_core.strategy import Proposal, State
-from studies.records import TRIAL, Artifact, Run, StopAt, Study, StudySpec, Verdict
 from studies.store import tables as t
 from studies.store.schema import prepare
 
@@ -59,10 +59,16 @@ class Store:
         self.files = files or _default_files(parsed)
         if parsed.get_backend_name() == "sqlite":
             _check_sqlite_path(parsed, create)
-        self._engine = sa.create_engine(parsed)
-        if parsed.get_backend_name() == "sqlite":
-            _set_pragmas(self._engine, durable)
-        self._connection: Connection = self._reach()
+        try:
+            self._engine = sa.create_engine(parsed)
+            if parsed.get_backend_name() == "sqlite":
+                _set_pragmas(self._engine, durable)
+            self._connection: Connection = self._engine.connect()
+        except DBAPIError as error:
+            raise _explain(error, self.place) from None
+        except (SQLAlchemyError, ModuleNotFoundError) as error:
+            hint = "; run: pip install 'nas[postgresql]'" if isinstance(error, ModuleNotFoundError) else ""
+            raise MachineError(f"cannot reach the database {self.place}: {_short(error)}{hint}") from None
         with self._errors():
             prepare(self._connection, create)
         self._sql = _Statements(self._connection.dialect)
@@ -367,12 +373,6 @@ class Store:
         with self._errors(), self._connection.begin():
             return work(self._connection)
 
-    def _reach(self) -> Connection:
-        try:
-            return self._engine.connect()
-        except (SQLAlchemyError, ModuleNotFoundError) as error:
-            raise MachineError(f"cannot reach the database {self.place}: {_short(error)}") from None
-
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
@@ -539,6 +539,8 @@ def _explain(error: DBAPIError, place: str) -> NasError:
         return MachineError(f"no permission to write {place}: {text}")
     if "not a database" in low or "malformed" in low:
         return MachineError(f"{place} is not a study database, or is damaged: {text}")
+    if "unable to open" in low or "connect" in low:
+        return MachineError(f"cannot reach the database {place}: {text}")
     return MachineError(f"{place}: {text}")
 
 

@@ -43,11 +43,11 @@ def upgrade() -> None:
     op.create_table(
         "runs",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("study", sa.ForeignKey("studies.id"), nullable=False),
+        sa.Column("study", sa.Integer, sa.ForeignKey("studies.id"), nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("number", sa.Integer, nullable=False),
-        sa.Column("parent", sa.ForeignKey("runs.id")),
-        sa.Column("architecture", sa.ForeignKey("architectures.key"), nullable=False),
+        sa.Column("parent", sa.Integer, sa.ForeignKey("runs.id")),
+        sa.Column("architecture", sa.String(16), sa.ForeignKey("architectures.key"), nullable=False),
         sa.Column("identity", sa.Text, nullable=False),
         sa.Column("budget", sa.Float),
         sa.Column("recipe", sa.Text),
@@ -66,7 +66,7 @@ def upgrade() -> None:
         sa.Column("started", sa.Float),
         sa.Column("ended", sa.Float),
         sa.Column("seconds", sa.Float),
-        sa.Column("environment", sa.ForeignKey("environments.id")),
+        sa.Column("environment", sa.Integer, sa.ForeignKey("environments.id")),
         sa.CheckConstraint("kind <> 'trial' OR parent IS NULL", name="trials_have_no_parent"),
     )
     trial, ended, child = sa.text("kind = 'trial'"), sa.text("ended IS NOT NULL"), sa.text("parent IS NOT NULL")
@@ -83,7 +83,7 @@ def upgrade() -> None:
     op.create_index("runs_children", "runs", ["parent", "kind"], sqlite_where=child, postgresql_where=child)
     op.create_table(
         "metrics",
-        sa.Column("run", sa.ForeignKey("runs.id"), primary_key=True),
+        sa.Column("run", sa.Integer, sa.ForeignKey("runs.id"), primary_key=True),
         sa.Column("step", sa.Float, primary_key=True),
         sa.Column("name", sa.String(64), primary_key=True),
         sa.Column("value", sa.Float),
@@ -93,7 +93,7 @@ def upgrade() -> None:
     op.create_table(
         "artifacts",
         sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("run", sa.ForeignKey("runs.id"), nullable=False),
+        sa.Column("run", sa.Integer, sa.ForeignKey("runs.id"), nullable=False),
         sa.Column("kind", sa.String(32), nullable=False),
         sa.Column("path", sa.Text, nullable=False),
         sa.Column("sha256", sa.String(64), nullable=False),

@@ -1,0 +1,122 @@
+BEGIN TRANSACTION;
+CREATE TABLE alembic_version (
+	version_num VARCHAR(32) NOT NULL, 
+	PRIMARY KEY (version_num)
+);
+INSERT INTO "alembic_version" VALUES('0001');
+CREATE TABLE architectures (
+	"key" VARCHAR(16) NOT NULL, 
+	json TEXT NOT NULL, 
+	PRIMARY KEY ("key")
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "architectures" VALUES('82ecb23dd6b2703e','{"space":"letters","values":{"a":1,"b":"x"}}');
+INSERT INTO "architectures" VALUES('f1712b33cc295296','{"space":"letters","values":{"a":2,"b":"y"}}');
+CREATE TABLE artifacts (
+	id INTEGER NOT NULL, 
+	run INTEGER NOT NULL, 
+	kind VARCHAR(32) NOT NULL, 
+	path TEXT NOT NULL, 
+	sha256 VARCHAR(64) NOT NULL, 
+	created FLOAT NOT NULL, 
+	PRIMARY KEY (id), 
+	UNIQUE (run, path), 
+	FOREIGN KEY(run) REFERENCES runs (id)
+);
+CREATE TABLE environments (
+	id INTEGER NOT NULL, 
+	json TEXT NOT NULL, 
+	PRIMARY KEY (id), 
+	UNIQUE (json)
+);
+CREATE TABLE metrics (
+	run INTEGER NOT NULL, 
+	step FLOAT NOT NULL, 
+	name VARCHAR(64) NOT NULL, 
+	value FLOAT, 
+	number VARCHAR(6) NOT NULL, 
+	PRIMARY KEY (run, step, name), 
+	FOREIGN KEY(run) REFERENCES runs (id)
+)
+ WITHOUT ROWID
+
+;
+INSERT INTO "metrics" VALUES(1,1.0,'score',0.5,'finite');
+INSERT INTO "metrics" VALUES(1,2.0,'params',2.0,'finite');
+INSERT INTO "metrics" VALUES(1,2.0,'score',0.75,'finite');
+INSERT INTO "metrics" VALUES(2,2.0,'score',0.75,'finite');
+CREATE TABLE runs (
+	id INTEGER NOT NULL, 
+	study INTEGER NOT NULL, 
+	kind VARCHAR(16) NOT NULL, 
+	number INTEGER NOT NULL, 
+	parent INTEGER, 
+	architecture VARCHAR(16) NOT NULL, 
+	identity TEXT NOT NULL, 
+	budget FLOAT, 
+	recipe TEXT, 
+	repeat INTEGER NOT NULL, 
+	note TEXT NOT NULL, 
+	state VARCHAR(16) NOT NULL, 
+	reason TEXT, 
+	source INTEGER, 
+	attempt INTEGER NOT NULL, 
+	asked_after INTEGER, 
+	told INTEGER, 
+	objectives TEXT, 
+	violations TEXT, 
+	objective FLOAT, 
+	feasible BOOLEAN, 
+	started FLOAT, 
+	ended FLOAT, 
+	seconds FLOAT, 
+	environment INTEGER, 
+	PRIMARY KEY (id), 
+	CONSTRAINT trials_have_no_parent CHECK (kind <> 'trial' OR parent IS NULL), 
+	FOREIGN KEY(study) REFERENCES studies (id), 
+	FOREIGN KEY(parent) REFERENCES runs (id), 
+	FOREIGN KEY(architecture) REFERENCES architectures ("key"), 
+	FOREIGN KEY(environment) REFERENCES environments (id)
+);
+INSERT INTO "runs" VALUES(1,1,'trial',0,NULL,'82ecb23dd6b2703e','same',NULL,NULL,0,'{"role":"child","of":2}','complete',NULL,NULL,1,0,0,'[0.75]','[-0.5]',0.75,1,1.79544270793798923496e+09,1.79544270793861889838e+09,2.5,NULL);
+INSERT INTO "runs" VALUES(2,1,'trial',1,NULL,'82ecb23dd6b2703e','same',NULL,NULL,0,'{"role":"child","of":2}','reused','same as trial 0',0,1,1,1,'[0.75]','[-0.5]',0.75,1,1.79544270793881511685e+09,1.79544270793881511685e+09,NULL,NULL);
+INSERT INTO "runs" VALUES(3,1,'trial',2,NULL,'f1712b33cc295296','other',NULL,NULL,0,'{}','failed','nan-loss: loss is nan in epoch 1',NULL,1,2,NULL,NULL,NULL,NULL,NULL,1.79544270793908286101e+09,1.79544270793927860261e+09,NULL,NULL);
+CREATE TABLE studies (
+	id INTEGER NOT NULL, 
+	name VARCHAR(200) NOT NULL, 
+	space TEXT NOT NULL, 
+	space_name TEXT NOT NULL, 
+	space_version INTEGER NOT NULL, 
+	space_hash VARCHAR(16), 
+	size TEXT NOT NULL, 
+	strategy TEXT NOT NULL, 
+	strategy_config TEXT NOT NULL, 
+	evaluator TEXT NOT NULL, 
+	task TEXT NOT NULL, 
+	split_hash TEXT NOT NULL, 
+	objectives TEXT NOT NULL, 
+	constraints TEXT NOT NULL, 
+	seed INTEGER NOT NULL, 
+	lag INTEGER NOT NULL, 
+	budget TEXT NOT NULL, 
+	created FLOAT NOT NULL, 
+	PRIMARY KEY (id), 
+	UNIQUE (name)
+);
+INSERT INTO "studies" VALUES(1,'released','letters','letters',1,NULL,'{"channels":4}','random','{}','{"name":"made","data":"none"}','{"kind":"none","input_shape":[1],"outputs":2,"metric":"accuracy","nodes":null,"edges":null}','0','["score:max"]','["params<=5"]',4611686018427387904,1,'{"trials":3,"seconds":null}',1.79544270792783784871e+09);
+CREATE INDEX runs_ended ON runs (study, kind, state, feasible, objective) WHERE ended IS NOT NULL;
+CREATE UNIQUE INDEX trials_number ON runs (study, number) WHERE kind = 'trial';
+CREATE INDEX runs_children ON runs (parent, kind) WHERE parent IS NOT NULL;
+CREATE VIEW trials AS 
+        SELECT s.name AS study, r.number, r.state, r.reason, r.objective, r.feasible, r.source, r.seconds,
+               r.started, r.ended, r.attempt, a.json AS architecture, r.identity, r.note
+        FROM runs r JOIN studies s ON s.id = r.study JOIN architectures a ON a.key = r.architecture
+        WHERE r.kind = 'trial';
+CREATE VIEW trials_flat AS 
+        SELECT s.name AS study, r.number, r.state, m.step, m.name AS metric, m.value, m.number AS kind_of_number
+        FROM runs r JOIN studies s ON s.id = r.study JOIN metrics m ON m.run = r.id
+        WHERE r.kind = 'trial'
+          AND m.step = (SELECT MAX(last.step) FROM metrics last WHERE last.run = r.id);
+COMMIT;

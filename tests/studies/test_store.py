@@ -1,0 +1,181 @@
+"""The SQLite store: places it cannot be, other schemas, locks, views, disk full, read-only queries."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from nas_core.architecture import Architecture
+from nas_core.errors import MachineError, NotFoundError, UsageError
+from nas_core.evaluation import Report
+from nas_core.records import Verdict
+from nas_core.strategy import Proposal, State
+from nas_core.testing.store import SPEC
+from studies.store import tables
+from studies.store.schema import upgrade
+from studies.store.store import Store
+
+RELEASED = sorted((Path(__file__).parent / "schemas").glob("*.sql"))
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="does not exist"):
+        Store(f"sqlite:///{tmp_path}/none/nas.db")
+
+
+def test_a_place_that_cannot_be_written() -> None:
+    with pytest.raises(MachineError, match=r"cannot reach|permission"):
+        Store("sqlite:////proc/nas.db")
+
+
+def test_a_url_that_is_none() -> None:
+    with pytest.raises(UsageError, match="not a database URL"):
+        Store("nas:db:what")
+
+
+def test_a_server_that_does_not_answer() -> None:
+    with pytest.raises(MachineError, match="cannot reach"):
+        Store("postgresql+psycopg://nobody:secret@127.0.0.1:1/none")
+
+
+def test_no_database_where_none_is_created(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no database"):
+        Store(f"sqlite:///{tmp_path}/nas.db", create=False)
+    assert not (tmp_path / "nas.db").exists()
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "nas.db").write_text("no database at all " * 100)
+    with pytest.raises(MachineError, match="not a study database"):
+        Store(f"sqlite:///{tmp_path}/nas.db")
+
+
+def test_a_database_of_something_else(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "other.db") as connection:
+        connection.execute("CREATE TABLE recipes (id INTEGER)")
+    with pytest.raises(MachineError, match="other tables"):
+        Store(f"sqlite:///{tmp_path}/other.db")
+
+
+def test_a_newer_database(tmp_path: Path) -> None:
+    Store(f"sqlite:///{tmp_path}/nas.db").close()
+    with sqlite3.connect(tmp_path / "nas.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(MachineError, match="newer than this program's"):
+        Store(f"sqlite:///{tmp_path}/nas.db")
+
+
+def test_the_migrations_make_the_tables(tmp_path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/migrated.db")
+    with engine.connect() as connection:
+        upgrade(connection)
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+        views = connection.execute(sa.text("SELECT name FROM sqlite_master WHERE type = 'view'")).scalars().all()
+        assert set(views) == set(tables.VIEWS)
+        assert connection.execute(sa.select(tables.version.c.version_num)).scalar() == tables.SCHEMA
+    with sqlite3.connect(tmp_path / "migrated.db") as migrated:
+        made = Store(f"sqlite:///{tmp_path}/made.db")
+        made.close()
+        with sqlite3.connect(tmp_path / "made.db") as direct:
+            assert _schema(migrated) == _schema(direct)
+
+
+def _schema(connection: sqlite3.Connection) -> set[str]:
+    rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL AND type <> 'view'")
+    return {f"{name}: {' '.join(sql.split())}" for name, sql in rows}
+
+
+@pytest.mark.parametrize("script", RELEASED, ids=lambda path: path.stem)
+def test_released_databases_open(tmp_path: Path, script: Path) -> None:
+    with sqlite3.connect(tmp_path / "old.db") as connection:
+        connection.executescript(script.read_text())
+    with Store(f"sqlite:///{tmp_path}/old.db") as store:
+        (name,) = store.study_names()
+        runs = list(store.trials(store.study(name), metrics=True))
+        assert [run.state for run in runs] == [State.COMPLETE, State.REUSED, State.FAILED]
+        assert runs[0].metrics["score"] == 0.75
+
+
+def test_every_schema_has_a_released_database() -> None:
+    assert [path.stem for path in RELEASED] == ["0001"]
+    assert RELEASED[-1].stem == tables.SCHEMA
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, bench: Any) -> None:
+    store = bench.store()
+    study = bench.study(store)
+    first = Proposal(Architecture("edges", {"edge0": "a"}))
+    store.finish(store.propose(study, 0, first, "a", Verdict(State.RUNNING)), Verdict(State.COMPLETE, None, (1.0,)))
+    pages = store.read(sa.text("PRAGMA page_count"))[0][0]
+    store._connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    store._connection.rollback()
+
+    def fill() -> None:
+        for number in range(1, 10_000):
+            arch = Architecture("edges", {f"edge{number}": "a" * 500})
+            store.propose(study, number, Proposal(arch), arch.key, Verdict(State.RUNNING))
+
+    with pytest.raises(MachineError, match="full"):
+        fill()
+    store.close()
+    with bench.store() as again:
+        runs = list(again.trials(again.study("s")))
+        assert runs[0].verdict == Verdict(State.COMPLETE, None, (1.0,))
+        assert [run.number for run in runs] == list(range(len(runs)))
+
+
+def test_one_process_runs_a_study(bench: Any) -> None:
+    store = bench.store()
+    study = bench.study(store)
+    hold = (
+        "import sys, time\nfrom studies.store.store import Store\n"
+        f"store = Store('sqlite:///{bench.folder}/nas.db')\n"
+        "with store.lock(store.study('s')):\n    print('held', flush=True)\n    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match="another process"), store.lock(study):
+            pass
+        process.kill()
+        process.wait()
+    with store.lock(study):
+        pass
+
+
+def test_queries_cannot_write(bench: Any) -> None:
+    store = bench.store()
+    bench.study(store)
+    assert store.query("SELECT name, seed FROM studies") == (["name", "seed"], [("s", 5)])
+    for text in ("DELETE FROM studies", "UPDATE studies SET name = 'x'", "SELECT nothing FROM nowhere", "what"):
+        with pytest.raises(UsageError):
+            store.query(text)
+    assert store.study_names() == ["s"]
+    bench.study(store, "t")
+
+
+def test_views_are_readable(bench: Any) -> None:
+    store = bench.store()
+    study = bench.study(store)
+    run = store.propose(study, 0, Proposal(Architecture("edges", {"edge0": "a"})), "a", Verdict(State.RUNNING))
+    store.report(run, Report(1, {"score": 0.5}))
+    store.finish(run, Verdict(State.COMPLETE, None, (0.75,), (), 3.0), Report(2, {"score": 0.75}))
+    _, rows = store.query("SELECT study, number, state, objective FROM trials")
+    assert rows == [("s", 0, "complete", 0.75)]
+    _, rows = store.query("SELECT number, metric, value FROM trials_flat")
+    assert rows == [(0, "score", 0.75)]
+
+
+def test_a_study_spec_round_trips(tmp_path: Path) -> None:
+    with Store(f"sqlite:///{tmp_path}/nas.db") as store:
+        from nas_core.records import StopAt
+
+        assert store.create_study("s", SPEC, StopAt()).spec == SPEC

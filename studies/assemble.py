@@ -110,6 +110,8 @@ def describe(config: SearchConfig) -> StudySpec:
 
     Raises UsageError, NotFoundError or MachineError for whatever does not fit.
     """
+    strategy = refs.find(config.strategy, strategies.BUILTIN, strategies.GROUP, "strategy")
+    strategy_config = validate(strategy.Config, config.strategy_config, f"strategy {config.strategy}")
     space, file_hash = load_space(config.space)
     size = size_of(space, config.size)
     evaluator, settings, split_hash = _evaluator_from(config, space, size)
@@ -119,7 +121,6 @@ def describe(config: SearchConfig) -> StudySpec:
             f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, but the data '{config.data}' "
             f"is {task.kind}; choose another --space or --data"
         )
-    strategy = refs.find(config.strategy, strategies.BUILTIN, strategies.GROUP, "strategy")
     return StudySpec(
         space=config.space,
         space_name=space.name,
@@ -127,7 +128,7 @@ def describe(config: SearchConfig) -> StudySpec:
         space_hash=file_hash,
         size=size.model_dump(mode="json"),
         strategy=config.strategy,
-        strategy_config=validate(strategy.Config, config.strategy_config, "strategy").model_dump(mode="json"),
+        strategy_config=strategy_config.model_dump(mode="json"),
         evaluator=settings,
         task=task,
         split_hash=split_hash,

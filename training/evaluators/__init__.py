@@ -1,0 +1,1 @@
+"""Evaluators: what turns a proposal into metrics; one file per kind."""

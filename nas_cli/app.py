@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nas_cli import catalog, export, query, search, train
+from nas_cli import catalog, doctor, export, packages, query, search, train
 from nas_cli.errors import guarded
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ for command in (query.ls, query.show, query.trials, query.best, query.front, que
     app.command()(command)
 app.command()(train.train)
 app.command()(export.export)
-app.command()(catalog.doctor)
+app.command()(doctor.doctor)
 app.add_typer(catalog.spaces, name="spaces")
 app.add_typer(catalog.strategies, name="strategies")
 app.add_typer(catalog.data, name="data")
@@ -45,7 +45,12 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code."""
     debug = "--debug" in arguments or bool(os.environ.get("NAS_DEBUG"))
     plain = [argument for argument in arguments if argument != "--debug"]
-    return guarded(lambda: app(args=plain, prog_name="nas", standalone_mode=False), debug=debug)
+
+    def work() -> object:
+        packages.check()
+        return app(args=plain, prog_name="nas", standalone_mode=False)
+
+    return guarded(work, debug=debug)
 
 
 def main() -> None:

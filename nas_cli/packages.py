@@ -1,4 +1,4 @@
-"""Our packages have common names (`training`, `studies`): a user's folder of the same name must not take their place."""
+"""Our packages have common names (`training`, `studies`): no user's folder may take their place."""
 
 from __future__ import annotations
 

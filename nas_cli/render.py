@@ -12,7 +12,7 @@ from typing import Any
 
 FANCY_ROWS = 1_000  # rich lays out a few thousand rows per second; longer tables are plain
 
-_PLAIN = str.maketrans("●─│├┤┼┴╰╯←×≤≥…–", "*-|++++`'<x<>.-")
+_PLAIN = str.maketrans({"≤": "<=", "≥": ">=", "…": "..."} | dict(zip("●─│├┤┼┴╰╯←×–±", "*-|++++`'<x-~", strict=True)))
 
 
 def emit(*lines: str) -> None:
@@ -27,16 +27,16 @@ def emit(*lines: str) -> None:
     sys.stdout.flush()
 
 
-def document(value: Any) -> None:
+def document(value: list[Any] | Mapping[str, Any]) -> None:
     """Print one JSON document: numbers in full precision, `nan`, `inf` and `-inf` as texts.
 
-    A list has one element per line, so that line tools can read it too.
+    One element of a list, or one key of a mapping, per line: for people, and for tools that read lines.
     """
     if isinstance(value, list):
-        lines = [json.dumps(_jsonable(element)) for element in value]
-        emit("[" + ",".join(f"\n{line}" for line in lines) + ("\n]" if lines else "]"))
+        lines, ends = [json.dumps(_jsonable(element)) for element in value], "[]"
     else:
-        emit(json.dumps(_jsonable(value), indent=2))
+        lines, ends = [f"{json.dumps(str(key))}: {json.dumps(_jsonable(one))}" for key, one in value.items()], "{}"
+    emit(ends[0], ",\n".join(lines), ends[1]) if lines else emit(ends)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[str] = ()) -> None:
@@ -104,7 +104,7 @@ def _fancy(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
     from rich.table import Table
     from rich.text import Text
 
-    layout = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    layout = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for head, to_right in zip(heads, right, strict=True):
         layout.add_column(Text(head), justify="right" if to_right else "left", overflow="fold")
     for row in rows:

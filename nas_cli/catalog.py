@@ -1,0 +1,392 @@
+"""What there is to search with: `nas spaces|strategies|data list|show|check`, and `nas data convert`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas_cli.options import Json
+
+if TYPE_CHECKING:
+    from nas_core.space import SearchSpace
+
+EXACT = 200_000  # spaces up to this size are counted where there is no closed form
+
+spaces = typer.Typer(help="Search spaces.", no_args_is_help=True, rich_markup_mode=None)
+strategies = typer.Typer(help="Search strategies.", no_args_is_help=True, rich_markup_mode=None)
+data = typer.Typer(help="Data sets.", no_args_is_help=True, rich_markup_mode=None)
+
+SpaceName = Annotated[str, typer.Argument(metavar="SPACE", help="A name, FILE.py:OBJECT or PACKAGE.MODULE:OBJECT.")]
+StrategyName = Annotated[str, typer.Argument(metavar="STRATEGY", help="A name, FILE.py:CLASS or PACKAGE.MODULE:CLASS.")]
+DataName = Annotated[str, typer.Argument(metavar="DATA", help="A data reference, such as digits or idx:DIR.")]
+
+
+# -- spaces ---------------------------------------------------------------------------------------------------
+
+
+@spaces.command("list")
+def list_spaces(as_json: Json = False) -> None:
+    """List them: built in and from packages."""
+    import search_spaces
+    from nas_cli import render
+    from nas_core import refs
+    from nas_core.errors import NasError
+    from studies.assemble import load_space
+
+    found: list[dict[str, Any]] = []
+    for name in refs.names(search_spaces.BUILTIN, search_spaces.GROUP):
+        try:
+            found.append({"name": name, **_space_facts(load_space(name)[0])})
+        except (NasError, ImportError) as error:  # an installed package may be broken; the others are listed
+            found.append({"name": name, "trouble": str(error)})
+    if as_json:
+        render.document(found)
+        return
+    rows = [
+        [
+            fact["name"],
+            render.number(fact.get("choices")),
+            _size_text(fact) if "choices" in fact else "",
+            ", ".join(fact.get("tasks", ())),
+            fact.get("what") or f"cannot be loaded: {fact['trouble']}",
+        ]
+        for fact in found
+    ]
+    render.table(["space", "choices", "architectures", "tasks", "what"], rows, right=["choices", "architectures"])
+
+
+@spaces.command("show")
+def show_space(space: SpaceName, as_json: Json = False) -> None:
+    """Show choices, options and sizes."""
+    from nas_cli import describe, render
+    from nas_core import moves
+    from nas_core.space import HasCosts, HasNotation
+    from studies.assemble import load_space
+
+    with describe.foreign_code("space", space):
+        loaded, file_hash = load_space(space)
+        example = moves.complete(loaded, {}, moves.first)
+        presets = {name: loaded.Size.preset(name).model_dump() for name in loaded.Size.presets}
+        facts = {
+            "name": loaded.name,
+            "version": loaded.version,
+            "file_hash": file_hash,
+            **_space_facts(loaded, exact=True),
+            "costs_without_building": isinstance(loaded, HasCosts),
+            "notation": loaded.to_text(example) if isinstance(loaded, HasNotation) else None,
+        }
+    if as_json:
+        choices = [
+            {
+                "name": choice.name,
+                "kind": choice.kind,
+                "options": choice.options,
+                "ordered": choice.ordered,
+                "when": {condition.name: condition.values for condition in choice.when},
+            }
+            for choice in loaded.choices
+        ]
+        sizes = {"fields": describe.fields(loaded.Size), "presets": presets}
+        render.document({**facts, "choices": choices, "sizes": sizes})
+        return
+    render.emit(facts["what"], "")
+    costs = "parameters and MACs without building" if facts["costs_without_building"] else "by building the network"
+    render.pairs(
+        {
+            "space": f"{loaded.name} (version {loaded.version})",
+            "file hash": file_hash,
+            "tasks": ", ".join(facts["tasks"]),
+            "architectures": _size_text(facts),
+            "costs": costs,
+            "notation": facts["notation"],
+        }
+    )
+    render.emit("")
+    conditional = any(choice.when for choice in loaded.choices)
+    rows = [
+        [
+            choice.name,
+            choice.kind,
+            ", ".join(map(str, choice.options)),
+            *(
+                [" and ".join(f"{c.name} is {' or '.join(map(str, c.values))}" for c in choice.when)]
+                if conditional
+                else []
+            ),
+        ]
+        for choice in loaded.choices
+    ]
+    render.table(["choice", "kind", "options", *(["only where"] if conditional else [])], rows)
+    fields = describe.fields(loaded.Size)
+    if fields:
+        render.emit("")
+        rows = [
+            [field["name"], *(str(preset[field["name"]]) for preset in presets.values()), field["type"], field["what"]]
+            for field in fields
+        ]
+        render.table(["size", *presets, "values", "what"], rows, right=list(presets))
+
+
+@spaces.command("check")
+def check_space(space: SpaceName, as_json: Json = False) -> None:
+    """Run the contract suite; say what to fix."""
+    import search_spaces
+    from nas_cli import describe
+    from nas_core.testing import space as suite
+    from nas_core.testing.findings import Reference, collect
+    from studies.assemble import load_space
+
+    with describe.foreign_code("space", space):
+        loaded, _ = load_space(space)
+    reference = Reference(space, search_spaces.BUILTIN, search_spaces.GROUP, "space")
+    findings = suite.check(loaded, suite.example_tasks())
+    _report("space", space, chain(findings, collect("fresh start", suite.check_fresh, reference)), as_json)
+
+
+def _space_facts(space: SearchSpace, exact: bool = False) -> dict[str, Any]:
+    """Number of choices, size, tasks and description. `exact`: count spaces without a closed form, if not too large.
+
+    Otherwise their `architectures` is None and `at_most` the product of the numbers of options.
+    """
+    from nas_cli import describe
+    from nas_core import moves
+
+    most = math.prod(len(choice.options) for choice in space.choices)
+    return {
+        "choices": len(space.choices),
+        "architectures": moves.size(space, EXACT if exact and most <= 100 * EXACT else 0),
+        "at_most": most,
+        "tasks": sorted(space.tasks),
+        "what": describe.line(type(space)),
+    }
+
+
+def _size_text(facts: Mapping[str, Any]) -> str:
+    from nas_cli import render
+
+    exact = facts["architectures"]
+    return render.count(exact) if exact is not None else f"≤ {render.count(facts['at_most'])}"
+
+
+# -- strategies -----------------------------------------------------------------------------------------------
+
+
+@strategies.command("list")
+def list_strategies(as_json: Json = False) -> None:
+    """List them: built in and from packages."""
+    import strategies as package
+    from nas_cli import describe, render
+    from nas_core import refs
+    from nas_core.errors import NasError
+
+    found: list[dict[str, Any]] = []
+    for name in refs.names(package.BUILTIN, package.GROUP):
+        try:
+            loaded = _strategy(name)
+            settings = [field["name"] for field in describe.fields(loaded.Config)]
+            found.append({"name": name, "settings": settings, "what": describe.line(loaded)})
+        except (NasError, ImportError) as error:
+            found.append({"name": name, "trouble": str(error)})
+    if as_json:
+        render.document(found)
+        return
+    rows = [
+        [fact["name"], ", ".join(fact.get("settings", ())), fact.get("what") or f"cannot be loaded: {fact['trouble']}"]
+        for fact in found
+    ]
+    render.table(["strategy", "settings", "what"], rows)
+
+
+@strategies.command("show")
+def show_strategy(strategy: StrategyName, as_json: Json = False) -> None:
+    """Show what it does, and its settings."""
+    from nas_cli import describe, render
+
+    loaded = _strategy(strategy)
+    fields = describe.fields(loaded.Config)
+    if as_json:
+        render.document({"name": strategy, "what": describe.text(loaded), "settings": fields})
+        return
+    render.emit(describe.text(loaded), "")
+    if not fields:
+        render.emit("it has no settings")
+        return
+    rows = [[f["name"], "required" if f["required"] else str(f["default"]), f["type"], f["what"]] for f in fields]
+    render.table(["setting", "default", "values", "what"], rows, right=["default"])
+    first = next((field for field in fields if not field["required"]), None)
+    if first:
+        render.emit("", f"set one by: nas search --strategy {strategy} -s strategy.{first['name']}={first['default']}")
+
+
+@strategies.command("check")
+def check_strategy(
+    strategy: StrategyName,
+    space: Annotated[str, typer.Option(help="The space that it searches in the suite.")] = "nasbench201",
+    as_json: Json = False,
+) -> None:
+    """Run the contract suite; say what to fix."""
+    import search_spaces
+    import strategies as package
+    from nas_cli import describe
+    from nas_core.config import validate
+    from nas_core.testing import strategy as suite
+    from nas_core.testing.findings import Reference, collect
+    from studies.assemble import load_space
+
+    with describe.foreign_code("strategy", strategy):
+        loaded = _strategy(strategy)
+        config = validate(loaded.Config, {}, "strategy")
+    where, _ = load_space(space)
+    references = (
+        Reference(strategy, package.BUILTIN, package.GROUP, "strategy"),
+        Reference(space, search_spaces.BUILTIN, search_spaces.GROUP, "space"),
+    )
+    findings = suite.check(lambda setting: loaded(setting, config), where)
+    _report("strategy", strategy, chain(findings, collect("fresh start", suite.check_fresh, *references, {})), as_json)
+
+
+def _strategy(reference: str) -> Any:
+    """The class of a strategy. Raises UsageError for what has no Config, ask and tell."""
+    import strategies as package
+    from nas_core import refs
+    from nas_core.errors import UsageError
+
+    found = refs.find(reference, package.BUILTIN, package.GROUP, "strategy")
+    missing = [name for name in ("Config", "ask", "tell") if not hasattr(found, name)]
+    if missing:
+        raise UsageError(f"strategy '{reference}' has no {', '.join(missing)}; see nas_core/strategy.py")
+    return found
+
+
+# -- data -----------------------------------------------------------------------------------------------------
+
+
+@data.command("list")
+def list_data(as_json: Json = False) -> None:
+    """List the kinds of data references."""
+    from nas_cli import render
+    from training import data as package
+
+    schemes = package.describe()
+    if as_json:
+        render.document([{"name": s.name, "argument": s.argument, "what": s.what} for s in schemes])
+        return
+    rows = [[f"{s.name}:{s.argument}" if s.argument else s.name, s.what] for s in schemes]
+    render.table(["data", "what"], [*rows, ["FILE.py:FUNCTION", "a loader of your own: load(argument, split)"]])
+
+
+@data.command("show")
+def show_data(name: DataName, as_json: Json = False) -> None:
+    """Show how data are named and stored."""
+    from nas_cli import describe, render
+    from nas_core import refs
+    from nas_core.errors import UsageError
+    from training import data as package
+
+    target = name if ".py:" in name else name.partition(":")[0]
+    loader = refs.find(target, package.BUILTIN, package.GROUP, "data")
+    if not callable(loader):
+        raise UsageError(f"data '{name}' is no function load(argument, split)")
+    scheme = next((scheme for scheme in package.describe() if scheme.name == target), None)
+    text = describe.text(loader)
+    if as_json:
+        argument = scheme.argument if scheme else None
+        render.document({"name": target, "argument": argument, "what": scheme.what if scheme else None, "text": text})
+        return
+    if scheme:
+        render.emit(f"{scheme.name}:{scheme.argument}" if scheme.argument else scheme.name, "")
+    render.emit(text)
+
+
+@data.command("check")
+def check_data(
+    reference: DataName,
+    setting: Annotated[list[str] | None, typer.Option("-s", help="As in 'nas search': split.valid=0.2.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Load and split; print shapes and counts."""
+    from nas_cli import render
+    from nas_core.config import parse_assignments, validate
+    from nas_core.errors import unknown
+    from training.data import load
+    from training.data.split import Split
+
+    settings = parse_assignments(setting or [])
+    for key in settings:
+        if key != "split":
+            raise unknown("key", key, [f"split.{name}" for name in Split.model_fields])
+    source = load(reference, validate(Split, settings.get("split", {}), "split"))
+    task, counts = source.task, source.class_counts
+    classes = list(getattr(source, "classes", ())) or [str(number) for number in range(task.outputs)]
+    if as_json:
+        render.document(
+            {
+                "data": reference,
+                "task": task.model_dump(mode="json"),
+                "parts": dict(source.sizes),
+                "classes": classes,
+                "class_counts": dict(counts),
+                "split_hash": source.split_hash,
+            }
+        )
+        return
+    render.pairs(
+        {
+            "data": reference,
+            "task": task.kind,
+            "features" if task.nodes else "images": " x ".join(map(str, task.input_shape)),
+            "nodes": render.number(task.nodes),
+            "edges": render.number(task.edges),
+            "classes": str(task.outputs),
+            "split hash": source.split_hash,
+        }
+    )
+    render.emit("")
+    rows = [[name, *(f"{counts[part][number]:,}" for part in counts)] for number, name in enumerate(classes)]
+    total = ["all", *(f"{source.sizes[part]:,}" for part in counts)]
+    render.table(["class", *counts], [*rows, total], right=list(counts))
+
+
+@data.command("convert")
+def convert_data(
+    train: Annotated[Path, typer.Argument(metavar="TRAIN.npz", help="JPEG images (keys in docs/data.md).")],
+    out: Annotated[Path, typer.Option(metavar="FILE.npz", help="Where to write; then usable as npz:FILE.")],
+    test: Annotated[Path | None, typer.Option(metavar="TEST.npz", help="The same for the test part.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn npz files of JPEG images into npz:FILE."""
+    from nas_cli import render
+    from training.data.convert import convert_jpeg
+
+    shapes = convert_jpeg(train, test, out)
+    if as_json:
+        render.document({"file": str(out), "arrays": shapes})
+        return
+    render.pairs({name: " x ".join(map(str, shape)) for name, shape in shapes.items()})
+    render.emit("", f"next: nas data check npz:{out}")
+
+
+# -- shared ---------------------------------------------------------------------------------------------------
+
+
+def _report(kind: str, name: str, suite: Iterable[str], as_json: bool) -> None:
+    """Print findings as they come, or `ok`. Raises NasError where there are any."""
+    from nas_cli import render
+    from nas_core.errors import NasError
+
+    findings = []
+    for finding in suite:
+        findings.append(finding)
+        if not as_json:
+            render.emit(render.clean(finding))
+    if as_json:
+        render.document({kind: name, "ok": not findings, "findings": findings})
+    if findings:
+        raise NasError(f"{kind} '{name}' breaks its contract: {len(findings)} findings")
+    if not as_json:
+        render.emit("ok")

@@ -1,0 +1,74 @@
+"""What objects say about themselves: the fields of a configuration, the docstrings of a user's and of our code."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from nas_cli import render
+from nas_core.errors import NasError, UsageError
+from nas_core.testing.findings import raised
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
+
+_SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤", "multiple_of": "multiple of"}
+
+
+@contextmanager
+def foreign_code(kind: str, name: str) -> Iterator[None]:
+    """Whatever a user's code raises ends as a UsageError."""
+    try:
+        yield
+    except NasError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{kind} '{name}' cannot be used: it {raised(error)}") from error
+
+
+def fields(model: type[BaseModel]) -> list[dict[str, Any]]:
+    """The fields of a configuration: name, default, allowed values and description."""
+    return [
+        {
+            "name": name,
+            "required": field.is_required(),
+            "default": None if field.is_required() else field.get_default(call_default_factory=True),
+            "type": values(field),
+            "what": field.description or "",
+        }
+        for name, field in model.model_fields.items()
+    ]
+
+
+def values(field: FieldInfo) -> str:
+    """`int, 1 to 100`: the type and the bounds of a field."""
+    annotation = field.annotation
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(str, get_args(annotation)))
+    rules = [(sign, getattr(rule, sign)) for rule in field.metadata for sign in _SIGNS if hasattr(rule, sign)]
+    name = annotation.__name__ if type(annotation) is type else str(annotation).replace("typing.", "")
+    if [sign for sign, _ in rules] == ["ge", "le"]:
+        return f"{name}, {rules[0][1]} to {rules[1][1]}"
+    return ", ".join([name, *(f"{_SIGNS[sign]} {limit}" for sign, limit in rules)])
+
+
+def line(found: Any) -> str:
+    """One line: of the module's docstring, which names the paper, or of the object's own."""
+    return render.first_line(_of_module(found) or _own(found))
+
+
+def text(found: Any) -> str:
+    """The module's docstring and the object's own."""
+    return "\n\n".join(part for part in (_of_module(found), _own(found)) if part)
+
+
+def _of_module(found: Any) -> str:
+    return inspect.cleandoc(getattr(sys.modules.get(found.__module__), "__doc__", None) or "")
+
+
+def _own(found: Any) -> str:
+    return inspect.cleandoc(found.__doc__ or "")

@@ -1,0 +1,257 @@
+"""The commands that read studies: `ls`, `show`, `trials`, `best`, `front`, `query`, `verify`."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, StudyName, open_store
+
+if TYPE_CHECKING:
+    from nas_cli.view import View
+    from nas_core.records import Run, Study
+    from studies.store.store import Store
+
+
+def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """List the studies."""
+    from nas_cli import render
+    from nas_cli.view import budget_text, objective, summary_document
+    from studies.queries import summaries
+
+    with open_store(db) as store:
+        found = summaries(store)
+    if as_json:
+        render.document([summary_document(summary) for summary in found])
+        return
+    if not found:
+        print("no studies yet; start one with 'nas search'", file=sys.stderr)
+        return
+    rows = []
+    for summary in found:
+        goal = objective(summary.objective)
+        best = "" if summary.best is None else f"{goal.metric} {render.number(goal.orient(summary.best))}"
+        data = summary.data if summary.evaluator == "train" else f"{summary.data} ({summary.evaluator})"
+        evaluated = budget_text(summary.stop_at, summary.evaluated)
+        failures = f"{summary.states.get('failed', 0):,}"
+        created = render.moment(summary.created)
+        rows.append([summary.name, summary.space, summary.strategy, data, evaluated, best, failures, created])
+    heads = ["study", "space", "strategy", "data", "evaluated", "best", "failures", "created"]
+    render.table(heads, rows, right=["evaluated", "failures"])
+
+
+def show(address: Address, db: Db = DEFAULT_DB, files: Files = None, as_json: Json = False) -> None:
+    """Show a study, or all of one trial."""
+    from nas_cli import render, view
+    from nas_core.errors import InfeasibleError, NotFoundError
+    from studies.queries import best_trial, parse_address, state_counts
+
+    name, number = parse_address(address)
+    with open_store(db, files) as store:
+        study = store.study(name)
+        seen = view.View.of(study)
+        if number is not None:
+            run = store.trial(study, number)
+            if as_json:
+                render.document(view.full_document(seen, store, run))
+            else:
+                view.trial_page(seen, store, run)
+            return
+        try:
+            best, trouble = best_trial(store, study), ""
+        except (InfeasibleError, NotFoundError) as error:
+            best, trouble = None, str(error)
+        states = state_counts(store, study)
+        if as_json:
+            render.document(view.study_document(seen, states, best))
+        else:
+            view.study_page(seen, states, best, trouble)
+
+
+def trials(
+    study: StudyName,
+    sort: Annotated[
+        str, typer.Option(help="number, seconds or a metric (an objective: best first); -KEY turns the order round.")
+    ] = "number",
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Show this many.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only complete, failed, rejected, reused, ... ones.")] = None,
+    db: Db = DEFAULT_DB,
+    as_json: Json = False,
+) -> None:
+    """List the trials of a study."""
+    from nas_cli import render
+    from nas_cli.view import View, trial_document
+    from nas_core.errors import unknown
+    from nas_core.strategy import State
+
+    if state is not None and state not in set(State):
+        raise unknown("state", state, [str(known) for known in State])
+    with open_store(db) as store:
+        seen = View.of(_study(store, study))
+        wanted = (run for run in store.trials(seen.study, metrics=True) if state in (None, run.state))
+        runs = _sorted(wanted, sort, limit, seen)
+    if as_json:
+        render.document([trial_document(seen, run) for run in runs])
+        return
+    _table(seen, runs, ("state", "seconds", "reason"))
+
+
+def best(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Show the best feasible trial."""
+    from nas_cli import render
+    from nas_cli.view import View, best_page, trial_document
+    from studies.queries import best_trial
+
+    with open_store(db) as store:
+        seen = View.of(_study(store, study))
+        run = best_trial(store, seen.study)
+    if as_json:
+        render.document(trial_document(seen, run))
+    else:
+        best_page(seen, run)
+
+
+def front(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Show the Pareto front of the feasible trials."""
+    from nas_cli import render
+    from nas_cli.view import View, trial_document
+    from studies.queries import front_trials
+
+    with open_store(db) as store:
+        seen = View.of(_study(store, study))
+        runs = front_trials(store, seen.study)
+    if as_json:
+        render.document([trial_document(seen, run) for run in runs])
+    else:
+        _table(seen, runs, ())
+
+
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="A SELECT; see the views trials and trials_flat.")],
+    db: Db = DEFAULT_DB,
+    as_json: Json = False,
+) -> None:
+    """Ask the database in SQL; nothing is changed."""
+    from nas_cli import render
+
+    with open_store(db) as store:
+        columns, rows = store.query(sql)
+    if as_json:
+        names = _distinct(columns)
+        render.document([dict(zip(names, row, strict=True)) for row in rows])
+        return
+    texts = [["" if value is None else str(value) for value in row] for row in rows]
+    numeric = [all(isinstance(value, int | float | None) for value in column) for column in zip(*rows, strict=True)]
+    render.table(columns, texts, right=[name for name, is_number in zip(columns, numeric, strict=False) if is_number])
+
+
+def verify(
+    study: StudyName,
+    data: Annotated[str | None, typer.Option(help="The same data or table at another place.")] = None,
+    db: Db = DEFAULT_DB,
+    files: Files = None,
+    as_json: Json = False,
+) -> None:
+    """Check a study against its own record.
+
+    Repeats every ask, and compares verdicts, tables and files with what is stored.
+    """
+    from nas_cli import render
+    from nas_core.errors import VerificationError
+    from studies import verify as verification
+    from studies.assemble import build, moved
+    from studies.queries import state_counts
+
+    with open_store(db, files) as store:
+        found = _study(store, study)
+        asks = sum(state_counts(store, found).values())
+        findings = list(verification.verify(store, found, build(moved(found.spec, data))))
+    if as_json:
+        render.document({"study": study, "ok": not findings, "asks": asks, "findings": findings})
+    if findings:
+        if not as_json:
+            print(*(render.clean(finding) for finding in findings), sep="\n", file=sys.stderr)
+        raise VerificationError(f"study '{study}' is not what its record makes it: {len(findings)} findings")
+    if not as_json:
+        render.emit(f"ok: {asks:,} asks repeated, each gives the stored proposal; verdicts and files are as stored")
+
+
+def _study(store: Store, name: str) -> Study:
+    """Raises UsageError for the address of a trial, NotFoundError with the nearest name."""
+    from nas_core.errors import UsageError
+    from studies.queries import parse_address
+
+    study, number = parse_address(name)
+    if number is not None:
+        raise UsageError(f"'{name}' is one trial; name the study, '{study}', or look at the trial: nas show {name}")
+    return store.study(study)
+
+
+def _sorted(runs: Iterable[Run], sort: str, limit: int | None, view: View) -> list[Run]:
+    """The first `limit` runs by a key; runs without it come last, equals by their number.
+
+    Raises UsageError for a key that is none of number, seconds and the metrics of these runs.
+    """
+    import heapq
+    import math
+    from itertools import islice
+
+    from nas_core.errors import unknown
+
+    key, backwards = sort.removeprefix("-"), sort.startswith("-")
+    if key == "number":
+        ordered = list(islice(runs, limit)) if not backwards else list(runs)[::-1]
+        return ordered[:limit]
+    everything = list(runs)
+    goals = {objective.metric: objective.goal for objective in view.objectives}
+    known = dict.fromkeys(("number", "seconds", *goals, *(name for run in everything for name in run.metrics)))
+    if key not in known:
+        raise unknown("sort key", key, known)
+    sign = -1 if (goals.get(key) == "max") != backwards else 1
+
+    def rank(run: Run) -> tuple[bool, float, int]:
+        value = run.verdict.seconds if key == "seconds" else run.metrics.get(key)
+        missing = value is None or math.isnan(value)
+        return missing, 0.0 if missing or value is None else sign * value, run.number
+
+    return heapq.nsmallest(len(everything) if limit is None else limit, everything, key=rank)
+
+
+def _table(view: View, runs: list[Run], columns: Iterable[str]) -> None:
+    """Trials as rows: address, objectives and constrained metrics, the given columns, and the architecture."""
+    from nas_cli import render
+
+    bounds = [text.replace(">=", "<=").partition("<=")[0] for text in view.study.spec.constraints]
+    names = list(dict.fromkeys([*(objective.metric for objective in view.objectives), *bounds]))
+    shown = [column for column in columns if column != "reason" or any(run.verdict.reason for run in runs)]
+    rows = []
+    for run in runs:
+        values = {**run.metrics, **view.values(run)}
+        cells = {
+            "state": str(run.state),
+            "seconds": render.number(run.verdict.seconds),
+            "reason": run.verdict.reason or "",
+        }
+        rows.append(
+            [
+                view.address(run),
+                *(render.number(values.get(name)) for name in names),
+                *(cells[column] for column in shown),
+                view.notation(run.arch) or run.arch.key,
+            ]
+        )
+    render.table(["trial", *names, *shown, "architecture"], rows, right=[*names, "seconds"])
+
+
+def _distinct(columns: list[str]) -> list[str]:
+    """Column names as keys: a repeated one gets a number."""
+    seen: Counter[str] = Counter()
+    names = []
+    for name in columns:
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return names

@@ -1,0 +1,336 @@
+"""Studies and trials as JSON documents and as pages of text. Values are shown as their metrics have them.
+
+Objectives are stored so that higher is better; what is shown is turned back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from nas_cli import render
+from nas_cli.draw import draw
+from nas_core.architecture import Architecture
+from nas_core.errors import NasError
+from nas_core.evaluation import Objective
+from nas_core.graph import ArchGraph
+from nas_core.records import RETRAIN, Run, StopAt, Study, StudySpec
+from nas_core.space import HasNotation, SearchSpace
+from nas_core.strategy import State
+from studies.queries import Summary
+from studies.store.store import Store
+
+T = TypeVar("T")
+
+LAST = 5  # epochs of a curve that are shown
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A study with its space, where that can be loaded; `trouble` says why not."""
+
+    study: Study
+    objectives: tuple[Objective, ...]
+    space: SearchSpace | None
+    trouble: str
+
+    @classmethod
+    def of(cls, study: Study) -> View:
+        from studies.assemble import load_space  # 'nas ls' needs nothing of it, and it imports numpy
+
+        objectives = objectives_of(study.spec)
+        try:
+            space, file_hash = load_space(study.spec.space)
+        except NasError as error:
+            return cls(study, objectives, None, str(error))
+        except Exception as error:  # a user's file may raise anything; the stored trial is shown all the same
+            return cls(study, objectives, None, f"{type(error).__name__}: {error}")
+        changed = file_hash != study.spec.space_hash or space.version != study.spec.space_version
+        return cls(study, objectives, space, "it has changed since the study was made" if changed else "")
+
+    def address(self, run: Run) -> str:
+        return f"{self.study.name}:{run.number}"
+
+    def values(self, run: Run) -> dict[str, float]:
+        """The objectives' metrics as they were reported."""
+        values = run.verdict.values or ()
+        return {o.metric: o.orient(value) for o, value in zip(self.objectives, values, strict=False)}
+
+    def notation(self, arch: Architecture) -> str | None:
+        """The space's official text of an architecture, where it has one."""
+        space = self.space
+        return self._ask(arch, space.to_text)[0] if isinstance(space, HasNotation) else None
+
+    def graph(self, arch: Architecture) -> tuple[ArchGraph | None, str]:
+        """The architecture's graph, or why there is none."""
+        return (None, self.trouble) if self.space is None else self._ask(arch, self.space.graph)
+
+    def _ask(self, arch: Architecture, question: Callable[[Architecture], T]) -> tuple[T | None, str]:
+        """The space's answer about an architecture that it knows, or why there is none."""
+        assert self.space is not None
+        try:
+            reason = self.space.illegal(arch)
+            if reason is None:
+                return question(arch), ""
+        except Exception as error:  # a user's code again
+            reason = f"{type(error).__name__}: {error}"
+        return None, f"{reason} (the space: {self.trouble})" if self.trouble else reason
+
+
+def objectives_of(spec: StudySpec) -> tuple[Objective, ...]:
+    """The objectives as stored, `metric:goal`, without the evaluator that declares their metrics."""
+    return tuple(objective(text) for text in spec.objectives)
+
+
+def objective(text: str) -> Objective:
+    metric, _, goal = text.rpartition(":")
+    return Objective(metric, "min" if goal == "min" else "max")
+
+
+# -- documents ------------------------------------------------------------------------------------------------
+
+
+def summary_document(summary: Summary) -> dict[str, Any]:
+    goal = objective(summary.objective)
+    return {
+        "study": summary.name,
+        "space": summary.space,
+        "strategy": summary.strategy,
+        "evaluator": summary.evaluator,
+        "data": summary.data,
+        "objective": summary.objective,
+        "states": dict(summary.states),
+        "evaluated": summary.evaluated,
+        "budget": summary.stop_at.model_dump(),
+        "best": None if summary.best is None else goal.orient(summary.best),
+        "created": summary.created,
+    }
+
+
+def study_document(view: View, states: Mapping[str, int], best: Run | None) -> dict[str, Any]:
+    study = view.study
+    return {
+        "study": study.name,
+        "created": study.created,
+        "budget": study.stop_at.model_dump(),
+        "states": dict(states),
+        "best": None if best is None else trial_document(view, best),
+        **study.spec.model_dump(mode="json"),
+    }
+
+
+def trial_document(view: View, run: Run) -> dict[str, Any]:
+    """Everything stored with a trial but its curve, children and files."""
+    verdict = run.verdict
+    return {
+        "address": view.address(run),
+        "study": view.study.name,
+        "number": run.number,
+        "state": str(run.state),
+        "reason": verdict.reason,
+        "values": view.values(run),
+        "violations": dict(zip(view.study.spec.constraints, verdict.violations, strict=False)),
+        "feasible": verdict.feasible if verdict.values is not None else None,
+        "metrics": dict(run.metrics),
+        "architecture": dict(run.arch.values),
+        "key": run.arch.key,
+        "notation": view.notation(run.arch),
+        "identity": run.identity,
+        "budget": run.proposal.budget,
+        "note": dict(run.note),
+        "same_as": run.source,
+        "attempt": run.attempt,
+        "asked_after": run.asked_after,
+        "told": run.told,
+        "seconds": verdict.seconds,
+        "started": run.started,
+        "ended": run.ended,
+    }
+
+
+def full_document(view: View, store: Store, run: Run) -> dict[str, Any]:
+    """A trial with its graph, curve, retrainings and files."""
+    graph, _ = view.graph(run.arch)
+    return {
+        **trial_document(view, run),
+        "graph": None if graph is None else {"nodes": graph.nodes, "edges": graph.edges},
+        "curve": [{"step": report.step, **report.metrics} for report in store.curve(run)],
+        "retrainings": [
+            {
+                "address": child_address(view, run, child),
+                "recipe": child.recipe,
+                "repeat": child.repeat,
+                "state": str(child.state),
+                "reason": child.verdict.reason,
+                "metrics": dict(child.metrics),
+                "seconds": child.verdict.seconds,
+                "files": _files(store, child),
+            }
+            for child in store.children(run, RETRAIN)
+        ],
+        "files": _files(store, run),
+    }
+
+
+def child_address(view: View, run: Run, child: Run) -> str:
+    return f"{view.address(run)}/train-{child.number}"
+
+
+def _files(store: Store, run: Run) -> list[dict[str, Any]]:
+    return [
+        {"kind": artifact.kind, "path": str(store.files / artifact.path), "sha256": artifact.sha256}
+        for artifact in store.artifacts(run)
+    ]
+
+
+# -- pages ----------------------------------------------------------------------------------------------------
+
+
+def budget_text(stop_at: StopAt, evaluated: int) -> str:
+    """`17/100`, `17 in 60 s`, or both."""
+    trials = f"/{stop_at.trials:,}" if stop_at.trials is not None else ""
+    seconds = f" in {stop_at.seconds:g} s" if stop_at.seconds is not None else ""
+    return f"{evaluated:,}{trials}{seconds}"
+
+
+def study_page(view: View, states: Mapping[str, int], best: Run | None, trouble: str) -> None:
+    """The configuration of a study, where it stands, and its best trial (or why there is none)."""
+    spec = view.study.spec
+    evaluated = states.get(State.COMPLETE, 0) + states.get(State.FAILED, 0)
+    render.pairs(
+        {
+            "study": view.study.name,
+            "created": render.moment(view.study.created),
+            "space": f"{spec.space} (version {spec.space_version})",
+            "size": _settings(spec.size),
+            "strategy": f"{spec.strategy} {_settings(spec.strategy_config)}".strip(),
+            "evaluator": _settings(spec.evaluator),
+            "task": f"{spec.task.kind}, {shape(spec.task.input_shape)} to {spec.task.outputs} classes",
+            "split hash": spec.split_hash,
+            "objectives": ", ".join(spec.objectives),
+            "constraints": ", ".join(spec.constraints),
+            "seed": str(spec.seed),
+            "lag": str(spec.lag),
+            "evaluated": budget_text(view.study.stop_at, evaluated),
+            "trials": ", ".join(f"{count:,} {state}" for state, count in states.items()) or "none yet",
+        }
+    )
+    render.emit("")
+    if best is None:
+        render.emit(render.clean(trouble))
+    else:
+        best_page(view, best)
+
+
+def best_page(view: View, run: Run) -> None:
+    """The address, metrics and architecture of the best trial."""
+    render.emit(f"best: {view.address(run)}")
+    _metrics(view, run)
+    _architecture(view, run.arch)
+
+
+def trial_page(view: View, store: Store, run: Run) -> None:
+    """A trial: drawing, values, timing, curve, retrainings and files."""
+    verdict = run.verdict
+    render.pairs(
+        {
+            "trial": view.address(run),
+            "state": str(run.state),
+            "reason": verdict.reason,
+            "values": ", ".join(f"{name} {render.number(value)}" for name, value in view.values(run).items()),
+            "violations": ", ".join(
+                f"{text}: {'kept' if violation <= 0 else f'violated by {violation:.1%}'}"
+                for text, violation in zip(view.study.spec.constraints, verdict.violations, strict=False)
+            ),
+            "same as": None if run.source is None else f"{view.study.name}:{run.source}",
+            "budget": render.number(run.proposal.budget),
+            "note": _settings(run.note),
+            "key": run.arch.key,
+            "attempts": render.number(run.attempt),
+            "asked after": None if run.asked_after is None else f"{run.asked_after:,} outcomes",
+            "started": render.moment(run.started),
+            "ended": render.moment(run.ended),
+            "seconds": render.number(verdict.seconds),
+        }
+    )
+    _architecture(view, run.arch)
+    if run.metrics:
+        render.emit("", "metrics")
+        _metrics(view, run)
+    _curve(store, run)
+    _retrainings(view, store, run)
+    files = [(file, who) for who in (run, *store.children(run, RETRAIN)) for file in store.artifacts(who)]
+    if files:
+        render.emit("", "files")
+        render.pairs({str(store.files / file.path): file.kind for file, _ in files}, "  ")
+
+
+def _architecture(view: View, arch: Architecture) -> None:
+    graph, trouble = view.graph(arch)
+    render.emit("", "architecture")
+    notation = view.notation(arch)
+    if notation:
+        render.emit(f"  {render.clean(notation)}")
+    if graph is None:
+        render.emit(f"  (not drawn: {render.clean(trouble)})")
+    else:
+        render.emit("", *(f"  {line}" for line in draw(graph)))
+    choices = {name: str(value) for name, value in arch.values.items()}
+    if graph is None or not {f"{name}={value}" for name, value in choices.items()} <= set(graph.nodes):
+        render.emit("", "choices")
+        render.pairs(choices, "  ")
+
+
+def _metrics(view: View, run: Run) -> None:
+    """The metrics of a run, objectives first."""
+    order = [objective.metric for objective in view.objectives if objective.metric in run.metrics]
+    order += [name for name in run.metrics if name not in order]
+    render.pairs({name: render.number(run.metrics[name]) for name in order}, "  ")
+
+
+def _curve(store: Store, run: Run) -> None:
+    curve = store.curve(run)
+    if len(curve) < 2:
+        return
+    shown = curve[-LAST:]
+    names = list(dict.fromkeys(name for report in shown for name in report.metrics))
+    render.emit("", f"curve (the last {len(shown)} of {len(curve)} steps)")
+    rows = [
+        [render.number(report.step), *(render.number(report.metrics.get(name)) for name in names)] for report in shown
+    ]
+    render.table(["step", *names], rows, right=["step", *names])
+
+
+def _retrainings(view: View, store: Store, run: Run) -> None:
+    children = store.children(run, RETRAIN)
+    if not children:
+        return
+    names = list(dict.fromkeys(name for child in children for name in child.metrics))
+    heads = ["run", "state", *names, "seconds"]
+    rows = [
+        [
+            child_address(view, run, child),
+            str(child.state),
+            *(render.number(child.metrics.get(name)) for name in names),
+            render.number(child.verdict.seconds),
+        ]
+        for child in children
+    ]
+    render.emit("", "retrainings")
+    render.table(heads, rows, right=[*names, "seconds"])
+
+
+def shape(extents: Sequence[int]) -> str:
+    """`3 x 32 x 32`."""
+    return " x ".join(map(str, extents))
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    """`population=20 sample=5`; what is not set is left out."""
+    return " ".join(
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in values.items()
+        if value is not None
+    )

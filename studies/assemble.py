@@ -18,7 +18,7 @@ import strategies
 from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import Config, SizeConfig, validate
-from nas_core.errors import NotFoundError, UsageError, unknown
+from nas_core.errors import UsageError, unknown
 from nas_core.evaluation import Constraint, Evaluator, Objective, parse_constraint, parse_objective
 from nas_core.records import StopAt, StudySpec
 from nas_core.space import SearchSpace
@@ -292,11 +292,9 @@ def _evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig
     if settings["name"] == "table":
         from training.evaluators.table import Table
 
-        path = Path(settings["table"])
-        if not path.is_file():
-            raise NotFoundError(f"there is no table '{path}'")
-        digest = hashlib.sha256(path.read_bytes() + str(settings["data"]).encode()).hexdigest()[:16]
-        return Table(space, path, settings["data"], settings["mapping"]), digest
+        table = Table(space, Path(settings["table"]), settings["data"], settings["mapping"])
+        content = table.file.read_bytes() + table.mapping_file.read_bytes() + settings["data"].encode()
+        return table, hashlib.sha256(content).hexdigest()[:16]
     from training.evaluators.train import Train
 
     from training.data import load

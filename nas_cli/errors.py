@@ -31,6 +31,9 @@ def guarded(work: Callable[[], object], *, debug: bool) -> int:
         # Usage errors of the option parser, whichever version of it is installed.
         message = getattr(error, "format_message", None)
         if message is not None:
+            if type(error).__name__ == "NoArgsIsHelpError":  # `nas` alone: its help, and no complaint
+                print(message(), file=sys.stderr)
+                return 2
             context = getattr(error, "ctx", None)
             hint = f"\nTry '{context.command_path} --help'." if context is not None else ""
             return _say(f"{message()}{hint}", getattr(error, "exit_code", 2))

@@ -156,9 +156,9 @@ def verify(
     files: Files = None,
     as_json: Json = False,
 ) -> None:
-    """Check a study against its own record.
+    """Repeat a study's decisions and compare.
 
-    Repeats every ask, and compares verdicts, tables and files with what is stored.
+    Every ask is repeated with the outcomes it had seen; verdicts, tables and files are compared with the record.
     """
     from nas_cli import render
     from nas_core.errors import VerificationError

@@ -115,7 +115,7 @@ def test_one_max_beats_random_search_in_the_median(play: Any) -> None:
 
 
 def test_a_sample_larger_than_the_population_is_refused() -> None:
-    with pytest.raises(UsageError, match="sample 30 is larger than population 20"):
+    with pytest.raises(UsageError, match="sample 30 is larger than population 10"):
         validate(RegularizedEvolution.Config, {"sample": 30}, "strategy")
 
 

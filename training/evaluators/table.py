@@ -46,6 +46,8 @@ class Table:
 
     def __init__(self, space: SearchSpace, file: Path, data: str, mapping: str | Path | None = None) -> None:
         self.file = Path(file)
+        if not self.file.is_file():
+            raise NotFoundError(f"there is no table '{file}'")
         self.mapping_file = find_mapping(self.file, mapping)
         self._mapping = TableMapping.load(self.mapping_file)
         self._space = space
@@ -142,9 +144,7 @@ class Table:
 
 
 def _read(file: Path, names: Sequence[str]) -> list[tuple[str, ...]]:
-    """The cells of the named columns, row by row. Raises NotFoundError, UsageError."""
-    if not file.is_file():
-        raise NotFoundError(f"there is no table '{file}'")
+    """The cells of the named columns, row by row. Raises UsageError."""
     try:
         with _open(file) as lines:
             reader = csv.reader(lines)

@@ -6,6 +6,7 @@ JSON is stored as text, so that one schema serves SQLite and PostgreSQL, and a l
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -49,7 +50,7 @@ studies = Table(
     Column("split_hash", Text, nullable=False),  # of the data, or the table
     Column("objectives", Text, nullable=False),  # JSON
     Column("constraints", Text, nullable=False),  # JSON
-    Column("seed", Integer, nullable=False),
+    Column("seed", BigInteger, nullable=False),
     Column("lag", Integer, nullable=False),
     Column("budget", Text, nullable=False),  # JSON; may be raised by a resume
     Column("created", Float, nullable=False),  # seconds since 1970, UTC

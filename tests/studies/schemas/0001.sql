@@ -98,7 +98,7 @@ CREATE TABLE studies (
 	split_hash TEXT NOT NULL, 
 	objectives TEXT NOT NULL, 
 	constraints TEXT NOT NULL, 
-	seed INTEGER NOT NULL, 
+	seed BIGINT NOT NULL, 
 	lag INTEGER NOT NULL, 
 	budget TEXT NOT NULL, 
 	created FLOAT NOT NULL, 

@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("split_hash", sa.Text, nullable=False),
         sa.Column("objectives", sa.Text, nullable=False),
         sa.Column("constraints", sa.Text, nullable=False),
-        sa.Column("seed", sa.Integer, nullable=False),
+        sa.Column("seed", sa.BigInteger, nullable=False),
         sa.Column("lag", sa.Integer, nullable=False),
         sa.Column("budget", sa.Text, nullable=False),
         sa.Column("created", sa.Float, nullable=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from typing import Any
 
@@ -10,10 +11,10 @@ import typer
 
 from nas_cli.options import DEFAULT_DB
 from nas_core.errors import InfeasibleError, NotFoundError
+from nas_core.records import Run, Study
 from nas_core.strategy import State
 from studies.blackbox import Ending
 from studies.queries import best_trial, state_counts
-from studies.records import Run, Study
 from studies.store.store import Store
 
 
@@ -42,10 +43,16 @@ def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> N
         typer.echo(f"  {command}")
 
 
+def db_option(store: Store) -> str:
+    """What a next command needs to find the same database; a password is never printed."""
+    if store.url in (DEFAULT_DB, os.environ.get("NAS_DB")):
+        return ""
+    return " --db URL" if store.place != store.url else f" --db {shlex.quote(store.url)}"
+
+
 def next_commands(store: Store, study: Study, ending: Ending, best: Run | None) -> list[str]:
     """Commands that work as they are, copied into a shell."""
-    db = "" if store.url == DEFAULT_DB else f" --db {shlex.quote(store.url)}"
-    name = study.name
+    db, name = db_option(store), study.name
     if ending == Ending.INTERRUPTED:
         return [f"nas resume {name}{db}"]
     more = (study.stop_at.trials or 20) * 2

@@ -11,7 +11,7 @@ from nas_cli.errors import INTERRUPTED
 from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, open_store
 
 if TYPE_CHECKING:
-    from studies.records import Run, Study
+    from nas_core.records import Run, Study
     from studies.retrain import Retraining
     from studies.store.store import Store
 
@@ -102,6 +102,8 @@ def _command(address: str, plan: Retraining, seeds: int) -> str:
 def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Store) -> None:
     import statistics
 
+    from nas_cli.report import db_option
+
     values: dict[str, list[float]] = {}
     for run in runs:
         for name, value in run.metrics.items():
@@ -119,5 +121,4 @@ def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Stor
     for name, row in rows.items():
         spread = f" ± {row['std']:.4f}" if row["std"] is not None else ""
         typer.echo(f"  {name:<14} {row['mean']:.6g}{spread}")
-    db = "" if store.url == DEFAULT_DB else f" --db {store.url}"
-    typer.echo(f"\nnext:\n  nas export {address}{db}")
+    typer.echo(f"\nnext:\n  nas export {address}{db_option(store)}")

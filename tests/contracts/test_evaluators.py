@@ -1,0 +1,68 @@
+"""Every evaluator keeps the contract; a new one is tested by being listed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import search_spaces
+from nas_core import moves, refs
+from nas_core.evaluation import Evaluator
+from nas_core.seeds import generator
+from nas_core.space import SearchSpace
+from nas_core.testing.evaluator import check
+
+Factory = Callable[[SearchSpace, Path], Evaluator]
+
+EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
+ROW = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|"
+
+
+def table(space: SearchSpace, folder: Path) -> Evaluator:
+    """A table of two rows, read by the shipped mapping of NAS-Bench-201."""
+    from training.evaluators.table import Table
+
+    lines = (
+        "arch,c10_valid_e12,c10_valid,c10_test_e12,c10_test,params,macs,c10_epoch_s",
+        f"{ROW},71.5,90.25,71.0,91.5,400000,50000000.5,8.5",
+        f"{ROW.replace('3x3~0|+', '1x1~0|+')},61.5,80.25,61.0,81.5,300000,40000000,7.5",
+    )
+    (folder / "nb201.csv").write_text("\n".join(lines), encoding="utf-8")
+    return Table(space, folder / "nb201.csv", "cifar10")
+
+
+def train(data: str, epochs: int, **options: Any) -> Factory:
+    """A short training on embedded data."""
+
+    def make(space: SearchSpace, folder: Path) -> Evaluator:
+        from training.data import load
+        from training.evaluators.train import Train
+        from training.recipe import recipe
+
+        source = load(data)
+        chosen = recipe("quick", source.task, epochs=epochs)
+        size = space.Size.preset("search")
+        return Train(space, source, size, chosen, device="cpu", threads=1, **options)
+
+    return make
+
+
+# name: (factory, space)
+EVALUATORS: dict[str, tuple[Factory, str]] = {
+    "table": (table, "nasbench201"),
+    "train images": (train("digits", 2, checkpoint_seconds=0.0), EXAMPLE),
+    "train images, hardly a checkpoint": (train("digits", 2, checkpoint_seconds=1e6), EXAMPLE),
+    "train a graph": (train("karate", 4, checkpoint_seconds=0.0), "nasbench_graph"),
+    "retrain a graph": (train("karate", 4, checkpoint_seconds=0.0, test=True, keep_weights=True), "nasbench_graph"),
+}
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_evaluator_contract(name: str, tmp_path: Path) -> None:
+    factory, reference = EVALUATORS[name]
+    space = refs.load(reference, search_spaces.BUILTIN, search_spaces.GROUP, "space").object
+    arch = space.from_text(ROW) if name == "table" else moves.sample(space, generator("evaluator", 1))
+    assert list(check(factory(space, tmp_path), space, arch)) == []

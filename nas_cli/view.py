@@ -206,7 +206,12 @@ def study_page(view: View, states: Mapping[str, int], best: Run | None, trouble:
             "space": f"{spec.space} (version {spec.space_version})",
             "size": _settings(spec.size),
             "strategy": f"{spec.strategy} {_settings(spec.strategy_config)}".strip(),
-            "evaluator": _settings(spec.evaluator),
+            **{
+                "evaluator" if name == "name" else name: _settings(value)
+                if isinstance(value, Mapping)
+                else _text(value)
+                for name, value in spec.evaluator.items()
+            },
             "task": f"{spec.task.kind}, {shape(spec.task.input_shape)} to {spec.task.outputs} classes",
             "split hash": spec.split_hash,
             "objectives": ", ".join(spec.objectives),
@@ -308,10 +313,11 @@ def _retrainings(view: View, store: Store, run: Run) -> None:
     if not children:
         return
     names = list(dict.fromkeys(name for child in children for name in child.metrics))
-    heads = ["run", "state", *names, "seconds"]
+    heads = ["run", "recipe", "state", *names, "seconds"]
     rows = [
         [
             child_address(view, run, child),
+            child.recipe_name or "",
             str(child.state),
             *(render.number(child.metrics.get(name)) for name in names),
             render.number(child.verdict.seconds),
@@ -329,8 +335,10 @@ def shape(extents: Sequence[int]) -> str:
 
 def _settings(values: Mapping[str, Any]) -> str:
     """`population=20 sample=5`; what is not set is left out."""
-    return " ".join(
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in values.items()
-        if value is not None
-    )
+    return " ".join(f"{name}={_text(value)}" for name, value in values.items() if value is not None)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -11,7 +11,7 @@ from nas_cli.errors import INTERRUPTED
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
 
 if TYPE_CHECKING:
-    from studies.records import StopAt, Study, StudySpec
+    from nas_core.records import StopAt, Study, StudySpec
     from studies.store.store import Store
 
 Durable = Annotated[bool, typer.Option("--durable", help="Wait for the disk at every commit (power failures).")]
@@ -89,8 +89,8 @@ def resume(
     as_json: Json = False,
 ) -> int:
     """Go on with a study, however it stopped. --trials and --time raise its budget."""
+    from nas_core.records import StopAt
     from studies.assemble import build, moved
-    from studies.records import StopAt
 
     with open_store(db, files, durable=durable) as store:
         found = store.study(study)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -26,6 +26,9 @@ from nas_core.strategy import Setting, Strategy
 from nas_core.task import Task
 from studies.retrain import Retraining
 from training.data.split import Split
+
+if TYPE_CHECKING:
+    from training.evaluators.train import Train
 
 
 class SearchConfig(Config):
@@ -202,9 +205,8 @@ def retraining(
     spec: StudySpec, recipe: str, changes: Mapping[str, Any], size: str, data: str | None, device: str | None
 ) -> Retraining:
     """A training with a full recipe, on the study's data or on `data`. Raises UsageError for what does not fit."""
-    from training.evaluators.train import Train
-
     from training.data import load
+    from training.evaluators.train import Train
     from training.recipe import recipe as named_recipe
 
     space, file_hash = load_space(spec.space)
@@ -231,13 +233,12 @@ def retraining(
     )
     settings = {
         "recipe_name": recipe,
-        "recipe": {**chosen.model_dump(mode="json"), "precision": evaluator.precision},
+        "recipe": chosen.model_dump(mode="json"),
         "size": sized.model_dump(mode="json"),
         "data": reference,
         "split": split,
         "split_hash": source.split_hash,
-        "device": evaluator.device,
-        "threads": evaluator.threads,
+        **_resolved(evaluator),
     }
     return Retraining(evaluator, sized, settings)
 
@@ -276,7 +277,7 @@ def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) 
         raise unknown("evaluator", name, ("train", "table"))
     evaluator, split_hash = _evaluator(settings, space, size)
     if name == "train":  # 'auto' becomes what this machine has, so that a resume trains in the same way
-        settings |= {"device": evaluator.device, "threads": evaluator.threads, "precision": evaluator.precision}
+        settings |= _resolved(evaluator)
     if name == "table" and config.epochs is not None:
         levels = evaluator.fidelity.levels if evaluator.fidelity else ()
         if config.epochs not in levels:
@@ -287,6 +288,14 @@ def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) 
     return evaluator, settings, split_hash
 
 
+def _resolved(evaluator: Train) -> dict[str, Any]:
+    """What "auto" has come to on this machine."""
+    from training.evaluators.train import cpu_threads
+
+    threads = evaluator.threads or cpu_threads()
+    return {"device": str(evaluator.device), "threads": threads, "precision": evaluator.precision}
+
+
 def _evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
     """An evaluator from its stored settings, and the hash of what it reads."""
     if settings["name"] == "table":
@@ -295,9 +304,8 @@ def _evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig
         table = Table(space, Path(settings["table"]), settings["data"], settings["mapping"])
         content = table.file.read_bytes() + table.mapping_file.read_bytes() + settings["data"].encode()
         return table, hashlib.sha256(content).hexdigest()[:16]
-    from training.evaluators.train import Train
-
     from training.data import load
+    from training.evaluators.train import Train
     from training.recipe import Recipe
 
     source = load(settings["data"], Split(**settings["split"]))

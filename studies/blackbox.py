@@ -164,16 +164,17 @@ class Search:
         identity = self.parts.identity(proposal.arch)
         known, costs = self.judge.before(proposal.arch)
         source = self._source(proposal, identity) if known is None else self._rejected.get(proposal.arch.key)
-        report = None
+        report: Report | None = None
+        metrics: Mapping[str, float] = costs
         if known is not None:
-            verdict, metrics = known, costs
-            report = self._free_report(proposal, metrics) if metrics else None
+            verdict = known
+            report = self._free_report(proposal, costs) if costs else None
         elif source is not None and source not in self.pending:
             verdict, metrics = self._reuse(proposal, source, costs)
             report = self._free_report(proposal, metrics)
         else:
             at_once = source is None and not self.pending
-            verdict, metrics = Verdict(State.RUNNING if at_once else State.WAITING), costs
+            verdict = Verdict(State.RUNNING if at_once else State.WAITING)
         run = self.store.propose(
             self.study,
             self.next,

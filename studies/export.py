@@ -7,7 +7,7 @@ import shlex
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas_core.errors import NotFoundError, VerificationError
 from nas_core.records import RETRAIN, Run, Study
@@ -16,6 +16,9 @@ from studies.assemble import load_space, size_of
 from studies.queries import best_random
 from studies.retrain import WEIGHTS
 from studies.store.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _SPLITS = {"train": "train", "val": "valid", "test": "test"}
 
@@ -35,11 +38,9 @@ def export_trial(
     Raises NotFoundError when the trial has not been retrained or its weights are gone, VerificationError when
     the stored weights are not those that were trained, and what `training.export.export` raises.
     """
-    from safetensors.torch import load_file
-    from training.cost import measure_latency
-
     from training.data import load
     from training.data.split import Split
+    from training.evaluators.train import load_trained
     from training.export import check_formats, export
 
     check_formats(formats, study.spec.task)
@@ -48,28 +49,25 @@ def export_trial(
     space, _ = load_space(study.spec.space)
     size = size_of(space, settings["size"])
     source = load(settings["data"], Split(**settings["split"]))
-    network = space.build(trial.arch, source.task, size)
-    network.load_state_dict(load_file(weights))
-    network.eval()
+    network = load_trained(space, trial.arch, source.task, size, weights)
     batch = next(iter(source.bind("cpu", batch_size=2).batches("valid", 0, 0)))
     example = batch.inputs if source.task.nodes else tuple(tensor[:4] for tensor in batch.inputs)
-    settings_like = [
+    alike = [
         other
         for other in store.children(trial, RETRAIN)
         if other.state == State.COMPLETE and other.recipe == run.recipe
     ]
     address = f"{study.name}:{trial.number}"
-    latency = measure_latency(network, example if source.task.nodes else tuple(t[:1] for t in example))
     card = {
         "title": f"{space.name} {address}",
         "summary": f"Found by {study.spec.strategy} in study {study.name}, trained from scratch with the "
         f"recipe '{settings['recipe_name']}'.",
         "space": study.spec.space,
         "size": settings["size"],
-        "metrics": _metrics(settings_like),
+        "metrics": _metrics(alike),
         "random_search": _random(store, study),
         "macs": run.metrics.get("macs"),
-        "latency": latency,
+        "latency": _latency(network, example if source.task.nodes else tuple(tensor[:1] for tensor in example)),
         "study": study.name,
         "trial": trial.number,
         "seed": study.spec.seed,
@@ -77,7 +75,7 @@ def export_trial(
         "data": settings["data"],
         "split_hash": source.split_hash,
         "recipe": settings["recipe"],
-        "command": _command(address, settings, len(settings_like), db),
+        "command": _command(address, settings, len(alike), db),
     }
     return export(
         network, source.task, example, trial.arch, card, folder, f"{study.name}-{trial.number}", formats, verify
@@ -97,6 +95,15 @@ def _retrained(store: Store, study: Study, trial: Run) -> tuple[Run, Path]:
     if hashlib.sha256(path.read_bytes()).hexdigest() != artifact.sha256:
         raise VerificationError(f"'{path}' is not what was trained (SHA-256 differs); run 'nas train {address}' again")
     return run, path
+
+
+def _latency(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Any]:
+    import torch
+
+    from training.cost import latency
+
+    found = latency(network, inputs, torch.device("cpu"))
+    return {"milliseconds": found.ms, "device": found.device, "threads": found.threads, "batch": found.batch}
 
 
 def _metrics(runs: Sequence[Run]) -> list[dict[str, Any]]:

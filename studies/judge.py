@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from nas_core.architecture import Architecture
+from nas_core.errors import TrialError
 from nas_core.records import Run, Verdict
 from nas_core.strategy import State
 from studies.assemble import Parts
@@ -23,14 +24,17 @@ class Judge:
         self._needed = list(dict.fromkeys(name for name in needed if name in self._costs))
 
     def before(self, arch: Architecture) -> tuple[Verdict | None, dict[str, float]]:
-        """A verdict of REJECTED where the architecture is illegal or its costs violate a constraint, and the
-        costs that the study's objectives and constraints name."""
+        """A verdict of REJECTED where the architecture is illegal or its costs violate a constraint (FAILED where
+        they cannot be computed), and the costs that the study's objectives and constraints name."""
         reason = self.parts.space.illegal(arch)
         if reason:
             return Verdict(State.REJECTED, f"illegal: {reason}"), {}
         if not self._needed:
             return None, {}
-        costs = dict(self.parts.evaluator.costs(arch, self._needed))
+        try:
+            costs = dict(self.parts.evaluator.costs(arch, self._needed))
+        except TrialError as error:  # it cannot even be built
+            return Verdict(State.FAILED, str(error)), {}
         violations = tuple(
             constraint.violation(costs[constraint.metric]) if constraint.metric in costs else 0.0
             for constraint in self.parts.constraints
@@ -46,8 +50,8 @@ class Judge:
 
     def after(self, metrics: Mapping[str, float], seconds: float | None) -> Verdict:
         """The verdict of an evaluation with these final metrics; FAILED where one that counts is not a number."""
-        wanted = (*self.parts.objectives, *self.parts.constraints)
-        for name in (item.metric for item in wanted):
+        wanted = [*(one.metric for one in self.parts.objectives), *(one.metric for one in self.parts.constraints)]
+        for name in wanted:
             if name not in metrics:
                 return Verdict(State.FAILED, f"no-metric: the evaluator reported no '{name}'", seconds=seconds)
             if not math.isfinite(metrics[name]):

@@ -1,0 +1,150 @@
+"""Parameters, multiply-accumulates and latency."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas_core.architecture import Architecture
+from nas_core.choice import Choice
+from nas_core.config import SizeConfig
+from nas_core.errors import TrialError, UsageError
+from nas_core.space import SearchSpace
+from nas_core.task import Task
+from search_spaces.nasbench201 import OPERATIONS, NasBench201
+from training import cost
+
+IMAGES = Task(kind="image-classification", input_shape=(3, 9, 9), outputs=5)
+GRAPH = Task(kind="node-classification", input_shape=(16,), outputs=3, nodes=20, edges=60)
+CPU = torch.device("cpu")
+
+
+class Convolution(SearchSpace):
+    """One convolution of chosen width; it counts nothing by itself."""
+
+    name = "convolution"
+    choices = (Choice("width", (4, 8)),)
+    tasks = frozenset({"image-classification"})
+
+    def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
+        width, (channels, _, _) = int(arch.values["width"]), task.input_shape
+        return nn.Sequential(
+            nn.Conv2d(channels, width, 3, bias=False),
+            nn.BatchNorm2d(width),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(width, task.outputs),
+        )
+
+
+class Nodes(Convolution):
+    """A linear map of every node."""
+
+    name = "nodes"
+    tasks = frozenset({"node-classification"})
+
+    def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
+        class Network(nn.Linear):
+            def forward(self, x: Tensor, edge_index: Tensor | None = None) -> Tensor:
+                assert edge_index is not None
+                assert int(edge_index.max()) < len(x)
+                return super().forward(x)
+
+        return Network(task.input_shape[0], task.outputs)
+
+
+def costs(space: SearchSpace, task: Task, names: list[str], width: int = 8) -> dict[str, float]:
+    return cost.costs(space, Architecture(space.name, {"width": width}), task, SizeConfig(), names)
+
+
+def test_counted_by_hand() -> None:
+    # 7x7 outputs of 8 channels from 3x3x3 inputs, and a linear map 8 to 5.
+    assert costs(Convolution(), IMAGES, ["params", "macs"]) == {
+        "params": 27 * 8 + 2 * 8 + 8 * 5 + 5,
+        "macs": 49 * 8 * 27 + 8 * 5,
+    }
+    assert costs(Convolution(), IMAGES, ["macs"]) == {"macs": 49 * 8 * 27 + 8 * 5}
+    assert costs(Convolution(), IMAGES, ["params"], width=4) == {"params": 27 * 4 + 2 * 4 + 4 * 5 + 5}
+    assert costs(Convolution(), IMAGES, []) == {}
+
+
+def test_macs_are_of_one_sample_and_the_batch_multiplies() -> None:
+    model = nn.Linear(6, 4)
+    assert cost.macs(model, (torch.ones(1, 6),)) == 24
+    assert cost.macs(model, (torch.ones(5, 6),)) == 120
+
+
+def test_shared_parameters_count_once() -> None:
+    layer = nn.Linear(3, 3)
+    assert cost.params(nn.Sequential(layer, nn.ReLU(), layer)) == 12
+
+
+def test_counting_changes_neither_mode_nor_statistics() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())
+    model[1].eval()
+    cost.macs(model, cost.sample_inputs(IMAGES))
+    assert [module.training for module in model] == [True, False, True]
+    assert int(model[1].num_batches_tracked) == 0
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_spaces_own_count_is_that_of_the_counter(operation: str) -> None:
+    space = NasBench201()
+    size = space.Size(channels=4, cells=2)
+    names = [choice.name for choice in space.choices]
+    # Edges that all reach the output: one that does not is counted by the space but not computed.
+    arch = Architecture(space.name, dict.fromkeys(names[:-1], "skip_connect") | {names[-1]: operation})
+    own = cost.costs(space, arch, IMAGES, size, ["params", "macs"])
+    model = space.build(arch, IMAGES, size)
+    assert own == {"params": cost.params(model), "macs": cost.macs(model, cost.sample_inputs(IMAGES))}
+
+
+def test_latency_records_its_conditions() -> None:
+    measured = cost.latency(nn.Linear(6, 4), (torch.ones(3, 6),), CPU, threads=1, seconds=0.01)
+    assert 0 < measured.ms < 1000
+    assert (measured.device, measured.threads, measured.batch) == ("cpu", 1, 3)
+    assert costs(Convolution(), IMAGES, ["latency_ms"])["latency_ms"] > 0
+
+
+def test_a_network_that_the_meta_device_refuses_is_counted_on_the_cpu() -> None:
+    class Picky(Convolution):
+        def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
+            model = super().build(arch, task, size)
+            assert next(model.parameters()).abs().sum().item() > 0  # a value is read
+            return model
+
+    assert costs(Picky(), IMAGES, ["params"]) == costs(Convolution(), IMAGES, ["params"])
+
+
+def test_counting_parameters_draws_no_random_numbers() -> None:
+    torch.manual_seed(3)
+    wanted = torch.rand(2)
+    torch.manual_seed(3)
+    costs(Convolution(), IMAGES, ["params", "macs"])
+    assert torch.equal(torch.rand(2), wanted)
+
+
+def test_graph_networks() -> None:
+    assert cost.known(Nodes(), GRAPH) == ("params", "latency_ms")
+    assert cost.known(Convolution(), IMAGES) == cost.known(NasBench201(), IMAGES) == cost.COSTS
+    assert costs(Nodes(), GRAPH, ["params"]) == {"params": 16 * 3 + 3}
+    assert costs(Nodes(), GRAPH, ["latency_ms"])["latency_ms"] > 0
+    with pytest.raises(UsageError, match="space 'nodes' does not count the MACs"):
+        costs(Nodes(), GRAPH, ["macs"])
+    with pytest.raises(UsageError, match="set nodes and edges"):
+        costs(Nodes(), GRAPH.model_copy(update={"nodes": None}), ["latency_ms"])
+
+
+def test_errors() -> None:
+    class Broken(Convolution):
+        def build(self, arch: Architecture, task: Task, size: SizeConfig) -> Any:
+            raise RuntimeError("too wide")
+
+    with pytest.raises(UsageError, match="unknown cost 'param'; did you mean 'params'"):
+        costs(Convolution(), IMAGES, ["param"])
+    for name in cost.COSTS:
+        with pytest.raises(TrialError, match="exception: RuntimeError: too wide"):
+            costs(Broken(), IMAGES, [name])

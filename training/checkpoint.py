@@ -1,0 +1,170 @@
+"""Checkpoints: tensors in safetensors, everything else in JSON, checksummed, two generations, nothing by pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from nas_core.errors import MachineError, VerificationError
+
+FORMAT = 1
+GENERATIONS = 2
+
+
+class CheckpointError(VerificationError):
+    """No generation of a checkpoint can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """`state` is plain JSON; `tensors` are on the CPU after `load`. `epoch` counts finished epochs."""
+
+    epoch: int
+    tensors: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a new generation to `folder` and keep the one before it.
+
+    The JSON file is written last, so that a generation without one was interrupted and does not count.
+    Raises MachineError when the disk is full or may not be written to.
+    """
+    tensors = safetensors.torch.save(_storable(checkpoint.tensors))
+    stem = folder / f"checkpoint-{checkpoint.epoch:06d}"
+    body = {
+        "format": FORMAT,
+        "epoch": checkpoint.epoch,
+        "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
+        "state": checkpoint.state,
+    }
+    document = {"sha256": _digest(body), **body}
+    write_atomically(stem.with_suffix(".safetensors"), tensors)
+    write_atomically(stem.with_suffix(".json"), json.dumps(document, allow_nan=False).encode())
+    kept = {path.stem for path in sorted(folder.glob("checkpoint-*.json"))[-GENERATIONS:]}
+    for path in folder.glob("checkpoint-*"):
+        if path.stem not in kept:
+            path.unlink(missing_ok=True)
+
+
+def load(folder: Path) -> Checkpoint | None:
+    """The newest generation that is intact; None where there is none at all.
+
+    Raises CheckpointError when there are some, and all of them are damaged.
+    """
+    problems = []
+    for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
+        try:
+            return _read(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problems.append(f"{path.name}: {error}")
+    if problems:
+        raise CheckpointError(
+            f"no checkpoint in '{folder}' is intact ({'; '.join(problems)})\n"
+            "delete that folder to train this candidate again from the start"
+        )
+    return None
+
+
+def _read(path: Path) -> Checkpoint:
+    """One generation; ValueError says what is wrong with it."""
+    document = json.loads(path.read_bytes())
+    recorded = document.pop("sha256")
+    if recorded != _digest(document):
+        raise ValueError("its checksum does not match")
+    if document["format"] > FORMAT:
+        raise ValueError(f"format {document['format']} is newer than this program's {FORMAT}")
+    tensors = path.with_suffix(".safetensors").read_bytes()
+    if hashlib.sha256(tensors).hexdigest() != document["tensors_sha256"]:
+        raise ValueError("the checksum of its tensors does not match")
+    return Checkpoint(document["epoch"], safetensors.torch.load(tensors), document["state"])
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU in the default layout: safetensors knows neither channels_last nor shared memory."""
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format).contiguous()
+        for name, tensor in tensors.items()
+    }
+
+
+def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of an optimiser as tensors, named `parameter index/name`, and plain JSON for the rest."""
+    whole = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, state in whole["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}/{name}"] = value
+            else:
+                scalars.setdefault(str(index), {})[name] = value
+    return tensors, {"scalars": scalars, "groups": whole["param_groups"]}
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+    """Put back what `optimizer_state` gave; the optimiser must have been made in the same way."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in plain["scalars"].items()}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition("/")
+        parameter = parameters[int(index)]
+        if tensor.shape == parameter.shape:
+            # Fused optimisers walk parameter and state by address: both need the same layout.
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": plain["groups"]})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file, complete or not there. Raises MachineError as `write_atomically`."""
+    write_atomically(path, safetensors.torch.save(_storable(tensors)))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write under a temporary name, flush to the disk, rename: the file is complete or not there.
+
+    Raises MachineError when the disk is full or may not be written to.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MachineError(f"disk full: cannot write '{path}'; free some space and resume") from error
+        raise MachineError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable."""
+    if os.name == "nt":
+        return  # folders cannot be opened there
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

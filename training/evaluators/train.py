@@ -1,0 +1,236 @@
+"""The evaluator that trains: build the candidate's network, fit it, report validation metrics after every epoch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_core.architecture import Architecture
+from nas_core.config import SizeConfig
+from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
+from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report
+from nas_core.seeds import derive
+from nas_core.space import SearchSpace
+from nas_core.strategy import Proposal
+from nas_core.task import IMAGE_CLASSIFICATION, Task
+from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from nas_core.batch import Data
+    from training.data.source import Source
+
+WEIGHTS = "weights.safetensors"
+
+
+class Train:
+    """Trains each candidate from scratch by a recipe (`nas_core.evaluation.Evaluator`).
+
+    Selection sees the validation part only; with `test` the test part is reported once, after the last epoch of the
+    recipe. `params` and `macs` are in every report, `latency_ms` is measured when asked for (`costs`): one sample,
+    this device and these threads. With `keep_weights` the final weights are left in the run's folder.
+
+    `device`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1". `threads`: of the CPU, None for torch's
+    own number. `deterministic` makes CUDA repeat itself bit for bit, slower; a CPU always does.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        source: Source,
+        size: SizeConfig,
+        recipe: Recipe,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        deterministic: bool = False,
+        keep_weights: bool = False,
+        test: bool = False,
+        checkpoint_seconds: float = 10.0,
+    ) -> None:
+        """Raises UsageError where space and data do not fit, MachineError for a device that is not there."""
+        from training import cost, precision
+
+        self.space, self.source, self.size, self.recipe = space, source, size, recipe
+        self.task = source.task
+        if self.task.kind not in space.tasks:
+            raise UsageError(
+                f"space '{space.name}' is for {', '.join(sorted(space.tasks))}; the data is {self.task.kind}"
+            )
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads {threads}: at least 1 is needed")
+        self.device = find_device(device)
+        self.threads = threads
+        self.keep_weights, self.test, self.checkpoint_seconds = keep_weights, test, checkpoint_seconds
+        self.precision = precision.resolve(recipe.precision, self.device, self.task.kind)
+        self.in_process = self.device.type == "cpu"
+        self.deterministic = deterministic or self.in_process
+        self.fidelity = Fidelity("epoch", 1, recipe.epochs, continues=True)
+        known = cost.known(space, self.task)
+        self._static = tuple(name for name in ("params", "macs") if name in known)
+        self.metrics = (
+            Metric("val_accuracy"),
+            Metric("val_loss", "min"),
+            Metric("train_loss", "min"),
+            *(Metric(name, "min", cost=True) for name in self._static),
+            Metric("latency_ms", "min", "ms", cost=True, measured=True),
+            *([Metric("test_accuracy")] if test else []),
+            *([Metric("micro_batch", unit="samples")] if self.task.kind == IMAGE_CLASSIFICATION else []),
+        )
+
+    def identity(self, arch: Architecture) -> str | None:
+        return None
+
+    def costs(self, arch: Architecture, names: Sequence[str]) -> Mapping[str, float]:
+        """Parameters, MACs and latency; MACs of a graph network only where its space counts them."""
+        from training import cost
+
+        asked = [name for name in names if name in (*self._static, "latency_ms")]
+        return cost.costs(self.space, arch, self.task, self.size, asked, self.device, self.threads or cpu_threads())
+
+    def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
+        """A report per epoch up to `budget`; continues a checkpoint in `context.workdir`. Raises as `fit`."""
+        from training.checkpoint import write_tensors
+        from training.fit import fit, trial_failures
+
+        epochs = self._epochs(budget)
+        declared = {metric.name for metric in self.metrics}
+        with _thread_count(self.threads), _cuda_mode(self.device, self.deterministic):
+            static = self.costs(proposal.arch, self._static)
+            data = self._data
+            with trial_failures():
+                model = build(self.space, proposal.arch, self.task, self.size, context.seed)
+            reports = fit(
+                model,
+                data,
+                self.recipe,
+                device=self.device,
+                seed=context.seed,
+                budget=epochs,
+                folder=context.workdir,
+                checkpoint_seconds=self.checkpoint_seconds,
+                stopping=context.stopping,
+                deadline=context.deadline,
+                test=self.test,
+            )
+            for report in reports:
+                if self.keep_weights and report.step == epochs:
+                    write_tensors(context.workdir / WEIGHTS, model.state_dict())
+                learned = {name: value for name, value in report.metrics.items() if name in declared}
+                yield Report(report.step, {**learned, **static}, report.seconds)
+
+    def _epochs(self, budget: Budget | None) -> int:
+        if budget is None:
+            return self.recipe.epochs
+        if budget != int(budget) or not 1 <= budget <= self.recipe.epochs:
+            raise UsageError(f"budget {budget:g}: training takes 1 to {self.recipe.epochs} whole epochs")
+        return int(budget)
+
+    @cached_property
+    def _data(self) -> Data:
+        import torch
+
+        recipe = self.recipe
+        try:
+            return self.source.bind(self.device, recipe.batch_size, recipe.augment, channels_last=True)
+        except torch.OutOfMemoryError as error:
+            raise MachineError(
+                f"the data set does not fit into the memory of {self.device}; use --device cpu"
+            ) from error
+
+
+def build(space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, seed: int) -> nn.Module:
+    """The untrained network on the CPU, with weights that depend on `seed` alone; torch's generator is left alone."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, "weights"))
+        return space.build(arch, task, size)
+
+
+def load_trained(space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, path: Path) -> nn.Module:
+    """The network of `arch` with the weights that `keep_weights` left at `path`, on the CPU, in evaluation mode.
+
+    Raises NotFoundError for a missing file, VerificationError for one that is damaged or of another network.
+    """
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    if not path.is_file():
+        raise NotFoundError(f"there are no weights at '{path}'; train the architecture again with weights kept")
+    model = build(space, arch, task, size, seed=0)
+    try:
+        model.load_state_dict(safetensors.torch.load(path.read_bytes()))
+    except (RuntimeError, SafetensorError) as error:
+        problem = str(error).strip().splitlines()[0]
+        raise VerificationError(f"'{path}' does not hold the weights of this network: {problem}") from error
+    return model.eval()
+
+
+def find_device(name: str) -> torch.device:
+    """The device of "auto", "cpu", "cuda" or "cuda:1".
+
+    Raises UsageError for another word, MachineError for a CUDA device that is not there.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UsageError(f"device '{name}' is not known; use auto, cpu, cuda or cuda:NUMBER")
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise MachineError(f"there is no device '{name}' (CUDA devices found: {count}); use --device cpu")
+    return device
+
+
+def cpu_threads() -> int:
+    """How many threads torch computes with in this process."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+@contextmanager
+def _thread_count(threads: int | None) -> Iterator[None]:
+    """Compute with so many threads; the former number comes back at the end."""
+    import torch
+
+    before = torch.get_num_threads()
+    if threads is not None and threads != before:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
+@contextmanager
+def _cuda_mode(device: torch.device, deterministic: bool) -> Iterator[None]:
+    """On CUDA: repeatable algorithms, or the fastest ones. The former settings come back at the end."""
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    cudnn: Any = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    if deterministic:
+        # Read by cuBLAS when it starts; without it deterministic matrix products are refused.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    cudnn.deterministic, cudnn.benchmark = deterministic, not deterministic
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]

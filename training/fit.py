@@ -1,0 +1,299 @@
+"""The fit loop: trains one network epoch by epoch and yields a report after each; nothing waits, nothing is lost.
+
+The data lie on the device, convolutions run in channels_last, bf16 autocast is used where the processor is faster
+with it, the optimiser is fused, and a number is read back from the device once per epoch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from nas_core.batch import Batch, Data
+from nas_core.errors import NasError, TrialError, UsageError
+from nas_core.evaluation import Report
+from nas_core.seeds import derive
+from nas_core.task import IMAGE_CLASSIFICATION
+from training import checkpoint as checkpoints
+from training.checkpoint import Checkpoint, CheckpointError
+from training.precision import resolve
+from training.recipe import Recipe, learning_rate
+
+SMALLEST_MICRO_BATCH = 8
+
+T = TypeVar("T")
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    seed: int,
+    budget: int | None = None,
+    folder: Path | None = None,
+    checkpoint_seconds: float = 10.0,
+    stopping: Callable[[], bool] = lambda: False,
+    deadline: float | None = None,
+    test: bool = False,
+) -> Iterator[Report]:
+    """Train `model` in place, and yield `train_loss` and `val_*` metrics after each epoch.
+
+    `budget` is the epoch to stop after; the learning rate follows `recipe.epochs` whatever it is. A checkpoint
+    in `folder` is continued, and its reports are yielded again; on a CPU the result is bit for bit that of an
+    uninterrupted training. One is written at an epoch's end when `checkpoint_seconds` have passed since the last
+    (0: always), when `stopping()`, and at the end of a budget below `recipe.epochs`. With `test` the report of
+    epoch `recipe.epochs` also has `test_*`. Images report `micro_batch`, the samples per forward pass: the
+    batch size, or less where memory did not suffice (batch normalisation then sees the smaller batches).
+
+    Raises TrialError: `nan-loss`, `out-of-memory`, `time-limit` (`deadline`, in time.monotonic() seconds) or
+    `exception`; CheckpointError where no generation is intact; UsageError for a checkpoint of another training.
+    """
+    started = saved = time.monotonic()
+    epochs = recipe.epochs if budget is None else budget
+    if not 1 <= epochs <= recipe.epochs:
+        raise UsageError(f"budget {epochs} is not within the recipe's 1 to {recipe.epochs} epochs")
+    with trial_failures():
+        training = Training(model, data, recipe, device, seed, deadline)
+    reports = training.resume(folder) if folder else []
+    if len(reports) > epochs:
+        raise UsageError(f"the checkpoint in '{folder}' is at epoch {len(reports)}, beyond the budget {epochs}")
+    started -= reports[-1].seconds if reports else 0.0
+
+    def complete(report: Report) -> Report:
+        if not test or report.step != recipe.epochs:
+            return report
+        with trial_failures():
+            tested = training.evaluate("test")
+        return Report(report.step, {**report.metrics, **tested}, time.monotonic() - started)
+
+    for report in reports:
+        yield complete(report)
+    for epoch in range(len(reports), epochs):
+        with trial_failures():
+            metrics = training.epoch(epoch)
+        reports.append(Report(epoch + 1, metrics, time.monotonic() - started))
+        last = epoch + 1 == epochs
+        due = not last and time.monotonic() - saved >= checkpoint_seconds
+        if folder and (due or (last and epochs < recipe.epochs) or stopping()):
+            training.save(folder, reports)
+            saved = time.monotonic()
+        yield complete(reports[-1])
+
+
+class Training:
+    """A network in training: what one epoch does, and what a checkpoint must hold to continue after it."""
+
+    def __init__(
+        self, model: nn.Module, data: Data, recipe: Recipe, device: torch.device, seed: int, deadline: float | None
+    ) -> None:
+        self.data = data
+        self.recipe = recipe
+        self.device = device
+        self.seed = seed
+        self.deadline = deadline
+        self.precision = resolve(recipe.precision, device, data.task.kind)
+        self.layout = torch.channels_last if has_convolutions(model) else torch.contiguous_format
+        self.model = model.to(device).to(memory_format=self.layout)
+        self.optimizer = make_optimizer(recipe, self.model, device)
+        self.micro_batch = recipe.batch_size if data.task.kind == IMAGE_CLASSIFICATION else None
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Train one epoch and validate; raises TrialError where a loss is not finite."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, epoch)
+        # Seeding each epoch makes dropout the same after a resume, and leaves the caller's generators alone.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            seed_torch(derive(self.seed, epoch, "training"), self.device)
+            metrics = {"train_loss": self.train(epoch), **self.evaluate("valid")}
+        for name in ("train_loss", "val_loss"):
+            if not math.isfinite(metrics.get(name, 0.0)):
+                raise TrialError("nan-loss", f"{name} is {metrics[name]} in epoch {epoch + 1}")
+        if self.micro_batch is not None:
+            metrics["micro_batch"] = float(self.micro_batch)
+        return metrics
+
+    def train(self, epoch: int) -> float:
+        """One pass over the training part; the mean loss."""
+        self.model.train()
+        total, count = torch.zeros((), device=self.device), 0
+        for batch in self.data.batches("train", epoch, self.seed):
+            total += self.within_memory(batch, self.gradients)
+            count += _samples(batch)
+            if self.recipe.grad_clip is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
+            self.optimizer.step()
+        return float(total) / max(count, 1)
+
+    def gradients(self, pieces: Sequence[Batch]) -> Tensor:
+        """Gradients of the mean loss over all pieces of a batch; returns the sum of the losses, on the device."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total, count = torch.zeros((), device=self.device), sum(map(_samples, pieces))
+        for piece in pieces:
+            loss, samples = self.data.loss(self.forward(piece), piece), _samples(piece)
+            (loss * (samples / count)).backward()
+            total += loss.detach() * samples
+        return total
+
+    def evaluate(self, part: str) -> dict[str, float]:
+        """Mean metrics of one part, named `val_*` or `test_*`."""
+        self.model.eval()
+        sums: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for batch in self.data.batches(part, 0, self.seed):
+                for name, value in self.within_memory(batch, self.measure).items():
+                    sums[name] = sums[name] + value if name in sums else value
+        prefix = {"valid": "val"}.get(part, part)
+        count = float(sums.pop("count"))
+        return {f"{prefix}_{name}": float(value) / count for name, value in sums.items()}
+
+    def measure(self, pieces: Sequence[Batch]) -> dict[str, Tensor]:
+        """Sums of the metrics over all pieces of a batch, on the device."""
+        sums: dict[str, Tensor] = {}
+        for piece in pieces:
+            for name, value in self.data.metrics(self.forward(piece), piece).items():
+                sums[name] = sums[name] + value if name in sums else value
+        return sums
+
+    def forward(self, batch: Batch) -> Tensor:
+        # Nothing is copied where the data have this layout already.
+        inputs = [x.contiguous(memory_format=self.layout) if x.dim() == 4 else x for x in batch.inputs]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            output: Tensor = self.model(*inputs)
+        return output.float()
+
+    def within_memory(self, batch: Batch, work: Callable[[Sequence[Batch]], T]) -> T:
+        """`work` on the batch, in as many pieces as memory demands. Raises TrialError past the deadline."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise TrialError("time-limit", "the time for this candidate is over")
+        while True:
+            try:
+                return work(self.pieces(batch))
+            except Exception as error:
+                if not is_out_of_memory(error) or not self.halve(batch):
+                    raise
+            # Outside of the handler: the error's traceback holds on to the tensors that were in the way.
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def pieces(self, batch: Batch) -> Sequence[Batch]:
+        """The batch, cut evenly into pieces of at most `micro_batch` samples."""
+        count = _samples(batch)
+        if self.micro_batch is None or count <= self.micro_batch:
+            return (batch,)
+        parts = math.ceil(count / self.micro_batch)
+        columns = [value.tensor_split(parts) for value in (*batch.inputs, batch.target)]
+        return [Batch(tuple(row[:-1]), row[-1]) for row in zip(*columns, strict=True)]
+
+    def halve(self, batch: Batch) -> bool:
+        """Make pieces smaller; False where they would be too small, or where a sample needs all others (graphs)."""
+        if self.micro_batch is None:
+            return False
+        smaller = min(self.micro_batch, _samples(batch)) // 2
+        if smaller < SMALLEST_MICRO_BATCH:
+            return False
+        self.micro_batch = smaller
+        return True
+
+    def save(self, folder: Path, reports: Sequence[Report]) -> None:
+        """Write a checkpoint of the state after the last of `reports`."""
+        tensors, plain = checkpoints.optimizer_state(self.optimizer)
+        state = {
+            "training": self.description(),
+            "micro_batch": self.micro_batch,
+            "optimizer": plain,
+            "reports": [[report.step, dict(report.metrics), report.seconds] for report in reports],
+        }
+        named = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        named |= {f"optimizer/{name}": tensor for name, tensor in tensors.items()}
+        checkpoints.save(folder, Checkpoint(len(reports), named, state))
+
+    def resume(self, folder: Path) -> list[Report]:
+        """Take up the newest checkpoint in `folder`; its reports, none where there is no checkpoint."""
+        found = checkpoints.load(folder)
+        if found is None:
+            return []
+        wanted, state = self.description(), found.state
+        for name, value in wanted.items():
+            if state["training"].get(name) != value:
+                raise UsageError(
+                    f"the checkpoint in '{folder}' belongs to another training: "
+                    f"{name} is {state['training'].get(name)} there and {value} here"
+                )
+        try:
+            self.model.load_state_dict(_named(found.tensors, "model/"))
+            checkpoints.restore_optimizer(self.optimizer, _named(found.tensors, "optimizer/"), state["optimizer"])
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise CheckpointError(f"the checkpoint in '{folder}' is of another network: {first_line(error)}") from error
+        self.micro_batch = state["micro_batch"]
+        return [Report(step, metrics, seconds) for step, metrics, seconds in state["reports"]]
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be continued."""
+        return {"seed": self.seed, "precision": self.precision, "recipe": self.recipe.model_dump(mode="json")}
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module, device: torch.device) -> Optimizer:
+    """The recipe's optimiser; its learning rate is set at the start of every epoch."""
+    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    common["fused"] = True if device.type in ("cpu", "cuda") else None
+    if recipe.optimizer == "sgd":
+        return SGD(model.parameters(), momentum=recipe.momentum, nesterov=recipe.nesterov, **common)
+    kind = Adam if recipe.optimizer == "adam" else AdamW
+    return kind(model.parameters(), betas=(recipe.momentum, 0.999), **common)
+
+
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed the generators that a training on `device` draws from, and no others."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+def has_convolutions(model: nn.Module) -> bool:
+    """Whether channels_last can help the network."""
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
+@contextmanager
+def trial_failures() -> Iterator[None]:
+    """What a candidate's own code does wrong, or its size, ends as a TrialError; our errors pass through."""
+    try:
+        yield
+    except NasError:
+        raise
+    except Exception as error:
+        reason = "out-of-memory" if is_out_of_memory(error) else "exception"
+        raise TrialError(reason, f"{type(error).__name__}: {first_line(error)}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the machine had no memory left; a CPU allocator says so in words only."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """The first line of an error's message, shortened."""
+    return (str(error).strip().splitlines() or [""])[0][:limit]
+
+
+def _samples(batch: Batch) -> int:
+    """How many samples the loss of a batch is a mean of."""
+    return len(batch.target if batch.index is None else batch.index)
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""`python -m nas_cli`: the same as `nas`."""
+"""`nas` and `python -m nas_cli`: checks that our packages are ours, then hands over to the commands."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import sys
 
 from nas_cli import packages
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """The console script."""
     # Before anything of ours is imported: an intruder would end as an ImportError.
     problem = packages.intruder()
     if problem:
         print(f"nas: {problem}", file=sys.stderr)
         sys.exit(5)
-    from nas_cli.app import main
+    from nas_cli.app import run
 
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
     main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -51,8 +50,3 @@ def run(arguments: Sequence[str]) -> int:
         return app(args=plain, prog_name="nas", standalone_mode=False)
 
     return guarded(work, debug=debug)
-
-
-def main() -> None:
-    """The console script."""
-    sys.exit(run(sys.argv[1:]))

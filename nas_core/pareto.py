@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from nas_core.strategy import Outcome
@@ -16,13 +17,20 @@ def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 def better(one: Outcome, other: Outcome) -> bool:
     """Deb's rule (Deb et al. 2002, Definition 1): less violation first, then dominance.
 
-    An outcome without values is worse than one with values of the same violation.
+    An outcome without values is worse than one with values of the same violation; a failed one, of which
+    nothing is known, is worse than all others.
     """
-    if one.violation != other.violation:
-        return one.violation < other.violation
+    mine, theirs = _violation(one), _violation(other)
+    if mine != theirs:
+        return mine < theirs
     if one.values is None or other.values is None:
         return one.values is not None and other.values is None
     return dominates(one.values, other.values)
+
+
+def _violation(outcome: Outcome) -> float:
+    failed = outcome.values is None and not outcome.violations
+    return math.inf if failed else outcome.violation
 
 
 def best(outcomes: Sequence[Outcome]) -> Outcome:

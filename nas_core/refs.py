@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas_core.errors import MachineError, NotFoundError, UsageError, unknown
+from nas_core.errors import MachineError, NasError, NotFoundError, UsageError, unknown
 
 _CALL = re.compile(r"(?P<target>[^()]+)(?:\((?P<arguments>.*)\))?", re.DOTALL)
 
@@ -42,8 +42,10 @@ def load(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> 
     if callable(found):
         try:
             found = found(**arguments)
-        except TypeError as error:
-            raise UsageError(f"{kind} '{reference}': {error}") from error
+        except NasError:
+            raise
+        except Exception as error:  # whatever a user's class raises
+            raise UsageError(f"{kind} '{reference}': {type(error).__name__}: {error}") from error
     elif arguments:
         raise UsageError(f"{kind} '{reference}': '{target}' takes no arguments")
     return Loaded(found, reference, file_hash)

@@ -239,7 +239,8 @@ class Training:
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be continued."""
-        return {"seed": self.seed, "precision": self.precision, "recipe": self.recipe.model_dump(mode="json")}
+        recipe = self.recipe.model_copy(update={"precision": self.precision})  # what "auto" has come to
+        return {"seed": self.seed, "recipe": recipe.model_dump(mode="json")}
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module, device: torch.device) -> Optimizer:

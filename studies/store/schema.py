@@ -39,6 +39,10 @@ def prepare(connection: Connection, create: bool) -> None:
 
 def _create(connection: Connection) -> None:
     """Tables, views and version in one transaction; a second process that loses the race finds them made."""
+    if connection.dialect.name == "postgresql":
+        # Said here and not in `tables`, where it would load that dialect for every command.
+        for index in t.runs.indexes:
+            index.dialect_options["postgresql"]["where"] = index.dialect_options["sqlite"]["where"]
     with connection.begin():
         t.metadata.create_all(connection)
         create_views(connection)

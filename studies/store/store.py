@@ -15,6 +15,7 @@ import json
 import math
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -316,7 +317,10 @@ class Store:
         sqlite = self._connection.dialect.name == "sqlite"
         try:
             with self._connection.begin() as transaction:
-                self._connection.exec_driver_sql("PRAGMA query_only = ON" if sqlite else "SET TRANSACTION READ ONLY")
+                if sqlite:
+                    self._connection.connection.driver_connection.set_authorizer(_only_reading)  # type: ignore[union-attr]
+                else:
+                    self._connection.exec_driver_sql("SET TRANSACTION READ ONLY")
                 result = self._connection.exec_driver_sql(query)
                 if not result.returns_rows:
                     raise UsageError("the query returns no rows; write a SELECT (the database is read-only here)")
@@ -327,8 +331,7 @@ class Store:
             raise UsageError(f"the database refuses the query: {_short(error)}") from None
         finally:
             if sqlite:
-                with self._connection.begin():
-                    self._connection.exec_driver_sql("PRAGMA query_only = OFF")
+                self._connection.connection.driver_connection.set_authorizer(None)  # type: ignore[union-attr]
 
     @property
     def place(self) -> str:
@@ -385,9 +388,11 @@ class _Statements:
     """The hot statements, compiled once to the driver's own SQL: half the time per trial of the ORM-less Core."""
 
     def __init__(self, dialect: sa.Dialect) -> None:
-        from sqlalchemy.dialects import postgresql, sqlite
-
-        insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+        insert: Any
+        if dialect.name == "postgresql":
+            from sqlalchemy.dialects.postgresql import insert
+        else:
+            from sqlalchemy.dialects.sqlite import insert
         metric = insert(t.metrics)
         r = t.runs.c
         outcome = ("state", "reason", "objectives", "violations", "objective", "feasible", "ended", "seconds")
@@ -500,6 +505,12 @@ def _default_files(url: URL) -> Path:
         path = Path(url.database)
         return path.with_name(f"{path.stem}-files")
     return Path("nas-files")
+
+
+def _only_reading(action: int, *_: object) -> int:
+    """SQLite's authorizer for a person's query: no writing, no pragmas, no other files."""
+    allowed = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
+    return sqlite3.SQLITE_OK if action in allowed else sqlite3.SQLITE_DENY
 
 
 def _check_sqlite_path(url: URL, create: bool) -> None:

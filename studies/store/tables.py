@@ -103,14 +103,13 @@ runs = Table(
 )
 # Partial indexes: a row enters them once, when it ends, instead of moving with every change of its state.
 _trial, _ended, _child = runs.c.kind == "trial", runs.c.ended.isnot(None), runs.c.parent.isnot(None)
-Index("trials_number", runs.c.study, runs.c.number, unique=True, sqlite_where=_trial, postgresql_where=_trial)
+Index("trials_number", runs.c.study, runs.c.number, unique=True, sqlite_where=_trial)
 Index(
     "runs_ended",
     *(runs.c.study, runs.c.kind, runs.c.state, runs.c.feasible, runs.c.objective),
     sqlite_where=_ended,
-    postgresql_where=_ended,
 )
-Index("runs_children", runs.c.parent, runs.c.kind, sqlite_where=_child, postgresql_where=_child)
+Index("runs_children", runs.c.parent, runs.c.kind, sqlite_where=_child)
 
 metrics = Table(
     "metrics",

@@ -91,7 +91,8 @@ def test_feasibility_comes_before_dominance() -> None:
     """Deb et al. 2002, Definition 1, one case after the other."""
     good, poor = outcome((2.0,), -1.0), outcome((1.0,), -1.0)
     slightly, badly, unmeasured = outcome((9.0,), 0.1), outcome((9.0,), 0.7), outcome(None, 0.1)
-    ranked = [good, poor, slightly, unmeasured, badly]
+    failed = outcome(None)
+    ranked = [good, poor, slightly, unmeasured, badly, failed]
     for position, one in enumerate(ranked):
         assert not better(one, one)
         for other in ranked[position + 1 :]:

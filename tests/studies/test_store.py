@@ -155,10 +155,18 @@ def test_queries_cannot_write(bench: Any) -> None:
     store = bench.store()
     bench.study(store)
     assert store.query("SELECT name, seed FROM studies") == (["name", "seed"], [("s", 5)])
-    for text in ("DELETE FROM studies", "UPDATE studies SET name = 'x'", "SELECT nothing FROM nowhere", "what"):
+    for text in (
+        "DELETE FROM studies",
+        "UPDATE studies SET name = 'x'",
+        "SELECT nothing FROM nowhere",
+        "what",
+        "PRAGMA journal_mode = DELETE",
+        f"ATTACH '{bench.folder}/other.db' AS other",
+    ):
         with pytest.raises(UsageError):
             store.query(text)
     assert store.study_names() == ["s"]
+    assert not (bench.folder / "other.db").exists()
     bench.study(store, "t")
 
 

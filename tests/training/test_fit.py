@@ -18,6 +18,7 @@ from nas_core.evaluation import Report
 from nas_core.seeds import derive
 from nas_core.task import Task
 from training.fit import SMALLEST_MICRO_BATCH, Training, fit, make_optimizer
+from training.precision import resolve
 from training.recipe import Recipe, learning_rate
 
 CPU = torch.device("cpu")
@@ -209,6 +210,8 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     run(network(), budget=2, folder=tmp_path)
     with pytest.raises(UsageError, match="belongs to another training: recipe is"):
         run(network(), RECIPE.model_copy(update={"lr": 0.2}), folder=tmp_path)
+    with pytest.raises(UsageError, match="belongs to another training: recipe is"):
+        run(network(), RECIPE.model_copy(update={"precision": "bf16"}), folder=tmp_path)
     with pytest.raises(UsageError, match="seed is 11 there and 12 here"):
         list(fit(network(), Images(), RECIPE, device=CPU, seed=12, folder=tmp_path))
     with pytest.raises(UsageError, match="at epoch 2, beyond the budget 1"):
@@ -231,6 +234,22 @@ def test_graphs_train_in_one_batch() -> None:
     reports = run(OnGraph(), recipe, Graph())
     assert reports[-1].metrics.keys() == {"train_loss", "val_loss", "val_accuracy"}
     assert reports[-1].metrics["train_loss"] < 0.5 * reports[0].metrics["train_loss"]
+
+
+def test_auto_precision_continues_as_what_it_came_to(tmp_path: Path) -> None:
+    auto = RECIPE.model_copy(update={"precision": "auto"})
+    run(network(), auto, budget=2, folder=tmp_path)
+    resolved = auto.model_copy(update={"precision": resolve("auto", CPU, "image-classification")})
+    assert len(run(network(), resolved, folder=tmp_path)) == 4
+
+
+def test_precision_is_chosen_by_processor_and_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, graphs = "image-classification", "node-classification"
+    assert resolve("bf16", CPU, graphs) == "bf16"
+    for capable, chosen in ((True, "bf16"), (False, "float32")):
+        monkeypatch.setattr("training.precision.multiplies_bf16", lambda device, capable=capable: capable)
+        assert resolve("auto", CPU, images) == chosen
+        assert resolve("auto", CPU, graphs) == resolve("float32", CPU, images) == "float32"
 
 
 def test_bf16_learns_what_float32_learns() -> None:

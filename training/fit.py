@@ -1,7 +1,8 @@
 """The fit loop: trains one network epoch by epoch and yields a report after each; nothing waits, nothing is lost.
 
 The data lie on the device, convolutions run in channels_last, bf16 autocast is used where the processor is faster
-with it, the optimiser is fused, and a number is read back from the device once per epoch.
+with it, the optimiser is fused, and a number is read back from the device once per epoch. A convolution network must
+therefore not assume the default layout of its own maps: `x.flatten(1)` or `reshape`, not `x.view`.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class Train:
 
         epochs = self._epochs(budget)
         declared = {metric.name for metric in self.metrics}
-        with _thread_count(self.threads), _cuda_mode(self.device, self.deterministic):
+        with _thread_count(self.threads), _repeatable(self.device, self.deterministic):
             static = self.costs(proposal.arch, self._static)
             data = self._data
             with trial_failures():
@@ -215,20 +215,19 @@ def _thread_count(threads: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _cuda_mode(device: torch.device, deterministic: bool) -> Iterator[None]:
-    """On CUDA: repeatable algorithms, or the fastest ones. The former settings come back at the end."""
+def _repeatable(device: torch.device, deterministic: bool) -> Iterator[None]:
+    """Algorithms that repeat themselves on CUDA, if wanted. The former settings come back at the end."""
     import torch
 
-    if device.type != "cuda":
+    if device.type != "cuda" or not deterministic:
         yield
         return
+    # Read by cuBLAS when it starts; without it deterministic matrix products are refused.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     cudnn: Any = torch.backends.cudnn
     before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
-    if deterministic:
-        # Read by cuBLAS when it starts; without it deterministic matrix products are refused.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
-    cudnn.deterministic, cudnn.benchmark = deterministic, not deterministic
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
     try:
         yield
     finally:

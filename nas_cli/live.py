@@ -107,7 +107,8 @@ class Progress:
         now = time.monotonic()
         if self._live is None and (force or now - self._said >= PLAIN_SECONDS):
             self._said = now
-            print(self.line(), file=sys.stderr, flush=True)
+            running = [f"trial {number}: {what}" for number, what in sorted(self.running.items())]
+            print(" | ".join([self.line(), *running]), file=sys.stderr, flush=True)
 
     def _panel(self) -> Any:
         from rich.console import Group

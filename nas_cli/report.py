@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from nas_cli.options import DEFAULT_DB
+from nas_cli.render import number
 from nas_core.errors import InfeasibleError, NotFoundError
 from nas_core.records import Run, Study
 from nas_core.strategy import State
@@ -35,8 +36,9 @@ def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> N
         typer.echo(trouble, err=True)
     else:
         typer.echo(f"\nbest: {study.name}:{best.number}")
-        for name, value in best.metrics.items():
-            typer.echo(f"  {name:<14} {value:.6g}")
+        objectives = [text.partition(":")[0] for text in study.spec.objectives]
+        for name in sorted(best.metrics, key=lambda name: (name not in objectives, name)):
+            typer.echo(f"  {name:<14} {number(best.metrics[name])}")
         typer.echo("  " + "\n  ".join(f"{name} = {value}" for name, value in best.arch.values.items()))
     typer.echo("\nnext:")
     for command in next_commands(store, study, ending, best):

@@ -44,7 +44,7 @@ def summaries(store: Store) -> list[Summary]:
     counted = store.read(
         sa.select(r.study, r.state, sa.func.count(), sa.func.max(r.objective))
         .where(ended)
-        .group_by(r.study, r.state, r.feasible)
+        .group_by(r.study, r.kind, r.state, r.feasible)
         .add_columns(r.feasible)
     )
     states: dict[int, dict[str, int]] = {}

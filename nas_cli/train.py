@@ -86,7 +86,9 @@ class _Line:
         if time.monotonic() - self._said < interval and report.step < high:
             return
         self._said = time.monotonic()
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in report.metrics.items() if "_" in name)
+        shown = ", ".join(
+            f"{name} {value:.4f}" for name, value in report.metrics.items() if name.endswith(("_loss", "_accuracy"))
+        )
         text = f"{self._what}: epoch {report.step:g}/{high:g}: {shown}"
         self._console.print(text, end="\r" if self._console.is_terminal else "\n", soft_wrap=True)
 

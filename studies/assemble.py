@@ -206,7 +206,7 @@ def retraining(
 ) -> Retraining:
     """A training with a full recipe, on the study's data or on `data`. Raises UsageError for what does not fit."""
     from training.data import load
-    from training.evaluators.train import Train
+    from training.evaluators.train import Train, default_threads
     from training.recipe import recipe as named_recipe
 
     space, file_hash = load_space(spec.space)
@@ -227,12 +227,13 @@ def retraining(
         sized,
         chosen,
         device=device or spec.evaluator.get("device", "auto"),
-        threads=spec.evaluator.get("threads"),
+        threads=spec.evaluator.get("threads") or default_threads(source.task),
         keep_weights=True,
         test=True,
     )
     settings = {
         "recipe_name": recipe,
+        "changes": dict(changes),
         "recipe": chosen.model_dump(mode="json"),
         "size": sized.model_dump(mode="json"),
         "data": reference,
@@ -290,9 +291,9 @@ def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) 
 
 def _resolved(evaluator: Train) -> dict[str, Any]:
     """What "auto" has come to on this machine."""
-    from training.evaluators.train import cpu_threads
+    from training.evaluators.train import default_threads
 
-    threads = evaluator.threads or cpu_threads()
+    threads = evaluator.threads or default_threads(evaluator.task)
     return {"device": str(evaluator.device), "threads": threads, "precision": evaluator.precision}
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,4 +134,15 @@ def _random(store: Store, study: Study) -> dict[str, Any] | None:
 def _command(address: str, settings: Any, seeds: int, db: str | None) -> str:
     size = ",".join(f"{key}={value}" for key, value in settings["size"].items())
     words = ["nas", "train", address, "--recipe", settings["recipe_name"], "--size", size, "--seeds", str(seeds)]
+    for path, value in _flat(settings["changes"]):
+        words += ["-s", f"{path}={json.dumps(value)}"]
     return shlex.join(words + (["--db", db] if db else []))
+
+
+def _flat(changes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"augment": {"crop": 2}}` as `("augment.crop", 2)`."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value

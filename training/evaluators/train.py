@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from training.data.source import Source
 
 WEIGHTS = "weights.safetensors"
+SMALL_IMAGE = 16 * 16  # pixels
 
 
 class Train:
@@ -197,6 +199,16 @@ def cpu_threads() -> int:
     import torch
 
     return torch.get_num_threads()
+
+
+def default_threads(task: Task) -> int:
+    """The threads to train with when nobody says: torch's own number, but one for small images.
+
+    On them joining the threads costs what they save, and on a busy machine many times that.
+    """
+    if task.kind == IMAGE_CLASSIFICATION and math.prod(task.input_shape[1:]) <= SMALL_IMAGE:
+        return 1
+    return cpu_threads()
 
 
 @contextmanager

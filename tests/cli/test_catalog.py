@@ -19,7 +19,6 @@ import pytest
 import search_spaces
 import strategies
 from nas_cli import doctor
-from nas_cli.app import run
 from strategies.evolution import RegularizedEvolution
 from training.data import BUILTIN as DATA
 
@@ -65,25 +64,6 @@ class Bad:
     def tell(self, outcome):
         pass
 '''
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("NAS_") and name != "NAS_SHARED"]:
-        monkeypatch.delenv(name)
-    return tmp_path
-
-
-@pytest.fixture
-def say(folder: Path, capsys: pytest.CaptureFixture[str]) -> Said:
-    """Runs a command: exit code, stdout, stderr."""
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        code = run(arguments)
-        return code, *capsys.readouterr()
-
-    return command
 
 
 def document(said: tuple[int, str, str]) -> Any:

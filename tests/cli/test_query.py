@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from nas_cli.app import run
 from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.evaluation import Report
@@ -97,17 +96,6 @@ def folder(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 Said = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def say(folder: Path, capsys: pytest.CaptureFixture[str]) -> Said:
-    """Runs a command: exit code, stdout, stderr."""
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        code = run(arguments)
-        return code, *capsys.readouterr()
-
-    return command
 
 
 def document(said: tuple[int, str, str]) -> Any:

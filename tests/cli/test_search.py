@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -16,14 +15,6 @@ import pytest
 from nas_cli.app import run
 
 FAST = ["-s", "split.limit=200", "--size", "channels=2,cells=1", "--epochs", "2", "--trials", "3", "--threads", "1"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("NAS_") and name != "NAS_SHARED"]:
-        monkeypatch.delenv(name)
-    return tmp_path
 
 
 @pytest.fixture

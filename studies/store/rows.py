@@ -1,0 +1,86 @@
+"""Between records and rows: what is JSON, what is a number, what is empty."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from nas_core.architecture import Architecture
+from nas_core.records import Run, StopAt, Study, StudySpec, Verdict
+from nas_core.strategy import Proposal, State
+
+_JSON_FIELDS = ("size", "strategy_config", "evaluator", "task", "objectives", "constraints")
+
+
+def dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+dump_note = lru_cache(maxsize=256)(lambda items: dump(dict(items)))
+
+
+def study_row(name: str, spec: StudySpec, stop_at: StopAt, created: float) -> dict[str, Any]:
+    row: dict[str, Any] = spec.model_dump(mode="json")
+    row.update({field: dump(row[field]) for field in _JSON_FIELDS})
+    return {**row, "name": name, "budget": stop_at.model_dump_json(), "created": created}
+
+
+def verdict_row(verdict: Verdict, ended: float | None) -> dict[str, Any]:
+    values = verdict.values
+    return {
+        "state": str(verdict.state),
+        "reason": verdict.reason,
+        "objectives": None if values is None else dump(values),
+        "violations": dump(verdict.violations) if verdict.violations else None,
+        "objective": values[0] if values else None,
+        "feasible": verdict.feasible if values is not None else None,
+        "seconds": verdict.seconds,
+        "ended": ended,
+    }
+
+
+def metric_row(run_id: int, step: float, name: str, value: float) -> dict[str, Any]:
+    finite, kind = _kind_of(value)
+    return {"run": run_id, "step": step, "name": name, "value": value if finite else None, "number": kind}
+
+
+def _kind_of(value: float) -> tuple[bool, str]:
+    if math.isfinite(value):
+        return True, "finite"
+    return False, "nan" if math.isnan(value) else "+inf" if value > 0 else "-inf"
+
+
+def number(row: Any) -> float:
+    return float(row.value) if row.number == "finite" else float(row.number)
+
+
+def study(row: Any) -> Study:
+    values = {field: getattr(row, field) for field in StudySpec.model_fields}
+    values.update({field: json.loads(values[field]) for field in _JSON_FIELDS})
+    return Study(row.id, row.name, StudySpec(**values), StopAt.model_validate_json(row.budget), row.created)
+
+
+def run(row: Any, metrics: Mapping[str, float]) -> Run:
+    values = None if row.objectives is None else tuple(json.loads(row.objectives))
+    violations = () if row.violations is None else tuple(json.loads(row.violations))
+    return Run(
+        id=row.id,
+        kind=row.kind,
+        number=row.number,
+        parent=row.parent,
+        proposal=Proposal(Architecture.from_json(row.arch_json), row.budget, json.loads(row.note)),
+        identity=row.identity,
+        repeat=row.repeat,
+        recipe=None if row.recipe is None else json.loads(row.recipe),
+        verdict=Verdict(State(row.state), row.reason, values, violations, row.seconds),
+        source=row.source,
+        attempt=row.attempt,
+        asked_after=row.asked_after,
+        told=row.told,
+        started=row.started,
+        ended=row.ended,
+        metrics=metrics,
+    )

@@ -104,6 +104,7 @@ def _command(address: str, plan: Retraining, seeds: int) -> str:
 def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Store) -> None:
     import statistics
 
+    from nas_cli.render import number
     from nas_cli.report import db_option
 
     values: dict[str, list[float]] = {}
@@ -121,6 +122,6 @@ def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Stor
         return
     typer.echo(f"{address}: {len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}")
     for name, row in rows.items():
-        spread = f" ± {row['std']:.4f}" if row["std"] is not None else ""
-        typer.echo(f"  {name:<14} {row['mean']:.6g}{spread}")
+        spread = f" ± {number(row['std'])}" if row["std"] else ""
+        typer.echo(f"  {name:<14} {number(row['mean'])}{spread}")
     typer.echo(f"\nnext:\n  nas export {address}{db_option(store)}")

@@ -13,9 +13,10 @@ from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, open_store
 
 def export(
     address: Address,
-    formats: Annotated[str, typer.Option("--format", help="Of onnx, pt2, safetensors, json; comma-separated.")] = (
-        "onnx,pt2,safetensors,json"
-    ),
+    formats: Annotated[
+        str | None,
+        typer.Option("--format", help="Of onnx, pt2, safetensors, json; comma-separated [default: all installed]."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("export"),
     verify: Annotated[bool, typer.Option(help="Load every file back in a fresh process and compare.")] = True,
     db: Db = DEFAULT_DB,
@@ -28,10 +29,12 @@ def export(
 
     with open_store(db, files) as store:
         study, trial = addressed_trial(store, address)
-        wanted = [name.strip() for name in formats.split(",") if name.strip()]
-        paths = export_trial(store, study, trial, wanted, out, verify=verify, db=None if db == DEFAULT_DB else db)
+        chosen = None if formats is None else [name.strip() for name in formats.split(",") if name.strip()]
+        paths = export_trial(store, study, trial, chosen, out, verify=verify, db=None if db == DEFAULT_DB else db)
     if as_json:
         typer.echo(json.dumps({"trial": f"{study.name}:{trial.number}", "files": [str(path) for path in paths]}))
         return
     for path in paths:
         typer.echo(path)
+    if formats is None and not any(path.suffix == ".onnx" for path in paths):
+        typer.echo("onnx is left out: pip install 'nas[onnx]' for it", err=True)

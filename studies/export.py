@@ -28,13 +28,13 @@ def export_trial(
     store: Store,
     study: Study,
     trial: Run,
-    formats: Sequence[str],
+    formats: Sequence[str] | None,
     folder: Path,
     *,
     verify: bool = True,
     db: str | None = None,
 ) -> list[Path]:
-    """Write the newest retraining of a trial; returns the paths.
+    """Write the newest retraining of a trial; returns the paths. `formats` None: all that can be written here.
 
     Raises NotFoundError when the trial has not been retrained or its weights are gone, VerificationError when
     the stored weights are not those that were trained, and what `training.export.export` raises.
@@ -42,9 +42,9 @@ def export_trial(
     from training.data import load
     from training.data.split import Split
     from training.evaluators.train import load_trained
-    from training.export import check_formats, export
+    from training.export import available, check_formats, export
 
-    check_formats(formats, study.spec.task)
+    formats = check_formats(available(study.spec.task) if formats is None else formats, study.spec.task)
     run, weights = _retrained(store, study, trial)
     settings: Any = run.recipe
     space, _ = load_space(study.spec.space)

@@ -32,11 +32,11 @@ from nas_core.errors import MachineError, UsageError
 from nas_core.task import Task
 from training.export import verify as verification
 from training.export.card import Card, model_card
-from training.export.formats import FORMATS, SIGNATURES, check_formats
+from training.export.formats import FORMATS, SIGNATURES, available, check_formats
 from training.export.rebuild import describe, load_network, origin
 from training.export.write import onnx_bytes, pt2_bytes, safetensors_bytes, trace
 
-__all__ = ["FORMATS", "Card", "check_formats", "export", "load_network", "model_card"]
+__all__ = ["FORMATS", "Card", "available", "check_formats", "export", "load_network", "model_card"]
 
 
 def export(

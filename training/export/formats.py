@@ -69,5 +69,14 @@ def check_formats(formats: Sequence[str], task: Task) -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in wanted)
 
 
+def available(task: Task) -> tuple[str, ...]:
+    """The formats that this installation can write for the task."""
+    return tuple(
+        name
+        for name, form in FORMATS.items()
+        if (form.kinds is None or task.kind in form.kinds) and all(map(_installed, form.packages))
+    )
+
+
 def _installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None

@@ -106,7 +106,7 @@ def _study(store: Store, name: str | None, spec: StudySpec, budget: StopAt) -> S
     from nas_core.errors import UsageError
 
     if name is None:
-        stem = "-".join([spec.space_name, spec.evaluator["data"].split(":")[0], spec.strategy.split("(")[0]])
+        stem = f"{spec.space_name}-{spec.evaluator['data'].split(':')[0]}"
         taken = set(store.study_names())
         stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in stem)
         name = next(candidate for n in range(1, 10**6) if (candidate := f"{stem}-{n}") not in taken)

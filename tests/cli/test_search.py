@@ -38,7 +38,7 @@ def table(folder: Path) -> list[str]:
 def test_a_real_search_and_what_follows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["search", *FAST]) == 0
     out, err = capsys.readouterr()
-    assert "study nasbench201-digits-regularized-evolution-1: 3 trials evaluated" in out
+    assert "study nasbench201-digits-1: 3 trials evaluated" in out
     assert "3/3 trials" in err
     address = next(line.split()[1] for line in out.splitlines() if line.startswith("best:"))
     assert f"nas train {address}" in out

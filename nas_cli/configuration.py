@@ -72,7 +72,11 @@ def _list_or_text(key: str, value: str) -> Any:
 
 
 def _as_mapping(key: str, value: Any) -> Any:
-    return {"name": value} if key in _NAMED and isinstance(value, str) else value
+    if key not in _NAMED or isinstance(value, Mapping):
+        return value
+    if not isinstance(value, str):
+        raise UsageError(f"configuration: {key} is {value!r}; write a name, or a mapping with a name and settings")
+    return {"name": value}
 
 
 def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,10 +44,10 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
-        else:
+        elif kind is None:
             self._say(force=True)
 
     def known(self, done: int, best: tuple[float, int] | None) -> None:

@@ -45,20 +45,31 @@ def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> N
         typer.echo(f"  {command}")
 
 
-def db_option(store: Store) -> str:
-    """What a next command needs to find the same database; a password is never printed."""
-    if store.url in (DEFAULT_DB, os.environ.get("NAS_DB")):
+def database(store: Store) -> str:
+    """The option with which a next command finds the same database; a password is never printed."""
+    if store.url == os.environ.get("NAS_DB", DEFAULT_DB):
         return ""
     return " --db URL" if store.place != store.url else f" --db {shlex.quote(store.url)}"
 
 
+def places(store: Store) -> str:
+    """The same for a command that uses the files of the store too."""
+    options = database(store)
+    if store.files != store.default_files and str(store.files) != os.environ.get("NAS_FILES"):
+        options += f" --files {shlex.quote(str(store.files))}"
+    return options
+
+
 def next_commands(store: Store, study: Study, ending: Ending, best: Run | None) -> list[str]:
     """Commands that work as they are, copied into a shell."""
-    db, name = db_option(store), study.name
+    db, name = places(store), study.name
     if ending == Ending.INTERRUPTED:
         return [f"nas resume {name}{db}"]
-    more = (study.stop_at.trials or 20) * 2
-    commands = [f"nas trials {name}{db}", f"nas resume {name} --trials {more}{db}"]
+    commands = [f"nas trials {name}{database(store)}"]
+    if ending == Ending.TIME:
+        commands.append(f"nas resume {name}{db}")
+    elif ending == Ending.TRIALS:
+        commands.append(f"nas resume {name} --trials {(study.stop_at.trials or 20) * 2}{db}")
     if best is None:
         return commands
     shown = [f"nas show {name}:{best.number}{db}"]

@@ -74,8 +74,8 @@ def search(
     wanted = gather(config, setting or [], flags)
     spec = describe(wanted)
     with open_store(db, files, create=True, durable=durable) as store:
-        found = _study(store, wanted.study, spec, stop_at(wanted, spec))
-        return _run(store, found, build(spec), stop_at(wanted, spec), as_json)
+        budget = stop_at(wanted, spec)
+        return _run(store, _study(store, wanted.study, spec, budget), build(spec), budget, as_json)
 
 
 def resume(
@@ -89,6 +89,7 @@ def resume(
     as_json: Json = False,
 ) -> int:
     """Go on with a study, however it stopped. --trials and --time raise its budget."""
+    from nas_core.config import validate
     from nas_core.records import StopAt
     from studies.assemble import build, moved
 
@@ -96,8 +97,7 @@ def resume(
         found = store.study(study)
         budget = found.stop_at
         if trials is not None or time is not None:
-            budget = StopAt(trials=trials or (None if time else budget.trials), seconds=time)
-            store.set_stop_at(found, budget)
+            budget = validate(StopAt, {"trials": trials, "seconds": time}, "budget")
         return _run(store, found, build(moved(found.spec, data)), budget, as_json)
 
 
@@ -121,8 +121,7 @@ def _study(store: Store, name: str | None, spec: StudySpec, budget: StopAt) -> S
             f"study '{name}' exists with another configuration ({'; '.join(different)})\n"
             f"Choose another --study, or go on with the stored one: nas resume {name}"
         )
-    store.set_stop_at(existing, budget)
-    return store.study(name)
+    return existing
 
 
 def _check_definition(store: Store, spec: StudySpec) -> None:
@@ -148,13 +147,19 @@ def _run(store: Store, study: Study, parts: Any, budget: StopAt, as_json: bool) 
     from studies.queries import summaries
 
     with store.lock(study):
+        if budget != study.stop_at:
+            store.set_stop_at(study, budget)
+            study = store.study(study.name)
         facts = store.environment(environment(study.spec))
         progress = Progress(study.name, parts.objectives, budget.trials)
         with Stopper() as stopper:
             loop = Search(store, study, parts, listener=progress, stopping=stopper.stopping, environment=facts)
             progress.known(loop.evaluated, loop.best)
-            with progress:
-                ending = loop.run(budget)
+            try:
+                with progress:
+                    ending = loop.run(budget)
+            except KeyboardInterrupt:  # the second one: at once
+                ending = Ending.INTERRUPTED
     print_ending(store, study, ending, as_json)
     if ending == Ending.INTERRUPTED:
         return INTERRUPTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,6 @@ from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, open_store
 
 if TYPE_CHECKING:
     from nas_core.records import Run, Study
-    from studies.retrain import Retraining
     from studies.store.store import Store
 
 
@@ -30,6 +30,7 @@ def train(
     as_json: Json = False,
 ) -> int:
     """Train STUDY:N (or the study's best) from scratch and keep the weights; the test part is scored at the end."""
+    from nas_cli.report import places
     from nas_cli.signals import Stopper
     from nas_core.config import parse_assignments
     from nas_core.errors import NasError
@@ -37,7 +38,7 @@ def train(
     from studies.assemble import retraining
     from studies.environment import environment
     from studies.queries import addressed_trial
-    from studies.retrain import retrain
+    from studies.retrain import command, retrain
 
     with open_store(db, files) as store:
         study, trial = addressed_trial(store, address)
@@ -60,7 +61,10 @@ def train(
                         progress.show(report, plan.evaluator.fidelity.high)
                 progress.end()
                 if ended is None:
-                    typer.echo(f"interrupted; go on with the same command: {_command(address, plan, seeds)}", err=True)
+                    again = shlex.join(command(address, plan.settings, seeds)) + places(store)
+                    if as_json:
+                        typer.echo(json.dumps({"trial": address, "ending": "interrupted", "seeds": len(done)}))
+                    typer.echo(f"nas: interrupted; go on with: {again}", err=True)
                     return INTERRUPTED
                 if ended.state != State.COMPLETE:
                     raise NasError(f"training {study.name}:{trial.number} failed: {ended.verdict.reason}")
@@ -97,15 +101,11 @@ class _Line:
             self._console.print()
 
 
-def _command(address: str, plan: Retraining, seeds: int) -> str:
-    return f"nas train {address} --recipe {plan.settings['recipe_name']} --seeds {seeds}"
-
-
 def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Store) -> None:
     import statistics
 
     from nas_cli.render import number
-    from nas_cli.report import db_option
+    from nas_cli.report import places
 
     values: dict[str, list[float]] = {}
     for run in runs:
@@ -124,4 +124,4 @@ def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Stor
     for name, row in rows.items():
         spread = f" ± {number(row['std'])}" if row["std"] else ""
         typer.echo(f"  {name:<14} {number(row['mean'])}{spread}")
-    typer.echo(f"\nnext:\n  nas export {address}{db_option(store)}")
+    typer.echo(f"\nnext:\n  nas export {address}{places(store)}")

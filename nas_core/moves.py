@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value
+from nas_core.errors import UsageError
 from nas_core.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def complete(space: SearchSpace, partial: Mapping[str, Value], pick: Pick) -> Ar
         if choice.when and not choice.active(values):
             continue
         options = space.allowed(choice, values)
+        if not options:
+            raise UsageError(f"space '{space.name}' allows no option of '{choice.name}' after {values}")
         given = partial.get(choice.name)
         values[choice.name] = given if given is not None and given in options else pick(choice, options)
     return Architecture(space.name, values)

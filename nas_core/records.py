@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import Field
+
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.config import Config
@@ -19,8 +21,8 @@ RETRAIN = "retrain"
 class StopAt(Config):
     """When a search ends: after so many evaluations, or so many seconds. A resume may raise it."""
 
-    trials: int | None = None
-    seconds: float | None = None
+    trials: int | None = Field(default=None, ge=1)
+    seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class StudySpec(Config):

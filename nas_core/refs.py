@@ -44,7 +44,7 @@ def load(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> 
             found = found(**arguments)
         except NasError:
             raise
-        except Exception as error:  # whatever a user's class raises
+        except (Exception, SystemExit) as error:  # whatever a user's class raises
             raise UsageError(f"{kind} '{reference}': {type(error).__name__}: {error}") from error
     elif arguments:
         raise UsageError(f"{kind} '{reference}': '{target}' takes no arguments")
@@ -115,7 +115,7 @@ def _from_file(path: Path, attribute: str, kind: str) -> tuple[Any, str]:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise UsageError(f"{kind} '{path}' fails to load: {type(error).__name__}: {error}") from error
     return _attribute(sys.modules[name], attribute, f"{path}:{attribute}"), digest

@@ -50,8 +50,8 @@ class SearchConfig(Config):
     objectives: tuple[str, ...] = Field(default=("val_accuracy",), min_length=1)
     constraints: tuple[str, ...] = ()
     trials: int | None = Field(default=None, ge=1)
-    time: float | None = Field(default=None, gt=0, description="seconds")
-    trial_time: float | None = Field(default=None, gt=0, description="seconds that one trial may take")
+    time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds")
+    trial_time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds of one trial")
     seed: int = Field(default=0, ge=0, lt=2**63)
     lag: int = Field(default=1, ge=1)
     device: str = "auto"
@@ -215,7 +215,8 @@ def retraining(
     if data is None and spec.evaluator["name"] != "train":
         raise UsageError("the study looked its results up in a table; name data to train on by --data")
     reference = data or spec.evaluator["data"]
-    split = spec.evaluator["split"] if data is None else Split().model_dump(mode="json")
+    own = spec.evaluator["name"] == "train" and reference == spec.evaluator["data"]
+    split = spec.evaluator["split"] if own else Split().model_dump(mode="json")
     source = load(reference, Split(**split))
     if source.task.kind not in space.tasks:
         raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")

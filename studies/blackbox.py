@@ -21,6 +21,7 @@ from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, State
 from studies.assemble import Parts
 from studies.judge import Judge
 from studies.store.store import Store
+from studies.timelimit import within
 
 REUSED_IN_A_ROW = 1_000
 REJECTED_IN_A_ROW = 10_000
@@ -209,7 +210,7 @@ class Search:
 
     def _train(self, trial: Trial, deadline: float | None) -> bool:
         budget, target = self._budget(trial.proposal)
-        workdir = self.store.folder(self.study) / str(trial.number)
+        workdir = self.store.folder(self.study) / f"trial-{trial.number}"
         limits = [limit for limit in (deadline,) if limit is not None]
         context = Context(
             seed=derive(self.study.spec.seed, trial.number, "train"),
@@ -221,7 +222,7 @@ class Search:
         stored = False
         reports = self.parts.evaluator.evaluate(trial.proposal, budget, context)
         try:
-            for last in reports:
+            for last in within(reports, self.parts.trial_seconds):
                 stored = last.step < target
                 if stored:  # the final report is committed together with the verdict
                     self.store.report(trial.run, last)
@@ -233,7 +234,7 @@ class Search:
             verdict = Verdict(State.FAILED, str(error))
         except NasError:
             raise
-        except Exception as error:  # whatever a user's space or evaluator raises spoils its trial only
+        except (Exception, SystemExit) as error:  # whatever a user's space or evaluator raises spoils its trial only
             verdict = Verdict(State.FAILED, f"exception: {type(error).__name__}: {error}")
         else:
             if last is None:
@@ -339,8 +340,9 @@ class Search:
     def _sweep(self) -> None:
         """Remove what killed processes left of finished trials."""
         folder = self.store.folder(self.study)
-        for child in folder.iterdir() if folder.is_dir() else ():
-            if child.name.isdigit() and int(child.name) not in self.pending:
+        for child in folder.glob("trial-*"):
+            number = child.name.removeprefix("trial-")
+            if number.isdecimal() and int(number) < self.next and int(number) not in self.pending:
                 shutil.rmtree(child, ignore_errors=True)
 
 

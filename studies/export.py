@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,7 @@ from nas_core.records import RETRAIN, Run, Study
 from nas_core.strategy import State
 from studies.assemble import load_space, size_of
 from studies.queries import best_random
-from studies.retrain import WEIGHTS
+from studies.retrain import command, weights_of
 from studies.store.store import Store
 
 if TYPE_CHECKING:
@@ -36,8 +34,8 @@ def export_trial(
 ) -> list[Path]:
     """Write the newest retraining of a trial; returns the paths. `formats` None: all that can be written here.
 
-    Raises NotFoundError when the trial has not been retrained or its weights are gone, VerificationError when
-    the stored weights are not those that were trained, and what `training.export.export` raises.
+    Raises NotFoundError when the trial has not been retrained, VerificationError when its weights are gone or not
+    those that were trained, and what `training.export.export` raises.
     """
     from training.data import load
     from training.data.split import Split
@@ -76,7 +74,7 @@ def export_trial(
         "data": settings["data"],
         "split_hash": source.split_hash,
         "recipe": settings["recipe"],
-        "command": _command(address, settings, len(alike), db),
+        "command": shlex.join([*command(address, settings, len(alike)), *(["--db", db] if db else [])]),
     }
     return export(
         network, source.task, example, trial.arch, card, folder, f"{study.name}-{trial.number}", formats, verify
@@ -89,12 +87,12 @@ def _retrained(store: Store, study: Study, trial: Run) -> tuple[Run, Path]:
     if not complete:
         raise NotFoundError(f"{address} has no trained weights yet; run 'nas train {address}' first")
     run = complete[-1]
-    artifact = next((file for file in store.artifacts(run) if file.kind == WEIGHTS), None)
-    path = store.files / artifact.path if artifact else None
-    if artifact is None or path is None or not path.is_file():
-        raise NotFoundError(f"the weights of {address} are gone ({path}); run 'nas train {address}' again")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != artifact.sha256:
-        raise VerificationError(f"'{path}' is not what was trained (SHA-256 differs); run 'nas train {address}' again")
+    path = weights_of(store, run)
+    if path is None:
+        again = shlex.join(command(address, run.recipe or {}, run.repeat + 1))
+        raise VerificationError(
+            f"the weights of {address} in '{store.files}' are gone or damaged; train again:\n{again}"
+        )
     return run, path
 
 
@@ -129,20 +127,3 @@ def _random(store: Store, study: Study) -> dict[str, Any] | None:
         return None
     trials, best = found
     return {"trials": trials, "metrics": _metrics([best])}
-
-
-def _command(address: str, settings: Any, seeds: int, db: str | None) -> str:
-    size = ",".join(f"{key}={value}" for key, value in settings["size"].items())
-    words = ["nas", "train", address, "--recipe", settings["recipe_name"], "--size", size, "--seeds", str(seeds)]
-    for path, value in _flat(settings["changes"]):
-        words += ["-s", f"{path}={json.dumps(value)}"]
-    return shlex.join(words + (["--db", db] if db else []))
-
-
-def _flat(changes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """`{"augment": {"crop": 2}}` as `("augment.crop", 2)`."""
-    for key, value in changes.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value

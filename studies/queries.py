@@ -98,7 +98,7 @@ def best_trial(store: Store, study: Study) -> Run:
     if counts.get(State.COMPLETE) or counts.get(State.REJECTED):
         raise InfeasibleError(
             f"none of the {total} trials of study '{study.name}' satisfies {', '.join(study.spec.constraints)}; "
-            "loosen the constraint in a new study, or search longer with 'nas resume'"
+            "loosen the constraint in a new study"
         )
     failed = f" ({counts[State.FAILED]} failed; see 'nas trials {study.name}')" if counts.get(State.FAILED) else ""
     raise NotFoundError(f"study '{study.name}' has no complete trial yet{failed}")

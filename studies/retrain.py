@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nas_core.config import SizeConfig
@@ -40,11 +42,11 @@ def retrain(
 ) -> Iterator[tuple[Run, Report | None]]:
     """Train with seed number `repeat`; yields the run with each report, and at last the ended run with None.
 
-    A retraining of the same trial, settings and repeat that is complete is not done again; an unfinished one
-    goes on from its checkpoint. Stops early, with everything stored, when `stopping()` becomes true.
+    A retraining of the same trial, settings and repeat that is complete and has its weights is not done again;
+    an unfinished one goes on from its checkpoint. Stops early, with everything stored, when `stopping()` becomes true.
     """
     run = _find(store, trial, retraining, repeat)
-    if run is not None and run.state == State.COMPLETE:
+    if run is not None and run.state == State.COMPLETE and weights_of(store, run) is not None:
         yield run, None
         return
     if run is None:
@@ -78,7 +80,7 @@ def retrain(
         verdict = Verdict(State.FAILED, str(error), seconds=time.monotonic() - begun)
     except NasError:
         raise
-    except Exception as error:  # whatever a user's space raises
+    except (Exception, SystemExit) as error:  # whatever a user's space raises
         verdict = Verdict(State.FAILED, f"exception: {type(error).__name__}: {error}")
     else:
         assert last is not None
@@ -87,6 +89,34 @@ def retrain(
     store.finish(run.id, verdict)
     ended = next(child for child in store.children(trial, RETRAIN) if child.id == run.id)
     yield ended, None
+
+
+def weights_of(store: Store, run: Run) -> Path | None:
+    """The weights that a retraining left, if they are still what was written."""
+    for artifact in store.artifacts(run):
+        path = store.files / artifact.path
+        if artifact.kind == WEIGHTS and path.is_file():
+            return path if hashlib.sha256(path.read_bytes()).hexdigest() == artifact.sha256 else None
+    return None
+
+
+def command(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
+    """The words of the `nas train` that makes a retraining with these settings."""
+    size = ",".join(f"{key}={value}" for key, value in settings["size"].items())
+    words = ["nas", "train", address, "--recipe", settings["recipe_name"], "--size", size, "--seeds", str(seeds)]
+    words += ["--data", settings["data"], "--device", settings["device"]]
+    for path, value in _flat(settings["changes"]):
+        words += ["-s", f"{path}={json.dumps(value)}"]
+    return words
+
+
+def _flat(changes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"augment": {"crop": 2}}` as `("augment.crop", 2)`."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def _find(store: Store, trial: Run, retraining: Retraining, repeat: int) -> Run | None:

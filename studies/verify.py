@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from nas_core.errors import NasError
 from nas_core.evaluation import Context
-from nas_core.records import Run, Study
+from nas_core.records import TRIAL, Run, Study
 from nas_core.strategy import Exhausted, Pending, State
 from studies.assemble import Parts
 from studies.judge import Judge
+from studies.store import tables
 from studies.store.store import Store
 
 
@@ -31,6 +35,7 @@ def verify(store: Store, study: Study, parts: Parts) -> Iterator[str]:
     for run in runs:
         for problem in _contents(run, parts, judge, by_number, tabular):
             yield f"trial {run.number}: {problem}"
+    yield from _columns(store, study)
     yield from _files(store, study)
 
 
@@ -78,6 +83,12 @@ def _contents(run: Run, parts: Parts, judge: Judge, by_number: dict[int, Run], t
         return
     if run.identity != parts.identity(run.arch):
         yield f"its identity is stored as '{run.identity}', but is '{parts.identity(run.arch)}'"
+    if run.state == State.FAILED and run.verdict.values is not None:
+        yield "it is stored as failed, but has values"
+    if run.state == State.REJECTED:
+        known, _ = judge.before(run.arch)
+        if known is None or (known.state, known.violations) != (run.state, run.verdict.violations):
+            yield "it is stored as rejected, but its architecture and costs say something else"
     if run.state in (State.COMPLETE, State.REUSED):
         verdict = judge.after(run.metrics, run.verdict.seconds)
         if (verdict.values, verdict.violations) != (run.verdict.values, run.verdict.violations):
@@ -99,6 +110,21 @@ def _table(run: Run, parts: Parts) -> Iterator[str]:
         for name, value in report.metrics.items():
             if run.metrics.get(name) != value:
                 yield f"'{name}' is stored as {run.metrics.get(name)}, the table has {value}"
+
+
+def _columns(store: Store, study: Study) -> Iterator[str]:
+    """The columns that sort and filter must say what the values and violations say."""
+    r = tables.runs.c
+    rows = store.read(
+        sa.select(r.number, r.objectives, r.violations, r.objective, r.feasible).where(
+            r.study == study.id, r.kind == TRIAL
+        )
+    )
+    for number, values, violations, objective, feasible in rows:
+        first = json.loads(values)[0] if values else None
+        fits = None if values is None else all(one <= 0 for one in json.loads(violations or "[]"))
+        if (objective, feasible) != (first, fits):
+            yield f"trial {number}: its columns say {objective}, feasible {feasible}; its values {first}, {fits}"
 
 
 def _files(store: Store, study: Study) -> Iterator[str]:

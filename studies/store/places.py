@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,23 @@ from nas_core.errors import MachineError, NasError, NotFoundError, UsageError
 
 
 def parse(url: str) -> URL:
+    """Raises UsageError for a URL of another kind of database, or of one that would be gone afterwards."""
+    hint = "write sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
     try:
-        return make_url(url)
+        parsed = make_url(url)
     except (SQLAlchemyError, ValueError):
-        raise UsageError(
-            f"'{url}' is not a database URL; write sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
-        ) from None
+        raise UsageError(f"'{url}' is not a database URL; {hint}") from None
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        raise UsageError(f"'{backend}' databases are not supported; {hint}")
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise UsageError(f"the database '{url}' has no file, so nothing would be kept; {hint}")
+    return parsed
 
 
 def default_files(url: URL) -> Path:
     """Beside a SQLite file `nas.db`: the folder `nas-files`; elsewhere `nas-files` in the working folder."""
-    if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
+    if url.get_backend_name() == "sqlite" and url.database:
         path = Path(url.database)
         return path.with_name(f"{path.stem}-files")
     return Path("nas-files")
@@ -39,9 +44,7 @@ def only_reading(action: int, *_: object) -> int:
 
 
 def check_sqlite_path(url: URL, create: bool) -> None:
-    if not url.database or url.database == ":memory:":
-        return
-    path = Path(url.database)
+    path = Path(url.database or "")
     if not path.exists() and not create:
         raise NotFoundError(f"there is no database '{path}'; start with 'nas search', or name one by --db")
     folder = path.parent if str(path.parent) else Path()
@@ -69,8 +72,7 @@ def explain(error: DBAPIError, place: str) -> NasError:
     text = short(error)
     low = text.lower()
     if "full" in low or "disk i/o" in low:
-        free = shutil.disk_usage(".").free // 2**20
-        return MachineError(f"the disk is full ({free} MiB free here): {place}: {text}; what was committed is safe")
+        return MachineError(f"the disk is full: {place}: {text}; what was committed is safe")
     if "readonly" in low or "read-only" in low:
         return MachineError(f"no permission to write {place}: {text}")
     if "not a database" in low or "malformed" in low:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from nas_core.architecture import Architecture
+from nas_core.errors import VerificationError
 from nas_core.records import Run, StopAt, Study, StudySpec, Verdict
 from nas_core.strategy import Proposal, State
 
@@ -58,12 +59,32 @@ def number(row: Any) -> float:
 
 
 def study(row: Any) -> Study:
+    """Raises VerificationError for a row that was not written by us."""
+    try:
+        return _study(row)
+    except ValueError as error:
+        raise VerificationError(f"the stored study '{row.name}' is damaged: {_short(error)}") from None
+
+
+def run(row: Any, metrics: Mapping[str, float]) -> Run:
+    """Raises VerificationError for a row that was not written by us."""
+    try:
+        return _run(row, metrics)
+    except ValueError as error:
+        raise VerificationError(f"the stored {row.kind} {row.number} is damaged: {_short(error)}") from None
+
+
+def _short(error: ValueError) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _study(row: Any) -> Study:
     values = {field: getattr(row, field) for field in StudySpec.model_fields}
     values.update({field: json.loads(values[field]) for field in _JSON_FIELDS})
     return Study(row.id, row.name, StudySpec(**values), StopAt.model_validate_json(row.budget), row.created)
 
 
-def run(row: Any, metrics: Mapping[str, float]) -> Run:
+def _run(row: Any, metrics: Mapping[str, float]) -> Run:
     values = None if row.objectives is None else tuple(json.loads(row.objectives))
     violations = () if row.violations is None else tuple(json.loads(row.violations))
     return Run(

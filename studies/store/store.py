@@ -45,7 +45,8 @@ class Store:
     def __init__(self, url: str, files: Path | None = None, *, durable: bool = False, create: bool = True) -> None:
         parsed = places.parse(url)
         self.url = url
-        self.files = files or places.default_files(parsed)
+        self.default_files = places.default_files(parsed)
+        self.files = files or self.default_files
         if parsed.get_backend_name() == "sqlite":
             places.check_sqlite_path(parsed, create)
         try:
@@ -106,12 +107,16 @@ class Store:
     def lock(self, study: Study) -> Iterator[None]:
         """Hold the study as its only driver; released by the system when the process dies.
 
-        Raises UsageError when another process holds it.
+        Raises UsageError when another process holds it, MachineError where the files cannot be written.
         """
+        taken = UsageError(f"study '{study.name}' is being run by another process; stop that one first")
         folder = self.folder(study)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            # Beside the database, wherever the files are: two drivers of one study must meet there.
+            place = self.default_files / study.name
+            place.mkdir(parents=True, exist_ok=True)
+            handle = os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise MachineError(
                 f"cannot write in '{folder}' ({error.strerror}); choose another folder by --files"
@@ -120,7 +125,11 @@ class Store:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise UsageError(f"study '{study.name}' is being run by another process; stop that one first") from None
+                raise taken from None
+            if self._connection.dialect.name == "postgresql":  # drivers on other machines
+                held = self.read(sa.text("SELECT pg_try_advisory_lock(:id)"), {"id": study.id})
+                if not held[0][0]:
+                    raise taken
             yield
         finally:
             os.close(handle)
@@ -130,7 +139,7 @@ class Store:
         folder = self.files / study.name
         if run is None:
             return folder
-        return folder / (str(run.number) if run.kind == TRIAL else f"{run.kind}-{run.id}")
+        return folder / (f"trial-{run.number}" if run.kind == TRIAL else f"{run.kind}-{run.id}")
 
     # -- runs ---------------------------------------------------------------------------------------------
 

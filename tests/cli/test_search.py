@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from nas_cli.app import run
+from nas_core.records import StopAt
+from studies.store.store import Store
 
 FAST = ["-s", "split.limit=200", "--size", "channels=2,cells=1", "--epochs", "2", "--trials", "3", "--threads", "1"]
 
@@ -167,6 +170,7 @@ def test_bad_input(
 
 
 def test_bad_files(folder: Path, table: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "types.yaml").write_text("strategy: [random]\n")
     (folder / "list.yaml").write_text("- space\n")
     (folder / "broken.yaml").write_text("space: [\n")
     (folder / "space.py").write_text("space = 3\n")
@@ -175,6 +179,7 @@ def test_bad_files(folder: Path, table: list[str], capsys: pytest.CaptureFixture
     for arguments, code, message in (
         (["list.yaml"], 2, "must hold keys and values"),
         (["broken.yaml"], 2, "is not YAML"),
+        (["types.yaml"], 2, "strategy is ['random']"),
         (["--space", "space.py:space"], 2, "has no name, choices, tasks, build"),
         (["--space", "space.py:other"], 3, "no object 'other'"),
         (["--space", "fails.py:space"], 2, "nothing_of_the_kind"),
@@ -230,6 +235,103 @@ def test_two_definitions_of_a_space(folder: Path, capsys: pytest.CaptureFixture[
     assert "has changed since the study was made" in capsys.readouterr().err
 
 
+def test_damaged_weights_are_trained_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["search", *FAST, "--study", "s"]) == 0
+    train = ["train", "s:0", "--size", "channels=2,cells=1", "-s", "epochs=2"]
+    assert run(train) == 0
+    (weights,) = (folder / "nas-files").glob("s/*/weights.safetensors")
+    intact = weights.read_bytes()
+    weights.write_bytes(intact[:-4] + b"1234")
+    capsys.readouterr()
+    assert run(["export", "s:0", "--format", "safetensors"]) == 7
+    again = shlex.split(capsys.readouterr().err.splitlines()[-1])
+    assert run(again[1:]) == 0
+    assert weights.read_bytes() == intact
+    assert run(["export", "s:0", "--format", "safetensors"]) == 0
+
+
+def test_a_user_s_files_stay(folder: Path, table: list[str]) -> None:
+    (folder / "s" / "7").mkdir(parents=True)
+    (folder / "s" / "trial-notes").mkdir()
+    (folder / "s" / "7" / "file").write_text("precious")
+    assert run(["search", *table, "--study", "s", "--files", ".", "--trials", "10"]) == 0
+    assert (folder / "s" / "7" / "file").read_text() == "precious"
+    assert (folder / "s" / "trial-notes").is_dir()
+
+
+@pytest.mark.parametrize("database", ["", ":memory:", "sqlite://", "mysql://x/y", "nas:what:is"])
+def test_databases_that_keep_nothing(folder: Path, table: list[str], database: str) -> None:
+    assert run(["search", *table, "--db", database]) == 2 or database == "nas:what:is"
+
+
+def test_a_refused_resume_changes_nothing(folder: Path, table: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["search", *table, "--study", "s", "--trials", "3"]) == 0
+    with Store("sqlite:///nas.db") as store, store.lock(store.study("s")):
+        for files in ([], ["--files", "elsewhere"]):
+            assert run(["resume", "s", "--trials", "9", *files]) == 2
+            assert "another process" in capsys.readouterr().err
+    for options in (["--trials", "0"], ["--trials", "-5"], ["--time", "nan"], ["--time", "inf"], ["--time", "-1"]):
+        assert run(["resume", "s", *options]) == 2
+    with Store("sqlite:///nas.db") as store:
+        assert store.study("s").stop_at == StopAt(trials=3)
+
+
+def test_next_commands_find_the_same_place(
+    folder: Path, table: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_DB", "sqlite:///other.db")
+    assert run(["search", *table, "--study", "s", "--db", "sqlite:///nas.db", "--files", "f", "--trials", "3"]) == 0
+    shown = [line.strip() for line in capsys.readouterr().out.split("next:")[1].splitlines() if line.strip()]
+    assert all("--db sqlite:///nas.db" in line for line in shown)
+    assert all("--files f" in line for line in shown if not line.startswith("nas trials"))
+    for line in shown:
+        assert run(shlex.split(line)[1:]) == 0, line
+
+
+BROKEN_SPACE = """
+import sys, time
+from nas_core.choice import Choice
+from nas_core.space import SearchSpace
+class Broken(SearchSpace):
+    name, tasks = "broken", frozenset({"image-classification"})
+    choices = (Choice("a", (1, 2)),)
+    def allowed(self, choice, prefix):
+        return () if MODE == "empty" else choice.options
+    def build(self, arch, task, size):
+        if MODE == "exit":
+            sys.exit(0)
+        if MODE == "hang":
+            while True:
+                time.sleep(0.01)
+        return None
+space = Broken()
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "message"),
+    [
+        ("empty", 2, "allows no option of 'a'"),
+        ("exit", 1, "exception: SystemExit"),
+        ("none", 1, "returned NoneType, not a torch.nn.Module"),
+        ("hang", 1, "time-limit: the candidate did not stop within 0.5 s"),
+    ],
+)
+def test_spaces_that_misbehave(
+    folder: Path, capsys: pytest.CaptureFixture[str], mode: str, code: int, message: str
+) -> None:
+    (folder / f"{mode}.py").write_text(f"MODE = {mode!r}\n{BROKEN_SPACE}")
+    limit = ["--trials", "1", "--trial-time", "0.5", "--threads", "1", "--study", "s"]
+    assert run(["search", "--space", f"{mode}.py:space", *limit]) == code
+    said = capsys.readouterr()
+    if code == 1:
+        with Store("sqlite:///nas.db") as store:
+            assert message in (store.trial(store.study("s"), 0).verdict.reason or "")
+    else:
+        assert message in said.err
+        assert len(said.err.splitlines()) == 1
+
+
 def interrupted(folder: Path) -> subprocess.Popen[str]:
     """A long training search that got SIGINT once its first epoch was stored."""
     arguments = ["search", "--study", "s", "--epochs", "500", "--trials", "2", "--size", "channels=2,cells=1"]
@@ -258,7 +360,7 @@ def test_ctrl_c_stops_after_a_checkpoint(folder: Path, capsys: pytest.CaptureFix
     assert process.returncode == 130, err
     assert "nas resume s" in out
     assert "Traceback" not in err
-    assert list((folder / "nas-files" / "s" / "0").glob("*.safetensors"))
+    assert list((folder / "nas-files" / "s" / "trial-0").glob("*.safetensors"))
     with sqlite3.connect(folder / "nas.db") as connection:
         before = connection.execute("SELECT MAX(step) FROM metrics").fetchone()[0]
     assert run(["resume", "s", "--time", "2"]) in (0, 1)
@@ -270,9 +372,9 @@ def test_a_full_folder_of_files_loses_nothing(folder: Path, capsys: pytest.Captu
     """A checkpoint that cannot be written stops the search with everything stored."""
     (folder / "files").mkdir()
     (folder / "files" / "s").mkdir()
-    (folder / "files" / "s" / "0").write_text("in the way of the trial's folder")
+    (folder / "files" / "s" / "trial-0").write_text("in the way of the trial's folder")
     assert run(["search", *FAST, "--study", "s", "--files", "files", "-s", "checkpoint_seconds=0"]) == 5
     err = capsys.readouterr().err
     assert "Traceback" not in err
-    (folder / "files" / "s" / "0").unlink()
+    (folder / "files" / "s" / "trial-0").unlink()
     assert run(["resume", "s", "--files", "files"]) == 0

@@ -249,6 +249,10 @@ def test_stopping_keeps_the_running_trial_for_the_resume(bench: Any) -> None:
         "UPDATE runs SET identity = 'zzz' WHERE number = 3",
         "UPDATE runs SET asked_after = asked_after - 1 WHERE number = 25",
         "DELETE FROM metrics WHERE run = 9",
+        "UPDATE runs SET objective = 99 WHERE number = 4",
+        "UPDATE runs SET feasible = 0 WHERE number = 0",
+        "UPDATE runs SET state = 'failed' WHERE number = 0",
+        "UPDATE runs SET state = 'rejected' WHERE number = 0",
     ],
 )
 def test_verify_notices_alterations(bench: Any, alteration: str) -> None:

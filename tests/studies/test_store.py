@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from nas_core.architecture import Architecture
-from nas_core.errors import MachineError, NotFoundError, UsageError
+from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
 from nas_core.evaluation import Report
 from nas_core.records import Verdict
 from nas_core.strategy import Proposal, State
@@ -168,6 +168,27 @@ def test_queries_cannot_write(bench: Any) -> None:
     assert store.study_names() == ["s"]
     assert not (bench.folder / "other.db").exists()
     bench.study(store, "t")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE runs SET note = '{bad'",
+        "UPDATE runs SET state = 'weird'",
+        "UPDATE architectures SET json = '[]'",
+        "UPDATE studies SET task = '{}'",
+        "UPDATE studies SET budget = 'oops'",
+    ],
+)
+def test_damaged_rows_are_named(bench: Any, damage: str) -> None:
+    store = bench.store()
+    study = bench.study(store)
+    store.propose(study, 0, Proposal(Architecture("edges", {"edge0": "a"})), "a", Verdict(State.RUNNING))
+    with sqlite3.connect(bench.folder / "nas.db") as connection:
+        connection.execute(damage)
+    connection.close()
+    with pytest.raises(VerificationError, match="is damaged"):
+        list(store.trials(store.study("s")))
 
 
 def test_views_are_readable(bench: Any) -> None:

@@ -253,6 +253,10 @@ def _outputs(labels: NDArray[np.int64], named: int, where: str) -> int:
     found = int(labels.max()) + 1
     if named and found > named:
         raise UsageError(f"{where}: label {found - 1} has no name; {named} classes are named")
+    if found > len(labels):
+        raise UsageError(
+            f"{where}: label {found - 1} among {len(labels)} samples; number the classes from 0 without gaps"
+        )
     if max(found, named) < 2:
         raise UsageError(f"{where}: there is only one class; at least two are needed")
     return max(found, named)

@@ -147,11 +147,13 @@ def _read(file: Path, names: Sequence[str]) -> list[tuple[str, ...]]:
     """The cells of the named columns, row by row. Raises UsageError."""
     try:
         with _open(file) as lines:
-            reader = csv.reader(lines)
+            reader = csv.reader(lines, strict=True)
             header = next(reader, [])
             if not header:
                 raise UsageError(f"table '{file}' is empty")
             for name in names:
+                if header.count(name) > 1:
+                    raise UsageError(f"table '{file}' has {header.count(name)} columns '{name}'; rename all but one")
                 if name not in header:
                     raise UsageError(
                         f"table '{file}' has no column '{name}'{nearest(name, header)} (it has {_some(header)})"

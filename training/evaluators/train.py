@@ -66,6 +66,8 @@ class Train:
             raise UsageError(
                 f"space '{space.name}' is for {', '.join(sorted(space.tasks))}; the data is {self.task.kind}"
             )
+        if getattr(type(space), "build", None) is SearchSpace.build:
+            raise UsageError(f"space '{space.name}' has no build, so its networks cannot be trained; give it one")
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads}: at least 1 is needed")
         self.device = find_device(device)
@@ -105,10 +107,10 @@ class Train:
         epochs = self._epochs(budget)
         declared = {metric.name for metric in self.metrics}
         with _thread_count(self.threads), _repeatable(self.device, self.deterministic):
-            static = self.costs(proposal.arch, self._static)
-            data = self._data
             with trial_failures():
                 model = build(self.space, proposal.arch, self.task, self.size, context.seed)
+            static = self.costs(proposal.arch, self._static)
+            data = self._data
             reports = fit(
                 model,
                 data,
@@ -154,7 +156,10 @@ def build(space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, 
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "weights"))
-        return space.build(arch, task, size)
+        model = space.build(arch, task, size)
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"build of space '{space.name}' returned {type(model).__name__}, not a torch.nn.Module")
+    return model
 
 
 def load_trained(space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, path: Path) -> nn.Module:

@@ -137,7 +137,7 @@ def _devices() -> Iterator[Check]:
 
 def _database(db: str) -> Iterator[Check]:
     from nas_core.errors import NasError, NotFoundError
-    from studies.store import tables
+    from studies.store import SCHEMA
 
     try:
         with open_store(db) as store:
@@ -154,7 +154,7 @@ def _database(db: str) -> Iterator[Check]:
     except NasError as error:
         yield Check("database", BROKEN, str(error))
     else:
-        yield Check("database", OK, f"{place}, schema {tables.SCHEMA}, {len(names)} studies")
+        yield Check("database", OK, f"{place}, schema {SCHEMA}, {len(names)} studies")
 
 
 def _disk(db: str) -> Check:

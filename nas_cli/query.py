@@ -20,11 +20,9 @@ if TYPE_CHECKING:
 def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     """List the studies."""
     from nas_cli import render
-    from nas_cli.view import budget_text, objective, summary_document
-    from studies.queries import summaries
+    from nas_cli.listing import budget_text, objective, summaries, summary_document
 
-    with open_store(db) as store:
-        found = summaries(store)
+    found = summaries(db)
     if as_json:
         render.document([summary_document(summary) for summary in found])
         return
@@ -36,7 +34,7 @@ def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
         goal = objective(summary.objective)
         best = "" if summary.best is None else f"{goal.metric} {render.number(goal.orient(summary.best))}"
         data = summary.data if summary.evaluator == "train" else f"{summary.data} ({summary.evaluator})"
-        evaluated = budget_text(summary.stop_at, summary.evaluated)
+        evaluated = budget_text(summary.trials, summary.seconds, summary.evaluated)
         failures = f"{summary.states.get('failed', 0):,}"
         created = render.moment(summary.created)
         rows.append([summary.name, summary.space, summary.strategy, data, evaluated, best, failures, created])

@@ -164,6 +164,8 @@ def _run(store: Store, study: Study, parts: Any, budget: StopAt, as_json: bool) 
     if ending == Ending.INTERRUPTED:
         return INTERRUPTED
     summary = next(summary for summary in summaries(store) if summary.name == study.name)
-    return (
-        0 if summary.best is not None else 4 if summary.states.get("complete") or summary.states.get("rejected") else 1
-    )
+    if summary.best is not None:
+        return 0
+    if summary.states.get("complete") or summary.states.get("rejected"):
+        return 4
+    return 1 if summary.states.get("failed") else 0

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 
 from nas_cli import render
 from nas_cli.draw import draw
+from nas_cli.listing import budget_text, objective
 from nas_core.architecture import Architecture
 from nas_core.errors import NasError
 from nas_core.evaluation import Objective
 from nas_core.graph import ArchGraph
-from nas_core.records import RETRAIN, Run, StopAt, Study, StudySpec
+from nas_core.records import RETRAIN, Run, Study, StudySpec
 from nas_core.space import HasNotation, SearchSpace
 from nas_core.strategy import State
-from studies.queries import Summary
 from studies.store.store import Store
 
 T = TypeVar("T")
@@ -84,29 +84,7 @@ def objectives_of(spec: StudySpec) -> tuple[Objective, ...]:
     return tuple(objective(text) for text in spec.objectives)
 
 
-def objective(text: str) -> Objective:
-    metric, _, goal = text.rpartition(":")
-    return Objective(metric, "min" if goal == "min" else "max")
-
-
 # -- documents ------------------------------------------------------------------------------------------------
-
-
-def summary_document(summary: Summary) -> dict[str, Any]:
-    goal = objective(summary.objective)
-    return {
-        "study": summary.name,
-        "space": summary.space,
-        "strategy": summary.strategy,
-        "evaluator": summary.evaluator,
-        "data": summary.data,
-        "objective": summary.objective,
-        "states": dict(summary.states),
-        "evaluated": summary.evaluated,
-        "budget": summary.stop_at.model_dump(),
-        "best": None if summary.best is None else goal.orient(summary.best),
-        "created": summary.created,
-    }
 
 
 def study_document(view: View, states: Mapping[str, int], best: Run | None) -> dict[str, Any]:
@@ -188,13 +166,6 @@ def _files(store: Store, run: Run) -> list[dict[str, Any]]:
 # -- pages ----------------------------------------------------------------------------------------------------
 
 
-def budget_text(stop_at: StopAt, evaluated: int) -> str:
-    """`17/100`, `17 in 60 s`, or both."""
-    trials = f"/{stop_at.trials:,}" if stop_at.trials is not None else ""
-    seconds = f" in {stop_at.seconds:g} s" if stop_at.seconds is not None else ""
-    return f"{evaluated:,}{trials}{seconds}"
-
-
 def study_page(view: View, states: Mapping[str, int], best: Run | None, trouble: str) -> None:
     """The configuration of a study, where it stands, and its best trial (or why there is none)."""
     spec = view.study.spec
@@ -218,7 +189,7 @@ def study_page(view: View, states: Mapping[str, int], best: Run | None, trouble:
             "constraints": ", ".join(spec.constraints),
             "seed": str(spec.seed),
             "lag": str(spec.lag),
-            "evaluated": budget_text(view.study.stop_at, evaluated),
+            "evaluated": budget_text(view.study.stop_at.trials, view.study.stop_at.seconds, evaluated),
             "trials": ", ".join(f"{count:,} {state}" for state, count in states.items()) or "none yet",
         }
     )

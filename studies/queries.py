@@ -3,75 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from nas_core.errors import InfeasibleError, NotFoundError, UsageError
 from nas_core.pareto import dominates
-from nas_core.records import TRIAL, Run, StopAt, Study
+from nas_core.records import TRIAL, Run, Study
 from nas_core.strategy import State
 from studies.store import tables as t
 from studies.store.store import Store
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """One line of `nas ls`. `best` is the first objective of the best feasible trial, oriented."""
-
-    name: str
-    space: str
-    strategy: str
-    evaluator: str
-    data: str
-    objective: str
-    states: Mapping[str, int]
-    best: float | None
-    stop_at: StopAt
-    created: float
-
-    @property
-    def evaluated(self) -> int:
-        return self.states.get(State.COMPLETE, 0) + self.states.get(State.FAILED, 0)
+from studies.summary import COUNTS, STUDIES, Summary, summarise
 
 
 def summaries(store: Store) -> list[Summary]:
-    """All studies in the order of their creation; counted from an index, so that 100,000 trials cost little."""
-    r, s = t.runs.c, t.studies.c
-    ended = sa.and_(r.kind == TRIAL, r.ended.isnot(None))
-    counted = store.read(
-        sa.select(r.study, r.state, sa.func.count(), sa.func.max(r.objective))
-        .where(ended)
-        .group_by(r.study, r.kind, r.state, r.feasible)
-        .add_columns(r.feasible)
-    )
-    states: dict[int, dict[str, int]] = {}
-    best: dict[int, float] = {}
-    for study, state, count, objective, feasible in counted:
-        states.setdefault(study, {})
-        states[study][state] = states[study].get(state, 0) + count
-        if state == State.COMPLETE and feasible and objective is not None:
-            best[study] = max(objective, best.get(study, objective))
-    result = []
-    for row in store.read(sa.select(t.studies).order_by(s.id)):
-        evaluator = json.loads(row.evaluator)
-        result.append(
-            Summary(
-                name=row.name,
-                space=row.space,
-                strategy=row.strategy,
-                evaluator=evaluator["name"],
-                data=str(evaluator.get("data", "")),
-                objective=json.loads(row.objectives)[0],
-                states=states.get(row.id, {}),
-                best=best.get(row.id),
-                stop_at=StopAt.model_validate_json(row.budget),
-                created=row.created,
-            )
-        )
-    return result
+    """All studies in the order of their creation."""
+    return summarise(store.read(sa.text(STUDIES)), store.read(sa.text(COUNTS)))
 
 
 def state_counts(store: Store, study: Study) -> dict[str, int]:

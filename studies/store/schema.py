@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from nas_core.errors import MachineError, NotFoundError
+from studies.store import SCHEMA
 from studies.store import tables as t
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -30,10 +31,10 @@ def prepare(connection: Connection, create: bool) -> None:
         return
     with connection.begin():
         found = connection.execute(sa.select(t.version.c.version_num)).scalar()
-    if found == t.SCHEMA:
+    if found == SCHEMA:
         return
-    if found is None or found > t.SCHEMA:
-        raise MachineError(f"the database has schema {found}, newer than this program's {t.SCHEMA}; update nas")
+    if found is None or found > SCHEMA:
+        raise MachineError(f"the database has schema {found}, newer than this program's {SCHEMA}; update nas")
     upgrade(connection)
 
 
@@ -47,7 +48,7 @@ def _create(connection: Connection) -> None:
         t.metadata.create_all(connection)
         create_views(connection)
         if connection.execute(sa.select(t.version.c.version_num)).scalar() is None:
-            connection.execute(t.version.insert(), {"version_num": t.SCHEMA})
+            connection.execute(t.version.insert(), {"version_num": SCHEMA})
 
 
 def create_views(connection: Connection) -> None:

@@ -22,8 +22,6 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = "0001"  # the newest migration in `migrations/versions`
-
 metadata = MetaData()
 
 version = Table(

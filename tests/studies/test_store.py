@@ -19,7 +19,7 @@ from nas_core.evaluation import Report
 from nas_core.records import Verdict
 from nas_core.strategy import Proposal, State
 from nas_core.testing.store import SPEC
-from studies.store import tables
+from studies.store import SCHEMA, tables
 from studies.store.schema import upgrade
 from studies.store.store import Store
 
@@ -80,7 +80,7 @@ def test_the_migrations_make_the_tables(tmp_path: Path) -> None:
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
         views = connection.execute(sa.text("SELECT name FROM sqlite_master WHERE type = 'view'")).scalars().all()
         assert set(views) == set(tables.VIEWS)
-        assert connection.execute(sa.select(tables.version.c.version_num)).scalar() == tables.SCHEMA
+        assert connection.execute(sa.select(tables.version.c.version_num)).scalar() == SCHEMA
     with sqlite3.connect(tmp_path / "migrated.db") as migrated:
         made = Store(f"sqlite:///{tmp_path}/made.db")
         made.close()
@@ -106,7 +106,7 @@ def test_released_databases_open(tmp_path: Path, script: Path) -> None:
 
 def test_every_schema_has_a_released_database() -> None:
     assert [path.stem for path in RELEASED] == ["0001"]
-    assert RELEASED[-1].stem == tables.SCHEMA
+    assert RELEASED[-1].stem == SCHEMA
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, bench: Any) -> None:

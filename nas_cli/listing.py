@@ -1,0 +1,52 @@
+"""What `nas ls` says of studies. Imports neither SQLAlchemy nor pydantic where it need not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nas_cli.options import open_store
+from nas_core.evaluation import Objective
+from studies.summary import Summary, glance
+
+
+def summaries(db: str) -> list[Summary]:
+    """All studies of a database; by a plain look into a SQLite file where that is enough."""
+    file = db.removeprefix("sqlite:///")
+    if "://" not in file and Path(file).is_file():
+        found = glance(Path(file))
+        if found is not None:
+            return found
+    from studies import queries
+
+    with open_store(db) as store:
+        return queries.summaries(store)
+
+
+def summary_document(summary: Summary) -> dict[str, Any]:
+    goal = objective(summary.objective)
+    return {
+        "study": summary.name,
+        "space": summary.space,
+        "strategy": summary.strategy,
+        "evaluator": summary.evaluator,
+        "data": summary.data,
+        "objective": summary.objective,
+        "states": dict(summary.states),
+        "evaluated": summary.evaluated,
+        "budget": {"trials": summary.trials, "seconds": summary.seconds},
+        "best": None if summary.best is None else goal.orient(summary.best),
+        "created": summary.created,
+    }
+
+
+def objective(text: str) -> Objective:
+    metric, _, goal = text.rpartition(":")
+    return Objective(metric, "min" if goal == "min" else "max")
+
+
+def budget_text(trials: int | None, seconds: float | None, evaluated: int) -> str:
+    """`17/100`, `17 in 60 s`, or both."""
+    of_trials = f"/{trials:,}" if trials is not None else ""
+    in_seconds = f" in {seconds:g} s" if seconds is not None else ""
+    return f"{evaluated:,}{of_trials}{in_seconds}"

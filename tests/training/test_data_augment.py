@@ -110,3 +110,15 @@ def test_layout_and_number_type_do_not_change_the_result():
     small = apply(images.to(torch.uint8), everything, seeded())
     assert small.dtype == torch.uint8
     assert torch.equal(expected, small.float())
+
+
+def test_padding_is_black_as_normalisation_makes_it() -> None:
+    """Cropping before normalising, as usual, and after it, as here, are the same."""
+    raw = torch.arange(1.0, 1 + 6 * 2 * 5 * 5).view(6, 2, 5, 5)
+    mean, deviation = torch.tensor([3.0, 7.0]).view(1, 2, 1, 1), torch.tensor([2.0, 4.0]).view(1, 2, 1, 1)
+    augment = Augment(crop=2, flip=True)
+    before = (apply(raw, augment, torch.Generator().manual_seed(3)) - mean) / deviation
+    black = -mean / deviation
+    after = apply((raw - mean) / deviation, augment, torch.Generator().manual_seed(3), black)
+    assert torch.allclose(before, after)
+    assert not torch.allclose(before, apply((raw - mean) / deviation, augment, torch.Generator().manual_seed(3)))

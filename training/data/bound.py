@@ -68,7 +68,7 @@ class BoundImages:
             if not self._normalised:
                 images = self._normalise(images)
             if training:
-                images = apply(images, self._augment, generator)
+                images = apply(images, self._augment, generator, -self._mean / self._deviation)
             if self._channels_last:
                 images = _to_channels_last(images)
             yield Batch((images,), self._labels.index_select(0, rows))

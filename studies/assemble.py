@@ -25,6 +25,7 @@ from nas_core.space import SearchSpace
 from nas_core.strategy import Setting, Strategy
 from nas_core.task import Task
 from studies.retrain import Retraining
+from training import evaluators
 from training.data.split import Split
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) 
             "checkpoint_seconds": config.checkpoint_seconds,
         }
     else:
-        raise unknown("evaluator", name, ("train", "table"))
+        raise unknown("evaluator", name, evaluators.BUILTIN)
     evaluator, split_hash = _evaluator(settings, space, size)
     if name == "train":  # 'auto' becomes what this machine has, so that a resume trains in the same way
         settings |= _resolved(evaluator)

@@ -1,7 +1,5 @@
 """Evaluators: what turns a proposal into metrics, one file each, listed here."""
 
-GROUP = "nas.evaluators"
-
 BUILTIN = {
     "train": "training.evaluators.train:Train",
     "table": "training.evaluators.table:Table",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ def digits() -> Source:
 
 def evaluator(epochs: int = 3, **options: Any) -> Train:
     made = recipe("quick", digits().task, epochs=epochs, batch_size=32, precision="float32")
-    return Train(SPACE, digits(), SIZE, made, **{"device": "cpu", **options})
+    # No checkpoint in between, however slow the machine is, and one thread: what a file holds must not depend on time.
+    settings: dict[str, Any] = {"device": "cpu", "threads": 1, "checkpoint_seconds": math.inf, **options}
+    return Train(SPACE, digits(), SIZE, made, **settings)
 
 
 def evaluate(train: Train, folder: Path, seed: int = 1, budget: float | None = None, **context: Any) -> list[Report]:
@@ -59,9 +62,10 @@ def test_reports_hold_what_is_declared(tmp_path: Path) -> None:
 
 
 def test_training_learns_and_the_seed_decides(tmp_path: Path) -> None:
-    reports = evaluate(evaluator(epochs=6), tmp_path)
+    reports = evaluate(evaluator(epochs=6), tmp_path / "one")
     assert reports[-1].metrics["val_accuracy"] > 0.5
-    again, other = evaluate(evaluator(epochs=6), tmp_path), evaluate(evaluator(epochs=6), tmp_path, seed=2)
+    again = evaluate(evaluator(epochs=6), tmp_path / "again")
+    other = evaluate(evaluator(epochs=6), tmp_path / "other", seed=2)
     assert [report.metrics for report in again] == [report.metrics for report in reports]
     assert other[-1].metrics["val_loss"] != reports[-1].metrics["val_loss"]
 

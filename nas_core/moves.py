@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value
 from nas_core.errors import UsageError
-from nas_core.space import SearchSpace
+from nas_core.space import HasVariation, SearchSpace
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -77,14 +78,35 @@ def mutate(space: SearchSpace, arch: Architecture, rng: Generator) -> Architectu
     return complete(space, {**arch.values, choice.name: value}, uniformly(rng))
 
 
-def crossover(space: SearchSpace, one: Architecture, other: Architecture, rng: Generator) -> Architecture:
-    """Each choice takes its value from one of two parents (uniform crossover)."""
-    partial: dict[str, Value] = {}
+def crossover(
+    space: SearchSpace, one: Architecture, other: Architecture, rng: Generator
+) -> tuple[Architecture, Architecture]:
+    """Two children: each choice of the first comes from one of the parents, drawn uniformly, and that of the second
+    from the other one (uniform crossover)."""
+    taken: tuple[dict[str, Value], dict[str, Value]] = ({}, {})
     for choice in space.choices:
-        parents = [parent.values[choice.name] for parent in (one, other) if choice.name in parent.values]
-        if parents:
-            partial[choice.name] = parents[int(rng.integers(len(parents)))]
-    return complete(space, partial, uniformly(rng))
+        parents = (one, other) if rng.integers(2) == 0 else (other, one)
+        for partial, parent in zip(taken, parents, strict=True):
+            if choice.name in parent.values:
+                partial[choice.name] = parent.values[choice.name]
+    first, second = (complete(space, partial, uniformly(rng)) for partial in taken)
+    return first, second
+
+
+def variation(space: SearchSpace) -> HasVariation:
+    """The space's own mutation and crossover where it has them, the generic ones otherwise."""
+    return space if isinstance(space, HasVariation) else _Generic(space)
+
+
+@dataclass(frozen=True)
+class _Generic:
+    space: SearchSpace
+
+    def mutate(self, arch: Architecture, rng: Generator) -> Architecture:
+        return mutate(self.space, arch, rng)
+
+    def crossover(self, one: Architecture, other: Architecture, rng: Generator) -> tuple[Architecture, Architecture]:
+        return crossover(self.space, one, other, rng)
 
 
 def neighbours(space: SearchSpace, arch: Architecture) -> list[Architecture]:

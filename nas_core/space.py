@@ -12,6 +12,7 @@ from nas_core.graph import ArchGraph
 from nas_core.task import Task
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
     from torch import nn
 
 
@@ -63,6 +64,26 @@ class HasCosts(Protocol):
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """`params` (count) and `macs` (multiply-accumulates of one sample, or of the whole graph)."""
         ...
+
+
+@runtime_checkable
+class HasVariation(Protocol):
+    """Where the paper's operators differ from the generic ones of `nas_core.moves`; found by `moves.variation`."""
+
+    def mutate(self, arch: Architecture, rng: Generator) -> Architecture:
+        """A legal architecture that differs from `arch`. Raises ValueError when there is none."""
+        ...
+
+    def crossover(self, one: Architecture, other: Architecture, rng: Generator) -> tuple[Architecture, Architecture]:
+        """Two legal children."""
+        ...
+
+
+@runtime_checkable
+class HasNamed(Protocol):
+    """Published architectures, by name."""
+
+    named: Mapping[str, Architecture]
 
 
 @runtime_checkable

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.config import Config as BaseConfig
-from nas_core.evaluation import Budget, Constraint, Objective
+from nas_core.evaluation import Budget, Constraint, Fidelity, Objective
 from nas_core.space import SearchSpace
 
 
@@ -20,20 +20,27 @@ class State(StrEnum):
     WAITING = "waiting"  # proposed, not started
     RUNNING = "running"
     COMPLETE = "complete"
+    PRUNED = "pruned"  # stopped early; its values are those of its last report
     FAILED = "failed"  # the reason says why
     REJECTED = "rejected"  # a constraint on costs was violated, or the architecture is illegal
     REUSED = "reused"  # the same candidate had been evaluated before
 
 
-FINISHED = frozenset({State.COMPLETE, State.FAILED, State.REJECTED, State.REUSED})
+FINISHED = frozenset({State.COMPLETE, State.PRUNED, State.FAILED, State.REJECTED, State.REUSED})
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What a strategy wants evaluated. `note` is the strategy's own memory: stored, never interpreted."""
+    """What a strategy wants evaluated.
+
+    `budget` is the total to reach, in the evaluator's fidelity; None: the study's own. `continues` is the number of
+    a told trial of the same architecture whose training goes on (same training seed, its checkpoint): what was
+    spent there is not spent again. `note` is the strategy's own memory: stored, never interpreted.
+    """
 
     arch: Architecture
     budget: Budget | None = None
+    continues: int | None = None
     note: Mapping[str, Value] = field(default_factory=dict)
 
 
@@ -69,13 +76,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The problem a strategy is given. `identity` says which architectures are the same candidate."""
+    """The problem a strategy is given. `identity` says which architectures are the same candidate; `fidelity` which
+    budgets a proposal may name, None where there is one only."""
 
     space: SearchSpace
     seed: int
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...] = ()
     identity: Callable[[Architecture], str] = field(default=lambda arch: arch.key)
+    fidelity: Fidelity | None = None
 
 
 class Exhausted(Exception):
@@ -88,6 +97,8 @@ class Strategy(Protocol):
     The rule: after construction and tells in recorded order it cannot be told apart, through `ask`, from
     one that lived all along. `number` seeds randomness and names the trial, nothing else; how far the
     search has come is `len(told) + len(pending)`. Numbers may have gaps.
+
+    Raises UsageError, when made, for a setting that it cannot handle.
     """
 
     Config: ClassVar[type[BaseConfig]]
@@ -101,3 +112,17 @@ class Strategy(Protocol):
     def tell(self, outcome: Outcome) -> None:
         """Learn from an outcome; called once per proposal, in the order of the study."""
         ...
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """Where replaying the tells is slow: the whole state as plain data and arrays.
+
+    `load_state_dict` on a new instance must leave it as if it had been told everything.
+    """
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Nested dicts (keys are text) and lists of text, numbers, truth values, None, and numpy arrays."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...

@@ -56,7 +56,7 @@ class RegularizedEvolution:
         rng = generator(self._setting.seed, number, "child")
         parent = best(self._draw(rng))
         try:
-            child = moves.mutate(self._setting.space, parent.proposal.arch, rng)
+            child = moves.variation(self._setting.space).mutate(parent.proposal.arch, rng)
         except ValueError as error:
             raise Exhausted(str(error)) from error
         return Proposal(child, note={"role": "child", "of": parent.number})

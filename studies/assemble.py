@@ -186,7 +186,7 @@ def build(spec: StudySpec) -> Parts:
         evaluator=evaluator,
         objectives=objectives,
         constraints=constraints,
-        setting=Setting(space, spec.seed, objectives, constraints, identity),
+        setting=Setting(space, spec.seed, objectives, constraints, identity, evaluator.fidelity),
         strategy=strategy,
         strategy_config=validate(strategy.Config, spec.strategy_config, "strategy"),
         budget=spec.evaluator.get("level"),

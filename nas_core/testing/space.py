@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -234,13 +235,18 @@ def _round_trips(space: SearchSpace, archs: Sequence[Architecture]) -> Iterator[
 def _moves(space: SearchSpace, archs: Sequence[Architecture]) -> Iterator[str]:
     for number, (arch, other) in enumerate(pairwise([*archs, archs[0]])):
         rng = generator("moves", number)
-        child = moves.crossover(space, arch, other, rng)
-        if space.illegal(child):
-            yield f"crossover gives an illegal child ({space.illegal(child)}) of {arch} and {other}"
-        if moves.free_choices(space, arch):
-            mutant = moves.mutate(space, arch, rng)
-            if mutant == arch or space.illegal(mutant):
-                yield f"mutate gives the same or an illegal architecture from {arch}: {mutant}"
+        # The generic moves, and the space's own where it has them.
+        for mutate, crossover in (
+            (partial(moves.mutate, space), partial(moves.crossover, space)),
+            (moves.variation(space).mutate, moves.variation(space).crossover),
+        ):
+            for child in crossover(arch, other, rng):
+                if space.illegal(child):
+                    yield f"crossover gives an illegal child ({space.illegal(child)}) of {arch} and {other}"
+            if moves.free_choices(space, arch):
+                mutant = mutate(arch, rng)
+                if mutant == arch or space.illegal(mutant):
+                    yield f"mutate gives the same or an illegal architecture from {arch}: {mutant}"
     for arch in archs[:5]:
         around = moves.neighbours(space, arch)
         if arch in around or len(set(around)) != len(around):

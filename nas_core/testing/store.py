@@ -70,7 +70,7 @@ def _studies(store: Any, open_store: Callable[[], Any]) -> Iterator[str]:
 
 def _trials(store: Any, open_store: Callable[[], Any]) -> Iterator[str]:
     study = store.study("one")
-    proposal = Proposal(Architecture("letters", {"a": 1, "b": "x"}), 3.0, {"role": "child", "of": 2})
+    proposal = Proposal(Architecture("letters", {"a": 1, "b": "x"}), 3.0, note={"role": "child", "of": 2})
     run = store.propose(study, 0, proposal, "same", Verdict(State.RUNNING), asked_after=0)
     store.report(run, Report(1, {"score": 0.25}))
     store.report(run, Report(1, {"score": 0.5}))

@@ -275,13 +275,15 @@ def _follow(strategy: Strategy, history: History, told: int, who: str, only: int
 def _stored(proposal: Proposal) -> Proposal:
     """The proposal as it comes back from a store: through JSON."""
     note = json.loads(json.dumps(dict(proposal.note)))
-    return Proposal(Architecture.from_json(proposal.arch.to_json()), proposal.budget, note)
+    return replace(proposal, arch=Architecture.from_json(proposal.arch.to_json()), note=note)
 
 
 def _text(found: Answer) -> str:
     if not isinstance(found, Proposal):
         return str(found)
-    return f"{found.arch.to_json()} budget {found.budget} note {json.dumps(dict(found.note))}"
+    return (
+        f"{found.arch.to_json()} budget {found.budget} continues {found.continues} note {json.dumps(dict(found.note))}"
+    )
 
 
 def _decoy(space: SearchSpace) -> Proposal:

@@ -100,7 +100,7 @@ def test_moves_stay_legal(seed: int) -> None:
     # Three skips, so that one move away lies the illegal architecture.
     edge = SPACE.from_text(text("0012", rng.permutation(["skip", "skip", "skip", "gcn"]).tolist()))
     for start in (arch, edge):
-        found = [moves.mutate(SPACE, start, rng), moves.crossover(SPACE, start, edge, rng)]
+        found = [moves.mutate(SPACE, start, rng), *moves.crossover(SPACE, start, edge, rng)]
         for other in found + moves.neighbours(SPACE, start):
             assert SPACE.illegal(other) is None
     assert (

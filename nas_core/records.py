@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -19,10 +19,12 @@ RETRAIN = "retrain"
 
 
 class StopAt(Config):
-    """When a search ends: after so many evaluations, or so many seconds. A resume may raise it."""
+    """When a search ends: after so many evaluations, so many seconds, or when the budgets spent add up to so many full
+    evaluations (5 of 20 epochs are a quarter). A resume may raise it."""
 
     trials: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    spent: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class StudySpec(Config):
@@ -42,6 +44,8 @@ class StudySpec(Config):
     constraints: tuple[str, ...]
     seed: int
     lag: int
+    ordering: Literal["strict", "free"] = "strict"
+    pruner: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,18 @@ class Study:
     name: str
     spec: StudySpec
     stop_at: StopAt
+    created: float
+    bench: int | None = None  # the bench whose child it is
+    measured: Mapping[str, float] = field(default_factory=dict)  # what that bench measured of it
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A comparison of strategies, whose child studies are named `BENCH/STRATEGY/SEED`."""
+
+    id: int
+    name: str
+    config: Mapping[str, Any]
     created: float
 
 

@@ -30,14 +30,17 @@ def state_counts(store: Store, study: Study) -> dict[str, int]:
 
 
 def best_trial(store: Store, study: Study) -> Run:
-    """The feasible trial with the best first objective; the earliest of equals.
+    """The feasible trial with the best first objective among those with the largest budget; the earliest of equals.
 
     Raises NotFoundError when nothing is complete, InfeasibleError when nothing is feasible.
     """
     r = t.runs.c
     complete = sa.and_(r.study == study.id, r.kind == TRIAL, r.state == State.COMPLETE, r.ended.isnot(None))
     found = store.read(
-        sa.select(r.number).where(complete, r.feasible.is_(True)).order_by(r.objective.desc(), r.number).limit(1)
+        sa.select(r.number)
+        .where(complete, r.feasible.is_(True))
+        .order_by(r.budget.is_(None).desc(), r.budget.desc(), r.objective.desc(), r.number)
+        .limit(1)
     )
     if found:
         return store.trial(study, found[0][0])
@@ -76,7 +79,7 @@ def best_random(store: Store, study: Study) -> tuple[int, Run] | None:
 
 
 def front_trials(store: Store, study: Study) -> list[Run]:
-    """The Pareto front of the complete, feasible trials, best first objective first.
+    """The Pareto front of the complete, feasible trials of the largest budget, best first objective first.
 
     Raises like `best_trial` when there is none.
     """
@@ -87,6 +90,7 @@ def front_trials(store: Store, study: Study) -> list[Run]:
     rows = store.read(
         sa.select(r.number, r.objectives)
         .where(r.study == study.id, r.kind == TRIAL, r.state == State.COMPLETE, r.feasible.is_(True))
+        .where(r.budget.is_not_distinct_from(best.proposal.budget))
         .order_by(r.objective.desc(), r.number)
     )
     return [store.trial(study, number) for number in _front(rows)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from studies.store import SCHEMA
 
 # Answered from the index `runs_ended` alone, so that 100,000 trials cost little.
 COUNTS = """
-    SELECT study, state, feasible, COUNT(*), MAX(objective) FROM runs
-    WHERE kind = 'trial' AND ended IS NOT NULL GROUP BY study, kind, state, feasible"""
-STUDIES = "SELECT id, name, space, strategy, evaluator, objectives, budget, created FROM studies ORDER BY id"
+    SELECT study, state, feasible, budget, COUNT(*), MAX(objective) FROM runs
+    WHERE kind = 'trial' AND ended IS NOT NULL GROUP BY study, kind, state, feasible, budget"""
+STUDIES = """
+    SELECT id, name, space, strategy, evaluator, objectives, budget, created FROM studies
+    WHERE bench IS NULL ORDER BY id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +40,19 @@ class Summary:
 
     @property
     def evaluated(self) -> int:
-        return self.states.get("complete", 0) + self.states.get("failed", 0)
+        return sum(self.states.get(state, 0) for state in ("complete", "pruned", "failed"))
 
 
 def summarise(studies: Iterable[Any], counts: Iterable[Any]) -> list[Summary]:
     """The rows of STUDIES and COUNTS, put together in the order of the studies' creation."""
     states: dict[int, dict[str, int]] = {}
-    best: dict[int, float] = {}
-    for study, state, feasible, count, objective in counts:
+    best: dict[int, tuple[float, float]] = {}  # of what got the largest budget: others do not compare with it
+    for study, state, feasible, spent, count, objective in counts:
         of_study = states.setdefault(study, {})
         of_study[state] = of_study.get(state, 0) + count
         if state == "complete" and feasible and objective is not None:
-            best[study] = max(objective, best.get(study, objective))
+            found = (math.inf if spent is None else spent, objective)
+            best[study] = max(found, best.get(study, found))
     result = []
     for number, name, space, strategy, evaluator, objectives, budget, created in studies:
         settings, stop_at = json.loads(evaluator), json.loads(budget)
@@ -61,7 +65,7 @@ def summarise(studies: Iterable[Any], counts: Iterable[Any]) -> list[Summary]:
                 data=str(settings.get("data", "")),
                 objective=json.loads(objectives)[0],
                 states=states.get(number, {}),
-                best=best.get(number),
+                best=best[number][1] if number in best else None,
                 trials=stop_at["trials"],
                 seconds=stop_at["seconds"],
                 created=created,

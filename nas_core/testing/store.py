@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy
+
 from nas_core.architecture import Architecture
 from nas_core.errors import NotFoundError, UsageError
 from nas_core.evaluation import Report
@@ -42,6 +44,8 @@ def check(open_store: Callable[[], Any]) -> Iterator[str]:
     yield from _trials(store, open_store)
     yield from _numbers(store)
     yield from _children(store)
+    yield from _snapshots(store)
+    yield from _benches(store, open_store)
     store.close()
 
 
@@ -63,14 +67,14 @@ def _studies(store: Any, open_store: Callable[[], Any]) -> Iterator[str]:
             yield f"{name}: {expected.__name__} is not raised"
         except expected:
             pass
-    store.set_stop_at(made, StopAt(seconds=1.5))
-    if store.study("one").stop_at != StopAt(seconds=1.5):
+    store.set_stop_at(made, StopAt(seconds=1.5, spent=2.5))
+    if store.study("one").stop_at != StopAt(seconds=1.5, spent=2.5):
         yield "set_stop_at: the budget is not changed"
 
 
 def _trials(store: Any, open_store: Callable[[], Any]) -> Iterator[str]:
     study = store.study("one")
-    proposal = Proposal(Architecture("letters", {"a": 1, "b": "x"}), 3.0, note={"role": "child", "of": 2})
+    proposal = Proposal(Architecture("letters", {"a": 1, "b": "x"}), 3.0, 0, {"role": "child", "of": 2})
     run = store.propose(study, 0, proposal, "same", Verdict(State.RUNNING), asked_after=0)
     store.report(run, Report(1, {"score": 0.25}))
     store.report(run, Report(1, {"score": 0.5}))
@@ -88,6 +92,8 @@ def _trials(store: Any, open_store: Callable[[], Any]) -> Iterator[str]:
         yield f"finish: another handle sees {seen.verdict} (told {seen.told})"
     if [report.step for report in other.curve(seen)] != [1, 2]:
         yield "curve: the reports are not those that were committed"
+    if other.curves(study, "score") != {0: [(1.0, 0.5), (2.0, 0.75)]}:
+        yield f"curves: the values of a metric are {other.curves(study, 'score')}"
     second = store.propose(
         study, 1, proposal, "same", Verdict(State.REUSED, "same as trial 0", (0.75,)), source=0,
         report=Report(2, {"score": 0.75}), asked_after=1, told=(run, 0),
@@ -130,3 +136,38 @@ def _children(store: Any) -> Iterator[str]:
     store.start(children[0].id, None)
     if store.children(trial, RETRAIN)[0].attempt != 1 or store.children(trial, RETRAIN)[0].state != State.RUNNING:
         yield "start: the attempt is not counted"
+
+
+def _snapshots(store: Any) -> Iterator[str]:
+    study = store.study("one")
+    state: dict[str, Any] = {
+        "weights": numpy.arange(6.0).reshape(2, 3),
+        "empty": numpy.zeros((0, 2), "int64"),
+        "steps": [1, None, "a"],
+    }
+    for told in (1, 2, 3):
+        store.save_snapshot(study, told, {**state, "told": told})
+    store.save_snapshot(study, 3, {**state, "told": 33})
+    found = list(store.snapshots(study))
+    if [(told, back["told"]) for told, back in found] != [(3, 33), (2, 2)]:
+        yield f"snapshots: the two newest are not what is kept: {[told for told, _ in found]}"
+    for _, back in found:
+        same = [numpy.array_equal(back[name], state[name]) for name in ("weights", "empty")]
+        if not all(same) or back["steps"] != state["steps"] or back["empty"].dtype != numpy.int64:
+            yield f"snapshots: {state} comes back as {back}"
+
+
+def _benches(store: Any, open_store: Callable[[], Any]) -> Iterator[str]:
+    made = store.create_bench("ranking", {"strategies": ["random"], "seeds": 2})
+    child = store.create_study("ranking/random/0", SPEC, StopAt(trials=1), bench=made.id)
+    store.set_measured(child, {"ask_seconds": 0.5})
+    other = open_store()
+    if other.bench("ranking") != made or other.bench_names() != ["ranking"] or other.find_bench("none") is not None:
+        yield "bench: another handle does not see the bench that was created"
+    if [(study.name, study.bench, study.measured) for study in other.studies_of(made)] != [
+        ("ranking/random/0", made.id, {"ask_seconds": 0.5})
+    ]:
+        yield "studies_of: the bench's child is not found with what was measured"
+    if "ranking/random/0" in other.study_names() or other.study("ranking/random/0").spec != SPEC:
+        yield "study_names: children of benches are listed, or not found by name"
+    other.close()

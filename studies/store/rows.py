@@ -10,10 +10,10 @@ from typing import Any
 
 from nas_core.architecture import Architecture
 from nas_core.errors import VerificationError
-from nas_core.records import Run, StopAt, Study, StudySpec, Verdict
+from nas_core.records import Bench, Run, StopAt, Study, StudySpec, Verdict
 from nas_core.strategy import Proposal, State
 
-_JSON_FIELDS = ("size", "strategy_config", "evaluator", "task", "objectives", "constraints")
+_JSON_FIELDS = ("size", "strategy_config", "evaluator", "task", "objectives", "constraints", "pruner")
 
 
 def dump(value: Any) -> str:
@@ -23,10 +23,10 @@ def dump(value: Any) -> str:
 dump_note = lru_cache(maxsize=256)(lambda items: dump(dict(items)))
 
 
-def study_row(name: str, spec: StudySpec, stop_at: StopAt, created: float) -> dict[str, Any]:
+def study_row(name: str, spec: StudySpec, stop_at: StopAt, bench: int | None, created: float) -> dict[str, Any]:
     row: dict[str, Any] = spec.model_dump(mode="json")
-    row.update({field: dump(row[field]) for field in _JSON_FIELDS})
-    return {**row, "name": name, "budget": stop_at.model_dump_json(), "created": created}
+    row.update({field: dump(row[field]) for field in _JSON_FIELDS if row[field] is not None})
+    return {**row, "name": name, "budget": stop_at.model_dump_json(), "bench": bench, "created": created}
 
 
 def verdict_row(verdict: Verdict, ended: float | None) -> dict[str, Any]:
@@ -66,6 +66,10 @@ def study(row: Any) -> Study:
         raise VerificationError(f"the stored study '{row.name}' is damaged: {_short(error)}") from None
 
 
+def bench(row: Any) -> Bench:
+    return Bench(row.id, row.name, json.loads(row.config), row.created)
+
+
 def run(row: Any, metrics: Mapping[str, float]) -> Run:
     """Raises VerificationError for a row that was not written by us."""
     try:
@@ -80,8 +84,10 @@ def _short(error: ValueError) -> str:
 
 def _study(row: Any) -> Study:
     values = {field: getattr(row, field) for field in StudySpec.model_fields}
-    values.update({field: json.loads(values[field]) for field in _JSON_FIELDS})
-    return Study(row.id, row.name, StudySpec(**values), StopAt.model_validate_json(row.budget), row.created)
+    values.update({field: json.loads(values[field]) for field in _JSON_FIELDS if values[field] is not None})
+    measured = {} if row.measured is None else json.loads(row.measured)
+    stop_at = StopAt.model_validate_json(row.budget)
+    return Study(row.id, row.name, StudySpec(**values), stop_at, row.created, row.bench, measured)
 
 
 def _run(row: Any, metrics: Mapping[str, float]) -> Run:
@@ -92,7 +98,7 @@ def _run(row: Any, metrics: Mapping[str, float]) -> Run:
         kind=row.kind,
         number=row.number,
         parent=row.parent,
-        proposal=Proposal(Architecture.from_json(row.arch_json), row.budget, note=json.loads(row.note)),
+        proposal=Proposal(Architecture.from_json(row.arch_json), row.budget, row.continues, json.loads(row.note)),
         identity=row.identity,
         repeat=row.repeat,
         recipe=None if row.recipe is None else json.loads(row.recipe),

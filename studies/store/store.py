@@ -26,9 +26,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from nas_core.errors import MachineError, NotFoundError, UsageError, nearest
 from nas_core.evaluation import Report
-from nas_core.records import TRIAL, Artifact, Run, StopAt, Study, StudySpec, Verdict
+from nas_core.records import TRIAL, Artifact, Bench, Run, StopAt, Study, StudySpec, Verdict
 from nas_core.strategy import Proposal, State
-from studies.store import places, rows
+from studies.store import places, rows, snapshots
 from studies.store import tables as t
 from studies.store.schema import prepare
 from studies.store.statements import Statements
@@ -75,11 +75,11 @@ class Store:
 
     # -- studies ------------------------------------------------------------------------------------------
 
-    def create_study(self, name: str, spec: StudySpec, stop_at: StopAt) -> Study:
-        """A new study. Raises UsageError when the name is taken."""
+    def create_study(self, name: str, spec: StudySpec, stop_at: StopAt, *, bench: int | None = None) -> Study:
+        """A new study, or child of a bench. Raises UsageError when the name is taken."""
         if self.find_study(name):
             raise UsageError(f"study '{name}' exists already; choose another --study or 'nas resume {name}'")
-        row = rows.study_row(name, spec, stop_at, time.time())
+        row = rows.study_row(name, spec, stop_at, bench, time.time())
         self._write(lambda c: c.execute(t.studies.insert(), row))
         return self.study(name)
 
@@ -97,11 +97,49 @@ class Store:
         return rows.study(found[0]) if found else None
 
     def study_names(self) -> list[str]:
-        return [row.name for row in self.read(sa.select(t.studies.c.name).order_by(t.studies.c.id))]
+        """In the order of their creation, without the children of benches."""
+        s = t.studies.c
+        return [row.name for row in self.read(sa.select(s.name).where(s.bench.is_(None)).order_by(s.id))]
 
     def set_stop_at(self, study: Study, stop_at: StopAt) -> None:
         change = t.studies.update().where(t.studies.c.id == study.id).values(budget=stop_at.model_dump_json())
         self._write(lambda c: c.execute(change))
+
+    # -- benches ------------------------------------------------------------------------------------------
+
+    def create_bench(self, name: str, config: Mapping[str, Any]) -> Bench:
+        """A new bench. Raises UsageError when the name is taken."""
+        if self.find_bench(name):
+            raise UsageError(f"bench '{name}' exists already; choose another name")
+        row = {"name": name, "config": rows.dump(dict(config)), "created": time.time()}
+        self._write(lambda c: c.execute(t.benches.insert(), row))
+        return self.bench(name)
+
+    def bench(self, name: str) -> Bench:
+        """Raises NotFoundError with the nearest name."""
+        found = self.find_bench(name)
+        if found is None:
+            raise NotFoundError(f"no bench '{name}' in {self.place}{nearest(name, self.bench_names())}")
+        return found
+
+    def find_bench(self, name: str) -> Bench | None:
+        found = self.read(sa.select(t.benches).where(t.benches.c.name == name))
+        return rows.bench(found[0]) if found else None
+
+    def bench_names(self) -> list[str]:
+        return [row.name for row in self.read(sa.select(t.benches.c.name).order_by(t.benches.c.id))]
+
+    def studies_of(self, bench: Bench) -> list[Study]:
+        """The bench's children, in the order of their creation."""
+        s = t.studies.c
+        return [rows.study(row) for row in self.read(sa.select(t.studies).where(s.bench == bench.id).order_by(s.id))]
+
+    def set_measured(self, study: Study, measured: Mapping[str, float]) -> None:
+        """Commit what a bench measured of its child."""
+        change = t.studies.update().where(t.studies.c.id == study.id).values(measured=rows.dump(dict(measured)))
+        self._write(lambda c: c.execute(change))
+
+    # -- drivers ------------------------------------------------------------------------------------------
 
     @contextmanager
     def lock(self, study: Study) -> Iterator[None]:
@@ -176,6 +214,7 @@ class Store:
             "architecture": proposal.arch.key,
             "identity": identity,
             "budget": proposal.budget,
+            "continues": proposal.continues,
             "recipe": None if recipe is None else rows.dump(dict(recipe)),
             "repeat": repeat,
             "note": rows.dump_note(tuple(proposal.note.items())),
@@ -254,6 +293,50 @@ class Store:
         for row in self.read(sa.select(t.metrics).where(m.run == run.id).order_by(m.step, m.name)):
             steps.setdefault(row.step, {})[row.name] = rows.number(row)
         return [Report(step, metrics) for step, metrics in steps.items()]
+
+    def curves(self, study: Study, metric: str) -> dict[int, list[tuple[float, float]]]:
+        """Per trial number the (step, value) pairs of a metric."""
+        r, m = t.runs.c, t.metrics.c
+        statement = (
+            sa.select(r.number.label("trial"), m.step, m.value, m.number)
+            .join(t.metrics, m.run == r.id)
+            .where(r.study == study.id, r.kind == TRIAL, m.name == metric)
+            .order_by(r.number, m.step)
+        )
+        found: dict[int, list[tuple[float, float]]] = {}
+        for row in self.read(statement):
+            found.setdefault(row.trial, []).append((row.step, rows.number(row)))
+        return found
+
+    # -- snapshots ----------------------------------------------------------------------------------------
+
+    def save_snapshot(self, study: Study, told: int, state: Mapping[str, Any]) -> None:
+        """Commit a strategy's state after `told` outcomes; the two newest are kept."""
+        text, arrays = snapshots.pack(state)
+        s = t.snapshots.c
+        row = {
+            "study": study.id,
+            "told": told,
+            "state": text,
+            "arrays": arrays,
+            "sha256": snapshots.digest(text, arrays),
+        }
+
+        def work(connection: Connection) -> None:
+            connection.execute(t.snapshots.delete().where(s.study == study.id, s.told == told))
+            connection.execute(t.snapshots.insert(), row)
+            newest = sa.select(s.told).where(s.study == study.id).order_by(s.told.desc()).limit(2)
+            kept = [found.told for found in connection.execute(newest)]
+            connection.execute(t.snapshots.delete().where(s.study == study.id, s.told.not_in(kept)))
+
+        self._write(work)
+
+    def snapshots(self, study: Study) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(told, state) of the intact snapshots, newest first."""
+        s = t.snapshots.c
+        for row in self.read(sa.select(t.snapshots).where(s.study == study.id).order_by(s.told.desc())):
+            if snapshots.digest(row.state, row.arrays) == row.sha256:
+                yield row.told, snapshots.unpack(row.state, row.arrays)
 
     # -- files and environments ---------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -52,6 +53,20 @@ studies = Table(
     Column("lag", Integer, nullable=False),
     Column("budget", Text, nullable=False),  # JSON; may be raised by a resume
     Column("created", Float, nullable=False),  # seconds since 1970, UTC
+    Column("ordering", String(8), nullable=False, server_default="strict"),  # strict, free
+    Column("pruner", Text),  # JSON
+    Column("bench", ForeignKey("benches.id")),  # whose child it is
+    Column("measured", Text),  # JSON: what the bench measured of it
+)
+Index("studies_bench", studies.c.bench)
+
+benches = Table(
+    "benches",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("config", Text, nullable=False),  # JSON
+    Column("created", Float, nullable=False),
 )
 
 architectures = Table(
@@ -80,6 +95,7 @@ runs = Table(
     Column("architecture", ForeignKey("architectures.key"), nullable=False),
     Column("identity", Text, nullable=False),
     Column("budget", Float),
+    Column("continues", Integer),  # number of the trial whose training goes on
     Column("recipe", Text),  # JSON; only where it is not the study's
     Column("repeat", Integer, nullable=False),
     Column("note", Text, nullable=False),  # JSON, the strategy's own
@@ -104,7 +120,7 @@ _trial, _ended, _child = runs.c.kind == "trial", runs.c.ended.isnot(None), runs.
 Index("trials_number", runs.c.study, runs.c.number, unique=True, sqlite_where=_trial)
 Index(
     "runs_ended",
-    *(runs.c.study, runs.c.kind, runs.c.state, runs.c.feasible, runs.c.objective),
+    *(runs.c.study, runs.c.kind, runs.c.state, runs.c.feasible, runs.c.budget, runs.c.objective),
     sqlite_where=_ended,
 )
 Index("runs_children", runs.c.parent, runs.c.kind, sqlite_where=_child)
@@ -118,6 +134,16 @@ metrics = Table(
     Column("value", Float),  # empty where `number` is not finite: databases disagree about NaN
     Column("number", String(6), nullable=False),  # finite, nan, +inf, -inf
     sqlite_with_rowid=False,
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("study", ForeignKey("studies.id"), primary_key=True),
+    Column("told", Integer, primary_key=True),  # how many outcomes the strategy had been told
+    Column("state", Text, nullable=False),  # JSON, arrays by name
+    Column("arrays", LargeBinary, nullable=False),  # safetensors
+    Column("sha256", String(64), nullable=False),  # of both
 )
 
 artifacts = Table(
@@ -134,8 +160,8 @@ artifacts = Table(
 
 VIEWS = {
     "trials": """
-        SELECT s.name AS study, r.number, r.state, r.reason, r.objective, r.feasible, r.source, r.seconds,
-               r.started, r.ended, r.attempt, a.json AS architecture, r.identity, r.note
+        SELECT s.name AS study, r.number, r.state, r.reason, r.objective, r.feasible, r.source, r.budget, r.continues,
+               r.seconds, r.started, r.ended, r.attempt, a.json AS architecture, r.identity, r.note
         FROM runs r JOIN studies s ON s.id = r.study JOIN architectures a ON a.key = r.architecture
         WHERE r.kind = 'trial'""",
     "trials_flat": """

@@ -1,0 +1,119 @@
+"""The statistics of `nas bench`: values computed by hand, published tables, and scipy's own tests."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy
+import pytest
+from scipy import stats
+
+from studies.bench import statistics
+
+# Demsar (2006), table 5(a): q at alpha = .05 for k strategies.
+Q_05 = {2: 1.960, 3: 2.343, 4: 2.569, 5: 2.728, 6: 2.850, 7: 2.949, 8: 3.031, 9: 3.102, 10: 3.164}
+
+
+def test_area_is_the_mean_regret_in_units_of_a_blind_draw() -> None:
+    regret = numpy.array([[[4.0, 2.0, 0.0], [6.0, 6.0, 6.0]]])
+    assert statistics.area(regret, blind=8.0).tolist() == [[0.25, 0.75]]
+
+
+def test_area_of_a_table_whose_rows_are_all_equal_is_nothing() -> None:
+    assert statistics.area(numpy.zeros((1, 2, 3)), blind=0.0).tolist() == [[0.0, 0.0]]
+
+
+def test_queries_to_counts_from_one_and_a_miss_is_one_more_than_the_budget() -> None:
+    incumbents = numpy.array([[1.0, 2.0, 3.0], [3.0, 3.0, 3.0], [1.0, 1.0, 2.9]])
+    assert statistics.queries_to(incumbents, 3.0).tolist() == [3, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("counts", "share", "expected"),
+    [
+        ([1, 2, 3, 4], 0.5, 2),  # two of four seeds are there within two queries
+        ([1, 2, 3], 0.5, 2),
+        ([5, 1, 9, 101], 0.9, 101),  # one seed in four has missed
+        (list(range(1, 11)), 0.9, 9),
+    ],
+)
+def test_reached_by_is_when_that_share_of_the_seeds_is_there(counts: list[int], share: float, expected: int) -> None:
+    assert statistics.reached_by(numpy.array(counts), share) == expected
+
+
+def test_ranks_share_ties() -> None:
+    regret = numpy.array([[0.3, 0.1], [0.1, 0.1], [0.3, 0.1]])
+    assert statistics.ranks(regret).T.tolist() == [[2.5, 1.0, 2.5], [2.0, 2.0, 2.0]]
+
+
+@pytest.mark.parametrize("levels", [1000, 4])
+def test_ranks_and_friedman_agree_with_scipy(levels: int) -> None:
+    regret = numpy.random.default_rng(levels).integers(0, levels, (5, 30)).astype(float)
+    ranked = statistics.ranks(regret)
+    assert ranked.T.tolist() == [stats.rankdata(seed).tolist() for seed in regret.T]
+    expected = stats.friedmanchisquare(*regret)
+    found = statistics.friedman(ranked)
+    assert (found.statistic, found.p) == pytest.approx((expected.statistic, expected.pvalue))
+
+
+def test_friedman_by_hand() -> None:
+    # 3 strategies, 4 seeds, always the same order: 12 n / (k (k + 1)) * sum of (mean rank - 2)^2 = 4 * 2 = 8.
+    found = statistics.friedman(numpy.array([[1.0] * 4, [2.0] * 4, [3.0] * 4]))
+    assert found.statistic == pytest.approx(8.0)
+    assert found.p == pytest.approx(math.exp(-4.0))  # chi-squared with 2 degrees of freedom
+
+
+def test_friedman_of_equals_and_of_one_strategy_finds_nothing() -> None:
+    assert statistics.friedman(numpy.full((3, 4), 2.0)) == statistics.Friedman(0.0, 1.0)
+    assert statistics.friedman(numpy.ones((1, 4))) == statistics.Friedman(0.0, 1.0)
+
+
+@pytest.mark.parametrize(("strategies", "q"), Q_05.items())
+def test_critical_difference_has_the_published_quantiles(strategies: int, q: float) -> None:
+    expected = q * math.sqrt(strategies * (strategies + 1) / (6 * 30))
+    assert statistics.critical_difference(strategies, 30) == pytest.approx(expected, rel=5e-4)
+
+
+def test_critical_difference_of_five_strategies_and_thirty_seeds() -> None:
+    assert statistics.critical_difference(5, 30) == pytest.approx(1.1136, abs=2e-4)
+    assert statistics.critical_difference(1, 30) == 0.0
+
+
+def test_paired_by_hand() -> None:
+    # Differences -1, -2, -3, -4: t = -2.5 / (1.290994 / 2) = -3.872983 with 3 degrees of freedom; all four signs
+    # are negative, which has probability 1/16.
+    found = statistics.paired(numpy.array([1.0, 1.0, 1.0, 1.0]), numpy.array([2.0, 3.0, 4.0, 5.0]))
+    assert found.difference == -2.5
+    assert found.p_t == pytest.approx(stats.t.cdf(-3.8729833, 3))
+    assert found.p_t == pytest.approx(0.01523, abs=1e-5)
+    assert found.p_wilcoxon == pytest.approx(1 / 16)
+
+
+def test_paired_is_one_sided() -> None:
+    better, worse = numpy.array([0.0, 0.1, 0.0, 0.3]), numpy.array([1.0, 1.2, 0.9, 1.1])
+    assert statistics.paired(better, worse).p_t < 0.01
+    assert statistics.paired(worse, better).p_t > 0.99
+
+
+def test_paired_without_differences_or_deviation() -> None:
+    same = numpy.array([0.5, 0.7, 0.9])
+    assert statistics.paired(same, same) == statistics.Paired(0.0, 1.0, 1.0)
+    assert statistics.paired(numpy.zeros(3), numpy.ones(3)).p_t == 0.0
+    assert statistics.paired(numpy.ones(3), numpy.zeros(3)).p_t == 1.0
+    assert math.isnan(statistics.paired(same[:1], same[:1]).p_t)
+
+
+def test_deviation_divides_by_one_less() -> None:
+    assert statistics.deviation(numpy.array([1.0, 3.0])) == pytest.approx(math.sqrt(2))
+    assert math.isnan(statistics.deviation(numpy.array([1.0])))
+
+
+def test_groups_are_maximal_and_within_the_difference() -> None:
+    mean_ranks = numpy.array([1.0, 4.0, 2.1, 3.0])
+    found = statistics.groups(mean_ranks, 1.1)
+    assert found == [(0, 2), (2, 3), (3, 1)]
+    assert statistics.groups(mean_ranks, 0.5) == []
+    assert statistics.groups(mean_ranks, 9.0) == [(0, 2, 3, 1)]
+    for group in found:
+        assert all(mean_ranks[a] <= mean_ranks[b] for a, b in pairwise(group))

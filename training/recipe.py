@@ -1,4 +1,4 @@
-"""Recipes: how a network is trained, as typed configuration, with three named ones per kind of task."""
+"""Recipes: how a network is trained, as typed configuration, with named ones per kind of task."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nas_core.config import Config, validate
 from nas_core.errors import UsageError, unknown
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from training.data.augment import PLAIN, Augment
+
+CYCLIC = ("triangular", "triangular2", "exp_range")
+CYCLE_EPOCHS = 4  # Smith's CIFAR-10 runs: 2,000 iterations of 500 per epoch
+# Of each of these schedules; another one refuses them, and records of a recipe without them leave them out.
+_OWN = {"lr_base": CYCLIC, "cycle_epochs": CYCLIC, "gamma": ("exp_range",), "milestones": ("step",)}
 
 
 class Recipe(Config):
@@ -24,8 +29,18 @@ class Recipe(Config):
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd; beta 1 of adam and adamw")
     nesterov: bool = Field(default=False, description="Nesterov momentum, sgd only")
     weight_decay: float = Field(default=5e-4, ge=0, le=1, description="L2 for sgd and adam, decoupled for adamw")
-    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="stepped once per epoch")
+    schedule: Literal["cosine", "constant", "step", "triangular", "triangular2", "exp_range"] = Field(
+        default="cosine", description="the last three are cycles, stepped every iteration; the others every epoch"
+    )
     warmup_epochs: int = Field(default=0, ge=0, description="epochs of linear rise to lr before the schedule")
+    milestones: tuple[tuple[int, float], ...] = Field(
+        default=(), description="step: (epoch, factor); from that epoch (the first is 0) on, lr times factor"
+    )
+    lr_base: float | None = Field(default=None, gt=0, le=10, description="lowest rate of a cycle [default: lr / 4]")
+    cycle_epochs: int | None = Field(
+        default=None, ge=1, le=50_000, description="epochs of half a cycle (Smith: 2 to 10) [default: 4]"
+    )
+    gamma: float | None = Field(default=None, gt=0, le=1, description="exp_range: the height's factor per iteration")
     batch_size: int = Field(default=64, ge=1, le=65_536, description="of images; a graph is always one batch")
     grad_clip: float | None = Field(default=None, gt=0, description="largest norm of all gradients together")
     augment: Augment = Field(default=PLAIN, description="of training images")
@@ -41,22 +56,101 @@ class Recipe(Config):
             raise ValueError(f"warmup_epochs {self.warmup_epochs} leaves none of {self.epochs} epochs to train")
         if self.lr_end > self.lr:
             raise ValueError(f"lr_end {self.lr_end:g} is above lr {self.lr:g}")
+        for name, schedules in _OWN.items():
+            if getattr(self, name) not in (None, ()) and self.schedule not in schedules:
+                raise ValueError(f"{name} is for schedule {' or '.join(schedules)}, not for {self.schedule}")
+        if self.schedule == "step":
+            self._check_milestones()
+        if self.cyclic:
+            self._check_cycles()
         return self
 
+    def _check_milestones(self) -> None:
+        epochs = [epoch for epoch, _ in self.milestones]
+        if not epochs:
+            raise ValueError("schedule step needs milestones, for example [[30, 0.1], [60, 0.01]]")
+        if epochs != sorted(set(epochs)) or epochs[0] < 0:
+            raise ValueError(f"the epochs of milestones must rise from 0 or more, not {epochs}")
+        if epochs[-1] >= self.epochs:
+            raise ValueError(
+                f"milestone {epochs[-1]} is never reached in {self.epochs} epochs; give milestones that fit them"
+            )
+        wrong = [factor for _, factor in self.milestones if not 0 < factor <= 1]
+        if wrong:
+            raise ValueError(f"factor {wrong[0]:g} of milestones is not above 0 and at most 1; lr is the highest rate")
 
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """The learning rate of `epoch` (from 0), constant within it, as NAS-Bench-201 trains.
+    def _check_cycles(self) -> None:
+        half, base = self.half_cycle, self.lowest
+        if base >= self.lr:
+            raise ValueError(f"lr_base {base:g} is not below lr {self.lr:g}, the top of the cycle")
+        if self.warmup_epochs or self.lr_end:
+            name = "warmup_epochs" if self.warmup_epochs else "lr_end"
+            raise ValueError(f"{name} must be 0 with {self.schedule}: a cycle starts and ends at lr_base")
+        if self.schedule == "exp_range" and self.gamma is None:
+            raise ValueError("schedule exp_range needs gamma, the factor per iteration, for example 0.9999")
+        if self.epochs % (2 * half):
+            below = self.epochs // (2 * half) * 2 * half
+            fitting = f"{below} or {below + 2 * half}" if below else str(2 * half)
+            raise ValueError(
+                f"{self.epochs} epochs are no whole number of cycles of 2 x cycle_epochs = {2 * half} epochs, so the "
+                f"training would end at a high rate; take epochs {fitting}, or another cycle_epochs"
+            )
 
-    Warm-up over w epochs: lr (epoch + 1) / (w + 1). Cosine (Loshchilov and Hutter, ICLR 2017, equation 5) over the
-    remaining T epochs: lr_end + (lr - lr_end) (1 + cos(pi (epoch - w) / T)) / 2.
+    @model_serializer(mode="wrap")
+    def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A recipe that does not use a setting is stored as it was before the setting existed.
+        return {name: value for name, value in handler(self).items() if name not in _OWN or value not in (None, (), [])}
+
+    @property
+    def cyclic(self) -> bool:
+        """Whether the learning rate changes with every iteration."""
+        return self.schedule in CYCLIC
+
+    @property
+    def half_cycle(self) -> int:
+        """Epochs from the lowest to the highest rate of a cycle."""
+        return self.cycle_epochs or CYCLE_EPOCHS
+
+    @property
+    def lowest(self) -> float:
+        """Learning rate at the ends of a cycle."""
+        return self.lr / 4 if self.lr_base is None else self.lr_base
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int = 1) -> float:
+    """The learning rate of optimiser step `step` (from 0); by default steps are epochs.
+
+    Cycles (Smith, WACV 2017, section 3) have a rate for every step. With stepsize s = half_cycle * steps_per_epoch,
+    cycle = floor(1 + step / 2s) and x = |step / s - 2 cycle + 1| it is base + (lr - base) (1 - x) scale, where scale is
+    1 (triangular), 2^(1 - cycle) (triangular2) or gamma^step (exp_range).
+
+    The others are constant within an epoch, as NAS-Bench-201 trains. Warm-up over w epochs: lr (epoch + 1) / (w + 1).
+    Cosine (Loshchilov and Hutter, ICLR 2017, equation 5) over the remaining T epochs:
+    lr_end + (lr - lr_end) (1 + cos(pi (epoch - w) / T)) / 2. Step: lr times the factor of the last milestone.
     """
-    warmup = recipe.warmup_epochs
+    if recipe.cyclic:
+        return _cyclical(recipe, step, recipe.half_cycle * steps_per_epoch)
+    epoch, warmup = step // steps_per_epoch, recipe.warmup_epochs
     if epoch < warmup:
         return recipe.lr * (epoch + 1) / (warmup + 1)
     if recipe.schedule == "constant":
         return recipe.lr
+    if recipe.schedule == "step":
+        factors = [factor for milestone, factor in recipe.milestones if milestone <= epoch]
+        return recipe.lr * (factors[-1] if factors else 1.0)
     done = (epoch - warmup) / (recipe.epochs - warmup)
     return recipe.lr_end + (recipe.lr - recipe.lr_end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _cyclical(recipe: Recipe, step: int, stepsize: int) -> float:
+    cycle, within = divmod(step, 2 * stepsize)  # cycles count from 0 here
+    height = 1 - abs(within / stepsize - 1)
+    if recipe.schedule == "triangular2":
+        height = math.ldexp(height, -cycle)
+    elif recipe.schedule == "exp_range":
+        assert recipe.gamma is not None  # validated
+        height *= recipe.gamma**step
+    return recipe.lowest + (recipe.lr - recipe.lowest) * height
 
 
 _NASBENCH201 = {"optimizer": "sgd", "nesterov": True, "weight_decay": 5e-4, "schedule": "cosine"}
@@ -68,6 +162,16 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "standard": {**_NASBENCH201, "epochs": 40, "lr": 0.1, "batch_size": 128, "warmup_epochs": 1},
         # NAS-Bench-201, table 2: 200 epochs, batch 256, random flip, 4 pixels of padding and crop.
         "paper": {**_NASBENCH201, "epochs": 200, "lr": 0.1, "batch_size": 256, "augment": {"flip": True, "crop": 4}},
+        # Sun et al., IEEE TNNLS 31(4), 2020: rate 0.01 in the first epoch, then 0.1, 0.01 after 148, 0.001 after 248.
+        "ae-cnn": {
+            "epochs": 350,
+            "lr": 0.1,
+            "weight_decay": 5e-4,
+            "schedule": "step",
+            "milestones": ((0, 0.1), (1, 1.0), (149, 0.1), (249, 0.01)),
+            "batch_size": 128,
+            "augment": {"flip": True, "crop": 4},
+        },
     },
     NODE_CLASSIFICATION: {
         "quick": {**_GRAPH, "epochs": 40, "weight_decay": 5e-4},

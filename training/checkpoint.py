@@ -78,6 +78,32 @@ def load(folder: Path) -> Checkpoint | None:
     return None
 
 
+def adopt(source: Path, target: Path) -> bool:
+    """Copy the newest intact generation of `source` to `target`, where the training goes on; whether one is there then.
+
+    What `target` holds already stays and counts, where it is intact: a copy made before, or the training that has
+    gone on since. The JSON file is copied last, so that an interrupted copy does not count.
+    Raises MachineError when the disk is full or may not be written to.
+    """
+    if _newest(target) is not None:
+        return True
+    path = _newest(source)
+    if path is None:
+        return False
+    for suffix in (".safetensors", ".json"):
+        write_atomically(target / f"{path.stem}{suffix}", path.with_suffix(suffix).read_bytes())
+    return True
+
+
+def _newest(folder: Path) -> Path | None:
+    """The JSON file of the newest intact generation."""
+    for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            _read(path)
+            return path
+    return None
+
+
 def _read(path: Path) -> Checkpoint:
     """One generation; ValueError says what is wrong with it."""
     document = json.loads(path.read_bytes())

@@ -15,6 +15,7 @@ from nas_core.errors import MachineError, VerificationError
 from training.checkpoint import (
     Checkpoint,
     CheckpointError,
+    adopt,
     load,
     optimizer_state,
     restore_optimizer,
@@ -185,3 +186,67 @@ def test_an_optimiser_continues_bit_for_bit(optimizer: str, tmp_path: Path) -> N
     step(second, optimiser, 3)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_training_is_adopted_by_another_folder(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "new" / "target"
+    assert not adopt(source, target)
+    assert not target.exists()
+    save(source, example(2))
+    save(source, example(3))
+    before = files(source)
+    assert adopt(source, target)
+    assert files(source) == before
+    assert files(target) == {name: content for name, content in before.items() if "000003" in name}
+
+
+def test_adopting_again_keeps_what_has_gone_on_since(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    save(source, example(3))
+    save(target, example(2))
+    before = files(target)
+    assert adopt(source, target)
+    assert files(target) == before
+    assert adopt(tmp_path / "absent", target)
+
+
+def test_only_an_intact_generation_is_adopted(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    save(source, example(2))
+    save(source, example(3))
+    flip(newest(source, ".safetensors"))
+    save(target, example(1))
+    cut(newest(target, ".json"))
+    assert adopt(source, target)
+    found = load(target)
+    assert found is not None
+    assert found.epoch == 2
+    damaged = tmp_path / "damaged"
+    save(damaged, example(1))
+    flip(newest(damaged, ".safetensors"))
+    assert not adopt(damaged, tmp_path / "nothing")
+
+
+def test_an_interrupted_copy_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    save(source, example(3))
+    replace = os.replace
+
+    def fail(old: str, new: Path) -> None:
+        if str(new).endswith(".json"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(MachineError, match="disk full"):
+        adopt(source, target)
+    assert load(target) is None
+    monkeypatch.undo()
+    assert adopt(source, target)
+    found = load(target)
+    assert found is not None
+    assert found.epoch == 3

@@ -3,6 +3,10 @@
 The data lie on the device, convolutions run in channels_last, bf16 autocast is used where the processor is faster
 with it, the optimiser is fused, and a number is read back from the device once per epoch. A convolution network must
 therefore not assume the default layout of its own maps: `x.flatten(1)` or `reshape`, not `x.view`.
+
+Two things a network may bring: `DropPath` modules, whose `progress` rises from 0 at the first step of the recipe to 1
+at its last, and a second head: where the training output is `(logits, auxiliary logits)`, what is minimised is the loss
+of the logits plus `model.auxiliary_weight` times that of the auxiliary ones. Reported losses are those of the logits.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +28,7 @@ from nas_core.errors import NasError, TrialError, UsageError
 from nas_core.evaluation import Report
 from nas_core.seeds import derive
 from nas_core.task import IMAGE_CLASSIFICATION
+from search_spaces.modules.drop_path import DropPath
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, CheckpointError
 from training.precision import resolve
@@ -107,11 +113,16 @@ class Training:
         self.model = model.to(device).to(memory_format=self.layout)
         self.optimizer = make_optimizer(recipe, self.model, device)
         self.micro_batch = recipe.batch_size if data.task.kind == IMAGE_CLASSIFICATION else None
+        self.drop_paths = [module for module in self.model.modules() if isinstance(module, DropPath)]
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one epoch; counted by going through its batches once, so asked only where it is needed."""
+        return sum(1 for _ in self.data.batches("train", 0, self.seed))
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch and validate; raises TrialError where a loss is not finite."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, epoch)
+        self.set_rate(learning_rate(self.recipe, epoch))
         # Seeding each epoch makes dropout the same after a resume, and leaves the caller's generators alone.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             seed_torch(derive(self.seed, epoch, "training"), self.device)
@@ -127,22 +138,45 @@ class Training:
         """One pass over the training part; the mean loss."""
         self.model.train()
         total, count = torch.zeros((), device=self.device), 0
-        for batch in self.data.batches("train", epoch, self.seed):
-            total += self.within_memory(batch, self.gradients)
-            count += _samples(batch)
-            if self.recipe.grad_clip is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
-            self.optimizer.step()
+        every_step = self.recipe.cyclic or bool(self.drop_paths)
+        for number, batch in enumerate(self.data.batches("train", epoch, self.seed)):
+            if every_step:
+                self.before_step(epoch * self.steps_per_epoch + number)
+            total += self.update(batch)
+            count += samples_of(batch)
         return float(total) / max(count, 1)
+
+    def before_step(self, step: int) -> None:
+        """Learning rate of a cycle and progress of drop path at optimiser step `step` of the training (from 0)."""
+        if self.recipe.cyclic:
+            self.set_rate(learning_rate(self.recipe, step, self.steps_per_epoch))
+        last = max(self.recipe.epochs * self.steps_per_epoch - 1, 1)
+        for module in self.drop_paths:
+            module.progress = step / last
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def update(self, batch: Batch) -> Tensor:
+        """One optimiser step; returns the sum of the losses before it, on the device."""
+        total = self.within_memory(batch, self.gradients)
+        if self.recipe.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
+        self.optimizer.step()
+        return total
 
     def gradients(self, pieces: Sequence[Batch]) -> Tensor:
         """Gradients of the mean loss over all pieces of a batch; returns the sum of the losses, on the device."""
         self.optimizer.zero_grad(set_to_none=True)
-        total, count = torch.zeros((), device=self.device), sum(map(_samples, pieces))
+        total, count = torch.zeros((), device=self.device), sum(map(samples_of, pieces))
         for piece in pieces:
-            loss, samples = self.data.loss(self.forward(piece), piece), _samples(piece)
-            (loss * (samples / count)).backward()
+            logits, auxiliary = self.forward(piece)
+            loss, samples = self.data.loss(logits, piece), samples_of(piece)
             total += loss.detach() * samples
+            if auxiliary is not None:
+                loss = loss + self.model.auxiliary_weight * self.data.loss(auxiliary, piece)
+            (loss * (samples / count)).backward()
         return total
 
     def evaluate(self, part: str) -> dict[str, float]:
@@ -161,16 +195,20 @@ class Training:
         """Sums of the metrics over all pieces of a batch, on the device."""
         sums: dict[str, Tensor] = {}
         for piece in pieces:
-            for name, value in self.data.metrics(self.forward(piece), piece).items():
+            for name, value in self.data.metrics(self.forward(piece)[0], piece).items():
                 sums[name] = sums[name] + value if name in sums else value
         return sums
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Logits, and those of the auxiliary head where the network gives them, in float32."""
         # Nothing is copied where the data have this layout already.
         inputs = [x.contiguous(memory_format=self.layout) if x.dim() == 4 else x for x in batch.inputs]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            output: Tensor = self.model(*inputs)
-        return output.float()
+            output: Tensor | tuple[Tensor, Tensor] = self.model(*inputs)
+        if isinstance(output, tuple):
+            logits, auxiliary = output
+            return logits.float(), auxiliary.float()
+        return output.float(), None
 
     def within_memory(self, batch: Batch, work: Callable[[Sequence[Batch]], T]) -> T:
         """`work` on the batch, in as many pieces as memory demands. Raises TrialError past the deadline."""
@@ -188,7 +226,7 @@ class Training:
 
     def pieces(self, batch: Batch) -> Sequence[Batch]:
         """The batch, cut evenly into pieces of at most `micro_batch` samples."""
-        count = _samples(batch)
+        count = samples_of(batch)
         if self.micro_batch is None or count <= self.micro_batch:
             return (batch,)
         parts = math.ceil(count / self.micro_batch)
@@ -199,7 +237,7 @@ class Training:
         """Make pieces smaller; False where they would be too small, or where a sample needs all others (graphs)."""
         if self.micro_batch is None:
             return False
-        smaller = min(self.micro_batch, _samples(batch)) // 2
+        smaller = min(self.micro_batch, samples_of(batch)) // 2
         if smaller < SMALLEST_MICRO_BATCH:
             return False
         self.micro_batch = smaller
@@ -292,7 +330,7 @@ def first_line(error: BaseException, limit: int = 300) -> str:
     return (str(error).strip().splitlines() or [""])[0][:limit]
 
 
-def _samples(batch: Batch) -> int:
+def samples_of(batch: Batch) -> int:
     """How many samples the loss of a batch is a mean of."""
     return len(batch.target if batch.index is None else batch.index)
 

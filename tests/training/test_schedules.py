@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import SGD
 from torch.optim.lr_scheduler import CyclicLR
 
+from nas_core.batch import Batch
 from nas_core.errors import UsageError
+from nas_core.seeds import derive
 from nas_core.task import Task
+from search_spaces.modules.drop_path import DropPath
+from training.checkpoint import adopt
+from training.data.bound import mean_loss, metric_sums
+from training.fit import fit
 from training.recipe import CYCLIC, Recipe, learning_rate, recipe
 
 PHOTOS = Task(kind="image-classification", input_shape=(3, 32, 32), outputs=10)
@@ -141,3 +151,179 @@ def test_steps_are_epochs_for_the_other_schedules() -> None:
     for chosen in (Recipe(epochs=6, warmup_epochs=2), Recipe(epochs=6, schedule="constant")):
         rates = [learning_rate(chosen, epoch) for epoch in range(6)]
         assert [learning_rate(chosen, step, 7) for step in range(42)] == [rate for rate in rates for _ in range(7)]
+
+
+# -- in a fit: steps within an epoch, drop path, the auxiliary head, continuing ---------------------------------
+
+
+class Images:
+    """48 training images in batches of 16, in an order of the epoch: three steps per epoch."""
+
+    task = Task(kind="image-classification", input_shape=(3, 8, 8), outputs=2)
+
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.target = torch.arange(64) % 2
+        self.images = torch.randn(64, 3, 8, 8, generator=generator) + self.target[:, None, None, None]
+
+    def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
+        order = torch.arange(48, 64)
+        if part == "train":
+            order = torch.randperm(48, generator=torch.Generator().manual_seed(derive(seed, epoch)))
+        for rows in order.split(16):
+            yield Batch((self.images[rows],), self.target[rows])
+
+    def loss(self, output: Tensor, batch: Batch) -> Tensor:
+        return mean_loss(output, batch)
+
+    def metrics(self, output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        return metric_sums(output, batch)
+
+
+class Network(nn.Module):
+    """Drop path, batch norm, dropout and, with an `auxiliary_weight`, a second head that is there in training only."""
+
+    def __init__(self, auxiliary_weight: float | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8))
+        self.drop_path = DropPath(0.5)
+        self.head = nn.Sequential(nn.Dropout(0.2), nn.Linear(8, 2))
+        self.auxiliary_weight = auxiliary_weight
+        self.auxiliary = nn.Linear(8, 2)
+        self.progress: list[float] = []
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x = self.stem(x)
+        x = (x + self.drop_path(x.relu())).mean((2, 3))
+        if not self.training:
+            return self.head(x)  # type: ignore[no-any-return]
+        self.progress.append(self.drop_path.progress)
+        return self.head(x) if self.auxiliary_weight is None else (self.head(x), self.auxiliary(x))
+
+
+SHORT = Recipe(epochs=4, lr=0.05, schedule="triangular2", cycle_epochs=1, batch_size=16, precision="float32")
+
+
+def run(model: nn.Module, recipe: Recipe = SHORT, **options: Any) -> list[Mapping[str, float]]:
+    reports = fit(model, Images(), recipe, device=torch.device("cpu"), seed=11, **options)
+    return [report.metrics for report in reports]
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    states = one.state_dict(), other.state_dict()
+    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The learning rate of every optimiser step that is taken."""
+    taken: list[float] = []
+    step = SGD.step
+
+    def counted(self: SGD, *arguments: Any) -> Any:
+        taken.append(self.param_groups[0]["lr"])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(SGD, "step", counted)
+    return taken
+
+
+def test_a_cycle_is_stepped_every_iteration(rates: list[float]) -> None:
+    run(Network())
+    assert rates == [learning_rate(SHORT, step, 3) for step in range(12)]
+    assert rates[3] == pytest.approx(0.05)
+    assert len(set(rates[:6])) == 4  # up and down again
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_training_killed_within_a_cycle_continues_bit_for_bit(tmp_path: Path, stop_after: int) -> None:
+    whole = Network(0.4)
+    wanted = run(whole)
+    killed = fit(
+        Network(0.4), Images(), SHORT, device=torch.device("cpu"), seed=11, folder=tmp_path, checkpoint_seconds=0
+    )
+    for _ in range(stop_after):
+        next(killed)
+    killed.close()  # type: ignore[attr-defined]
+    torch.manual_seed(99)
+    resumed = Network(0.4)
+    assert run(resumed, folder=tmp_path) == wanted
+    assert same_weights(resumed, whole)
+    assert whole.progress[-len(resumed.progress) :] == resumed.progress
+
+
+def test_drop_path_progresses_from_the_first_to_the_last_step(tmp_path: Path) -> None:
+    constant = SHORT.model_copy(update={"schedule": "constant", "cycle_epochs": None})
+    whole, first, second = Network(), Network(), Network()
+    run(whole, constant)
+    assert whole.progress == [step / 11 for step in range(12)]
+    run(first, constant, budget=2, folder=tmp_path)
+    assert first.progress == whole.progress[:6]  # of the recipe's epochs, not of the budget's
+    run(second, constant, folder=tmp_path)
+    assert second.progress == whole.progress[6:]
+
+
+def test_the_auxiliary_head_adds_its_weighted_loss() -> None:
+    """One step written out; what is reported and validated is the loss of the logits."""
+    single = Recipe(epochs=1, lr=0.1, momentum=0, weight_decay=0, schedule="constant", precision="float32")
+
+    class OneBatch(Images):
+        def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
+            yield Batch((self.images,), self.target)
+
+    class Heads(nn.Module):
+        auxiliary_weight = 0.4
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(7)
+            self.main, self.second = nn.Linear(192, 2), nn.Linear(192, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.main(x.flatten(1)), self.second(x.flatten(1))
+
+    model, plain, data = Heads(), Heads(), OneBatch()
+    (report,) = fit(model, data, single, device=torch.device("cpu"), seed=1)
+    main, second = plain(data.images)
+    loss, other = functional.cross_entropy(main, data.target), functional.cross_entropy(second, data.target)
+    (loss + 0.4 * other).backward()
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        assert theirs.grad is not None
+        torch.testing.assert_close(mine, theirs - 0.1 * theirs.grad)
+    assert report.metrics["train_loss"] == pytest.approx(loss.item())
+    validated = functional.cross_entropy(model(data.images)[0], data.target)
+    assert report.metrics["val_loss"] == pytest.approx(validated.item())
+
+
+def test_a_promotion_in_another_folder_trains_only_the_additional_epochs(tmp_path: Path, rates: list[float]) -> None:
+    whole = Network()
+    wanted = run(whole)
+    del rates[:]
+    assert run(Network(), budget=1, folder=tmp_path / "rung0") == wanted[:1]
+    assert len(rates) == 3
+    assert adopt(tmp_path / "rung0", tmp_path / "rung1")
+    assert run(Network(), budget=2, folder=tmp_path / "rung1") == wanted[:2]
+    assert len(rates) == 6
+    assert adopt(tmp_path / "rung1", tmp_path / "rung2")
+    assert adopt(tmp_path / "rung1", tmp_path / "rung2")  # again, as after a crash
+    last = Network()
+    assert run(last, folder=tmp_path / "rung2") == wanted
+    assert rates == [learning_rate(SHORT, step, 3) for step in range(12)]
+    assert same_weights(last, whole)
+
+
+def test_other_trainings_do_not_count_their_steps() -> None:
+    """The batches of an epoch are gone through once, not twice, where nothing needs their number."""
+
+    class Counted(Images):
+        passes = 0
+
+        def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
+            self.passes += part == "train"
+            return super().batches(part, epoch, seed)
+
+    data = Counted()
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    list(fit(plain, data, Recipe(epochs=2), device=torch.device("cpu"), seed=1))
+    assert data.passes == 2

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nas_cli import catalog, doctor, export, packages, query, search, train
+from nas_cli import bench, catalog, doctor, export, packages, query, search, train
 from nas_cli.errors import guarded
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ for command in (query.ls, query.show, query.trials, query.best, query.front, que
 app.command()(train.train)
 app.command()(export.export)
 app.command()(doctor.doctor)
+app.add_typer(bench.bench, name="bench")
 app.add_typer(catalog.spaces, name="spaces")
 app.add_typer(catalog.strategies, name="strategies")
 app.add_typer(catalog.data, name="data")

@@ -94,6 +94,15 @@ class Table:
             seconds *= level
         yield Report(1.0 if level is None else level, values, seconds if math.isfinite(seconds) else 0.0)
 
+    @property
+    def timed(self) -> bool:
+        """Whether the table records how long an evaluation took."""
+        return self._seconds is not None
+
+    def column(self, metric: str, budget: Budget | None = None) -> NDArray[numpy.float64]:
+        """A metric of all rows at a level (None: the highest), in the order of the file; NaN where a cell is empty."""
+        return self._values[self._level(budget)][metric]
+
     def _level(self, budget: Budget | None) -> float | None:
         levels = self._data.levels
         if budget is None:

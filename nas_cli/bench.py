@@ -1,0 +1,263 @@
+"""`nas bench`: which strategy finds more with the same number of queries, on a table of recorded results."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas_cli.errors import INTERRUPTED
+from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
+
+if TYPE_CHECKING:
+    from nas_core.records import Bench
+    from studies.bench.plan import Plan
+    from studies.store.store import Store
+
+PLAIN_SECONDS = 5.0  # between two lines of progress
+
+bench = typer.Typer(help="Compare strategies on a table.", no_args_is_help=True, rich_markup_mode=None)
+
+Name = Annotated[str, typer.Argument(metavar="BENCH", help="Name of a bench (see 'nas bench ls').")]
+Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes [default: one per core].")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Write regret curves and ranks to this .png or .svg file.")]
+Durable = Annotated[bool, typer.Option("--durable", help="Wait for the disk at every commit (power failures).")]
+
+
+@bench.command("strategies")
+def strategies(
+    contenders: Annotated[
+        str, typer.Option("--strategies", metavar="A,B,...", help="Strategies, each STRATEGY or NAME=STRATEGY.")
+    ],
+    table: Annotated[Path, typer.Option(help="Table of recorded results (csv or csv.gz).")],
+    space: Annotated[str, typer.Option(help="Search space: a name, or FILE.py:OBJECT.")] = "nasbench201",
+    data: Annotated[str | None, typer.Option(help="Data set of the table [default: its first].")] = None,
+    mapping: Annotated[str | None, typer.Option(help="What the table's columns hold, if not beside it.")] = None,
+    objective: Annotated[str, typer.Option(help="Metric, or METRIC:min.")] = "val_accuracy",
+    queries: Annotated[int, typer.Option(help="Evaluations per search.")] = 100,
+    seeds: Annotated[int, typer.Option(help="Searches per strategy.")] = 50,
+    workers: Annotated[int, typer.Option(help="Asynchronous workers on a simulated clock.")] = 1,
+    clock: Annotated[str | None, typer.Option(help="simulated: the table's recorded seconds pass.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("-s", help="NAME.KEY=VALUE of a strategy.")] = None,
+    name: Annotated[str | None, typer.Option("--name", "--study", help="Name of the bench [default: made up].")] = None,
+    jobs: Jobs = None,
+    plot: Plot = None,
+    db: Db = DEFAULT_DB,
+    files: Files = None,
+    durable: Durable = False,
+    as_json: Json = False,
+) -> int:
+    """Search with every strategy and seed, and rank them. The same command goes on with what is there."""
+    from nas_core.config import parse_assignments
+    from nas_core.errors import UsageError, unknown
+    from studies.bench import plan, plots
+
+    if plot is not None:
+        plots.check(plot)
+    if clock not in (None, "simulated"):
+        raise unknown("clock", clock, ["simulated"])
+    search = {"space": space, "table": str(table), "data": data, "mapping": mapping, "objectives": [objective]}
+    if not table.exists():
+        raise UsageError(f"--table: there is no file '{table}'")
+    wanted = plan.make(
+        {key: value for key, value in search.items() if value is not None},
+        [part.strip() for part in contenders.split(",") if part.strip()],
+        parse_assignments(setting or []),
+        queries=queries,
+        seeds=seeds,
+        workers=workers,
+        simulated=clock is not None or workers > 1,
+    )
+    with open_store(db, files, create=True, durable=durable) as store:
+        return _run(store, _bench(store, name, wanted), wanted, jobs, plot, durable, as_json)
+
+
+@bench.command("resume")
+def resume(
+    name: Name,
+    table: Annotated[str | None, typer.Option(help="The same table at another place.")] = None,
+    jobs: Jobs = None,
+    plot: Plot = None,
+    db: Db = DEFAULT_DB,
+    files: Files = None,
+    durable: Durable = False,
+    as_json: Json = False,
+) -> int:
+    """Go on with a bench, however it stopped."""
+    from studies.assemble import moved
+    from studies.bench import plots
+    from studies.bench.plan import Plan
+
+    if plot is not None:
+        plots.check(plot)
+    with open_store(db, files, durable=durable) as store:
+        found = store.bench(name)
+        plan = Plan.model_validate(found.config)
+        plan = plan.model_copy(update={"problem": moved(plan.problem, table)})
+        return _run(store, found, plan, jobs, plot, durable, as_json)
+
+
+@bench.command("show")
+def show(name: Name, plot: Plot = None, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """Rank the strategies by what the database holds."""
+    from studies.bench import plots
+    from studies.bench.plan import Plan
+
+    if plot is not None:
+        plots.check(plot)
+    with open_store(db) as store:
+        found = store.bench(name)
+        _print(store, found, Plan.model_validate(found.config), plot, as_json)
+
+
+@bench.command("ls")
+def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+    """List the benches."""
+    from nas_cli import render
+    from studies.bench.plan import Plan
+    from studies.bench.worker import finished
+
+    documents = []
+    with open_store(db) as store:
+        for name in store.bench_names():
+            found = store.bench(name)
+            plan = Plan.model_validate(found.config)
+            documents.append(
+                {
+                    "bench": name,
+                    "space": plan.problem.space_name,
+                    "data": plan.problem.evaluator["data"],
+                    "strategies": list(plan.contenders),
+                    "queries": plan.queries,
+                    "seeds": plan.seeds,
+                    "finished": sum(finished(study) for study in store.studies_of(found)),
+                    "searches": plan.seeds * len(plan.contenders),
+                    "created": found.created,
+                }
+            )
+    if as_json:
+        render.document(documents)
+        return
+    if not documents:
+        print("no benches yet; start one with 'nas bench strategies'", file=sys.stderr)
+        return
+    rows = [
+        [
+            one["bench"],
+            one["space"],
+            one["data"],
+            render.number(one["queries"]),
+            render.number(one["seeds"]),
+            f"{one['finished']}/{one['searches']}",
+            render.moment(one["created"]),
+            ", ".join(one["strategies"]),
+        ]
+        for one in documents
+    ]
+    heads = ["bench", "space", "data", "queries", "seeds", "searches", "created", "strategies"]
+    render.table(heads, rows, right=["queries", "seeds", "searches"])
+
+
+def _bench(store: Store, name: str | None, plan: Plan) -> Bench:
+    """The bench of that name, or without one the bench of that configuration; a new one where there is none.
+
+    Raises UsageError where the named one has another configuration.
+    """
+    from nas_core.errors import UsageError
+    from studies.bench.plan import NAME, Plan, differences
+
+    if name is None:
+        taken = store.bench_names()
+        for other in taken:
+            found = store.bench(other)
+            if not differences(Plan.model_validate(found.config), plan):
+                return found
+        stem = f"{plan.problem.space_name}-{plan.problem.evaluator['data']}"
+        stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in stem)[:80]
+        name = next(candidate for n in range(1, 10**6) if (candidate := f"{stem}-{n}") not in taken)
+    if not NAME.fullmatch(name):
+        raise UsageError(f"--name '{name}': use up to 100 letters, digits, '.', '_' and '-'")
+    existing = store.find_bench(name)
+    if existing is None:
+        return store.create_bench(name, plan.model_dump(mode="json"))
+    different = differences(Plan.model_validate(existing.config), plan)
+    if different:
+        raise UsageError(
+            f"bench '{name}' exists with another configuration ({'; '.join(different)})\n"
+            f"Choose another --name, or go on with the stored one: nas bench resume {name}"
+        )
+    return existing
+
+
+def _run(
+    store: Store, found: Bench, plan: Plan, jobs: int | None, plot: Path | None, durable: bool, as_json: bool
+) -> int:
+    from nas_cli.report import places
+    from nas_cli.signals import Stopper
+    from studies.bench.run import run
+
+    progress = Progress(found.name)
+    with Stopper() as stopper:
+        try:
+            done = run(
+                store, found, plan, jobs=jobs, durable=durable, stopping=stopper.stopping, searched=progress.searched
+            )
+        except KeyboardInterrupt:  # the second one: at once
+            done = False
+        finally:
+            progress.end()
+    if not done:
+        print(f"nas: stopped; go on: nas bench resume {found.name}{places(store)}", file=sys.stderr)
+        return INTERRUPTED
+    _print(store, found, plan, plot, as_json)
+    return 0
+
+
+def _print(store: Store, found: Bench, plan: Plan, plot: Path | None, as_json: bool) -> None:
+    from nas_cli import ranking, render
+    from studies.bench import plots
+    from studies.bench.curves import load
+    from studies.bench.standings import rank
+
+    curves = load(store, found, plan)
+    standings = rank(curves, plan)
+    if plot is not None:
+        plots.draw(plot, found.name, curves, plan, standings)
+    if as_json:
+        render.document(ranking.document(found.name, plan, standings))
+    else:
+        ranking.page(found.name, plan, standings)
+    if plot is not None and not as_json:
+        render.emit("", f"picture: {plot}")
+
+
+class Progress:
+    """A line on stderr: how many searches are finished, and how long the others will take."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._begun = time.monotonic()
+        self._first: int | None = None
+        self._said = -PLAIN_SECONDS
+        self._terminal = sys.stderr.isatty()
+
+    def searched(self, done: int, total: int) -> None:
+        self._first = done if self._first is None else self._first
+        now = time.monotonic()
+        if not self._terminal and done < total and now - self._said < PLAIN_SECONDS:
+            return
+        self._said = now
+        line = f"{self._name}: {done}/{total} searches"
+        if self._first < done < total:
+            left = (now - self._begun) / (done - self._first) * (total - done)
+            line += f" | {timedelta(seconds=round(left))} left"
+        shown, end = (f"\r{line:<79}", "") if self._terminal else (line, "\n")
+        print(shown, end=end, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._terminal and self._first is not None:
+            print(file=sys.stderr)

@@ -1,0 +1,127 @@
+"""How the standings of a bench are printed: three tables and what the tests say, or one JSON document."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from nas_cli import render
+
+if TYPE_CHECKING:
+    from studies.bench.plan import Plan
+    from studies.bench.standings import Spread, Standing, Standings
+
+
+def page(name: str, plan: Plan, standings: Standings) -> None:
+    """The strategies, best mean rank first."""
+    ordered = sorted(standings.strategies, key=lambda standing: standing.rank)
+    objective, landscape, problem = plan.objective, plan.landscape, plan.problem
+    workers = f", {plan.workers} simulated workers" if plan.simulated else ""
+    render.emit(
+        f"bench {name}: {problem.space_name} on {problem.evaluator['data']}, {plan.queries} queries{workers}, "
+        f"{standings.seeds} seeds" + (f" of {plan.seeds}" if standings.seeds < plan.seeds else ""),
+        f"the best of {landscape.rows:,} rows has {objective.metric} {objective.orient(landscape.optimum):.6g}",
+    )
+    _incumbents(f"{objective.metric} of the incumbent after so many queries", {s.label: s.validation for s in ordered})
+    if plan.test_metric is not None:
+        _incumbents(f"{plan.test_metric} of the same incumbent", {s.label: s.test or {} for s in ordered})
+    render.emit("", f"ranking after {plan.queries} queries")
+    heads = ["strategy", "rank", "regret", "area", f"top {landscape.top} by half", "by 90%", "p (t)", "p (Wilcoxon)"]
+    heads += ["ask ms", "tell ms"] + ["simulated hours"] * plan.simulated
+    render.table(heads, [_row(standing, plan) for standing in ordered], right=heads[1:])
+    render.emit("", *_notes(plan, standings))
+
+
+def document(name: str, plan: Plan, standings: Standings) -> dict[str, Any]:
+    """Everything, as plain data; strategies in the order in which they were given."""
+    return {
+        "bench": name,
+        "space": plan.problem.space_name,
+        "data": plan.problem.evaluator["data"],
+        "objective": str(plan.objective),
+        "test": plan.test_metric,
+        "queries": plan.queries,
+        "workers": plan.workers,
+        "simulated": plan.simulated,
+        "seeds": standings.seeds,
+        "seeds_wanted": plan.seeds,
+        "rows": plan.landscape.rows,
+        "optimum": plan.objective.orient(plan.landscape.optimum),
+        "top_rows": plan.landscape.top,
+        "top_threshold": plan.objective.orient(plan.landscape.threshold),
+        "baseline": standings.baseline,
+        "friedman": asdict(standings.friedman),
+        "critical_difference": standings.critical_difference,
+        "not_separated": [list(group) for group in standings.groups],
+        "strategies": [
+            {
+                **asdict(standing),
+                "to_top": {
+                    "median": standing.to_top[0.5],
+                    "p90": standing.to_top[0.9],
+                    "missed": standing.missed,
+                },
+                "strategy": plan.contenders[standing.label].strategy,
+                "config": plan.contenders[standing.label].config,
+            }
+            for standing in standings.strategies
+        ],
+    }
+
+
+def _incumbents(title: str, curves: Mapping[str, Mapping[int, Spread]]) -> None:
+    render.emit("", title)
+    checkpoints = list(next(iter(curves.values())))
+    heads = ["strategy", *(f"{count:,}" for count in checkpoints)]
+    rows = [[label, *(_spread(curve[count]) for count in checkpoints)] for label, curve in curves.items()]
+    render.table(heads, rows, right=heads[1:])
+
+
+def _row(standing: Standing, plan: Plan) -> list[str]:
+    paired = standing.paired
+    cells = [
+        standing.label,
+        f"{standing.rank:.2f}",
+        _spread(standing.regret),
+        _spread(standing.area),
+        *(f">{plan.queries}" if count > plan.queries else str(count) for count in standing.to_top.values()),
+        *(["", ""] if paired is None else [_probability(paired.p_t), _probability(paired.p_wilcoxon)]),
+        *(_milliseconds(seconds) for seconds in (standing.ask_seconds, standing.tell_seconds)),
+    ]
+    if plan.simulated:
+        cells.append("" if standing.simulated_seconds is None else f"{standing.simulated_seconds / 3600:.3g}")
+    return cells
+
+
+def _notes(plan: Plan, standings: Standings) -> list[str]:
+    if len(standings.strategies) < 2:
+        return []
+    lines = [
+        f"p: one-sided paired tests over the seeds that the regret after {plan.queries} queries is lower than that of "
+        f"{standings.baseline}",
+        f"Friedman's test that all rank alike: chi-squared {standings.friedman.statistic:.4g}, "
+        f"p {_probability(standings.friedman.p)}",
+        f"Nemenyi's critical difference of mean ranks at the 5% level: {standings.critical_difference:.3g}; "
+        + ("it separates all" if not standings.groups else "not separated:"),
+    ]
+    return lines + [f"  {', '.join(group)}" for group in standings.groups]
+
+
+def _spread(spread: Spread) -> str:
+    """The mean to the second digit of the deviation; a deviation of 0 or none leaves six digits."""
+    if not math.isfinite(spread.std):
+        return f"{spread.mean:.6g}"
+    if spread.std == 0:
+        return f"{spread.mean:.6g} ± 0"
+    digits = max(0, 1 - math.floor(math.log10(spread.std)))
+    return f"{spread.mean:.{digits}f} ± {spread.std:.{digits}f}"
+
+
+def _probability(p: float) -> str:
+    return "" if math.isnan(p) else f"{p:.2g}"
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1000 * seconds:.3g}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 Durable = Annotated[bool, typer.Option("--durable", help="Wait for the disk at every commit (power failures).")]
 Trials = Annotated[int | None, typer.Option("--trials", "-n", help="Stop after this many evaluations.")]
 Time = Annotated[float | None, typer.Option("--time", help="Stop after this many seconds.")]
+Spend = Annotated[float | None, typer.Option("--spend", help="Stop when budgets come to this many full evaluations.")]
 
 
 def search(
@@ -31,13 +34,18 @@ def search(
     constraint: Annotated[list[str] | None, typer.Option(help="Such as params<=5e5; repeat for several.")] = None,
     trials: Trials = None,
     time: Time = None,
+    spend: Spend = None,
     trial_time: Annotated[float | None, typer.Option(help="Seconds that one trial may take.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Training recipe: quick, standard or paper.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs per trial.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a training.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    lag: Annotated[int | None, typer.Option(help="Ask k sees the outcomes up to k-lag.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Candidates evaluated at a time, each in a process.")] = None,
+    lag: Annotated[
+        int | None, typer.Option(help="Ask k sees the outcomes up to k-lag [default: 4 per worker].")
+    ] = None,
+    order: Annotated[str | None, typer.Option(help="strict: timing changes nothing; free: tell as they come.")] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Bitwise repeatable on a GPU.")] = False,
     study: Annotated[str | None, typer.Option(help="Name of the study [default: made up].")] = None,
     setting: Annotated[list[str] | None, typer.Option("-s", help="KEY=VALUE, e.g. strategy.population=20.")] = None,
@@ -61,13 +69,16 @@ def search(
         "constraints": constraint,
         "trials": trials,
         "time": time,
+        "spend": spend,
         "trial_time": trial_time,
         "recipe": recipe,
         "epochs": epochs,
         "device": device,
         "threads": threads,
         "seed": seed,
+        "workers": workers,
         "lag": lag,
+        "order": order,
         "deterministic": deterministic or None,
         "study": study,
     }
@@ -75,20 +86,22 @@ def search(
     spec = describe(wanted)
     with open_store(db, files, create=True, durable=durable) as store:
         budget = stop_at(wanted, spec)
-        return _run(store, _study(store, wanted.study, spec, budget), build(spec), budget, as_json)
+        return _run(store, _study(store, wanted.study, spec, budget), build(spec), budget, wanted.workers, as_json)
 
 
 def resume(
     study: StudyName,
     trials: Trials = None,
     time: Time = None,
+    spend: Spend = None,
+    workers: Annotated[int, typer.Option(min=1, help="Candidates evaluated at a time; the study stays the same.")] = 1,
     data: Annotated[str | None, typer.Option(help="The same data or table at another place.")] = None,
     db: Db = DEFAULT_DB,
     files: Files = None,
     durable: Durable = False,
     as_json: Json = False,
 ) -> int:
-    """Go on with a study, however it stopped. --trials and --time raise its budget."""
+    """Go on with a study, however it stopped. --trials, --time and --spend raise its budget."""
     from nas_core.config import validate
     from nas_core.records import StopAt
     from studies.assemble import build, moved
@@ -96,9 +109,10 @@ def resume(
     with open_store(db, files, durable=durable) as store:
         found = store.study(study)
         budget = found.stop_at
-        if trials is not None or time is not None:
-            budget = validate(StopAt, {"trials": trials, "seconds": time}, "budget")
-        return _run(store, found, build(moved(found.spec, data)), budget, as_json)
+        if trials is not None or time is not None or spend is not None:
+            budget = validate(StopAt, {"trials": trials, "seconds": time, "spent": spend}, "budget")
+        spec = moved(found.spec, data)
+        return _run(store, replace(found, spec=spec), build(spec), budget, workers, as_json)
 
 
 def _study(store: Store, name: str | None, spec: StudySpec, budget: StopAt) -> Study:
@@ -138,22 +152,35 @@ def _check_definition(store: Store, spec: StudySpec) -> None:
             )
 
 
-def _run(store: Store, study: Study, parts: Any, budget: StopAt, as_json: bool) -> int:
+def _run(store: Store, study: Study, parts: Any, budget: StopAt, workers: int, as_json: bool) -> int:
     from nas_cli.live import Progress
     from nas_cli.report import print_ending
     from nas_cli.signals import Stopper
+    from studies.assemble import executor
     from studies.blackbox import Ending, Search
     from studies.environment import environment
     from studies.queries import summaries
 
+    if workers > study.spec.lag and study.spec.ordering == "strict":
+        print(
+            f"the study's lag is {study.spec.lag}, so no more than that of {workers} workers are busy", file=sys.stderr
+        )
     with store.lock(study):
         if budget != study.stop_at:
             store.set_stop_at(study, budget)
-            study = store.study(study.name)
+            study = replace(study, stop_at=budget)
         facts = store.environment(environment(study.spec))
         progress = Progress(study.name, parts.objectives, budget.trials)
         with Stopper() as stopper:
-            loop = Search(store, study, parts, listener=progress, stopping=stopper.stopping, environment=facts)
+            loop = Search(
+                store,
+                study,
+                parts,
+                listener=progress,
+                stopping=stopper.stopping,
+                environment=facts,
+                executor=executor(study.spec, parts, workers),
+            )
             progress.known(loop.evaluated, loop.best)
             try:
                 with progress:

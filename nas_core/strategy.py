@@ -114,6 +114,15 @@ class Strategy(Protocol):
         ...
 
 
+class Pruner(Protocol):
+    """Ends candidates that will not be worth their full budget."""
+
+    def prune(self, curve: Sequence[tuple[float, float]], others: Sequence[Sequence[tuple[float, float]]]) -> bool:
+        """Whether to stop a candidate, by its own (step, value) reports so far and those of the outcomes that had been
+        told before it was asked, in their order. Values are the first objective, higher is better. Pure."""
+        ...
+
+
 @runtime_checkable
 class Snapshots(Protocol):
     """Where replaying the tells is slow: the whole state as plain data and arrays.

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -22,13 +22,14 @@ from nas_core.errors import UsageError, unknown
 from nas_core.evaluation import Constraint, Evaluator, Objective, parse_constraint, parse_objective
 from nas_core.records import StopAt, StudySpec
 from nas_core.space import SearchSpace
-from nas_core.strategy import Setting, Strategy
+from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
 from studies.retrain import Retraining
 from training import evaluators
 from training.data.split import Split
 
 if TYPE_CHECKING:
+    from studies.executors import Executor
     from training.evaluators.train import Train
 
 
@@ -53,8 +54,13 @@ class SearchConfig(Config):
     trials: int | None = Field(default=None, ge=1)
     time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds")
     trial_time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds of one trial")
+    spend: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="in full evaluations")
     seed: int = Field(default=0, ge=0, lt=2**63)
-    lag: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=1, le=1024, description="candidates evaluated at a time, each in a process")
+    lag: int | None = Field(default=None, ge=1, description="by default 1, with several workers 4 for each")
+    order: Literal["strict", "free"] = Field(
+        default="strict", description="strict: timing changes nothing; free: outcomes are told as they come"
+    )
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
@@ -75,6 +81,7 @@ class Parts:
     strategy_config: Config
     budget: float | None  # of a proposal that names none; None: the evaluator's full one
     trial_seconds: float | None
+    pruner: Pruner | None = None
 
     def make_strategy(self) -> Strategy:
         """The strategy as it is before it is told anything."""
@@ -139,15 +146,16 @@ def describe(config: SearchConfig) -> StudySpec:
         objectives=tuple(str(parse_objective(text, evaluator.metrics)) for text in config.objectives),
         constraints=tuple(str(parse_constraint(text, evaluator.metrics)) for text in config.constraints),
         seed=config.seed,
-        lag=config.lag,
+        lag=config.lag or (1 if config.workers == 1 else 4 * config.workers),
+        ordering=config.order,
     )
 
 
 def stop_at(config: SearchConfig, spec: StudySpec) -> StopAt:
     """The budget; without one, 20 trainings or 100 look-ups."""
-    if config.trials is None and config.time is None:
+    if config.trials is None and config.time is None and config.spend is None:
         return StopAt(trials=100 if spec.evaluator["name"] == "table" else 20)
-    return StopAt(trials=config.trials, seconds=config.time)
+    return StopAt(trials=config.trials, seconds=config.time, spent=config.spend)
 
 
 def build(spec: StudySpec) -> Parts:
@@ -192,6 +200,25 @@ def build(spec: StudySpec) -> Parts:
         budget=spec.evaluator.get("level"),
         trial_seconds=spec.evaluator.get("trial_seconds"),
     )
+
+
+def executor(spec: StudySpec, parts: Parts, workers: int) -> Executor:
+    """Where candidates of a study are evaluated: here, or in worker processes, which CUDA always gets.
+
+    With several CUDA devices the workers of a study on "cuda" take turns on them.
+    """
+    if workers == 1 and parts.evaluator.in_process:
+        from studies.executors.inline import Inline
+
+        return Inline(parts.evaluator, parts.trial_seconds)
+    from studies.executors.processes import Processes
+
+    devices: tuple[str, ...] = ()
+    if spec.evaluator.get("device") == "cuda":
+        import torch
+
+        devices = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    return Processes(spec, workers, parts.trial_seconds, devices)
 
 
 def moved(spec: StudySpec, place: str | None) -> StudySpec:
@@ -281,6 +308,8 @@ def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) 
     evaluator, split_hash = _evaluator(settings, space, size)
     if name == "train":  # 'auto' becomes what this machine has, so that a resume trains in the same way
         settings |= _resolved(evaluator)
+        if config.threads is None:  # the workers share the processor
+            settings["threads"] = max(1, settings["threads"] // config.workers)
     if name == "table" and config.epochs is not None:
         levels = evaluator.fidelity.levels if evaluator.fidelity else ()
         if config.epochs not in levels:

@@ -51,26 +51,21 @@ def _proposals(runs: list[Run], parts: Parts) -> Iterator[str]:
     strategy = parts.make_strategy()
     told = sorted((run for run in runs if run.told is not None), key=lambda run: run.told or 0)
     seen = 0
+    untold: dict[int, Run] = {}  # asked before, and not told when this one was asked
     for run in runs:
         asked_after = run.asked_after or 0
         while seen < min(asked_after, len(told)):
             strategy.tell(told[seen].outcome())
+            untold.pop(told[seen].number, None)
             seen += 1
-        pending = [
-            Pending(other.number, other.proposal)
-            for other in runs[max(0, seen - 1) : run.number]
-            if other.number < run.number and (other.told is None or other.told >= asked_after)
-        ]
+        pending = [Pending(number, other.proposal) for number, other in untold.items()]
+        untold[run.number] = run
         try:
             proposal = strategy.ask(run.number, pending)
         except (Exhausted, NasError) as error:
             yield f"trial {run.number}: asking again fails: {error or type(error).__name__}"
             return
-        if proposal is None or (proposal.arch, proposal.budget, dict(proposal.note)) != (
-            run.arch,
-            run.proposal.budget,
-            dict(run.note),
-        ):
+        if proposal is None or proposal != run.proposal:
             again = "nothing" if proposal is None else f"{dict(proposal.arch.values)} {dict(proposal.note)}"
             yield f"trial {run.number}: stored {dict(run.arch.values)} {dict(run.note)}, but asking again gives {again}"
             return  # what follows was told other outcomes than the strategy now knows
@@ -89,7 +84,7 @@ def _contents(run: Run, parts: Parts, judge: Judge, by_number: dict[int, Run], t
         known, _ = judge.before(run.arch)
         if known is None or (known.state, known.violations) != (run.state, run.verdict.violations):
             yield "it is stored as rejected, but its architecture and costs say something else"
-    if run.state in (State.COMPLETE, State.REUSED):
+    if run.state in (State.COMPLETE, State.REUSED, State.PRUNED):
         verdict = judge.after(run.metrics, run.verdict.seconds)
         if (verdict.values, verdict.violations) != (run.verdict.values, run.verdict.violations):
             yield f"its metrics give {verdict.values}, {verdict.violations}; stored are " + (

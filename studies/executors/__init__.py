@@ -1,0 +1,85 @@
+"""Where candidates are evaluated: inline, in local processes, or on a simulated clock. Each is one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from nas_core.evaluation import Report
+from nas_core.strategy import Proposal
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One evaluation. `budget` (None: the full one) and `target`, the step of the final report, are resolved; `seed`
+    and `workdir` are those of the run's context; `asked_after` is how many outcomes were told before it was asked."""
+
+    number: int
+    proposal: Proposal
+    budget: float | None
+    target: float
+    seed: int
+    workdir: Path
+    asked_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A candidate has come to a step."""
+
+    number: int
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A candidate's evaluation is over; `failure` says why it failed, None: it has not."""
+
+    number: int
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """A candidate was stopped because the search stops; it goes on from its checkpoint later."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """A candidate's process died, and the candidate was given to another one."""
+
+    number: int
+
+
+Event = Reported | Ended | Halted | Restarted
+
+
+class Executor(Protocol):
+    """Evaluates up to `slots` jobs at a time."""
+
+    slots: int
+
+    def submit(self, job: Job) -> None:
+        """Start a job; at most `slots` at a time."""
+        ...
+
+    def next(self, stopping: Callable[[], bool]) -> Event:
+        """Wait for what happens next. Once `stopping()` is true every job ends with `Halted`, at its next checkpoint,
+        or with `Ended` if that comes first. Raises NasError for what spoils the search and not the candidate."""
+        ...
+
+    def drop(self, number: int) -> None:
+        """Forget a job: nothing more is heard of it."""
+        ...
+
+    def told(self, number: int, asked_after: int, seconds: float) -> None:
+        """Hear of every outcome that the strategy is told, also of those that a resume tells again."""
+        ...
+
+    def close(self) -> None:
+        """End at once, with everything that runs."""
+        ...

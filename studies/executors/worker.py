@@ -1,0 +1,152 @@
+"""A worker process: builds the study's evaluator once, then evaluates the jobs that it is sent.
+
+Messages are JSON over one pipe per worker, so a worker that is killed in the middle of one harms nobody else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from multiprocessing import connection as wires
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from nas_core.architecture import Architecture
+from nas_core.errors import NasError, TrialError
+from nas_core.evaluation import Context, Report
+from nas_core.records import StudySpec
+from nas_core.strategy import Proposal
+from studies.executors import Job
+
+HALT, DROP = "halt", "drop"
+READY, STARTED, REPORTED, ENDED, HALTED, ERROR = "ready", "started", "reported", "ended", "halted", "error"
+
+
+def send(pipe: Connection, kind: str, **values: Any) -> None:
+    """Raises OSError when the other side is gone."""
+    pipe.send_bytes(json.dumps({"kind": kind, **values}).encode())
+
+
+def receive(pipe: Connection) -> dict[str, Any]:
+    """Raises EOFError or OSError when the other side is gone."""
+    message: dict[str, Any] = json.loads(pipe.recv_bytes())
+    return message
+
+
+def pack(job: Job) -> dict[str, Any]:
+    proposal = job.proposal
+    return {
+        "number": job.number,
+        "arch": proposal.arch.to_json(),
+        "budget": job.budget,
+        "proposed_budget": proposal.budget,
+        "continues": proposal.continues,
+        "note": dict(proposal.note),
+        "target": job.target,
+        "seed": job.seed,
+        "workdir": str(job.workdir),
+        "asked_after": job.asked_after,
+    }
+
+
+def unpack(packed: dict[str, Any]) -> Job:
+    arch = Architecture.from_json(packed["arch"])
+    proposal = Proposal(arch, packed["proposed_budget"], packed["continues"], packed["note"])
+    place, names = Path(packed["workdir"]), ("number", "budget", "target", "seed", "asked_after")
+    return Job(proposal=proposal, workdir=place, **{name: packed[name] for name in names})
+
+
+def main(pipe: Connection, spec: str, device: str | None, trial_seconds: float | None) -> None:
+    """The process. `spec` is the study's StudySpec as JSON; `device` replaces the study's where there are several."""
+    os.dup2(2, 1)  # a user's print belongs to the progress, not to the data
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    try:
+        Worker(pipe, spec, device, trial_seconds).run()
+    except (EOFError, OSError):
+        return  # the driver is gone
+    except NasError as error:
+        send(pipe, ERROR, type=type(error).__name__, text=str(error))
+
+
+class Worker:
+    """One study's evaluator behind a pipe."""
+
+    def __init__(self, pipe: Connection, spec: str, device: str | None, trial_seconds: float | None) -> None:
+        from studies.assemble import build
+
+        study = StudySpec.model_validate_json(spec)
+        if device is not None:
+            study = study.model_copy(update={"evaluator": {**study.evaluator, "device": device}})
+        self.pipe = pipe
+        self.evaluator = build(study).evaluator
+        self.trial_seconds = trial_seconds
+        self.halting = self.dropped = False
+
+    def run(self) -> None:
+        """Evaluate jobs until the driver closes the pipe."""
+        send(self.pipe, READY)
+        while True:
+            message = receive(self.pipe)
+            if message["kind"] in (HALT, DROP):
+                continue  # of a job that has ended meanwhile
+            self.halting = self.dropped = False
+            job = unpack(message)
+            send(self.pipe, STARTED, number=job.number)
+            outcome, text = self.evaluate(job)
+            send(self.pipe, outcome, number=job.number, text=text)
+            if text is not None and "CUDA" in text:
+                return  # the device's context may be spoiled: the next candidate gets a new process
+
+    def evaluate(self, job: Job) -> tuple[str, str | None]:
+        limit = self.trial_seconds
+        deadline = None if limit is None else time.monotonic() + limit
+        context = Context(job.seed, job.workdir, deadline, lambda: self.listen() or self.halting)
+        reports = self.evaluator.evaluate(job.proposal, job.budget, context)
+        try:
+            for report in reports:
+                self.report(job.number, report)
+                self.listen()
+                if self.dropped or (self.halting and report.step < job.target):
+                    reports.close()  # type: ignore[attr-defined]
+                    return HALTED, None
+        except TrialError as error:
+            return ENDED, str(error)
+        except (NasError, EOFError, OSError):
+            raise
+        except (Exception, SystemExit) as error:  # whatever a user's space or evaluator raises
+            return ENDED, f"exception: {type(error).__name__}: {error}"
+        return ENDED, None
+
+    def report(self, number: int, report: Report) -> None:
+        metrics = {name: _text(value) for name, value in report.metrics.items()}
+        send(self.pipe, REPORTED, number=number, step=report.step, metrics=metrics, seconds=report.seconds)
+
+    def listen(self) -> bool:
+        """Take in what the driver has said meanwhile; False, so that it fits into conditions."""
+        while self.pipe.poll():
+            kind = receive(self.pipe)["kind"]
+            self.halting |= kind == HALT
+            self.dropped |= kind == DROP
+        return False
+
+
+def report_of(message: dict[str, Any]) -> Report:
+    metrics = {name: float(value) for name, value in message["metrics"].items()}
+    return Report(message["step"], metrics, message["seconds"])
+
+
+def _text(value: float) -> float | str:
+    """JSON has no NaN; Python's text of a number that is not finite reads back as the same."""
+    number = float(value)
+    return number if abs(number) < float("inf") else str(number)
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wires.wait([parent.sentinel])
+        os._exit(1)

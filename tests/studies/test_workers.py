@@ -1,0 +1,171 @@
+"""Worker processes: the same study whatever their number, and nobody pays for a candidate that kills or hangs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas_core.errors import UsageError
+from nas_core.records import Run
+from nas_core.strategy import State
+from studies import assemble
+from studies.blackbox import Ending, Search, Silent, Trial
+from studies.executors import Executor, processes
+from studies.executors.inline import Inline
+from studies.executors.processes import Processes
+from studies.store.store import Store
+from studies.verify import verify
+
+SPACE = """
+import os
+import signal
+import time
+
+from nas_core.choice import Choice
+from nas_core.space import SearchSpace
+
+
+class Small(SearchSpace):
+    name = "small"
+    tasks = frozenset({"image-classification"})
+    choices = (Choice("width", tuple(range(2, 12))), Choice("kind", KINDS))
+
+    def build(self, arch, task, size):
+        from torch import nn
+
+        if arch.values["kind"] == "kills":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if arch.values["kind"] == "hangs":
+            time.sleep(3600)
+        width = arch.values["width"]
+        channels, height, _ = task.input_shape
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(channels * height * height, width), nn.ReLU(), nn.Linear(width, task.outputs)
+        )
+
+
+space = Small()
+"""
+
+
+class Studies:
+    """Searches on the space above, in one database each."""
+
+    def __init__(self, folder: Path, kinds: tuple[str, ...] = ("plain",)) -> None:
+        self.folder = folder
+        (folder / "space.py").write_text(SPACE.replace("KINDS", repr(kinds)))
+
+    def config(self, **changes: Any) -> assemble.SearchConfig:
+        values: dict[str, Any] = {
+            "space": f"{self.folder / 'space.py'}:space", "strategy": "random", "data": "digits", "epochs": 2,
+            "split": {"limit": 200}, "lag": 4, "threads": 1, "device": "cpu", "checkpoint_seconds": 0.0,
+        }  # fmt: skip
+        return assemble.SearchConfig(**{**values, **changes})
+
+    def search(
+        self,
+        name: str,
+        workers: int,
+        trials: int = 6,
+        listener: Any = None,
+        stopping: Callable[[], bool] = lambda: False,
+        **changes: Any,
+    ) -> tuple[Ending, list[Run]]:
+        spec = assemble.describe(self.config(**changes))
+        with Store(f"sqlite:///{self.folder / name}.db") as store:
+            study = store.find_study("s") or store.create_study("s", spec, assemble.StopAt(trials=trials))
+            parts = assemble.build(spec)
+            made: Executor = Inline(parts.evaluator) if workers == 1 else Processes(spec, workers, parts.trial_seconds)
+            search = Search(store, study, parts, listener=listener, stopping=stopping, executor=made)
+            ending = search.run(assemble.StopAt(trials=trials))
+            if ending != Ending.INTERRUPTED:
+                assert list(verify(store, study, parts)) == []
+            return ending, list(store.trials(study, metrics=True))
+
+
+def told(runs: list[Run]) -> list[Run]:
+    """Without what may differ: times, and how often a trial was begun."""
+    return [
+        replace(run, attempt=0, started=None, ended=None, verdict=replace(run.verdict, seconds=None)) for run in runs
+    ]
+
+
+class Killer(Silent):
+    """Kills a worker at the first report."""
+
+    def __init__(self) -> None:
+        self.killed: list[int] = []
+
+    def reported(self, trial: Trial, report: Any) -> None:
+        if not self.killed:
+            victim = multiprocessing.active_children()[0]
+            self.killed.append(victim.pid or 0)
+            os.kill(victim.pid or 0, signal.SIGKILL)
+
+
+def test_any_number_of_workers_makes_the_same_study(tmp_path: Path) -> None:
+    studies, killer = Studies(tmp_path), Killer()
+    ending, one = studies.search("one", 1)
+    assert (ending, len(one), {run.state for run in one}) == (Ending.TRIALS, 6, {State.COMPLETE})
+    _, two = studies.search("two", 2, listener=killer)
+    assert killer.killed
+    assert sum(run.attempt for run in two) == 7
+    assert told(two) == told(one)
+    _, four = studies.search("four", 4)
+    assert told(four) == told(one)
+    assert multiprocessing.active_children() == []
+
+
+def test_candidates_that_kill_or_hang_cost_themselves_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "GRACE", 0.5)
+    studies = Studies(tmp_path, ("plain", "kills", "hangs"))
+    ending, runs = studies.search("s", 2, trials=4, trial_time=20.0, lag=2, seed=1)
+    assert ending == Ending.TRIALS
+    reasons: dict[Any, set[str]] = {}
+    for run in runs:
+        reasons.setdefault(run.arch.values["kind"], set()).add((run.verdict.reason or str(run.state)).split(":")[0])
+    assert reasons == {"plain": {"complete"}, "kills": {"worker-died"}, "hangs": {"time-limit"}}
+
+
+def test_interrupted_workers_go_on_from_their_checkpoints(tmp_path: Path) -> None:
+    class Stop(Silent):
+        now = False
+
+        def reported(self, trial: Trial, report: Any) -> None:
+            self.now = True
+
+    studies, stop = Studies(tmp_path), Stop()
+    ending, runs = studies.search("s", 2, listener=stop, stopping=lambda: stop.now, epochs=3)
+    assert ending == Ending.INTERRUPTED
+    assert any(run.state == State.RUNNING for run in runs)
+    assert list((tmp_path / "s-files" / "s").glob("trial-*/checkpoint-*.json"))
+    _, resumed = studies.search("s", 2, epochs=3)
+    _, whole = studies.search("whole", 1, epochs=3)
+    assert told(resumed) == told(whole)
+    assert not list((tmp_path / "s-files" / "s").glob("trial-*"))
+
+
+def test_free_order_can_be_verified(tmp_path: Path) -> None:
+    studies = Studies(tmp_path)
+    ending, runs = studies.search("s", 2, order="free", strategy="regularized-evolution", strategy_config={
+        "population": 3, "sample": 2
+    })  # fmt: skip
+    assert (ending, len(runs)) == (Ending.TRIALS, 6)
+    assert sorted(run.told for run in runs if run.told is not None) == list(range(6))
+
+
+def test_a_worker_that_cannot_start_is_an_error(tmp_path: Path) -> None:
+    studies = Studies(tmp_path)
+    spec = assemble.describe(studies.config())
+    executor = Processes(spec.model_copy(update={"space_hash": "0" * 16}), 2)
+    with Store(f"sqlite:///{tmp_path}/s.db") as store:
+        study = store.create_study("s", spec, assemble.StopAt(trials=2))
+        with pytest.raises(UsageError, match="has changed since"):
+            Search(store, study, assemble.build(spec), executor=executor).run(assemble.StopAt(trials=2))

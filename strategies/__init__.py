@@ -6,4 +6,7 @@ BUILTIN = {
     "random": "strategies.random_search:RandomSearch",
     "regularized-evolution": "strategies.evolution:RegularizedEvolution",
     "local-search": "strategies.local_search:LocalSearch",
+    "successive-halving": "strategies.successive_halving:SuccessiveHalving",
+    "hyperband": "strategies.hyperband:Hyperband",
+    "asha": "strategies.asha:Asha",
 }

@@ -19,7 +19,8 @@ from pydantic import BaseModel
 from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.config import validate
-from nas_core.evaluation import Constraint, Objective
+from nas_core.errors import UsageError
+from nas_core.evaluation import Constraint, Fidelity, Objective
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State, Strategy
@@ -29,6 +30,9 @@ Factory = Callable[[Setting], Strategy]
 Answer = Proposal | str | None  # a text: why there is nothing left
 
 ENUMERABLE = 2_000  # up to this size of a space it is known when everything has been proposed
+
+EPOCHS = Fidelity("epoch", 1, 9, continues=True)  # a training
+SCHEDULES = Fidelity("epoch", 12, 200, levels=(12, 200))  # a table of two trainings of each architecture
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Scenario:
     shuffled: bool = False  # outcomes come in any order
     start: int = 0
     gaps: bool = False  # some numbers belong to others
-    failing: float = 0.1  # the part of architectures whose evaluation fails
+    failing: float = 0.1  # the part of candidates whose evaluation fails
+    fidelity: Fidelity | None = EPOCHS
 
 
 SCENARIOS = (
@@ -57,6 +62,7 @@ SCENARIOS = (
         shuffled=True,
         start=7,
         gaps=True,
+        fidelity=SCHEDULES,
     ),
     Scenario("every trial fails", lag=2, failing=1.0),
     Scenario("every trial is rejected", constraints=(Constraint("price", "<=", -1.0),), lag=2),
@@ -89,6 +95,7 @@ def check(factory: Factory, space: SearchSpace, trials: int = 40, replays: int =
     yield from collect("config", _config, factory, space)
     for scenario in SCENARIOS:
         yield from collect(scenario.name, _scenario, factory, space, scenario, trials, replays)
+    yield from collect("one budget only", _one_budget, factory, space)
 
 
 def check_fresh(strategy: Reference, space: Reference, config: dict[str, Any]) -> Iterator[str]:
@@ -120,7 +127,7 @@ def simulate(
     ask: Callable[[Strategy, int, tuple[Pending, ...]], Answer] | None = None,
     tell: Callable[[Outcome], None] | None = None,
 ) -> History:
-    """A study of `trials` trials. A trial's values depend on its architecture alone; what was evaluated
+    """A study of `trials` trials. A trial's values depend on its candidate and its budget alone; what was evaluated
     before is told as reused. Ends early at `Exhausted`, or when None is answered with nothing pending.
 
     `ask` replaces the plain ask, `tell` listens to the outcomes.
@@ -130,18 +137,29 @@ def simulate(
     asked: list[Asked] = []
     told: list[Outcome] = []
     pending: list[Pending] = []
+    known: dict[str, Outcome] = {}
+    origins: dict[int, int] = {}  # of what was reused: the trial that was evaluated
+
+    def evaluation(trial: Pending) -> str:
+        """What is equal for two trials that are one evaluation."""
+        origin = trial.proposal.continues
+        return f"{_candidate(setting, trial.proposal)} {origin if origin is None else origins.get(origin, origin)}"
 
     def finish() -> None:
         """Tell one pending outcome; a duplicate of a pending trial waits for that one."""
-        seen: set[str] = set()
-        ready = []
-        for trial in pending:
-            if _candidate(setting, trial.proposal) not in seen:
-                ready.append(trial)
-            seen.add(_candidate(setting, trial.proposal))
-        trial = ready[int(order.integers(len(ready))) if scenario.shuffled else 0]
+        ready: dict[str, Pending] = {}
+        for waiting in pending:
+            ready.setdefault(evaluation(waiting), waiting)
+        trial = list(ready.values())[int(order.integers(len(ready))) if scenario.shuffled else 0]
         pending.remove(trial)
-        told.append(_outcome(trial, setting, scenario, told))
+        first = known.get(evaluation(trial))
+        if first is None:
+            told.append(_outcome(trial, setting, scenario))
+            if told[-1].state in (State.COMPLETE, State.REJECTED):
+                known[evaluation(trial)] = told[-1]
+        else:
+            origins[trial.number] = first.number
+            told.append(replace(first, number=trial.number, proposal=trial.proposal, state=State.REUSED))
         strategy.tell(told[-1])
         if tell:
             tell(told[-1])
@@ -174,7 +192,7 @@ def answer(strategy: Strategy, number: int, pending: tuple[Pending, ...]) -> Ans
 
 
 def _setting(space: SearchSpace, scenario: Scenario) -> Setting:
-    return Setting(space, 5, scenario.objectives, scenario.constraints, space.identity)
+    return Setting(space, 5, scenario.objectives, scenario.constraints, space.identity, scenario.fidelity)
 
 
 def _candidate(setting: Setting, proposal: Proposal) -> str:
@@ -182,17 +200,20 @@ def _candidate(setting: Setting, proposal: Proposal) -> str:
 
 
 def _measure(setting: Setting, proposal: Proposal, metric: str) -> float:
-    """A number in [0, 1) that looks random and depends on the candidate alone."""
-    digest = hashlib.sha256(f"{metric} {_candidate(setting, proposal)}".encode()).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
+    """A number in [0, 1) that looks random and depends on the candidate; quality also on the budget, somewhat."""
+    identity = setting.identity(proposal.arch)
+    if metric == "price":
+        return _drawn(f"price of {identity}")
+    here = _drawn(f"{metric} of {_candidate(setting, proposal)}")
+    return 0.7 * _drawn(f"quality of {identity}") + 0.3 * here if metric == "quality" else here
 
 
-def _outcome(trial: Pending, setting: Setting, scenario: Scenario, told: Sequence[Outcome]) -> Outcome:
+def _drawn(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
+
+
+def _outcome(trial: Pending, setting: Setting, scenario: Scenario) -> Outcome:
     proposal = trial.proposal
-    for earlier in told:
-        same = _candidate(setting, earlier.proposal) == _candidate(setting, proposal)
-        if same and earlier.state in (State.COMPLETE, State.REJECTED):
-            return replace(earlier, number=trial.number, proposal=proposal, state=State.REUSED)
     metrics = {name: _measure(setting, proposal, name) for name in ("quality", "price")}
     violations = tuple(constraint.violation(metrics[constraint.metric]) for constraint in setting.constraints)
     if any(
@@ -215,6 +236,17 @@ def _config(factory: Factory, space: SearchSpace) -> Iterator[str]:
     for name, described in config.model_fields.items():
         if not described.description:
             yield f"'{name}' has no description; give it Field(description=...)"
+
+
+def _one_budget(factory: Factory, space: SearchSpace) -> Iterator[str]:
+    """Where the evaluator has no fidelity a strategy searches without naming budgets, or it refuses."""
+    scenario = Scenario("one budget only", fidelity=None)
+    setting = _setting(space, scenario)
+    try:
+        strategy = factory(setting)
+    except UsageError:
+        return
+    yield from _answers(simulate(strategy, setting, scenario, 12), setting)
 
 
 def _scenario(factory: Factory, space: SearchSpace, scenario: Scenario, trials: int, replays: int) -> Iterator[str]:
@@ -291,13 +323,14 @@ def _decoy(space: SearchSpace) -> Proposal:
 
 
 def _answers(history: History, setting: Setting) -> Iterator[str]:
-    """Legal proposals, plain notes, None and Exhausted only where they may be."""
+    """Legal proposals with budgets that there are, plain notes, None and Exhausted only where they may be."""
     space = setting.space
     proposed: set[str] = set()
     for asked in history.asked:
         if isinstance(asked.answer, Proposal):
             proposed.add(space.identity(asked.answer.arch))
             yield from _proposal(asked.number, asked.answer, space)
+            yield from _spending(asked.number, asked.answer, setting.fidelity, history.told[: asked.told])
         elif asked.answer is None and not asked.pending:
             yield f"ask({asked.number}) answers None though nothing is pending: the search would wait for ever"
         elif isinstance(asked.answer, str):
@@ -311,8 +344,38 @@ def _proposal(number: int, proposal: Proposal, space: SearchSpace) -> Iterator[s
     reason = space.illegal(proposal.arch)
     if reason:
         yield f"ask({number}) proposes an illegal architecture: {reason}"
-    if proposal.budget is not None and not proposal.budget > 0:
-        yield f"ask({number}) proposes the budget {proposal.budget}"
     for name, value in proposal.note.items():
         if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
             yield f"ask({number}): note {name!r} = {value!r} is no text, number or truth value; a store cannot keep it"
+
+
+def _spending(number: int, proposal: Proposal, fidelity: Fidelity | None, told: Sequence[Outcome]) -> Iterator[str]:
+    """The budget is one of the fidelity's, and what is continued can be."""
+    budget, continues = proposal.budget, proposal.continues
+    if fidelity is None:
+        if budget is not None or continues is not None:
+            yield f"ask({number}) proposes budget {budget} and to continue {continues}, but there is one budget only"
+        return
+    unit = fidelity.unit
+    if budget is not None and not fidelity.low <= budget <= fidelity.high:
+        yield f"ask({number}) proposes the budget {budget}; it goes from {fidelity.low:g} to {fidelity.high:g} {unit}"
+    elif budget is not None and fidelity.levels and budget not in fidelity.levels:
+        yield f"ask({number}) proposes the budget {budget}, which is none of the levels {fidelity.levels}"
+    if continues is None:
+        return
+    what = f"ask({number}) continues trial {continues}"
+    first = next((outcome for outcome in told if outcome.number == continues), None)
+    if not fidelity.continues:
+        yield f"{what}, but the evaluator cannot continue"
+    elif first is None:
+        yield f"{what}, which has not been told"
+    elif first.proposal.arch != proposal.arch:
+        yield f"{what}, which is another architecture"
+    elif first.values is None:
+        yield f"{what}, which is {first.state} without a result"
+    elif _spent(first.proposal, fidelity) >= _spent(proposal, fidelity):
+        yield f"{what} to {_spent(proposal, fidelity):g} {unit}, but it has had {_spent(first.proposal, fidelity):g}"
+
+
+def _spent(proposal: Proposal, fidelity: Fidelity) -> float:
+    return fidelity.high if proposal.budget is None else proposal.budget

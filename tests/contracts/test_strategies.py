@@ -21,6 +21,9 @@ SPACES = [*search_spaces.BUILTIN, EXAMPLE]
 CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "regularized-evolution": [{}, {"population": 6, "sample": 3}],
     "local-search": [{"move": "first"}, {"move": "best"}],
+    "successive-halving": [{}, {"inner": "regularized-evolution", "inner_config": {"population": 6, "sample": 3}}],
+    "hyperband": [{}, {"inner": "regularized-evolution", "inner_config": {"population": 3, "sample": 2}}],
+    "asha": [{}, {"inner": "local-search", "eta": 2}],
 }
 CASES = [(name, config) for name in strategies.BUILTIN for config in CONFIGS.get(name, [{}])]
 

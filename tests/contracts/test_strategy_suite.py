@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from nas_core import moves, pareto
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value, When
 from nas_core.config import Config as BaseConfig
+from nas_core.errors import UsageError
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
@@ -182,6 +184,91 @@ class NegativeBudget(Good):
         return Proposal(moves.sample(self.setting.space, generator(number)), budget=0.0)
 
 
+class BetweenLevels(Good):
+    """Half of the full budget, which a table of two schedules does not have."""
+
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
+        found, fidelity = super().ask(number, pending), self.setting.fidelity
+        return found if found is None or fidelity is None else replace(found, budget=(fidelity.low + fidelity.high) / 2)
+
+
+class NamesABudget(Good):
+    """The same budget always, also where there is one only."""
+
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
+        fidelity = self.setting.fidelity
+        arch = moves.sample(self.setting.space, generator(number))
+        return Proposal(arch, budget=fidelity.low if fidelity else 1.0)
+
+
+class CountsOnFidelity(Good):
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
+        assert self.setting.fidelity is not None
+        return super().ask(number, pending)
+
+
+class Climbing(Good):
+    """Candidates at the least budget; every third proposal continues the best of those that have not been continued,
+    and with the full budget. Needs an evaluator with budgets, and says so."""
+
+    def __init__(self, setting: Setting, config: Good.Config) -> None:
+        super().__init__(setting, config)
+        if setting.fidelity is None:
+            raise UsageError("there is one budget only")
+        self.fidelity = setting.fidelity
+
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
+        first = self.first(pending)
+        if first is None or (len(self.told) + len(pending)) % 3:
+            return Proposal(moves.sample(self.setting.space, generator(number)), budget=self.fidelity.low)
+        continues = first.number if self.fidelity.continues else None
+        return Proposal(first.proposal.arch, self.fidelity.high, continues, {"promotes": first.number})
+
+    def first(self, pending: Sequence[Pending]) -> Outcome | Pending | None:
+        """The candidate that is to climb."""
+        trials = (*self.told, *pending)
+        known = {trial.proposal.note.get("promotes", trial.number) for trial in trials if trial.proposal.note}
+        left = [one for one in self.told if self.may_climb(one) and one.number not in known]
+        return pareto.best(left) if left else None
+
+    def may_climb(self, outcome: Outcome) -> bool:
+        return outcome.values is not None and not outcome.proposal.note
+
+
+class ContinuesATable(Climbing):
+    def __init__(self, setting: Setting, config: Good.Config) -> None:
+        super().__init__(setting, config)
+        self.fidelity = replace(self.fidelity, continues=True)
+
+
+class ContinuesWhatIsPending(Climbing):
+    def first(self, pending: Sequence[Pending]) -> Outcome | Pending | None:
+        return next((trial for trial in pending if not trial.proposal.note), None)
+
+
+class ContinuesFailures(Climbing):
+    def may_climb(self, outcome: Outcome) -> bool:
+        return outcome.state is State.FAILED and not outcome.proposal.note
+
+
+class ContinuesWithoutMore(Climbing):
+    """Its candidates have had the full budget."""
+
+    def __init__(self, setting: Setting, config: Good.Config) -> None:
+        super().__init__(setting, config)
+        self.fidelity = replace(self.fidelity, low=self.fidelity.high)
+
+
+class ContinuesAnother(Climbing):
+    """Takes up the weights of a trial for another architecture."""
+
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
+        found = super().ask(number, pending)
+        if found is None or found.continues is None:
+            return found
+        return replace(found, arch=moves.mutate(SPACE, found.arch, generator(number)))
+
+
 class StructuredNote(Good):
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
         return Proposal(moves.sample(self.setting.space, generator(number)), note={"parents": (1, 2)})  # type: ignore[dict-item]
@@ -250,6 +337,17 @@ class EmptySnapshot(WithSnapshots):
         (CountsOnValues, "every trial fails: raised AssertionError"),
         (Illegal, "proposes an illegal architecture: '2' is not allowed for choice 'c'"),
         (NegativeBudget, "proposes the budget 0.0"),
+        (BetweenLevels, "two objectives: ask(7) proposes the budget 106.0, which is none of the levels (12, 200)"),
+        (
+            NamesABudget,
+            "one budget only: ask(0) proposes budget 1.0 and to continue None, but there is one budget only",
+        ),
+        (CountsOnFidelity, "one budget only: raised AssertionError"),
+        (ContinuesATable, "but the evaluator cannot continue"),
+        (ContinuesWhatIsPending, "which has not been told"),
+        (ContinuesFailures, "which is failed without a result"),
+        (ContinuesWithoutMore, "to 9 epoch, but it has had 9"),
+        (ContinuesAnother, "which is another architecture"),
         (StructuredNote, "a store cannot keep it"),
         (WaitsForEver, "answers None though nothing is pending"),
         (GivesUp, "raises Exhausted after"),
@@ -262,8 +360,8 @@ def test_defects_are_found(kind: type[Any], message: str) -> None:
     assert message in findings(kind)
 
 
-@pytest.mark.parametrize("kind", [WaitsForNothing, Enumerates])
-def test_waiting_and_exhaustion_are_no_defects(kind: type[Any]) -> None:
+@pytest.mark.parametrize("kind", [WaitsForNothing, Enumerates, Climbing])
+def test_waiting_exhaustion_and_promotions_are_no_defects(kind: type[Any]) -> None:
     assert findings(kind) == ""
 
 
@@ -301,8 +399,8 @@ def test_another_hash_seed_shows_an_order_of_sets(tmp_path: Path) -> None:
 
 
 def run(scenario: Scenario) -> History:
-    setting = Setting(SPACE, 1, scenario.objectives, scenario.constraints, SPACE.identity)
-    return simulate(Good(setting, Good.Config()), setting, scenario, 60)
+    setting = Setting(SPACE, 1, scenario.objectives, scenario.constraints, SPACE.identity, scenario.fidelity)
+    return simulate(Good(setting, Good.Config(founders=60)), setting, scenario, 60)  # uniform: meets every state
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -348,3 +446,28 @@ def test_minimised_objectives_are_turned_around() -> None:
         if outcome.state is State.COMPLETE:
             assert outcome.values == (-outcome.metrics["price"],)
             assert outcome.violation == max(0.0, (0.3 - outcome.metrics["quality"]) / 0.3)
+
+
+def test_an_evaluation_is_a_candidate_a_budget_and_what_it_continues() -> None:
+    """Told again as reused is what was evaluated before, and nothing else; more budget changes the values a little."""
+    setting = Setting(SPACE, 1, SCENARIOS[0].objectives, (), SPACE.identity, SCENARIOS[0].fidelity)
+    history = simulate(Climbing(setting, Climbing.Config()), setting, SCENARIOS[0], 200)
+    origins: dict[int, int] = {}
+    firsts: dict[object, Outcome] = {}
+    pairs = []
+    for outcome in history.told:
+        proposal = outcome.proposal
+        origin = origins.get(proposal.continues or -1, proposal.continues)
+        same = (SPACE.identity(proposal.arch), proposal.budget, origin)
+        assert (outcome.state is State.REUSED) == (same in firsts)
+        if outcome.state is State.REUSED:
+            origins[outcome.number] = firsts[same].number
+            assert outcome.values == firsts[same].values
+        elif outcome.state is State.COMPLETE:
+            firsts[same] = outcome
+            low = firsts.get((same[0], 1, None))
+            if proposal.continues is not None and low is not None and low.values and outcome.values:
+                pairs.append((low.values[0], outcome.values[0]))
+    assert origins
+    assert len(pairs) > 10
+    assert all(0 < abs(low - high) < 0.3 for low, high in pairs)

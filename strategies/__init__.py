@@ -9,4 +9,7 @@ BUILTIN = {
     "successive-halving": "strategies.successive_halving:SuccessiveHalving",
     "hyperband": "strategies.hyperband:Hyperband",
     "asha": "strategies.asha:Asha",
+    "ae-cnn": "strategies.ae_cnn:AeCnn",
+    "nsga2": "strategies.nsga:Nsga2",
+    "nsga3": "strategies.nsga:Nsga3",
 }

@@ -23,6 +23,9 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "local-search": [{"move": "first"}, {"move": "best"}],
     "successive-halving": [{}, {"inner": "regularized-evolution", "inner_config": {"population": 6, "sample": 3}}],
     "hyperband": [{}, {"inner": "regularized-evolution", "inner_config": {"population": 3, "sample": 2}}],
+    "ae-cnn": [{"population": 6}, {"population": 5, "crossover": 0.5, "mutation": 1.0}],
+    "nsga2": [{}, {"population": 6}],
+    "nsga3": [{}, {"population": 6, "divisions": 3}],
     "asha": [{}, {"inner": "local-search", "eta": 2}],
 }
 CASES = [(name, config) for name in strategies.BUILTIN for config in CONFIGS.get(name, [{}])]

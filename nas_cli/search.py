@@ -42,9 +42,7 @@ def search(
     threads: Annotated[int | None, typer.Option(help="CPU threads of a training.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     workers: Annotated[int | None, typer.Option(help="Candidates evaluated at a time, each in a process.")] = None,
-    lag: Annotated[
-        int | None, typer.Option(help="Ask k sees the outcomes up to k-lag [default: 4 per worker].")
-    ] = None,
+    lag: Annotated[int | None, typer.Option(help="Ask k sees outcomes up to k-lag [default: 4 per worker].")] = None,
     order: Annotated[str | None, typer.Option(help="strict: timing changes nothing; free: tell as they come.")] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Bitwise repeatable on a GPU.")] = False,
     study: Annotated[str | None, typer.Option(help="Name of the study [default: made up].")] = None,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from nas_core.errors import NasError, TrialError, UsageError
 from nas_core.evaluation import Context, Evaluator
-from studies.executors import Ended, Event, Job, Reported
+from studies.executors import Ended, Event, Halted, Job, Reported
 
 
 class Simulated:
@@ -45,13 +45,16 @@ class Simulated:
         else:
             if seconds <= 0:
                 raise UsageError(
-                    "the simulated clock needs recorded durations, and this evaluator has none; name a 'seconds' column "
-                    "in the table's mapping"
+                    "the simulated clock needs recorded durations, and this evaluator has none; "
+                    "name a 'seconds' column in the table's mapping"
                 )
         self._ends[number] = self._clock[job.asked_after] + seconds
         heapq.heappush(self._queue, (self._ends[number], number, [*events, Ended(number, failure)]))
 
     def next(self, stopping: Callable[[], bool]) -> Event:
+        if stopping():
+            number = heapq.heappop(self._queue)[1]
+            return Halted(number)
         events = self._queue[0][2]
         event = events.pop(0)
         if not events:

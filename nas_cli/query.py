@@ -113,19 +113,31 @@ def best(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
         best_page(seen, run)
 
 
-def front(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+def front(
+    study: StudyName,
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="METRIC=VALUE,...", help="Add the hypervolume above this point, one value per objective."),
+    ] = None,
+    db: Db = DEFAULT_DB,
+    as_json: Json = False,
+) -> None:
     """Show the Pareto front of the feasible trials."""
     from nas_cli import render
-    from nas_cli.view import View, trial_document
+    from nas_cli.view import View, front_document, reference_point, trial_document, volume_page
     from studies.queries import front_trials
 
     with open_store(db) as store:
         seen = View.of(_study(store, study))
+        point = None if reference is None else reference_point(reference, seen.objectives)
         runs = front_trials(store, seen.study)
     if as_json:
-        render.document([trial_document(seen, run) for run in runs])
-    else:
-        _table(seen, runs, ())
+        documents = [trial_document(seen, run) for run in runs]
+        render.document(documents if point is None else front_document(seen, runs, point))
+        return
+    _table(seen, runs, ())
+    if point is not None:
+        volume_page(seen, runs, point)
 
 
 def query(

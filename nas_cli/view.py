@@ -6,6 +6,7 @@ Objectives are stored so that higher is better; what is shown is turned back.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from nas_cli import render
 from nas_cli.draw import draw
 from nas_cli.listing import budget_text, objective
 from nas_core.architecture import Architecture
-from nas_core.errors import NasError
+from nas_core.errors import NasError, UsageError, unknown
 from nas_core.evaluation import Objective
 from nas_core.graph import ArchGraph
 from nas_core.records import RETRAIN, Run, Study, StudySpec
@@ -84,6 +85,38 @@ def objectives_of(spec: StudySpec) -> tuple[Objective, ...]:
     return tuple(objective(text) for text in spec.objectives)
 
 
+def reference_point(text: str, objectives: Sequence[Objective]) -> dict[str, float]:
+    """`val_accuracy=0.85,latency_ms=50`: a value for every objective, as its metric is reported. Raises UsageError."""
+    names = [objective.metric for objective in objectives]
+    point: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, value = (word.strip() for word in part.partition("="))
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not name or not math.isfinite(number):
+            example = ",".join(f"{metric}=NUMBER" for metric in names)
+            raise UsageError(f"reference '{text}': '{part}' gives no number; write {example}")
+        if name not in names:
+            raise unknown("objective of the study", name, names)
+        if name in point:
+            raise UsageError(f"reference '{text}' gives {name} twice; give every objective once")
+        point[name] = number
+    missing = [name for name in names if name not in point]
+    if missing:
+        raise UsageError(f"reference '{text}' gives no {', '.join(missing)}; give every objective of the study a value")
+    return point
+
+
+def hypervolume_of(view: View, runs: Sequence[Run], reference: Mapping[str, float]) -> float:
+    """Of the runs' objectives, in the product of their units."""
+    from nas_core.pareto import hypervolume
+
+    corner = [objective.orient(reference[objective.metric]) for objective in view.objectives]
+    return hypervolume([run.verdict.values or () for run in runs], corner)
+
+
 # -- documents ------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +158,16 @@ def trial_document(view: View, run: Run) -> dict[str, Any]:
         "seconds": verdict.seconds,
         "started": run.started,
         "ended": run.ended,
+    }
+
+
+def front_document(view: View, runs: Sequence[Run], reference: Mapping[str, float]) -> dict[str, Any]:
+    """The trials of a front and the hypervolume that they dominate."""
+    return {
+        "study": view.study.name,
+        "reference": dict(reference),
+        "hypervolume": hypervolume_of(view, runs, reference),
+        "front": [trial_document(view, run) for run in runs],
     }
 
 
@@ -205,6 +248,12 @@ def best_page(view: View, run: Run) -> None:
     render.emit(f"best: {view.address(run)}")
     _metrics(view, run)
     _architecture(view, run.arch)
+
+
+def volume_page(view: View, runs: Sequence[Run], reference: Mapping[str, float]) -> None:
+    """The hypervolume of a front, and the point above which it was taken."""
+    above = ", ".join(f"{name} {render.number(value)}" for name, value in reference.items())
+    render.emit("", f"hypervolume: {render.number(hypervolume_of(view, runs, reference))} (reference: {above})")
 
 
 def trial_page(view: View, store: Store, run: Run) -> None:

@@ -17,6 +17,7 @@ rejected and pruned trials never do.
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -108,18 +109,21 @@ class Rung:
     def __init__(self) -> None:
         self.entries: list[Outcome] = []
         self.promoted: set[int] = set()
-        self._beaten: dict[int, int] = {}  # by how many others
+        self._beaten: dict[int, int] = {}  # by how many others; counted with several objectives
 
     def add(self, outcome: Outcome) -> None:
-        """Rank a candidate among the others; O(n)."""
-        self._beaten[outcome.number] = 0
-        for other in self.entries:
-            if better(outcome, other):
-                self._beaten[other.number] += 1
-            elif better(other, outcome):
-                self._beaten[outcome.number] += 1
-        self.entries.append(outcome)
-        self.entries.sort(key=lambda entry: (self._beaten[entry.number], entry.number))
+        """Rank a candidate among the others; O(n) comparisons, O(log n) with one objective: the order is total."""
+        if len(outcome.values or ()) > 1:
+            self._beaten[outcome.number] = 0
+            for other in self.entries:
+                if better(outcome, other):
+                    self._beaten[other.number] += 1
+                elif better(other, outcome):
+                    self._beaten[outcome.number] += 1
+            self.entries.append(outcome)
+            self.entries.sort(key=lambda entry: (self._beaten[entry.number], entry.number))
+        else:
+            insort(self.entries, outcome, key=lambda e: (e.violation, *(-value for value in e.values or ()), e.number))
 
     def promotable(self, places: int, pending: Iterable[Pending]) -> Outcome | None:
         """The best of the first `places` whose promotion was neither told nor is `pending`."""
@@ -136,7 +140,7 @@ class Rung:
                 "arch": entry.proposal.arch.to_json(),
                 "values": list(entry.values or ()),
                 "violations": list(entry.violations),
-                "beaten": self._beaten[entry.number],
+                "beaten": self._beaten.get(entry.number, 0),
             }
             for entry in self.entries
         ]

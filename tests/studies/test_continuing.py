@@ -65,6 +65,7 @@ class Bracketed:
                 threads=1,
                 device="cpu",
                 seed=2,
+                checkpoint_seconds=0.0,
             )
         )
 

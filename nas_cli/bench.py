@@ -53,7 +53,7 @@ def strategies(
 ) -> int:
     """Search with every strategy and seed, and rank them. The same command goes on with what is there."""
     from nas_core.config import parse_assignments
-    from nas_core.errors import UsageError, unknown
+    from nas_core.errors import unknown
     from studies.bench import plan, plots
 
     if plot is not None:
@@ -61,8 +61,6 @@ def strategies(
     if clock not in (None, "simulated"):
         raise unknown("clock", clock, ["simulated"])
     search = {"space": space, "table": str(table), "data": data, "mapping": mapping, "objectives": [objective]}
-    if not table.exists():
-        raise UsageError(f"--table: there is no file '{table}'")
     wanted = plan.make(
         {key: value for key, value in search.items() if value is not None},
         [part.strip() for part in contenders.split(",") if part.strip()],

@@ -28,7 +28,7 @@ def page(name: str, plan: Plan, standings: Standings) -> None:
     if plan.test_metric is not None:
         _incumbents(f"{plan.test_metric} of the same incumbent", {s.label: s.test or {} for s in ordered})
     render.emit("", f"ranking after {plan.queries} queries")
-    heads = ["strategy", "rank", "regret", "area", f"top {landscape.top} by half", "by 90%", "p (t)", "p (Wilcoxon)"]
+    heads = ["strategy", "rank", "regret", "area", f"to top {landscape.top}: median", "90%", "p (t)", "p (Wilcoxon)"]
     heads += ["ask ms", "tell ms"] + ["simulated hours"] * plan.simulated
     render.table(heads, [_row(standing, plan) for standing in ordered], right=heads[1:])
     render.emit("", *_notes(plan, standings))
@@ -57,7 +57,7 @@ def document(name: str, plan: Plan, standings: Standings) -> dict[str, Any]:
         "not_separated": [list(group) for group in standings.groups],
         "strategies": [
             {
-                **asdict(standing),
+                **{key: value for key, value in asdict(standing).items() if key not in ("to_top", "missed")},
                 "to_top": {
                     "median": standing.to_top[0.5],
                     "p90": standing.to_top[0.9],

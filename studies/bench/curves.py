@@ -51,10 +51,11 @@ def load(store: Store, bench: Bench, plan: Plan) -> Curves:
             f"go on: nas bench resume {bench.name}"
         )
     trials = _trials(store, bench, plan)
+    blind = plan.landscape.mean, math.nan if plan.landscape.test_mean is None else plan.landscape.test_mean
     found = numpy.empty((2, len(labels), len(seeds), plan.queries))
     for column, seed in enumerate(seeds):
         for row, name in enumerate(names[seed]):
-            found[:, row, column] = incumbents(trials.get(children[name].id, ()), plan)
+            found[:, row, column] = incumbents(trials.get(children[name].id, ()), plan.queries, blind)
     return Curves(
         labels=labels,
         seeds=seeds,
@@ -64,19 +65,20 @@ def load(store: Store, bench: Bench, plan: Plan) -> Curves:
     )
 
 
-def incumbents(trials: Sequence[tuple[float, float, float]], plan: Plan) -> Floats:
+def incumbents(trials: Sequence[tuple[float, float, float]], queries: int, blind: tuple[float, float]) -> Floats:
     """Validation and test of the incumbent after 1, 2, ... queries, [2, queries], of trials in the order in which the
     strategy was told of them: (cost in full evaluations, oriented value or NaN where none counts, test).
 
-    The earliest of equals stays; before the first the incumbent is worth what a blind draw is, the table's mean.
+    The earliest of equals stays, and the last to the end where a search ended early. Before the first the incumbent
+    is worth what a blind draw is, the table's means.
     """
-    curve = numpy.empty((2, plan.queries))
-    best = (plan.landscape.mean, math.nan if plan.landscape.test_mean is None else plan.landscape.test_mean)
+    curve = numpy.empty((2, queries))
+    best = blind
     spent, filled, known = 0.0, 0, False
     for cost, value, test in trials:
         spent += cost
         query = math.ceil(spent - 1e-9)  # fractions of a query may not add up exactly
-        if query > plan.queries:
+        if query > queries:
             break
         if math.isnan(value) or (known and value <= best[0]):
             continue

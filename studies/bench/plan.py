@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from pydantic import Field
 import strategies
 from nas_core import refs
 from nas_core.config import Config, validate
-from nas_core.errors import UsageError, unknown
+from nas_core.errors import NotFoundError, UsageError, unknown
 from nas_core.evaluation import Objective
 from nas_core.records import StopAt, StudySpec
 from studies.assemble import Parts, SearchConfig, build, describe
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from training.evaluators.table import Table
 
 BASELINE = "random"
+# Fields of the children's study that follow from other fields of the plan.
+_FOLLOWS = {"strategy", "strategy_config", "seed", "lag", "ordering"}
 TOP = 1_000  # the best row of every so many counts as the top
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -128,10 +130,8 @@ def make(
     problem = describe(wanted).model_copy(update=_order(workers))
     parts = build(problem)
     table: Table = parts.evaluator  # type: ignore[assignment]
-    if workers > 1 and not table.timed:
-        raise UsageError(
-            f"table '{table.file.name}' records no seconds, so that no clock can be simulated; --workers 1"
-        )
+    if simulated and not table.timed:
+        raise UsageError(f"table '{table.file.name}' records no seconds, so there is no clock to simulate; --workers 1")
     found = Plan(
         problem=problem,
         contenders=chosen,
@@ -158,14 +158,13 @@ def parts_of(shared: Parts, spec: StudySpec) -> Parts:
 
 def differences(old: Plan, new: Plan) -> list[str]:
     """What differs between two plans, in words; what follows from the table is left out."""
-    there, now = (dict(_flat(plan.model_dump(mode="json", exclude={"landscape"}))) for plan in (old, new))
-    absent = object()
-
-    def words(values: Mapping[str, Any], key: str) -> str:
-        return repr(values[key]) if key in values else "nothing"
-
-    keys = [key for key in {**there, **now} if there.get(key, absent) != now.get(key, absent)]
-    return [f"{key.removeprefix('problem.')}: {words(there, key)} there, {words(now, key)} now" for key in keys]
+    shared = old.contenders.keys() & new.contenders.keys()
+    there, now = (_decisive(plan, shared) for plan in (old, new))
+    found = []
+    for key in [key for key in {**there, **now} if key not in there or key not in now or there[key] != now[key]]:
+        before, after = (repr(values[key]) if key in values else "nothing" for values in (there, now))
+        found.append(f"{key}: {before} there, {after} now")
+    return found
 
 
 def test_of(metric: str) -> str:
@@ -201,7 +200,10 @@ def _first_data(search: Mapping[str, Any]) -> str:
     """The data set that the table's mapping describes first."""
     from training.evaluators.table_mapping import TableMapping, find_mapping
 
-    return next(iter(TableMapping.load(find_mapping(Path(search["table"]), search.get("mapping"))).data))
+    table = Path(search["table"])
+    if not table.is_file():
+        raise NotFoundError(f"there is no table '{table}'")
+    return next(iter(TableMapping.load(find_mapping(table, search.get("mapping"))).data))
 
 
 def _order(workers: int) -> dict[str, Any]:
@@ -243,6 +245,17 @@ def _check_suitable(plan: Plan, parts: Parts) -> None:
         raise UsageError(
             f"not for space '{parts.space.name}' with this table: {', '.join(refusals)}; leave out or change\n{reasons}"
         )
+
+
+def _decisive(plan: Plan, labels: Collection[str]) -> dict[str, Any]:
+    """What two plans must share to be one, by a name for each; settings of the strategies `labels`."""
+    dumped = plan.model_dump(mode="json", exclude={"landscape": True, "problem": _FOLLOWS})
+    problem = dumped.pop("problem")
+    contenders = dumped.pop("contenders")
+    settings = {
+        label: {"strategy": one["strategy"], **one["config"]} for label, one in contenders.items() if label in labels
+    }
+    return dict(_flat({"strategies": ", ".join(sorted(contenders)), **dumped, **problem})) | dict(_flat(settings))
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -33,7 +33,7 @@ def draw(file: Path, title: str, curves: Curves, plan: Plan, standings: Standing
     from matplotlib.figure import Figure
 
     several = len(curves.labels) > 1
-    below = 0.7 + 0.22 * (len(curves.labels) + len(standings.groups)) / 2
+    below = 0.9 + 0.22 * (len(curves.labels) + len(standings.groups)) / 2
     figure = Figure(figsize=(8, 5 + below * several), layout="constrained")
     axes = figure.subplots(1 + several, 1, height_ratios=[5, below][: 1 + several], squeeze=False)[:, 0]
     _regret(axes[0], curves, plan)
@@ -99,13 +99,13 @@ def _ranks(axes: Axes, standings: Standings) -> None:
         height = -0.5 * (index + 1)
         axes.plot([min(ends), max(ends)], [height, height], color="black", linewidth=3, solid_capstyle="butt")
     difference = min(standings.critical_difference, count - 1)
-    axes.plot([1, 1 + difference], [0.6, 0.6], color="black", marker="|")
+    axes.plot([1, 1 + difference], [1.2, 1.2], color="black", marker="|")
     text = f"critical difference {standings.critical_difference:.2f}"
-    axes.text(1 + difference / 2, 0.7, text, ha="center", va="bottom")
+    axes.text(1 + difference / 2, 1.35, text, ha="center", va="bottom")
     axes.plot([1, count], [0, 0], color="black", linewidth=0.8)
     for tick in range(1, count + 1):
         axes.plot([tick, tick], [0, 0.15], color="black", linewidth=0.8)
         axes.text(tick, 0.2, str(tick), ha="center", va="bottom", fontsize="small")
     axes.set_xlim(1 - 0.45 * count, count + 0.45 * count)
-    axes.set_ylim(-bars - step * (left + 0.6), 1.6)
+    axes.set_ylim(-bars - step * (left + 0.6), 2.3)
     axes.axis("off")

@@ -18,6 +18,7 @@ from nas_core.records import Bench
 from studies.bench import worker
 from studies.bench.plan import Plan
 from studies.bench.worker import Place, child_name, finished
+from studies.environment import environment
 from studies.store.store import Store
 
 TICK = 0.2  # seconds between two looks at `stopping`
@@ -49,7 +50,8 @@ def run(
     if not waiting:
         return True
     count_of_jobs = min(jobs or len(os.sched_getaffinity(0)), len(waiting))
-    with _Crew(Place(store.url, store.files, durable), bench, plan, count_of_jobs) as crew:
+    place = Place(store.url, store.files, durable, store.environment(environment(plan.problem)))
+    with _Crew(place, bench, plan, count_of_jobs) as crew:
         crew.begin(waiting)
         while crew.busy:
             if stopping():

@@ -18,17 +18,17 @@ from nas_core.strategy import Outcome, Pending, Proposal, Strategy
 from studies.assemble import Parts, build
 from studies.bench.plan import Plan, parts_of
 from studies.blackbox import Ending, Search
-from studies.environment import environment
 from studies.executors.simulated import Simulated
 from studies.store.store import Store
 
 
 class Place(NamedTuple):
-    """A store that another process can open."""
+    """A store that another process can open, and the id of the environment there."""
 
     url: str
     files: Path
     durable: bool
+    environment: int
 
 
 class Timed:
@@ -73,9 +73,8 @@ def main(pipe: Connection, place: Place, bench: Bench, plan: Plan, stop: Any) ->
 def _work(pipe: Connection, place: Place, bench: Bench, plan: Plan, stopping: Callable[[], bool]) -> None:
     with Store(place.url, place.files, durable=place.durable, create=False) as store:
         shared = build(plan.problem)
-        facts = store.environment(environment(plan.problem))
         while (child := pipe.recv()) is not None:
-            pipe.send(search(store, bench, plan, shared, *child, stopping=stopping, environment=facts))
+            pipe.send(search(store, bench, plan, shared, *child, stopping=stopping, environment=place.environment))
 
 
 def search(

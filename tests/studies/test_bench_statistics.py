@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy
 import pytest
 from scipy import stats
 
-from studies.bench import statistics
+from studies.bench import curves, statistics
 
 # Demsar (2006), table 5(a): q at alpha = .05 for k strategies.
 Q_05 = {2: 1.960, 3: 2.343, 4: 2.569, 5: 2.728, 6: 2.850, 7: 2.949, 8: 3.031, 9: 3.102, 10: 3.164}
@@ -117,3 +118,31 @@ def test_groups_are_maximal_and_within_the_difference() -> None:
     assert statistics.groups(mean_ranks, 9.0) == [(0, 2, 3, 1)]
     for group in found:
         assert all(mean_ranks[a] <= mean_ranks[b] for a, b in pairwise(group))
+
+
+NAN = math.nan
+BLIND = (0.1, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("trials", "validation", "test"),
+    [
+        # The earliest of equals stays; the last incumbent stays to the end.
+        ([(1, 0.5, 1.0), (1, 0.5, 2.0), (1, 0.4, 3.0), (1, 0.6, 4.0)], [0.5, 0.5, 0.5, 0.6, 0.6], [1, 1, 1, 4, 4]),
+        # A failed evaluation is a query too; before the first value the blind draw, which a worse one replaces.
+        ([(1, NAN, NAN), (1, 0.05, 1.0)], [0.1, 0.05, 0.05, 0.05, 0.05], [0.01, 1, 1, 1, 1]),
+        # Parts of a query add up, and only full evaluations have a value.
+        (
+            [(0.25, NAN, NAN), (0.25, NAN, NAN), (1, 0.5, 1.0), (1, 0.7, 2.0), (0.5, NAN, NAN), (1, 0.9, 3.0)],
+            [0.1, 0.5, 0.7, 0.9, 0.9],
+            [0.01, 1, 2, 3, 3],
+        ),
+        # What is not paid within the queries does not count.
+        ([(0.5, NAN, NAN), *[(1, 0.2, 1.0)] * 4, (1, 0.9, 9.0)], [0.1, 0.2, 0.2, 0.2, 0.2], [0.01, 1, 1, 1, 1]),
+        # Ten tenths are one query, however they are rounded.
+        ([(0.1, NAN, NAN)] * 10 + [(1, 0.3, 5.0)], [0.1, 0.3, 0.3, 0.3, 0.3], [0.01, 5, 5, 5, 5]),
+        ([], [0.1] * 5, [0.01] * 5),
+    ],
+)
+def test_incumbents_query_by_query(trials: list[Any], validation: list[float], test: list[float]) -> None:
+    assert curves.incumbents(trials, 5, BLIND).tolist() == [validation, test]

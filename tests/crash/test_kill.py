@@ -23,6 +23,7 @@ LEFT_OUT = {
     "studies": {"created"},
     "environments": None,
     "artifacts": {"created"},
+    "snapshots": None,  # one is taken when telling has taken long
 }
 
 TRAINING = [
@@ -69,12 +70,26 @@ def trials_stored(database: Path) -> int:
         return 0
 
 
-def check_kills(folder: Path, arguments: list[str], kills: int, per_study: int, durations: bool) -> None:
-    """Kill searches `kills` times in all, up to `per_study` times each, and compare each study at its end."""
+def children(process: subprocess.Popen[bytes]) -> list[Path]:
+    try:
+        found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    except OSError:  # it has ended
+        found = []
+    return [Path(f"/proc/{child}") for child in found]
+
+
+def check_kills(
+    folder: Path, arguments: list[str], kills: int, per_study: int, durations: bool, workers: tuple[str, ...] = ()
+) -> None:
+    """Kill searches `kills` times in all, up to `per_study` times each, and compare each study at its end.
+
+    The uninterrupted search has no workers, the killed ones have `workers`, which must not outlive them.
+    """
     whole = folder / "whole"
     whole.mkdir()
     search = ["search", "--study", "s", *arguments]
     process = run(search, whole)
+    search += workers
     while trials_stored(whole / "nas.db") == 0:
         assert process.poll() in (None, 0), (whole / "stderr").read_text()
         time.sleep(0.005)
@@ -97,10 +112,15 @@ def check_kills(folder: Path, arguments: list[str], kills: int, per_study: int, 
             # A resume spends its first moments with imports and replay: moments there count as well.
             time.sleep(rng.uniform(0, length))
             alive = process.poll() is None
+            offspring = children(process)
             process.send_signal(signal.SIGKILL)
             process.wait()
+            limit = time.monotonic() + 60
+            while any(child.exists() for child in offspring):
+                assert time.monotonic() < limit, f"{offspring} outlive their driver"
+                time.sleep(0.05)
             killed += alive
-            command = ["resume", "s"]
+            command = ["resume", "s", *workers]
             if not alive:
                 length *= 0.9  # the uninterrupted search ran on a busier machine than this one
                 break
@@ -137,6 +157,10 @@ def test_killed_trainings(tmp_path: Path) -> None:
     check_kills(tmp_path, TRAINING, kills=2, per_study=2, durations=False)
 
 
+def test_killed_trainings_with_workers(tmp_path: Path) -> None:
+    check_kills(tmp_path, [*TRAINING, "--lag", "4"], kills=1, per_study=1, durations=False, workers=("--workers", "2"))
+
+
 @pytest.mark.slow
 def test_sixty_killed_tabular_searches(tmp_path: Path, table: list[str]) -> None:
     check_kills(tmp_path, table, kills=60, per_study=3, durations=True)
@@ -145,3 +169,8 @@ def test_sixty_killed_tabular_searches(tmp_path: Path, table: list[str]) -> None
 @pytest.mark.slow
 def test_forty_killed_trainings(tmp_path: Path) -> None:
     check_kills(tmp_path, TRAINING, kills=40, per_study=3, durations=False)
+
+
+@pytest.mark.slow
+def test_twenty_killed_trainings_with_workers(tmp_path: Path) -> None:
+    check_kills(tmp_path, [*TRAINING, "--lag", "4"], kills=20, per_study=3, durations=False, workers=("--workers", "2"))

@@ -65,7 +65,7 @@ def show_space(space: SpaceName, as_json: Json = False) -> None:
     """Show choices, options and sizes."""
     from nas_cli import describe, render
     from nas_core import moves
-    from nas_core.space import HasCosts, HasNotation
+    from nas_core.space import HasCosts, HasNamed, HasNotation
     from studies.assemble import load_space
 
     with describe.foreign_code("space", space):
@@ -79,6 +79,7 @@ def show_space(space: SpaceName, as_json: Json = False) -> None:
             **_space_facts(loaded, exact=True),
             "costs_without_building": isinstance(loaded, HasCosts),
             "notation": loaded.to_text(example) if isinstance(loaded, HasNotation) else None,
+            "named": list(loaded.named) if isinstance(loaded, HasNamed) else [],
         }
     if as_json:
         choices = [
@@ -104,6 +105,7 @@ def show_space(space: SpaceName, as_json: Json = False) -> None:
             "architectures": _size_text(facts),
             "costs": costs,
             "notation": facts["notation"],
+            "published": ", ".join(facts["named"]),
         }
     )
     render.emit("")

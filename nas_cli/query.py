@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, StudyName, open_store
+from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
 
 if TYPE_CHECKING:
     from nas_cli.view import View
@@ -42,12 +42,32 @@ def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     render.table(heads, rows, right=["evaluated", "failures"])
 
 
-def show(address: Address, db: Db = DEFAULT_DB, files: Files = None, as_json: Json = False) -> None:
-    """Show a study, or all of one trial."""
+def show(
+    address: Annotated[
+        str | None, typer.Argument(metavar="[STUDY[:N]]", help="A study, or its trial number N.", show_default=False)
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(metavar="SPACE:NAME", help="A published architecture, or SPACE:TEXT in its notation.")
+    ] = None,
+    db: Db = DEFAULT_DB,
+    files: Files = None,
+    as_json: Json = False,
+) -> None:
+    """Show a study, all of one trial, or an architecture."""
     from nas_cli import render, view
-    from nas_core.errors import InfeasibleError, NotFoundError
+    from nas_core.errors import InfeasibleError, NotFoundError, UsageError
     from studies.queries import best_trial, parse_address, state_counts
 
+    if address is None and architecture is None:
+        raise UsageError("nothing to show; name a study or trial, STUDY[:N], or --architecture SPACE:NAME")
+    if address is not None and architecture is not None:
+        raise UsageError(f"'{address}' and --architecture exclude each other; give one of them")
+    if architecture is not None:
+        from nas_cli import architecture as page
+
+        page.show(architecture, as_json)
+        return
+    assert address is not None
     name, number = parse_address(address)
     with open_store(db, files) as store:
         study = store.study(name)

@@ -5,5 +5,6 @@ GROUP = "nas.search_spaces"
 BUILTIN = {
     "nasbench201": "search_spaces.nasbench201:NasBench201",
     "nasbench_graph": "search_spaces.nasbench_graph:NasBenchGraph",
+    "nasnet": "search_spaces.nasnet:NASNet",
     "regnet": "search_spaces.regnet:RegNet",
 }

@@ -36,8 +36,10 @@ class Latency:
 
 
 def params(model: nn.Module) -> int:
-    """The number of parameters, shared ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """The number of parameters, shared ones once. A second head that only training uses, the submodule `auxiliary` of a
+    network with `auxiliary_weight`, does not count."""
+    heads = ("auxiliary.",) if hasattr(model, "auxiliary_weight") else ()
+    return sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith(heads))
 
 
 def macs(model: nn.Module, inputs: Sequence[Tensor]) -> int:

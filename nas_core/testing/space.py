@@ -354,6 +354,8 @@ def _costs(space: HasCosts, arch: Architecture, task: Task, size: SizeConfig, mo
     if not {"params", "macs"} <= costs.keys() or not all(math.isfinite(cost) and cost >= 0 for cost in costs.values()):
         yield f"costs lack params or macs, or are not finite: {dict(costs)}"
         return
-    built = sum(parameter.numel() for parameter in model.parameters())
+    # A second head that only training uses is no part of what is deployed.
+    heads = ("auxiliary.",) if hasattr(model, "auxiliary_weight") else ()
+    built = sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith(heads))
     if costs["params"] != built:
         yield f"costs say {costs['params']:.0f} parameters, the built network has {built}, for {arch} at {size!r}"

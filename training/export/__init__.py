@@ -30,6 +30,7 @@ from nas_core.architecture import Architecture
 from nas_core.config import validate
 from nas_core.errors import MachineError, UsageError
 from nas_core.task import Task
+from training.cost import params
 from training.export import verify as verification
 from training.export.card import Card, model_card
 from training.export.formats import FORMATS, SIGNATURES, available, check_formats
@@ -117,7 +118,7 @@ def _contents(
 
 def _completed(given: Card, description: Mapping[str, Any], network: nn.Module, contents: Mapping[str, bytes]) -> Card:
     facts = {
-        "params": sum(parameter.numel() for parameter in network.parameters()),
+        "params": params(network),
         "task": description["task"],
         "architecture": description["architecture"]["values"],
         "key": description["key"],

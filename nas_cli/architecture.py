@@ -1,0 +1,110 @@
+"""`nas show --architecture`: an architecture without a study, by its published name or by its space's notation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from nas_cli import describe, render
+from nas_cli.draw import draw
+from nas_core.architecture import Architecture
+from nas_core.errors import UsageError, nearest
+from nas_core.space import HasCosts, HasNamed, HasNotation, SearchSpace
+from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+
+TASKS = (
+    Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 32, 32), outputs=10),
+    Task(kind=NODE_CLASSIFICATION, input_shape=(1433,), outputs=7, nodes=2708, edges=10556),
+)
+"""What costs are given for: images as CIFAR-10 has them, a graph as Cora."""
+
+_SPACE = re.compile(
+    r"(?P<space>(?:[^:()]*\.py:|[\w.]*\.[\w.]*:)?[^:()]+(?:\([^()]*\))?):(?P<architecture>.+)", re.DOTALL
+)
+
+
+def show(reference: str, as_json: bool) -> None:
+    """Print an architecture: its notation, drawing, choices, and costs at every size of its space."""
+    from studies.assemble import load_space
+
+    space_name, architecture = split(reference)
+    with describe.foreign_code("space", space_name):
+        space, _ = load_space(space_name)
+        name, arch = find(space, space_name, architecture)
+        task = next((task for task in TASKS if task.kind in space.tasks), None)
+        costs = {} if task is None else {preset: _costs(space, arch, task, preset) for preset in space.Size.presets}
+        graph = space.graph(arch)
+        facts: dict[str, Any] = {
+            "space": space.name,
+            "version": space.version,
+            "name": name,
+            "notation": space.to_text(arch) if isinstance(space, HasNotation) else None,
+            "key": arch.key,
+            "identity": space.identity(arch),
+        }
+    if as_json:
+        described = None if task is None else task.model_dump(mode="json")
+        drawing = {"nodes": graph.nodes, "edges": graph.edges}
+        choices = {"architecture": dict(arch.values), "graph": drawing}
+        render.document({**facts, **choices, "costs": costs, "task": described})
+        return
+    render.pairs({**facts, "space": f"{space.name} (version {space.version})", "version": None, "identity": None})
+    render.emit("", *(f"  {line}" for line in draw(graph)))
+    render.emit("", "choices")
+    render.pairs({choice: str(value) for choice, value in arch.values.items()}, "  ")
+    if task is not None:
+        shape = " x ".join(map(str, task.input_shape))
+        what = f"a graph of {task.nodes:,} nodes with {shape} features" if task.nodes else f"an image of {shape}"
+        render.emit("", f"costs for {what} and {task.outputs} classes")
+        names = list(dict.fromkeys(cost for found in costs.values() for cost in found))
+        rows = [[preset, *(render.number(found.get(cost)) for cost in names)] for preset, found in costs.items()]
+        render.table(["size", *names], rows, right=names)
+
+
+def split(reference: str) -> tuple[str, str]:
+    """`SPACE:ARCHITECTURE` in two; the space may be `FILE.py:OBJECT` or `PACKAGE.MODULE:OBJECT`, with arguments.
+
+    Raises UsageError for text without both.
+    """
+    match = _SPACE.fullmatch(reference)
+    if not match:
+        raise UsageError(f"'{reference}' is no architecture; write SPACE:NAME, for example nasnet:NASNet-A")
+    return match["space"], match["architecture"]
+
+
+def find(space: SearchSpace, space_name: str, text: str) -> tuple[str | None, Architecture]:
+    """The published architecture of that name with its name, or the one that the text notes.
+
+    Raises UsageError, naming what is known, or what is wrong with the text.
+    """
+    named: Mapping[str, Architecture] = space.named if isinstance(space, HasNamed) else {}
+    if text in named:
+        return text, named[text]
+    known = f" (named: {', '.join(named)})" if named else ""
+    if not isinstance(space, HasNotation):
+        lacks = "no notation" if named else "neither named architectures nor a notation"
+        raise UsageError(
+            f"unknown architecture '{text}': space '{space_name}' has {lacks}{nearest(text, named)}{known}"
+        )
+    try:
+        arch = space.from_text(text)
+    except ValueError as error:
+        if named and re.fullmatch(r"[\w.-]+", text):
+            raise UsageError(f"unknown architecture '{text}'{nearest(text, named)}{known}") from None
+        raise UsageError(f"space '{space_name}': {error}{known}") from None
+    reason = space.illegal(arch)
+    if reason:
+        raise UsageError(f"space '{space_name}': '{text}' is not legal: {reason}{known}")
+    return None, arch
+
+
+def _costs(space: SearchSpace, arch: Architecture, task: Task, preset: str) -> dict[str, float]:
+    """Parameters and MACs at a size; by the space itself, or else of the built network."""
+    size = space.Size.preset(preset)
+    if isinstance(space, HasCosts):
+        return dict(space.costs(arch, task, size))
+    from training import cost  # imports torch
+
+    names = [name for name in ("params", "macs") if name in cost.known(space, task)]
+    return cost.costs(space, arch, task, size, names)

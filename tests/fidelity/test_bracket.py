@@ -85,7 +85,16 @@ class Remembering(InOrder):
         self.told = [Outcome(0, Proposal(Architecture("row", {})), State.FAILED, None)] * state["places"]
 
 
-IN_ORDER, REMEMBERING = f"{__file__}:InOrder", f"{__file__}:Remembering"
+class OutAtFive(InOrder):
+    """Has nothing to propose for number 5, and goes on afterwards."""
+
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
+        if number == 5:
+            raise Exhausted("nothing now")
+        return super().ask(number, pending)
+
+
+IN_ORDER, REMEMBERING, OUT_AT_FIVE = (f"{__file__}:{name}" for name in ("InOrder", "Remembering", "OutAtFive"))
 
 
 def make(
@@ -262,6 +271,26 @@ def test_a_rung_waits_for_the_one_below_whatever_is_in_flight(kind: type[Bracket
     """With any lag the same candidates climb, in the same order, and each once."""
     one, many = (play(make(kind, inner=IN_ORDER), good, 203, lag) for lag in (1, lag))
     assert [(o.proposal.arch, o.proposal.budget) for o in one] == [(o.proposal.arch, o.proposal.budget) for o in many]
+
+
+def test_all_of_a_rung_can_be_in_flight_at_once() -> None:
+    strategy = make(SuccessiveHalving, inner=IN_ORDER)
+    number = 0
+    for count in (81, 27, 9, 3, 1):
+        pending: list[Pending] = []
+        while (proposal := strategy.ask(number, pending)) is not None:
+            pending.append(Pending(number, proposal))
+            number += 1
+        assert len(pending) == count
+        for trial in pending:
+            strategy.tell(Outcome(trial.number, trial.proposal, State.COMPLETE, good(trial.proposal)))
+    assert strategy.ask(number, ()).note == {"bracket": 1, "rung": 0, "place": 81}
+
+
+def test_a_bracket_that_goes_on_with_what_it_has_takes_in_no_more() -> None:
+    """Five candidates instead of nine: one climbs, to the top, and the next bracket is as large as ever."""
+    outcomes = play(make(SuccessiveHalving, Fidelity("epoch", 1, 9), inner=OUT_AT_FIVE), good, 7 + 13)
+    assert [outcome.proposal.budget for outcome in outcomes] == [1] * 5 + [3, 9] + [1] * 9 + [3] * 3 + [9]
 
 
 def test_failures_are_replaced_at_the_bottom_and_lost_above() -> None:

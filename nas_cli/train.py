@@ -1,9 +1,10 @@
-"""`nas train`: retrain an architecture of a study with a full recipe and several seeds."""
+"""`nas train`: retrain an architecture of a study with a full recipe and several seeds, or find its learning rate."""
 
 from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,39 +19,54 @@ if TYPE_CHECKING:
 
 def train(
     address: Address,
-    recipe: Annotated[str, typer.Option(help="Training recipe: quick, standard or paper.")] = "standard",
+    recipe: Annotated[str, typer.Option(help="quick, standard, paper, or for images ae-cnn.")] = "standard",
     size: Annotated[str, typer.Option(help="search, full, or changes such as full,channels=8.")] = "full",
     epochs: Annotated[int | None, typer.Option(help="Epochs instead of the recipe's.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings, each with its own seed.")] = 1,
     data: Annotated[str | None, typer.Option(help="Data instead of the study's (needed for tables).")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     setting: Annotated[list[str] | None, typer.Option("-s", help="KEY=VALUE of the recipe, e.g. lr=0.05.")] = None,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Train nothing: run a learning-rate range test and suggest rates.")
+    ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Of --find-lr: a .png or .svg file [default: lr-range.svg in the folder of the trial]."),
+    ] = None,
     db: Db = DEFAULT_DB,
     files: Files = None,
     as_json: Json = False,
 ) -> int:
     """Train STUDY:N (or the study's best) from scratch and keep the weights; the test part is scored at the end."""
+    from nas_cli import find_lr as range_test
     from nas_cli.report import places
     from nas_cli.signals import Stopper
     from nas_core.config import parse_assignments
-    from nas_core.errors import NasError
+    from nas_core.errors import NasError, UsageError
     from nas_core.strategy import State
     from studies.assemble import retraining
     from studies.environment import environment
     from studies.queries import addressed_trial
     from studies.retrain import command, retrain
 
+    if picture is not None and not find_lr:
+        raise UsageError("--picture is the picture of --find-lr; a training draws none")
+    if find_lr and seeds != 1:
+        raise UsageError(f"--seeds {seeds} is for trainings; --find-lr tests one network")
     with open_store(db, files) as store:
         study, trial = addressed_trial(store, address)
         changes = parse_assignments(setting or [])
         if epochs is not None:
             changes["epochs"] = epochs
         plan = retraining(study.spec, recipe, changes, size, data, device)
+        if find_lr:
+            range_test.find_lr(store, study, trial, plan, picture, as_json)
+            return 0
         facts = store.environment(environment(study.spec))
         done: list[Run] = []
         with store.lock(study), Stopper() as stopper:
             for repeat in range(seeds):
-                progress = _Line(f"{study.name}:{trial.number} seed {repeat + 1}/{seeds}")
+                progress = Line(f"{study.name}:{trial.number} seed {repeat + 1}/{seeds}")
                 ended = None
                 for run, report in retrain(
                     store, study, trial, plan, repeat, stopping=stopper.stopping, environment=facts
@@ -73,14 +89,14 @@ def train(
     return 0
 
 
-class _Line:
+class Line:
     """Progress on stderr: one line that is rewritten on a terminal, one every few seconds elsewhere."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, unit: str = "epoch") -> None:
         from rich.console import Console
 
         self._console = Console(stderr=True, highlight=False)
-        self._what = what
+        self._what, self._unit = what, unit
         self._said = 0.0
 
     def show(self, report: Any, high: float) -> None:
@@ -93,7 +109,7 @@ class _Line:
         shown = ", ".join(
             f"{name} {value:.4f}" for name, value in report.metrics.items() if name.endswith(("_loss", "_accuracy"))
         )
-        text = f"{self._what}: epoch {report.step:g}/{high:g}: {shown}"
+        text = f"{self._what}: {self._unit} {report.step:g}/{high:g}: {shown}"
         self._console.print(text, end="\r" if self._console.is_terminal else "\n", soft_wrap=True)
 
     def end(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas_core.config import SizeConfig
+from nas_core.config import SizeConfig, parse_value
 from nas_core.errors import NasError, TrialError
 from nas_core.evaluation import Context, Report
 from nas_core.records import RETRAIN, Run, Study, Verdict
@@ -106,7 +106,8 @@ def command(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
     words = ["nas", "train", address, "--recipe", settings["recipe_name"], "--size", size, "--seeds", str(seeds)]
     words += ["--data", settings["data"], "--device", settings["device"]]
     for path, value in _flat(settings["changes"]):
-        words += ["-s", f"{path}={json.dumps(value)}"]
+        plain = isinstance(value, str) and parse_value(value) == value  # needs no quotes to be read as text
+        words += ["-s", f"{path}={value if plain else json.dumps(value)}"]
     return words
 
 

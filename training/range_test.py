@@ -70,6 +70,11 @@ class RangeTest:
         return self.rates[min(range(len(self.losses)), key=self.losses.__getitem__)] if self.blew_up else None
 
     @property
+    def falls_to_the_end(self) -> bool:
+        """Whether the smoothed loss was lowest at the highest rate, so that the range was too low."""
+        return self._lowest == len(self.rates) - 1
+
+    @property
     def _lowest(self) -> int:
         return min(range(len(self.smoothed)), key=self.smoothed.__getitem__)
 

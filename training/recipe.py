@@ -153,6 +153,19 @@ def _cyclical(recipe: Recipe, step: int, stepsize: int) -> float:
     return recipe.lowest + (recipe.lr - recipe.lowest) * height
 
 
+def whole_cycles(epochs: int, usual: int = CYCLE_EPOCHS) -> tuple[int, int]:
+    """The fewest epochs, but at least `epochs`, that are whole cycles, and the epochs of half a cycle.
+
+    Of those between half and twice `usual` (2 to 10 by default, as Smith advises), the nearest to `usual` that fits.
+    """
+    total = epochs
+    while True:  # ends at a multiple of 2 x usual at the latest
+        fitting = [half for half in range(max(usual // 2, 1), 2 * usual + 3) if total % (2 * half) == 0]
+        if fitting:
+            return total, min(fitting, key=lambda half: abs(half - usual))
+        total += 1
+
+
 _NASBENCH201 = {"optimizer": "sgd", "nesterov": True, "weight_decay": 5e-4, "schedule": "cosine"}
 _GRAPH = {"optimizer": "adam", "lr": 0.005, "schedule": "cosine"}
 
@@ -186,7 +199,8 @@ def recipe(name: str, task: Task, **changes: Any) -> Recipe:
     """The named recipe for a task, with some fields changed (`augment` may be changed in part).
 
     "standard" augments images by what suits them: padding of an eighth of the height, and a flip where they have
-    colours (mirrored digits are other characters). Raises UsageError for an unknown name, field or kind of task.
+    colours (mirrored digits are other characters). A cyclic schedule does without the named recipe's warm-up.
+    Raises UsageError for an unknown name, field or kind of task.
     """
     if task.kind not in RECIPES:
         raise unknown("kind of task with recipes", task.kind, RECIPES)
@@ -197,6 +211,12 @@ def recipe(name: str, task: Task, **changes: Any) -> Recipe:
     if task.kind == IMAGE_CLASSIFICATION and name == "standard":
         channels, height, _ = task.input_shape
         values["augment"] = {"crop": height // 8, "flip": channels == 3}
+    schedule = changes.get("schedule", values.get("schedule"))
+    # What belongs to the named recipe's own schedule; given as a change, it is refused where it does not fit.
+    for field in ("warmup_epochs", "lr_end") if schedule in CYCLIC else ():
+        values.pop(field, None)
+    if schedule != "step":
+        values.pop("milestones", None)
     if isinstance(changes.get("augment"), Mapping):
         changes["augment"] = {**values.get("augment", {}), **changes["augment"]}
     made = validate(Recipe, {**values, **changes}, "recipe")

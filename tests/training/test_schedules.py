@@ -24,7 +24,7 @@ from search_spaces.modules.drop_path import DropPath
 from training.checkpoint import adopt
 from training.data.bound import mean_loss, metric_sums
 from training.fit import fit
-from training.recipe import CYCLIC, Recipe, learning_rate, recipe
+from training.recipe import CYCLIC, Recipe, learning_rate, recipe, whole_cycles
 
 PHOTOS = Task(kind="image-classification", input_shape=(3, 32, 32), outputs=10)
 
@@ -105,6 +105,26 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("epochs", "usual", "wanted"),
+    [
+        *((epochs, 4, (epochs, 4)) for epochs in (8, 40, 200, 400)),
+        *(
+            (6, 4, (6, 3)),
+            (20, 4, (20, 5)),
+            (22, 4, (24, 4)),
+            (1, 4, (4, 2)),
+            (200, 20, (200, 20)),
+            (201, 20, (204, 17)),
+        ),
+    ],
+)
+def test_epochs_that_are_whole_cycles(epochs: int, usual: int, wanted: tuple[int, int]) -> None:
+    total, half = whole_cycles(epochs, usual)
+    assert (total, half) == wanted
+    assert cycles(epochs=total, cycle_epochs=half).half_cycle == half
+
+
+@pytest.mark.parametrize(
     ("milestones", "message"),
     [
         ([[3, 0.1], [2, 0.01]], r"must rise from 0 or more, not \[3, 2\]"),
@@ -129,6 +149,14 @@ def test_ae_cnn_trains_as_its_authors_did() -> None:
     assert (chosen.augment.crop, chosen.augment.flip, chosen.nesterov) == (4, True, False)
     with pytest.raises(UsageError, match="milestone 249 is never reached in 20 epochs"):
         recipe("ae-cnn", PHOTOS, epochs=20)
+
+
+def test_another_schedule_leaves_behind_what_belongs_to_the_named_one() -> None:
+    assert recipe("standard", PHOTOS, schedule="triangular").warmup_epochs == 0
+    assert recipe("standard", PHOTOS, schedule="constant").warmup_epochs == 1
+    assert recipe("ae-cnn", PHOTOS, schedule="cosine").milestones == ()
+    with pytest.raises(UsageError, match="warmup_epochs must be 0"):
+        recipe("standard", PHOTOS, schedule="triangular", warmup_epochs=1)
 
 
 def test_a_recipe_without_cycles_is_stored_as_ever() -> None:

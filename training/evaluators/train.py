@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from nas_core.batch import Data
     from training.data.source import Source
+    from training.range_test import Listener, RangeTest
 
 WEIGHTS = "weights.safetensors"
 SMALL_IMAGE = 16 * 16  # pixels
@@ -129,6 +130,20 @@ class Train:
                     write_tensors(context.workdir / WEIGHTS, model.state_dict())
                 learned = {name: value for name, value in report.metrics.items() if name in declared}
                 yield Report(report.step, {**learned, **static}, report.seconds)
+
+    def range_test(self, arch: Architecture, seed: int, listen: Listener) -> RangeTest:
+        """The learning-rate range test of the network that `evaluate` would train with this seed; nothing is written.
+
+        Raises as `training.range_test.range_test`.
+        """
+        from training.fit import Training, trial_failures
+        from training.range_test import range_test
+
+        with _thread_count(self.threads), _repeatable(self.device, self.deterministic):
+            with trial_failures():
+                model = build(self.space, arch, self.task, self.size, seed)
+                training = Training(model, self._data, self.recipe, self.device, seed, None)
+            return range_test(training, listen=listen)
 
     def _epochs(self, budget: Budget | None) -> int:
         if budget is None:

@@ -1,0 +1,122 @@
+"""`nas train STUDY:N --find-lr`: a learning-rate range test instead of a training."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from nas_core.records import Run, Study
+    from studies.retrain import Retraining
+    from studies.store.store import Store
+    from training.range_test import RangeTest
+    from training.recipe import Recipe
+
+CURVE, PICTURE = "lr-range.csv", "lr-range.svg"
+UNUSED = ("warmup_epochs", "lr_end", "milestones")  # in cycles, which refuse them
+
+
+def find_lr(store: Store, study: Study, trial: Run, plan: Retraining, picture: Path | None, as_json: bool) -> None:
+    """Test the network that the same command would train first, write the curve, print what it suggests.
+
+    Nothing is stored in the database. The curve, and the picture where no other place is named, are written to the
+    folder of the trial's files. Raises UsageError for a picture that cannot be written, NasError where the network
+    fails or does not learn.
+    """
+    from nas_cli.report import places
+    from nas_cli.train import Line
+    from nas_core.errors import NasError, TrialError
+    from nas_core.evaluation import Report
+    from nas_core.records import RETRAIN
+    from nas_core.seeds import derive
+    from nas_core.task import IMAGE_CLASSIFICATION
+    from studies.retrain import command
+    from training import plots
+    from training.checkpoint import write_atomically
+
+    if picture is not None:
+        plots.check(picture)
+    address, evaluator = f"{study.name}:{trial.number}", plan.evaluator
+    progress = Line(f"{address} learning rates", "step")
+
+    def listen(step: int, steps: int, rate: float, loss: float) -> None:
+        progress.show(Report(step, {"smoothed_loss": loss}), steps)
+
+    try:
+        found = evaluator.range_test(trial.arch, derive(study.spec.seed, trial.number, RETRAIN, 0), listen)
+    except TrialError as error:
+        raise NasError(f"the learning-rate range test of {address} failed: {error}") from error
+    finally:
+        progress.end()
+    curve = store.folder(study, trial) / CURVE
+    file = picture or curve.with_name(PICTURE)
+    write_atomically(curve, _csv(found).encode())
+    plots.draw(found, f"{address}, recipe {plan.settings['recipe_name']}: learning-rate range test", file)
+    full_batch = evaluator.task.kind != IMAGE_CLASSIFICATION
+    given = {name: value for name, value in plan.settings["changes"].items() if name not in UNUSED}
+    changes = {**given, **suggestion(found, evaluator.recipe, full_batch)}
+    facts = {
+        "trial": address,
+        "lr_max": found.lr_max,
+        "lr_base": found.lr_base,
+        "lr_steepest": found.steepest,
+        "blew_up": found.blew_up,
+        "steps": len(found.rates),
+        "curve": str(curve),
+        "picture": str(file),
+        "next": shlex.join(command(address, {**plan.settings, "changes": changes}, 1)) + places(store),
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        _print(facts, found)
+
+
+def suggestion(found: RangeTest, recipe: Recipe, full_batch: bool) -> dict[str, Any]:
+    """Changes to `recipe` that train in cycles between the rates found: triangular2, unless it is cyclic already.
+
+    Where an epoch is one step (`full_batch`) a half cycle is a tenth of the training, else 2 to 10 epochs.
+    """
+    from training.recipe import CYCLE_EPOCHS, whole_cycles
+
+    changes: dict[str, Any] = {"lr": _rounded(found.lr_max), "lr_base": _rounded(found.lr_base)}
+    if recipe.cyclic:
+        return changes
+    changes["schedule"] = "triangular2"
+    usual = max(recipe.epochs // 10, CYCLE_EPOCHS) if full_batch else CYCLE_EPOCHS
+    epochs, half = whole_cycles(recipe.epochs, usual)
+    if epochs != recipe.epochs:
+        changes["epochs"] = epochs
+    if half != CYCLE_EPOCHS:
+        changes["cycle_epochs"] = half
+    return changes
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")
+
+
+def _csv(found: RangeTest) -> str:
+    rows = zip(found.rates, found.losses, found.smoothed, strict=True)
+    lines = [f"{step},{rate!r},{loss!r},{smoothed!r}" for step, (rate, loss, smoothed) in enumerate(rows, start=1)]
+    return "\n".join(["step,lr,loss,smoothed_loss", *lines, ""])
+
+
+def _print(facts: dict[str, Any], found: RangeTest) -> None:
+    from nas_cli.render import number
+
+    first, last = found.rates[0], found.rates[-1]
+    typer.echo(f"{facts['trial']}: learning-rate range test, {facts['steps']} steps from {first:g} to {last:.3g}")
+    for name, meaning in (
+        ("lr_max", "top of a cycle: a third of the rate at the lowest smoothed loss"),
+        ("lr_base", "its bottom: a quarter of that"),
+        ("lr_steepest", "where the loss falls fastest"),
+    ):
+        typer.echo(f"  {name:<12} {number(_rounded(facts[name])):<9} {meaning}")
+    if found.falls_to_the_end:
+        typer.echo("the loss still fell at the highest rate; higher ones were not tried")
+    typer.echo(f"curve: {facts['curve']}\npicture: {facts['picture']}\n\nnext:\n  {facts['next']}")

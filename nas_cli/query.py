@@ -84,10 +84,11 @@ def show(
         except (InfeasibleError, NotFoundError) as error:
             best, trouble = None, str(error)
         states = state_counts(store, study)
+        correlation = view.rank_correlation(store, study)
         if as_json:
-            render.document(view.study_document(seen, states, best))
+            render.document(view.study_document(seen, states, best, correlation))
         else:
-            view.study_page(seen, states, best, trouble)
+            view.study_page(seen, states, best, trouble, correlation)
 
 
 def trials(

@@ -26,6 +26,7 @@ from studies.store.store import Store
 T = TypeVar("T")
 
 LAST = 5  # epochs of a curve that are shown
+TOO_LOW = 0.5  # a Kendall's tau below this means that a bracket promotes by chance as much as by merit
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,18 @@ def hypervolume_of(view: View, runs: Sequence[Run], reference: Mapping[str, floa
 # -- documents ------------------------------------------------------------------------------------------------
 
 
-def study_document(view: View, states: Mapping[str, int], best: Run | None) -> dict[str, Any]:
+def rank_correlation(store: Store, study: Study) -> dict[float, float]:
+    """How well each smaller budget of a bracket foretold the order at the largest; empty for other strategies."""
+    if "eta" not in study.spec.strategy_config:
+        return {}
+    from strategies.bracket import rank_correlation as correlation
+
+    return correlation([run.outcome() for run in store.trials(study) if run.finished])
+
+
+def study_document(
+    view: View, states: Mapping[str, int], best: Run | None, correlation: Mapping[float, float]
+) -> dict[str, Any]:
     study = view.study
     return {
         "study": study.name,
@@ -128,6 +140,7 @@ def study_document(view: View, states: Mapping[str, int], best: Run | None) -> d
         "budget": study.stop_at.model_dump(),
         "states": dict(states),
         "best": None if best is None else trial_document(view, best),
+        "rank_correlation": {f"{budget:g}": tau for budget, tau in correlation.items()},
         **study.spec.model_dump(mode="json"),
     }
 
@@ -209,7 +222,9 @@ def _files(store: Store, run: Run) -> list[dict[str, Any]]:
 # -- pages ----------------------------------------------------------------------------------------------------
 
 
-def study_page(view: View, states: Mapping[str, int], best: Run | None, trouble: str) -> None:
+def study_page(
+    view: View, states: Mapping[str, int], best: Run | None, trouble: str, correlation: Mapping[float, float]
+) -> None:
     """The configuration of a study, where it stands, and its best trial (or why there is none)."""
     spec = view.study.spec
     evaluated = states.get(State.COMPLETE, 0) + states.get(State.FAILED, 0)
@@ -234,6 +249,7 @@ def study_page(view: View, states: Mapping[str, int], best: Run | None, trouble:
             "lag": str(spec.lag),
             "evaluated": budget_text(view.study.stop_at.trials, view.study.stop_at.seconds, evaluated),
             "trials": ", ".join(f"{count:,} {state}" for state, count in states.items()) or "none yet",
+            "rank correlation": _correlation(correlation),
         }
     )
     render.emit("")
@@ -241,6 +257,15 @@ def study_page(view: View, states: Mapping[str, int], best: Run | None, trouble:
         render.emit(render.clean(trouble))
     else:
         best_page(view, best)
+
+
+def _correlation(found: Mapping[float, float]) -> str:
+    """`tau 0.38 at 12 and 0.71 at 36`, and what a low one means."""
+    if not found:
+        return ""
+    text = "tau " + ", ".join(f"{tau:.2f} at {budget:g}" for budget, tau in found.items())
+    low = " and ".join(f"{budget:g}" for budget, tau in found.items() if tau < TOO_LOW)
+    return f"{text} (below {TOO_LOW:g} at {low}: too aggressive, lower eta or raise minimum)" if low else text
 
 
 def best_page(view: View, run: Run) -> None:

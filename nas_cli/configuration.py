@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from studies.assemble import SearchConfig
 
 # Keys that may be a name, or a mapping with a `name` and further settings: `-s strategy.population=20`.
-_NAMED = {"strategy": "strategy_config", "recipe": "recipe_config"}
+_NAMED = {"strategy": "strategy_config", "recipe": "recipe_config", "pruner": "pruner_config"}
 _LISTS = ("objectives", "constraints")
 
 

@@ -119,7 +119,8 @@ class Pruner(Protocol):
 
     def prune(self, curve: Sequence[tuple[float, float]], others: Sequence[Sequence[tuple[float, float]]]) -> bool:
         """Whether to stop a candidate, by its own (step, value) reports so far and those of the outcomes that had been
-        told before it was asked, in their order. Values are the first objective, higher is better. Pure."""
+        told before it was asked, in their order (empty for what is not complete). Values are the first objective,
+        higher is better. Pure."""
         ...
 
 

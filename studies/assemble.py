@@ -24,6 +24,7 @@ from nas_core.records import StopAt, StudySpec
 from nas_core.space import SearchSpace
 from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
+from strategies import pruning
 from studies.retrain import Retraining
 from training import evaluators
 from training.data.split import Split
@@ -58,6 +59,8 @@ class SearchConfig(Config):
     seed: int = Field(default=0, ge=0, lt=2**63)
     workers: int = Field(default=1, ge=1, le=1024, description="candidates evaluated at a time, each in a process")
     lag: int | None = Field(default=None, ge=1, description="by default 1, with several workers 4 for each")
+    pruner: str | None = Field(default=None, description="what stops single trainings early")
+    pruner_config: dict[str, Any] = Field(default_factory=dict)
     order: Literal["strict", "free"] = Field(
         default="strict", description="strict: timing changes nothing; free: outcomes are told as they come"
     )
@@ -148,6 +151,7 @@ def describe(config: SearchConfig) -> StudySpec:
         seed=config.seed,
         lag=config.lag or (1 if config.workers == 1 else 4 * config.workers),
         ordering=config.order,
+        pruner=_pruner_from(config, evaluator),
     )
 
 
@@ -199,6 +203,7 @@ def build(spec: StudySpec) -> Parts:
         strategy_config=validate(strategy.Config, spec.strategy_config, "strategy"),
         budget=spec.evaluator.get("level"),
         trial_seconds=spec.evaluator.get("trial_seconds"),
+        pruner=None if spec.pruner is None else _pruner(spec.pruner),
     )
 
 
@@ -271,6 +276,30 @@ def retraining(
         **_resolved(evaluator),
     }
     return Retraining(evaluator, sized, settings)
+
+
+def _pruner_from(config: SearchConfig, evaluator: Evaluator) -> dict[str, Any] | None:
+    """The pruner of a user's configuration as plain data, with all its settings."""
+    if config.pruner is None:
+        if config.pruner_config:
+            raise UsageError(
+                f"pruner settings {', '.join(config.pruner_config)} without a pruner; name one by --pruner"
+            )
+        return None
+    if evaluator.fidelity is None or not evaluator.fidelity.continues:
+        raise UsageError(
+            f"pruner '{config.pruner}' needs candidates that report as they are trained; a table answers at once "
+            "(--evaluator train)"
+        )
+    kind = refs.find(config.pruner, pruning.BUILTIN, pruning.GROUP, "pruner")
+    settings = validate(kind.Config, config.pruner_config, f"pruner {config.pruner}")
+    return {"name": config.pruner, "config": settings.model_dump(mode="json")}
+
+
+def _pruner(stored: Mapping[str, Any]) -> Pruner:
+    kind = refs.find(stored["name"], pruning.BUILTIN, pruning.GROUP, "pruner")
+    pruner: Pruner = kind(validate(kind.Config, stored["config"], "pruner"))
+    return pruner
 
 
 def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) -> tuple[Any, dict[str, Any], str]:

@@ -406,7 +406,7 @@ class Search:
             self._streak[streak] = self._streak[streak] + 1 if state == streak else 0
         self.spending.learn(outcome, curve[-1][0] if curve else None)
         if self.parts.pruner is not None:
-            self._curves.append(list(curve))
+            self._curves.append(list(curve) if state == State.COMPLETE else [])
 
     def _commit_told(self) -> None:
         if self._untold is not None:

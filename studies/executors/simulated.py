@@ -30,7 +30,8 @@ class Simulated:
         return self._clock[-1]
 
     def submit(self, job: Job) -> None:
-        number, events, seconds = job.number, [], 0.0
+        number, seconds = job.number, 0.0
+        events: list[Event] = []
         failure = None
         try:
             for report in self._evaluator.evaluate(job.proposal, job.budget, Context(job.seed, job.workdir)):

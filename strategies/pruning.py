@@ -1,0 +1,111 @@
+"""Early stopping of single candidates, by Optuna's pruners behind one adapter.
+
+Akiba, Sano, Yanase, Ohta and Koyama, "Optuna: A Next-generation Hyperparameter Optimization Framework", KDD 2019,
+section 4.2; the median rule is that of Golovin et al., "Google Vizier", KDD 2017, section 3.4.1. Successive halving is
+not among them: as a bracket (`strategies/asha.py`) it can train a stopped candidate on.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from nas_core.config import Config as BaseConfig
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+GROUP = "nas.pruners"
+
+BUILTIN = {
+    "median": "strategies.pruning:Median",
+    "percentile": "strategies.pruning:Percentile",
+    "threshold": "strategies.pruning:Threshold",
+}
+
+Curve = Sequence[tuple[float, float]]
+
+
+class Late(BaseConfig):
+    """When a pruner may act at all."""
+
+    startup_trials: int = Field(5, ge=0, description="complete trials before any is stopped")
+    warmup_steps: int = Field(1, ge=0, description="steps of a trial during which it is never stopped")
+    interval_steps: int = Field(1, ge=1, description="steps between two looks at a trial")
+
+
+class OptunaPruner(ABC):
+    """One of Optuna's pruners (`nas_core.strategy.Pruner`), asked about an in-memory study of the given curves."""
+
+    Config: ClassVar[type[BaseConfig]]
+
+    def __init__(self, config: Any) -> None:
+        self._pruner = self.make(config)
+
+    @abstractmethod
+    def make(self, config: Any) -> BasePruner:
+        """Optuna's object with these settings."""
+
+    def prune(self, curve: Curve, others: Sequence[Curve]) -> bool:
+        """Whether to stop. To Optuna steps are whole numbers from 0, ours are from 1."""
+        import optuna
+        from optuna.trial import TrialState, create_trial
+
+        storage = optuna.storages.InMemoryStorage()
+        # Made in this way, and not by `create_study`, it writes no line to the log.
+        storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "curves")
+        study = optuna.Study("curves", storage)
+        for other in others:
+            if other:
+                values = {int(step) - 1: value for step, value in other}
+                study.add_trial(create_trial(value=other[-1][1], intermediate_values=values))
+        values = {int(step) - 1: value for step, value in curve}
+        study.add_trial(create_trial(state=TrialState.RUNNING, intermediate_values=values))
+        return bool(self._pruner.prune(study, study.get_trials(deepcopy=False)[-1]))
+
+
+class Median(OptunaPruner):
+    """Stops a trial whose best value so far is below the median of what the others had at that step."""
+
+    class Config(Late):
+        """The median rule has only its times to set."""
+
+    def make(self, config: Config) -> BasePruner:
+        from optuna.pruners import MedianPruner
+
+        return MedianPruner(config.startup_trials, config.warmup_steps, config.interval_steps)
+
+
+class Percentile(OptunaPruner):
+    """Stops a trial whose best value so far is not among the best `percentile` of the others at that step."""
+
+    class Config(Late):
+        """How many are kept, and when."""
+
+        percentile: float = Field(25.0, gt=0, lt=100, description="of the others; a trial below them is stopped")
+
+    def make(self, config: Config) -> BasePruner:
+        from optuna.pruners import PercentilePruner
+
+        return PercentilePruner(config.percentile, config.startup_trials, config.warmup_steps, config.interval_steps)
+
+
+class Threshold(OptunaPruner):
+    """Stops a trial whose value is below `lower` (of a minimised objective: above -`lower`)."""
+
+    class Config(BaseConfig):
+        """The bound, and when."""
+
+        lower: float = Field(allow_inf_nan=False, description="least value, higher being better")
+        warmup_steps: int = Field(1, ge=0, description="steps of a trial during which it is never stopped")
+        interval_steps: int = Field(1, ge=1, description="steps between two looks at a trial")
+
+    def make(self, config: Config) -> BasePruner:
+        from optuna.pruners import ThresholdPruner
+
+        return ThresholdPruner(
+            lower=config.lower, n_warmup_steps=config.warmup_steps, interval_steps=config.interval_steps
+        )

@@ -1,0 +1,115 @@
+"""Pruners: their rules on curves made by hand, and the loop that stores what they decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from nas_core.evaluation import Budget, Context, Fidelity, Report
+from nas_core.records import Run, StopAt
+from nas_core.strategy import Proposal, State
+from strategies.pruning import Median, Percentile, Threshold
+from studies.blackbox import Ending, Search, Silent, Trial
+from studies.verify import verify
+
+Curve = list[tuple[float, float]]
+
+
+def curve(*values: float) -> Curve:
+    return [(float(step), value) for step, value in enumerate(values, 1)]
+
+
+OTHERS = [curve(0.1, 0.2, 0.3), [], curve(0.2, 0.4, 0.6), curve(0.3, 0.6, 0.9)]  # medians .2 .4 .6
+
+
+@pytest.mark.parametrize(
+    ("own", "stopped"),
+    [
+        (curve(0.1), False),  # warming up
+        (curve(0.1, 0.39), True),
+        (curve(0.1, 0.41), False),
+        (curve(0.5, 0.1), False),  # its best counts
+        (curve(0.1, 0.5, 0.55), True),
+    ],
+)
+def test_median(own: Curve, stopped: bool) -> None:
+    assert Median(Median.Config(startup_trials=3)).prune(own, OTHERS) is stopped
+    assert not Median(Median.Config(startup_trials=4)).prune(own, OTHERS)
+
+
+def test_percentile() -> None:
+    others = [curve(0.0, value / 100) for value in range(1, 101)]
+    best = Percentile(Percentile.Config(percentile=20.0))
+    assert best.prune(curve(0.0, 0.80), others)
+    assert not best.prune(curve(0.0, 0.82), others)
+
+
+def test_threshold() -> None:
+    threshold = Threshold(Threshold.Config(lower=0.5))
+    assert threshold.prune(curve(0.1, 0.4), [])
+    assert not threshold.prune(curve(0.1, 0.6), [])
+
+
+class Curves:
+    """Straight lines over four steps; the slope is the number of the letter a."""
+
+    fidelity = Fidelity("epoch", 1, 4, continues=True)
+
+    def __init__(self, inner: Any) -> None:
+        self.metrics, self.deterministic, self.in_process = inner.metrics, True, True
+        self.identity, self.costs = inner.identity, inner.costs
+        self.steps = 0
+
+    def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
+        slope = list(proposal.arch.values.values())[:3].count("a") + (context.seed % 100) / 1000
+        for step in range(1, 5):
+            self.steps += 1
+            yield Report(step, {"score": slope * step, "other": 1.0}, float(step))
+
+
+def search(bench: Any, name: str, lag: int, stop_every: int | None = None, trials: int = 24) -> tuple[list[Run], int]:
+    evaluator, ending = Curves(bench.evaluator), None
+    pruner = Median(Median.Config(startup_trials=4))
+    while ending not in (Ending.TRIALS,):
+        with bench.store(name) as store:
+            study = store.find_study("s") or bench.study(store, lag=lag)
+            parts = replace(bench.parts(study.spec, evaluator), pruner=pruner)
+
+            class Count(Silent):
+                left = stop_every
+
+                def reported(self, trial: Trial, report: Report) -> None:
+                    self.left = None if self.left is None else self.left - 1
+
+            count = Count()
+            loop = Search(store, study, parts, listener=count, stopping=lambda count=count: (count.left or 1) < 1)
+            ending = loop.run(StopAt(trials=trials))
+            assert list(verify(store, study, parts)) == []
+            runs = list(store.trials(study, metrics=True))
+            steps = [[report.step for report in store.curve(run)] for run in runs]
+    for run, seen in zip(runs, steps, strict=True):
+        if run.state == State.PRUNED:
+            assert seen == list(range(1, len(seen) + 1))
+            assert 2 <= len(seen) < 4
+            assert run.verdict.reason == f"pruned: at {len(seen)}"
+            assert run.metrics["score"] == run.verdict.values[0]  # type: ignore[index]
+        elif run.state == State.COMPLETE:
+            assert seen == [1, 2, 3, 4]
+    return [replace(run, attempt=0, started=None, ended=None) for run in runs], loop.spending.total
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+def test_pruned_trials_in_the_loop(bench: Any, lag: int) -> None:
+    runs, spent = search(bench, f"whole{lag}", lag)
+    states = [run.state for run in runs]
+    assert states.count(State.PRUNED) >= 5
+    assert State.PRUNED not in states[: 4 + lag - 1]
+    full, pruned = states.count(State.COMPLETE), [run for run in runs if run.state == State.PRUNED]
+    assert spent == full + sum(int((run.verdict.reason or "").split()[-1]) / 4 for run in pruned)
+    best = max(run.verdict.values[0] for run in runs if run.verdict.values)
+    assert next(run.state for run in runs if run.verdict.values and run.verdict.values[0] == best) == State.COMPLETE
+    stopped, again = search(bench, f"stopped{lag}", lag, stop_every=7)
+    assert (stopped, again) == (runs, spent)

@@ -116,7 +116,7 @@ def trials(
     if as_json:
         render.document([trial_document(seen, run) for run in runs])
         return
-    _table(seen, runs, ("state", "seconds", "reason"))
+    _table(seen, runs, ("state", "budget", "seconds", "reason"))
 
 
 def best(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
@@ -258,12 +258,17 @@ def _table(view: View, runs: list[Run], columns: Iterable[str]) -> None:
 
     bounds = [text.replace(">=", "<=").partition("<=")[0] for text in view.study.spec.constraints]
     names = list(dict.fromkeys([*(objective.metric for objective in view.objectives), *bounds]))
-    shown = [column for column in columns if column != "reason" or any(run.verdict.reason for run in runs)]
+    seen = {
+        "reason": any(run.verdict.reason for run in runs),
+        "budget": any(run.proposal.budget is not None for run in runs),
+    }
+    shown = [column for column in columns if seen.get(column, True)]
     rows = []
     for run in runs:
         values = {**run.metrics, **view.values(run)}
         cells = {
             "state": str(run.state),
+            "budget": render.number(run.proposal.budget),
             "seconds": render.number(run.verdict.seconds),
             "reason": run.verdict.reason or "",
         }
@@ -275,7 +280,7 @@ def _table(view: View, runs: list[Run], columns: Iterable[str]) -> None:
                 view.notation(run.arch) or run.arch.key,
             ]
         )
-    render.table(["trial", *names, *shown, "architecture"], rows, right=[*names, "seconds"])
+    render.table(["trial", *names, *shown, "architecture"], rows, right=[*names, "budget", "seconds"])
 
 
 def _distinct(columns: list[str]) -> list[str]:

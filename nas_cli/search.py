@@ -84,9 +84,11 @@ def search(
     }
     wanted = gather(config, setting or [], flags)
     spec = describe(wanted)
+    parts = build(spec)
+    parts.make_strategy()  # a strategy that cannot handle this says so before anything is stored
     with open_store(db, files, create=True, durable=durable) as store:
         budget = stop_at(wanted, spec)
-        return _run(store, _study(store, wanted.study, spec, budget), build(spec), budget, wanted.workers, as_json)
+        return _run(store, _study(store, wanted.study, spec, budget), parts, budget, wanted.workers, as_json)
 
 
 def resume(

@@ -373,10 +373,8 @@ class Store:
         e = t.environments.c
 
         def work(connection: Connection) -> int:
-            known = connection.execute(sa.select(e.id).where(e.json == text)).scalar()
-            if known is not None:
-                return int(known)
-            return int(connection.execute(t.environments.insert().returning(e.id), {"json": text}).scalar_one())
+            self._sql.run(connection, "environment", {"json": text})  # of two processes that race one inserts
+            return int(connection.execute(sa.select(e.id).where(e.json == text)).scalar_one())
 
         return self._write(work)
 

@@ -37,7 +37,7 @@ def search(
     time: Time = None,
     spend: Spend = None,
     trial_time: Annotated[float | None, typer.Option(help="Seconds that one trial may take.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Training recipe: quick, standard or paper.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Training recipe: quick, standard, paper or ae-cnn.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs per trial.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a training.")] = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from nas_core.architecture import Architecture
@@ -120,11 +121,16 @@ def neighbours(space: SearchSpace, arch: Architecture) -> list[Architecture]:
 
 def enumerate_all(space: SearchSpace) -> Iterator[Architecture]:
     """Every architecture, in lexicographic order of the options; the last choice changes fastest."""
+    return (Architecture(space.name, values) for values in _prefixes(space, len(space.choices)))
+
+
+def _prefixes(space: SearchSpace, depth: int) -> Iterator[Mapping[str, Value]]:
+    """Every way in which the first `depth` choices can be made; the mapping is the same one all along."""
     values: dict[str, Value] = {}
 
-    def walk(position: int) -> Iterator[Architecture]:
-        if position == len(space.choices):
-            yield Architecture(space.name, values)
+    def walk(position: int) -> Iterator[Mapping[str, Value]]:
+        if position == depth:
+            yield values
             return
         choice = space.choices[position]
         if choice.when and not choice.active(values):
@@ -143,12 +149,14 @@ def size(space: SearchSpace, limit: int = 1_000_000) -> int | None:
     plain = type(space).allowed is SearchSpace.allowed
     if plain and not any(choice.when for choice in space.choices):
         return math.prod(len(choice.options) for choice in space.choices)
-    count = 0
-    for _ in enumerate_all(space):
-        count += 1
+    depth = 0
+    while True:
+        depth = min(2 * depth + 8, len(space.choices))  # each prefix can be completed: too many are seen early
+        count = sum(1 for _ in islice(_prefixes(space, depth), limit + 1))
         if count > limit:
             return None
-    return count
+        if depth == len(space.choices):
+            return count
 
 
 def illegal(space: SearchSpace, arch: Architecture) -> str | None:

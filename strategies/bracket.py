@@ -83,6 +83,8 @@ def ladder(fidelity: Fidelity | None, eta: int, minimum: float | None = None) ->
     if low >= high:
         raise UsageError(f"a bracket needs budgets to choose from; all there is is {high:g} {fidelity.unit}; {_REMEDY}")
     bottom = low if minimum is None else minimum
+    if bottom <= 0:
+        raise UsageError(f"strategy: minimum: budgets start at {bottom:g} {fidelity.unit}; set one above 0")
     if not low <= bottom < high:
         raise UsageError(f"strategy: minimum: {bottom:g} {fidelity.unit} is not from {low:g} to below {high:g}")
     steps = max(1, round(math.log(high / bottom, eta)))

@@ -5,20 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice
 from nas_core.config import Config as BaseConfig
 from nas_core.config import validate
-from nas_core.errors import UsageError
 from nas_core.evaluation import Constraint, Context, Fidelity, Objective
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
@@ -26,14 +21,13 @@ from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, Sn
 from nas_core.testing.findings import Reference
 from nas_core.testing.strategy import check, check_fresh
 from strategies.asha import Asha
-from strategies.bracket import Bracket, ladder, rank_correlation
+from strategies.bracket import Bracket
 from strategies.hyperband import Hyperband, plans
 from strategies.random_search import RandomSearch
 from strategies.successive_halving import SuccessiveHalving
 from studies.store.snapshots import pack, unpack
 
 EPOCHS = Fidelity("epoch", 1, 81, continues=True)
-TABLE = Fidelity("epoch", 12, 200, levels=(12, 200))
 QUALITY = (Objective("quality", "max"),)
 BRACKETS: list[type[Bracket]] = [SuccessiveHalving, Hyperband, Asha]
 Judge = Callable[[Proposal], tuple[float, ...] | None]
@@ -142,84 +136,6 @@ def budgets_of(outcomes: Sequence[Outcome]) -> dict[float, int]:
 def good(proposal: Proposal) -> tuple[float, ...]:
     """A value without any order by place or budget."""
     return (float(generator("good", place(proposal)).random()),)
-
-
-# -- rungs ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "levels", "eta", "minimum", "expected"),
-    [
-        (1, 81, None, 3, None, (1, 3, 9, 27, 81)),
-        (1, 81, None, 3, 9, (9, 27, 81)),
-        (1, 27, None, 3, None, (1, 3, 9, 27)),
-        (1, 64, None, 4, None, (1, 4, 16, 64)),
-        (1, 10, None, 3, None, (1, 3, 10)),
-        (1, 50, None, 3, 2, (2, 6, 18, 50)),
-        (1, 2, None, 3, None, (1, 2)),
-        (1, 100, None, 2, 1.5, (2, 3, 6, 12, 24, 48, 100)),
-        (0.1, 0.9, None, 3, None, (0.1, 0.1 * 3, 0.9)),
-        (12, 200, (12, 200), 3, None, (12, 200)),
-        (4, 108, (4, 12, 36, 108), 3, None, (4, 12, 36, 108)),
-        (4, 108, (4, 12, 36, 108), 3, 12, (12, 36, 108)),
-        (1, 200, tuple(range(1, 201)), 3, None, (1, 3, 9, 27, 81, 200)),
-        (100, 200, (100, 200), 3, None, (100, 200)),
-    ],
-)
-def test_rungs(
-    low: float, high: float, levels: tuple[float, ...] | None, eta: int, minimum: float | None, expected: Any
-) -> None:
-    assert ladder(Fidelity("epoch", low, high, levels), eta, minimum) == expected
-
-
-@given(st.integers(1, 50), st.integers(1, 500), st.integers(2, 10), st.integers(0, 40))
-def test_rungs_rise_from_the_minimum_to_the_full_budget(low: int, more: int, eta: int, above: int) -> None:
-    high = low + more
-    minimum = min(low + above, high - 1)
-    found = ladder(Fidelity("epoch", low, high), eta, minimum)
-    assert (found[0], found[-1]) == (minimum, high)
-    assert all(budget.is_integer() for budget in found)
-    ratios = [upper / lower for lower, upper in pairwise(found)]
-    assert all(ratio > 1 for ratio in ratios)
-    assert all(abs(ratio - eta) <= 1e-9 for ratio in ratios[:-1])
-    assert ratios[-1] <= eta**1.5 + 1e-9
-
-
-@pytest.mark.parametrize("kind", BRACKETS)
-@pytest.mark.parametrize(
-    ("fidelity", "config", "message"),
-    [
-        (None, {}, "needs budgets to choose from, and this evaluator has one only; train by epochs"),
-        (Fidelity("epoch", 1, 1), {}, "all there is is 1 epoch; train by epochs .--evaluator train., or name a table"),
-        (Fidelity("epoch", 200, 200, (200,)), {}, "all there is is 200 epoch"),
-        (EPOCHS, {"minimum": 81}, "minimum: 81 epoch is not from 1 to below 81"),
-        (EPOCHS, {"minimum": 0.5}, "minimum: 0.5 epoch is not from 1 to below 81"),
-        (TABLE, {"minimum": 50}, "minimum: at 50 epoch and above all there is is 200; lower it"),
-        (EPOCHS, {"eta": 1}, "eta: Input should be greater than or equal to 2"),
-        (EPOCHS, {"inner": "rendom"}, "unknown strategy 'rendom'; did you mean 'random'"),
-        (EPOCHS, {"inner": "hyperband"}, "inner: 'hyperband' is a bracket itself"),
-        (EPOCHS, {"inner": "local-search", "inner_config": {"mode": "best"}}, "inner_config: unknown key 'mode'"),
-        (EPOCHS, {"inner_config": {"population": 3}}, "inner_config: unknown key 'population'"),
-    ],
-)
-def test_what_cannot_work_is_one_clear_line(
-    kind: type[Bracket], fidelity: Fidelity | None, config: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(UsageError, match=message) as caught:
-        make(kind, fidelity, **config)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_bracket_too_small_for_its_rungs_is_refused() -> None:
-    with pytest.raises(UsageError, match="none of 80 would reach the top of 5 rungs; at least 81 are needed"):
-        make(SuccessiveHalving, configurations=80)
-
-
-def test_a_stored_configuration_names_the_defaults_of_the_inner_strategy() -> None:
-    config = validate(Asha.Config, {"inner": "regularized-evolution", "inner_config": {"sample": 2}}, "strategy")
-    assert config.model_dump()["inner_config"] == {"population": 10, "sample": 2}
-    assert validate(Asha.Config, config.model_dump(mode="json"), "strategy") == config
-    assert Asha.Config().model_dump()["inner"] == "random"
 
 
 # -- synchronous brackets -------------------------------------------------------------------------------------
@@ -512,39 +428,6 @@ class Small(SearchSpace):
     tasks = frozenset({"image-classification"})
     choices = (Choice("a", tuple(range(20))), Choice("b", tuple(range(20))))
 """
-
-
-# -- the rank correlation -------------------------------------------------------------------------------------
-
-
-def test_rank_correlation_of_candidates_that_reached_the_top() -> None:
-    """Same order at 9, the opposite at 1 and 3; what stopped lower down says nothing."""
-    outcomes = []
-    number = 0
-    for candidate in range(6):
-        arch = moves.sample(Row(), generator(candidate))
-        for rung, (budget, sign) in enumerate(((1.0, -1), (3.0, -1), (9.0, 1), (27.0, 1))):
-            note = {"bracket": 0, "rung": rung} | ({"promotes": number - 1} if rung else {})
-            proposal = Proposal(arch, budget=budget, note=note)
-            outcomes.append(Outcome(number, proposal, State.COMPLETE, (float(sign * candidate),)))
-            number += 1
-    for extra in range(5):
-        proposal = Proposal(moves.sample(Row(), generator("low", extra)), budget=1.0, note={"bracket": 0, "rung": 0})
-        outcomes.append(Outcome(number + extra, proposal, State.COMPLETE, (float(extra),)))
-    assert rank_correlation(outcomes) == pytest.approx({1.0: -1.0, 3.0: -1.0, 9.0: 1.0})
-    assert rank_correlation(outcomes, least=7) == {}
-    assert rank_correlation([]) == {}
-    swapped = [
-        Outcome(o.number, o.proposal, o.state, (1.5,)) if o.proposal.budget == 9 and o.values == (0.0,) else o
-        for o in outcomes
-    ]
-    assert rank_correlation(swapped)[9.0] == pytest.approx((14 - 1) / 15)  # one of 15 pairs is turned round
-
-
-def test_rank_correlation_leaves_out_what_does_not_differ() -> None:
-    strategy = make(SuccessiveHalving, Fidelity("epoch", 1, 9))
-    outcomes = play(strategy, lambda p: (1.0,) if p.budget == 1 else good(p), 13 * 8)
-    assert list(rank_correlation(outcomes)) == [3.0]
 
 
 # -- a table --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import Config, SizeConfig, validate
 from nas_core.errors import UsageError, unknown
-from nas_core.evaluation import Constraint, Evaluator, Objective, parse_constraint, parse_objective
+from nas_core.evaluation import Constraint, Evaluator, Fidelity, Objective, parse_constraint, parse_objective
 from nas_core.records import StopAt, StudySpec
 from nas_core.space import SearchSpace
 from nas_core.strategy import Pruner, Setting, Strategy
@@ -198,13 +198,23 @@ def build(spec: StudySpec) -> Parts:
         evaluator=evaluator,
         objectives=objectives,
         constraints=constraints,
-        setting=Setting(space, spec.seed, objectives, constraints, identity, evaluator.fidelity),
+        setting=Setting(
+            space, spec.seed, objectives, constraints, identity, _up_to(evaluator.fidelity, spec.evaluator.get("level"))
+        ),
         strategy=strategy,
         strategy_config=validate(strategy.Config, spec.strategy_config, "strategy"),
         budget=spec.evaluator.get("level"),
         trial_seconds=spec.evaluator.get("trial_seconds"),
         pruner=None if spec.pruner is None else _pruner(spec.pruner),
     )
+
+
+def _up_to(fidelity: Fidelity | None, level: float | None) -> Fidelity | None:
+    """The fidelity that a study can use: nothing above the level that it names."""
+    if fidelity is None or level is None:
+        return fidelity
+    levels = tuple(known for known in fidelity.levels or () if known <= level)
+    return replace(fidelity, high=level, levels=levels or None) if levels != (level,) else None
 
 
 def executor(spec: StudySpec, parts: Parts, workers: int) -> Executor:

@@ -62,3 +62,12 @@ def test_a_table_with_one_schedule_has_no_brackets_and_no_pruners(say: Say, shar
     assert (code, "has one only" in said) == (2, True)
     code, _, said = say("search", "--space", "nasbench_graph", *table, "--pruner", "median")
     assert (code, "a table answers at once" in said) == (2, True)
+
+
+def test_brackets_go_no_higher_than_the_level_of_the_study(say: Say, shared_data: Path) -> None:
+    table = ["--table", str(shared_data / "nb201.csv.gz"), "--data", "cifar10", "--strategy", "asha"]
+    code, _, said = say("search", *table, "--epochs", "12")
+    assert (code, "has one only" in said) == (2, True)
+    assert say("search", *table, "--epochs", "200", "--spend", "2", "--study", "s")[0] == 0
+    rows = json.loads(say("query", "SELECT DISTINCT budget FROM trials ORDER BY budget", "--json")[1])
+    assert [row["budget"] for row in rows] == [12.0, 200.0]

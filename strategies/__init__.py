@@ -12,4 +12,6 @@ BUILTIN = {
     "ae-cnn": "strategies.ae_cnn:AeCnn",
     "nsga2": "strategies.nsga:Nsga2",
     "nsga3": "strategies.nsga:Nsga3",
+    "tpe": "strategies.optuna_sampler:TPE",
+    "gp": "strategies.optuna_sampler:GP",
 }

@@ -11,6 +11,7 @@ import pytest
 import search_spaces
 import strategies
 from nas_core.config import validate
+from nas_core.strategy import Setting, Strategy
 from nas_core.testing.findings import Reference
 from nas_core.testing.strategy import check, check_fresh
 
@@ -27,7 +28,11 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "nsga2": [{}, {"population": 6}],
     "nsga3": [{}, {"population": 6, "divisions": 3}],
     "asha": [{}, {"inner": "local-search", "eta": 2}],
+    "tpe": [{"startup": 5, "history": 20}],
+    "gp": [{"startup": 4}],
 }
+# Trials and replays of a slow strategy.
+BRIEF: Mapping[str, tuple[int, int]] = {"gp": (7, 2)}
 CASES = [(name, config) for name in strategies.BUILTIN for config in CONFIGS.get(name, [{}])]
 
 
@@ -43,7 +48,12 @@ def references(strategy: str, space: str) -> tuple[Reference, Reference]:
 def test_strategy_contract(name: str, config: dict[str, Any], text: str) -> None:
     strategy, space = references(name, text)
     kind = strategy.find()
-    assert list(check(lambda setting: kind(setting, validate(kind.Config, config, "strategy")), space.load())) == []
+
+    def make(setting: Setting) -> Strategy:
+        made: Strategy = kind(setting, validate(kind.Config, config, "strategy"))
+        return made
+
+    assert list(check(make, space.load(), *BRIEF.get(name, (40, 5)))) == []
 
 
 @pytest.mark.parametrize(("name", "config"), CASES, ids=str)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from nas_core.config import Config, validate
 from nas_core.errors import NotFoundError, UsageError, unknown
-from nas_core.evaluation import Goal
+from nas_core.evaluation import Goal, Metric
 from nas_core.task import Task
 
 SHIPPED = Path(__file__).parent / "tables"
@@ -50,6 +50,9 @@ class CostColumn(Column):
 
     goal: Goal = "min"
     unit: str = ""
+
+    def metric(self, name: str) -> Metric:
+        return Metric(name, self.goal, self.unit, cost=True)
 
 
 class SecondsColumn(Column):
@@ -112,7 +115,14 @@ class TableMapping(Config):
     )
     row: Row
     unit: str = Field("epochs", description="unit of the fidelity levels")
-    data: dict[str, DataSet] = Field(min_length=1)
+    costs: dict[str, CostColumn] = Field(default_factory=dict, description="those that no data set changes")
+    data: dict[str, DataSet] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _holds_something(self) -> Self:
+        if not self.data and not self.costs:
+            raise ValueError("give data, or costs, or both")
+        return self
 
     @classmethod
     def load(cls, path: Path) -> Self:

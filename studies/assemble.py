@@ -47,6 +47,7 @@ class SearchConfig(Config):
     evaluator: str = "train"
     table: str | None = None
     mapping: str | None = None
+    costs: str | None = Field(default=None, description="table with more cost metrics")
     recipe: str = "quick"
     recipe_config: dict[str, Any] = Field(default_factory=dict)
     epochs: int | None = Field(default=None, ge=1, description="per trial; of a table: the level")
@@ -182,7 +183,7 @@ def build(spec: StudySpec) -> Parts:
     evaluator, split_hash = _evaluator(spec.evaluator, space, size)
     if split_hash != spec.split_hash:
         raise UsageError(
-            f"the data '{spec.evaluator['data']}' is not what the study was made with "
+            f"the data '{spec.evaluator['data']}'{_beside(spec)} is not what the study was made with "
             f"(split {spec.split_hash} then, {split_hash} now); restore it, or start another --study"
         )
     objectives = tuple(parse_objective(text, evaluator.metrics) for text in spec.objectives)
@@ -207,6 +208,10 @@ def build(spec: StudySpec) -> Parts:
         trial_seconds=spec.evaluator.get("trial_seconds"),
         pruner=None if spec.pruner is None else _pruner(spec.pruner),
     )
+
+
+def _beside(spec: StudySpec) -> str:
+    return f" with the costs '{spec.evaluator['costs']}'" if "costs" in spec.evaluator else ""
 
 
 def _up_to(fidelity: Fidelity | None, level: float | None) -> Fidelity | None:
@@ -236,12 +241,15 @@ def executor(spec: StudySpec, parts: Parts, workers: int) -> Executor:
     return Processes(spec, workers, parts.trial_seconds, devices)
 
 
-def moved(spec: StudySpec, place: str | None) -> StudySpec:
-    """The same study with its data or table at another place; `build` checks that it is the same."""
-    if place is None:
-        return spec
-    key = "table" if spec.evaluator["name"] == "table" else "data"
-    return spec.model_copy(update={"evaluator": {**spec.evaluator, key: place}})
+def moved(spec: StudySpec, place: str | None, costs: str | None = None) -> StudySpec:
+    """The same study with its data or table, or its table of costs, at another place; `build` checks that it is the
+    same. Raises UsageError for costs that the study has none of."""
+    changes = {} if place is None else {"table" if spec.evaluator["name"] == "table" else "data": place}
+    if costs is not None:
+        if "costs" not in spec.evaluator:
+            raise UsageError("the study has no table of costs; leave out --costs")
+        changes["costs"] = costs
+    return spec.model_copy(update={"evaluator": {**spec.evaluator, **changes}}) if changes else spec
 
 
 def retraining(
@@ -344,6 +352,8 @@ def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) 
         }
     else:
         raise unknown("evaluator", name, evaluators.BUILTIN)
+    if config.costs is not None:
+        settings["costs"] = config.costs
     evaluator, split_hash = _evaluator(settings, space, size)
     if name == "train":  # 'auto' becomes what this machine has, so that a resume trains in the same way
         settings |= _resolved(evaluator)
@@ -368,7 +378,18 @@ def _resolved(evaluator: Train) -> dict[str, Any]:
 
 
 def _evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
-    """An evaluator from its stored settings, and the hash of what it reads."""
+    """An evaluator from its stored settings, with their table of costs, and the hash of what both read."""
+    evaluator, read = _plain_evaluator(settings, space, size)
+    if "costs" not in settings:
+        return evaluator, read
+    from training.evaluators.joined import CostTable, Joined
+
+    table = CostTable(space, Path(settings["costs"]))
+    content = read.encode() + table.file.read_bytes() + table.mapping_file.read_bytes()
+    return Joined(evaluator, table), hashlib.sha256(content).hexdigest()[:16]
+
+
+def _plain_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
     if settings["name"] == "table":
         from training.evaluators.table import Table
 

@@ -203,7 +203,7 @@ def _first_data(search: Mapping[str, Any]) -> str:
     table = Path(search["table"])
     if not table.is_file():
         raise NotFoundError(f"there is no table '{table}'")
-    return next(iter(TableMapping.load(find_mapping(table, search.get("mapping"))).data))
+    return next(iter(TableMapping.load(find_mapping(table, search.get("mapping"))).data), "")
 
 
 def _order(workers: int) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from nas_core.strategy import Proposal
 from nas_core.testing.evaluator import check
 from search_spaces.nasbench201 import NasBench201
 from search_spaces.nasbench_graph import NasBenchGraph
+from training.evaluators.joined import CostTable, Joined
 from training.evaluators.table import Table
 from training.evaluators.table_mapping import SHIPPED, TableMapping
 
@@ -311,11 +312,16 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 
 @pytest.fixture
 def documented(tmp_path: Path) -> tuple[SearchSpace, Path]:
-    """The three files of docs/tables.md: the space, and the table with its mapping beside it."""
+    """The files of docs/tables.md: the space, the table and the table of costs, each with its mapping beside it."""
     text = DOCUMENT.read_text(encoding="utf-8")
-    for language, name in (("python", "toy_space.py"), ("csv", "results.csv"), ("yaml", "results.yaml")):
-        (block,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-        (tmp_path / name).write_text(block, encoding="utf-8")
+    for language, names in (
+        ("python", ["toy_space.py"]),
+        ("csv", ["results.csv", "watts.csv"]),
+        ("yaml", ["results.yaml", "watts.yaml"]),
+    ):
+        blocks = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+        for name, block in zip(names, blocks, strict=True):
+            (tmp_path / name).write_text(block, encoding="utf-8")
     spec = importlib.util.spec_from_file_location("toy_space", tmp_path / "toy_space.py")
     assert spec is not None
     assert spec.loader is not None
@@ -336,6 +342,12 @@ def test_the_documented_example(documented: tuple[SearchSpace, Path]) -> None:
         look_up(table, net, 30)
     assert len({table.identity(one) for one in moves.enumerate_all(space)}) == 4
     assert list(check(table, space, net)) == []
+    joined = Joined(table, CostTable(space, file.with_name("watts.csv")))
+    assert joined.costs(net, ["power.phone", "power.board", "params"]) == {
+        "power.phone": 0.54,
+        "power.board": 2.23,
+        "params": 21000,
+    }
 
 
 def test_the_document_names_every_shipped_data_set_and_key() -> None:

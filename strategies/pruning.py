@@ -51,20 +51,22 @@ class OptunaPruner(ABC):
 
     def prune(self, curve: Curve, others: Sequence[Curve]) -> bool:
         """Whether to stop. To Optuna steps are whole numbers from 0, ours are from 1."""
-        import optuna
-        from optuna.trial import TrialState, create_trial
+        from optuna.trial import TrialState
 
-        storage = optuna.storages.InMemoryStorage()
-        # Made in this way, and not by `create_study`, it writes no line to the log.
-        storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "curves")
-        study = optuna.Study("curves", storage)
-        for other in others:
-            if other:
-                values = {int(step) - 1: value for step, value in other}
-                study.add_trial(create_trial(value=other[-1][1], intermediate_values=values))
-        values = {int(step) - 1: value for step, value in curve}
-        study.add_trial(create_trial(state=TrialState.RUNNING, intermediate_values=values))
-        return bool(self._pruner.prune(study, study.get_trials(deepcopy=False)[-1]))
+        from strategies.optuna_view import quiet, study, trial
+
+        shown = [
+            trial(number, TrialState.COMPLETE, (other[-1][1],), curve=_from_zero(other))
+            for number, other in enumerate(others, 1)
+            if other
+        ]
+        own = trial(len(others) + 1, TrialState.RUNNING, curve=_from_zero(curve))
+        with quiet():
+            return bool(self._pruner.prune(study([*shown, own]), own))
+
+
+def _from_zero(curve: Curve) -> dict[int, float]:
+    return {int(step) - 1: value for step, value in curve}
 
 
 class Median(OptunaPruner):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -51,6 +52,17 @@ def test_threshold() -> None:
     threshold = Threshold(Threshold.Config(lower=0.5))
     assert threshold.prune(curve(0.1, 0.4), [])
     assert not threshold.prune(curve(0.1, 0.6), [])
+
+
+def test_optuna_logs_nothing() -> None:
+    log, logger, said = logging.Handler(), logging.getLogger("optuna"), list[str]()
+    log.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger.addHandler(log)
+    try:
+        Median(Median.Config(startup_trials=0)).prune(curve(0.1, 0.2), OTHERS)
+    finally:
+        logger.removeHandler(log)
+    assert said == []
 
 
 class Curves:

@@ -16,6 +16,9 @@ from studies.store import tables as t
 from studies.store.store import Store
 from studies.summary import COUNTS, STUDIES, Summary, summarise
 
+# What is known of a candidate in full: one whose function had been evaluated before may still cost less.
+MEASURED = (State.COMPLETE, State.REUSED)
+
 
 def summaries(store: Store) -> list[Summary]:
     """All studies in the order of their creation."""
@@ -35,7 +38,7 @@ def best_trial(store: Store, study: Study) -> Run:
     Raises NotFoundError when nothing is complete, InfeasibleError when nothing is feasible.
     """
     r = t.runs.c
-    complete = sa.and_(r.study == study.id, r.kind == TRIAL, r.state == State.COMPLETE, r.ended.isnot(None))
+    complete = sa.and_(r.study == study.id, r.kind == TRIAL, r.state.in_(MEASURED), r.ended.isnot(None))
     found = store.read(
         sa.select(r.number)
         .where(complete, r.feasible.is_(True))
@@ -89,7 +92,7 @@ def front_trials(store: Store, study: Study) -> list[Run]:
     r = t.runs.c
     rows = store.read(
         sa.select(r.number, r.objectives)
-        .where(r.study == study.id, r.kind == TRIAL, r.state == State.COMPLETE, r.feasible.is_(True))
+        .where(r.study == study.id, r.kind == TRIAL, r.state.in_(MEASURED), r.feasible.is_(True))
         .where(r.budget.is_not_distinct_from(best.proposal.budget))
         .order_by(r.objective.desc(), r.number)
     )

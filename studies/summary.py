@@ -50,7 +50,7 @@ def summarise(studies: Iterable[Any], counts: Iterable[Any]) -> list[Summary]:
     for study, state, feasible, spent, count, objective in counts:
         of_study = states.setdefault(study, {})
         of_study[state] = of_study.get(state, 0) + count
-        if state == "complete" and feasible and objective is not None:
+        if state in ("complete", "reused") and feasible and objective is not None:
             found = (math.inf if spent is None else spent, objective)
             best[study] = max(found, best.get(study, found))
     result = []

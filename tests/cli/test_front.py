@@ -103,3 +103,17 @@ def test_a_wrong_reference_is_explained(say: Said, reference: str, message: str)
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) <= 2
+
+
+def test_an_equal_function_that_costs_less_is_on_the_front(say: Said) -> None:
+    """A cell that differs in dead edges alone is one function with a price of its own."""
+    study("priced", ("val_accuracy:max", "latency_ms.raspi4:min"), [(0.5, 20.0)])
+    with Store("sqlite:///nas.db") as store:
+        found = store.study("priced")
+        arch = moves.sample(CELLS, generator(77))
+        store.propose(
+            found, 1, Proposal(arch), "same", Verdict(State.REUSED, "same as trial 0", (0.5, -10.0)), source=0,
+            report=Report(1, {"val_accuracy": 0.5, "latency_ms.raspi4": 10.0}),
+        )  # fmt: skip
+    assert [row["number"] for row in json.loads(say("front", "priced", "--json")[1])] == [1]
+    assert json.loads(say("best", "priced", "--json")[1])["number"] == 0

@@ -27,8 +27,9 @@ def search(
 ) -> tuple[float, float]:
     """Epochs trained, and the best validation accuracy at the full budget."""
     values: dict[str, Any] = {"space": "nasbench201", "size": arguments.size, "data": arguments.data, "threads": 1}
-    values |= {"split": {"limit": arguments.images}, "epochs": arguments.epochs, "seed": seed, "device": "cpu"}
-    spec = assemble.describe(assemble.SearchConfig(strategy=strategy, **values))
+    values |= {"split": {"limit": arguments.images, "valid": arguments.valid}, "epochs": arguments.epochs}
+    values |= {"strategy_config": {"minimum": arguments.minimum}} if strategy == "asha" else {}
+    spec = assemble.describe(assemble.SearchConfig(strategy=strategy, seed=seed, device="cpu", **values))
     parts = assemble.build(spec)
     with Store(f"sqlite:///{folder / strategy}{seed}.db") as store:
         study = store.create_study("s", spec, stop_at)
@@ -45,7 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--size", default="channels=4,cells=1")
-    parser.add_argument("--images", type=int, default=2500, help="of the data, drawn per class")
+    parser.add_argument("--images", type=int, default=3000, help="of the data, drawn per class")
+    parser.add_argument("--valid", type=float, default=0.5, help="part of them to validate on: 250 images tell little")
+    parser.add_argument("--minimum", type=int, default=3, help="epochs of the lowest rung")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--candidates", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=9)

@@ -14,4 +14,7 @@ BUILTIN = {
     "nsga3": "strategies.nsga:Nsga3",
     "tpe": "strategies.optuna_sampler:TPE",
     "gp": "strategies.optuna_sampler:GP",
+    "reinforce": "strategies.reinforce:Reinforce",
+    "ppo": "strategies.ppo:PPO",
+    "agnn-rl": "strategies.agnn:AutoGNN",
 }

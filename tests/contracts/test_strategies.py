@@ -11,6 +11,8 @@ import pytest
 import search_spaces
 import strategies
 from nas_core.config import validate
+from nas_core.errors import UsageError
+from nas_core.evaluation import Objective
 from nas_core.strategy import Setting, Strategy
 from nas_core.testing.findings import Reference
 from nas_core.testing.strategy import check, check_fresh
@@ -30,9 +32,14 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "asha": [{}, {"inner": "local-search", "eta": 2}],
     "tpe": [{"startup": 5, "history": 20}],
     "gp": [{"startup": 4}],
+    "reinforce": [{"units": 8, "batch": 3}],
+    "ppo": [{"units": 8, "batch": 4, "epochs": 2}],
+    "agnn-rl": [{"units": 8, "founders": 4}],
 }
 # Trials and replays of a slow strategy.
-BRIEF: Mapping[str, tuple[int, int]] = {"gp": (7, 2)}
+BRIEF: Mapping[str, tuple[int, int]] = {"gp": (7, 2), "reinforce": (24, 3), "ppo": (24, 3), "agnn-rl": (24, 3)}
+# Strategies that refuse a space, and what their error names.
+UNSUITABLE: Mapping[tuple[str, str], str] = {("agnn-rl", "nasbench201"): "kind 'operation'; use reinforce or ppo"}
 CASES = [(name, config) for name in strategies.BUILTIN for config in CONFIGS.get(name, [{}])]
 
 
@@ -43,8 +50,11 @@ def references(strategy: str, space: str) -> tuple[Reference, Reference]:
     )
 
 
-@pytest.mark.parametrize("text", SPACES, ids=lambda text: Path(text).name)
-@pytest.mark.parametrize(("name", "config"), CASES, ids=str)
+@pytest.mark.parametrize(
+    ("name", "config", "text"),
+    [(*case, text) for case in CASES for text in SPACES if (case[0], text) not in UNSUITABLE],
+    ids=lambda value: value.rsplit("/", 1)[-1] if isinstance(value, str) else str(value),
+)
 def test_strategy_contract(name: str, config: dict[str, Any], text: str) -> None:
     strategy, space = references(name, text)
     kind = strategy.find()
@@ -58,5 +68,15 @@ def test_strategy_contract(name: str, config: dict[str, Any], text: str) -> None
 
 @pytest.mark.parametrize(("name", "config"), CASES, ids=str)
 def test_strategy_repeats_in_a_fresh_interpreter(name: str, config: dict[str, Any]) -> None:
-    assert list(check_fresh(*references(name, "nasbench201"), config)) == []
+    space = "nasbench_graph" if (name, "nasbench201") in UNSUITABLE else "nasbench201"
+    assert list(check_fresh(*references(name, space), config)) == []
     assert list(check_fresh(*references(name, EXAMPLE), config)) == []
+
+
+@pytest.mark.parametrize(("name", "text"), UNSUITABLE)
+def test_strategy_refuses(name: str, text: str) -> None:
+    strategy, space = references(name, text)
+    kind = strategy.find()
+    with pytest.raises(UsageError, match=UNSUITABLE[name, text]) as refused:
+        kind(Setting(space.load(), 0, (Objective("quality", "max"),)), kind.Config())
+    assert "\n" not in str(refused.value)

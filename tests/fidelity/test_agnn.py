@@ -1,0 +1,202 @@
+"""Auto-GNN's conservative controller: one kind per child, the guider's numbers, one encoder per step, Cora."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy
+import pytest
+
+from nas_core.architecture import Architecture
+from nas_core.choice import Choice, Value, When
+from nas_core.errors import UsageError
+from nas_core.evaluation import Objective
+from nas_core.space import SearchSpace
+from nas_core.strategy import Outcome, Proposal, Setting, State
+from search_spaces.nasbench201 import NasBench201
+from strategies.agnn import AutoGNN, guide
+from strategies.random_search import RandomSearch
+
+QUALITY = (Objective("quality", "max"),)
+SIZES = {"hidden": 7, "attention": 7, "heads": 6, "aggregate": 3, "combine": 2, "activation": 8}
+
+
+class Layers(SearchSpace):
+    """The paper's space: two layers of six classes."""
+
+    name = "layers"
+    choices = tuple(
+        Choice(f"layer{layer}/{kind}", tuple(range(size)), kind=kind)
+        for layer in range(2)
+        for kind, size in SIZES.items()
+    )
+
+
+class Conditional(SearchSpace):
+    """Without kinds; `slope` exists for one activation only, and `width` limits `heads`."""
+
+    name = "conditional"
+    choices = (
+        Choice("width", (1, 2, 4)),
+        Choice("activation", ("relu", "leaky")),
+        Choice("slope", (0.1, 0.2, 0.3), when=(When("activation", ("leaky",)),)),
+        Choice("heads", (1, 2, 4)),
+    )
+
+    def allowed(self, choice: Choice, prefix: Mapping[str, Value]) -> tuple[Value, ...]:
+        return tuple(o for o in choice.options if choice.name != "heads" or int(o) <= int(prefix["width"]))
+
+
+def make(space: SearchSpace, seed: int = 0, **config: Any) -> AutoGNN:
+    return AutoGNN(Setting(space, seed, QUALITY), AutoGNN.Config(**{"units": 12, "founders": 3, **config}))
+
+
+def total(arch: Architecture) -> float:
+    return float(sum(int(value) for value in arch.values.values()))
+
+
+def tell(strategy: AutoGNN, number: int, proposal: Proposal, value: float) -> None:
+    strategy.tell(Outcome(number, proposal, State.COMPLETE, (value,)))
+
+
+def drive(strategy: AutoGNN, trials: int) -> list[tuple[Proposal, Architecture | None]]:
+    """The proposals, each with what was the best architecture when it was asked for."""
+    found = []
+    for number in range(trials):
+        before = strategy.best.proposal.arch if strategy.best else None
+        found.append((strategy.ask(number, ()), before))
+        tell(strategy, number, found[-1][0], total(found[-1][0].arch))
+    return found
+
+
+def test_a_child_differs_from_the_best_in_one_class_at_all_positions() -> None:
+    """Card, check 1."""
+    changed: Counter[int] = Counter()
+    best = -math.inf
+    for proposal, base in drive(make(Layers()), 150):
+        if base is None or proposal.note["role"] == "founder":
+            best = max(best, total(proposal.arch))
+            continue
+        assert total(base) == best
+        best = max(best, total(proposal.arch))
+        different = [name for name, value in proposal.arch.values.items() if base.values[name] != value]
+        assert {name.split("/")[1] for name in different} <= {proposal.note["kind"]}
+        changed[len(different)] += 1
+    assert changed[2] > 50  # a mutation of single genes would change one
+
+
+def test_the_guiders_numbers() -> None:
+    """Card, check 2: uniform encoders, two layers."""
+    strategy = make(Layers())
+    drive(strategy, 3)
+    for encoder in strategy.encoders.values():
+        encoder.weights[:] = 0.0
+    strategy._entropies.clear()
+    entropies = strategy.entropies()
+    expected = {
+        "hidden": 3.8918, "attention": 3.8918, "heads": 3.5835, "aggregate": 2.1972, "combine": 1.3863,
+        "activation": 4.1589,
+    }  # fmt: skip
+    assert {kind: round(entropy, 4) for kind, entropy in entropies.items()} == expected
+    chances = guide(list(entropies.values()), "softmax")
+    assert [round(chance, 4) for chance in chances] == [0.2322, 0.2322, 0.1706, 0.0427, 0.019, 0.3033]
+    assert guide(list(entropies.values()), "argmax") == [0, 0, 0, 0, 0, 1]
+
+
+def test_kinds_are_drawn_with_the_guiders_chances() -> None:
+    strategy = make(Layers())
+    drive(strategy, 10)
+    chances = dict(zip(strategy.entropies(), guide(list(strategy.entropies().values()), "softmax"), strict=True))
+    drawn = Counter(strategy.ask(number, ()).note["kind"] for number in range(2000))
+    for kind, chance in chances.items():
+        assert abs(drawn[kind] - 2000 * chance) < 5 * math.sqrt(2000 * chance * (1 - chance)) + 1
+    strategy = make(Layers(), guide="argmax")
+    drive(strategy, 10)
+    highest = max(strategy.entropies(), key=strategy.entropies().__getitem__)
+    assert {strategy.ask(number, ()).note["kind"] for number in range(20)} == {highest}
+
+
+def test_only_the_chosen_encoder_learns() -> None:
+    """Card, check 3: the other five are equal to the bit."""
+    strategy = make(Layers())
+    drive(strategy, 10)
+    learned = set()
+    for number in range(10, 40):
+        before = {kind: encoder.state_dict() for kind, encoder in strategy.encoders.items()}
+        proposal = strategy.ask(number, ())
+        tell(strategy, number, proposal, total(proposal.arch))
+        for kind, encoder in strategy.encoders.items():
+            same = all(numpy.array_equal(before[kind][key], value) for key, value in encoder.state_dict().items())
+            assert same == (kind != proposal.note["kind"])
+        learned.add(proposal.note["kind"])
+    assert len(learned) > 2
+
+
+def test_the_encoder_reads_the_other_kinds() -> None:
+    """What an encoder writes depends on the best architecture's other decisions, and not on its own kind's."""
+    strategy = make(Layers())
+    drive(strategy, 3)
+    encoder = strategy.encoders["hidden"]
+    encoder.weights *= 20
+    own = {"layer0/hidden", "layer1/hidden"}
+
+    def entropy(changes: dict[str, Value]) -> float:
+        assert strategy.best is not None
+        base = Architecture("layers", {**strategy.best.proposal.arch.values, **changes})
+        return strategy._write("hidden", base, numpy.random.default_rng(0))[1].entropy
+
+    before = entropy({})
+    assert all(entropy({name: value}) == before for name in own for value in range(7))
+    assert entropy({"layer0/attention": 0}) != entropy({"layer0/attention": 1})
+
+
+def test_the_update_is_conservative() -> None:
+    strategy = make(Layers(), founders=1)
+    values = [0.5, 0.2, 0.5, 0.7, 0.6]
+    bests = []
+    for number, value in enumerate(values):
+        tell(strategy, number, strategy.ask(number, ()), value)
+        assert strategy.best is not None
+        bests.append(strategy.best.number)
+    assert bests == [0, 0, 0, 3, 3]
+    assert strategy.ask(5, ()).note["of"] == 3
+
+
+def test_conditional_and_coupled_choices() -> None:
+    """Choices without a kind are kinds of their own; children are legal, and inactive kinds are not altered."""
+    space = Conditional()
+    strategy = make(space)
+    kinds = set()
+    for number in range(80):
+        active = set(strategy.best.proposal.arch.values) if strategy.best else set()
+        assert set(strategy.entropies()) == active
+        proposal = strategy.ask(number, ())
+        assert space.illegal(proposal.arch) is None
+        kinds.add(proposal.note.get("kind"))
+        tell(strategy, number, proposal, float(number % 7))
+    assert kinds == {None, "width", "activation", "slope", "heads"}
+
+
+def test_a_space_with_one_kind_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"space 'nasbench201' are of kind 'operation'; use reinforce or ppo") as error:
+        make(NasBench201())
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("seeds", [6, pytest.param(50, marks=pytest.mark.slow)])
+def test_cora(benches: Any, seeds: int) -> None:
+    """Card, check 5: 400 queries reach a mean best validation of at least 81.1 percent."""
+    found = benches["cora"].incumbents(AutoGNN, AutoGNN.Config(), seeds=seeds, queries=400)
+    assert statistics.fmean(metrics["val_accuracy"] for metrics in found) >= 81.1
+
+
+def test_beats_random_search(benches: Any) -> None:
+    """Validation of the incumbent on cs with the default settings; p < 0.01 over 100 seeds (docs/benchmarks.md)."""
+    found = benches["cs"].incumbents(AutoGNN, AutoGNN.Config(), seeds=12, queries=200)
+    uninformed = benches["cs"].incumbents(RandomSearch, RandomSearch.Config(), seeds=60, queries=200)
+    means = [statistics.fmean(run["val_accuracy"] for run in runs) for runs in (found, uninformed)]
+    assert means[0] > means[1] + 0.1

@@ -58,7 +58,7 @@ class AutoGNN:
             "softmax", description='how a kind is picked: "softmax" of the entropies, or "argmax"'
         )
         learning_rate: float = Field(0.003, gt=0, le=1, description="of Adam (AutoGL: 0.00035)")
-        entropy: float = Field(0.05, ge=0, le=10, description="weight of the entropy in the loss (AutoGL: 0.0001)")
+        entropy: float = Field(0.06, ge=0, le=10, description="weight of the entropy in the loss (AutoGL: 0.0001)")
         decay: float = Field(0.95, ge=0, lt=1, description="of the baseline's moving average (AutoGL: 0.95)")
         reward: Kind = Field(
             "rank", description='"rank" among all candidates so far; "value": the objective itself (the paper)'
@@ -72,7 +72,8 @@ class AutoGNN:
         if len(self._kinds) < 2:
             raise UsageError(
                 f"agnn-rl alters one kind of choice at a time, but all choices of space '{setting.space.name}' are of "
-                f"kind '{next(iter(self._kinds), '')}'; use reinforce or ppo, or a space with several kinds"
+                f"kind '{next(iter(self._kinds), '')}'; use reinforce or ppo, or a space with several kinds such as "
+                "nasbench_graph"
             )
         self.encoders = {
             kind: Controller(

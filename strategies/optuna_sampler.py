@@ -175,7 +175,7 @@ class TPE(_OptunaStrategy):
     class Config(BaseConfig):
         """How many candidates are drawn, and what they are drawn from."""
 
-        startup: int = Field(10, ge=1, le=100_000, description="trials drawn at random before TPE suggests any")
+        startup: int = Field(5, ge=1, le=100_000, description="trials drawn at random before TPE suggests any")
         candidates: int = Field(24, ge=1, le=100_000, description="draws of which the best by the ratio is suggested")
         multivariate: bool | None = Field(
             None, description="one density of all choices, or one per choice; null: of all with one objective"

@@ -177,9 +177,7 @@ class TPE(_OptunaStrategy):
 
         startup: int = Field(5, ge=1, le=100_000, description="trials drawn at random before TPE suggests any")
         candidates: int = Field(24, ge=1, le=100_000, description="draws of which the best by the ratio is suggested")
-        multivariate: bool | None = Field(
-            None, description="one density of all choices, or one per choice; null: of all with one objective"
-        )
+        multivariate: bool = Field(True, description="one density of all choices, or one per choice")
         history: int = Field(
             300, ge=20, le=100_000, description="outcomes that are kept: a quarter best, others recent"
         )
@@ -190,10 +188,7 @@ class TPE(_OptunaStrategy):
     def _sampler(self, space: Space, seed: int) -> BaseSampler:
         from strategies.optuna_view import tpe
 
-        together = self._config.multivariate
-        if together is None:
-            together = len(self._setting.objectives) == 1
-        return tpe(space if together else {}, seed, self._config.candidates)
+        return tpe(space if self._config.multivariate else {}, seed, self._config.candidates)
 
     def _view(self, number: int) -> tuple[list[FrozenTrial], int]:
         return list(self._trials.values()), len(self._setting.objectives)

@@ -37,7 +37,7 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "agnn-rl": [{"units": 8, "founders": 4}],
 }
 # Trials and replays of a slow strategy.
-BRIEF: Mapping[str, tuple[int, int]] = {"gp": (7, 2), "reinforce": (24, 3), "ppo": (24, 3), "agnn-rl": (24, 3)}
+BRIEF: Mapping[str, tuple[int, int]] = {"gp": (6, 2), "reinforce": (24, 3), "ppo": (24, 3), "agnn-rl": (24, 3)}
 # Strategies that refuse a space, and what their error names.
 UNSUITABLE: Mapping[tuple[str, str], str] = {("agnn-rl", "nasbench201"): "kind 'operation'; use reinforce or ppo"}
 CASES = [(name, config) for name in strategies.BUILTIN for config in CONFIGS.get(name, [{}])]

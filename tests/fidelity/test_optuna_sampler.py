@@ -139,8 +139,11 @@ def said() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("objectives", [1, 2])
 @pytest.mark.parametrize("pending", [0, 3])
-def test_tpe_suggests_what_optuna_suggests_after_the_same_trials(objectives: int, pending: int) -> None:
-    strategy = TPE(setting(objectives=TWO[:objectives]), TPE.Config())
+@pytest.mark.parametrize("multivariate", [True, False])
+def test_tpe_suggests_what_optuna_suggests_after_the_same_trials(
+    objectives: int, pending: int, multivariate: bool
+) -> None:
+    strategy = TPE(setting(objectives=TWO[:objectives]), TPE.Config(multivariate=multivariate))
     outcomes = told(40, objectives=objectives)
     for outcome in outcomes:
         strategy.tell(outcome)
@@ -151,7 +154,7 @@ def test_tpe_suggests_what_optuna_suggests_after_the_same_trials(objectives: int
         if proposal.note["role"] != "suggested":
             continue
         sampler = optuna.samplers.TPESampler(
-            seed=sampler_seed(number), n_startup_trials=1, multivariate=objectives == 1, constant_liar=True
+            seed=sampler_seed(number), n_startup_trials=1, multivariate=multivariate, constant_liar=True
         )
         trials = [recorded(one, one.values) for one in distinct(outcomes)]
         trials += [recorded(one, None, TrialState.RUNNING) for one in told(50)[40 : 40 + pending]]

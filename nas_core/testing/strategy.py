@@ -98,14 +98,22 @@ def check(factory: Factory, space: SearchSpace, trials: int = 40, replays: int =
     yield from collect("one budget only", _one_budget, factory, space)
 
 
-def check_fresh(strategy: Reference, space: Reference, config: dict[str, Any]) -> Iterator[str]:
-    """Whether a new interpreter with another hash seed searches in the same way. `config`: plain data."""
-    code = "from nas_core.testing.strategy import trajectory\nprint(json.dumps(trajectory(*ARGUMENTS)))\n"
-    here, there = trajectory(strategy, space, config), ask_fresh(code, strategy, space, config)
-    for mine, other in zip(here, there, strict=True):
-        if mine != other:
-            yield f"another interpreter with another hash seed proposes {other} instead of {mine}"
-            return
+def check_fresh(*cases: tuple[Reference, Reference, dict[str, Any]]) -> Iterator[str]:
+    """Whether a new interpreter with another hash seed searches in the same way: strategies, spaces, and configs as
+    plain data. One interpreter is asked about all cases, because most of its time is its start."""
+    code = (
+        "from nas_core.testing.strategy import trajectory\n"
+        "cases = zip(*[iter(ARGUMENTS)] * 3)\n"
+        "print(json.dumps([trajectory(*case) for case in cases]))\n"
+    )
+    answers = ask_fresh(code, *(part for case in cases for part in case), seconds=600.0)
+    for case, there in zip(cases, answers, strict=True):
+        strategy, space, _ = case
+        for mine, other in zip(trajectory(*case), there, strict=True):
+            if mine != other:
+                who = f"{strategy.text} on {space.text}"
+                yield f"{who}: another interpreter with another hash seed proposes {other} instead of {mine}"
+                break
 
 
 def trajectory(strategy: Reference, space: Reference, config: dict[str, Any], trials: int = 30) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import strategies
 from nas_core.config import validate
 from nas_core.errors import UsageError
 from nas_core.evaluation import Objective
+from nas_core.space import SearchSpace
 from nas_core.strategy import Setting, Strategy
 from nas_core.testing.findings import Reference
 from nas_core.testing.strategy import check, check_fresh
@@ -20,7 +22,7 @@ from nas_core.testing.strategy import check, check_fresh
 EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
 SPACES = [*search_spaces.BUILTIN, EXAMPLE]
 
-# Settings with which 40 trials go through every phase; a strategy that is not named runs with its defaults.
+# Settings with which 30 trials go through every phase; a strategy that is not named runs with its defaults.
 CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "regularized-evolution": [{}, {"population": 6, "sample": 3}],
     "local-search": [{"move": "first"}, {"move": "best"}],
@@ -50,27 +52,32 @@ def references(strategy: str, space: str) -> tuple[Reference, Reference]:
     )
 
 
+@cache
+def loaded(text: str) -> SearchSpace:
+    """One object per space: what is listed of it once serves all tests."""
+    space: SearchSpace = references("random", text)[1].load()
+    return space
+
+
 @pytest.mark.parametrize(
     ("name", "config", "text"),
     [(*case, text) for case in CASES for text in SPACES if (case[0], text) not in UNSUITABLE],
     ids=lambda value: value.rsplit("/", 1)[-1] if isinstance(value, str) else str(value),
 )
 def test_strategy_contract(name: str, config: dict[str, Any], text: str) -> None:
-    strategy, space = references(name, text)
-    kind = strategy.find()
+    kind = references(name, text)[0].find()
 
     def make(setting: Setting) -> Strategy:
         made: Strategy = kind(setting, validate(kind.Config, config, "strategy"))
         return made
 
-    assert list(check(make, space.load(), *BRIEF.get(name, (40, 5)))) == []
+    assert list(check(make, loaded(text), *BRIEF.get(name, (30, 4)))) == []
 
 
-@pytest.mark.parametrize(("name", "config"), CASES, ids=str)
-def test_strategy_repeats_in_a_fresh_interpreter(name: str, config: dict[str, Any]) -> None:
-    space = "nasbench_graph" if (name, "nasbench201") in UNSUITABLE else "nasbench201"
-    assert list(check_fresh(*references(name, space), config)) == []
-    assert list(check_fresh(*references(name, EXAMPLE), config)) == []
+@pytest.mark.parametrize("text", ["nasbench201", EXAMPLE], ids=lambda text: Path(text).name)
+def test_strategies_repeat_in_a_fresh_interpreter(text: str) -> None:
+    cases = [(*references(name, text), config) for name, config in CASES if (name, text) not in UNSUITABLE]
+    assert list(check_fresh(*cases)) == []
 
 
 @pytest.mark.parametrize(("name", "text"), UNSUITABLE)

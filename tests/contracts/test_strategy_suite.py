@@ -395,7 +395,7 @@ def test_another_hash_seed_shows_an_order_of_sets(tmp_path: Path) -> None:
     (tmp_path / "hashed.py").write_text(HASHED, encoding="utf-8")
     (tmp_path / "small.py").write_text(SMALL, encoding="utf-8")
     strategy, space = Reference(f"{tmp_path / 'hashed.py'}:Hashed"), Reference(f"{tmp_path / 'small.py'}:Small")
-    assert "another hash seed proposes" in "\n".join(check_fresh(strategy, space, {}))
+    assert "another hash seed proposes" in "\n".join(check_fresh((strategy, space, {})))
 
 
 def run(scenario: Scenario) -> History:

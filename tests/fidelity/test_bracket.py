@@ -396,7 +396,7 @@ def test_snapshots_keep_the_contract(kind: type[Bracket], tmp_path: Path) -> Non
     made = validate(kind.Config, config, "strategy")
     assert list(check(lambda setting: kind(setting, made), space.load(), trials=30)) == []
     strategy = Reference(f"{kind.__module__}:{kind.__name__}")
-    assert list(check_fresh(strategy, space, config)) == []
+    assert list(check_fresh((strategy, space, config))) == []
 
 
 DRAWS = """

@@ -350,8 +350,8 @@ def test_constraints_teach(kind: Any) -> None:
 def test_beats_random_search(benches: Any, kind: Any, data: str, queries: int) -> None:
     """Validation of the incumbent with the default settings; p < 0.01 over 100 seeds (docs/benchmarks.md)."""
     bench = benches[data]
-    found = bench.incumbents(kind, kind.Config(), seeds=12, queries=queries)
-    uninformed = bench.incumbents(RandomSearch, RandomSearch.Config(), seeds=60, queries=queries)
+    found = bench.incumbents(kind, kind.Config(), seeds=8, queries=queries)
+    uninformed = bench.incumbents(RandomSearch, RandomSearch.Config(), seeds=40, queries=queries)
     means = [statistics.fmean(run["val_accuracy"] for run in runs) for runs in (found, uninformed)]
     assert means[0] > means[1] + 0.1
 

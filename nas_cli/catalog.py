@@ -249,7 +249,9 @@ def check_strategy(
         Reference(space, search_spaces.BUILTIN, search_spaces.GROUP, "space"),
     )
     findings = suite.check(lambda setting: loaded(setting, config), where)
-    _report("strategy", strategy, chain(findings, collect("fresh start", suite.check_fresh, (*references, {}))), as_json)
+    _report(
+        "strategy", strategy, chain(findings, collect("fresh start", suite.check_fresh, (*references, {}))), as_json
+    )
 
 
 def _strategy(reference: str) -> Any:

@@ -16,12 +16,15 @@ class ArchGraph:
     """Nodes with an operation label each, and directed edges (from, to) by position.
 
     `skeleton` is true where every architecture of the space has these nodes and edges, and only the
-    labels differ. Raises ValueError for an edge to a node that does not exist, or a cycle.
+    labels differ. `skips` are the labels of operations that hand their input on unchanged, `zeros` of those that
+    hand on nothing. Raises ValueError for an edge to a node that does not exist, or a cycle.
     """
 
     nodes: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
     skeleton: bool = False
+    skips: frozenset[str] = frozenset()
+    zeros: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for edge in self.edges:

@@ -46,6 +46,8 @@ class StudySpec(Config):
     lag: int
     ordering: Literal["strict", "free"] = "strict"
     pruner: dict[str, Any] | None = None
+    scoring: dict[str, Any] | None = None  # where the scores of predictors come from
+    prior: tuple[tuple[dict[str, Value], float], ...] | None = None  # what was known before: see `Setting.prior`
 
 
 @dataclass(frozen=True, slots=True)

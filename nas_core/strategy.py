@@ -77,7 +77,13 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Setting:
     """The problem a strategy is given. `identity` says which architectures are the same candidate; `fidelity` which
-    budgets a proposal may name, None where there is one only."""
+    budgets a proposal may name, None where there is one only.
+
+    `score(predictor, archs)` gives zero-cost scores, one per architecture, higher is better, minus infinity is the
+    worst: always the same for the same architecture, and recorded, so that a replay computes none. It raises
+    UsageError for a predictor that gives none here; None: this search has no scores. `prior` are architectures of
+    another study with their first objective, oriented, on whatever scale that study had.
+    """
 
     space: SearchSpace
     seed: int
@@ -85,6 +91,8 @@ class Setting:
     constraints: tuple[Constraint, ...] = ()
     identity: Callable[[Architecture], str] = field(default=lambda arch: arch.key)
     fidelity: Fidelity | None = None
+    score: Callable[[str, Sequence[Architecture]], Sequence[float]] | None = None
+    prior: tuple[tuple[Architecture, float], ...] = ()
 
 
 class Exhausted(Exception):

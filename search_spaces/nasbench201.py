@@ -136,7 +136,7 @@ class NasBench201(SearchSpace):
             links += [(position, other) for other, (source, _) in enumerate(edges, 1) if source == target]
             links += [(position, last)] if target == 3 else []
         labels = ("input", *(str(arch.values[name]) for name in EDGES), "output")
-        return ArchGraph(labels, tuple(links), skeleton=True)
+        return ArchGraph(labels, tuple(links), skeleton=True, skips=frozenset({SKIP}), zeros=frozenset({NONE}))
 
     def to_text(self, arch: Architecture) -> str:
         """The official string."""

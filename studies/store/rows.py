@@ -13,7 +13,17 @@ from nas_core.errors import VerificationError
 from nas_core.records import Bench, Run, StopAt, Study, StudySpec, Verdict
 from nas_core.strategy import Proposal, State
 
-_JSON_FIELDS = ("size", "strategy_config", "evaluator", "task", "objectives", "constraints", "pruner")
+_JSON_FIELDS = (
+    "size",
+    "strategy_config",
+    "evaluator",
+    "task",
+    "objectives",
+    "constraints",
+    "pruner",
+    "scoring",
+    "prior",
+)
 
 
 def dump(value: Any) -> str:
@@ -46,6 +56,18 @@ def verdict_row(verdict: Verdict, ended: float | None) -> dict[str, Any]:
 def metric_row(run_id: int, step: float, name: str, value: float) -> dict[str, Any]:
     finite, kind = _kind_of(value)
     return {"run": run_id, "step": step, "name": name, "value": value if finite else None, "number": kind}
+
+
+def score_row(context: int, predictor: str, arch: Architecture, value: float, seconds: float | None) -> dict[str, Any]:
+    finite, kind = _kind_of(value)
+    return {
+        "context": context,
+        "predictor": predictor,
+        "architecture": arch.key,
+        "value": value if finite else None,
+        "number": kind,
+        "seconds": seconds,
+    }
 
 
 def _kind_of(value: float) -> tuple[bool, str]:

@@ -25,6 +25,8 @@ class Statements:
         outcome = ("state", "reason", "objectives", "violations", "objective", "feasible", "ended", "seconds")
         statements: dict[str, Any] = {
             "architecture": insert(t.architectures).on_conflict_do_nothing(),
+            "context": insert(t.contexts).values(json=sa.bindparam("json")).on_conflict_do_nothing(),
+            "score": insert(t.scores).on_conflict_do_nothing(),
             "environment": insert(t.environments).values(json=sa.bindparam("json")).on_conflict_do_nothing(),
             "metric": metric.on_conflict_do_update(
                 index_elements=["run", "step", "name"],

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NotFoundError, UsageError, nearest
 from nas_core.evaluation import Report
 from nas_core.records import TRIAL, Artifact, Bench, Run, StopAt, Study, StudySpec, Verdict
@@ -337,6 +338,42 @@ class Store:
         for row in self.read(sa.select(t.snapshots).where(s.study == study.id).order_by(s.told.desc())):
             if snapshots.digest(row.state, row.arrays) == row.sha256:
                 yield row.told, snapshots.unpack(row.state, row.arrays)
+
+    # -- scores -------------------------------------------------------------------------------------------
+
+    def context(self, facts: Mapping[str, Any]) -> int:
+        """The id of what scores depend on beside the architecture and the predictor, stored once."""
+        text = json.dumps(dict(facts), sort_keys=True)
+        c = t.contexts.c
+
+        def work(connection: Connection) -> int:
+            self._sql.run(connection, "context", {"json": text})
+            return int(connection.execute(sa.select(c.id).where(c.json == text)).scalar_one())
+
+        return self._write(work)
+
+    def scores(self, context: int, predictor: str) -> dict[str, float]:
+        """All stored scores of a predictor, by the key of the architecture."""
+        s = t.scores.c
+        statement = sa.select(s.architecture, s.value, s.number).where(s.context == context, s.predictor == predictor)
+        return {row.architecture: rows.number(row) for row in self.read(statement)}
+
+    def save_scores(self, context: int, scored: Iterable[tuple[Architecture, str, float, float | None]]) -> None:
+        """Commit scores: (architecture, predictor, value, seconds). What is stored already stays as it is."""
+        found = list(scored)
+
+        def work(connection: Connection) -> None:
+            archs = {arch.key: arch for arch, *_ in found}
+            self._sql.run_many(
+                connection, "architecture", [{"key": key, "json": arch.to_json()} for key, arch in archs.items()]
+            )
+            self._sql.run_many(
+                connection,
+                "score",
+                [rows.score_row(context, name, arch, value, seconds) for arch, name, value, seconds in found],
+            )
+
+        self._write(work)
 
     # -- files and environments ---------------------------------------------------------------------------
 

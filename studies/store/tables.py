@@ -57,6 +57,8 @@ studies = Table(
     Column("pruner", Text),  # JSON
     Column("bench", ForeignKey("benches.id")),  # whose child it is
     Column("measured", Text),  # JSON: what the bench measured of it
+    Column("scoring", Text),  # JSON: where the scores of predictors come from
+    Column("prior", Text),  # JSON: what was known before the first trial
 )
 Index("studies_bench", studies.c.bench)
 
@@ -144,6 +146,25 @@ snapshots = Table(
     Column("state", Text, nullable=False),  # JSON, arrays by name
     Column("arrays", LargeBinary, nullable=False),  # safetensors
     Column("sha256", String(64), nullable=False),  # of both
+)
+
+contexts = Table(
+    "contexts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("json", Text, nullable=False, unique=True),  # what scores depend on beside architecture and predictor
+)
+
+scores = Table(
+    "scores",
+    metadata,
+    Column("context", ForeignKey("contexts.id"), primary_key=True),
+    Column("predictor", String(200), primary_key=True),
+    Column("architecture", ForeignKey("architectures.key"), primary_key=True),
+    Column("value", Float),  # empty where `number` is not finite
+    Column("number", String(6), nullable=False),  # finite, +inf, -inf
+    Column("seconds", Float),  # what it took to compute
+    sqlite_with_rowid=False,
 )
 
 artifacts = Table(

@@ -117,11 +117,14 @@ class TableMapping(Config):
     unit: str = Field("epochs", description="unit of the fidelity levels")
     costs: dict[str, CostColumn] = Field(default_factory=dict, description="those that no data set changes")
     data: dict[str, DataSet] = Field(default_factory=dict)
+    scores: dict[str, dict[str, Column]] = Field(
+        default_factory=dict, description="data set -> predictor -> column of its scores, higher is better"
+    )
 
     @model_validator(mode="after")
     def _holds_something(self) -> Self:
-        if not self.data and not self.costs:
-            raise ValueError("give data, or costs, or both")
+        if not self.data and not self.costs and not self.scores:
+            raise ValueError("give data, costs or scores")
         return self
 
     @classmethod

@@ -1,0 +1,56 @@
+"""The contract of a zero-cost proxy: a score from an untrained network and one batch, higher is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Flag, auto
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from nas_core.config import Config as BaseConfig
+from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION
+
+if TYPE_CHECKING:
+    from predictors.probe import Probe
+
+EVERY_TASK = frozenset({IMAGE_CLASSIFICATION, NODE_CLASSIFICATION})
+IMAGES = frozenset({IMAGE_CLASSIFICATION})
+
+
+class Need(Flag):
+    """What a proxy reads of the labelled pass that all proxies of a network share (`predictors.probe.Pass`)."""
+
+    NOTHING = 0
+    GRADIENTS = auto()  # of the mean loss, by weight
+    CURVATURE = auto()  # Hessian times gradient, by weight; also gives GRADIENTS
+    CHANNELS = auto()  # Fisher information of the channels of each weighted layer
+    CODES = auto()  # how many activation units agree, by pair of samples
+    JACOBIAN = auto()  # of the summed outputs with respect to the inputs
+
+
+class Unscorable(Exception):
+    """Raised by `Proxy.score`: the network gives this proxy nothing to measure, such as no activation at all.
+
+    The architecture then has the worst score, minus infinity, and the reason is shown.
+    """
+
+
+class Proxy(Protocol):
+    """A zero-cost proxy, made as `Proxy(config)`.
+
+    `components` are the names of what `score` returns; a proxy that is one number has its own name alone.
+    """
+
+    Config: ClassVar[type[BaseConfig]]
+    tasks: ClassVar[frozenset[str]]
+    needs: ClassVar[Need]
+    components: ClassVar[tuple[str, ...]]
+
+    def __init__(self, config: Any) -> None: ...
+
+    def score(self, probe: Probe) -> Mapping[str, float]:
+        """The components, oriented so that higher is better; NaN counts as the worst, minus infinity.
+
+        Depends on the probe alone: same network, batch and seed, same score. Leaves `probe.model` as it is.
+        Raises Unscorable.
+        """
+        ...

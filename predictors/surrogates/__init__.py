@@ -1,0 +1,1 @@
+"""Surrogate models: one file per model."""

@@ -1,0 +1,42 @@
+"""NASWOT: how well the activation patterns of an untrained network tell the samples of a batch apart.
+
+Mellor, Turner, Storkey and Crowley, "Neural Architecture Search without Training", ICML 2021, equations 1-2: with
+the binary code of a sample (which activation units are on), K_ij is the number of units in which samples i and j
+agree, and the score is log |det K|.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+
+from nas_core.config import Config as BaseConfig
+from predictors.probe import Probe
+from predictors.proxy import EVERY_TASK, Need, Unscorable
+
+
+class Naswot:
+    """The log-determinant of the agreement of codes, minus infinity where two samples have the same code.
+
+    Deviation: all elementwise activations count, by the sign of their input, not ReLU alone.
+    """
+
+    class Config(BaseConfig):
+        """Nothing to set."""
+
+    tasks: ClassVar[frozenset[str]] = EVERY_TASK
+    needs: ClassVar[Need] = Need.CODES
+    components: ClassVar[tuple[str, ...]] = ("naswot",)
+
+    def __init__(self, config: Config) -> None:
+        pass
+
+    def score(self, probe: Probe) -> Mapping[str, float]:
+        """Raises Unscorable for a network without activations."""
+        codes = probe.passed.codes
+        if codes is None or not probe.passed.units:
+            raise Unscorable("the network has no elementwise activation")
+        sign, value = torch.linalg.slogdet(codes)
+        return {"naswot": float(value) if sign > 0 else float("-inf")}

@@ -37,6 +37,8 @@ def strategies(
     space: Annotated[str, typer.Option(help="Search space: a name, or FILE.py:OBJECT.")] = "nasbench201",
     data: Annotated[str | None, typer.Option(help="Data set of the table [default: its first].")] = None,
     mapping: Annotated[str | None, typer.Option(help="What the table's columns hold, if not beside it.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="Table with recorded scores of zero-cost proxies.")] = None,
+    score_on: Annotated[str | None, typer.Option(help="Data on which untrained networks are scored.")] = None,
     objective: Annotated[str, typer.Option(help="Metric, or METRIC:min.")] = "val_accuracy",
     queries: Annotated[int, typer.Option(help="Evaluations per search.")] = 100,
     seeds: Annotated[int, typer.Option(help="Searches per strategy.")] = 50,
@@ -60,7 +62,15 @@ def strategies(
         plots.check(plot)
     if clock not in (None, "simulated"):
         raise unknown("clock", clock, ["simulated"])
-    search = {"space": space, "table": str(table), "data": data, "mapping": mapping, "objectives": [objective]}
+    search = {
+        "space": space,
+        "table": str(table),
+        "data": data,
+        "mapping": mapping,
+        "scores": None if scores is None else str(scores),
+        "score_on": score_on,
+        "objectives": [objective],
+    }
     wanted = plan.make(
         {key: value for key, value in search.items() if value is not None},
         [part.strip() for part in contenders.split(",") if part.strip()],
@@ -100,8 +110,18 @@ def resume(
 
 
 @bench.command("show")
-def show(name: Name, plot: Plot = None, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
+def show(
+    name: Name,
+    after: Annotated[int | None, typer.Option("--after", min=1, help="After this many queries [default: all].")] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="STRATEGY", help="Whom to test against [default: random].")
+    ] = None,
+    plot: Plot = None,
+    db: Db = DEFAULT_DB,
+    as_json: Json = False,
+) -> None:
     """Rank the strategies by what the database holds."""
+    from nas_core.errors import UsageError
     from studies.bench import plots
     from studies.bench.plan import Plan
 
@@ -109,7 +129,10 @@ def show(name: Name, plot: Plot = None, db: Db = DEFAULT_DB, as_json: Json = Fal
         plots.check(plot)
     with open_store(db) as store:
         found = store.bench(name)
-        _print(store, found, Plan.model_validate(found.config), plot, as_json)
+        plan = Plan.model_validate(found.config)
+        if after is not None and after > plan.queries:
+            raise UsageError(f"--after {after}: the searches of bench '{name}' have {plan.queries} queries")
+        _print(store, found, plan.model_copy(update={"queries": after or plan.queries}), plot, as_json, against)
 
 
 @bench.command("ls")
@@ -215,14 +238,16 @@ def _run(
     return 0
 
 
-def _print(store: Store, found: Bench, plan: Plan, plot: Path | None, as_json: bool) -> None:
+def _print(
+    store: Store, found: Bench, plan: Plan, plot: Path | None, as_json: bool, against: str | None = None
+) -> None:
     from nas_cli import ranking, render
     from studies.bench import plots
     from studies.bench.curves import load
     from studies.bench.standings import rank
 
     curves = load(store, found, plan)
-    standings = rank(curves, plan)
+    standings = rank(curves, plan, against)
     if plot is not None:
         plots.draw(plot, found.name, curves, plan, standings)
     if as_json:

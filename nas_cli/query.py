@@ -184,6 +184,7 @@ def verify(
     study: StudyName,
     data: Annotated[str | None, typer.Option(help="The same data or table at another place.")] = None,
     costs: Annotated[str | None, typer.Option(help="The same table of costs at another place.")] = None,
+    scores: Annotated[str | None, typer.Option(help="The same table of scores at another place.")] = None,
     db: Db = DEFAULT_DB,
     files: Files = None,
     as_json: Json = False,
@@ -201,7 +202,7 @@ def verify(
     with open_store(db, files) as store:
         found = _study(store, study)
         asks = sum(state_counts(store, found).values())
-        findings = list(verification.verify(store, found, build(moved(found.spec, data, costs))))
+        findings = list(verification.verify(store, found, build(moved(found.spec, data, costs, scores))))
     if as_json:
         render.document({"study": study, "ok": not findings, "asks": asks, "findings": findings})
     if findings:

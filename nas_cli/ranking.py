@@ -29,8 +29,9 @@ def page(name: str, plan: Plan, standings: Standings) -> None:
         _incumbents(f"{plan.test_metric} of the same incumbent", {s.label: s.test or {} for s in ordered})
     render.emit("", f"ranking after {plan.queries} queries")
     heads = ["strategy", "rank", "regret", "area", f"to top {landscape.top}: median", "90%", "p (t)", "p (Wilcoxon)"]
-    heads += ["ask ms", "tell ms"] + ["simulated hours"] * plan.simulated
-    render.table(heads, [_row(standing, plan) for standing in ordered], right=heads[1:])
+    scores = any(standing.scored for standing in ordered)
+    heads += ["ask ms", "tell ms"] + ["scored"] * scores + ["simulated hours"] * plan.simulated
+    render.table(heads, [_row(standing, plan, scores) for standing in ordered], right=heads[1:])
     render.emit("", *_notes(plan, standings))
 
 
@@ -79,7 +80,7 @@ def _incumbents(title: str, curves: Mapping[str, Mapping[int, Spread]]) -> None:
     render.table(heads, rows, right=heads[1:])
 
 
-def _row(standing: Standing, plan: Plan) -> list[str]:
+def _row(standing: Standing, plan: Plan, scores: bool) -> list[str]:
     paired = standing.paired
     cells = [
         standing.label,
@@ -90,6 +91,8 @@ def _row(standing: Standing, plan: Plan) -> list[str]:
         *(["", ""] if paired is None else [_probability(paired.p_t), _probability(paired.p_wilcoxon)]),
         *(_milliseconds(seconds) for seconds in (standing.ask_seconds, standing.tell_seconds)),
     ]
+    if scores:
+        cells.append(render.number(standing.scored or 0))
     if plan.simulated:
         cells.append("" if standing.simulated_seconds is None else f"{standing.simulated_seconds / 3600:.3g}")
     return cells

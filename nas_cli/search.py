@@ -30,6 +30,8 @@ def search(
     data: Annotated[str | None, typer.Option(help="Data reference (see 'nas data list').")] = None,
     table: Annotated[Path | None, typer.Option(help="Look results up in this table instead of training.")] = None,
     costs: Annotated[Path | None, typer.Option(help="Table with more cost metrics, e.g. latencies.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="Table with recorded scores of zero-cost proxies.")] = None,
+    score_on: Annotated[str | None, typer.Option(help="Data on which untrained networks are scored.")] = None,
     evaluator: Annotated[str | None, typer.Option(help="train, or table.")] = None,
     pruner: Annotated[str | None, typer.Option(help="Stop single trainings early: median, percentile, ...")] = None,
     objective: Annotated[list[str] | None, typer.Option(help="Metric, or METRIC:min; repeat for several.")] = None,
@@ -65,6 +67,8 @@ def search(
         "data": data,
         "table": None if table is None else str(table),
         "costs": None if costs is None else str(costs),
+        "scores": None if scores is None else str(scores),
+        "score_on": score_on,
         "evaluator": evaluator,
         "pruner": pruner,
         "objectives": objective,
@@ -101,6 +105,7 @@ def resume(
     workers: Annotated[int, typer.Option(min=1, help="Candidates evaluated at a time; the study stays the same.")] = 1,
     data: Annotated[str | None, typer.Option(help="The same data or table at another place.")] = None,
     costs: Annotated[str | None, typer.Option(help="The same table of costs at another place.")] = None,
+    scores: Annotated[str | None, typer.Option(help="The same table of scores at another place.")] = None,
     db: Db = DEFAULT_DB,
     files: Files = None,
     durable: Durable = False,
@@ -116,7 +121,7 @@ def resume(
         budget = found.stop_at
         if trials is not None or time is not None or spend is not None:
             budget = validate(StopAt, {"trials": trials, "seconds": time, "spent": spend}, "budget")
-        spec = moved(found.spec, data, costs)
+        spec = moved(found.spec, data, costs, scores)
         return _run(store, replace(found, spec=spec), build(spec), budget, workers, as_json)
 
 

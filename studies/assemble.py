@@ -26,11 +26,13 @@ from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
 from strategies import pruning
 from studies.retrain import Retraining
+from studies.scoring import DEFAULT_BATCH, Counted, Scoring, settings_of, source_of
 from training import evaluators
 from training.data.split import Split
 
 if TYPE_CHECKING:
     from studies.executors import Executor
+    from studies.store.store import Store
     from training.evaluators.train import Train
 
 
@@ -65,6 +67,10 @@ class SearchConfig(Config):
     order: Literal["strict", "free"] = Field(
         default="strict", description="strict: timing changes nothing; free: outcomes are told as they come"
     )
+    scores: str | None = Field(default=None, description="table of recorded scores of predictors")
+    scores_mapping: str | None = None
+    score_on: str | None = Field(default=None, description="data for scoring untrained networks")
+    score_batch: int = Field(default=DEFAULT_BATCH, ge=2, description="samples that a network is scored with")
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
@@ -86,6 +92,14 @@ class Parts:
     budget: float | None  # of a proposal that names none; None: the evaluator's full one
     trial_seconds: float | None
     pruner: Pruner | None = None
+    scored: Counted | None = None  # what the setting's `score` is; None: the study has no scores
+
+    def kept_in(self, store: Store) -> Parts:
+        """The same parts for one search, with the scores of predictors kept in the store, and counted from here."""
+        if self.scored is None:
+            return self
+        scored = Counted(self.scored.scoring.kept_in(store))
+        return replace(self, scored=scored, setting=replace(self.setting, score=scored))
 
     def make_strategy(self) -> Strategy:
         """The strategy as it is before it is told anything."""
@@ -153,6 +167,9 @@ def describe(config: SearchConfig) -> StudySpec:
         lag=config.lag or (1 if config.workers == 1 else 4 * config.workers),
         ordering=config.order,
         pruner=_pruner_from(config, evaluator),
+        scoring=settings_of(
+            space, config.data, config.scores, config.scores_mapping, config.score_on, config.score_batch
+        ),
     )
 
 
@@ -193,20 +210,23 @@ def build(spec: StudySpec) -> Parts:
     def identity(arch: Architecture) -> str:
         return evaluator.identity(arch) or space.identity(arch)
 
+    opening = source_of(spec, space, size)
+    scored = None if opening is None else Counted(Scoring(opening))
+    prior = tuple((Architecture(space.name, values), value) for values, value in spec.prior or ())
+    fidelity = _up_to(evaluator.fidelity, spec.evaluator.get("level"))
     return Parts(
         space=space,
         size=size,
         evaluator=evaluator,
         objectives=objectives,
         constraints=constraints,
-        setting=Setting(
-            space, spec.seed, objectives, constraints, identity, _up_to(evaluator.fidelity, spec.evaluator.get("level"))
-        ),
+        setting=Setting(space, spec.seed, objectives, constraints, identity, fidelity, scored, prior),
         strategy=strategy,
         strategy_config=validate(strategy.Config, spec.strategy_config, "strategy"),
         budget=spec.evaluator.get("level"),
         trial_seconds=spec.evaluator.get("trial_seconds"),
         pruner=None if spec.pruner is None else _pruner(spec.pruner),
+        scored=scored,
     )
 
 
@@ -241,15 +261,20 @@ def executor(spec: StudySpec, parts: Parts, workers: int) -> Executor:
     return Processes(spec, workers, parts.trial_seconds, devices)
 
 
-def moved(spec: StudySpec, place: str | None, costs: str | None = None) -> StudySpec:
-    """The same study with its data or table, or its table of costs, at another place; `build` checks that it is the
-    same. Raises UsageError for costs that the study has none of."""
+def moved(spec: StudySpec, place: str | None, costs: str | None = None, scores: str | None = None) -> StudySpec:
+    """The same study with its data or table, or its table of costs or scores, at another place; `build` checks that it
+    is the same. Raises UsageError for a table that the study has none of."""
     changes = {} if place is None else {"table" if spec.evaluator["name"] == "table" else "data": place}
     if costs is not None:
         if "costs" not in spec.evaluator:
             raise UsageError("the study has no table of costs; leave out --costs")
         changes["costs"] = costs
-    return spec.model_copy(update={"evaluator": {**spec.evaluator, **changes}}) if changes else spec
+    updates: dict[str, Any] = {"evaluator": {**spec.evaluator, **changes}} if changes else {}
+    if scores is not None:
+        if spec.scoring is None or spec.scoring["from"] != "table":
+            raise UsageError("the study has no table of scores; leave out --scores")
+        updates["scoring"] = {**spec.scoring, "table": scores}
+    return spec.model_copy(update=updates)
 
 
 def retraining(

@@ -110,7 +110,7 @@ class Search:
     ) -> None:
         self.store = store
         self.study = study
-        self.parts = parts
+        self.parts = parts = parts.kept_in(store)
         self.listener = listener or Silent()
         self.stopping = stopping
         self.environment = environment

@@ -6,24 +6,102 @@ computed and committed before the strategy sees it, so a replay, another study a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from nas_core.architecture import Architecture
+from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
-from predictors.scoring import Scored, Scores, split_score
+from nas_core.records import StudySpec
+from nas_core.space import SearchSpace
+from predictors.scoring import Networks, Scored, Scores, ScoreTable, split_score
 from studies.store.store import Store
+from training.data.split import Split
+
+DEFAULT_BATCH = 64
 
 SECONDS_A_COMMIT = 2.0  # of computing scores: no more is lost by an interruption
 
 
-class Scoring:
-    """Scores of one source, by the store where there is one. `store` None: nothing is kept beyond this process."""
+def settings_of(
+    space: SearchSpace, data: str, scores: str | None, mapping: str | None, score_on: str | None, batch: int
+) -> dict[str, Any] | None:
+    """Where scores come from, as plain data: a table of recorded ones, or networks on other data than the study's.
 
-    def __init__(self, source: Scores, store: Store | None = None) -> None:
-        self.source = source
-        self._store = store
-        self._context = None if store is None else store.context(source.context)
+    None: networks on the data that the study trains on, if it does. Raises UsageError for both, or for a table that
+    does not fit `space` and `data`.
+    """
+    if scores is not None and score_on is not None:
+        raise UsageError("scores come from a table or from networks; leave out --scores or --score-on")
+    if scores is not None:
+        table = ScoreTable(space, Path(scores), data, mapping)
+        return {"from": "table", "table": scores, "mapping": mapping, "hash": table.context["hash"]}
+    if score_on is not None or batch != DEFAULT_BATCH:
+        return {"from": "networks", "data": score_on, "batch": batch}
+    return None
+
+
+def source_of(spec: StudySpec, space: SearchSpace, size: SizeConfig) -> Callable[[], Scores] | None:
+    """How to open the source of a study's scores, when the first is asked for; None where it has none.
+
+    Raises UsageError for networks without data.
+    """
+    scoring, evaluator = spec.scoring, spec.evaluator
+    if scoring is not None and scoring["from"] == "table":
+        return lambda: _table(scoring, space, evaluator["data"])
+    own = evaluator["data"] if evaluator["name"] == "train" else None
+    data = own if scoring is None or scoring["data"] is None else scoring["data"]
+    if data is None:
+        if scoring is None:
+            return None
+        raise UsageError("networks are scored on data, and a table of results has none; name some by --score-on")
+    split = evaluator["split"] if data == own else {}
+    batch = DEFAULT_BATCH if scoring is None else scoring["batch"]
+
+    def open_networks() -> Scores:
+        from training.data import load
+
+        return Networks(space, size, load(data, Split(**split)), batch=batch, device=evaluator.get("device", "cpu"))
+
+    return open_networks
+
+
+def _table(scoring: Mapping[str, Any], space: SearchSpace, data: str) -> ScoreTable:
+    found = ScoreTable(space, Path(scoring["table"]), data, scoring["mapping"])
+    if found.context["hash"] != scoring["hash"]:
+        raise UsageError(
+            f"the table of scores '{scoring['table']}' is not what the study was made with ({scoring['hash']} then, "
+            f"{found.context['hash']} now); restore it, or start another --study"
+        )
+    return found
+
+
+class Scoring:
+    """Scores of one source, which `opening` opens at the first use.
+
+    They are kept in `store`; None: nowhere beyond this process.
+    """
+
+    def __init__(self, opening: Callable[[], Scores], store: Store | None = None) -> None:
+        self._opening = opening
+        self.store = store
         self._known: dict[str, dict[str, float]] = {}  # by score and architecture
+
+    @cached_property
+    def source(self) -> Scores:
+        return self._opening()
+
+    @cached_property
+    def _context(self) -> int | None:
+        return None if self.store is None else self.store.context(self.source.context)
+
+    def kept_in(self, store: Store) -> Scoring:
+        """The same scores, kept in this store."""
+        if self.store is store:
+            return self
+        return Scoring(lambda: self.source, store)
 
     def table(self, predictors: Sequence[str], archs: Sequence[Architecture]) -> dict[str, list[float]]:
         """All scores of the predictors, by name, one per architecture; what is missing is computed together."""
@@ -41,7 +119,7 @@ class Scoring:
     def _stored(self, name: str) -> dict[str, float]:
         if name not in self._known:
             self._known[name] = (
-                {} if self._store is None or self._context is None else (self._store.scores(self._context, name))
+                {} if self.store is None or self._context is None else (self.store.scores(self._context, name))
             )
         return self._known[name]
 
@@ -57,8 +135,8 @@ class Scoring:
             self._commit(waiting)
 
     def _commit(self, waiting: list[Scored]) -> None:
-        if self._store is not None and self._context is not None and waiting:
-            self._store.save_scores(
+        if self.store is not None and self._context is not None and waiting:
+            self.store.save_scores(
                 self._context,
                 [
                     (one.arch, name, value, one.seconds.get(name))
@@ -76,7 +154,7 @@ class Counted:
     """What one search is given as `Setting.score`; counts the architectures that it had scored."""
 
     def __init__(self, scoring: Scoring) -> None:
-        self._scoring = scoring
+        self.scoring = scoring
         self._scored: set[str] = set()
 
     @property
@@ -87,7 +165,7 @@ class Counted:
     def __call__(self, predictor: str, archs: Sequence[Architecture]) -> list[float]:
         """The score `naswot`, or the component `az_nas.trainability`. Raises UsageError for several components."""
         proxy, component = split_score(predictor)
-        found = self._scoring.table([proxy], archs)
+        found = self.scoring.table([proxy], archs)
         names = [name for name in found if not component or name.endswith(f".{component}")]
         if len(names) != 1:
             raise UsageError(f"predictor '{predictor}' is no single score; name one of {', '.join(found)}")

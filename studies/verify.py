@@ -26,6 +26,7 @@ def verify(store: Store, study: Study, parts: Parts) -> Iterator[str]:
     give the stored proposal. Verdicts are recomputed from stored metrics, tables are looked up again, and
     files are compared with their SHA-256.
     """
+    parts = parts.kept_in(store)
     judge = Judge(parts)
     runs = list(store.trials(study, metrics=True))
     yield from _numbers(runs)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
+from nas_core.errors import unknown
 from studies.bench import statistics
 from studies.bench.curves import Curves
 from studies.bench.plan import Plan
@@ -35,7 +36,8 @@ class Standing:
     """One strategy. `validation` and `test` of the incumbent by number of queries; `to_top` queries to the top rows
     by share of the seeds (.5, .9), queries + 1 for a miss; `missed` seeds never got there; `area` under the regret
     curve; `rank` the mean over the seeds of the ranks by regret after all queries; `paired` against the baseline;
-    seconds are medians over the seeds of the medians over a search, None where nothing was measured."""
+    seconds are medians over the seeds of the medians over a search, None where nothing was measured; `scored` is the
+    median number of architectures that a search had scored by zero-cost proxies, None for none."""
 
     label: str
     validation: Mapping[int, Spread]
@@ -50,6 +52,7 @@ class Standing:
     ask_seconds: float | None
     tell_seconds: float | None
     simulated_seconds: float | None
+    scored: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +68,14 @@ class Standings:
     groups: tuple[tuple[str, ...], ...]
 
 
-def rank(curves: Curves, plan: Plan) -> Standings:
-    """The standings after all queries, over the seeds that every strategy has finished."""
+def rank(curves: Curves, plan: Plan, baseline: str | None = None) -> Standings:
+    """The standings after all queries, over the seeds that every strategy has finished.
+
+    `baseline`: whom the others are tested against, by default the plan's. Raises UsageError for an unknown one.
+    """
+    tested = plan.baseline if baseline is None else baseline
+    if tested not in curves.labels:
+        raise unknown("strategy of this bench", tested, curves.labels)
     landscape = plan.landscape
     regret = landscape.optimum - curves.validation
     last = regret[:, :, -1]
@@ -74,7 +83,7 @@ def rank(curves: Curves, plan: Plan) -> Standings:
     mean_ranks = ranked.mean(axis=1)
     areas = statistics.area(regret, landscape.optimum - landscape.mean)
     counts = statistics.queries_to(curves.validation, landscape.threshold)
-    baseline = curves.labels.index(plan.baseline)
+    against = curves.labels.index(tested)
     orient = plan.objective.orient
     checkpoints = [count for count in CHECKPOINTS if count < plan.queries] + [plan.queries]
 
@@ -95,18 +104,19 @@ def rank(curves: Curves, plan: Plan) -> Standings:
             area=Spread.of(areas[row]),
             regret=Spread.of(last[row]),
             rank=float(mean_ranks[row]),
-            paired=None if row == baseline else statistics.paired(last[row], last[baseline]),
+            paired=None if row == against else statistics.paired(last[row], last[against]),
             spent=measured(label, "spent") or math.nan,
             ask_seconds=measured(label, "ask_seconds"),
             tell_seconds=measured(label, "tell_seconds"),
             simulated_seconds=measured(label, "simulated_seconds"),
+            scored=measured(label, "scored"),
         )
 
     difference = statistics.critical_difference(len(curves.labels), len(curves.seeds))
     groups = statistics.groups(mean_ranks, difference)
     return Standings(
         seeds=len(curves.seeds),
-        baseline=plan.baseline,
+        baseline=tested,
         strategies=tuple(standing(row, label) for row, label in enumerate(curves.labels)),
         friedman=statistics.friedman(ranked),
         critical_difference=difference,

@@ -72,7 +72,7 @@ def main(pipe: Connection, place: Place, bench: Bench, plan: Plan, stop: Any) ->
 
 def _work(pipe: Connection, place: Place, bench: Bench, plan: Plan, stopping: Callable[[], bool]) -> None:
     with Store(place.url, place.files, durable=place.durable, create=False) as store:
-        shared = build(plan.problem)
+        shared = build(plan.problem).kept_in(store)
         while (child := pipe.recv()) is not None:
             pipe.send(search(store, bench, plan, shared, *child, stopping=stopping, environment=place.environment))
 
@@ -127,6 +127,8 @@ def search(
             measured["ask_seconds"] = statistics.median(timed[0].asks)
         if timed[0].tells:
             measured["tell_seconds"] = statistics.median(timed[0].tells)
+        if loop.parts.scored is not None and loop.parts.scored.count:
+            measured["scored"] = loop.parts.scored.count
         if executor is not None:
             measured["simulated_seconds"] = executor.now
         store.set_measured(study, measured)

@@ -81,11 +81,18 @@ def _table(scoring: Mapping[str, Any], space: SearchSpace, data: str) -> ScoreTa
 class Scoring:
     """Scores of one source, which `opening` opens at the first use.
 
-    They are kept in `store`; None: nowhere beyond this process.
+    They are kept in `store`; None: nowhere beyond this process. `watching(scored, total)` hears of each of the `total`
+    architectures that a call computes.
     """
 
-    def __init__(self, opening: Callable[[], Scores], store: Store | None = None) -> None:
+    def __init__(
+        self,
+        opening: Callable[[], Scores],
+        store: Store | None = None,
+        watching: Callable[[Scored, int], None] | None = None,
+    ) -> None:
         self._opening = opening
+        self._watching = watching
         self.store = store
         self._known: dict[str, dict[str, float]] = {}  # by score and architecture
 
@@ -94,14 +101,15 @@ class Scoring:
         return self._opening()
 
     @cached_property
-    def _context(self) -> int | None:
+    def context(self) -> int | None:
+        """The id under which the store keeps them."""
         return None if self.store is None else self.store.context(self.source.context)
 
     def kept_in(self, store: Store) -> Scoring:
         """The same scores, kept in this store."""
         if self.store is store:
             return self
-        return Scoring(lambda: self.source, store)
+        return Scoring(lambda: self.source, store, self._watching)
 
     def table(self, predictors: Sequence[str], archs: Sequence[Architecture]) -> dict[str, list[float]]:
         """All scores of the predictors, by name, one per architecture; what is missing is computed together."""
@@ -113,31 +121,34 @@ class Scoring:
             for predictor, group in names.items()
             if any(key not in known[name] for name in group for key in missing)
         ]
-        self._keep(self.source.score(list(missing.values()), wanted) if missing else ())
+        if missing:
+            self._keep(self.source.score(list(missing.values()), wanted), len(missing))
         return {name: [found[arch.key] for arch in archs] for name, found in known.items()}
 
     def _stored(self, name: str) -> dict[str, float]:
         if name not in self._known:
             self._known[name] = (
-                {} if self.store is None or self._context is None else (self.store.scores(self._context, name))
+                {} if self.store is None or self.context is None else (self.store.scores(self.context, name))
             )
         return self._known[name]
 
-    def _keep(self, scored: Iterable[Scored]) -> None:
+    def _keep(self, scored: Iterable[Scored], total: int) -> None:
         """Commit scores, slow ones in small groups."""
         waiting: list[Scored] = []
         try:
             for one in scored:
                 waiting.append(one)
+                if self._watching is not None:
+                    self._watching(one, total)
                 if sum(sum(each.seconds.values()) for each in waiting) > SECONDS_A_COMMIT:
                     self._commit(waiting)
         finally:
             self._commit(waiting)
 
     def _commit(self, waiting: list[Scored]) -> None:
-        if self.store is not None and self._context is not None and waiting:
+        if self.store is not None and self.context is not None and waiting:
             self.store.save_scores(
-                self._context,
+                self.context,
                 [
                     (one.arch, name, value, one.seconds.get(name))
                     for one in waiting

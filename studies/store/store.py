@@ -358,6 +358,12 @@ class Store:
         statement = sa.select(s.architecture, s.value, s.number).where(s.context == context, s.predictor == predictor)
         return {row.architecture: rows.number(row) for row in self.read(statement)}
 
+    def score_seconds(self, context: int, predictor: str) -> dict[str, float]:
+        """What the stored scores of a predictor took to compute, by architecture, where that is known."""
+        s = t.scores.c
+        statement = sa.select(s.architecture, s.seconds).where(s.context == context, s.predictor == predictor)
+        return {row.architecture: row.seconds for row in self.read(statement) if row.seconds is not None}
+
     def save_scores(self, context: int, scored: Iterable[tuple[Architecture, str, float, float | None]]) -> None:
         """Commit scores: (architecture, predictor, value, seconds). What is stored already stays as it is."""
         found = list(scored)

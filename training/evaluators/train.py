@@ -107,7 +107,7 @@ class Train:
 
         epochs = self._epochs(budget)
         declared = {metric.name for metric in self.metrics}
-        with _thread_count(self.threads), _repeatable(self.device, self.deterministic):
+        with thread_count(self.threads), _repeatable(self.device, self.deterministic):
             with trial_failures():
                 model = build(self.space, proposal.arch, self.task, self.size, context.seed)
             static = self.costs(proposal.arch, self._static)
@@ -139,7 +139,7 @@ class Train:
         from training.fit import Training, trial_failures
         from training.range_test import range_test
 
-        with _thread_count(self.threads), _repeatable(self.device, self.deterministic):
+        with thread_count(self.threads), _repeatable(self.device, self.deterministic):
             with trial_failures():
                 model = build(self.space, arch, self.task, self.size, seed)
                 training = Training(model, self._data, self.recipe, self.device, seed, None)
@@ -232,7 +232,7 @@ def default_threads(task: Task) -> int:
 
 
 @contextmanager
-def _thread_count(threads: int | None) -> Iterator[None]:
+def thread_count(threads: int | None) -> Iterator[None]:
     """Compute with so many threads; the former number comes back at the end."""
     import torch
 

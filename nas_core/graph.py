@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,30 +27,12 @@ class ArchGraph:
     zeros: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for edge in self.edges:
-            if not all(0 <= end < len(self.nodes) for end in edge):
-                raise ValueError(f"edge {edge} leaves the {len(self.nodes)} nodes of the graph")
-        if len(self.order) != len(self.nodes):
-            raise ValueError(f"the graph has a cycle: edges {self.edges}")
+        _ = self.order
 
     @cached_property
     def order(self) -> tuple[int, ...]:
         """Nodes in topological order (Kahn's algorithm; smallest position first)."""
-        waiting = [0] * len(self.nodes)
-        for _, target in self.edges:
-            waiting[target] += 1
-        order: list[int] = []
-        ready = [node for node, count in enumerate(waiting) if count == 0]
-        while ready:
-            node = min(ready)
-            ready.remove(node)
-            order.append(node)
-            for source, target in self.edges:
-                if source == node:
-                    waiting[target] -= 1
-                    if waiting[target] == 0:
-                        ready.append(target)
-        return tuple(order)
+        return _topological(len(self.nodes), self.edges)
 
     def parents(self, node: int) -> tuple[int, ...]:
         return tuple(source for source, target in self.edges if target == node)
@@ -87,6 +69,30 @@ class ArchGraph:
                 _digest(repr((label, sorted(into[node]), sorted(out[node])))) for node, label in enumerate(labels)
             ]
         return _digest(repr(sorted(labels)))
+
+
+@lru_cache(maxsize=1024)  # the graphs of a space mostly differ in their labels alone
+def _topological(nodes: int, edges: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    """Raises ValueError as `ArchGraph` does."""
+    waiting = [0] * nodes
+    for edge in edges:
+        if not all(0 <= end < nodes for end in edge):
+            raise ValueError(f"edge {edge} leaves the {nodes} nodes of the graph")
+        waiting[edge[1]] += 1
+    order: list[int] = []
+    ready = [node for node, count in enumerate(waiting) if count == 0]
+    while ready:
+        node = min(ready)
+        ready.remove(node)
+        order.append(node)
+        for source, target in edges:
+            if source == node:
+                waiting[target] -= 1
+                if waiting[target] == 0:
+                    ready.append(target)
+    if len(order) != nodes:
+        raise ValueError(f"the graph has a cycle: edges {edges}")
+    return tuple(order)
 
 
 def _digest(text: str) -> str:

@@ -22,11 +22,16 @@ Score = Callable[[str, Sequence[Architecture]], Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a surrogate knows before it is fitted. `score` gives proxy scores; None: there are none."""
+    """What a surrogate knows before it is fitted.
+
+    `score` gives proxy scores; None: there are none. `reference` are architectures that are scored anyway: what is
+    unusual about a score is judged among them, where there are any.
+    """
 
     space: SearchSpace
     seed: int = 0
     score: Score | None = None
+    reference: tuple[Architecture, ...] = ()
 
 
 class Surrogate(Protocol):

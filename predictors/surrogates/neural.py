@@ -1,0 +1,229 @@
+"""What the neural surrogates share: checked data, normal scores, ensembles that train side by side, and their spread.
+
+The members of an ensemble are one network whose weights have a first dimension more, so that a step trains all of
+them. Each member leaves out a part of the observations; what it makes of those says how far predictions are off.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy
+import torch
+from scipy.special import ndtri
+from scipy.stats import rankdata
+from torch import Tensor, nn
+
+from nas_core.architecture import Architecture
+from nas_core.errors import UsageError
+from nas_core.seeds import derive, generator
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[numpy.float64]
+
+LEAST_HELD_OUT = 10
+"""Below this many observations every member learns from all of them: parts left out would be too much."""
+
+PASSES = 50
+"""Passes over the observations, at least."""
+
+CHUNK = 1024
+"""Architectures that are predicted at a time."""
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """One thread inside, as many as before afterwards: sums come out the same on every machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def checked(archs: Sequence[Architecture], values: Sequence[float]) -> tuple[list[Architecture], Floats]:
+    """The observations in an order that does not depend on how they were given. Raises UsageError."""
+    numbers = numpy.asarray(values, dtype=numpy.float64)
+    if len(archs) != len(numbers):
+        raise UsageError(f"a surrogate needs one value per architecture, got {len(archs)} and {len(numbers)}")
+    if len(archs) < 2:
+        raise UsageError(f"a surrogate needs at least 2 observations, got {len(archs)}")
+    if not numpy.isfinite(numbers).all():
+        bad = int(numpy.flatnonzero(~numpy.isfinite(numbers))[0])
+        raise UsageError(f"a surrogate needs finite values; that of observation {bad} is {numbers[bad]}")
+    order = sorted(range(len(archs)), key=lambda position: (archs[position].key, numbers[position]))
+    return [archs[position] for position in order], numbers[order]
+
+
+@dataclass(frozen=True)
+class NormalScores:
+    """Values as the normal quantiles of their mean ranks, and the way back: piecewise linear between observations.
+
+    Beyond the observations it goes on with the mean slope of that half, so that the order of predictions survives.
+    """
+
+    scores: Floats  # of the distinct values, rising
+    values: Floats  # the distinct values
+
+    @classmethod
+    def of(cls, values: Floats) -> tuple[NormalScores, Floats]:
+        """The map, and the scores of the values. They must not be constant."""
+        scores = ndtri((rankdata(values) - 0.5) / len(values))
+        distinct, first = numpy.unique(values, return_index=True)
+        return cls(scores[first], distinct), scores
+
+    def back(self, scores: Floats) -> Floats:
+        """Values of any scores."""
+        middle = len(self.values) // 2
+        low = self._slope(0, middle)
+        high = self._slope(min(middle, len(self.values) - 2), -1)
+        found = numpy.interp(scores, self.scores, self.values)
+        found += numpy.minimum(scores - self.scores[0], 0) * low
+        return numpy.asarray(found + numpy.maximum(scores - self.scores[-1], 0) * high)
+
+    def spread(self, mean: Floats, deviation: Floats) -> Floats:
+        """Standard deviations of values: half the distance of what is one deviation up and one down."""
+        return (self.back(mean + deviation) - self.back(mean - deviation)) / 2
+
+    def _slope(self, start: int, stop: int) -> float:
+        return float((self.values[stop] - self.values[start]) / (self.scores[stop] - self.scores[start]))
+
+
+class Parameters(nn.Module):
+    """Weights of an ensemble, drawn from a generator of its own; `linear` uses and makes them in turn."""
+
+    def __init__(self, members: int, seed: int) -> None:
+        super().__init__()
+        self.members = members
+        self._random = torch.Generator().manual_seed(seed)
+
+    def weight(self, inputs: int, outputs: int, gain: float = math.sqrt(2)) -> nn.Parameter:
+        """[members, inputs, outputs], normal with the variance of He et al. 2015, eq. 10."""
+        drawn = torch.randn(self.members, inputs, outputs, generator=self._random)
+        return nn.Parameter(drawn * gain / math.sqrt(inputs))
+
+    def bias(self, outputs: int) -> nn.Parameter:
+        """[members, 1, outputs], zero."""
+        return nn.Parameter(torch.zeros(self.members, 1, outputs))
+
+
+def folds(archs: Sequence[Architecture], members: int, seed: int) -> Tensor:
+    """[members, observations] float32: 1 where a member learns from an observation, 0 where it is left out.
+
+    One member leaves out all observations of an architecture; none does where there are few.
+    """
+    turns = {arch: turn for turn, arch in enumerate(dict.fromkeys(archs))}
+    if len(turns) < LEAST_HELD_OUT or members < 2:
+        return torch.ones(members, len(archs))
+    turn = generator(seed, "folds").permutation(len(turns)) % members
+    left_out = turn[[turns[arch] for arch in archs]]
+    return torch.from_numpy((left_out[None, :] != numpy.arange(members)[:, None]).astype(numpy.float32))
+
+
+def batches(count: int, size: int, steps: int, seed: int) -> Iterator[Tensor]:
+    """Positions of `steps` batches: passes over the observations, each in an order of its own."""
+    random = torch.Generator().manual_seed(derive(seed, "batches"))
+    waiting = torch.empty(0, dtype=torch.long)
+    size = min(size, count)
+    for _ in range(steps):
+        while len(waiting) < size:
+            waiting = torch.cat([waiting, torch.randperm(count, generator=random)])
+        yield waiting[:size]
+        waiting = waiting[size:]
+
+
+def steps_for(count: int, least: int, size: int) -> int:
+    """Training steps for so many observations: `least`, or `PASSES` over them if that is more."""
+    return max(least, math.ceil(PASSES * count / size))
+
+
+def train(
+    parameters: Sequence[nn.Parameter],
+    loss: Callable[[Tensor], Tensor],
+    positions: Iterator[Tensor],
+    steps: int,
+    rate: float,
+    decay: float,
+) -> None:
+    """AdamW (Loshchilov and Hutter 2019) with a rate that rises for a tenth of the steps and falls by a cosine."""
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=True)
+    for step, batch in enumerate(positions):
+        warm = min(1.0, (step + 1) / (0.1 * steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
+        optimizer.zero_grad(set_to_none=True)
+        loss(batch).backward()
+        optimizer.step()
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Standard deviations from the disagreement of members: `factor * sqrt(variance + floor)`."""
+
+    factor: float
+    floor: float
+
+    @classmethod
+    def of(cls, outputs: Floats, targets: Floats, learned: Floats) -> Spread:
+        """From the members' outputs [members, n] for the observations and the members that left each out.
+
+        The factor makes 68.3% of what was left out fall within one standard deviation.
+        """
+        variance = outputs.var(axis=0)
+        if learned.all():
+            return cls(1.0, max(float(((outputs - targets) ** 2).mean()), 1.0 / len(targets)))
+        floor = float(variance.mean()) + 1e-6
+        left = learned == 0
+        off = (numpy.abs(outputs - targets) / numpy.sqrt(variance + floor))[left]
+        return cls(float(numpy.quantile(off, 0.683)), floor)
+
+    def __call__(self, outputs: Floats) -> Floats:
+        return numpy.asarray(self.factor * numpy.sqrt(outputs.var(axis=0) + self.floor))
+
+
+Outputs = Callable[[Sequence[Architecture]], Tensor]
+"""Normal scores [members, architectures] of some architectures, without gradients."""
+
+Learn = Callable[[Sequence[Architecture], Tensor, Tensor], Outputs]
+"""Trains an ensemble: architectures, their normal scores [n] float32, and what each member learns from [members, n]."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained ensemble with the scales of its predictions; constant values need no ensemble."""
+
+    outputs: Outputs | None
+    scores: NormalScores
+    spread: Spread
+
+    @classmethod
+    def to(
+        cls, archs: Sequence[Architecture], values: Sequence[float], members: int, seed: int, learn: Learn
+    ) -> Fitted:
+        """Raises UsageError as `Surrogate.fit` does."""
+        ordered, numbers = checked(archs, values)
+        if numbers.min() == numbers.max():
+            return cls(None, NormalScores(numpy.zeros(1), numbers[:1]), Spread(0.0, 0.0))
+        scores, targets = NormalScores.of(numbers)
+        learned = folds(ordered, members, seed)
+        with single_threaded():
+            outputs = learn(ordered, torch.from_numpy(targets).float(), learned)
+            fitted = outputs(ordered).double().numpy()
+        return cls(outputs, scores, Spread.of(fitted, targets, learned.numpy()))
+
+    def predict(self, archs: Sequence[Architecture]) -> tuple[Floats, Floats]:
+        """Mean and standard deviation [n] in the units of the values."""
+        if self.outputs is None or not archs:
+            return numpy.full(len(archs), self.scores.values[0]), numpy.zeros(len(archs))
+        with single_threaded():
+            parts = [self.outputs(archs[start : start + CHUNK]) for start in range(0, len(archs), CHUNK)]
+        found = torch.cat(parts, 1).double().numpy()
+        mean, deviation = found.mean(axis=0), self.spread(found)
+        return self.scores.back(mean), self.scores.spread(mean, deviation)

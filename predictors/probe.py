@@ -8,12 +8,16 @@ that the loss does not reach has the gradient 0.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.dropout import _DropoutNd
 
 from nas_core.batch import Batch
@@ -23,6 +27,11 @@ from predictors.proxy import Need
 from predictors.watch import Watch
 
 Loss = Callable[[Tensor, Batch], Tensor]
+
+NODES = 256
+"""How many labelled nodes of a graph are samples at most: what compares all pairs of samples grows with the square."""
+
+_NORMALISATION = (nn.LayerNorm, nn.RMSNorm)  # those whose weights may have two or more dimensions
 
 
 @dataclass(slots=True)
@@ -45,7 +54,7 @@ class Probe:
     """An untrained network in training mode, without dropout, and the batch that it is scored with.
 
     `build` makes the network; the same `seed` gives the same weights. `loss(output, batch)` is the mean over samples.
-    `needs`: what the shared pass must give.
+    `needs`: what the shared pass must give. Of a graph with more than `NODES` labelled nodes, as many are drawn.
     """
 
     def __init__(
@@ -58,11 +67,11 @@ class Probe:
         needs: Need = Need.NOTHING,
         seed: int = 0,
     ) -> None:
-        self.batch, self.loss, self.task, self.seed = batch, loss, task, seed
+        self.loss, self.task, self.seed = loss, task, seed
         self._needs = needs
+        self.batch = self._few_nodes(batch)
         self.device = batch.inputs[0].device
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, "weights"))
+        with _seeded(derive(seed, "weights")):
             model = build()
         self.model = _without_dropout(model).to(self.device).train()
 
@@ -105,84 +114,162 @@ class Probe:
             return Batch(batch.inputs, batch.target, batch.index[start:stop])
         return Batch(tuple(value[start:stop] for value in batch.inputs), batch.target[start:stop])
 
+    def gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """The gradients of the mean loss of another batch, by weight."""
+        named = weights(self.model)
+        with self._untouched(), torch.enable_grad():
+            loss = self.loss(self.run(self.model, batch), batch)
+            found = _gradients(loss, list(named.values()))
+        return dict(zip(named, found, strict=True))
+
     @cached_property
     def passed(self) -> Pass:
         """The labelled pass, computed when it is first read. Batch statistics couple the samples, as in training."""
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        try:
+        with self._untouched():
             return _labelled_pass(self, self._needs)
+
+    @contextmanager
+    def _untouched(self) -> Iterator[None]:
+        """Leaves the buffers of the model and the random numbers of others as they are."""
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        try:
+            with _seeded(derive(self.seed, "forward"), self.device):
+                yield
         finally:
             with torch.no_grad():
-                for name, buffer in self.model.named_buffers():
-                    buffer.copy_(buffers[name])
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+    def _few_nodes(self, batch: Batch) -> Batch:
+        if batch.index is None or len(batch.index) <= NODES:
+            return batch
+        order = torch.randperm(len(batch.index), generator=self.generator("nodes"))
+        return Batch(batch.inputs, batch.target, batch.index[order[:NODES].sort().values.to(batch.index.device)])
 
 
 def weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """The weights of convolutions and linear layers, by name."""
+    norms = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, _NORMALISATION)
+        for parameter in module.parameters(recurse=False)
+    }
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if name.rpartition(".")[2] == "weight" and parameter.dim() >= 2
+        if name.rpartition(".")[2] == "weight" and parameter.dim() >= 2 and id(parameter) not in norms
     }
+
+
+def total(parts: Iterable[Tensor]) -> float:
+    """The sum of the entries of all parts, summed in float64; minus infinity where that is no finite number, so that
+    a network whose numbers overflow is not the best one."""
+    found = sum(part.sum(dtype=torch.float64).item() for part in parts)
+    return found if math.isfinite(found) else -math.inf
+
+
+def _gradients(
+    value: Tensor | Sequence[Tensor],
+    inputs: Sequence[Tensor | GradientEdge],
+    like: Sequence[Tensor] | None = None,
+    grad_outputs: Sequence[Tensor] | None = None,
+    **options: bool,
+) -> list[Tensor]:
+    """`torch.autograd.grad`, with zeros for what a value does not depend on, even where it depends on nothing.
+
+    `like`: tensors with the shapes of the inputs, where these are edges.
+    """
+    values = [value] if isinstance(value, Tensor) else list(value)
+    live = [position for position, one in enumerate(values) if one.requires_grad]
+    shapes = like if like is not None else [one for one in inputs if isinstance(one, Tensor)]
+    if not live or not inputs:
+        return [torch.zeros_like(one) for one in shapes]
+    found = torch.autograd.grad(
+        [values[position] for position in live],
+        list(inputs),
+        grad_outputs=None if grad_outputs is None else [grad_outputs[position] for position in live],
+        allow_unused=True,
+        **options,
+    )
+    return [
+        torch.zeros_like(one) if gradient is None else gradient for one, gradient in zip(shapes, found, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tap:
+    """The output of a weighted layer, as it was before anything overwrote it in place."""
+
+    name: str
+    linear: bool  # channels are the last dimension, not the second
+    value: Tensor
+    edge: GradientEdge
 
 
 def _labelled_pass(probe: Probe, needs: Need) -> Pass:
     named = weights(probe.model)
     names = {id(weight): name for name, weight in named.items()}
     codes = _Codes(probe) if needs & Need.CODES else None
-    taps: list[tuple[str, Tensor]] = []
+    taps: list[_Tap] = []
 
     def tap(weight: Tensor, output: Tensor) -> None:
         if id(weight) in names and output.requires_grad:
-            taps.append((names[id(weight)], output))
+            value = output.detach().clone()
+            taps.append(_Tap(names[id(weight)], weight.dim() == 2, value, get_gradient_edge(output)))
 
     inputs = probe.batch.inputs
     if needs & Need.JACOBIAN:
         inputs = (inputs[0].detach().requires_grad_(), *inputs[1:])
+    by_loss = bool(needs & (Need.GRADIENTS | Need.CURVATURE | Need.CHANNELS))
     watch = Watch(codes.add if codes else None, tap if needs & Need.CHANNELS else None)
-    by_loss = needs & (Need.GRADIENTS | Need.CURVATURE | Need.CHANNELS)
-    with torch.set_grad_enabled(bool(by_loss or needs & Need.JACOBIAN)), watch:
+    # Fused attention has no second derivative.
+    attention = sdpa_kernel(SDPBackend.MATH) if needs & Need.CURVATURE else nullcontext()
+    with torch.set_grad_enabled(by_loss or bool(needs & Need.JACOBIAN)), attention, watch:
         output = probe.run(probe.model, Batch(inputs, probe.batch.target, probe.batch.index))
     found = Pass(probe.select(output).detach())
     if codes is not None:
         found.units, found.codes = codes.units, codes.agreement
     if needs & Need.JACOBIAN:
-        summed = probe.select(output).sum()
-        (jacobian,) = torch.autograd.grad(summed, inputs[0], retain_graph=bool(by_loss), materialize_grads=True)
+        with torch.enable_grad():
+            summed = probe.select(output).sum()
+        (jacobian,) = _gradients(summed, [inputs[0]], retain_graph=by_loss)
         found.jacobian = probe.select(jacobian).flatten(1)
     if by_loss:
-        _by_loss(probe, output, needs, named, taps, found)
+        with torch.enable_grad():
+            _by_loss(probe, output, needs, named, taps, found)
     return found
 
 
 def _by_loss(
-    probe: Probe, output: Tensor, needs: Need, named: Mapping[str, Tensor], taps: list[tuple[str, Tensor]], found: Pass
+    probe: Probe, output: Tensor, needs: Need, named: Mapping[str, Tensor], taps: Sequence[_Tap], found: Pass
 ) -> None:
     """The gradients of the loss, and what is made of them."""
-    tapped = [value for _, value in taps]
+    parameters = list(named.values())
     curved = bool(needs & Need.CURVATURE)
-    everything = torch.autograd.grad(
+    everything = _gradients(
         probe.loss(output, probe.batch),
-        [*named.values(), *tapped],
+        [*parameters, *(tap.edge for tap in taps)],
+        [*parameters, *(tap.value for tap in taps)],
         create_graph=curved,
-        materialize_grads=True,
     )
     gradients = everything[: len(named)]
-    found.gradients = {name: gradient.detach() for name, gradient in zip(named, gradients, strict=True)}
-    for (name, value), gradient in zip(taps, everything[len(named) :], strict=True):
-        information = _fisher(probe, value.detach(), gradient.detach())
-        found.channels[name] = found.channels[name] + information if name in found.channels else information
+    flat = [gradient.detach() for gradient in gradients]
+    found.gradients = dict(zip(named, flat, strict=True))
+    for tap, gradient in zip(taps, everything[len(named) :], strict=True):
+        information = _fisher(probe, tap, gradient.detach())
+        before = found.channels.get(tap.name)
+        found.channels[tap.name] = information if before is None else before + information
     if curved:
-        product = sum((gradient.detach() * gradient).sum() for gradient in gradients)
-        assert isinstance(product, Tensor)
-        second = torch.autograd.grad(product, list(named.values()), materialize_grads=True, allow_unused=True)
-        found.curvature = dict(zip(named, second, strict=True))
+        found.curvature = dict(zip(named, _gradients(gradients, parameters, grad_outputs=flat), strict=True))
 
 
-def _fisher(probe: Probe, value: Tensor, gradient: Tensor) -> Tensor:
+def _fisher(probe: Probe, tap: _Tap, gradient: Tensor) -> Tensor:
     """Per output channel half the mean over samples of the squared sum over positions of value times gradient
     (Theis et al. 2018, eq. 5; Turner et al., "BlockSwap", ICLR 2020, eq. 4)."""
-    product = value * gradient
+    product = tap.value.mul_(gradient)
+    if tap.linear:
+        product = product.movedim(-1, 1)
     if product.dim() > 2:
         product = product.flatten(2).sum(2)
     return product.square().sum(0) / (2 * probe.samples)
@@ -202,10 +289,23 @@ class _Codes:
         if x.dim() < 2 or len(x) != self._rows:
             return
         on = (self._probe.select(x.detach()).flatten(1) > 0).float()
-        both, count = on @ on.T, on.sum(1)
-        units = on.shape[1]  # both on, or both off: b b' + (1 - b)(1 - b)'
+        both = on @ on.T
+        count, units = both.diagonal(), on.shape[1]
+        # Both on, or both off: b b' + (1 - b)(1 - b)'.
         self.agreement += 2 * both - count[:, None] - count[None, :] + units
         self.units += units
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Random numbers from `seed`, on the CPU and on `device`; afterwards those of others go on as before."""
+    cuda = device is not None and device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def _without_dropout(model: nn.Module) -> nn.Module:

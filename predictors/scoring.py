@@ -48,6 +48,10 @@ class Scores(Protocol):
     @property
     def context(self) -> Mapping[str, Any]: ...
 
+    def predictors(self) -> tuple[str, ...]:
+        """Every predictor that gives scores here."""
+        ...
+
     def names(self, predictor: str) -> tuple[str, ...]:
         """The names of the scores that a predictor gives. Raises UsageError for one that gives none here."""
         ...
@@ -119,6 +123,10 @@ class Networks:
             "seed": seed,
         }
         self._proxies: dict[str, tuple[str, Proxy]] = {}
+
+    def predictors(self) -> tuple[str, ...]:
+        """The built-in proxies for this kind of task."""
+        return tuple(name for name in PROXIES if self.task.kind in refs.find(name, PROXIES, GROUP, "proxy").tasks)
 
     def names(self, predictor: str) -> tuple[str, ...]:
         name, found = self._proxy(predictor)
@@ -212,6 +220,9 @@ class ScoreTable:
             "data": data,
             "hash": hashlib.sha256(content).hexdigest()[:16],
         }
+
+    def predictors(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(split_score(name)[0] for name in self._columns))
 
     def names(self, predictor: str) -> tuple[str, ...]:
         found = tuple(name for name in self._columns if predictor in (name, split_score(name)[0]))

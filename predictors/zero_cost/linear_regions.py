@@ -1,0 +1,100 @@
+"""Linear regions: into how many pieces a thin slice of the network cuts the space of small images.
+
+Chen, Gong and Wang, "Neural Architecture Search on ImageNet in Four GPU Hours" (TE-NAS), ICLR 2021: the
+number of different activation patterns among many samples. Patterns must be able to collide, or every sample is a
+region of its own and all networks score the same; so they are few units of tiny images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas_core.batch import Batch
+from nas_core.config import Config as BaseConfig
+from predictors.probe import Probe
+from predictors.proxy import IMAGES, Need, Unscorable
+from predictors.watch import ACTIVATIONS
+from predictors.zero_cost.transform import Rewrite, argument, kaiming, reinitialise
+
+
+class LinearRegions:
+    """The mean number of regions over `repeats` networks with Kaiming-normal weights (fan in), in training mode.
+
+    Samples are random crops of one random channel of the batch's images, given to all input channels. Deviation:
+    TE-NAS builds networks of one channel; here the first `channels` channels of every activation count, of the
+    network as it is, and all elementwise activations, by the sign of their input.
+    """
+
+    class Config(BaseConfig):
+        """Number and size of the crops, channels of each activation that count, networks that are averaged."""
+
+        samples: int = Field(default=1000, ge=2, le=100_000)
+        crop: int = Field(default=3, ge=1)
+        channels: int = Field(default=1, ge=1)
+        repeats: int = Field(default=3, ge=1, le=100)
+
+    tasks: ClassVar[frozenset[str]] = IMAGES
+    needs: ClassVar[Need] = Need.NOTHING
+    components: ClassVar[tuple[str, ...]] = ("linear_regions",)
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def score(self, probe: Probe) -> Mapping[str, float]:
+        """Raises Unscorable for a network without activations."""
+        generator, model = probe.generator("linear_regions"), probe.copy()
+        found = []
+        for _ in range(self._config.repeats):
+            reinitialise(model, generator, kaiming)
+            found.append(regions(self._patterns(probe, model, self._crops(probe, generator))))
+        return {"linear_regions": sum(found) / len(found)}
+
+    def _crops(self, probe: Probe, generator: torch.Generator) -> Tensor:
+        """`[samples, channels, crop, crop]`, all channels equal."""
+        images = probe.batch.inputs[0]
+        for axis in (2, 3):
+            images = images.unfold(axis, min(self._config.crop, images.shape[axis]), 1)
+        picked = (torch.randint(length, (self._config.samples,), generator=generator) for length in images.shape[:4])
+        image, channel, row, column = (index.to(images.device) for index in picked)
+        crops = images[image, channel, row, column]
+        return crops[:, None].expand(-1, images.shape[1], -1, -1).contiguous()
+
+    def _patterns(self, probe: Probe, model: nn.Module, crops: Tensor) -> Tensor:
+        """`[samples, units]`: which units are on."""
+        found: list[Tensor] = []
+
+        def tap(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+            x = argument(args, kwargs, 0, "input")
+            if x.dim() > 1 and len(x) == len(crops):
+                found.append((x[:, : self._config.channels] > 0).flatten(1))
+            return function(*args, **kwargs)
+
+        def head(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+            if args[0].shape[-1] != argument(args, kwargs, 1, "weight").shape[-1]:
+                raise _HeadError  # a classifier of flattened maps fits images of one size only
+            return function(*args, **kwargs)
+
+        rules = {name + mark: tap for name in ACTIVATIONS for mark in ("", "_")} | {"linear": head}
+        try:
+            with torch.no_grad(), Rewrite(rules):
+                probe.run(model, Batch((crops, *probe.batch.inputs[1:]), probe.batch.target))
+        except _HeadError:
+            pass  # nothing that comes after a linear layer of all positions is counted
+        if not found:
+            raise Unscorable("the network has no elementwise activation")
+        return torch.cat(found, 1)
+
+
+def regions(patterns: Tensor) -> int:
+    """The number of different rows of `[samples, units]` bool."""
+    return len({row.tobytes() for row in numpy.packbits(patterns.cpu().numpy(), axis=1)})
+
+
+class _HeadError(Exception):
+    """The network reached a linear layer that does not fit the size of the crops."""

@@ -27,9 +27,9 @@ class GraphConfig(BaseConfig):
     members: int = Field(3, ge=1, le=32, description="networks whose disagreement is the uncertainty")
     layers: int = Field(3, ge=1, le=16, description="rounds of messages between neighbours")
     hidden: int = Field(64, ge=4, le=1024, description="units of a node's state")
-    steps: int = Field(120, ge=1, description="training steps; more where that is fewer than 50 passes")
-    batch: int = Field(64, ge=2, description="architectures of a step")
-    rate: float = Field(5e-3, gt=0, allow_inf_nan=False, description="learning rate")
+    steps: int = Field(120, ge=1, description="training steps; more where that is fewer than 40 passes")
+    batch: int = Field(32, ge=2, description="architectures of a step")
+    rate: float = Field(8e-3, gt=0, allow_inf_nan=False, description="learning rate")
     decay: float = Field(0.01, ge=0, allow_inf_nan=False, description="weight decay")
 
 

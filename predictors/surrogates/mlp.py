@@ -2,8 +2,9 @@
 
 White, Neiswanger and Savani, "BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture
 Search", AAAI 2021, section 4: five networks with their own initialisation, trained on the mean absolute error; their
-disagreement is the uncertainty. Deviations: three layers of 64 units, not ten of 20; normal scores as targets; each
-member leaves out a fifth of the observations, by which the uncertainty is calibrated.
+disagreement is the uncertainty. Deviations: three layers of 64 units, not ten of 20; targets that are half a normal
+score, half the value; each member leaves out a fifth of the observations, by which the uncertainty is
+calibrated.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ class MLPConfig(BaseConfig):
     members: int = Field(5, ge=1, le=64, description="networks whose disagreement is the uncertainty")
     layers: int = Field(3, ge=1, le=32, description="hidden layers")
     hidden: int = Field(64, ge=1, le=4096, description="units of a hidden layer")
-    steps: int = Field(200, ge=1, description="training steps; more where that is fewer than 50 passes")
+    share: float = Field(0.5, ge=0, lt=1, description="of a target that is the value itself, not its normal score")
+    steps: int = Field(600, ge=1, description="training steps; more where that is fewer than 40 passes")
     batch: int = Field(32, ge=1, description="architectures of a step")
     rate: float = Field(5e-3, gt=0, allow_inf_nan=False, description="learning rate")
-    decay: float = Field(0.05, ge=0, allow_inf_nan=False, description="weight decay")
+    decay: float = Field(1.0, ge=0, allow_inf_nan=False, description="weight decay")
 
 
 class MLPEnsemble:
@@ -57,7 +59,8 @@ class MLPEnsemble:
         self._fitted: Fitted | None = None
 
     def fit(self, archs: Sequence[Architecture], values: Sequence[float]) -> None:
-        self._fitted = Fitted.to(archs, values, self._config.members, self._seed, self._learn)
+        config = self._config
+        self._fitted = Fitted.to(archs, values, config.members, self._seed, self._learn, config.share)
 
     def predict(self, archs: Sequence[Architecture]) -> tuple[Floats, Floats]:
         """Raises UsageError before `fit`."""

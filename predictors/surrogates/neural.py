@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LEAST_HELD_OUT = 10
 """Below this many observations every member learns from all of them: parts left out would be too much."""
 
-PASSES = 50
+PASSES = 40
 """Passes over the observations, at least."""
 
 CHUNK = 1024
@@ -73,9 +73,17 @@ class NormalScores:
     values: Floats  # the distinct values
 
     @classmethod
-    def of(cls, values: Floats) -> tuple[NormalScores, Floats]:
-        """The map, and the scores of the values. They must not be constant."""
+    def of(cls, values: Floats, share: float = 0.0) -> tuple[NormalScores, Floats]:
+        """The map, and the scores of the values, which must not be constant.
+
+        `share` (below 1) of a score is the standardised value itself, the lowest twentieth cut off: ranks alone make
+        much of small differences between values that are nearly equal.
+        """
         scores = ndtri((rankdata(values) - 0.5) / len(values))
+        if share:
+            cut = numpy.maximum(values, numpy.quantile(values, 0.05))
+            deviation = cut.std()
+            scores = (1 - share) * scores + (share * (cut - cut.mean()) / deviation if deviation > 0 else 0.0)
         distinct, first = numpy.unique(values, return_index=True)
         return cls(scores[first], distinct), scores
 
@@ -205,13 +213,19 @@ class Fitted:
 
     @classmethod
     def to(
-        cls, archs: Sequence[Architecture], values: Sequence[float], members: int, seed: int, learn: Learn
+        cls,
+        archs: Sequence[Architecture],
+        values: Sequence[float],
+        members: int,
+        seed: int,
+        learn: Learn,
+        share: float = 0.0,
     ) -> Fitted:
-        """Raises UsageError as `Surrogate.fit` does."""
+        """`share` is that of `NormalScores.of`. Raises UsageError as `Surrogate.fit` does."""
         ordered, numbers = checked(archs, values)
         if numbers.min() == numbers.max():
             return cls(None, NormalScores(numpy.zeros(1), numbers[:1]), Spread(0.0, 0.0))
-        scores, targets = NormalScores.of(numbers)
+        scores, targets = NormalScores.of(numbers, share)
         learned = folds(ordered, members, seed)
         with single_threaded():
             outputs = learn(ordered, torch.from_numpy(targets).float(), learned)

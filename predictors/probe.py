@@ -23,6 +23,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from nas_core.batch import Batch
 from nas_core.seeds import derive
 from nas_core.task import Task
+from predictors import twice
 from predictors.proxy import Need
 from predictors.watch import Watch
 
@@ -222,7 +223,11 @@ def _labelled_pass(probe: Probe, needs: Need) -> Pass:
     if needs & Need.JACOBIAN:
         inputs = (inputs[0].detach().requires_grad_(), *inputs[1:])
     by_loss = bool(needs & (Need.GRADIENTS | Need.CURVATURE | Need.CHANNELS))
-    watch = Watch(codes.add if codes else None, tap if needs & Need.CHANNELS else None)
+    watch = Watch(
+        codes.add if codes else None,
+        tap if needs & Need.CHANNELS else None,
+        {"batch_norm": twice.batch_norm} if needs & Need.CURVATURE else None,
+    )
     # Fused attention has no second derivative.
     attention = sdpa_kernel(SDPBackend.MATH) if needs & Need.CURVATURE else nullcontext()
     with torch.set_grad_enabled(by_loss or bool(needs & Need.JACOBIAN)), attention, watch:

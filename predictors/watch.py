@@ -27,15 +27,17 @@ LAYERS = frozenset({"linear", "conv1d", "conv2d", "conv3d"})
 
 class Watch(TorchFunctionMode):
     """While it is active, `activation(x)` hears of the input of every activation before it is computed, and
-    `layer(weight, output)` of the output of every convolution and linear layer."""
+    `layer(weight, output)` of the output of every convolution and linear layer. `instead`: functions that are computed
+    by others, by name."""
 
     def __init__(
         self,
         activation: Callable[[Tensor], None] | None = None,
         layer: Callable[[Tensor, Tensor], None] | None = None,
+        instead: Mapping[str, Callable[..., Tensor]] | None = None,
     ) -> None:
         super().__init__()
-        self._activation, self._layer = activation, layer
+        self._activation, self._layer, self._instead = activation, layer, instead or {}
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -44,7 +46,7 @@ class Watch(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if self._activation is not None and name.rstrip("_") in ACTIVATIONS:
             self._activation(args[0] if args else kwargs["input"])
-        found = func(*args, **kwargs)
+        found = self._instead.get(name, func)(*args, **kwargs)
         if self._layer is not None and name in LAYERS:
             self._layer(args[1] if len(args) > 1 else kwargs["weight"], found)
         return found

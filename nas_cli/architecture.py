@@ -9,7 +9,7 @@ from typing import Any
 from nas_cli import describe, render
 from nas_cli.draw import draw
 from nas_core.architecture import Architecture
-from nas_core.errors import UsageError, nearest
+from nas_core.errors import UsageError, nearest, unknown
 from nas_core.space import HasCosts, HasNamed, HasNotation, SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 
@@ -74,13 +74,16 @@ def split(reference: str) -> tuple[str, str]:
 
 
 def find(space: SearchSpace, space_name: str, text: str) -> tuple[str | None, Architecture]:
-    """The published architecture of that name with its name, or the one that the text notes.
+    """The published architecture of that name with its name, or the one that the text notes: as the space writes it, or
+    choice by choice, `width=2,op=a`.
 
     Raises UsageError, naming what is known, or what is wrong with the text.
     """
     named: Mapping[str, Architecture] = space.named if isinstance(space, HasNamed) else {}
     if text in named:
         return text, named[text]
+    if text.partition("=")[0].strip() in {choice.name for choice in space.choices}:
+        return None, _by_choices(space, space_name, text)
     known = f" (named: {', '.join(named)})" if named else ""
     if not isinstance(space, HasNotation):
         lacks = "no notation" if named else "neither named architectures nor a notation"
@@ -97,6 +100,30 @@ def find(space: SearchSpace, space_name: str, text: str) -> tuple[str | None, Ar
     if reason:
         raise UsageError(f"space '{space_name}': '{text}' is not legal: {reason}{known}")
     return None, arch
+
+
+def text_of(space: SearchSpace, arch: Architecture) -> str:
+    """What `find` reads: the space's own notation, or the choices."""
+    if isinstance(space, HasNotation):
+        return space.to_text(arch)
+    return ",".join(f"{name}={value}" for name, value in arch.values.items())
+
+
+def _by_choices(space: SearchSpace, space_name: str, text: str) -> Architecture:
+    choices = {choice.name: choice for choice in space.choices}
+    names = "|".join(re.escape(name) for name in sorted(choices, key=len, reverse=True))
+    given = {}
+    for part in re.split(rf",\s*(?=(?:{names})\s*=)", text):
+        name, _, value = (word.strip() for word in part.partition("="))
+        options = {str(option): option for option in choices[name].options}
+        if value not in options:
+            raise unknown(f"option of {name} of space '{space_name}'", value, options)
+        given[name] = options[value]
+    arch = Architecture(space.name, {name: given[name] for name in choices if name in given})
+    reason = space.illegal(arch)
+    if reason:
+        raise UsageError(f"space '{space_name}': '{text}' is not legal: {reason}")
+    return arch
 
 
 def _costs(space: SearchSpace, arch: Architecture, task: Task, preset: str) -> dict[str, float]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +15,6 @@ if TYPE_CHECKING:
     from nas_core.records import Bench
     from studies.bench.plan import Plan
     from studies.store.store import Store
-
-PLAIN_SECONDS = 5.0  # between two lines of progress
 
 bench = typer.Typer(help="Compare strategies on a table.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -217,15 +213,16 @@ def _bench(store: Store, name: str | None, plan: Plan) -> Bench:
 def _run(
     store: Store, found: Bench, plan: Plan, jobs: int | None, plot: Path | None, durable: bool, as_json: bool
 ) -> int:
+    from nas_cli.live import Tally
     from nas_cli.report import places
     from nas_cli.signals import Stopper
     from studies.bench.run import run
 
-    progress = Progress(found.name)
+    progress = Tally(found.name, "searches")
     with Stopper() as stopper:
         try:
             done = run(
-                store, found, plan, jobs=jobs, durable=durable, stopping=stopper.stopping, searched=progress.searched
+                store, found, plan, jobs=jobs, durable=durable, stopping=stopper.stopping, searched=progress.count
             )
         except KeyboardInterrupt:  # the second one: at once
             done = False
@@ -256,31 +253,3 @@ def _print(
         ranking.page(found.name, plan, standings)
     if plot is not None and not as_json:
         render.emit("", f"picture: {plot}")
-
-
-class Progress:
-    """A line on stderr: how many searches are finished, and how long the others will take."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._begun = time.monotonic()
-        self._first: int | None = None
-        self._said = -PLAIN_SECONDS
-        self._terminal = sys.stderr.isatty()
-
-    def searched(self, done: int, total: int) -> None:
-        self._first = done if self._first is None else self._first
-        now = time.monotonic()
-        if not self._terminal and done < total and now - self._said < PLAIN_SECONDS:
-            return
-        self._said = now
-        line = f"{self._name}: {done}/{total} searches"
-        if self._first < done < total:
-            left = (now - self._begun) / (done - self._first) * (total - done)
-            line += f" | {timedelta(seconds=round(left))} left"
-        shown, end = (f"\r{line:<79}", "") if self._terminal else (line, "\n")
-        print(shown, end=end, file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        if self._terminal and self._first is not None:
-            print(file=sys.stderr)

@@ -24,7 +24,7 @@ def gather(file: Path | None, assignments: Sequence[str], flags: Mapping[str, An
 
     layers = [
         _read(file) if file else {},
-        {key: _list_or_text(key, value) for key, value in _environment(list(SearchConfig.model_fields)).items()},
+        {key: _list_or_text(key, value) for key, value in environment(list(SearchConfig.model_fields)).items()},
         parse_assignments(assignments),
         {key: value for key, value in flags.items() if value not in (None, [], ())},
     ]
@@ -61,7 +61,7 @@ def _read(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def _environment(fields: Sequence[str]) -> dict[str, str]:
+def environment(fields: Sequence[str]) -> dict[str, str]:
     """`NAS_SPACE=regnet` and so on, for every key of the configuration."""
     named = {field: os.environ.get(f"NAS_{field.upper()}") for field in fields}
     return {field: value for field, value in named.items() if value}

@@ -122,6 +122,34 @@ class Progress:
         return Group(*rows)
 
 
+class Tally:
+    """A line on stderr: how many of something are finished, and how long the others will take."""
+
+    def __init__(self, name: str, noun: str) -> None:
+        self._name, self._noun = name, noun
+        self._begun = time.monotonic()
+        self._first: int | None = None
+        self._said = -PLAIN_SECONDS
+        self._terminal = sys.stderr.isatty()
+
+    def count(self, done: int, total: int) -> None:
+        self._first = done if self._first is None else self._first
+        now = time.monotonic()
+        if not self._terminal and done < total and now - self._said < PLAIN_SECONDS:
+            return
+        self._said = now
+        line = f"{self._name}: {done}/{total} {self._noun}"
+        if self._first < done < total:
+            left = (now - self._begun) / (done - self._first) * (total - done)
+            line += f" | {_duration(left)} left"
+        shown, end = (f"\r{line:<79}", "") if self._terminal else (line, "\n")
+        print(shown, end=end, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._terminal and self._first is not None:
+            print(file=sys.stderr)
+
+
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from studies.store.store import Store
 from training.data.split import Split
 
 ALL = "all"
+FEWEST = 3  # results of which a correlation says anything
 
 
 class ScoreConfig(Config):
@@ -65,6 +67,7 @@ class Scoreboard:
     milliseconds: dict[str, float] = field(default_factory=dict)  # per architecture, where it was measured
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)  # why some are the worst: how many
     computed: int = 0  # architectures that were scored by this call
+    context: int | None = None  # the id under which the store keeps them
 
     def worst(self, name: str) -> int:
         return sum(value == WORST for value in self.values[name])
@@ -144,10 +147,12 @@ def score(
             watching(board.computed, total)
 
     scoring = Scoring(lambda: origin.source, store, scored)
-    columns = _columns(origin.source, predictors)
-    found = scoring.table(_inputs(columns), board.archs)
+    wanted = columns(origin.source, predictors)
+    with _threads(origin):
+        found = scoring.table(_inputs(wanted), board.archs)
+    board.context = scoring.context
     counted = Counted(scoring)
-    for name, is_ranking in columns.items():
+    for name, is_ranking in wanted.items():
         if is_ranking:
             board.values[name] = [float(value) for value in ranking(name, board.archs, counted)]
             continue
@@ -163,12 +168,21 @@ def score(
     return board
 
 
+def with_results(archs: Sequence[Architecture], target: Target) -> list[int]:
+    """The positions of the architectures that have a result. Raises UsageError for fewer than 3 of them."""
+    kept = [index for index, arch in enumerate(archs) if arch.key in target.values]
+    if len(kept) < FEWEST:
+        raise UsageError(
+            f"{len(kept)} of {len(archs)} architectures have a {target.metric} ({target.source}); "
+            f"a correlation needs {FEWEST}"
+        )
+    return kept
+
+
 def correlations(origin: Origin, board: Scoreboard, target: Target, seed: int = 0) -> dict[str, Correlation]:
     """How well each score ranks the architectures that have a result; given the number of parameters too, where the
     space tells it without building, or where it is among the scores. Raises UsageError for fewer than 3 of them."""
-    kept = [index for index, arch in enumerate(board.archs) if arch.key in target.values]
-    if len(kept) < 3:
-        raise UsageError(f"{len(kept)} of {len(board.archs)} architectures have a {target.metric}; 3 are needed")
+    kept = with_results(board.archs, target)
     results = [target.values[board.archs[index].key] for index in kept]
     sizes = _parameters(origin, board, target)
     given = None if sizes is None else [sizes[index] for index in kept]
@@ -178,12 +192,21 @@ def correlations(origin: Origin, board: Scoreboard, target: Target, seed: int = 
     }
 
 
-def _columns(source: Scores, predictors: Sequence[str]) -> dict[str, bool]:
-    """The names of all scores in the order asked for, and whether each is a ranking."""
-    columns: dict[str, bool] = {}
+def _threads(origin: Origin) -> AbstractContextManager[None]:
+    if origin.threads is None:
+        return nullcontext()
+    from training.evaluators.train import thread_count
+
+    return thread_count(origin.threads)
+
+
+def columns(source: Scores, predictors: Sequence[str]) -> dict[str, bool]:
+    """The names of all scores in the order asked for, and whether each is a ranking. Raises UsageError for a name that
+    gives no score here."""
+    found: dict[str, bool] = {}
     for text in predictors:
         if text in RANKINGS:
-            columns[text] = True
+            found[text] = True
             if text not in PROXIES:
                 continue
         if text == ALL:
@@ -194,8 +217,8 @@ def _columns(source: Scores, predictors: Sequence[str]) -> dict[str, bool]:
             names = [name for name in every if not component or split_score(name)[1] == component]
             if not names:
                 raise unknown(f"score of '{predictor}'", text, every)
-        columns |= {name: False for name in names if name not in columns}
-    return columns
+        found |= {name: False for name in names if name not in found}
+    return found
 
 
 def _inputs(columns: Mapping[str, bool]) -> list[str]:

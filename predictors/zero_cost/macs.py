@@ -38,12 +38,12 @@ class Macs:
         messages: list[int] = []
 
         def count(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-            messages.append(arguments[0]["inputs"].numel())
+            messages.append(output.numel())
 
         with ExitStack() as hooks:
             for module in probe.model.modules():
-                # What PyTorch Geometric's message passing calls its hook on summing up messages.
-                register = getattr(module, "register_aggregate_forward_hook", None)
+                # PyTorch Geometric's message passing calls these with all messages of a layer, [edges, ...].
+                register = getattr(module, "register_message_forward_hook", None)
                 if register is not None:
                     hooks.callback(register(count).remove)
             products = cost.macs(probe.model, inputs)

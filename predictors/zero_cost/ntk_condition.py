@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.probe import Probe, weights
 from predictors.proxy import EVERY_TASK, Need, Unscorable
@@ -57,7 +58,9 @@ def kernel(probe: Probe, model: nn.Module) -> Tensor:
     batch = probe.part(0, min(probe.samples, SAMPLES))
     parameters = [value for name, value in model.named_parameters() if name.rpartition(".")[2] == "weight"]
     with torch.enable_grad():
-        output = probe.run(model, batch)
+        # Features that ask for a gradient stay dense; several gradients at once of sparse ones are not to be had.
+        features = batch.inputs[0].detach().requires_grad_()
+        output = probe.run(model, Batch((features, *batch.inputs[1:]), batch.target, batch.index))
         summed = (output if batch.index is None else output[batch.index]).sum(1)
     found = torch.zeros(len(summed), len(summed), dtype=torch.float64, device=summed.device)
     if not summed.requires_grad or not parameters:

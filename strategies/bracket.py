@@ -22,51 +22,37 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
-from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import Config as BaseConfig
-from nas_core.config import validate
 from nas_core.errors import UsageError
 from nas_core.evaluation import Fidelity
 from nas_core.pareto import better
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, Snapshots, State, Strategy
-from strategies import BUILTIN, GROUP
+from strategies.inner import InnerConfig, adopt
 
 BRACKET, RUNG, PROMOTES = "bracket", "rung", "promotes"
 """Keys of a proposal's note: the bracket and the rung, both from 0, and the number of the trial that is promoted."""
 
 
-class BracketConfig(BaseConfig):
+class BracketConfig(InnerConfig):
     """What all brackets can be told."""
 
-    inner: str = Field("random", description="strategy that proposes the candidates: a name, or FILE.py:CLASS")
-    inner_config: dict[str, Any] = Field(
-        default_factory=dict, validate_default=True, description="the settings of that strategy"
-    )
     eta: int = Field(3, ge=2, le=1_000, description="1 of so many climbs; the ratio of the budgets of two rungs")
     minimum: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="budget of the lowest rung; none: the least the evaluator takes"
     )
 
-    @field_validator("inner_config")
     @classmethod
-    def _of_the_inner(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        """All settings of the inner strategy, so that a stored study says what its defaults were."""
-        if "inner" not in info.data:
-            return given
-        return validate(find(info.data["inner"]).Config, given, "strategy: inner_config").model_dump(mode="json")
-
-
-def find(reference: str) -> Any:
-    """The class of an inner strategy. Raises UsageError, also for a bracket."""
-    kind = refs.find(reference, BUILTIN, GROUP, "strategy")
-    if isinstance(kind, type) and issubclass(kind, Bracket):
-        raise UsageError(
-            f"strategy: inner: '{reference}' is a bracket itself; name a strategy that proposes candidates"
-        )
-    return kind
+    def find(cls, reference: str) -> Any:
+        """Raises UsageError, also for a bracket."""
+        kind = super().find(reference)
+        if isinstance(kind, type) and issubclass(kind, Bracket):
+            raise UsageError(
+                f"strategy: inner: '{reference}' is a bracket itself; name a strategy that proposes candidates"
+            )
+        return kind
 
 
 def ladder(fidelity: Fidelity | None, eta: int, minimum: float | None = None) -> tuple[float, ...]:
@@ -209,11 +195,9 @@ class Bracket:
         self.bracket = 0
         self.rungs = self.no_rungs()
         self._continues = setting.fidelity is not None and setting.fidelity.continues
-        kind = find(config.inner)
-        settings = validate(kind.Config, config.inner_config, "strategy: inner_config")
         unaware = replace(setting, fidelity=None)
         entrances = range(len(self.budgets) if self.enter_anywhere else 1)
-        self.inners = [Inner(kind(unaware, settings), rung, self.budgets[rung]) for rung in entrances]
+        self.inners = [Inner(config.make(unaware), rung, self.budgets[rung]) for rung in entrances]
         if isinstance(self.inners[0].strategy, Snapshots):
             self.state_dict, self.load_state_dict = self._state_dict, self._load_state_dict
 
@@ -228,6 +212,9 @@ class Bracket:
             self.inners[rung].tell(outcome)
         if outcome.state in (State.COMPLETE, State.REUSED) and outcome.values is not None:
             self.rungs[rung].add(outcome)
+
+    def adopt(self, proposal: Proposal, arch: Architecture) -> Proposal:
+        return adopt(self.inners[int(proposal.note[RUNG])].strategy, proposal, arch)
 
     def no_rungs(self) -> list[Rung]:
         return [Rung() for _ in self.budgets]

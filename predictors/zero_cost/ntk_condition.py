@@ -15,13 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.probe import Probe, weights
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 
 SAMPLES = 32
-CHUNK = 8  # gradients that are computed, and held in memory, together
 
 
 class NTKCondition:
@@ -58,24 +56,21 @@ def kernel(probe: Probe, model: nn.Module) -> Tensor:
     batch = probe.part(0, min(probe.samples, SAMPLES))
     parameters = [value for name, value in model.named_parameters() if name.rpartition(".")[2] == "weight"]
     with torch.enable_grad():
-        # Features that ask for a gradient stay dense; several gradients at once of sparse ones are not to be had.
-        features = batch.inputs[0].detach().requires_grad_()
-        output = probe.run(model, Batch((features, *batch.inputs[1:]), batch.target, batch.index))
+        output = probe.run(model, batch)
         summed = (output if batch.index is None else output[batch.index]).sum(1)
     found = torch.zeros(len(summed), len(summed), dtype=torch.float64, device=summed.device)
     if not summed.requires_grad or not parameters:
         return found
+    # One by one: the work is in convolutions, which several gradients at once do not make cheaper.
     rows: list[list[Tensor]] = [[] for _ in parameters]
-    for ones in torch.eye(len(summed), dtype=summed.dtype, device=summed.device).split(CHUNK):
-        gradients = torch.autograd.grad(
-            summed, parameters, ones, retain_graph=True, allow_unused=True, is_grads_batched=True
-        )
+    for one in summed:
+        gradients = torch.autograd.grad(one, parameters, retain_graph=True, allow_unused=True)
         for row, gradient in zip(rows, gradients, strict=True):
             if gradient is not None:
-                row.append(gradient.flatten(1))
+                row.append(gradient.flatten())
     for row in rows:
-        if row:
-            jacobian = torch.cat(row).double()
+        if row:  # None for one sample is None for all: the graph is the same
+            jacobian = torch.stack(row).double()
             found += jacobian @ jacobian.T
     return found
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nas_cli import bench, catalog, doctor, export, packages, query, score, search, train
+from nas_cli import bench, catalog, doctor, export, packages, predictors, query, score, search, train
 from nas_cli.errors import guarded
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.command()(doctor.doctor)
 app.add_typer(bench.bench, name="bench")
 app.add_typer(catalog.spaces, name="spaces")
 app.add_typer(catalog.strategies, name="strategies")
+app.add_typer(predictors.predictors, name="predictors")
 app.add_typer(catalog.data, name="data")
 
 

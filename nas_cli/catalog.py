@@ -147,7 +147,7 @@ def check_space(space: SpaceName, as_json: Json = False) -> None:
         loaded, _ = load_space(space)
     reference = Reference(space, search_spaces.BUILTIN, search_spaces.GROUP, "space")
     findings = suite.check(loaded, suite.example_tasks())
-    _report("space", space, chain(findings, collect("fresh start", suite.check_fresh, reference)), as_json)
+    report("space", space, chain(findings, collect("fresh start", suite.check_fresh, reference)), as_json)
 
 
 def _space_facts(space: SearchSpace, exact: bool = False) -> dict[str, Any]:
@@ -249,9 +249,7 @@ def check_strategy(
         Reference(space, search_spaces.BUILTIN, search_spaces.GROUP, "space"),
     )
     findings = suite.check(lambda setting: loaded(setting, config), where)
-    _report(
-        "strategy", strategy, chain(findings, collect("fresh start", suite.check_fresh, (*references, {}))), as_json
-    )
+    report("strategy", strategy, chain(findings, collect("fresh start", suite.check_fresh, (*references, {}))), as_json)
 
 
 def _strategy(reference: str) -> Any:
@@ -378,7 +376,7 @@ def convert_data(
 # -- shared ---------------------------------------------------------------------------------------------------
 
 
-def _report(kind: str, name: str, suite: Iterable[str], as_json: bool) -> None:
+def report(kind: str, name: str, suite: Iterable[str], as_json: bool) -> None:
     """Print findings as they come, or `ok`. Raises NasError where there are any."""
     from nas_cli import render
     from nas_core.errors import NasError

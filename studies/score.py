@@ -138,9 +138,11 @@ def score(
     """
     board = Scoreboard(list(archs), {})
     why: dict[str, dict[str, str]] = {}  # by predictor and architecture
+    now: set[tuple[str, str]] = set()  # scores and architectures
 
     def scored(one: Scored, total: int) -> None:
         board.computed += 1
+        now.update((name, one.arch.key) for name in one.values)
         for name, reason in one.reasons.items():
             why.setdefault(name, {})[one.arch.key] = reason
         if watching is not None:
@@ -163,8 +165,9 @@ def score(
         known = why.get(split_score(name)[0], {})
         worst = [arch.key for arch, value in zip(board.archs, found[name], strict=True) if value == WORST]
         if worst:
-            otherwise = "empty cell" if isinstance(origin.source, ScoreTable) else "not finite"
-            board.reasons[name] = dict(Counter(known.get(key, otherwise) for key in worst).most_common())
+            finite = "empty cell" if isinstance(origin.source, ScoreTable) else "not finite"
+            otherwise = {key: finite if (name, key) in now else "as recorded" for key in worst}
+            board.reasons[name] = dict(Counter(known.get(key, otherwise[key]) for key in worst).most_common())
     return board
 
 

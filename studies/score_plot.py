@@ -32,6 +32,7 @@ def draw(file: Path, board: Scoreboard, target: Target, correlations: Mapping[st
         axes.scatter(scores, results, s=max(4.0, 40 / math.sqrt(len(kept))), alpha=0.6, linewidths=0)
         axes.set_title(f"{name}: Spearman {_two_digits(correlation.spearman.value)}", fontsize="small")
         axes.set_aspect("equal")
+        axes.locator_params(integer=True)
         axes.grid(alpha=0.3)
     for axes in panels[len(correlations) :]:
         axes.remove()

@@ -26,15 +26,18 @@ from predictors.zero_cost.transform import Rewrite, argument, kaiming, reinitial
 class LinearRegions:
     """The mean number of regions over `repeats` networks with Kaiming-normal weights (fan in), in training mode.
 
-    Samples are random crops of one random channel of the batch's images, given to all input channels. Deviation:
-    TE-NAS builds networks of one channel; here the first `channels` channels of every activation count, of the
-    network as it is, and all elementwise activations, by the sign of their input.
+    Deviations: TE-NAS builds networks of one channel; here the first `channels` channels of every activation count,
+    of the network as it is, and all elementwise activations, by the sign of their input. Samples are not single crops
+    but `points` at random on each of `lines` between two of them: on a line neighbours share patterns, so that deep
+    networks, whose regions are small, do not all reach the number of samples, and constant crops, of which images of
+    few pixels have many, count little. A crop is of one random channel of an image, given to all input channels.
     """
 
     class Config(BaseConfig):
-        """Number and size of the crops, channels of each activation that count, networks that are averaged."""
+        """Where the samples lie, the channels of each activation that count, and the networks that are averaged."""
 
-        samples: int = Field(default=1000, ge=2, le=100_000)
+        lines: int = Field(default=20, ge=1, le=100_000)
+        points: int = Field(default=50, ge=1, le=100_000)
         crop: int = Field(default=3, ge=1)
         channels: int = Field(default=1, ge=1)
         repeats: int = Field(default=3, ge=1, le=100)
@@ -60,9 +63,12 @@ class LinearRegions:
         images = probe.batch.inputs[0]
         for axis in (2, 3):
             images = images.unfold(axis, min(self._config.crop, images.shape[axis]), 1)
-        picked = (torch.randint(length, (self._config.samples,), generator=generator) for length in images.shape[:4])
+        lines, points = self._config.lines, self._config.points
+        picked = (torch.randint(length, (2 * lines,), generator=generator) for length in images.shape[:4])
         image, channel, row, column = (index.to(images.device) for index in picked)
-        crops = images[image, channel, row, column]
+        first, second = images[image, channel, row, column].repeat_interleave(points, 0).chunk(2)
+        along = torch.rand(lines * points, 1, 1, generator=generator).to(images)
+        crops = torch.lerp(first, second, along)
         return crops[:, None].expand(-1, images.shape[1], -1, -1).contiguous()
 
     def _patterns(self, probe: Probe, model: nn.Module, crops: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ class _Rules:
 
     def _gate(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
         value: Tensor = argument(args, kwargs, 0, "input")
-        return self._mark(value.view_as(value))  # another tensor: the gate's input is no gate
+        return self._mark(value.clone())  # another tensor: the gate's input is no gate
 
     def _view(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         found = function(*args, **kwargs)

@@ -45,8 +45,9 @@ def argument(args: Sequence[Any], kwargs: Mapping[str, Any], position: int, name
 
 
 def unchanged(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The rule that leaves an operation out: its input is its result."""
-    return argument(args, kwargs, 0, "input")
+    """The rule that leaves an operation out: its input is its result, in memory of its own, as what follows may
+    overwrite it."""
+    return argument(args, kwargs, 0, "input").clone()
 
 
 def reinitialise(model: nn.Module, generator: torch.Generator, deviation: Callable[[int], float]) -> None:

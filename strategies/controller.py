@@ -117,6 +117,14 @@ class Controller:
         arch = moves.complete(self._space, {}, lambda choice, options: reader.write(choice, options, rng))
         return arch, reader.log_probability
 
+    def log_probability(self, arch: Architecture) -> float:
+        """That of an architecture under the current weights: what `sample` reports where it draws it."""
+        reader = Reader(self)
+        moves.complete(
+            self._space, {}, lambda choice, options: reader.write_as(choice, options, arch.values[choice.name])
+        )
+        return reader.log_probability
+
     def script(
         self, arch: Architecture, given: Mapping[str, Value] = EMPTY, written: Collection[str] | None = None
     ) -> Script:
@@ -223,18 +231,30 @@ class Reader:
 
     def write(self, choice: Choice, options: Sequence[Value], rng: Generator) -> Value:
         """One of the options, drawn from the softmax over them."""
+        tokens, logs = self._softmax(choice, options)
+        drawn = int(numpy.searchsorted(numpy.exp(logs).cumsum(), rng.random(), side="right"))
+        drawn = min(drawn, len(tokens) - 1)  # the sum may round to less than 1
+        self._take(tokens, logs, drawn)
+        return options[drawn]
+
+    def write_as(self, choice: Choice, options: Sequence[Value], value: Value) -> Value:
+        """The same for a value that is not drawn but known."""
+        self._take(*self._softmax(choice, options), options.index(value))
+        return value
+
+    def _softmax(self, choice: Choice, options: Sequence[Value]) -> tuple[list[int], Array]:
+        """The tokens of the options, and their log-probabilities."""
         self._advance(choice)
         tokens = [self._words.token(choice, option) for option in options]
         logits = numpy.einsum("i,ij->j", self._hidden, self._parts["head"][:, tokens]) + self._parts["bias"][tokens]
         logits -= logits.max()
-        logs = logits - numpy.log(numpy.exp(logits).sum())
-        probabilities = numpy.exp(logs)
-        drawn = int(numpy.searchsorted(probabilities.cumsum(), rng.random(), side="right"))
-        drawn = min(drawn, len(tokens) - 1)  # the sum may round to less than 1
-        self.log_probability += float(logs[drawn])
-        self.entropy -= float((probabilities * logs).sum())
-        self._previous = tokens[drawn]
-        return options[drawn]
+        logs: Array = logits - numpy.log(numpy.exp(logits).sum())
+        return tokens, logs
+
+    def _take(self, tokens: list[int], logs: Array, taken: int) -> None:
+        self.log_probability += float(logs[taken])
+        self.entropy -= float((numpy.exp(logs) * logs).sum())
+        self._previous = tokens[taken]
 
     def _advance(self, choice: Choice) -> None:
         parts = self._parts

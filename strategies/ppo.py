@@ -19,7 +19,7 @@ Clipping at 0.2 and several epochs are the values of Schulman et al.; NASNet doe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -76,6 +76,11 @@ class PPO:
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
         arch, log_probability = self._controller.sample(generator(self._setting.seed, number, "sample"))
         return Proposal(arch, note={"log_probability": log_probability})
+
+    def adopt(self, proposal: Proposal, arch: Architecture) -> Proposal:
+        """With the probability that the policy gives to `arch`."""
+        note = {**proposal.note, "log_probability": self._controller.log_probability(arch)}
+        return replace(proposal, arch=arch, note=note)
 
     def tell(self, outcome: Outcome) -> None:
         log_probability = float(outcome.proposal.note["log_probability"])

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,10 +58,10 @@ def score(
     """Score architectures without training them. What the database holds is not computed again."""
     from nas_cli.configuration import environment
     from nas_core.config import parse_assignments, validate
-    from nas_core.errors import UsageError
+    from nas_core.errors import UsageError, unknown
     from studies import pool
     from studies.bench import plots
-    from studies.score import ScoreConfig, open_origin, study_config
+    from studies.score import ScoreConfig, columns, open_origin, study_config, with_results
 
     if (table is None) != (against is None):
         raise UsageError("--table FILE and --against METRIC belong together")
@@ -85,17 +86,26 @@ def score(
         **parse_assignments(setting or []),
         **{key: value for key, value in flags.items() if value is not None},
     }
-    with open_store(db, files, create=of is None) as store:
-        study = None if of is None else store.study(of)
+    with ExitStack() as stack:
+        study = target = None
+        if of is not None:
+            store = stack.enter_context(open_store(db, files))
+            study = store.study(of)
         config = validate(ScoreConfig, given if study is None else study_config(study, given), "scores")
         origin = open_origin(config)
-        target = None
+        found = columns(origin.source, names)
+        if sort is not None and sort not in found:
+            raise unknown("score", sort, found)
         if study is not None:
             archs, target = pool.of_study(store, study)
         else:
             archs = _pool(origin, config.space, sample, architecture or [], seed)
         if table is not None and against is not None:
             target = pool.from_table(origin.space, archs, table, against, table_data, config.mapping)
+        if target is not None:
+            with_results(archs, target)
+        if study is None:  # nothing is written before all options are known to fit
+            store = stack.enter_context(open_store(db, files, create=True))
         return _run(store, origin, names, archs, target, seed, top, sort, plot, as_json)
 
 
@@ -113,16 +123,10 @@ def _run(
 ) -> int:
     from nas_cli import render
     from nas_cli.live import Tally
-    from nas_core.errors import unknown
     from studies import score as scoring
     from studies.score_plot import draw
 
     begun = time.perf_counter()
-    columns = scoring.columns(origin.source, names)
-    if sort is not None and sort not in columns:
-        raise unknown("score", sort, columns)
-    if target is not None:
-        scoring.with_results(archs, target)
     tally = Tally(origin.space.name, "architectures scored")
     try:
         board = scoring.score(origin, names, archs, store, tally.count)
@@ -139,7 +143,7 @@ def _run(
         render.document(_document(store, origin, board, target, correlations, seconds))
         return 0
     _page(store, origin, board, target, correlations)
-    for name in [sort] if sort is not None else list(columns):
+    for name in [sort] if sort is not None else list(board.values):
         _best(origin, board, target, name, top, alone=sort is not None)
     if plot is not None:
         render.emit("", f"picture: {plot}")

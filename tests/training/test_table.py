@@ -312,12 +312,12 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
 
 @pytest.fixture
 def documented(tmp_path: Path) -> tuple[SearchSpace, Path]:
-    """The files of docs/tables.md: the space, the table and the table of costs, each with its mapping beside it."""
+    """The files of docs/tables.md: the space, the tables of results, costs and scores, with their mappings."""
     text = DOCUMENT.read_text(encoding="utf-8")
     for language, names in (
         ("python", ["toy_space.py"]),
-        ("csv", ["results.csv", "watts.csv"]),
-        ("yaml", ["results.yaml", "watts.yaml"]),
+        ("csv", ["results.csv", "watts.csv", "hints.csv"]),
+        ("yaml", ["results.yaml", "watts.yaml", "hints.yaml"]),
     ):
         blocks = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
         for name, block in zip(names, blocks, strict=True):

@@ -19,8 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nas_core.architecture import Architecture
 from nas_core.graph import ArchGraph
+from nas_core.space import SearchSpace
 from predictors.surrogates.neural import Parameters
+
+REMEMBERED = 20_000  # simplified graphs
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -49,6 +53,8 @@ class Graphs:
 def simplified(graph: ArchGraph) -> Graph:
     """The graph without zeros, without what is dead because of them, and with edges past skips."""
     edges: dict[tuple[int, int], int] = {}
+    if not graph.zeros and not graph.skips:
+        return Graph(graph.nodes, dict.fromkeys(graph.edges, 1))
     gone = {node for node, label in enumerate(graph.nodes) if label in graph.zeros}
     for edge in graph.edges:
         if gone.isdisjoint(edge):
@@ -86,6 +92,23 @@ def _reached(starts: Sequence[int], edges: dict[tuple[int, int], int]) -> set[in
         found.update(following)
         waiting += following
     return found
+
+
+class Graphing:
+    """The simplified graphs of a space's architectures; those that were asked for are remembered."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._known: dict[Architecture, Graph] = {}
+
+    def __call__(self, archs: Sequence[Architecture]) -> list[Graph]:
+        known = self._known
+        if len(known) + len(archs) > REMEMBERED:
+            known.clear()
+        for arch in archs:
+            if arch not in known:
+                known[arch] = simplified(self._space.graph(arch))
+        return [known[arch] for arch in archs]
 
 
 class Labels:

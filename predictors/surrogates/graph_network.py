@@ -14,7 +14,7 @@ from nas_core.config import Config as BaseConfig
 from nas_core.errors import UsageError
 from nas_core.seeds import derive
 from predictors.surrogate import Problem
-from predictors.surrogates.gin import GIN, Graphs, Labels, simplified
+from predictors.surrogates.gin import GIN, Graphing, Graphs, Labels
 from predictors.surrogates.neural import Fitted, Outputs, batches, steps_for, train
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class GraphNetwork:
     Config: ClassVar[type[BaseConfig]] = GraphConfig
 
     def __init__(self, problem: Problem, config: Any) -> None:
-        self._space, self._config = problem.space, config
+        self._graphs, self._config = Graphing(problem.space), config
         self._seed = derive(problem.seed, "graph-network")
         self._fitted: Fitted | None = None
 
@@ -57,8 +57,8 @@ class GraphNetwork:
         return self._fitted.predict(archs)
 
     def _learn(self, archs: Sequence[Architecture], targets: Tensor, learned: Tensor) -> Outputs:
-        config, space = self._config, self._space
-        graphs = [simplified(space.graph(arch)) for arch in archs]
+        config, graphing = self._config, self._graphs
+        graphs = graphing(archs)
         labels = Labels(graphs)
         observed = labels.batch(graphs)
         network = Regressor(config, labels.width, self._seed)
@@ -73,7 +73,7 @@ class GraphNetwork:
 
         def outputs(wanted: Sequence[Architecture]) -> Tensor:
             with torch.no_grad():
-                found: Tensor = network(labels.batch([simplified(space.graph(arch)) for arch in wanted]))
+                found: Tensor = network(labels.batch(graphing(wanted)))
             return found
 
         return outputs

@@ -24,7 +24,7 @@ from nas_core.config import Config as BaseConfig
 from nas_core.errors import UsageError
 from nas_core.seeds import derive
 from predictors.surrogate import Problem
-from predictors.surrogates.gin import GIN, Labels, simplified
+from predictors.surrogates.gin import GIN, Graphing, Labels
 from predictors.surrogates.graph_network import GraphConfig
 from predictors.surrogates.neural import CHUNK, Fitted, Outputs, batches, single_threaded, steps_for, train
 
@@ -49,7 +49,7 @@ class Pairwise:
     Config: ClassVar[type[BaseConfig]] = PairwiseConfig
 
     def __init__(self, problem: Problem, config: Any) -> None:
-        self._space, self._config = problem.space, config
+        self._graphs, self._config = Graphing(problem.space), config
         self._seed = derive(problem.seed, "pairwise")
         self._fitted: Fitted | None = None
         self._labels: Labels | None = None
@@ -83,13 +83,13 @@ class Pairwise:
     def _embedded(self, network: Relation, archs: Sequence[Architecture]) -> Tensor:
         """[members, architectures, 2 * hidden]"""
         assert self._labels is not None
-        graphs = [simplified(self._space.graph(arch)) for arch in archs]
+        graphs = self._graphs(archs)
         parts = [network.embed(self._labels.batch(graphs[at : at + CHUNK])) for at in range(0, len(graphs), CHUNK)]
         return torch.cat(parts, 1)
 
     def _learn(self, archs: Sequence[Architecture], targets: Tensor, learned: Tensor) -> Outputs:
         config = self._config
-        graphs = [simplified(self._space.graph(arch)) for arch in archs]
+        graphs = self._graphs(archs)
         labels = self._labels = Labels(graphs)
         observed = labels.batch(graphs)
         network = self._network = Relation(config, labels.width, self._seed)

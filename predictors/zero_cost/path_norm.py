@@ -21,11 +21,13 @@ from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.probe import Probe
 from predictors.proxy import IMAGES, Need, Unscorable
-from predictors.watch import ACTIVATIONS, LAYERS
+from predictors.watch import ACTIVATIONS
 from predictors.zero_cost.transform import Rewrite, argument
 
 Arguments = Sequence[Any]
 Options = Mapping[str, Any]
+
+_LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
 
 
 class PathNorm:
@@ -39,7 +41,7 @@ class PathNorm:
     class Config(BaseConfig):
         """The exponent of the norm."""
 
-        q: int = Field(default=1, ge=1, le=16)
+        q: int = Field(default=1, ge=1, le=16, description="the exponent of the norm")
 
     tasks: ClassVar[frozenset[str]] = IMAGES
     needs: ClassVar[Need] = Need.NOTHING
@@ -79,7 +81,7 @@ class _Paths:
             for parameter in model.parameters():
                 parameter.copy_(parameter.abs() ** q)
         self.rules = {
-            **dict.fromkeys(LAYERS, self._layer),
+            **dict.fromkeys(_LAYERS, self._layer),
             "batch_norm": self._batch_norm,
             **{name + mark: self._activation for name in ACTIVATIONS for mark in ("", "_")},
             "max_pool2d": self._max_pool,

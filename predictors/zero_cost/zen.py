@@ -36,8 +36,8 @@ class Zen:
     class Config(BaseConfig):
         """`repeats` of weights and images, averaged; `mixup` is the size gamma of the change."""
 
-        repeats: int = Field(default=1, ge=1, le=1000)
-        mixup: float = Field(default=1e-2, gt=0, le=1)
+        repeats: int = Field(default=1, ge=1, le=1000, description="of weights and images, averaged")
+        mixup: float = Field(default=1e-2, gt=0, le=1, description="the size gamma of the change")
 
     tasks: ClassVar[frozenset[str]] = IMAGES
     needs: ClassVar[Need] = Need.NOTHING

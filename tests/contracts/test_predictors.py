@@ -1,0 +1,61 @@
+"""Every listed proxy and surrogate keeps its contract; a new one is tested by being listed."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+import search_spaces
+from nas_core import refs
+from nas_core.space import SearchSpace
+from predictors import GROUP, PROXIES, SURROGATES
+from predictors.surrogate import Problem
+from predictors.testing import check_proxy, check_surrogate
+from training.data import load
+from training.data.source import Source
+from training.data.split import Split
+
+NETWORKS = {"nasbench201": ("digits", {"channels": 4, "cells": 1}), "nasbench_graph": ("karate", {"hidden": 16})}
+
+# Settings with which a slow surrogate still learns what the suite asks for.
+_SMALL = "(steps=30, members=2, layers=2, hidden=32, rate=0.02)"
+QUICK = {"mlp": "(steps=150)", "graph-network": _SMALL, "pairwise": _SMALL}
+
+
+@cache
+def loaded(name: str) -> SearchSpace:
+    space: SearchSpace = refs.load(name, search_spaces.BUILTIN, search_spaces.GROUP, "space").object
+    return space
+
+
+@cache
+def source(reference: str) -> Source:
+    return load(reference, Split())
+
+
+def proxy_cases() -> list[Any]:
+    """Proxies with the spaces whose task they are for."""
+    return [
+        pytest.param(name, space, id=f"{name}-{space}")
+        for name in PROXIES
+        for space, (data, _) in NETWORKS.items()
+        if source(data).task.kind in refs.find(name, PROXIES, GROUP, "proxy").tasks
+    ]
+
+
+@pytest.mark.parametrize(("name", "space"), proxy_cases())
+def test_proxy_contract(name: str, space: str) -> None:
+    data, size = NETWORKS[space]
+    found = check_proxy(
+        name, loaded(space), loaded(space).Size.preset("search", **size), source(data), samples=4, beside=[*PROXIES]
+    )
+    assert list(found) == []
+
+
+@pytest.mark.parametrize("space", search_spaces.BUILTIN)
+@pytest.mark.parametrize("name", SURROGATES)
+def test_surrogate_contract(name: str, space: str) -> None:
+    problem = Problem(loaded(space), seed=1)
+    assert list(check_surrogate(name + QUICK.get(name, ""), problem)) == []

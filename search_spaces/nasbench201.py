@@ -40,6 +40,17 @@ EDGES = {
     "cell/edge.2-3": (2, 3),
 }
 
+# The cell with its operations as nodes, 1 to 6 in the order of the edges, between the input 0 and the output 7.
+LINKS = tuple(
+    [(0, node) for node, (source, _) in enumerate(EDGES.values(), 1) if source == 0]
+    + [
+        (node, other)
+        for node, (_, target) in enumerate(EDGES.values(), 1)
+        for other, (source, _) in enumerate([*EDGES.values(), (3, 4)], 1)
+        if source == target
+    ]
+)
+
 
 class Size(SizeConfig):
     """`channels` of the first stage (doubled twice) and `cells` per stage (three stages)."""
@@ -129,14 +140,8 @@ class NasBench201(SearchSpace):
 
     def graph(self, arch: Architecture) -> ArchGraph:
         """Input, the six operations in edge order, output; an operation feeds those that leave its target node."""
-        edges = list(EDGES.values())
-        last = len(edges) + 1
-        links = [(0, position) for position, (source, _) in enumerate(edges, 1) if source == 0]
-        for position, (_, target) in enumerate(edges, 1):
-            links += [(position, other) for other, (source, _) in enumerate(edges, 1) if source == target]
-            links += [(position, last)] if target == 3 else []
         labels = ("input", *(str(arch.values[name]) for name in EDGES), "output")
-        return ArchGraph(labels, tuple(links), skeleton=True, skips=frozenset({SKIP}), zeros=frozenset({NONE}))
+        return ArchGraph(labels, LINKS, skeleton=True, skips=frozenset({SKIP}), zeros=frozenset({NONE}))
 
     def to_text(self, arch: Architecture) -> str:
         """The official string."""

@@ -1,0 +1,87 @@
+"""What the surrogates on encoded rows share: their settings, checked observations, standardised columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy
+from pydantic import Field
+
+from nas_core.architecture import Architecture
+from nas_core.config import Config as BaseConfig
+from predictors.encodings import DEFAULT, PROXY_BLOCK, Encoder, scores
+from predictors.surrogate import Problem
+from predictors.targets import NormalScores, checked
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[numpy.float64]
+
+SCORES = (PROXY_BLOCK, "costs")
+"""Blocks that measure the network instead of describing it."""
+
+
+class RowsConfig(BaseConfig):
+    """How architectures become rows."""
+
+    blocks: tuple[str, ...] = Field(
+        default=DEFAULT, description="encodings of the architecture (predictors/encodings.py)"
+    )
+    proxies: tuple[str, ...] = Field(default=(), description="proxies whose ranks are columns too")
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Rows [n, columns] and normal scores [n] of what was observed, and the way back to the values' units."""
+
+    archs: Sequence[Architecture]
+    rows: Floats
+    targets: Floats
+    scores: NormalScores
+
+    def back(self, mean: Floats, deviation: Floats) -> tuple[Floats, Floats]:
+        return self.scores.back(mean), self.scores.spread(mean, deviation)
+
+
+class Rows:
+    """Encodes what a surrogate is given. Raises UsageError for an encoding that the problem does not have."""
+
+    def __init__(self, problem: Problem, blocks: Sequence[str], proxies: Sequence[str]) -> None:
+        self._encoder = Encoder(problem, blocks, proxies)
+        for name in (*proxies, *(("params", "macs") if "costs" in blocks else ())):
+            scores(problem, name, ())  # says now if there is no such score
+        self.encode = self._encoder.encode
+        self.names, self.groups = self._encoder.names, self._encoder.groups
+
+    def observe(self, archs: Sequence[Architecture], values: Sequence[float]) -> Observations:
+        """Raises UsageError as `Surrogate.fit` does."""
+        ordered, numbers = checked(archs, values)
+        found, targets = NormalScores.of(numbers)
+        return Observations(ordered, self.encode(ordered), targets, found)
+
+
+class Scaling:
+    """Columns standardised by what was observed; those that were constant count nothing.
+
+    Every block of the architecture gets the same share of the squared norm `norm` ** 2 that they have together, on
+    average over the observations; a column of scores has standard deviation `weight`.
+    """
+
+    def __init__(self, rows: Floats, groups: Sequence[str], norm: float, weight: float) -> None:
+        self._mean = rows.mean(axis=0)
+        deviation = rows.std(axis=0)
+        varies = deviation > 1e-9
+        names = numpy.array(groups)
+        wanted = numpy.zeros(len(names))
+        blocks = [name for name in dict.fromkeys(groups) if name not in SCORES and varies[names == name].any()]
+        for name in blocks:
+            here = (names == name) & varies
+            wanted[here] = norm / numpy.sqrt(here.sum() * len(blocks))
+        wanted[numpy.isin(names, SCORES) & varies] = weight
+        self._factor = numpy.divide(wanted, deviation, out=numpy.zeros(len(names)), where=varies)
+
+    def __call__(self, rows: Floats) -> Floats:
+        return (rows - self._mean) * self._factor

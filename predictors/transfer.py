@@ -1,0 +1,102 @@
+"""Transfer: what was learned on another study, corrected by what is observed on this one.
+
+A target is a s + b + g: s is the prediction of the source, a and b are a line, g a Gaussian process of the residuals
+(autoregressive co-kriging, Kennedy and O'Hagan, "Predicting the Output from a Complex Computer Code When Fast
+Approximations Are Available", Biometrika 2000, equation 1, with the source as it is).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy
+from pydantic import Field
+from scipy.special import ndtri
+from scipy.stats import spearmanr
+
+from nas_core import moves
+from nas_core.architecture import Architecture
+from nas_core.seeds import generator
+from predictors.surrogate import Problem, Surrogate
+from predictors.surrogates.auto import Auto, AutoConfig
+from predictors.surrogates.gp import GaussianProcessConfig, Process
+from predictors.surrogates.rows import Rows
+from predictors.targets import checked
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[numpy.float64]
+
+DRAWN = 200
+"""Architectures that show how the source's predictions are distributed."""
+
+
+class TransferConfig(GaussianProcessConfig):
+    """The process is that of the residuals; when the source is of no use, `auto` takes its place."""
+
+    shared: int = Field(
+        default=10, ge=5, description="observations, the first ones, that say how far the source agrees"
+    )
+    agreement: float = Field(
+        default=0.3, ge=-1, le=1, description="rank correlation with them below which it is dropped"
+    )
+
+
+class Transfer:
+    """A surrogate that begins with what `source`, fitted already, predicts.
+
+    Sources may have values of any scale: only the order of their predictions counts. `used` says, once fitted, whether
+    the source agreed with the first observations; with fewer than 5 it is trusted.
+    """
+
+    Config: ClassVar[type[TransferConfig]] = TransferConfig
+
+    def __init__(self, problem: Problem, source: Surrogate, config: TransferConfig | None = None) -> None:
+        self._config = config or TransferConfig()
+        self._source = source
+        self._rows = Rows(problem, self._config.blocks, self._config.proxies)
+        self._alone = Auto(problem, AutoConfig())
+        rng = generator(problem.seed, "source")
+        drawn = [moves.sample(problem.space, rng) for _ in range(DRAWN)]
+        self._drawn = numpy.sort(source.predict(drawn)[0])
+        self.used = True
+
+    def fit(self, archs: Sequence[Architecture], values: Sequence[float]) -> None:
+        self.used = True
+        checked(archs, values)
+        if len(archs) >= 5:
+            first = slice(0, self._config.shared)
+            self.used = _agreement(self._source.predict(archs[first])[0], values[first]) >= self._config.agreement
+        if not self.used:
+            self._alone.fit(archs, values)
+            return
+        self._seen = seen = self._rows.observe(archs, values)
+        guesses = self._guess(seen.archs)
+        self._middle = float(guesses.mean())
+        centred = guesses - self._middle
+        # Towards a = 1, as if by two more observations; the targets have mean 0.
+        self._slope = max(float(centred @ seen.targets + 2) / float(centred @ centred + 2), 0.0)
+        residuals = seen.targets - self._slope * centred
+        self._process = Process(seen.rows, residuals, self._rows.groups, self._config)
+
+    def predict(self, archs: Sequence[Architecture]) -> tuple[Floats, Floats]:
+        if not self.used:
+            return self._alone.predict(archs)
+        mean, variance = self._process.predict(self._rows.encode(archs))
+        mean = mean + self._slope * (self._guess(archs) - self._middle)
+        return self._seen.back(mean, numpy.sqrt(variance + self._process.amplitude * self._process.noise))
+
+    def _guess(self, archs: Sequence[Architecture]) -> Floats:
+        """The normal quantile of the source's prediction among those of the drawn architectures."""
+        found = self._source.predict(archs)[0]
+        places = (numpy.arange(DRAWN) + 0.5) / DRAWN
+        return numpy.asarray(ndtri(numpy.interp(found, self._drawn, places)))
+
+
+def _agreement(predicted: Floats, values: Sequence[float]) -> float:
+    """Spearman's rank correlation; 0 where either is constant."""
+    if numpy.ptp(predicted) == 0 or numpy.ptp(values) == 0:
+        return 0.0
+    return float(spearmanr(predicted, values)[0])

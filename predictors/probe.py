@@ -16,7 +16,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -24,6 +24,7 @@ from nas_core.batch import Batch
 from nas_core.seeds import derive
 from nas_core.task import Task
 from predictors import twice
+from predictors.layers import Layers, Stage, Tap
 from predictors.proxy import Need
 from predictors.watch import Watch
 
@@ -39,12 +40,13 @@ _NORMALISATION = (nn.LayerNorm, nn.RMSNorm)  # those whose weights may have two 
 class Pass:
     """One forward pass of the batch in training mode, and what was asked of it (`Need`); the rest is empty.
 
-    n is the number of samples: images, or the nodes of `batch.index`.
+    n is the number of samples: images, or the nodes of `batch.index`. g and H are the gradient and the Hessian of the
+    loss with respect to all weights together.
     """
 
     output: Tensor  # [n, outputs]
     gradients: dict[str, Tensor] = field(default_factory=dict)  # by weight, its shape
-    curvature: dict[str, Tensor] = field(default_factory=dict)  # by weight, its shape
+    curvature: dict[str, Tensor] = field(default_factory=dict)  # by weight, [] float64: its product with H g
     channels: dict[str, Tensor] = field(default_factory=dict)  # by weight, [output channels]
     units: int = 0  # activation units of one sample
     codes: Tensor | None = None  # [n, n] float64: how many units are on for both, or off for both
@@ -119,9 +121,8 @@ class Probe:
         """The gradients of the mean loss of another batch, by weight."""
         named = weights(self.model)
         with self._untouched(), torch.enable_grad():
-            loss = self.loss(self.run(self.model, batch), batch)
-            found = _gradients(loss, list(named.values()))
-        return dict(zip(named, found, strict=True))
+            found = _gradients([self.loss(self.run(self.model, batch), batch)], list(named.values()))
+        return {name: _filled(one, weight) for (name, weight), one in zip(named.items(), found, strict=True)}
 
     @cached_property
     def passed(self) -> Pass:
@@ -171,108 +172,100 @@ def total(parts: Iterable[Tensor]) -> float:
 
 
 def _gradients(
-    value: Tensor | Sequence[Tensor],
+    values: Sequence[Tensor | None],
     inputs: Sequence[Tensor | GradientEdge],
-    like: Sequence[Tensor] | None = None,
     grad_outputs: Sequence[Tensor] | None = None,
     **options: bool,
-) -> list[Tensor]:
-    """`torch.autograd.grad`, with zeros for what a value does not depend on, even where it depends on nothing.
-
-    `like`: tensors with the shapes of the inputs, where these are edges.
-    """
-    values = [value] if isinstance(value, Tensor) else list(value)
-    live = [position for position, one in enumerate(values) if one.requires_grad]
-    shapes = like if like is not None else [one for one in inputs if isinstance(one, Tensor)]
+) -> list[Tensor | None]:
+    """`torch.autograd.grad`, with None for what the values do not depend on, even where they depend on nothing."""
+    live = [position for position, value in enumerate(values) if value is not None and value.requires_grad]
     if not live or not inputs:
-        return [torch.zeros_like(one) for one in shapes]
-    found = torch.autograd.grad(
-        [values[position] for position in live],
-        list(inputs),
-        grad_outputs=None if grad_outputs is None else [grad_outputs[position] for position in live],
-        allow_unused=True,
-        **options,
-    )
-    return [
-        torch.zeros_like(one) if gradient is None else gradient for one, gradient in zip(shapes, found, strict=True)
-    ]
+        return [None] * len(inputs)
+    given = None if grad_outputs is None else [grad_outputs[position] for position in live]
+    chosen = [values[position] for position in live]
+    return list(torch.autograd.grad(chosen, list(inputs), given, allow_unused=True, **options))
 
 
-@dataclass(frozen=True, slots=True)
-class _Tap:
-    """The output of a weighted layer, as it was before anything overwrote it in place."""
-
-    name: str
-    linear: bool  # channels are the last dimension, not the second
-    value: Tensor
-    edge: GradientEdge
+def _filled(found: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if found is None else found.detach()
 
 
 def _labelled_pass(probe: Probe, needs: Need) -> Pass:
     named = weights(probe.model)
-    names = {id(weight): name for name, weight in named.items()}
     codes = _Codes(probe) if needs & Need.CODES else None
-    taps: list[_Tap] = []
-
-    def tap(weight: Tensor, output: Tensor) -> None:
-        if id(weight) in names and output.requires_grad:
-            value = output.detach().clone()
-            taps.append(_Tap(names[id(weight)], weight.dim() == 2, value, get_gradient_edge(output)))
-
-    inputs = probe.batch.inputs
-    if needs & Need.JACOBIAN:
-        inputs = (inputs[0].detach().requires_grad_(), *inputs[1:])
-    by_loss = bool(needs & (Need.GRADIENTS | Need.CURVATURE | Need.CHANNELS))
-    watch = Watch(
-        codes.add if codes else None,
-        tap if needs & Need.CHANNELS else None,
-        {"batch_norm": twice.batch_norm} if needs & Need.CURVATURE else None,
-    )
+    curved, jacobian = bool(needs & Need.CURVATURE), bool(needs & Need.JACOBIAN)
+    by_loss = curved or bool(needs & (Need.GRADIENTS | Need.CHANNELS))
     # Fused attention has no second derivative.
-    attention = sdpa_kernel(SDPBackend.MATH) if needs & Need.CURVATURE else nullcontext()
-    with torch.set_grad_enabled(by_loss or bool(needs & Need.JACOBIAN)), attention, watch:
+    attention = sdpa_kernel(SDPBackend.MATH) if curved else nullcontext()
+    inputs = probe.batch.inputs
+    if jacobian:
+        inputs = (inputs[0].detach().requires_grad_(), *inputs[1:])
+    layers = Layers(named, inputs[0], tapped=bool(needs & Need.CHANNELS), scaled=curved)
+    watch = Watch(codes.add if codes else None, layers.instead | ({"batch_norm": twice.batch_norm} if curved else {}))
+    with torch.set_grad_enabled(by_loss or jacobian), attention, watch:
         output = probe.run(probe.model, Batch(inputs, probe.batch.target, probe.batch.index))
     found = Pass(probe.select(output).detach())
     if codes is not None:
         found.units, found.codes = codes.units, codes.agreement
-    if needs & Need.JACOBIAN:
-        with torch.enable_grad():
-            summed = probe.select(output).sum()
-        (jacobian,) = _gradients(summed, [inputs[0]], retain_graph=by_loss)
-        found.jacobian = probe.select(jacobian).flatten(1)
-    if by_loss:
-        with torch.enable_grad():
-            _by_loss(probe, output, needs, named, taps, found)
+    with torch.enable_grad():
+        if jacobian:
+            (rows,) = _gradients([probe.select(output).sum()], [inputs[0]], retain_graph=by_loss)
+            found.jacobian = probe.select(_filled(rows, inputs[0])).flatten(1)
+        if by_loss:
+            _by_loss(probe, probe.loss(output, probe.batch), named, layers, found, curved)
     return found
 
 
 def _by_loss(
-    probe: Probe, output: Tensor, needs: Need, named: Mapping[str, Tensor], taps: Sequence[_Tap], found: Pass
+    probe: Probe, loss: Tensor, named: Mapping[str, Tensor], layers: Layers, found: Pass, curved: bool
 ) -> None:
     """The gradients of the loss, and what is made of them."""
-    parameters = list(named.values())
-    curved = bool(needs & Need.CURVATURE)
-    everything = _gradients(
-        probe.loss(output, probe.batch),
-        [*parameters, *(tap.edge for tap in taps)],
-        [*parameters, *(tap.value for tap in taps)],
-        create_graph=curved,
-    )
-    gradients = everything[: len(named)]
-    flat = [gradient.detach() for gradient in gradients]
-    found.gradients = dict(zip(named, flat, strict=True))
-    for tap, gradient in zip(taps, everything[len(named) :], strict=True):
-        information = _fisher(probe, tap, gradient.detach())
+    edges = [tap.edge for tap in layers.taps]
+    layers.backward.stage = Stage.WEIGHTS
+    everything = _gradients([loss], [*named.values(), *layers.leaves.values(), *edges], create_graph=curved)
+    inside = dict(zip(layers.leaves, everything[len(named) :], strict=False))  # from the layers
+    beside = dict(zip(named, everything, strict=False))  # from elsewhere, where there are leaves
+    for name, weight in named.items():
+        gradient = _filled(beside[name], weight)
+        found.gradients[name] = gradient + _filled(inside[name], weight) if name in inside else gradient
+    for tap, gradient in zip(layers.taps, everything[len(named) + len(inside) :], strict=True):
+        information = _fisher(probe, tap, _filled(gradient, tap.value))
         before = found.channels.get(tap.name)
         found.channels[tap.name] = information if before is None else before + information
     if curved:
-        found.curvature = dict(zip(named, _gradients(gradients, parameters, grad_outputs=flat), strict=True))
+        found.curvature = _curvature(named, layers, inside, beside, found.gradients)
 
 
-def _fisher(probe: Probe, tap: _Tap, gradient: Tensor) -> Tensor:
+def _curvature(
+    named: Mapping[str, Tensor],
+    layers: Layers,
+    inside: Mapping[str, Tensor | None],
+    beside: Mapping[str, Tensor | None],
+    gradients: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """theta' (H g) by weight: by its scale where all of its gradient comes from layers, else by H g."""
+    scaled = [name for name in inside if beside[name] is None]
+    direct = [(name, leaf) for name, leaf in [*named.items(), *layers.leaves.items()] if name not in scaled]
+    layers.backward.stage, layers.backward.direct = Stage.SCALES, frozenset(named) - frozenset(scaled)
+    second = _gradients(
+        [*inside.values(), *beside.values()],
+        [*(layers.scales[name] for name in scaled), *(leaf for _, leaf in direct)],
+        [gradients[name] for name in (*inside, *beside)],
+    )
+    found = {name: torch.zeros((), dtype=torch.float64, device=weight.device) for name, weight in named.items()}
+    for name, by_scale in zip(scaled, second, strict=False):
+        if by_scale is not None:
+            found[name] = by_scale - gradients[name].double().square().sum()
+    for (name, leaf), product in zip(direct, second[len(scaled) :], strict=True):
+        if product is not None:
+            found[name] = found[name] + (leaf.detach() * product).sum(dtype=torch.float64)
+    return found
+
+
+def _fisher(probe: Probe, tap: Tap, gradient: Tensor) -> Tensor:
     """Per output channel half the mean over samples of the squared sum over positions of value times gradient
     (Theis et al. 2018, eq. 5; Turner et al., "BlockSwap", ICLR 2020, eq. 4)."""
-    product = tap.value.mul_(gradient)
+    product = tap.value * gradient
     if tap.linear:
         product = product.movedim(-1, 1)
     if product.dim() > 2:

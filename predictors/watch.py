@@ -1,4 +1,4 @@
-"""Sees what a network computes, whatever its modules look like: elementwise activations and weighted layers.
+"""Sees what a network computes, whatever its modules look like: elementwise activations, and functions by name.
 
 A torch function mode hears of `functional.relu(x)` as of `nn.ReLU`, also in place, which hooks on modules do not.
 """
@@ -23,21 +23,20 @@ ACTIVATIONS = frozenset({
 trailing underscore they work in place."""
 
 LAYERS = frozenset({"linear", "conv1d", "conv2d", "conv3d"})
+"""Functions of weighted layers: `(input, weight, bias=None, ...)`."""
 
 
 class Watch(TorchFunctionMode):
-    """While it is active, `activation(x)` hears of the input of every activation before it is computed, and
-    `layer(weight, output)` of the output of every convolution and linear layer. `instead`: functions that are computed
-    by others, by name."""
+    """While it is active, `activation(x)` hears of the input of every activation before it is computed. `instead`:
+    functions that are computed by others, by name, with the arguments that these would get."""
 
     def __init__(
         self,
         activation: Callable[[Tensor], None] | None = None,
-        layer: Callable[[Tensor, Tensor], None] | None = None,
         instead: Mapping[str, Callable[..., Tensor]] | None = None,
     ) -> None:
         super().__init__()
-        self._activation, self._layer, self._instead = activation, layer, instead or {}
+        self._activation, self._instead = activation, instead or {}
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -46,10 +45,7 @@ class Watch(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if self._activation is not None and name.rstrip("_") in ACTIVATIONS:
             self._activation(args[0] if args else kwargs["input"])
-        found = self._instead.get(name, func)(*args, **kwargs)
-        if self._layer is not None and name in LAYERS:
-            self._layer(args[1] if len(args) > 1 else kwargs["weight"], found)
-        return found
+        return self._instead.get(name, func)(*args, **kwargs)
 
 
 def activations(model: torch.nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:

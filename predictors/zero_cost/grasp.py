@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe, total, weights
+from predictors.probe import Probe, total
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 
 
@@ -33,5 +33,4 @@ class GraSP:
         passed = probe.passed
         if not any(gradient.any() for gradient in passed.gradients.values()):
             raise Unscorable("the loss reaches no weight of a convolution or linear layer")
-        named = weights(probe.model)
-        return {"grasp": total(-named[name].detach() * product for name, product in passed.curvature.items())}
+        return {"grasp": total(-product for product in passed.curvature.values())}

@@ -74,9 +74,39 @@ def test_gradients_and_curvature_are_those_of_autograd() -> None:
     assert same(found.passed.gradients, dict(zip(named, first, strict=True)))
     product = sum((gradient.detach() * gradient).sum() for gradient in first)
     second = torch.autograd.grad(product, list(named.values()), materialize_grads=True)
-    assert same(found.passed.curvature, dict(zip(named, second, strict=True)))
-    assert found.passed.curvature["first.weight"].abs().max() > 1e-6
+    expected = {name: (weight * product).sum() for (name, weight), product in zip(named.items(), second, strict=True)}
+    assert same(found.passed.curvature, {name: value.detach() for name, value in expected.items()})
+    assert all(abs(expected[name]) > 1e-6 for name in ("first.weight", "again.weight", "head.weight"))
     assert not found.passed.gradients["unused.weight"].any()
+
+
+class Tied(nn.Module):
+    """A weight that two layers and a product share, a transposed convolution, and a layer that works in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(3, 3, 2)
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.tied = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = functional.elu(self.conv(self.up(x)), inplace=True).mean((2, 3))
+        output = torch.tanh(self.tied(torch.sigmoid(self.tied(hidden)))) @ self.tied.weight
+        return output * self.conv.weight.square().mean((1, 2, 3))
+
+
+def test_curvature_of_weights_that_are_used_elsewhere() -> None:
+    found = probe(Tied, EVERYTHING)
+    model = found.copy()
+    named = weights(model)
+    first = torch.autograd.grad(loss(model(*found.batch.inputs), found.batch), list(named.values()), create_graph=True)
+    assert same(found.passed.gradients, dict(zip(named, [gradient.detach() for gradient in first], strict=True)))
+    product = sum((gradient.detach() * gradient).sum() for gradient in first)
+    second = torch.autograd.grad(product, list(named.values()))
+    expected = {
+        name: (weight * each).sum().detach() for (name, weight), each in zip(named.items(), second, strict=True)
+    }
+    assert same(found.passed.curvature, expected)
 
 
 def test_channels_are_those_of_hooks() -> None:
@@ -265,7 +295,7 @@ def test_attention_has_a_curvature() -> None:
             heads = self.embed(x.flatten(2)).unsqueeze(1)
             return self.head(functional.scaled_dot_product_attention(heads, heads, heads).mean((1, 2)))
 
-    assert probe(Attends, Need.CURVATURE).passed.curvature["embed.weight"].any()
+    assert probe(Attends, Need.CURVATURE).passed.curvature["embed.weight"] != 0
 
 
 class Constant(nn.Module):

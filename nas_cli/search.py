@@ -49,6 +49,10 @@ def search(
     lag: Annotated[int | None, typer.Option(help="Ask k sees outcomes up to k-lag [default: 4 per worker].")] = None,
     order: Annotated[str | None, typer.Option(help="strict: timing changes nothing; free: tell as they come.")] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Bitwise repeatable on a GPU.")] = False,
+    warm_up: Annotated[
+        str | None, typer.Option(metavar="PREDICTOR:N", help="Begin with the best-scored of N random architectures.")
+    ] = None,
+    warm_start: Annotated[str | None, typer.Option(metavar="STUDY", help="Learn from another study's results.")] = None,
     study: Annotated[str | None, typer.Option(help="Name of the study [default: made up].")] = None,
     setting: Annotated[list[str] | None, typer.Option("-s", help="KEY=VALUE, e.g. strategy.population=20.")] = None,
     db: Db = DEFAULT_DB,
@@ -86,10 +90,14 @@ def search(
         "lag": lag,
         "order": order,
         "deterministic": deterministic or None,
+        "warm_up": warm_up,
         "study": study,
     }
     wanted = gather(config, setting or [], flags)
     spec = describe(wanted)
+    if warm_start is not None:
+        with open_store(db, files) as store:
+            spec = _warm(store, store.study(warm_start), spec)
     parts = build(spec)
     parts.make_strategy()  # a strategy that cannot handle this says so before anything is stored
     with open_store(db, files, create=True, durable=durable) as store:
@@ -123,6 +131,22 @@ def resume(
             budget = validate(StopAt, {"trials": trials, "seconds": time, "spent": spend}, "budget")
         spec = moved(found.spec, data, costs, scores)
         return _run(store, replace(found, spec=spec), build(spec), budget, workers, as_json)
+
+
+def _warm(store: Store, source: Study, spec: StudySpec) -> StudySpec:
+    """The study with another one's results as its prior. Raises UsageError for those of another space, or for none."""
+    from nas_core.errors import UsageError
+    from studies.queries import observations
+
+    if (source.spec.space_name, source.spec.space_hash) != (spec.space_name, spec.space_hash):
+        raise UsageError(
+            f"--warm-start {source.name}: that study searched space '{source.spec.space_name}', "
+            f"not '{spec.space_name}' of the same definition"
+        )
+    known = observations(store, source)
+    if not known:
+        raise UsageError(f"--warm-start {source.name}: that study has no result yet")
+    return spec.model_copy(update={"prior": tuple((dict(arch.values), value) for arch, value in known)})
 
 
 def _study(store: Store, name: str | None, spec: StudySpec, budget: StopAt) -> Study:

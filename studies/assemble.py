@@ -67,6 +67,7 @@ class SearchConfig(Config):
     order: Literal["strict", "free"] = Field(
         default="strict", description="strict: timing changes nothing; free: outcomes are told as they come"
     )
+    warm_up: str | None = Field(default=None, description="predictor:number of sampled architectures to score")
     scores: str | None = Field(default=None, description="table of recorded scores of predictors")
     scores_mapping: str | None = None
     score_on: str | None = Field(default=None, description="data for scoring untrained networks")
@@ -139,6 +140,7 @@ def describe(config: SearchConfig) -> StudySpec:
 
     Raises UsageError, NotFoundError or MachineError for whatever does not fit.
     """
+    config = _warmed_up(config)
     strategy = refs.find(config.strategy, strategies.BUILTIN, strategies.GROUP, "strategy")
     strategy_config = validate(strategy.Config, config.strategy_config, f"strategy {config.strategy}")
     space, file_hash = load_space(config.space)
@@ -171,6 +173,22 @@ def describe(config: SearchConfig) -> StudySpec:
             space, config.data, config.scores, config.scores_mapping, config.score_on, config.score_batch
         ),
     )
+
+
+def _warmed_up(config: SearchConfig) -> SearchConfig:
+    """`--warm-up PREDICTOR:N` puts the strategy inside of `warm-up`. Raises UsageError for another text."""
+    if config.warm_up is None:
+        return config
+    predictor, _, size = config.warm_up.rpartition(":")
+    if not predictor or not size.isdecimal():
+        raise UsageError(f"--warm-up '{config.warm_up}' is malformed; write PREDICTOR:N, for example vote:300")
+    settings = {
+        "predictor": predictor,
+        "pool": int(size),
+        "inner": config.strategy,
+        "inner_config": config.strategy_config,
+    }
+    return config.model_copy(update={"warm_up": None, "strategy": "warm-up", "strategy_config": settings})
 
 
 def stop_at(config: SearchConfig, spec: StudySpec) -> StopAt:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
+from nas_core.architecture import Architecture
 from nas_core.errors import InfeasibleError, NotFoundError, UsageError
 from nas_core.pareto import dominates
 from nas_core.records import TRIAL, Run, Study
@@ -56,6 +58,25 @@ def best_trial(store: Store, study: Study) -> Run:
         )
     failed = f" ({counts[State.FAILED]} failed; see 'nas trials {study.name}')" if counts.get(State.FAILED) else ""
     raise NotFoundError(f"study '{study.name}' has no complete trial yet{failed}")
+
+
+def observations(store: Store, study: Study) -> list[tuple[Architecture, float]]:
+    """What was measured of each architecture with the largest budget: its first objective, oriented so that higher is
+    better. In the order of the trials, without failures; whether constraints hold does not matter."""
+    r = t.runs.c
+    measured = sa.and_(r.study == study.id, r.kind == TRIAL, r.state.in_(MEASURED), r.objective.isnot(None))
+    rows = store.read(
+        sa.select(t.architectures.c.json, r.budget, r.objective)
+        .join(t.architectures, r.architecture == t.architectures.c.key)
+        .where(measured)
+        .order_by(r.number)
+    )
+    full = max((math.inf if row.budget is None else row.budget for row in rows), default=math.inf)
+    found: dict[Architecture, float] = {}
+    for row in rows:
+        if (math.inf if row.budget is None else row.budget) == full:
+            found.setdefault(Architecture.from_json(row.json), row.objective)
+    return list(found.items())
 
 
 def addressed_trial(store: Store, address: str) -> tuple[Study, Run]:

@@ -95,8 +95,28 @@ class Tied(nn.Module):
         return output * self.conv.weight.square().mean((1, 2, 3))
 
 
-def test_curvature_of_weights_that_are_used_elsewhere() -> None:
-    found = probe(Tied, EVERYTHING)
+class Shapes(nn.Module):
+    """Convolutions of every kind, with a stride, a dilation, groups, a named padding, one image at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.named = nn.Conv2d(3, 4, 3, padding="same")
+        self.strided = nn.Conv2d(4, 6, 3, stride=(2, 1), padding=1, groups=2)
+        self.line = nn.Conv1d(6, 4, 3, dilation=2)
+        self.solid = nn.Conv3d(1, 2, 2, bias=False)
+        self.single = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = functional.elu(self.strided(torch.tanh(self.named(x))))
+        flat = torch.tanh(self.line(hidden.flatten(2)))
+        solid = torch.sigmoid(self.solid(hidden.unsqueeze(1))).mean((1, 2, 3, 4))
+        single = torch.stack([self.single(image.unsqueeze(-1)) for image in flat])
+        return single.square().mean((2, 3)) * solid[:, None]
+
+
+@pytest.mark.parametrize("network", [Tied, Shapes])
+def test_curvature_of_every_use_of_a_weight(network: type[nn.Module]) -> None:
+    found = probe(network, EVERYTHING)
     model = found.copy()
     named = weights(model)
     first = torch.autograd.grad(loss(model(*found.batch.inputs), found.batch), list(named.values()), create_graph=True)

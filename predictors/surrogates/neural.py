@@ -1,4 +1,4 @@
-"""What the neural surrogates share: checked data, normal scores, ensembles that train side by side, and their spread.
+"""What the neural surrogates share: ensembles that train side by side, and their spread.
 
 The members of an ensemble are one network whose weights have a first dimension more, so that a step trains all of
 them. Each member leaves out a part of the observations; what it makes of those says how far predictions are off.
@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy
 import torch
-from scipy.special import ndtri
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from nas_core.architecture import Architecture
-from nas_core.errors import UsageError
 from nas_core.seeds import derive, generator
+from predictors.targets import NormalScores, checked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,62 +44,6 @@ def single_threaded() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def checked(archs: Sequence[Architecture], values: Sequence[float]) -> tuple[list[Architecture], Floats]:
-    """The observations in an order that does not depend on how they were given. Raises UsageError."""
-    numbers = numpy.asarray(values, dtype=numpy.float64)
-    if len(archs) != len(numbers):
-        raise UsageError(f"a surrogate needs one value per architecture, got {len(archs)} and {len(numbers)}")
-    if len(archs) < 2:
-        raise UsageError(f"a surrogate needs at least 2 observations, got {len(archs)}")
-    if not numpy.isfinite(numbers).all():
-        bad = int(numpy.flatnonzero(~numpy.isfinite(numbers))[0])
-        raise UsageError(f"a surrogate needs finite values; that of observation {bad} is {numbers[bad]}")
-    order = sorted(range(len(archs)), key=lambda position: (archs[position].key, numbers[position]))
-    return [archs[position] for position in order], numbers[order]
-
-
-@dataclass(frozen=True)
-class NormalScores:
-    """Values as the normal quantiles of their mean ranks, and the way back: piecewise linear between observations.
-
-    Beyond the observations it goes on with the mean slope of that half, so that the order of predictions survives.
-    """
-
-    scores: Floats  # of the distinct values, rising
-    values: Floats  # the distinct values
-
-    @classmethod
-    def of(cls, values: Floats, share: float = 0.0) -> tuple[NormalScores, Floats]:
-        """The map, and the scores of the values, which must not be constant.
-
-        `share` (below 1) of a score is the standardised value itself, the lowest twentieth cut off: ranks alone make
-        much of small differences between values that are nearly equal.
-        """
-        scores = ndtri((rankdata(values) - 0.5) / len(values))
-        if share:
-            cut = numpy.maximum(values, numpy.quantile(values, 0.05))
-            deviation = cut.std()
-            scores = (1 - share) * scores + (share * (cut - cut.mean()) / deviation if deviation > 0 else 0.0)
-        distinct, first = numpy.unique(values, return_index=True)
-        return cls(scores[first], distinct), scores
-
-    def back(self, scores: Floats) -> Floats:
-        """Values of any scores."""
-        middle = len(self.values) // 2
-        low = self._slope(0, middle)
-        high = self._slope(min(middle, len(self.values) - 2), -1)
-        found = numpy.interp(scores, self.scores, self.values)
-        found += numpy.minimum(scores - self.scores[0], 0) * low
-        return numpy.asarray(found + numpy.maximum(scores - self.scores[-1], 0) * high)
-
-    def spread(self, mean: Floats, deviation: Floats) -> Floats:
-        """Standard deviations of values: half the distance of what is one deviation up and one down."""
-        return (self.back(mean + deviation) - self.back(mean - deviation)) / 2
-
-    def _slope(self, start: int, stop: int) -> float:
-        return float((self.values[stop] - self.values[start]) / (self.scores[stop] - self.scores[start]))
 
 
 class Parameters(nn.Module):
@@ -223,9 +165,9 @@ class Fitted:
     ) -> Fitted:
         """`share` is that of `NormalScores.of`. Raises UsageError as `Surrogate.fit` does."""
         ordered, numbers = checked(archs, values)
-        if numbers.min() == numbers.max():
-            return cls(None, NormalScores(numpy.zeros(1), numbers[:1]), Spread(0.0, 0.0))
         scores, targets = NormalScores.of(numbers, share)
+        if scores.constant:
+            return cls(None, scores, Spread(0.0, 0.0))
         learned = folds(ordered, members, seed)
         with single_threaded():
             outputs = learn(ordered, torch.from_numpy(targets).float(), learned)

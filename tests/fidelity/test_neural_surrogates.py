@@ -24,8 +24,8 @@ from predictors.surrogate import Problem
 from predictors.surrogates.gin import simplified
 from predictors.surrogates.graph_network import GraphConfig, GraphNetwork
 from predictors.surrogates.mlp import MLPConfig, MLPEnsemble
-from predictors.surrogates.neural import NormalScores
 from predictors.surrogates.pairwise import Pairwise, PairwiseConfig
+from predictors.targets import NormalScores
 from search_spaces.nasbench201 import NasBench201
 
 CELLS = NasBench201()

@@ -167,10 +167,11 @@ def _tau(x: _Ranked, y: _Ranked, weights: Floats) -> Floats:
     count = len(x.codes)
     copies = weights.T.astype(numpy.float32)  # small whole numbers: all sums below 2^24 are exact
     surplus = numpy.zeros(len(weights))
-    for start in range(0, count, _BLOCK):
+    for start in range(0, count, _BLOCK):  # pairs of a block with itself, and twice those with later ones
         rows = slice(start, start + _BLOCK)
-        agree = numpy.sign(x.codes[rows, None] - x.codes) * numpy.sign(y.codes[rows, None] - y.codes)
-        surplus += (weights[:, rows].T * (agree.astype(numpy.float32) @ copies)).sum(axis=0)
+        agree = numpy.sign(x.codes[rows, None] - x.codes[start:]) * numpy.sign(y.codes[rows, None] - y.codes[start:])
+        agree[:, _BLOCK:] *= 2
+        surplus += (weights[:, rows].T * (agree.astype(numpy.float32) @ copies[start:])).sum(axis=0)
     pairs = count * (count - 1) / 2
     return _divided(surplus / 2, numpy.sqrt((pairs - x.tied(weights)) * (pairs - y.tied(weights))))
 

@@ -135,13 +135,16 @@ class Scoring:
     def _keep(self, scored: Iterable[Scored], total: int) -> None:
         """Commit scores, slow ones in small groups."""
         waiting: list[Scored] = []
+        seconds = 0.0
         try:
             for one in scored:
                 waiting.append(one)
+                seconds += sum(one.seconds.values())
                 if self._watching is not None:
                     self._watching(one, total)
-                if sum(sum(each.seconds.values()) for each in waiting) > SECONDS_A_COMMIT:
+                if seconds > SECONDS_A_COMMIT:
                     self._commit(waiting)
+                    seconds = 0.0
         finally:
             self._commit(waiting)
 

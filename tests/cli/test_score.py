@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -260,6 +264,20 @@ def test_bad_input_is_one_line(
     assert len(err.splitlines()) == 1
     assert err.startswith("nas: ")
     assert not Path("nas.db").exists()
+
+
+def test_an_interrupted_call_keeps_what_it_has_scored(folder: Path) -> None:
+    command = [sys.executable, "-m", "nas_cli", *SMALL[:3], "--sample", "3000", "--proxies", "naswot"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert running.stderr.readline() == "nasbench201: 1/3000 architectures scored\n"
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "nas: stopped; what was scored is kept, the same command goes on"
+    with sqlite3.connect(folder / "nas.db") as connection:
+        (kept,) = connection.execute("SELECT count(*) FROM scores").fetchone()
+    assert 1 <= kept < 3000
 
 
 # -- nas predictors -------------------------------------------------------------------------------------------

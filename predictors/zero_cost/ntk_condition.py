@@ -19,17 +19,19 @@ from nas_core.config import Config as BaseConfig
 from predictors.probe import Probe, weights
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 
-SAMPLES = 32
+SAMPLES = 32  # the kernel takes as many backward passes over as many samples
 
 
 class NTKCondition:
     """-log kappa, the mean over `repeats` initialisations; minus infinity where the kernel is singular.
 
     As published the weights are drawn anew (He et al. 2015, normal, by fan out; biases 0), batch normalisation uses the
-    statistics of the batch, and its scales count among the weights. At most 32 samples, or labelled nodes.
+    statistics of the batch, and its scales count among the weights. At most 32 samples, or labelled nodes; the cost grows
+    with the square of their number.
     """
 
     class Config(BaseConfig):
+        samples: int = Field(SAMPLES, ge=2, le=SAMPLES, description="samples, or labelled nodes, at most")
         repeats: int = Field(1, ge=1, le=100, description="initialisations to average over")
 
     tasks: ClassVar[frozenset[str]] = EVERY_TASK
@@ -37,7 +39,7 @@ class NTKCondition:
     components: ClassVar[tuple[str, ...]] = ("ntk_condition",)
 
     def __init__(self, config: Config) -> None:
-        self._repeats = config.repeats
+        self._samples, self._repeats = config.samples, config.repeats
 
     def score(self, probe: Probe) -> Mapping[str, float]:
         """Raises Unscorable for fewer than two samples."""
@@ -47,13 +49,13 @@ class NTKCondition:
         scores = []
         for _ in range(self._repeats):
             _initialise(model, generator)
-            scores.append(-_log_condition(kernel(probe, model)))
+            scores.append(-_log_condition(kernel(probe, model, self._samples)))
         return {"ntk_condition": sum(scores) / len(scores)}
 
 
-def kernel(probe: Probe, model: nn.Module) -> Tensor:
-    """The empirical neural tangent kernel of the summed outputs, [n, n] float64, n at most 32."""
-    batch = probe.part(0, min(probe.samples, SAMPLES))
+def kernel(probe: Probe, model: nn.Module, samples: int = SAMPLES) -> Tensor:
+    """The empirical neural tangent kernel of the summed outputs of the first `samples`, [n, n] float64."""
+    batch = probe.part(0, min(probe.samples, samples))
     parameters = [value for name, value in model.named_parameters() if name.rpartition(".")[2] == "weight"]
     with torch.enable_grad():
         output = probe.run(model, batch)

@@ -275,6 +275,7 @@ def test_ntk_condition_draws_its_own_weights_and_takes_few_samples() -> None:
         model[0].weight.mul_(3.0)
     assert score("ntk_condition", model, x) == once
     assert score("ntk_condition", model, x[:32]) == once
+    assert score("ntk_condition(samples=16)", model, x) == score("ntk_condition", model, x[:16]) != once
     assert score("ntk_condition(repeats=3)", model, x) != once
     assert score("ntk_condition", model, x[:1].repeat(4, 1)) < -20
     with pytest.raises(Unscorable, match="one sample"):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -140,7 +140,13 @@ def _borrowed(model: nn.Module) -> Iterator[nn.Module]:
     it is as it was. A deep copy takes as long as a fifth of the gradients of a small network."""
     modules = [(module, dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    values = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    values = [
+        (buffer, buffer.clone())
+        for module, _, buffers in modules
+        if not isinstance(module, _BatchNorm)  # whose buffers are replaced, not changed
+        for buffer in buffers.values()
+        if buffer is not None
+    ]
     try:
         yield model.requires_grad_(False)
     finally:
@@ -222,7 +228,7 @@ def _mapped(probe: Probe, model: nn.Module, signs: Signs, start: int, stop: int)
     """The gradients of all weights together, by vmap."""
 
     def loss(values: Mapping[str, Tensor], target: Tensor, *inputs: Tensor) -> Tensor:
-        batch = _one(target, inputs)
+        batch = Batch(tuple(value[None] for value in inputs), target[None])
         return probe.loss(probe.run(lambda *x: functional_call(model, values, x), batch), batch)
 
     batch = probe.part(start, stop)
@@ -234,27 +240,18 @@ def _mapped(probe: Probe, model: nn.Module, signs: Signs, start: int, stop: int)
 
 def _in_one_pass(probe: Probe, model: nn.Module, signs: Signs, start: int, stop: int) -> None:
     """Layer by layer, in one pass back through all samples. Raises Coupled where that would not be right."""
-
-    def loss(answer: Tensor, target: Tensor, *inputs: Tensor) -> Tensor:
-        return probe.loss(answer[None], _one(target, inputs))
-
-    batch = probe.part(start, stop)
     with Separate(signs, stop - start) as separate:
-        output = probe.run(model, batch)
-    if _reached(output) & {id(weight) for weight in signs.named.values()}:
-        raise Coupled  # a weight is used otherwise than by a known layer
+        output = probe.run(model, probe.part(start, stop))
+    if len(output) != stop - start or _reached(output) & {id(weight) for weight in signs.named.values()}:
+        raise Coupled  # or a weight is used otherwise than by a known layer
     if start == 0:
         with torch.no_grad(), Separate(signs, 1):
             alone = probe.run(model, probe.part(0, 1))
         if not (output[:1] - alone).abs().max() <= CLOSE * alone.abs().max():
             raise Coupled  # such as other normalisations over the batch
-    given = vmap(grad(loss))(output.detach(), batch.target, *batch.inputs)
-    separate.backward(output, given)
-
-
-def _one(target: Tensor, inputs: Sequence[Tensor]) -> Batch:
-    """One sample as a batch."""
-    return Batch(tuple(value[None] for value in inputs), target[None])
+    answers = [answer.requires_grad_() for answer in output.detach().split(1)]
+    losses = [probe.loss(answer, probe.part(start + row, start + row + 1)) for row, answer in enumerate(answers)]
+    separate.backward(output, torch.cat(torch.autograd.grad(losses, answers)))
 
 
 def _reached(output: Tensor) -> set[int]:

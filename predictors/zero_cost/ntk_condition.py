@@ -26,8 +26,8 @@ class NTKCondition:
     """-log kappa, the mean over `repeats` initialisations; minus infinity where the kernel is singular.
 
     As published the weights are drawn anew (He et al. 2015, normal, by fan out; biases 0), batch normalisation uses the
-    statistics of the batch, and its scales count among the weights. At most 32 samples, or labelled nodes; the cost grows
-    with the square of their number.
+    statistics of the batch, and its scales count among the weights. At most 32 samples, or labelled nodes; the cost
+    grows with the square of their number.
     """
 
     class Config(BaseConfig):

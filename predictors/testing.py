@@ -146,6 +146,7 @@ def _scores(reference: str, networks: Networks, source: Source, archs: Sequence[
         build = partial(networks.space.build, arch, source.task, networks.size)
         return Probe(build, batch, data.loss, source.task, needs=found.needs)
 
+    _score(found, fresh(archs[0]))  # what is imported by a first score may draw random numbers
     for arch in archs:
         probe = fresh(arch)
         if found.needs:
@@ -309,6 +310,7 @@ def _fit(case: _Case) -> Iterator[str]:
     """Shapes; random numbers and threads of others; each architecture's prediction is its own; what it learns."""
     import torch
 
+    _ = case.first  # what is imported by a first fit may draw random numbers
     threads, before = torch.get_num_threads(), _randomness()
     model = case.make()
     archs, values = list(case.archs), case.values.tolist()

@@ -21,7 +21,13 @@ NETWORKS = {"nasbench201": ("digits", {"channels": 4, "cells": 1}), "nasbench_gr
 
 # Settings with which a slow surrogate still learns what the suite asks for.
 _SMALL = "(steps=30, members=2, layers=2, hidden=32, rate=0.02)"
-QUICK = {"mlp": "(steps=150)", "graph-network": _SMALL, "pairwise": _SMALL}
+QUICK = {
+    "boosted-trees": "(bags=2, rounds=40)",
+    "random-forest": "(trees=40)",
+    "mlp": "(steps=150)",
+    "graph-network": _SMALL,
+    "pairwise": _SMALL,
+}
 
 
 @cache

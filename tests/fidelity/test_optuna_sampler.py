@@ -24,7 +24,8 @@ from nas_core.seeds import derive, generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from strategies import optuna_view
-from strategies.optuna_sampler import GP, TPE, normal_scores
+from strategies.optuna_sampler import GP, TPE
+from strategies.targets import normal_scores
 from strategies.random_search import RandomSearch
 
 QUALITY = (Objective("quality", "max"),)

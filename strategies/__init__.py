@@ -17,4 +17,7 @@ BUILTIN = {
     "reinforce": "strategies.reinforce:Reinforce",
     "ppo": "strategies.ppo:PPO",
     "agnn-rl": "strategies.agnn:AutoGNN",
+    "bananas": "strategies.bananas:Bananas",
+    "proxy-filter": "strategies.proxy_filter:ProxyFilter",
+    "warm-up": "strategies.warm_up:WarmUp",
 }

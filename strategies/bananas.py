@@ -1,0 +1,244 @@
+"""BANANAS: a surrogate of the objective, an acquisition function, and a pool of mutants that it is maximised over.
+
+White, Neiswanger and Savani, "BANANAS: Bayesian Optimization with Neural Architectures for Neural Architecture
+Search", AAAI 2021, Algorithm 1; the acquisition functions are those of its section 4. Deviations: the default
+surrogate is a Gaussian process instead of an ensemble of networks, refitted before every proposal; the pool holds
+mutants of several of the best, all neighbours of the very best, uniform draws and, where there are scores, the
+best-scored; one candidate is proposed at a time.
+
+What the surrogate learns are normal scores of ranks, so that one failure does not flatten the differences among the
+good; infeasible outcomes rank below the feasible ones, by their violation. Several objectives are joined anew in
+every ask with random weights, as in ParEGO (`strategies/targets.py`). Pending trials count as evaluated, with the
+mean that the surrogate gives them (the "Kriging believer" of Ginsbourger, Le Riche and Carraro, 2010).
+
+With `proxies` a pool of `scored` architectures is scored once; their ranks are features of the surrogate, and those
+of all other architectures are predicted (`strategies/scored_pool.py`), so that no search scores more. With `start`
+the search begins with the best-scored of the pool instead of random candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy
+from pydantic import Field, ValidationInfo, field_validator
+
+from nas_core import moves, refs
+from nas_core.architecture import Architecture
+from nas_core.config import Config as BaseConfig
+from nas_core.config import validate
+from nas_core.errors import UsageError
+from nas_core.pareto import ranks
+from nas_core.seeds import derive, generator
+from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
+from predictors import GROUP, SURROGATES
+from predictors.surrogate import Problem, Surrogate
+from strategies.random_search import Taken, sample_new, taken
+from strategies.scored_pool import SCORED, ProxyRanks, ScoredPool, scores_of
+from strategies.targets import normal_scores
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+    from numpy.typing import NDArray
+
+    Floats = NDArray[numpy.float64]
+
+Acquisition = Literal["ucb", "its", "ei"]
+
+ELITE = 4
+"""One in so many of the outcomes that are learned from is kept because it is good, the others because recent."""
+
+MOVES = 2
+"""Mutations in a row that lead to a mutant of the pool, at most."""
+
+NEIGHBOURS = 400
+"""Neighbours of one architecture in the pool, at most."""
+
+
+class Bananas:
+    """A proposal's note says whether it is a start, or the best of the pool by the acquisition function."""
+
+    class Config(BaseConfig):
+        """What is learned, what is proposed, and what the pool holds."""
+
+        surrogate: str = Field("gp", description="what learns the objective (nas predictors list)")
+        surrogate_config: dict[str, Any] = Field(
+            default_factory=dict, validate_default=True, description="the settings of the surrogate"
+        )
+        acquisition: Acquisition = Field(
+            "ucb",
+            description='"ucb": mean + kappa * deviation; "its": a draw per candidate (independent Thompson sampling); '
+            '"ei": expected improvement',
+        )
+        kappa: float = Field(2.0, ge=0, le=100, description="deviations that are added to the mean (ucb)")
+        initial: int = Field(8, ge=2, le=100_000, description="random candidates before the surrogate is fitted")
+        proxies: tuple[str, ...] = Field((), description="scores whose ranks are features of the surrogate")
+        start: str | None = Field(
+            None, description='begin with the best of a scored pool, by a score or a ranking such as "vote"'
+        )
+        first: int = Field(5, ge=1, le=100_000, description="how many of them")
+        scored: int = Field(SCORED, ge=2, le=SCORED, description="architectures that are scored in all")
+        parents: int = Field(10, ge=1, le=1_000, description="outcomes, best first, that are mutated")
+        mutants: int = Field(200, ge=0, le=100_000, description="of them in the pool, with one or two mutations each")
+        centres: int = Field(3, ge=0, le=1_000, description="outcomes, best first, whose neighbours are in the pool")
+        uniform: int = Field(60, ge=1, le=100_000, description="random candidates in the pool")
+        top: int = Field(200, ge=0, le=SCORED, description="best-scored architectures in the pool")
+        history: int = Field(
+            300, ge=20, le=10_000, description="outcomes that are learned from: a quarter best, the rest recent"
+        )
+
+        @field_validator("surrogate_config")
+        @classmethod
+        def _of_the_surrogate(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+            """All settings of the surrogate, so that a stored study says what its defaults were."""
+            if "surrogate" not in info.data:
+                return given
+            kind = refs.find(info.data["surrogate"], SURROGATES, GROUP, "surrogate")
+            return validate(kind.Config, given, "strategy: surrogate_config").model_dump(mode="json")
+
+    def __init__(self, setting: Setting, config: Config) -> None:
+        self._setting = setting
+        self._config = config
+        self._told = 0
+        self._known: set[str] = set()
+        self._outcomes: dict[str, Outcome] = {}  # what is learned from, by identity, in the order of the tells
+        self._pool = _pool(setting, config)
+        self.surrogate = _surrogate(setting, config, self._pool)
+
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
+        setting, serial = self._setting, self._told + len(pending)
+        known = taken(setting, self._known, pending)
+        if self._config.start is not None:
+            begun = serial >= self._config.first
+        else:
+            begun = serial >= self._config.initial
+        if not begun or len(self._outcomes) < 2:
+            return self._start(number, known)
+        rng = generator(setting.seed, number, "pool")
+        targets = self._targets(number)
+        candidates = self._candidates(targets, known, rng)
+        if not candidates:
+            return self._start(number, known)
+        best = self._fit(targets, pending)
+        worth = acquire(
+            self._config, best, *self.surrogate.predict(candidates), generator(setting.seed, number, "draw")
+        )
+        return Proposal(candidates[int(numpy.argmax(worth))], note={"role": "acquired"})
+
+    def tell(self, outcome: Outcome) -> None:
+        self._told += 1
+        identity = self._setting.identity(outcome.proposal.arch)
+        self._known.add(identity)
+        if outcome.values is None and not outcome.violation:
+            return
+        self._outcomes.pop(identity, None)  # a candidate is learned once, with its last outcome
+        self._outcomes[identity] = outcome
+        if len(self._outcomes) > self._config.history:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drop the oldest outcome that is not among the best."""
+        standing = dict(zip(self._outcomes, ranks(list(self._outcomes.values())), strict=True))
+        elite = set(sorted(standing, key=standing.__getitem__)[: self._config.history // ELITE])
+        del self._outcomes[next(identity for identity in self._outcomes if identity not in elite)]
+
+    def _start(self, number: int, known: Taken) -> Proposal:
+        """The best-scored candidate that is new, or a random one."""
+        setting = self._setting
+        best = self._pool.best if self._pool is not None and self._config.start is not None else ()
+        arch = next((arch for arch in best if not known(setting.identity(arch))), None)
+        arch = arch or sample_new(setting, known, generator(setting.seed, number, "start"))
+        if arch is None:
+            raise Exhausted("every candidate of the space is known")
+        return Proposal(arch, note={"role": "start"})
+
+    def _targets(self, number: int) -> dict[Architecture, float]:
+        """What the surrogate learns in this ask."""
+        rng = generator(self._setting.seed, number, "weights")
+        weights = rng.dirichlet([1.0] * len(self._setting.objectives))
+        outcomes = list(self._outcomes.values())
+        scores = normal_scores(outcomes, weights)
+        return {outcome.proposal.arch: score for outcome, score in zip(outcomes, scores, strict=True)}
+
+    def _fit(self, targets: dict[Architecture, float], pending: Sequence[Pending]) -> float:
+        """Fit the surrogate, to pending trials too; the best target."""
+        self.surrogate.fit(list(targets), list(targets.values()))
+        waiting = [trial.proposal.arch for trial in pending if trial.proposal.arch not in targets]
+        if waiting:
+            believed = dict(zip(waiting, self.surrogate.predict(waiting)[0].tolist(), strict=True))
+            self.surrogate.fit([*targets, *believed], [*targets.values(), *believed.values()])
+        return max(targets.values())
+
+    def _candidates(self, targets: dict[Architecture, float], known: Taken, rng: Generator) -> list[Architecture]:
+        """The pool: different candidates that are not known."""
+        found: dict[str, Architecture] = {}
+        for arch in self._sources(sorted(targets, key=targets.__getitem__, reverse=True), rng):
+            identity = self._setting.identity(arch)
+            if not known(identity):
+                found.setdefault(identity, arch)
+        return list(found.values())
+
+    def _sources(self, best: Sequence[Architecture], rng: Generator) -> Iterator[Architecture]:
+        """`best`: outcomes, best first."""
+        config, space = self._config, self._setting.space
+        variation = moves.variation(space)
+        parents = best[: config.parents]
+        for _ in range(config.mutants):
+            arch = parents[int(rng.integers(len(parents)))]
+            try:
+                for _ in range(1 + int(rng.integers(MOVES))):
+                    arch = variation.mutate(arch, rng)
+            except ValueError:  # the space leaves nothing to mutate
+                continue
+            yield arch
+        for centre in best[: config.centres]:
+            around = moves.neighbours(space, centre)
+            if len(around) > NEIGHBOURS:
+                around = [around[place] for place in rng.choice(len(around), NEIGHBOURS, replace=False)]
+            yield from around
+        for _ in range(config.uniform):
+            yield moves.sample(space, rng)
+        if self._pool is not None:
+            yield from islice(self._pool.best, config.top)
+
+
+def acquire(
+    config: Bananas.Config, best: float, mean: Floats, deviation: Floats, rng: Generator
+) -> NDArray[numpy.float64]:
+    """What each candidate is worth, by its prediction; `best` is the best value so far. Shape as `mean`."""
+    if config.acquisition == "ucb":
+        return numpy.asarray(mean + config.kappa * deviation)
+    if config.acquisition == "its":
+        return numpy.asarray(mean + deviation * rng.standard_normal(len(mean)))
+    from scipy.special import ndtr
+
+    gain = mean - best
+    spread = numpy.maximum(deviation, 1e-12)
+    density = numpy.exp(-0.5 * (gain / spread) ** 2) / numpy.sqrt(2 * numpy.pi)
+    return numpy.asarray(gain * ndtr(gain / spread) + spread * density)
+
+
+def _pool(setting: Setting, config: Bananas.Config) -> ScoredPool | None:
+    """What is scored; None: nothing is. Raises UsageError."""
+    by = config.start or next(iter(config.proxies), None)
+    return None if by is None else ScoredPool(setting, "bananas", by, config.scored)
+
+
+def _surrogate(setting: Setting, config: Bananas.Config, pool: ScoredPool | None) -> Surrogate:
+    """Raises UsageError."""
+    kind = refs.find(config.surrogate, SURROGATES, GROUP, "surrogate")
+    settings = config.surrogate_config
+    problem = Problem(setting.space, derive(setting.seed, "surrogate"))
+    if config.proxies and pool is not None:
+        if "proxies" not in kind.Config.model_fields:
+            raise UsageError(
+                f"strategy: proxies: surrogate '{config.surrogate}' takes no scores; use gp, or leave the proxies out"
+            )
+        settings = {**settings, "proxies": config.proxies}
+        score = scores_of(setting, "bananas", config.proxies[0])
+        known = ProxyRanks(setting, score, config.proxies, pool.archs)
+        problem = Problem(setting.space, problem.seed, known, pool.archs)
+    made: Surrogate = kind(problem, validate(kind.Config, settings, "strategy: surrogate_config"))
+    return made

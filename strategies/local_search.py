@@ -6,7 +6,8 @@ Search", EMO 2021 (variant "first", neighbours in random order).
 
 The neighbours of the centre are evaluated in random order. "first" moves to the first one that is better;
 "best" evaluates them all and moves to the best. Where none is better the centre is a local optimum, and the
-climb starts anew from a candidate that is not known yet. Known neighbours are proposed again: the study
+climb starts anew from a candidate that is not known yet: a random one, or with `start` the best-scored of a random
+pool, which is scored once, then the next best. Known neighbours are proposed again: the study
 answers them from its record. With trials in flight the search goes on with further neighbours, and those of
 a start that is not evaluated yet are asked ahead of it.
 """
@@ -25,6 +26,7 @@ from nas_core.pareto import best, better
 from nas_core.seeds import generator
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
 from strategies.random_search import sample_new, taken
+from strategies.scored_pool import SCORED, ScoredPool
 
 
 class LocalSearch:
@@ -36,10 +38,16 @@ class LocalSearch:
         move: Literal["first", "best"] = Field(
             "first", description='"first": to the first better neighbour; "best": to the best of all neighbours'
         )
+        start: str | None = Field(
+            None, description='begin climbs with the best of a scored pool, by a score or a ranking such as "vote"'
+        )
+        pool: int = Field(SCORED, ge=1, le=100_000, description="random candidates that are scored, with a start")
 
     def __init__(self, setting: Setting, config: Config) -> None:
+        """Raises UsageError for a start by scores that the setting does not have."""
         self._setting = setting
         self._config = config
+        self._pool = config.start and ScoredPool(setting, "local-search", config.start, config.pool)
         self._known: set[str] = set()  # identities told; a climb starts at none of them
         self._centre: Outcome | None = None
         self._path: set[int] = set()  # numbers of the centres of this climb
@@ -69,7 +77,8 @@ class LocalSearch:
         note = outcome.proposal.note
         if note.get("role") == "start":
             ahead, self._ahead = self._ahead, []
-            if _measured(outcome):
+            # Whoever warms the search up tells several starts.
+            if _measured(outcome) and (self._centre is None or better(outcome, self._centre)):
                 self._path = set()
                 self._move(outcome)
                 for neighbour in ahead:
@@ -82,7 +91,10 @@ class LocalSearch:
 
     def _start(self, number: int, pending: Sequence[Pending]) -> Proposal:
         rng = generator(self._setting.seed, number, "start")
-        arch = sample_new(self._setting, taken(self._setting, self._known, pending), rng)
+        known = taken(self._setting, self._known, pending)
+        best = self._pool.best if self._pool else ()
+        arch = next((arch for arch in best if not known(self._setting.identity(arch))), None)
+        arch = arch or sample_new(self._setting, known, rng)
         if arch is None:
             raise Exhausted("every candidate of the space is known")
         return Proposal(arch, note={"role": "start"})

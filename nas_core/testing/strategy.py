@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -48,11 +49,12 @@ class Scenario:
     gaps: bool = False  # some numbers belong to others
     failing: float = 0.1  # the part of candidates whose evaluation fails
     fidelity: Fidelity | None = EPOCHS
+    prior: int = 0  # architectures of another study that are known
 
 
 SCENARIOS = (
     Scenario("one at a time"),
-    Scenario("one at a time, minimising", (Objective("price", "min"),), (Constraint("quality", ">=", 0.3),)),
+    Scenario("one at a time, minimising", (Objective("price", "min"),), (Constraint("quality", ">=", 0.3),), prior=8),
     Scenario("four at a time", constraints=(Constraint("price", "<=", 0.7),), lag=4, start=100, gaps=True),
     Scenario(
         "four at a time in any order, two objectives",
@@ -96,6 +98,7 @@ def check(factory: Factory, space: SearchSpace, trials: int = 40, replays: int =
     for scenario in SCENARIOS:
         yield from collect(scenario.name, _scenario, factory, space, scenario, trials, replays)
     yield from collect("one budget only", _one_budget, factory, space)
+    yield from collect("no scores", _no_scores, factory, space)
 
 
 def check_fresh(*cases: tuple[Reference, Reference, dict[str, Any]]) -> Iterator[str]:
@@ -200,7 +203,24 @@ def answer(strategy: Strategy, number: int, pending: tuple[Pending, ...]) -> Ans
 
 
 def _setting(space: SearchSpace, scenario: Scenario) -> Setting:
-    return Setting(space, 5, scenario.objectives, scenario.constraints, space.identity, scenario.fidelity)
+    rng = generator("prior", scenario.name)
+    known = [moves.sample(space, rng) for _ in range(scenario.prior)]
+    return Setting(
+        space,
+        5,
+        scenario.objectives,
+        scenario.constraints,
+        space.identity,
+        scenario.fidelity,
+        _scores,
+        tuple((arch, 100 * _drawn(f"prior of {arch.key}")) for arch in known),
+    )
+
+
+def _scores(predictor: str, archs: Sequence[Architecture]) -> list[float]:
+    """Numbers that look random; now and then the worst score that there is."""
+    drawn = [_drawn(f"{predictor} of {arch.key}") for arch in archs]
+    return [-math.inf if value < 0.05 else value for value in drawn]
 
 
 def _candidate(setting: Setting, proposal: Proposal) -> str:
@@ -255,6 +275,17 @@ def _one_budget(factory: Factory, space: SearchSpace) -> Iterator[str]:
     except UsageError:
         return
     yield from _answers(simulate(strategy, setting, scenario, 12), setting)
+
+
+def _no_scores(factory: Factory, space: SearchSpace) -> Iterator[str]:
+    """Where there are no scores a strategy searches without them, or it refuses."""
+    scenario = Scenario("no scores")
+    setting = replace(_setting(space, scenario), score=None)
+    try:
+        strategy = factory(setting)
+    except UsageError:
+        return
+    yield from _answers(simulate(strategy, setting, scenario, 3), setting)
 
 
 def _scenario(factory: Factory, space: SearchSpace, scenario: Scenario, trials: int, replays: int) -> Iterator[str]:

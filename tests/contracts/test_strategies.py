@@ -25,7 +25,7 @@ SPACES = [*search_spaces.BUILTIN, EXAMPLE]
 # Settings with which 30 trials go through every phase; a strategy that is not named runs with its defaults.
 CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "regularized-evolution": [{}, {"population": 6, "sample": 3}],
-    "local-search": [{"move": "first"}, {"move": "best"}],
+    "local-search": [{"move": "first"}, {"move": "best", "start": "naswot", "pool": 20}],
     "successive-halving": [{}, {"inner": "regularized-evolution", "inner_config": {"population": 6, "sample": 3}}],
     "hyperband": [{}, {"inner": "regularized-evolution", "inner_config": {"population": 3, "sample": 2}}],
     "ae-cnn": [{"population": 6}, {"population": 5, "crossover": 0.5, "mutation": 1.0}],
@@ -37,9 +37,38 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "reinforce": [{"units": 8, "batch": 3}],
     "ppo": [{"units": 8, "batch": 4, "epochs": 2}],
     "agnn-rl": [{"units": 8, "founders": 4}],
+    "bananas": [
+        {"initial": 4, "mutants": 20, "centres": 1, "uniform": 5},
+        {
+            "proxies": ["naswot", "zen"],
+            "start": "naswot",
+            "first": 3,
+            "scored": 25,
+            "mutants": 20,
+            "acquisition": "its",
+        },
+    ],
+    "proxy-filter": [
+        {"candidates": 3, "scored": 45},
+        {"predictor": "vote", "inner": "reinforce", "inner_config": {"units": 8}},
+    ],
+    "warm-up": [
+        {"pool": 20, "first": 8},
+        {"predictor": "zen", "pool": 20, "first": 4, "inner": "local-search"},
+        {"predictor": "zen", "pool": 20, "first": 4, "inner": "ppo", "inner_config": {"units": 8, "batch": 3}},
+        {"predictor": "zen", "pool": 20, "first": 4, "inner": "hyperband"},
+    ],
 }
 # Trials and replays of a slow strategy.
-BRIEF: Mapping[str, tuple[int, int]] = {"gp": (6, 2), "reinforce": (24, 3), "ppo": (24, 3), "agnn-rl": (24, 3)}
+BRIEF: Mapping[str, tuple[int, int]] = {
+    "gp": (6, 2),
+    "reinforce": (24, 3),
+    "ppo": (24, 3),
+    "agnn-rl": (24, 3),
+    "bananas": (16, 2),
+    "proxy-filter": (24, 3),
+    "warm-up": (24, 3),
+}
 # Strategies that refuse a space, and what their error names.
 UNSUITABLE: Mapping[tuple[str, str], str] = {("agnn-rl", "nasbench201"): "kind 'operation'; use reinforce or ppo"}
 CASES = [(name, config) for name in strategies.BUILTIN for config in CONFIGS.get(name, [{}])]

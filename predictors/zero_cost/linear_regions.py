@@ -36,11 +36,11 @@ class LinearRegions:
     class Config(BaseConfig):
         """Where the samples lie, the channels of each activation that count, and the networks that are averaged."""
 
-        lines: int = Field(default=20, ge=1, le=100_000)
-        points: int = Field(default=50, ge=1, le=100_000)
-        crop: int = Field(default=3, ge=1)
-        channels: int = Field(default=1, ge=1)
-        repeats: int = Field(default=3, ge=1, le=100)
+        lines: int = Field(default=20, ge=2, le=100_000, description="each between two crops")
+        points: int = Field(default=50, ge=1, le=100_000, description="samples on each line")
+        crop: int = Field(default=3, ge=1, description="height and width of the crops")
+        channels: int = Field(default=1, ge=1, description="of each activation that count")
+        repeats: int = Field(default=3, ge=1, le=100, description="of weights and samples, averaged")
 
     tasks: ClassVar[frozenset[str]] = IMAGES
     needs: ClassVar[Need] = Need.NOTHING
@@ -50,7 +50,7 @@ class LinearRegions:
         self._config = config
 
     def score(self, probe: Probe) -> Mapping[str, float]:
-        """Raises Unscorable for a network without activations."""
+        """Raises Unscorable for a network without activations; 1, the worst, where nothing depends on the image."""
         generator, model = probe.generator("linear_regions"), probe.copy()
         found = []
         for _ in range(self._config.repeats):

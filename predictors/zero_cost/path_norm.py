@@ -28,6 +28,12 @@ Arguments = Sequence[Any]
 Options = Mapping[str, Any]
 
 _LAYERS = ("conv1d", "conv2d", "conv3d", "linear")
+_ORDER = ("max", "median", "min", "minimum", "sort", "topk", "kthvalue")
+_POOLING = tuple(
+    f"{kind}_pool{axes}d{more}"
+    for kind, more in (("max", ""), ("max", "_with_indices"), ("adaptive_max", ""), ("avg", ""), ("adaptive_avg", ""))
+    for axes in (1, 2, 3)
+)
 
 
 class PathNorm:
@@ -55,13 +61,15 @@ class PathNorm:
         model = probe.copy().double().eval()
         passes = _Paths(model, self._q)
         image = torch.ones_like(probe.batch.inputs[0][:1], dtype=torch.float64)
-        images = torch.cat([image * size for size in range(3)])
+        # Two more images for the check, as softmax and the like see no difference between equal values.
+        other = image * (0.5 + torch.rand(image.shape, generator=probe.generator("path_norm")).to(image))
+        images = torch.cat([0 * image, image, other, 2 * other])
         with torch.no_grad(), Rewrite(passes.rules):
             output = probe.run(model, Batch((images, *probe.batch.inputs[1:]), probe.batch.target))
-        zero, one, two = output.flatten(1).sum(1).tolist()
-        if not two < float("inf"):
+        zero, one, once, twice = output.flatten(1).sum(1).tolist()
+        if not max(one, twice) < float("inf"):
             raise Unscorable("the path-norm is too large for float64")
-        if abs((two - one) - (one - zero)) > 1e-9 * two:
+        if abs((twice - once) - (once - zero)) > 1e-9 * twice:
             raise Unscorable("the network is no ReLU network: gates, attention or normalisation by sample")
         if one - zero <= 1e-12 * one:
             raise Unscorable("no path leads from the input to the output")
@@ -84,6 +92,7 @@ class _Paths:
             **dict.fromkeys(_LAYERS, self._layer),
             "batch_norm": self._batch_norm,
             **{name + mark: self._activation for name in ACTIVATIONS for mark in ("", "_")},
+            **dict.fromkeys((*_POOLING, *_ORDER), _refuse),
             "max_pool2d": self._max_pool,
             "adaptive_max_pool2d": self._adaptive_max_pool,
             "maximum": lambda function, args, kwargs: torch.add(*args, **kwargs),
@@ -140,8 +149,6 @@ class _Paths:
     def _max_pool(self, function: Any, args: Arguments, kwargs: Options) -> Tensor:
         names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
         given = {"stride": None, "padding": 0, "dilation": 1, **dict(zip(names, args, strict=False)), **kwargs}
-        if given.get("return_indices"):
-            raise Unscorable("a max-pooling gives its positions")
         x = given["input"]
         kernel, padding, dilation = (_pair(given[name]) for name in ("kernel_size", "padding", "dilation"))
         stride = _pair(given["stride"]) if given["stride"] else kernel
@@ -189,6 +196,10 @@ class _Paths:
             first = abs(first) ** self._q
         rest = {name: value for name, value in kwargs.items() if name != "other"}
         return function(first, second, *args[2:], **rest)
+
+
+def _refuse(function: Any, args: Arguments, kwargs: Options) -> Any:
+    raise Unscorable(f"paths through '{function.__name__}' are not known")
 
 
 def _by_channel(values: Tensor, like: Tensor) -> Tensor:

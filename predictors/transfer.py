@@ -21,7 +21,7 @@ from nas_core.seeds import generator
 from predictors.surrogate import Problem, Surrogate
 from predictors.surrogates.auto import Auto, AutoConfig
 from predictors.surrogates.gp import GaussianProcessConfig, Process
-from predictors.surrogates.rows import Rows
+from predictors.surrogates.rows import Observations, Rows, fitted
 from predictors.targets import checked
 
 if TYPE_CHECKING:
@@ -36,12 +36,27 @@ DRAWN = 200
 class TransferConfig(GaussianProcessConfig):
     """The process is that of the residuals; when the source is of no use, `auto` takes its place."""
 
+    with_noise: bool = Field(
+        default=True, description="whether the standard deviation is that of an observation, not of the function"
+    )
     shared: int = Field(
         default=10, ge=5, description="observations, the first ones, that say how far the source agrees"
     )
     agreement: float = Field(
         default=0.3, ge=-1, le=1, description="rank correlation with them below which it is dropped"
     )
+
+
+class Line:
+    """a s + b through guesses s and targets of mean 0; a is drawn towards 1, as if by two more observations."""
+
+    def __init__(self, guesses: Floats, targets: Floats) -> None:
+        self._middle = float(guesses.mean())
+        centred = guesses - self._middle
+        self.slope = max(float(centred @ targets + 2) / float(centred @ centred + 2), 0.0)
+
+    def __call__(self, guesses: Floats) -> Floats:
+        return self.slope * (guesses - self._middle)
 
 
 class Transfer:
@@ -56,12 +71,13 @@ class Transfer:
     def __init__(self, problem: Problem, source: Surrogate, config: TransferConfig | None = None) -> None:
         self._config = config or TransferConfig()
         self._source = source
-        self._rows = Rows(problem, self._config.blocks, self._config.proxies)
+        self._rows = Rows(problem, self._config)
         self._alone = Auto(problem, AutoConfig())
         rng = generator(problem.seed, "source")
         drawn = [moves.sample(problem.space, rng) for _ in range(DRAWN)]
         self._drawn = numpy.sort(source.predict(drawn)[0])
         self.used = True
+        self._fitted: tuple[Observations, Line, Process] | None = None
 
     def fit(self, archs: Sequence[Architecture], values: Sequence[float]) -> None:
         self.used = True
@@ -72,21 +88,20 @@ class Transfer:
         if not self.used:
             self._alone.fit(archs, values)
             return
-        self._seen = seen = self._rows.observe(archs, values)
+        seen = self._rows.observe(archs, values)
         guesses = self._guess(seen.archs)
-        self._middle = float(guesses.mean())
-        centred = guesses - self._middle
-        # Towards a = 1, as if by two more observations; the targets have mean 0.
-        self._slope = max(float(centred @ seen.targets + 2) / float(centred @ centred + 2), 0.0)
-        residuals = seen.targets - self._slope * centred
-        self._process = Process(seen.rows, residuals, self._rows.groups, self._config)
+        line = Line(guesses, seen.targets)
+        process = Process(seen.rows, seen.targets - line(guesses), self._rows.groups, self._config)
+        self._fitted = seen, line, process
 
     def predict(self, archs: Sequence[Architecture]) -> tuple[Floats, Floats]:
         if not self.used:
             return self._alone.predict(archs)
-        mean, variance = self._process.predict(self._rows.encode(archs))
-        mean = mean + self._slope * (self._guess(archs) - self._middle)
-        return self._seen.back(mean, numpy.sqrt(variance + self._process.amplitude * self._process.noise))
+        seen, line, process = fitted(self._fitted, "the transfer from another study")
+        mean, variance = process.predict(self._rows.encode(archs))
+        if self._config.with_noise:
+            variance = variance + process.amplitude * process.noise
+        return seen.back(mean + line(self._guess(archs)), numpy.sqrt(variance))
 
     def _guess(self, archs: Sequence[Architecture]) -> Floats:
         """The normal quantile of the source's prediction among those of the drawn architectures."""

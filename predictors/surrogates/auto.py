@@ -21,7 +21,7 @@ from predictors.encodings import PROXY_BLOCK, scores
 from predictors.surrogate import Problem
 from predictors.surrogates.boosted_trees import Bags, BoostedTreesConfig
 from predictors.surrogates.gp import GaussianProcessConfig, Process
-from predictors.surrogates.rows import Rows, RowsConfig
+from predictors.surrogates.rows import Observations, Rows, RowsConfig, fitted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,6 +57,20 @@ class Prior:
         return self.slope * (_normal(ranks) - self._middle)
 
 
+class Models:
+    """A Gaussian process and boosted trees, which count the same."""
+
+    def __init__(self, seen: Observations, groups: Sequence[str], seed: int) -> None:
+        self._process = Process(seen.rows, seen.targets, groups, GaussianProcessConfig())
+        self._trees = Bags(seen.rows, seen.targets, BoostedTreesConfig(), seed)
+
+    def predict(self, rows: Floats) -> tuple[Floats, Floats]:
+        """Mean and variance [n] of a target, with the noise of observing it."""
+        process, trees = self._process.predict(rows), self._trees.predict(rows)
+        noise = self._process.amplitude * self._process.noise
+        return (process[0] + trees[0]) / 2, (process[1] + noise + trees[1]) / 2
+
+
 class Auto:
     """The mixture on normal scores of ranks; predictions are mapped back to values."""
 
@@ -65,41 +79,25 @@ class Auto:
     def __init__(self, problem: Problem, config: AutoConfig) -> None:
         self._config, self._seed = config, problem.seed
         proxies = tuple(name for name in config.proxies if config.proxies != PROXIES or _has(problem, name))
-        self._rows = Rows(problem, config.blocks, proxies)
+        self._rows = Rows(problem, config.model_copy(update={"proxies": proxies}))
         self._ranks = numpy.array([group == PROXY_BLOCK for group in self._rows.groups], dtype=bool)
-        self._process = GaussianProcessConfig()
-        self._trees = BoostedTreesConfig()
+        self._fitted: tuple[Observations, Prior | None, Models | None] | None = None
 
     def fit(self, archs: Sequence[Architecture], values: Sequence[float]) -> None:
-        self._seen = seen = self._rows.observe(archs, values)
-        self._prior = Prior(seen.rows[:, self._ranks], seen.targets) if self._ranks.any() else None
-        self._models = (
-            (
-                Process(seen.rows, seen.targets, self._rows.groups, self._process),
-                Bags(seen.rows, seen.targets, self._trees, self._seed),
-            )
-            if len(seen.rows) >= self._config.least
-            else None
-        )
+        seen = self._rows.observe(archs, values)
+        prior = Prior(seen.rows[:, self._ranks], seen.targets) if self._ranks.any() else None
+        enough = len(seen.rows) >= self._config.least
+        self._fitted = seen, prior, Models(seen, self._rows.groups, self._seed) if enough else None
 
     def predict(self, archs: Sequence[Architecture]) -> tuple[Floats, Floats]:
+        seen, prior, models = fitted(self._fitted, "the surrogate 'auto'")
         rows = self._rows.encode(archs)
-        mean, variance = self._learned(rows)
-        if self._prior is not None:
-            count = len(self._seen.rows) if self._models else 0
-            weight = self._config.prior / (count + self._config.prior) if self._models else 1.0
-            mean = (1 - weight) * mean + weight * self._prior(rows[:, self._ranks])
-        return self._seen.back(mean, numpy.sqrt(variance))
-
-    def _learned(self, rows: Floats) -> tuple[Floats, Floats]:
-        """Mean and variance [n] by the models; of a standard normal variable before there are any."""
-        if self._models is None:
-            return numpy.zeros(len(rows)), numpy.ones(len(rows))
-        process, trees = self._models
-        one, doubt = process.predict(rows)
-        other, more = trees.predict(rows)
-        doubt = doubt + process.amplitude * process.noise
-        return (one + other) / 2, (doubt + more) / 2
+        # Without models a target is a normal score, and no more is known.
+        mean, variance = models.predict(rows) if models else (numpy.zeros(len(rows)), numpy.ones(len(rows)))
+        if prior is not None:
+            weight = self._config.prior / (len(seen.rows) + self._config.prior) if models else 1.0
+            mean = (1 - weight) * mean + weight * prior(rows[:, self._ranks])
+        return seen.back(mean, numpy.sqrt(variance))
 
 
 def _normal(ranks: Floats) -> Floats:

@@ -15,7 +15,7 @@ from pydantic import Field
 from nas_core.architecture import Architecture
 from nas_core.seeds import derive, generator
 from predictors.surrogate import Problem
-from predictors.surrogates.rows import Rows, RowsConfig
+from predictors.surrogates.rows import Observations, Rows, RowsConfig, fitted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,10 +29,10 @@ LEAST_LEFT_OUT = 10
 class BoostedTreesConfig(RowsConfig):
     """Shallow trees that learn slowly, each from a part of the observations and columns."""
 
-    bags: int = Field(default=5, ge=2, le=100)
+    bags: int = Field(default=5, ge=2, le=100, description="models, each without a part of the observations")
     rounds: int = Field(default=150, ge=1, le=10_000, description="trees of a bag")
-    learning_rate: float = Field(default=0.08, gt=0, le=1)
-    depth: int = Field(default=3, ge=1, le=20)
+    learning_rate: float = Field(default=0.08, gt=0, le=1, description="weight of each tree")
+    depth: int = Field(default=3, ge=1, le=20, description="of a tree")
     leaf: int = Field(default=3, ge=1, description="observations in a leaf, at least")
     subsample: float = Field(default=0.8, gt=0, le=1, description="share of the observations that a tree sees")
     features: float = Field(default=0.3, gt=0, le=1, description="share of the columns that a split may use")
@@ -90,12 +90,14 @@ class BoostedTrees:
 
     def __init__(self, problem: Problem, config: BoostedTreesConfig) -> None:
         self._config, self._seed = config, problem.seed
-        self._rows = Rows(problem, config.blocks, config.proxies)
+        self._rows = Rows(problem, config)
+        self._fitted: tuple[Observations, Bags] | None = None
 
     def fit(self, archs: Sequence[Architecture], values: Sequence[float]) -> None:
-        self._seen = self._rows.observe(archs, values)
-        self._bags = Bags(self._seen.rows, self._seen.targets, self._config, self._seed)
+        seen = self._rows.observe(archs, values)
+        self._fitted = seen, Bags(seen.rows, seen.targets, self._config, self._seed)
 
     def predict(self, archs: Sequence[Architecture]) -> tuple[Floats, Floats]:
-        mean, variance = self._bags.predict(self._rows.encode(archs))
-        return self._seen.back(mean, numpy.sqrt(variance))
+        seen, bags = fitted(self._fitted, "the ensemble of boosted trees")
+        mean, variance = bags.predict(self._rows.encode(archs))
+        return seen.back(mean, numpy.sqrt(variance))

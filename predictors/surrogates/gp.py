@@ -15,7 +15,7 @@ from pydantic import Field
 
 from nas_core.architecture import Architecture
 from predictors.surrogate import Problem
-from predictors.surrogates.rows import Rows, RowsConfig, Scaling
+from predictors.surrogates.rows import Observations, Rows, RowsConfig, Scaling, fitted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,17 +77,19 @@ class GaussianProcess:
 
     def __init__(self, problem: Problem, config: GaussianProcessConfig) -> None:
         self._config = config
-        self._rows = Rows(problem, config.blocks, config.proxies)
+        self._rows = Rows(problem, config)
+        self._fitted: tuple[Observations, Process] | None = None
 
     def fit(self, archs: Sequence[Architecture], values: Sequence[float]) -> None:
-        self._seen = self._rows.observe(archs, values)
-        self._process = Process(self._seen.rows, self._seen.targets, self._rows.groups, self._config)
+        seen = self._rows.observe(archs, values)
+        self._fitted = seen, Process(seen.rows, seen.targets, self._rows.groups, self._config)
 
     def predict(self, archs: Sequence[Architecture]) -> tuple[Floats, Floats]:
-        mean, variance = self._process.predict(self._rows.encode(archs))
+        seen, process = fitted(self._fitted, "the Gaussian process")
+        mean, variance = process.predict(self._rows.encode(archs))
         if self._config.with_noise:
-            variance = variance + self._process.amplitude * self._process.noise
-        return self._seen.back(mean, numpy.sqrt(variance))
+            variance = variance + process.amplitude * process.noise
+        return seen.back(mean, numpy.sqrt(variance))
 
 
 def squared_distances(one: Floats, other: Floats) -> Floats:

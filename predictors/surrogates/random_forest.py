@@ -4,7 +4,7 @@ that of the trees."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy
 from pydantic import Field
@@ -12,7 +12,7 @@ from pydantic import Field
 from nas_core.architecture import Architecture
 from nas_core.seeds import derive
 from predictors.surrogate import Problem
-from predictors.surrogates.rows import Rows, RowsConfig
+from predictors.surrogates.rows import Observations, Rows, RowsConfig, fitted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class RandomForestConfig(RowsConfig):
     """Each tree sees all observations; what differs is the columns that each split may use."""
 
-    trees: int = Field(default=116, ge=2, le=10_000)
+    trees: int = Field(default=116, ge=2, le=10_000, description="how many")
     features: float = Field(default=0.17, gt=0, le=1, description="share of the columns that a split may use")
     leaf: int = Field(default=2, ge=1, description="observations in a leaf, at least")
 
@@ -35,24 +35,27 @@ class RandomForest:
 
     def __init__(self, problem: Problem, config: RandomForestConfig) -> None:
         self._config, self._seed = config, problem.seed
-        self._rows = Rows(problem, config.blocks, config.proxies)
+        self._rows = Rows(problem, config)
+        self._fitted: tuple[Observations, Any] | None = None
 
     def fit(self, archs: Sequence[Architecture], values: Sequence[float]) -> None:
         from sklearn.ensemble import RandomForestRegressor
 
-        self._seen = self._rows.observe(archs, values)
-        self._forest = RandomForestRegressor(
+        seen = self._rows.observe(archs, values)
+        forest = RandomForestRegressor(
             self._config.trees,
             max_features=self._config.features,
             min_samples_leaf=self._config.leaf,
             bootstrap=False,
             random_state=derive(self._seed, "forest") % 2**32,
         )
-        self._forest.fit(self._seen.rows, self._seen.targets)
+        forest.fit(seen.rows, seen.targets)
+        self._fitted = seen, forest
 
     def predict(self, archs: Sequence[Architecture]) -> tuple[Floats, Floats]:
+        seen, forest = fitted(self._fitted, "the random forest")
         if not archs:
             return numpy.zeros(0), numpy.zeros(0)
         rows = self._rows.encode(archs).astype(numpy.float32)
-        found = numpy.stack([tree.predict(rows, check_input=False) for tree in self._forest.estimators_])
-        return self._seen.back(found.mean(axis=0), found.std(axis=0))
+        found = numpy.stack([tree.predict(rows, check_input=False) for tree in forest.estimators_])
+        return seen.back(found.mean(axis=0), found.std(axis=0))

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from nas_core.architecture import Architecture
 from predictors.surrogate import Problem
-from predictors.surrogates.rows import Rows, RowsConfig, Scaling
+from predictors.surrogates.rows import Observations, Rows, RowsConfig, Scaling, fitted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,12 +67,14 @@ class Ridge:
 
     def __init__(self, problem: Problem, config: RidgeConfig) -> None:
         self._config = config
-        self._rows = Rows(problem, config.blocks, config.proxies)
+        self._rows = Rows(problem, config)
+        self._fitted: tuple[Observations, LinearPosterior] | None = None
 
     def fit(self, archs: Sequence[Architecture], values: Sequence[float]) -> None:
-        self._seen = self._rows.observe(archs, values)
-        self._model = LinearPosterior(self._seen.rows, self._seen.targets, self._rows.groups, self._config)
+        seen = self._rows.observe(archs, values)
+        self._fitted = seen, LinearPosterior(seen.rows, seen.targets, self._rows.groups, self._config)
 
     def predict(self, archs: Sequence[Architecture]) -> tuple[Floats, Floats]:
-        mean, variance = self._model.predict(self._rows.encode(archs))
-        return self._seen.back(mean, numpy.sqrt(variance))
+        seen, posterior = fitted(self._fitted, "the ridge regression")
+        mean, variance = posterior.predict(self._rows.encode(archs))
+        return seen.back(mean, numpy.sqrt(variance))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy
 from pydantic import Field
 
 from nas_core.architecture import Architecture
 from nas_core.config import Config as BaseConfig
+from nas_core.errors import UsageError
 from predictors.encodings import DEFAULT, PROXY_BLOCK, Encoder, scores
 from predictors.surrogate import Problem
 from predictors.targets import NormalScores, checked
@@ -24,6 +25,16 @@ SCORES = (PROXY_BLOCK, "costs")
 """Blocks that measure the network instead of describing it."""
 
 
+T = TypeVar("T")
+
+
+def fitted(found: T | None, what: str) -> T:
+    """What `fit` left. Raises UsageError where it was not called."""
+    if found is None:
+        raise UsageError(f"{what} has not been fitted")
+    return found
+
+
 class RowsConfig(BaseConfig):
     """How architectures become rows."""
 
@@ -31,6 +42,9 @@ class RowsConfig(BaseConfig):
         default=DEFAULT, description="encodings of the architecture (predictors/encodings.py)"
     )
     proxies: tuple[str, ...] = Field(default=(), description="proxies whose ranks are columns too")
+    share: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the value itself in what is learned, instead of its rank"
+    )
 
 
 @dataclass(frozen=True)
@@ -49,9 +63,10 @@ class Observations:
 class Rows:
     """Encodes what a surrogate is given. Raises UsageError for an encoding that the problem does not have."""
 
-    def __init__(self, problem: Problem, blocks: Sequence[str], proxies: Sequence[str]) -> None:
-        self._encoder = Encoder(problem, blocks, proxies)
-        for name in (*proxies, *(("params", "macs") if "costs" in blocks else ())):
+    def __init__(self, problem: Problem, config: RowsConfig) -> None:
+        self._share = config.share
+        self._encoder = Encoder(problem, config.blocks, config.proxies)
+        for name in (*config.proxies, *(("params", "macs") if "costs" in config.blocks else ())):
             scores(problem, name, ())  # says now if there is no such score
         self.encode = self._encoder.encode
         self.names, self.groups = self._encoder.names, self._encoder.groups
@@ -59,7 +74,7 @@ class Rows:
     def observe(self, archs: Sequence[Architecture], values: Sequence[float]) -> Observations:
         """Raises UsageError as `Surrogate.fit` does."""
         ordered, numbers = checked(archs, values)
-        found, targets = NormalScores.of(numbers)
+        found, targets = NormalScores.of(numbers, self._share)
         return Observations(ordered, self.encode(ordered), targets, found)
 
 

@@ -19,5 +19,6 @@ BUILTIN = {
     "agnn-rl": "strategies.agnn:AutoGNN",
     "bananas": "strategies.bananas:Bananas",
     "proxy-filter": "strategies.proxy_filter:ProxyFilter",
+    "genetic-predictor": "strategies.genetic_predictor:GeneticPredictor",
     "warm-up": "strategies.warm_up:WarmUp",
 }

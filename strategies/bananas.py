@@ -20,23 +20,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
-from nas_core import moves, refs
+from nas_core import moves
 from nas_core.architecture import Architecture
-from nas_core.config import Config as BaseConfig
-from nas_core.config import validate
 from nas_core.errors import UsageError
 from nas_core.pareto import ranks
 from nas_core.seeds import derive, generator
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
-from predictors import GROUP, SURROGATES
 from predictors.surrogate import Problem, Surrogate
+from strategies.learned import SurrogateConfig
 from strategies.random_search import Taken, sample_new, taken
-from strategies.scored_pool import SCORED, ProxyRanks, ScoredPool, scores_of
+from strategies.scored_pool import SCORED, ProxyRanks, ScoredPool, sampled, scores_of
 from strategies.targets import normal_scores
 
 if TYPE_CHECKING:
@@ -53,6 +51,9 @@ ELITE = 4
 MOVES = 2
 """Mutations in a row that lead to a mutant of the pool, at most."""
 
+REFERENCE = 256
+"""Candidates, sampled where none are scored, that show the surrogate what is usual in the space."""
+
 NEIGHBOURS = 400
 """Neighbours of one architecture in the pool, at most."""
 
@@ -60,13 +61,9 @@ NEIGHBOURS = 400
 class Bananas:
     """A proposal's note says whether it is a start, or the best of the pool by the acquisition function."""
 
-    class Config(BaseConfig):
+    class Config(SurrogateConfig):
         """What is learned, what is proposed, and what the pool holds."""
 
-        surrogate: str = Field("gp", description="what learns the objective (nas predictors list)")
-        surrogate_config: dict[str, Any] = Field(
-            default_factory=dict, validate_default=True, description="the settings of the surrogate"
-        )
         acquisition: Acquisition = Field(
             "ucb",
             description='"ucb": mean + kappa * deviation; "its": a draw per candidate (independent Thompson sampling); '
@@ -88,15 +85,6 @@ class Bananas:
         history: int = Field(
             300, ge=20, le=10_000, description="outcomes that are learned from: a quarter best, the rest recent"
         )
-
-        @field_validator("surrogate_config")
-        @classmethod
-        def _of_the_surrogate(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-            """All settings of the surrogate, so that a stored study says what its defaults were."""
-            if "surrogate" not in info.data:
-                return given
-            kind = refs.find(info.data["surrogate"], SURROGATES, GROUP, "surrogate")
-            return validate(kind.Config, given, "strategy: surrogate_config").model_dump(mode="json")
 
     def __init__(self, setting: Setting, config: Config) -> None:
         self._setting = setting
@@ -228,17 +216,15 @@ def _pool(setting: Setting, config: Bananas.Config) -> ScoredPool | None:
 
 def _surrogate(setting: Setting, config: Bananas.Config, pool: ScoredPool | None) -> Surrogate:
     """Raises UsageError."""
-    kind = refs.find(config.surrogate, SURROGATES, GROUP, "surrogate")
-    settings = config.surrogate_config
-    problem = Problem(setting.space, derive(setting.seed, "surrogate"))
-    if config.proxies and pool is not None:
-        if "proxies" not in kind.Config.model_fields:
-            raise UsageError(
-                f"strategy: proxies: surrogate '{config.surrogate}' takes no scores; use gp, or leave the proxies out"
-            )
-        settings = {**settings, "proxies": config.proxies}
-        score = scores_of(setting, "bananas", config.proxies[0])
-        known = ProxyRanks(setting, score, config.proxies, pool.archs)
-        problem = Problem(setting.space, problem.seed, known, pool.archs)
-    made: Surrogate = kind(problem, validate(kind.Config, settings, "strategy: surrogate_config"))
-    return made
+    seed = derive(setting.seed, "surrogate")
+    if pool is None:
+        return config.make(Problem(setting.space, seed, reference=sampled(setting, REFERENCE, "reference")))
+    if not config.proxies:
+        return config.make(Problem(setting.space, seed, reference=pool.archs))
+    if not config.takes("proxies"):
+        raise UsageError(
+            f"strategy: proxies: surrogate '{config.surrogate}' takes no scores; use gp, or leave the proxies out"
+        )
+    score = scores_of(setting, "bananas", *config.proxies)
+    known = ProxyRanks(setting, score, config.proxies, pool.archs)
+    return config.make(Problem(setting.space, seed, known, pool.archs), proxies=config.proxies)

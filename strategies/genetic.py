@@ -119,15 +119,16 @@ class Generations:
         self._known: set[str] = set()
         self._told = 0
 
-    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
-        """The next offspring; never waits. Raises Exhausted."""
+    def ask(self, number: int, pending: Sequence[Pending], litter: int = 0) -> Proposal:
+        """The next offspring; never waits. Other litters come from other couples. Raises Exhausted."""
         serial = self._told + len(pending)
         known = taken(self._setting, self._known, pending)
         if serial < self._rates.population or not self._parents:
             return self._founder(number, known)
         # Two children of a couple are asked one after the other: both asks draw the same couple.
-        child, note = self._children(generator(self._setting.seed, serial // 2, "couple"))[serial % 2]
-        rng = generator(self._setting.seed, number, "child")
+        words = (litter,) if litter else ()
+        child, note = self._children(generator(self._setting.seed, serial // 2, "couple", *words))[serial % 2]
+        rng = generator(self._setting.seed, number, "child", *words)
         if rng.random() < self._rates.mutation:
             child = self._mutated(child, rng) or child
         for _ in range(TRIES):

@@ -30,15 +30,16 @@ LENGTH = 4.5  # of the kernel
 RIDGE = 0.05
 
 
-def scores_of(setting: Setting, who: str, predictor: str) -> Score:
-    """The setting's scores. Raises UsageError where it has none, or none by this predictor."""
+def scores_of(setting: Setting, who: str, *predictors: str) -> Score:
+    """The setting's scores. Raises UsageError where it has none, or none by one of these predictors."""
     if setting.score is None:
         raise UsageError(
-            f"strategy: {who} asks for the scores '{predictor}', but this search has none; give a table of scores by "
-            "--scores, or data to score untrained networks on by --score-on"
+            f"strategy: {who} asks for the scores {', '.join(predictors)}, but this search has none; give a table of "
+            "scores by --scores, or data to score untrained networks on by --score-on"
         )
-    for name in RANKINGS[predictor].scores if predictor in RANKINGS else (predictor,):
-        setting.score(name, ())  # says now if there is no such score
+    for predictor in predictors:
+        for name in RANKINGS[predictor].scores if predictor in RANKINGS else (predictor,):
+            setting.score(name, ())  # says now if there is no such score
     return setting.score
 
 

@@ -52,6 +52,7 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
         {"candidates": 3, "scored": 45},
         {"predictor": "vote", "inner": "reinforce", "inner_config": {"units": 8}},
     ],
+    "genetic-predictor": [{"population": 6, "surplus": 3, "surrogate_config": {"trees": 5}}],
     "warm-up": [
         {"pool": 20, "first": 8},
         {"predictor": "zen", "pool": 20, "first": 4, "inner": "local-search"},

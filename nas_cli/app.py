@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nas_cli import bench, catalog, doctor, export, packages, predictors, query, score, search, train
+from nas_cli import bench, catalog, doctor, export, packages, predict, predictors, query, score, search, train
 from nas_cli.errors import guarded
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command()(search.resume)
 for command in (query.ls, query.show, query.trials, query.best, query.front, query.query, query.verify):
     app.command()(command)
 app.command()(score.score)
+app.command()(predict.predict)
 app.command()(train.train)
 app.command()(export.export)
 app.command()(doctor.doctor)

@@ -73,6 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         "--help",
         "search --help",
+        "predict --help",
         "ls",
         "show one",
         "show one:0",

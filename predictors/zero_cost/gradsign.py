@@ -15,7 +15,6 @@ The score grows with the number of samples and of weights: it compares networks 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad_and_value, vmap
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
@@ -77,7 +76,7 @@ class GradSign:
         self._config = config
 
     def score(self, probe: Probe) -> Mapping[str, float]:
-        """Raises Unscorable for a network without weights, or with a gradient that is not a number."""
+        """Raises Unscorable for a network without weights, and where the loss of a sample is not finite."""
         with _borrowed(probe.model) as model:
             signs = Signs(weights(model))
             if not signs.totals:
@@ -89,8 +88,6 @@ class GradSign:
                 _calibrate(probe, model)
                 _samples(probe, model, signs, self._config.chunk)
         score = signs.agreement()
-        if math.isnan(score):
-            raise Unscorable("a gradient is not a number")
         return {"gradsign": score / signs.size if self._config.reduction == "mean" else score}
 
 
@@ -175,10 +172,10 @@ def _by_own_statistics(probe: Probe, model: nn.Module, signs: Signs, chunk: int)
 
 def _calibrate(probe: Probe, model: nn.Module) -> None:
     """Give batch normalisation the statistics of the whole batch, and freeze them."""
+    like = next(model.parameters())
     for norm in _norms(model):
         norm.track_running_stats, norm.momentum = True, None  # None: the mean over all batches, here one
-        norm.running_mean = torch.zeros(norm.num_features, device=probe.device)
-        norm.running_var = torch.ones(norm.num_features, device=probe.device)
+        norm.running_mean, norm.running_var = like.new_zeros(norm.num_features), like.new_ones(norm.num_features)
         norm.num_batches_tracked = torch.zeros((), dtype=torch.long, device=probe.device)
     with torch.no_grad():
         probe.run(model.train())
@@ -195,7 +192,8 @@ def _nodes(probe: Probe, model: nn.Module, signs: Signs, chunk: int) -> None:
     answer = output.detach().requires_grad_()
     nodes = torch.arange(len(output), device=probe.device) if batch.index is None else batch.index
     for part in nodes.split(chunk):
-        losses = (probe.loss(answer, Batch(batch.inputs, batch.target, node)) for node in part.split(1))
+        losses = [probe.loss(answer, Batch(batch.inputs, batch.target, node)) for node in part.split(1)]
+        _check(torch.stack(losses))
         given = torch.stack([torch.autograd.grad(loss, answer)[0] for loss in losses])
         try:
             signs.add_backward(output, given, keep=True)
@@ -221,7 +219,9 @@ def _samples(probe: Probe, model: nn.Module, signs: Signs, chunk: int) -> None:
 def _one_by_one(probe: Probe, model: nn.Module, signs: Signs, start: int, stop: int) -> None:
     for sample in range(start, stop):
         batch = probe.part(sample, sample + 1)
-        signs.add_backward(probe.loss(probe.run(model, batch), batch))
+        loss = probe.loss(probe.run(model, batch), batch)
+        _check(loss)
+        signs.add_backward(loss)
 
 
 def _mapped(probe: Probe, model: nn.Module, signs: Signs, start: int, stop: int) -> None:
@@ -233,8 +233,10 @@ def _mapped(probe: Probe, model: nn.Module, signs: Signs, start: int, stop: int)
 
     batch = probe.part(start, stop)
     values = {name: weight.detach() for name, weight in signs.named.items()}
-    of_each = vmap(grad(loss), (None, 0, *[0] * len(batch.inputs)))
-    for name, gradient in of_each(values, batch.target, *batch.inputs).items():
+    of_each = vmap(grad_and_value(loss), (None, 0, *[0] * len(batch.inputs)))
+    gradients, losses = of_each(values, batch.target, *batch.inputs)
+    _check(losses)
+    for name, gradient in gradients.items():
         signs.add(name, gradient.sign())
 
 
@@ -244,14 +246,20 @@ def _in_one_pass(probe: Probe, model: nn.Module, signs: Signs, start: int, stop:
         output = probe.run(model, probe.part(start, stop))
     if len(output) != stop - start or _reached(output) & {id(weight) for weight in signs.named.values()}:
         raise Coupled  # or a weight is used otherwise than by a known layer
+    answers = [answer.requires_grad_() for answer in output.detach().split(1)]
+    losses = [probe.loss(answer, probe.part(start + row, start + row + 1)) for row, answer in enumerate(answers)]
+    _check(torch.stack(losses))
     if start == 0:
         with torch.no_grad(), Separate(signs, 1):
             alone = probe.run(model, probe.part(0, 1))
         if not (output[:1] - alone).abs().max() <= CLOSE * alone.abs().max():
             raise Coupled  # such as other normalisations over the batch
-    answers = [answer.requires_grad_() for answer in output.detach().split(1)]
-    losses = [probe.loss(answer, probe.part(start + row, start + row + 1)) for row, answer in enumerate(answers)]
     separate.backward(output, torch.cat(torch.autograd.grad(losses, answers)))
+
+
+def _check(losses: Tensor) -> None:
+    if not losses.isfinite().all():
+        raise Unscorable("the loss of a sample is not finite")
 
 
 def _reached(output: Tensor) -> set[int]:
@@ -337,11 +345,11 @@ class Separate(TorchFunctionMode):
             if not output.requires_grad:
                 self._starts.append(output.requires_grad_())
                 output = output.clone()  # which the network may change in place, unlike a leaf
-            output.register_hook(partial(self._count, name, derive, input.detach()))
+            output.register_hook(partial(self._count, name, derive, [input.detach()]))
         return output
 
-    def _count(self, name: str, derive: Any, input: Tensor, gradient: Tensor) -> None:
-        gradients = derive(input, gradient)
+    def _count(self, name: str, derive: Any, held: list[Tensor], gradient: Tensor) -> None:
+        gradients = derive(held.pop(), gradient)  # the input is free before the pass is over
         if self._uses[name] == 1:
             self._signs.add(name, gradients.sign_())
         else:

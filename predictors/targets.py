@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy
-from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError
@@ -54,6 +52,9 @@ class NormalScores:
         `share` (below 1) of a score is the standardised value itself, the lowest twentieth cut off: ranks alone make
         much of small differences between values that are nearly equal.
         """
+        from scipy.special import ndtri
+        from scipy.stats import rankdata
+
         scores = ndtri((rankdata(values) - 0.5) / len(values))
         if share:
             cut = numpy.maximum(values, numpy.quantile(values, 0.05))

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy
 from pydantic import Field
-from scipy.special import ndtri
-from scipy.stats import spearmanr
 
 from nas_core import moves
 from nas_core.architecture import Architecture
@@ -22,7 +20,7 @@ from predictors.surrogate import Problem, Surrogate
 from predictors.surrogates.auto import Auto, AutoConfig
 from predictors.surrogates.gp import GaussianProcessConfig, Process
 from predictors.surrogates.rows import Observations, Rows, fitted
-from predictors.targets import checked
+from predictors.targets import NormalScores, checked
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +32,7 @@ DRAWN = 200
 
 
 class TransferConfig(GaussianProcessConfig):
-    """The process is that of the residuals; when the source is of no use, `auto` takes its place."""
+    """The process is that of the residuals; when the source is of no use another surrogate takes its place."""
 
     with_noise: bool = Field(
         default=True, description="whether the standard deviation is that of an observation, not of the function"
@@ -63,19 +61,27 @@ class Transfer:
     """A surrogate that begins with what `source`, fitted already, predicts.
 
     Sources may have values of any scale: only the order of their predictions counts. `used` says, once fitted, whether
-    the source agreed with the first observations; with fewer than 5 it is trusted.
+    the source agreed with the first observations; with fewer than 5 it is trusted. When it does not, `alone` (by default
+    `auto`) learns without it.
     """
 
     Config: ClassVar[type[TransferConfig]] = TransferConfig
 
-    def __init__(self, problem: Problem, source: Surrogate, config: TransferConfig | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        source: Surrogate,
+        config: TransferConfig | None = None,
+        alone: Surrogate | None = None,
+    ) -> None:
         self._config = config or TransferConfig()
         self._source = source
         self._rows = Rows(problem, self._config)
-        self._alone = Auto(problem, AutoConfig())
+        self._alone = alone or Auto(problem, AutoConfig())
         rng = generator(problem.seed, "source")
         drawn = [moves.sample(problem.space, rng) for _ in range(DRAWN)]
-        self._drawn = numpy.sort(source.predict(drawn)[0])
+        predicted, first = numpy.unique(numpy.sort(source.predict(drawn)[0]), return_index=True)
+        self._quantiles = NormalScores(predicted, ndtri((first + 0.5) / DRAWN))
         self.used = True
         self._fitted: tuple[Observations, Line, Process] | None = None
 
@@ -91,7 +97,8 @@ class Transfer:
         seen = self._rows.observe(archs, values)
         guesses = self._guess(seen.archs)
         line = Line(guesses, seen.targets)
-        process = Process(seen.rows, seen.targets - line(guesses), self._rows.groups, self._config)
+        residuals = seen.targets - line(guesses)
+        process = Process(seen.rows, residuals, self._rows.groups, self._config, self._rows.frame)
         self._fitted = seen, line, process
 
     def predict(self, archs: Sequence[Architecture]) -> tuple[Floats, Floats]:
@@ -105,6 +112,8 @@ class Transfer:
 
     def _guess(self, archs: Sequence[Architecture]) -> Floats:
         """The normal quantile of the source's prediction among those of the drawn architectures."""
+        from scipy.special import ndtri
+
         found = self._source.predict(archs)[0]
         places = (numpy.arange(DRAWN) + 0.5) / DRAWN
         return numpy.asarray(ndtri(numpy.interp(found, self._drawn, places)))
@@ -112,6 +121,8 @@ class Transfer:
 
 def _agreement(predicted: Floats, values: Sequence[float]) -> float:
     """Spearman's rank correlation; 0 where either is constant."""
+    from scipy.stats import spearmanr
+
     if numpy.ptp(predicted) == 0 or numpy.ptp(values) == 0:
         return 0.0
     return float(spearmanr(predicted, values)[0])

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy
 from pydantic import Field
-from scipy.special import ndtri
 
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError
@@ -102,6 +101,8 @@ class Auto:
 
 def _normal(ranks: Floats) -> Floats:
     """Normal quantiles of mean ranks; those of the reference reach from 0 to 1."""
+    from scipy.special import ndtri
+
     return numpy.asarray(ndtri(numpy.clip(ranks.mean(axis=1), 0.01, 0.99)))
 
 

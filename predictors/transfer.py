@@ -61,8 +61,8 @@ class Transfer:
     """A surrogate that begins with what `source`, fitted already, predicts.
 
     Sources may have values of any scale: only the order of their predictions counts. `used` says, once fitted, whether
-    the source agreed with the first observations; with fewer than 5 it is trusted. When it does not, `alone` (by default
-    `auto`) learns without it.
+    the source agreed with the first observations; with fewer than 5 it is trusted. When it does not agree, `alone` (by
+    default `auto`) learns without it.
     """
 
     Config: ClassVar[type[TransferConfig]] = TransferConfig
@@ -74,6 +74,8 @@ class Transfer:
         config: TransferConfig | None = None,
         alone: Surrogate | None = None,
     ) -> None:
+        from scipy.special import ndtri
+
         self._config = config or TransferConfig()
         self._source = source
         self._rows = Rows(problem, self._config)
@@ -111,12 +113,9 @@ class Transfer:
         return seen.back(mean + line(self._guess(archs)), numpy.sqrt(variance))
 
     def _guess(self, archs: Sequence[Architecture]) -> Floats:
-        """The normal quantile of the source's prediction among those of the drawn architectures."""
-        from scipy.special import ndtri
-
-        found = self._source.predict(archs)[0]
-        places = (numpy.arange(DRAWN) + 0.5) / DRAWN
-        return numpy.asarray(ndtri(numpy.interp(found, self._drawn, places)))
+        """The normal quantile of the source's prediction among those of the drawn architectures; beyond them it goes
+        on as a line, because a search is about those that are better."""
+        return self._quantiles.back(self._source.predict(archs)[0])
 
 
 def _agreement(predicted: Floats, values: Sequence[float]) -> float:

@@ -41,10 +41,20 @@ class GaussianProcessConfig(RowsConfig):
 
 
 class Process:
-    """The posterior on plain rows [n, columns] with targets [n] of mean 0; `groups` are the columns' blocks."""
+    """The posterior on plain rows [n, columns] with targets [n] of mean 0; `groups` are the columns' blocks.
 
-    def __init__(self, rows: Floats, targets: Floats, groups: Sequence[str], config: GaussianProcessConfig) -> None:
-        self._scaling = Scaling(rows, groups, config.norm, config.weight)
+    Columns are standardised by the rows of `frame`, by those observed where it is None.
+    """
+
+    def __init__(
+        self,
+        rows: Floats,
+        targets: Floats,
+        groups: Sequence[str],
+        config: GaussianProcessConfig,
+        frame: Floats | None = None,
+    ) -> None:
+        self._scaling = Scaling(rows if frame is None else frame, groups, config.norm, config.weight)
         self._rows = self._scaling(rows)
         distances = squared_distances(self._rows, self._rows)
         chosen = numpy.arange(len(rows))
@@ -82,7 +92,8 @@ class GaussianProcess:
 
     def fit(self, archs: Sequence[Architecture], values: Sequence[float]) -> None:
         seen = self._rows.observe(archs, values)
-        self._fitted = seen, Process(seen.rows, seen.targets, self._rows.groups, self._config)
+        process = Process(seen.rows, seen.targets, self._rows.groups, self._config, self._rows.frame)
+        self._fitted = seen, process
 
     def predict(self, archs: Sequence[Architecture]) -> tuple[Floats, Floats]:
         seen, process = fitted(self._fitted, "the Gaussian process")

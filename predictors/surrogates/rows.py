@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy
@@ -65,11 +66,17 @@ class Rows:
 
     def __init__(self, problem: Problem, config: RowsConfig) -> None:
         self._share = config.share
+        self._reference = problem.reference
         self._encoder = Encoder(problem, config.blocks, config.proxies)
         for name in (*config.proxies, *(("params", "macs") if "costs" in config.blocks else ())):
             scores(problem, name, ())  # says now if there is no such score
         self.encode = self._encoder.encode
         self.names, self.groups = self._encoder.names, self._encoder.groups
+
+    @cached_property
+    def frame(self) -> Floats | None:
+        """The rows by which all are standardised: those of the reference architectures; None: what is observed."""
+        return self.encode(self._reference) if len(self._reference) > 1 else None
 
     def observe(self, archs: Sequence[Architecture], values: Sequence[float]) -> Observations:
         """Raises UsageError as `Surrogate.fit` does."""
@@ -79,10 +86,10 @@ class Rows:
 
 
 class Scaling:
-    """Columns standardised by what was observed; those that were constant count nothing.
+    """Columns standardised by `rows`, their frame; those that are constant there count nothing.
 
     Every block of the architecture gets the same share of the squared norm `norm` ** 2 that they have together, on
-    average over the observations; a column of scores has standard deviation `weight`.
+    average over the frame; a column of scores has standard deviation `weight`.
     """
 
     def __init__(self, rows: Floats, groups: Sequence[str], norm: float, weight: float) -> None:

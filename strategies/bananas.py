@@ -18,7 +18,7 @@ the search begins with the best-scored of the pool instead of random candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -31,7 +31,8 @@ from nas_core.errors import UsageError
 from nas_core.pareto import ranks
 from nas_core.seeds import derive, generator
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
-from predictors.surrogate import Problem, Surrogate
+from predictors.surrogate import Problem, Score, Surrogate
+from predictors.transfer import Transfer, TransferConfig
 from strategies.learned import SurrogateConfig
 from strategies.random_search import Taken, sample_new, taken
 from strategies.scored_pool import SCORED, ProxyRanks, ScoredPool, sampled, scores_of
@@ -53,6 +54,9 @@ MOVES = 2
 
 REFERENCE = 256
 """Candidates, sampled where none are scored, that show the surrogate what is usual in the space."""
+
+PRIOR = 1_000
+"""Architectures of another study that are learned from, at most."""
 
 NEIGHBOURS = 400
 """Neighbours of one architecture in the pool, at most."""
@@ -81,7 +85,7 @@ class Bananas:
         mutants: int = Field(200, ge=0, le=100_000, description="of them in the pool, with one or two mutations each")
         centres: int = Field(3, ge=0, le=1_000, description="outcomes, best first, whose neighbours are in the pool")
         uniform: int = Field(60, ge=1, le=100_000, description="random candidates in the pool")
-        top: int = Field(200, ge=0, le=SCORED, description="best-scored architectures in the pool")
+        top: int = Field(200, ge=0, le=SCORED, description="best-scored architectures, and best of another study")
         history: int = Field(
             300, ge=20, le=10_000, description="outcomes that are learned from: a quarter best, the rest recent"
         )
@@ -93,16 +97,14 @@ class Bananas:
         self._known: set[str] = set()
         self._outcomes: dict[str, Outcome] = {}  # what is learned from, by identity, in the order of the tells
         self._pool = _pool(setting, config)
-        self.surrogate = _surrogate(setting, config, self._pool)
+        self._prior = _prior(setting)
+        self.surrogate = _surrogate(setting, config, self._pool, self._prior)
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
         setting, serial = self._setting, self._told + len(pending)
         known = taken(setting, self._known, pending)
-        if self._config.start is not None:
-            begun = serial >= self._config.first
-        else:
-            begun = serial >= self._config.initial
-        if not begun or len(self._outcomes) < 2:
+        starts = self._config.first if self._starts else self._config.initial
+        if serial < starts or len(self._outcomes) < 2:
             return self._start(number, known)
         rng = generator(setting.seed, number, "pool")
         targets = self._targets(number)
@@ -132,11 +134,17 @@ class Bananas:
         elite = set(sorted(standing, key=standing.__getitem__)[: self._config.history // ELITE])
         del self._outcomes[next(identity for identity in self._outcomes if identity not in elite)]
 
+    @property
+    def _starts(self) -> Sequence[Architecture]:
+        """Where to begin, best first."""
+        if self._pool is not None and self._config.start is not None:
+            return self._pool.best
+        return tuple(self._prior)
+
     def _start(self, number: int, known: Taken) -> Proposal:
-        """The best-scored candidate that is new, or a random one."""
+        """The best candidate to begin with that is new, or a random one."""
         setting = self._setting
-        best = self._pool.best if self._pool is not None and self._config.start is not None else ()
-        arch = next((arch for arch in best if not known(setting.identity(arch))), None)
+        arch = next((arch for arch in self._starts if not known(setting.identity(arch))), None)
         arch = arch or sample_new(setting, known, generator(setting.seed, number, "start"))
         if arch is None:
             raise Exhausted("every candidate of the space is known")
@@ -190,6 +198,7 @@ class Bananas:
             yield moves.sample(space, rng)
         if self._pool is not None:
             yield from islice(self._pool.best, config.top)
+        yield from islice(self._prior, config.top)
 
 
 def acquire(
@@ -214,17 +223,39 @@ def _pool(setting: Setting, config: Bananas.Config) -> ScoredPool | None:
     return None if by is None else ScoredPool(setting, "bananas", by, config.scored)
 
 
-def _surrogate(setting: Setting, config: Bananas.Config, pool: ScoredPool | None) -> Surrogate:
+def _prior(setting: Setting) -> dict[Architecture, float]:
+    """What is known of another study, best first."""
+    known = {arch: float(value) for arch, value in setting.prior}
+    return dict(sorted(known.items(), key=lambda one: -one[1]))
+
+
+def _surrogate(
+    setting: Setting, config: Bananas.Config, pool: ScoredPool | None, prior: Mapping[Architecture, float]
+) -> Surrogate | Transfer:
     """Raises UsageError."""
-    seed = derive(setting.seed, "surrogate")
-    if pool is None:
-        return config.make(Problem(setting.space, seed, reference=sampled(setting, REFERENCE, "reference")))
-    if not config.proxies:
-        return config.make(Problem(setting.space, seed, reference=pool.archs))
-    if not config.takes("proxies"):
-        raise UsageError(
-            f"strategy: proxies: surrogate '{config.surrogate}' takes no scores; use gp, or leave the proxies out"
-        )
-    score = scores_of(setting, "bananas", *config.proxies)
-    known = ProxyRanks(setting, score, config.proxies, pool.archs)
-    return config.make(Problem(setting.space, seed, known, pool.archs), proxies=config.proxies)
+    reference = sampled(setting, REFERENCE, "reference") if pool is None else pool.archs
+    score: Score | None = None
+    if pool is not None and config.proxies:
+        if not config.takes("proxies"):
+            raise UsageError(
+                f"strategy: proxies: surrogate '{config.surrogate}' takes no scores; use gp, or leave the proxies out"
+            )
+        score = ProxyRanks(setting, scores_of(setting, "bananas", *config.proxies), config.proxies, pool.archs)
+    settings = {"proxies": config.proxies} if config.proxies else {}
+    problem = Problem(setting.space, derive(setting.seed, "surrogate"), score, reference)
+    alone = config.make(problem, **settings)
+    if len(prior) < 2:
+        return alone
+    source = config.make(problem, **settings)
+    shown = _shown(list(prior), generator(setting.seed, "prior"))
+    source.fit(shown, [prior[arch] for arch in shown])
+    return Transfer(problem, source, TransferConfig(with_noise=False, proxies=config.proxies), alone)
+
+
+def _shown(prior: list[Architecture], rng: Generator) -> list[Architecture]:
+    """At most `PRIOR` of another study: its best, and others that show what is worse."""
+    if len(prior) <= PRIOR:
+        return prior
+    best = PRIOR // ELITE
+    others = rng.choice(numpy.arange(best, len(prior)), PRIOR - best, replace=False)
+    return [*prior[:best], *(prior[int(place)] for place in sorted(others.tolist()))]

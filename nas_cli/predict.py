@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from nas_core.records import StudySpec
     from nas_core.space import SearchSpace
     from studies.predict import Predicted, Validation
+
+_COMMAS = re.compile(r",(?![^()]*\))")  # one within settings separates nothing
 
 
 def predict(
@@ -58,7 +61,7 @@ def predict(
         "pool": pool,
         "folds": folds,
         "seed": seed,
-        "proxies": [name.strip() for name in (proxies or "").split(",") if name.strip()],
+        "proxies": [name.strip() for name in _COMMAS.split(proxies or "") if name.strip()],
     }
     config = validate(prediction.PredictConfig, given, "predict")
     with open_store(db, files) as store:

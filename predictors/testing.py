@@ -151,7 +151,7 @@ def _scores(reference: str, networks: Networks, source: Source, archs: Sequence[
         probe = fresh(arch)
         if found.needs:
             _ = probe.passed  # its own work, which others share, is not the proxy's
-        before, others = _state(probe), _randomness()
+        before, others = _state(probe), _stirred()
         values = _score(found, probe)
         if others != _randomness():
             yield f"score draws from a global random generator, or seeds it, for {arch}"
@@ -204,6 +204,16 @@ def _state(probe: Probe) -> dict[str, str]:
 
 def _digest(tensor: Any) -> str:
     return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _stirred() -> tuple[str, str, str]:
+    """The global generators after a draw from each, so that one who seeds them anew is seen the second time too."""
+    import torch
+
+    torch.rand(())
+    numpy.random.random()
+    random.random()
+    return _randomness()
 
 
 def _randomness() -> tuple[str, str, str]:
@@ -310,8 +320,9 @@ def _fit(case: _Case) -> Iterator[str]:
     """Shapes; random numbers and threads of others; each architecture's prediction is its own; what it learns."""
     import torch
 
+    threads = torch.get_num_threads()
     _ = case.first  # what is imported by a first fit may draw random numbers
-    threads, before = torch.get_num_threads(), _randomness()
+    before = _stirred()
     model = case.make()
     archs, values = list(case.archs), case.values.tolist()
     model.fit(archs, values)

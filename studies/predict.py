@@ -23,6 +23,7 @@ from nas_core.records import Study
 from nas_core.seeds import generator
 from nas_core.strategy import FINISHED
 from predictors import GROUP, SURROGATES
+from predictors.scoring import split_score
 from predictors.surrogate import Problem, Score, Surrogate
 from predictors.transfer import Transfer, TransferConfig
 from studies import pool
@@ -127,6 +128,9 @@ def predict(store: Store, study: Study, parts: Parts, config: PredictConfig, sou
     candidates, whole = unseen(store, study, parts, config, found)
     if not candidates:
         raise UsageError(f"study '{study.name}' has evaluated every architecture of its space; nothing is unseen")
+    if config.proxies and parts.scored is not None:  # all of them in one pass over each network
+        proxies = dict.fromkeys(split_score(name)[0] for name in config.proxies)
+        parts.scored.scoring.table(list(proxies), [*found.archs, *candidates])
     models = _Models(store, parts, config, source, score if config.proxies else None, candidates)
     model = models.fitted(found.archs, found.values)
     mean, std = model.predict(candidates)

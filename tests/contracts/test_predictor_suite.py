@@ -144,6 +144,14 @@ class PythonNoise(GoodProxy):
         return super().score(probe)
 
 
+class Seeds(GoodProxy):
+    """The same numbers every time, but of the generator of all."""
+
+    def score(self, probe: Probe) -> Mapping[str, float]:
+        torch.manual_seed(0)
+        return {**super().score(probe), "weights": float(torch.randn(())) + super().score(probe)["weights"]}
+
+
 class Fickle(GoodProxy):
     """Counts how often it was asked."""
 
@@ -256,6 +264,7 @@ def test_nothing_is_found_on_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
         (NothingToMeasure, "no reason at all"),
         (GlobalNoise, "score: score draws from a global random generator"),
         (PythonNoise, "score: score draws from a global random generator"),
+        (Seeds, "score: score draws from a global random generator"),
         (Fickle, "score: scored again, by the same probe"),
         (TrainsOn, "score: score leaves the network with another buffer"),
         (ChangesWeights, "score: score leaves the network with another weight"),
@@ -340,6 +349,14 @@ class Random(GoodSurrogate):
     def fit(self, archs: Sequence[Architecture], values: Sequence[float]) -> None:
         super().fit(archs, values)
         self.weights = self.weights + 1e-3 * numpy.random.standard_normal(self.weights.shape)
+
+
+class SeedsAll(GoodSurrogate):
+    """Seeds the generator of all, and so always draws the same."""
+
+    def fit(self, archs: Sequence[Architecture], values: Sequence[float]) -> None:
+        super().fit(archs, values)
+        random.seed(5)
 
 
 class OwnState(GoodSurrogate):
@@ -476,6 +493,7 @@ def test_nothing_is_found_in_a_good_surrogate(monkeypatch: pytest.MonkeyPatch) -
         (Negative, "fit: a standard deviation is negative"),
         (Unbounded, "fit: a standard deviation is not finite"),
         (Random, "fit: fit or predict draws from a global random generator"),
+        (SeedsAll, "fit: fit or predict draws from a global random generator"),
         (OwnState, "repeat: a fresh instance"),
         (Remembers, "fit must forget"),
         (LastCounts, "order: another order"),

@@ -4,7 +4,8 @@ White, Neiswanger and Savani, "BANANAS: Bayesian Optimization with Neural Archit
 Search", AAAI 2021, Algorithm 1; the acquisition functions are those of its section 4. Deviations: the default
 surrogate is a Gaussian process instead of an ensemble of networks, refitted before every proposal; the pool holds
 mutants of several of the best, all neighbours of the very best, uniform draws and, where there are scores, the
-best-scored; one candidate is proposed at a time.
+best-scored; one candidate is proposed at a time; every other one (`local`) is the best neighbour of the best outcome
+by the same acquisition function, because a surrogate that is wrongly sure of itself would not look there.
 
 What the surrogate learns are normal scores of ranks, so that one failure does not flatten the differences among the
 good; infeasible outcomes rank below the feasible ones, by their violation. Several objectives are joined anew in
@@ -14,11 +15,15 @@ mean that the surrogate gives them (the "Kriging believer" of Ginsbourger, Le Ri
 With `proxies` a pool of `scored` architectures is scored once; their ranks are features of the surrogate, and those
 of all other architectures are predicted (`strategies/scored_pool.py`), so that no search scores more. With `start`
 the search begins with the best-scored of the pool instead of random candidates.
+
+With another study's results (`Setting.prior`) the surrogate is fitted to those first, and what is learned here are the
+deviations from it (`predictors/transfer.py`), as long as the two agree; without `start` the search begins with the
+best of that study.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
@@ -86,6 +91,9 @@ class Bananas:
         centres: int = Field(3, ge=0, le=1_000, description="outcomes, best first, whose neighbours are in the pool")
         uniform: int = Field(60, ge=1, le=100_000, description="random candidates in the pool")
         top: int = Field(200, ge=0, le=SCORED, description="best-scored architectures, and best of another study")
+        local: int = Field(
+            2, ge=0, le=1_000, description="one in so many proposals is a neighbour of the best outcome; 0: none"
+        )
         history: int = Field(
             300, ge=20, le=10_000, description="outcomes that are learned from: a quarter best, the rest recent"
         )
@@ -108,7 +116,8 @@ class Bananas:
             return self._start(number, known)
         rng = generator(setting.seed, number, "pool")
         targets = self._targets(number)
-        candidates = self._candidates(targets, known, rng)
+        local = bool(self._config.local) and serial % self._config.local == 0
+        candidates = self._around(targets, known, rng) if local else self._candidates(targets, known, rng)
         if not candidates:
             return self._start(number, known)
         best = self._fit(targets, pending)
@@ -169,12 +178,28 @@ class Bananas:
 
     def _candidates(self, targets: dict[Architecture, float], known: Taken, rng: Generator) -> list[Architecture]:
         """The pool: different candidates that are not known."""
+        return self._new(self._sources(_ordered(targets), rng), known)
+
+    def _around(self, targets: dict[Architecture, float], known: Taken, rng: Generator) -> list[Architecture]:
+        """The neighbours that are not known of the best outcome that has any; the pool where none has."""
+        for centre in _ordered(targets):
+            if found := self._new(self._neighbours(centre, rng), known):
+                return found
+        return self._candidates(targets, known, rng)
+
+    def _new(self, archs: Iterable[Architecture], known: Taken) -> list[Architecture]:
         found: dict[str, Architecture] = {}
-        for arch in self._sources(sorted(targets, key=targets.__getitem__, reverse=True), rng):
+        for arch in archs:
             identity = self._setting.identity(arch)
             if not known(identity):
                 found.setdefault(identity, arch)
         return list(found.values())
+
+    def _neighbours(self, centre: Architecture, rng: Generator) -> list[Architecture]:
+        around = moves.neighbours(self._setting.space, centre)
+        if len(around) <= NEIGHBOURS:
+            return around
+        return [around[place] for place in rng.choice(len(around), NEIGHBOURS, replace=False)]
 
     def _sources(self, best: Sequence[Architecture], rng: Generator) -> Iterator[Architecture]:
         """`best`: outcomes, best first."""
@@ -190,15 +215,17 @@ class Bananas:
                 continue
             yield arch
         for centre in best[: config.centres]:
-            around = moves.neighbours(space, centre)
-            if len(around) > NEIGHBOURS:
-                around = [around[place] for place in rng.choice(len(around), NEIGHBOURS, replace=False)]
-            yield from around
+            yield from self._neighbours(centre, rng)
         for _ in range(config.uniform):
             yield moves.sample(space, rng)
         if self._pool is not None:
             yield from islice(self._pool.best, config.top)
         yield from islice(self._prior, config.top)
+
+
+def _ordered(targets: Mapping[Architecture, float]) -> list[Architecture]:
+    """Outcomes, best first."""
+    return sorted(targets, key=targets.__getitem__, reverse=True)
 
 
 def acquire(

@@ -21,7 +21,6 @@ from studies.queries import best_trial
 from studies.store.store import Store
 from studies.verify import verify
 
-
 LAST = 2 / 3  # of a full training: what the last evaluation may spend beyond a budget, with eta = 3
 
 

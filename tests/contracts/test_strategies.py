@@ -66,7 +66,7 @@ BRIEF: Mapping[str, tuple[int, int]] = {
     "reinforce": (24, 3),
     "ppo": (24, 3),
     "agnn-rl": (24, 3),
-    "bananas": (16, 2),
+    "bananas": (12, 2),
     "proxy-filter": (24, 3),
     "warm-up": (24, 3),
 }

@@ -25,8 +25,8 @@ from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from strategies import optuna_view
 from strategies.optuna_sampler import GP, TPE
-from strategies.targets import normal_scores
 from strategies.random_search import RandomSearch
+from strategies.targets import normal_scores
 
 QUALITY = (Objective("quality", "max"),)
 TWO = (*QUALITY, Objective("price", "min"))

@@ -135,9 +135,20 @@ def resume(
 
 def _warm(store: Store, source: Study, spec: StudySpec) -> StudySpec:
     """The study with another one's results as its prior. Raises UsageError for those of another space, or for none."""
+    import strategies
+    from nas_core import refs
     from nas_core.errors import UsageError
+    from nas_core.strategy import UsesPrior
     from studies.queries import observations
 
+    def uses_prior(strategy: str) -> bool:
+        return isinstance(refs.find(strategy, strategies.BUILTIN, strategies.GROUP, "strategy"), UsesPrior)
+
+    if not uses_prior(spec.strategy):
+        able = ", ".join(name for name in strategies.BUILTIN if uses_prior(name))
+        raise UsageError(
+            f"--warm-start {source.name}: strategy '{spec.strategy}' learns from no other study; use {able}"
+        )
     if (source.spec.space_name, source.spec.space_hash) != (spec.space_name, spec.space_hash):
         raise UsageError(
             f"--warm-start {source.name}: that study searched space '{source.spec.space_name}', "

@@ -122,6 +122,13 @@ class Strategy(Protocol):
         ...
 
 
+@runtime_checkable
+class UsesPrior(Protocol):
+    """A strategy that learns from `Setting.prior`; a search with another one refuses a warm start."""
+
+    uses_prior: ClassVar[bool]
+
+
 class Pruner(Protocol):
     """Ends candidates that will not be worth their full budget."""
 

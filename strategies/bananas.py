@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy
 from pydantic import Field
@@ -97,6 +97,8 @@ class Bananas:
         history: int = Field(
             300, ge=20, le=10_000, description="outcomes that are learned from: a quarter best, the rest recent"
         )
+
+    uses_prior: ClassVar[bool] = True
 
     def __init__(self, setting: Setting, config: Config) -> None:
         self._setting = setting

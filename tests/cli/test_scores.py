@@ -120,3 +120,56 @@ def test_bad_scores_are_one_line(say: Say, toy: tuple[str, ...], arguments: tupl
     assert out == ""
     assert message in err
     assert len(err.strip().splitlines()) <= 2
+
+
+def test_a_warm_up_begins_with_the_best_scored(say: Say, toy: tuple[str, ...], folder: Path) -> None:
+    search = ("search", *toy, "--scores", "hints.csv", "--study", "warm", "--strategy", "local-search", "--trials", "6")
+    code, _, err = say(*search, "--warm-up", "hint:30", "-s", "strategy.move=best", "--json")
+    assert code == 0, err
+    with sqlite3.connect(folder / "nas.db") as connection:
+        name, settings = connection.execute("SELECT strategy, strategy_config FROM studies").fetchone()
+        scored = connection.execute("SELECT max(value), count(*) FROM scores").fetchone()
+        first = connection.execute(
+            "SELECT s.value FROM runs r JOIN scores s ON s.architecture = r.architecture WHERE r.number = 0"
+        ).fetchone()
+    assert (name, json.loads(settings)["inner"], json.loads(settings)["inner_config"]["move"]) == (
+        "warm-up",
+        "local-search",
+        "best",
+    )
+    assert scored[1] == 30
+    assert first[0] == scored[0]
+    assert say("verify", "warm")[0] == 0
+
+
+def test_a_warm_start_learns_from_another_study(say: Say, toy: tuple[str, ...]) -> None:
+    assert say("search", *toy, "--strategy", "random", "--study", "source", "--trials", "30")[0] == 0
+    again = ("search", *toy, "--strategy", "bananas", "--trials", "6", "--seed", "1")
+    code, out, err = say(*again, "--warm-start", "source", "--study", "warm", "--json")
+    assert code == 0, err
+    source = json.loads(say("best", "source", "--json")[1])
+    assert json.loads(out)["best"]["metrics"]["val_accuracy"] >= source["metrics"]["val_accuracy"]
+    assert say("verify", "warm")[0] == 0
+    assert say("resume", "warm", "--trials", "8")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--warm-start", "nothing"), "no study 'nothing'"),
+        (
+            ("--warm-start", "source", "--strategy", "random"),
+            "strategy 'random' learns from no other study; use bananas",
+        ),
+        (("--warm-up", "hint"), "--warm-up 'hint' is malformed; write PREDICTOR:N, for example vote:300"),
+        (("--warm-up", "hint:30"), "asks for the scores hint, but this search has none"),
+        (("--warm-up", "hidden:30", "--scores", "hints.csv"), "unknown score in 'hints.csv' 'hidden'"),
+    ],
+)
+def test_a_bad_start_is_one_line(say: Say, toy: tuple[str, ...], arguments: tuple[str, ...], message: str) -> None:
+    say("search", *toy, "--strategy", "random", "--study", "source", "--trials", "2")
+    code, out, err = say("search", *toy, "--strategy", "bananas", *arguments, "--study", "s")
+    assert code in (2, 3)
+    assert out == ""
+    assert message in err
+    assert len(err.strip().splitlines()) <= 2

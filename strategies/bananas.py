@@ -63,7 +63,7 @@ REFERENCE = 256
 PRIOR = 1_000
 """Architectures of another study that are learned from, at most."""
 
-NEIGHBOURS = 400
+NEIGHBOURS = 100
 """Neighbours of one architecture in the pool, at most."""
 
 

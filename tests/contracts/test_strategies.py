@@ -38,19 +38,21 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "ppo": [{"units": 8, "batch": 4, "epochs": 2}],
     "agnn-rl": [{"units": 8, "founders": 4}],
     "bananas": [
-        {"initial": 4, "mutants": 20, "centres": 1, "uniform": 5},
+        {"initial": 4, "mutants": 10, "centres": 1, "uniform": 5, "local": 3},
         {
             "proxies": ["naswot", "zen"],
             "start": "naswot",
             "first": 3,
             "scored": 25,
-            "mutants": 20,
+            "mutants": 10,
+            "centres": 0,
+            "local": 4,
             "acquisition": "its",
         },
     ],
     "proxy-filter": [
         {"candidates": 3, "scored": 45},
-        {"predictor": "vote", "inner": "reinforce", "inner_config": {"units": 8}},
+        {"predictor": "vote", "candidates": 2, "inner": "reinforce", "inner_config": {"units": 4}},
     ],
     "genetic-predictor": [{"population": 6, "surplus": 3, "surrogate_config": {"trees": 5}}],
     "warm-up": [
@@ -67,8 +69,9 @@ BRIEF: Mapping[str, tuple[int, int]] = {
     "ppo": (24, 3),
     "agnn-rl": (24, 3),
     "bananas": (12, 2),
-    "proxy-filter": (24, 3),
-    "warm-up": (24, 3),
+    "proxy-filter": (16, 2),
+    "genetic-predictor": (16, 2),
+    "warm-up": (16, 2),
 }
 # Strategies that refuse a space, and what their error names.
 UNSUITABLE: Mapping[tuple[str, str], str] = {("agnn-rl", "nasbench201"): "kind 'operation'; use reinforce or ppo"}

@@ -238,7 +238,7 @@ class Body(nn.Module):
         nn.GELU(), functional.gelu, nn.SiLU(inplace=True), nn.ELU(), nn.LeakyReLU(0.1, True), nn.Softplus(), nn.Tanh(),
         nn.Hardswish(inplace=True), torch.sigmoid, nn.Mish(), nn.ReLU6(True), nn.PReLU(dtype=torch.float64), nn.RReLU(),
     ],
-    ids=str,
+    ids=lambda activation: getattr(activation, "__name__", None) or str(activation),
 )  # fmt: skip
 def test_every_activation_is_seen(activation: Callable[[Tensor], Tensor]) -> None:
     found = probe(lambda: Body(activation), Need.CODES).passed

@@ -471,3 +471,31 @@ def test_an_evaluation_is_a_candidate_a_budget_and_what_it_continues() -> None:
     assert origins
     assert len(pairs) > 10
     assert all(0 < abs(low - high) < 0.3 for low, high in pairs)
+
+
+class NeedsScores(Good):
+    """Takes scores for granted."""
+
+    def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
+        found = super().ask(number, pending)
+        assert found is not None
+        assert self.setting.score is not None, "no scores here"
+        return replace(found, note={"score": self.setting.score("naswot", [found.arch])[0]})
+
+
+class NoPrior(Good):
+    """Cannot be told of another study."""
+
+    def __init__(self, setting: Setting, config: Good.Config) -> None:
+        if setting.prior:
+            raise ValueError("what is this?")
+        super().__init__(setting, config)
+
+
+def test_a_search_without_scores_must_run_or_be_refused() -> None:
+    assert findings(NeedsScores).startswith("no scores: raised AssertionError: no scores here")
+    assert "\n" not in findings(NeedsScores)
+
+
+def test_results_of_another_study_must_be_accepted() -> None:
+    assert findings(NoPrior).startswith("one at a time, minimising: raised ValueError: what is this?")

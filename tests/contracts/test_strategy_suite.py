@@ -479,7 +479,8 @@ class NeedsScores(Good):
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
         found = super().ask(number, pending)
         assert found is not None
-        assert self.setting.score is not None, "no scores here"
+        if self.setting.score is None:
+            raise ValueError("no scores here")
         return replace(found, note={"score": self.setting.score("naswot", [found.arch])[0]})
 
 
@@ -493,7 +494,7 @@ class NoPrior(Good):
 
 
 def test_a_search_without_scores_must_run_or_be_refused() -> None:
-    assert findings(NeedsScores).startswith("no scores: raised AssertionError: no scores here")
+    assert findings(NeedsScores).startswith("no scores: raised ValueError: no scores here")
     assert "\n" not in findings(NeedsScores)
 
 

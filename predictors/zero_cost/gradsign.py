@@ -66,7 +66,7 @@ class GradSign:
         reduction: Literal["sum", "mean"] = Field(
             default="sum", description="over weights; the mean takes the size of the network out of the score"
         )
-        chunk: int = Field(default=32, ge=1, description="samples whose gradients are in memory together")
+        chunk: int = Field(default=64, ge=1, description="samples whose gradients are in memory together")
 
     tasks: ClassVar[frozenset[str]] = EVERY_TASK
     needs: ClassVar[Need] = Need.NOTHING

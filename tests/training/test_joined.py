@@ -155,7 +155,7 @@ def test_bad_input(tmp_path: Path) -> None:
         CostTable(NasBench201(), write(tmp_path))
     with pytest.raises(UsageError, match="has costs only; give it by --costs"):
         Table(SPACE, write(tmp_path), "one")
-    with pytest.raises(UsageError, match="give data, or costs, or both"):
+    with pytest.raises(UsageError, match="give data, costs or scores"):
         CostTable(SPACE, write(tmp_path, costs={}))
     with pytest.raises(UsageError, match="no column 'phones'; did you mean 'phone'"):
         CostTable(SPACE, write(tmp_path, costs={"a": {"column": "phones"}}))

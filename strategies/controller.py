@@ -19,8 +19,7 @@ on the number of threads nor on torch's global generator.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value
 from nas_core.space import SearchSpace
+from training.threads import thread_count
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -189,7 +189,7 @@ class Controller:
         """The gradient of `loss(log-probabilities, entropies)` in the weights."""
         import torch
 
-        with _one_thread():
+        with thread_count(1):
             parts = {name: torch.from_numpy(part).requires_grad_() for name, part in self.parts().items()}
             found = torch.autograd.grad(loss(*self.log_probabilities(scripts, parts)), list(parts.values()))
             return numpy.concatenate([part.numpy().ravel() for part in found])
@@ -268,16 +268,3 @@ class Reader:
 
 def _sigmoid(values: Array) -> Array:
     return 0.5 * numpy.tanh(0.5 * values) + 0.5
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums of several threads round differently from those of one."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -34,6 +34,7 @@ from nas_core.seeds import derive, generator
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
 from strategies.random_search import Taken, sample_new, taken
 from strategies.targets import normal_scores
+from training.threads import thread_count
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -230,7 +231,7 @@ class GP(_OptunaStrategy):
         ], 1
 
     def _alone(self) -> AbstractContextManager[None]:
-        return _one_thread()
+        return thread_count(1)
 
 
 def _mutant(setting: Setting, arch: Architecture, known: Taken, rng: Generator) -> Architecture | None:
@@ -247,16 +248,3 @@ def _mutant(setting: Setting, arch: Architecture, known: Taken, rng: Generator) 
             if not known(setting.identity(mutant)):
                 return mutant
     return None
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """torch computes with one thread: the order of a sum, and so its bits, depends on their number."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

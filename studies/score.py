@@ -198,7 +198,7 @@ def correlations(origin: Origin, board: Scoreboard, target: Target, seed: int = 
 def _threads(origin: Origin) -> AbstractContextManager[None]:
     if origin.threads is None:
         return nullcontext()
-    from training.evaluators.train import thread_count
+    from training.threads import thread_count
 
     return thread_count(origin.threads)
 

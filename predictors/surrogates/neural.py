@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from nas_core.architecture import Architecture
 from nas_core.seeds import derive, generator
 from predictors.targets import NormalScores, checked
+from training.threads import thread_count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,17 +33,6 @@ PASSES = 40
 
 CHUNK = 1024
 """Architectures that are predicted at a time."""
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """One thread inside, as many as before afterwards: sums come out the same on every machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Parameters(nn.Module):
@@ -169,7 +158,7 @@ class Fitted:
         if scores.constant:
             return cls(None, scores, Spread(0.0, 0.0))
         learned = folds(ordered, members, seed)
-        with single_threaded():
+        with thread_count(1):
             outputs = learn(ordered, torch.from_numpy(targets).float(), learned)
             fitted = outputs(ordered).double().numpy()
         return cls(outputs, scores, Spread.of(fitted, targets, learned.numpy()))
@@ -178,7 +167,7 @@ class Fitted:
         """Mean and standard deviation [n] in the units of the values."""
         if self.outputs is None or not archs:
             return numpy.full(len(archs), self.scores.values[0]), numpy.zeros(len(archs))
-        with single_threaded():
+        with thread_count(1):
             parts = [self.outputs(archs[start : start + CHUNK]) for start in range(0, len(archs), CHUNK)]
         found = torch.cat(parts, 1).double().numpy()
         mean, deviation = found.mean(axis=0), self.spread(found)

@@ -26,7 +26,8 @@ from nas_core.seeds import derive
 from predictors.surrogate import Problem
 from predictors.surrogates.gin import GIN, Graphing, Labels
 from predictors.surrogates.graph_network import GraphConfig
-from predictors.surrogates.neural import CHUNK, Fitted, Outputs, batches, single_threaded, steps_for, train
+from predictors.surrogates.neural import CHUNK, Fitted, Outputs, batches, steps_for, train
+from training.threads import thread_count
 
 if TYPE_CHECKING:
     from predictors.surrogate import Floats
@@ -75,7 +76,7 @@ class Pairwise:
         network = self._network
         if network is None or not some or not others:
             return numpy.full((len(some), len(others)), 0.5)
-        with single_threaded(), torch.no_grad():
+        with thread_count(1), torch.no_grad():
             ours, theirs = self._embedded(network, some), self._embedded(network, others)
             found = torch.sigmoid(network.compare(ours, theirs)).double().mean(0)
         return numpy.asarray(found.numpy())

@@ -20,6 +20,7 @@ from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from training.recipe import Recipe
+from training.threads import thread_count
 
 if TYPE_CHECKING:
     import torch
@@ -229,21 +230,6 @@ def default_threads(task: Task) -> int:
     if task.kind == IMAGE_CLASSIFICATION and math.prod(task.input_shape[1:]) <= SMALL_IMAGE:
         return 1
     return cpu_threads()
-
-
-@contextmanager
-def thread_count(threads: int | None) -> Iterator[None]:
-    """Compute with so many threads; the former number comes back at the end."""
-    import torch
-
-    before = torch.get_num_threads()
-    if threads is not None and threads != before:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PARTS = ("train", "valid", "test")
+HALVES = ("weights", "alphas")
+"""What bilevel searches train on: of images two stratified halves of "train", of a graph "train" and "valid"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,8 @@ class Data(Protocol):
     task: Task
 
     def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
-        """The batches of one pass over `part`; order and augmentation depend on (seed, epoch) alone."""
+        """The batches of one pass over `part` (of PARTS or HALVES); order and augmentation of "train" and the halves
+        depend on (seed, epoch, part) alone."""
         ...
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:

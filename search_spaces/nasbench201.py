@@ -15,6 +15,7 @@ from nas_core.choice import Choice
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError, nearest
 from nas_core.graph import ArchGraph
+from nas_core.relax import Pick, derive_by_choice
 from nas_core.space import SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 
@@ -79,14 +80,23 @@ class NasBench201(SearchSpace):
         It has the benchmark's parameters to the unit, also those of edges that cannot reach the output.
         Raises UsageError for an illegal architecture, another kind of task, or a size of another space.
         """
-        from search_spaces.modules.cells import Cell, CellNetwork
+        from search_spaces.modules.pick import Chosen
 
         reason = self.illegal(arch)
         if reason:
             raise UsageError(f"space '{self.name}' cannot build {dict(arch.values)}: {reason}")
+        return self.network(Chosen(arch.values), task, size)
+
+    def network(self, pick: Pick, task: Task, size: SizeConfig) -> nn.Module:
+        """The description of the network; every edge is a group, shared by all cells. Raises as `build`."""
+        from search_spaces.modules.cells import Cell, CellNetwork
+
         channels, cells = _dimensions(size)
-        operations = {edge: str(arch.values[name]) for name, edge in EDGES.items()}
-        return CellNetwork(lambda width: Cell(operations, width), _image(task)[0], task.outputs, channels, cells)
+        return CellNetwork(lambda width: Cell(pick, EDGES, width), _image(task)[0], task.outputs, channels, cells)
+
+    def derive(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
+        """The strongest operation of every edge; `none` may be selected (Dong and Yang, section 4)."""
+        return derive_by_choice(self, scores)
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """`params`, and `macs`: the multiply-adds of all convolutions and the classifier for one image.

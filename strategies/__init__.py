@@ -1,4 +1,4 @@
-"""Search strategies: one file per strategy, listed here."""
+"""Search strategies: one file per strategy, listed here. `ONE_SHOT` train a supernet, `BUILTIN` ask and are told."""
 
 GROUP = "nas.strategies"
 
@@ -21,4 +21,14 @@ BUILTIN = {
     "proxy-filter": "strategies.proxy_filter:ProxyFilter",
     "genetic-predictor": "strategies.genetic_predictor:GeneticPredictor",
     "warm-up": "strategies.warm_up:WarmUp",
+}
+
+ONE_SHOT = {
+    "darts": "strategies.one_shot.darts:Darts",
+    "gdas": "strategies.one_shot.gdas:Gdas",
+    "drnas": "strategies.one_shot.drnas:DrNas",
+    "dropnas": "strategies.one_shot.dropnas:DropNas",
+    "rc-darts": "strategies.one_shot.rc_darts:RcDarts",
+    "enas": "strategies.one_shot.enas:Enas",
+    "spos": "strategies.one_shot.spos:Spos",
 }

@@ -3,90 +3,149 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas_core.choice import Value
+from nas_core.relax import Pick, Style
+from search_spaces.modules.features import Features, total
+
 Edge = tuple[int, int]
 
 CELL_OUTPUT = 3
-_CONVOLUTIONS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 
 
 class ConvBN(nn.Sequential):
-    """Convolution without bias, batch normalisation; the input is rectified by the caller. `[b, i, h, w]` to
-    `[b, o, ceil(h / stride), ceil(w / stride)]`."""
+    """Convolution, batch normalisation; the input is rectified by the caller. `[b, i, h, w]` to
+    `[b, o, ceil(h / stride), ceil(w / stride)]`. In the style "search" the normalisation has no affine part, and the
+    convolution a bias instead."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, style: Style = "full") -> None:
+        affine = style == "full"
         super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs)
+            nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=not affine),
+            nn.BatchNorm2d(outputs, affine=affine),
         )
 
-    def of_zero(self, like: Tensor) -> Tensor:
-        """What the layer answers to an all-zero input: a convolution of zero is zero, so only BN has work."""
-        return self[1](torch.zeros_like(like))
+
+class Convolution(ConvBN):
+    """ReLU, convolution, batch normalisation of a node of `channels`."""
+
+    def __init__(self, channels: int, kernel: int, style: Style) -> None:
+        super().__init__(channels, channels, kernel, style=style)
+
+    def forward(self, node: Features) -> Tensor:
+        return self[1](self.convolved(node))
+
+    def weighted(self, weight: Tensor, node: Features) -> Tensor:
+        """`weight * self(node)`, where the normalisation scales by the weight: no pass over the map of its own."""
+        return scaled_norm(self[1], self.convolved(node), weight)
+
+    def convolved(self, node: Features) -> Tensor:
+        if node.relu is not None:
+            return self[0](node.relu)
+        zero = node.value  # a convolution of zero is its bias, so only BN has work
+        return zero if self[0].bias is None else zero + self[0].bias.view(1, -1, 1, 1)
+
+
+def scaled_norm(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:
+    """`weight * norm(x)` for a scalar weight. Counts the batch as `norm` does."""
+    if norm.training and norm.track_running_stats:
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(1)
+    gain = weight.expand(norm.num_features) if norm.weight is None else weight * norm.weight
+    return functional.batch_norm(
+        x,
+        norm.running_mean,
+        norm.running_var,
+        gain.to(torch.float32),
+        None if norm.bias is None else weight * norm.bias,
+        norm.training,
+        norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked or 1),
+        norm.eps,
+    )
+
+
+class Skip(nn.Module):
+    """The node itself."""
+
+    def forward(self, node: Features) -> Tensor | None:
+        return node.x
+
+
+class Pool(nn.Module):
+    """Average of 3x3; padding does not count."""
+
+    def forward(self, node: Features) -> Tensor | None:
+        return node.once("pool", lambda x: functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False))
+
+
+class Zero(nn.Module):
+    """Nothing."""
+
+    def forward(self, node: Features) -> None:
+        return None
+
+    def zeros(self, node: Features) -> Tensor:
+        return torch.zeros_like(node.value)
+
+
+OPERATIONS: Mapping[str, Callable[[int, Style], nn.Module]] = {
+    "none": lambda channels, style: Zero(),
+    "skip_connect": lambda channels, style: Skip(),
+    "nor_conv_1x1": lambda channels, style: Convolution(channels, 1, style),
+    "nor_conv_3x3": lambda channels, style: Convolution(channels, 3, style),
+    "avg_pool_3x3": lambda channels, style: Pool(),
+}
 
 
 class Cell(nn.Module):
     """A cell: node 0 is the input, nodes 1 to 3 sum their incoming edges, node 3 is the output; `[b, c, h, w]`.
 
-    `operations` maps every edge (source, target) to an official operation name. Edges that cannot reach
-    the output hold their parameters, as in the benchmark, but are not computed; `none` and operations
-    without weights on an empty sum are left out of the sums. Both leave the output bit for bit the same.
+    `edges` names the group of every edge (source, target). Edges that cannot reach the output hold their parameters,
+    as in the benchmark, but are not computed; `none` and operations without weights on an empty sum are left out of
+    the sums. Both leave the output bit for bit the same.
     """
 
-    def __init__(self, operations: Mapping[Edge, str], channels: int) -> None:
+    def __init__(self, pick: Pick, edges: Mapping[str, Edge], channels: int) -> None:
         super().__init__()
-        self.convolutions = nn.ModuleDict(
-            {
-                _name(edge): ConvBN(channels, channels, _CONVOLUTIONS[operation])
-                for edge, operation in operations.items()
-                if operation in _CONVOLUTIONS
+        self.routes = {edge: pick.route(name, tuple(OPERATIONS)) for name, edge in edges.items()}
+        self.edges = nn.ModuleDict()
+        for name, edge in edges.items():
+            candidates: dict[Value, Callable[[], nn.Module]] = {
+                operation: partial(make, channels, pick.style) for operation, make in OPERATIONS.items()
             }
-        )
-        self.plan = _plan(operations)
+            self.edges[_name(edge)] = pick.module(name, candidates)
 
     def forward(self, x: Tensor) -> Tensor:
-        nodes: dict[int, Tensor] = {0: x}
-        # ReLU and pooling have no weights: one result per node serves all edges that leave it.
-        rectified: dict[int, Tensor] = {}
-        pooled: dict[int, Tensor] = {}
-        for (source, target), operation in self.plan:
-            if operation == "skip_connect":
-                term = nodes[source]
-            elif operation == "avg_pool_3x3":
-                if source not in pooled:
-                    pooled[source] = functional.avg_pool2d(nodes[source], 3, 1, 1, count_include_pad=False)
-                term = pooled[source]
-            elif source not in nodes:
-                term = self.convolutions[_name((source, target))].of_zero(x)
-            else:
-                if source not in rectified:
-                    rectified[source] = functional.relu(nodes[source])
-                term = self.convolutions[_name((source, target))](rectified[source])
-            nodes[target] = nodes[target] + term if target in nodes else term
-        return nodes[CELL_OUTPUT] if CELL_OUTPUT in nodes else torch.zeros_like(x)
+        empty = frozenset(
+            edge for edge, route in self.routes.items() if all(taken == "none" for taken, _ in route.taken())
+        )
+        nodes = {0: Features(x)}
+        for target, sources in _plan(tuple(self.routes), empty):
+            terms = (self.edges[_name((source, target))](nodes[source]) for source in sources)
+            nodes[target] = Features(total(terms), like=x)
+        return nodes[CELL_OUTPUT].value if CELL_OUTPUT in nodes else torch.zeros_like(x)
 
 
 def _name(edge: Edge) -> str:
     return f"{edge[0]}-{edge[1]}"
 
 
-def _plan(operations: Mapping[Edge, str]) -> tuple[tuple[Edge, str], ...]:
-    """The edges to compute, by target and then source: those that reach the output and are not known to be zero."""
+@lru_cache(maxsize=4096)
+def _plan(edges: tuple[Edge, ...], empty: frozenset[Edge]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """The nodes to compute, each with its sources: those that reach the output by edges that are not empty."""
     live = {CELL_OUTPUT}
-    for source, target in sorted(operations, reverse=True):
-        if target in live and operations[source, target] != "none":
+    for source, target in sorted(edges, reverse=True):
+        if target in live and (source, target) not in empty:
             live.add(source)
-    plan = []
-    filled = {0}
-    for (source, target), operation in sorted(operations.items(), key=lambda item: item[0][::-1]):
-        zero = operation == "none" or (source not in filled and operation not in _CONVOLUTIONS)
-        if target in live and not zero:
-            filled.add(target)
-            plan.append(((source, target), operation))
-    return tuple(plan)
+    return tuple(
+        (node, tuple(source for source, target in sorted(edges) if target == node and (source, target) not in empty))
+        for node in sorted(live - {0})
+    )
 
 
 class ReductionBlock(nn.Module):

@@ -26,6 +26,7 @@ from nas_core.errors import UsageError
 from nas_core.space import HasCosts, HasNotation
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from search_spaces.modules.cells import Cell
+from search_spaces.modules.pick import Chosen
 from search_spaces.nasbench201 import (
     CONV1,
     CONV3,
@@ -75,6 +76,10 @@ def classes() -> dict[str, list[Architecture]]:
     for arch in everything():
         found.setdefault(SPACE.identity(arch), []).append(arch)
     return found
+
+
+def built_cell(arch: Architecture, channels: int) -> Cell:
+    return Cell(Chosen(arch.values), EDGES, channels)
 
 
 def operations_of(arch: Architecture) -> dict[tuple[int, int], str]:
@@ -269,7 +274,7 @@ def benchmark_cell(network: Cell, operations: dict[tuple[int, int], str], x: Ten
             return value
         if operation == POOL:
             return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)(value)
-        return network.convolutions[f"{source}-{target}"](functional.relu(value))
+        return nn.Sequential.forward(network.edges[f"{source}-{target}"], functional.relu(value))
 
     nodes = [x]
     for target in (1, 2, 3):
@@ -282,7 +287,7 @@ def test_cell_equals_the_benchmarks_layers_bit_for_bit(training: bool) -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 4, 5, 6)
     for arch in [*random.Random(0).sample(everything(), 300), ALL_NONE, cell("013033"), cell("0p0 0p1")]:
-        network = randomised(Cell(operations_of(arch), 4)).train(training)
+        network = randomised(built_cell(arch, 4)).train(training)
         expected = benchmark_cell(network, operations_of(arch), x)
         assert torch.equal(network(x), expected), arch
 
@@ -370,14 +375,14 @@ def randomised(network: nn.Module) -> nn.Module:
 def copy_weights(source: Cell, edges: list[tuple[int, int]], target: Cell, others: list[tuple[int, int]]) -> None:
     """Copy convolution and BN edge by edge; where only zero comes in, kernels may differ and do not matter."""
     for (a, b), (c, d) in zip(edges, others, strict=True):
-        one, other = source.convolutions[f"{a}-{b}"], target.convolutions[f"{c}-{d}"]
+        one, other = source.edges[f"{a}-{b}"], target.edges[f"{c}-{d}"]
         if one[0].kernel_size == other[0].kernel_size:
             other[0].load_state_dict(one[0].state_dict())
         other[1].load_state_dict(one[1].state_dict())
 
 
 def in_float64(arch: Architecture) -> Cell:
-    return randomised(Cell(operations_of(arch), 3).double())
+    return randomised(built_cell(arch, 3).double())
 
 
 def same_function(one: Cell, other: Cell) -> bool:
@@ -394,7 +399,7 @@ def test_members_of_a_class_compute_the_same_function() -> None:
     for members in random.Random(1).sample(several, 25):
         one, other = random.Random(2).sample(members, 2)
         first, second = (randomised(SPACE.build(arch, task, size).double()) for arch in (one, other))
-        rest = {key: value for key, value in first.state_dict().items() if ".convolutions." not in key}
+        rest = {key: value for key, value in first.state_dict().items() if ".edges." not in key}
         second.load_state_dict(rest, strict=False)
         for source, target in zip(first.body, second.body, strict=True):
             if isinstance(source, Cell):
@@ -483,7 +488,7 @@ def test_one_convolution_used_twice_is_not_two(shared: str, separate: str, copie
     one, two = in_float64(cell(shared)), in_float64(cell(separate))
     copy_weights(one, copied, two, sorted(edge for edge in instances(cell(separate))))
     assert same_function(one, two)
-    nn.init.normal_(two.convolutions["0-2"][0].weight)
+    nn.init.normal_(two.edges["0-2"][0].weight)
     assert not same_function(one, two)
 
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas_core.batch import PARTS, Batch
+from nas_core.batch import HALVES, PARTS, Batch
 from nas_core.errors import UsageError, unknown
-from nas_core.seeds import derive
+from nas_core.seeds import derive, generator
 from training.data.augment import Augment, apply
 from training.data.source import GraphSource, ImageSource
+from training.data.split import stratified
 
 # Up to here the normalised float32 images are kept; larger sets stay as stored and are normalised batch by batch.
 FLOAT_LIMIT = 2**30
@@ -44,7 +45,10 @@ class BoundImages:
         mean, deviation = (torch.tensor(values, dtype=torch.float32) for values in source.statistics)
         self._mean, self._deviation = (values.view(1, c, 1, 1).to(self.device) for values in (mean, deviation))
         self._labels = torch.from_numpy(source.labels).to(self.device)
-        self._parts = {name: torch.from_numpy(part) for name, part in source.parts.items()}
+        train = source.parts.train
+        halves = stratified(source.labels[train], 0.5, generator("halves"))
+        parts = {**dict(source.parts.items()), **{name: train[half] for name, half in zip(HALVES, halves, strict=True)}}
+        self._parts = {name: torch.from_numpy(part) for name, part in parts.items()}
         self._images = torch.from_numpy(source.images).to(self.device)
         self._normalised = source.images.size * 4 < FLOAT_LIMIT
         if self._normalised:
@@ -53,13 +57,13 @@ class BoundImages:
     def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
         """One pass over `part`; the order and the augmentation of a training pass depend on (seed, epoch)."""
         if part not in self._parts:
-            raise unknown("part", part, PARTS)
-        training = part == "train"
+            raise unknown("part", part, (*PARTS, *HALVES))
+        training = part in ("train", *HALVES)
         order, size = self._parts[part], self._evaluation_size
-        generator = torch.Generator()
+        draws = torch.Generator()
         if training:
-            generator.manual_seed(derive(seed, epoch, part))
-            order, size = order[torch.randperm(len(order), generator=generator)], self._batch_size
+            draws.manual_seed(derive(seed, epoch, part))
+            order, size = order[torch.randperm(len(order), generator=draws)], self._batch_size
         order = order.to(self.device)
         for rows in order.split(size):
             if training and len(rows) == 1 and size > 1:
@@ -68,7 +72,7 @@ class BoundImages:
             if not self._normalised:
                 images = self._normalise(images)
             if training:
-                images = apply(images, self._augment, generator, -self._mean / self._deviation)
+                images = apply(images, self._augment, draws, -self._mean / self._deviation)
             if self._channels_last:
                 images = _to_channels_last(images)
             yield Batch((images,), self._labels.index_select(0, rows))
@@ -92,15 +96,19 @@ class BoundGraph:
         features, edges, labels = (
             torch.from_numpy(array).to(self.device) for array in (source.features, source.edge_index, source.labels)
         )
+        parts = {
+            **dict(source.parts.items()),
+            **dict(zip(HALVES, (source.parts.train, source.parts.valid), strict=True)),
+        }
         self._batches = {
             name: Batch((features, edges), labels, torch.from_numpy(part).to(self.device))
-            for name, part in source.parts.items()
+            for name, part in parts.items()
         }
 
     def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
         """The whole graph, once; it is the same for every epoch and seed."""
         if part not in self._batches:
-            raise unknown("part", part, PARTS)
+            raise unknown("part", part, (*PARTS, *HALVES))
         yield self._batches[part]
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:

@@ -1,0 +1,123 @@
+"""Relaxation: a space writes its network once, against a picker; build, supernet and costs are three pickers.
+
+A *group* is what an architecture decides at one or more places of a network: its candidates share one vector of
+mixing weights, wherever they stand (all cells of a kind share their groups).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from nas_core.architecture import Architecture
+from nas_core.choice import Value
+from nas_core.config import SizeConfig
+from nas_core.space import SearchSpace
+from nas_core.task import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Style = Literal["full", "search"]
+"""How layers are made: "full" as the stand-alone network has them, "search" as supernets of the papers do, whose batch
+normalisation has no affine part, so that a candidate's scale is its mixing weight alone."""
+
+
+class Route(Protocol):
+    """What a group takes in the pass that is running: read it in `forward`, never before."""
+
+    @property
+    def options(self) -> tuple[Value, ...]:
+        """Those that the network provides for: one when it is built, all in a supernet."""
+        ...
+
+    def taken(self) -> Sequence[tuple[Value, Tensor | None]]:
+        """The options that take part, each with its weight (scalar); None: in full."""
+        ...
+
+    def scalar(self) -> Tensor | None:
+        """What weights of candidates that are not run add to the group's output as a number (`Mix.scalars`)."""
+        ...
+
+
+class Pick(Protocol):
+    """Hands a space's description the modules of its groups."""
+
+    @property
+    def style(self) -> Style: ...
+
+    def route(self, name: str, options: Sequence[Value]) -> Route:
+        """Group `name` where it decides which tensors go where: inputs, leaves, widths."""
+        ...
+
+    def module(self, name: str, candidates: Mapping[Value, Callable[[], nn.Module]]) -> nn.Module | None:
+        """Group `name` where it decides which operation is computed; None where the architecture has none there.
+
+        The factories are called in the order of the options, so that weights depend on the seed alone. A candidate
+        that answers None adds nothing.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How one pass through a supernet mixes its candidates.
+
+    `active`: per group the positions of the candidates that are run, as numbers of the host, so that nothing waits for
+    the device; a candidate that is not run gets no gradient. `weights`: per group a vector [candidates] they are
+    multiplied with; a group without one takes its candidates in full. `scalars`: positions of candidates that are not
+    run and whose weight is added to the output as a number, all the same (Dong and Yang, CVPR 2019, as published).
+    """
+
+    active: Mapping[str, tuple[int, ...]]
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    scalars: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The candidates of a group, in order; `weighted` says which have parameters somewhere in the network.
+
+    The others are parameter-free: skip, pooling, none. (A skip of stride 2 has weights and still counts as a skip: its
+    module says so by `parameter_free = True`.)
+    """
+
+    name: str
+    options: tuple[Value, ...]
+    weighted: tuple[bool, ...]
+
+
+@runtime_checkable
+class Relaxable(Protocol):
+    """A space whose networks a supernet can hold; its `build` is `network` with the picker of an architecture."""
+
+    def network(self, pick: Pick, task: Task, size: SizeConfig) -> nn.Module:
+        """The network, as `build` describes it, with every searched part taken from `pick`."""
+        ...
+
+    def derive(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
+        """The architecture with the strongest candidates, scores being mixing weights per group in the order of its
+        options: the inverse of `assignment` for scores that are one-hot. Always legal."""
+        ...
+
+
+def not_relaxable(space: SearchSpace) -> str | None:
+    """Why one-shot strategies cannot search the space; None: they can."""
+    if isinstance(space, Relaxable):
+        return None
+    return getattr(space, "why_not_relaxable", None) or "it does not describe its network against a picker"
+
+
+def derive_by_choice(space: SearchSpace, scores: Mapping[str, Sequence[float]]) -> Architecture:
+    """`Relaxable.derive` where every group is a choice: the strongest allowed option of each, the first of equals."""
+    from nas_core.moves import complete
+
+    options = {choice.name: choice.options for choice in space.choices}
+
+    def strongest(choice: object, allowed: tuple[Value, ...]) -> Value:
+        name = choice.name  # type: ignore[attr-defined]
+        score = dict(zip(options[name], scores[name], strict=True))
+        return max(allowed, key=lambda option: score[option])
+
+    return complete(space, {}, strongest)

@@ -1,0 +1,49 @@
+"""The value of a node in a cell, and what several operations that leave it need: computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Features:
+    """A node's value `x` `[b, c, h, w]`; None where nothing reaches it: it is zero in the shape `like`."""
+
+    __slots__ = ("_made", "like", "x")
+
+    def __init__(self, x: Tensor | None, like: Tensor | None = None) -> None:
+        self.x = x
+        self.like = x if like is None else like
+        self._made: dict[Hashable, Tensor] = {}
+
+    def once(self, key: Hashable, make: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """`make(x)`, computed at the first call with this key; None for an empty node."""
+        if self.x is None:
+            return None
+        if key not in self._made:
+            self._made[key] = make(self.x)
+        return self._made[key]
+
+    @property
+    def relu(self) -> Tensor | None:
+        return self.once("relu", functional.relu)
+
+    @property
+    def value(self) -> Tensor:
+        """`x`, or zeros."""
+        if self.x is not None:
+            return self.x
+        assert self.like is not None
+        return torch.zeros_like(self.like)
+
+
+def total(terms: Iterable[Tensor | None]) -> Tensor | None:
+    """The sum of what is there, from left to right; None where nothing is."""
+    result: Tensor | None = None
+    for term in terms:
+        if term is not None:
+            result = term if result is None else result + term
+    return result

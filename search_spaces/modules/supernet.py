@@ -1,0 +1,211 @@
+"""A supernet: one network that holds every architecture of a space, as a function of inputs and mixing weights.
+
+Structure belongs to the space, relaxation to the strategy: DARTS, GDAS, DropNAS, uniform sampling and the others
+differ only in the mix that they pass and the loss that they minimise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas_core.architecture import Architecture
+from nas_core.config import SizeConfig
+from nas_core.errors import UsageError
+from nas_core.relax import Group, Mix, Relaxable, Style, not_relaxable
+from nas_core.space import SearchSpace
+from nas_core.task import Task
+from search_spaces.modules.pick import Chosen, Mixed, Mixing
+
+
+@dataclass(frozen=True)
+class Costs:
+    """A metric of the network that `build` would make, where it is a sum: of what is always there, and per group of
+    what the chosen candidate adds [candidates], over all places of the group."""
+
+    fixed: float
+    candidates: Mapping[str, Tensor]
+
+    def of(self, assignment: Mapping[str, Any], groups: Mapping[str, Group]) -> float:
+        """The cost of one architecture."""
+        taken = ((group, assignment[name]) for name, group in groups.items())
+        return self.fixed + sum(
+            float(self.candidates[group.name][group.options.index(value)])
+            for group, value in taken
+            if value is not None
+        )
+
+    def expected(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The cost expected where every candidate is taken with its weight; differentiable."""
+        parts = [(weights[name] * costs.to(weights[name])).sum() for name, costs in self.candidates.items()]
+        return torch.stack(parts).sum() + self.fixed
+
+
+class Supernet(nn.Module):
+    """All networks of a space in one. `supernet(inputs, mix)`: as the built network, for the inputs of a batch.
+
+    A candidate that the mix does not run keeps gradient None, so that its weights, decay and momentum stay as they are
+    bit for bit (`zero_grad(set_to_none=True)` is part of the contract). `groups` are in the order in which the
+    network meets them. Raises UsageError for a space that is not relaxable.
+    """
+
+    def __init__(self, space: SearchSpace, task: Task, size: SizeConfig, style: Style = "search") -> None:
+        super().__init__()
+        self.space, self.task, self.size, self.style = space, task, size, style
+        pick = Mixing(style)
+        self.network = relaxable(space).network(pick, task, size)
+        self._current = pick.current
+        self.groups = _groups(self.network, pick)
+
+    def forward(self, inputs: Sequence[Tensor], mix: Mix) -> Any:
+        with self._mixing(mix):
+            return self.network(*inputs)
+
+    def mix_of(self, arch: Architecture) -> Mix:
+        """The mix that runs the candidates of one architecture and nothing else."""
+        assignment = self.space.assignment(arch)
+        active = {
+            name: () if assignment[name] is None else (group.options.index(assignment[name]),)
+            for name, group in self.groups.items()
+        }
+        return Mix(active)
+
+    def mix(self, weights: Mapping[str, Tensor]) -> Mix:
+        """The mix of all candidates with these weights [candidates] per group."""
+        return Mix({name: tuple(range(len(group.options))) for name, group in self.groups.items()}, weights)
+
+    def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
+        """The architecture of the strongest candidates, by scores [candidates] per group (`Relaxable.derive`)."""
+        return relaxable(self.space).derive({name: value.detach().tolist() for name, value in scores.items()})
+
+    def extract(self, arch: Architecture) -> nn.Module:
+        """The stand-alone network of an architecture in this supernet's style, with copies of its shared weights."""
+        with torch.random.fork_rng(devices=[]):
+            network = relaxable(self.space).network(
+                Chosen(self.space.assignment(arch), self.style), self.task, self.size
+            )
+        network.to(next(self.network.parameters()).device)
+        with torch.no_grad(), self._mixing(self.mix_of(arch)):
+            _copy(self.network, network)
+        return network.train(self.training)
+
+    def costs(self, metric: str) -> Costs:
+        """Parameters ("params"), or multiply-accumulates of one sample ("macs"), of the networks that `build` makes.
+
+        Counted on a skeleton in the style "full", candidate by candidate. Raises UsageError for another metric.
+        """
+        if metric not in ("params", "macs"):
+            raise UsageError(f"cost '{metric}' is no sum over the parts of a network; use params or macs")
+        with torch.device("meta"):
+            skeleton = Supernet(self.space, self.task, self.size, "full")
+        return _count_params(skeleton) if metric == "params" else _count_macs(skeleton)
+
+    @contextmanager
+    def _mixing(self, mix: Mix) -> Iterator[None]:
+        self._current.mix = mix
+        try:
+            yield
+        finally:
+            self._current.mix = None
+
+
+def relaxable(space: SearchSpace) -> Relaxable:
+    """The space as one that a supernet can hold. Raises UsageError with the reason where none can."""
+    reason = not_relaxable(space)
+    if reason is not None:
+        raise UsageError(f"space '{space.name}' is not relaxable: {reason}; one-shot strategies cannot search it")
+    assert isinstance(space, Relaxable)
+    return space
+
+
+def _groups(network: nn.Module, pick: Mixing) -> dict[str, Group]:
+    weighted = {name: [False] * len(options) for name, options in pick.groups.items()}
+    for mixed in _mixed(network):
+        for position, candidate in enumerate(mixed.candidates):
+            if not getattr(candidate, "parameter_free", False) and any(True for _ in candidate.parameters()):
+                weighted[mixed.route.name][position] = True
+    return {name: Group(name, options, tuple(weighted[name])) for name, options in pick.groups.items()}
+
+
+def _mixed(network: nn.Module) -> Iterator[Mixed]:
+    return (module for module in network.modules() if isinstance(module, Mixed))
+
+
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    """Copy weights and buffers between two networks of one description, where the target has one candidate per group.
+
+    A module whose shapes depend on a route brings `extract_into(target)`.
+    """
+    if isinstance(source, Mixed):
+        [(option, _)] = source.route.taken()
+        source = source.candidates[source.positions[option]]
+    if hasattr(source, "extract_into"):
+        source.extract_into(target)
+        return
+    for name, tensor in (*target.named_parameters(recurse=False), *target.named_buffers(recurse=False)):
+        tensor.copy_(source.get_parameter(name) if isinstance(tensor, nn.Parameter) else source.get_buffer(name))
+    for name, child in target.named_children():
+        _copy(source.get_submodule(name), child)
+
+
+def _count_params(skeleton: Supernet) -> Costs:
+    total = sum(parameter.numel() for parameter in skeleton.parameters())
+    candidates = _empty(skeleton)
+    for mixed in _mixed(skeleton):
+        for position, candidate in enumerate(mixed.candidates):
+            count = sum(parameter.numel() for parameter in candidate.parameters())
+            candidates[mixed.route.name][position] += count
+            total -= count
+    return Costs(float(total), candidates)
+
+
+def _count_macs(skeleton: Supernet) -> Costs:
+    """Every candidate is run once, each under a counter of its own."""
+    candidates = _empty(skeleton)
+    counters: list[FlopCounterMode] = []
+    handles = []
+
+    def before(module: nn.Module, inputs: Any) -> None:
+        counters.append(FlopCounterMode(display=False))
+        counters[-1].__enter__()
+
+    def counted(group: str, position: int) -> Any:
+        def after(module: nn.Module, inputs: Any, output: Any) -> None:
+            counter = counters.pop()
+            counter.__exit__(None, None, None)
+            candidates[group][position] += counter.get_total_flops() // 2
+
+        return after
+
+    for mixed in _mixed(skeleton):
+        for position, candidate in enumerate(mixed.candidates):
+            handles.append(candidate.register_forward_pre_hook(before))
+            handles.append(candidate.register_forward_hook(counted(mixed.route.name, position)))
+    everything = Mix({name: tuple(range(len(group.options))) for name, group in skeleton.groups.items()})
+    inputs = tuple(torch.empty(shape, device="meta") for shape in _input_shapes(skeleton.task))
+    skeleton.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as whole:
+        skeleton(inputs, everything)
+    for handle in handles:
+        handle.remove()
+    total = whole.get_total_flops() // 2
+    return Costs(float(total - sum(int(costs.sum()) for costs in candidates.values())), candidates)
+
+
+def _input_shapes(task: Task) -> list[tuple[int, ...]]:
+    if len(task.input_shape) != 3:
+        raise UsageError(f"MACs of a supernet are counted for images only, not for {task.kind}")
+    return [(1, *task.input_shape)]
+
+
+def _empty(skeleton: Supernet) -> dict[str, Tensor]:
+    return {
+        name: torch.zeros(len(group.options), dtype=torch.float64, device="cpu")
+        for name, group in skeleton.groups.items()
+    }

@@ -1,0 +1,124 @@
+"""The shared weights of a supernet in training: SGD with a cosine schedule, as one-shot searches have it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas_core.batch import Batch, Data
+from nas_core.errors import TrialError
+from nas_core.one_shot import Compute, OneShotConfig
+from nas_core.relax import Mix
+from search_spaces.modules.supernet import Supernet
+from training.checkpoint import optimizer_state, restore_optimizer
+
+
+class WeightsConfig(OneShotConfig):
+    """How the weights are trained. The defaults are those of DARTS (Liu et al., ICLR 2019, section 3.1.1)."""
+
+    lr: float = Field(default=0.025, gt=0, le=10, description="of the weights, at the start of the cosine")
+    lr_end: float = Field(default=0.001, ge=0, le=10, description="of the weights, at the end")
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=3e-4, ge=0, le=1)
+    grad_clip: float = Field(default=5.0, gt=0, description="largest norm of the weights' gradient")
+
+
+class SharedWeights:
+    """A supernet on its device with its optimiser. `loss` is differentiable in the weights and in the mix."""
+
+    def __init__(self, supernet: Supernet, data: Data, config: WeightsConfig, compute: Compute) -> None:
+        self.data, self.config, self.compute = data, config, compute
+        self.device = torch.device(compute.device)
+        images = len(data.task.input_shape) == 3
+        self.layout = torch.channels_last if images else torch.contiguous_format
+        self.supernet = supernet.to(self.device).to(memory_format=self.layout)
+        self.optimizer = torch.optim.SGD(
+            self.supernet.parameters(),
+            config.lr,
+            config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+        )
+
+    def begin(self, epoch: int) -> float:
+        """Set the learning rate of an epoch, a cosine over all of them, and the mode; returns the rate."""
+        config = self.config
+        part = (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+        rate = config.lr_end + (config.lr - config.lr_end) * part
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.supernet.train()
+        return rate
+
+    def forward(self, batch: Batch, mix: Mix) -> Tensor:
+        """Logits in float32."""
+        inputs = [x.contiguous(memory_format=self.layout) if x.dim() == 4 else x for x in batch.inputs]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
+            output: Tensor = self.supernet(inputs, mix)
+        return output.float()
+
+    def loss(self, batch: Batch, mix: Mix) -> Tensor:
+        return self.data.loss(self.forward(batch, mix), batch)
+
+    def step(self, batch: Batch, mix: Mix) -> Tensor:
+        """One step of the weights alone; the loss before it, on the device. Gradients of the mix come as well, where
+        its weights want them."""
+        self.supernet.zero_grad(set_to_none=True)
+        loss = self.loss(batch, mix)
+        loss.backward()
+        self.update()
+        return loss.detach()
+
+    def update(self) -> None:
+        """Clip the gradients that the weights have, and step. Weights without one stay as they are, bit for bit."""
+        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.grad_clip)
+        self.optimizer.step()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """No gradients of the weights: a step of the architecture needs none."""
+        parameters = [parameter for parameter in self.supernet.parameters() if parameter.requires_grad]
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+
+    def metrics(self, part: str, mix: Mix, batches: int | None = None) -> dict[str, float]:
+        """Mean accuracy and loss of a part (of its first `batches`) with the running statistics."""
+        sums: dict[str, Tensor] = {}
+        self.supernet.eval()
+        with torch.no_grad():
+            for number, batch in enumerate(self.data.batches(part, 0, 0)):
+                if number == batches:
+                    break
+                for name, value in self.data.metrics(self.forward(batch, mix), batch).items():
+                    sums[name] = sums[name] + value if name in sums else value
+        self.supernet.train()
+        count = float(sums.pop("count"))
+        return {name: float(value) / count for name, value in sums.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        tensors, plain = optimizer_state(self.optimizer)
+        return {"supernet": dict(self.supernet.state_dict()), "tensors": tensors, "plain": plain}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.supernet.load_state_dict(state["supernet"])
+        restore_optimizer(self.optimizer, state["tensors"], state["plain"])
+
+
+def mean(losses: Tensor, count: int, what: str) -> float:
+    """The mean of a summed loss. Raises TrialError where it is not finite."""
+    value = float(losses) / max(count, 1)
+    if not math.isfinite(value):
+        raise TrialError("nan-loss", f"the {what} is {value}; lower the learning rate")
+    return value

@@ -94,7 +94,7 @@ class Progress:
             parts.append(f"failed: {kinds}")
         left = self._seconds_left()
         if left is not None:
-            parts.append(f"{_duration(left)} left")
+            parts.append(f"{duration(left)} left")
         return " | ".join(parts)
 
     def _seconds_left(self) -> float | None:
@@ -141,7 +141,7 @@ class Tally:
         line = f"{self._name}: {done}/{total} {self._noun}"
         if self._first < done < total:
             left = (now - self._begun) / (done - self._first) * (total - done)
-            line += f" | {_duration(left)} left"
+            line += f" | {duration(left)} left"
         shown, end = (f"\r{line:<79}", "") if self._terminal else (line, "\n")
         print(shown, end=end, file=sys.stderr, flush=True)
 
@@ -150,7 +150,7 @@ class Tally:
             print(file=sys.stderr)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

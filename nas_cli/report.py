@@ -31,8 +31,12 @@ def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> N
         typer.echo(json.dumps(_document(study, ending, counts, best)))
         return
     evaluated = counts.get(State.COMPLETE, 0) + counts.get(State.FAILED, 0)
-    typer.echo(f"study {study.name}: {evaluated} trials evaluated; {ending}")
-    if best is None:
+    supernet = study.spec.supernet is not None
+    trials = "" if supernet and not counts else f"{evaluated} trial{'s' * (evaluated != 1)} evaluated; "
+    typer.echo(f"study {study.name}: {trials}{ending}")
+    if supernet and not counts:
+        pass  # nothing was to be evaluated yet, or the supernet is the result
+    elif best is None:
         typer.echo(trouble, err=True)
     else:
         typer.echo(f"\nbest: {study.name}:{best.number}")
@@ -65,6 +69,11 @@ def next_commands(store: Store, study: Study, ending: Ending, best: Run | None) 
     db, name = places(store), study.name
     if ending == Ending.INTERRUPTED:
         return [f"nas resume {name}{db}"]
+    if ending == Ending.SUPERNET:
+        return [
+            f"nas search --space {shlex.quote(study.spec.space)} --size {_size(study)} --evaluator supernet:{name}{db}",
+            f"nas show {name}{db}",
+        ]
     commands = [f"nas trials {name}{database(store)}"]
     if ending == Ending.TIME:
         commands.append(f"nas resume {name}{db}")
@@ -79,6 +88,10 @@ def next_commands(store: Store, study: Study, ending: Ending, best: Run | None) 
             f"nas export {name}:{best.number}{db}",
         ]
     return shown + commands
+
+
+def _size(study: Study) -> str:
+    return shlex.quote(",".join(f"{key}={value}" for key, value in study.spec.size.items()))
 
 
 def _document(study: Study, ending: Ending, counts: dict[str, int], best: Run | None) -> dict[str, Any]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas_cli.errors import INTERRUPTED
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
+from nas_cli.run import run
 
 if TYPE_CHECKING:
     from nas_core.records import StopAt, Study, StudySpec
+    from studies.assemble import SearchConfig, Shared
     from studies.store.store import Store
 
 Durable = Annotated[bool, typer.Option("--durable", help="Wait for the disk at every commit (power failures).")]
@@ -32,7 +32,7 @@ def search(
     costs: Annotated[Path | None, typer.Option(help="Table with more cost metrics, e.g. latencies.")] = None,
     scores: Annotated[Path | None, typer.Option(help="Table with recorded scores of zero-cost proxies.")] = None,
     score_on: Annotated[str | None, typer.Option(help="Data on which untrained networks are scored.")] = None,
-    evaluator: Annotated[str | None, typer.Option(help="train, or table.")] = None,
+    evaluator: Annotated[str | None, typer.Option(help="train, table, or supernet:STUDY.")] = None,
     pruner: Annotated[str | None, typer.Option(help="Stop single trainings early: median, percentile, ...")] = None,
     objective: Annotated[list[str] | None, typer.Option(help="Metric, or METRIC:min; repeat for several.")] = None,
     constraint: Annotated[list[str] | None, typer.Option(help="Such as params<=5e5; repeat for several.")] = None,
@@ -51,6 +51,13 @@ def search(
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Bitwise repeatable on a GPU.")] = False,
     warm_up: Annotated[
         str | None, typer.Option(metavar="PREDICTOR:N", help="Begin with the best-scored of N random architectures.")
+    ] = None,
+    guard: Annotated[str | None, typer.Option(help="hessian: stop a one-shot search before it collapses.")] = None,
+    search_on: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Data that a supernet is trained on, where it is not --data.")
+    ] = None,
+    then: Annotated[
+        str | None, typer.Option(metavar="STRATEGY", help="Search on the trained supernet with this strategy.")
     ] = None,
     warm_start: Annotated[str | None, typer.Option(metavar="STUDY", help="Learn from another study's results.")] = None,
     study: Annotated[str | None, typer.Option(help="Name of the study [default: made up].")] = None,
@@ -91,18 +98,22 @@ def search(
         "order": order,
         "deterministic": deterministic or None,
         "warm_up": warm_up,
+        "guard": guard,
+        "supernet": None if search_on is None else {"data": search_on},
         "study": study,
     }
     wanted = gather(config, setting or [], flags)
-    spec = describe(wanted)
+    if then is not None:
+        return _both(wanted, then, db, files, durable, as_json)
+    spec = describe(wanted, _shared(wanted, db, files))
     if warm_start is not None:
         with open_store(db, files) as store:
             spec = _warm(store, store.study(warm_start), spec)
     parts = build(spec)
-    parts.make_strategy()  # a strategy that cannot handle this says so before anything is stored
+    parts.check()  # a strategy that cannot handle this says so before anything is stored
     with open_store(db, files, create=True, durable=durable) as store:
         budget = stop_at(wanted, spec)
-        return _run(store, _study(store, wanted.study, spec, budget), parts, budget, wanted.workers, as_json)
+        return run(store, _study(store, wanted.study, spec, budget), parts, budget, wanted.workers, as_json)
 
 
 def resume(
@@ -130,7 +141,72 @@ def resume(
         if trials is not None or time is not None or spend is not None:
             budget = validate(StopAt, {"trials": trials, "seconds": time, "spent": spend}, "budget")
         spec = moved(found.spec, data, costs, scores)
-        return _run(store, replace(found, spec=spec), build(spec), budget, workers, as_json)
+        return run(store, replace(found, spec=spec), build(spec), budget, workers, as_json)
+
+
+def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable: bool, as_json: bool) -> int:
+    """Train a supernet in one study, and search on it with another strategy in a second one. Called again, it goes on
+    where it was. Raises UsageError for a strategy that trains none."""
+    import strategies
+    from nas_core import refs
+    from nas_core.errors import UsageError
+    from studies.assemble import build, describe, stop_at
+    from studies.relaxed import is_one_shot
+
+    if not is_one_shot(refs.find(wanted.strategy, strategies.ALL, strategies.GROUP, "strategy")):
+        raise UsageError(
+            f"--then {then}: strategy '{wanted.strategy}' trains no supernet to go on with; "
+            f"use one of {', '.join(strategies.ONE_SHOT)}"
+        )
+    first = wanted.model_copy(update={"trials": None, "spend": None})
+    spec = describe(first)
+    parts = build(spec)
+    parts.check()
+    with open_store(db, files, create=True, durable=durable) as store:
+        budget = stop_at(first, spec)
+        study = _study(store, wanted.study, spec, budget)
+        code = run(store, study, parts, budget, wanted.workers, as_json)
+        if code:
+            return code
+        second = wanted.model_copy(
+            update={
+                "study": f"{study.name}-{then.rpartition(':')[2]}",
+                "strategy": then,
+                "strategy_config": wanted.then,
+                "evaluator": f"supernet:{study.name}",
+                "table": None,
+                "objectives": None,
+            }
+        )
+        spec = describe(second, shared(store, study))
+        parts = build(spec)
+        parts.check()
+        budget = stop_at(second, spec)
+        return run(store, _study(store, second.study, spec, budget), parts, budget, wanted.workers, as_json)
+
+
+def _shared(wanted: SearchConfig, db: str, files: Path | None) -> Shared | None:
+    """The trained supernet that `--evaluator supernet:STUDY` names."""
+    from nas_core.errors import UsageError
+
+    kind, separator, name = wanted.evaluator.partition(":")
+    if kind != "supernet":
+        return None
+    if not separator or not name:
+        raise UsageError("--evaluator supernet needs a study with a trained supernet; write supernet:STUDY")
+    with open_store(db, files) as store:
+        return shared(store, store.study(name))
+
+
+def shared(store: Store, study: Study) -> Shared:
+    """The trained supernet of a study. Raises UsageError or NotFoundError where there is none."""
+    from studies.assemble import Shared
+    from studies.oneshot import weights_of
+    from studies.store.supernets import find
+
+    weights, found = weights_of(store, study), find(store, study)
+    assert found is not None
+    return Shared(study.name, study.spec, str(weights.resolve()), str(found.sha256))
 
 
 def _warm(store: Store, source: Study, spec: StudySpec) -> StudySpec:
@@ -142,7 +218,7 @@ def _warm(store: Store, source: Study, spec: StudySpec) -> StudySpec:
     from studies.queries import observations
 
     def uses_prior(strategy: str) -> bool:
-        return isinstance(refs.find(strategy, strategies.BUILTIN, strategies.GROUP, "strategy"), UsesPrior)
+        return isinstance(refs.find(strategy, strategies.ALL, strategies.GROUP, "strategy"), UsesPrior)
 
     if not uses_prior(spec.strategy):
         able = ", ".join(name for name in strategies.BUILTIN if uses_prior(name))
@@ -195,49 +271,3 @@ def _check_definition(store: Store, spec: StudySpec) -> None:
                 f"({other.space_hash or 'built in'}; this one: {spec.space_hash or 'built in'}); "
                 "give the space a new name, or use another --db"
             )
-
-
-def _run(store: Store, study: Study, parts: Any, budget: StopAt, workers: int, as_json: bool) -> int:
-    from nas_cli.live import Progress
-    from nas_cli.report import print_ending
-    from nas_cli.signals import Stopper
-    from studies.assemble import executor
-    from studies.blackbox import Ending, Search
-    from studies.environment import environment
-    from studies.queries import summaries
-
-    if workers > study.spec.lag and study.spec.ordering == "strict":
-        print(
-            f"the study's lag is {study.spec.lag}, so no more than that of {workers} workers are busy", file=sys.stderr
-        )
-    with store.lock(study):
-        if budget != study.stop_at:
-            store.set_stop_at(study, budget)
-            study = replace(study, stop_at=budget)
-        facts = store.environment(environment(study.spec))
-        progress = Progress(study.name, parts.objectives, budget.trials)
-        with Stopper() as stopper:
-            loop = Search(
-                store,
-                study,
-                parts,
-                listener=progress,
-                stopping=stopper.stopping,
-                environment=facts,
-                executor=executor(study.spec, parts, workers),
-            )
-            progress.known(loop.evaluated, loop.best)
-            try:
-                with progress:
-                    ending = loop.run(budget)
-            except KeyboardInterrupt:  # the second one: at once
-                ending = Ending.INTERRUPTED
-    print_ending(store, study, ending, as_json)
-    if ending == Ending.INTERRUPTED:
-        return INTERRUPTED
-    summary = next(summary for summary in summaries(store) if summary.name == study.name)
-    if summary.best is not None:
-        return 0
-    if summary.states.get("complete") or summary.states.get("rejected"):
-        return 4
-    return 1 if summary.states.get("failed") else 0

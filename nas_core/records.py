@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -48,6 +49,7 @@ class StudySpec(Config):
     pruner: dict[str, Any] | None = None
     scoring: dict[str, Any] | None = None  # where the scores of predictors come from
     prior: tuple[tuple[dict[str, Value], float], ...] | None = None  # what was known before: see `Setting.prior`
+    supernet: dict[str, Any] | None = None  # of a one-shot search: what its supernet is trained on, and with
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,31 @@ class Run:
         """What the strategy is told of it."""
         verdict = self.verdict
         return Outcome(self.number, self.proposal, verdict.state, verdict.values, verdict.violations, self.metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class SupernetRun:
+    """The supernet of a one-shot study. `result` are the derived architectures, best first: None while it is trained,
+    empty where the supernet itself is the result."""
+
+    state: State
+    reason: str | None
+    attempt: int
+    result: tuple[Architecture, ...] | None
+    weights: Path | None
+    sha256: str | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What an epoch of a supernet's training came to; `number` counts finished epochs. See `one_shot.Progress`."""
+
+    number: int
+    arch: Architecture | None
+    metrics: Mapping[str, float]
+    scores: Mapping[str, tuple[float, ...]]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,3 +32,5 @@ ONE_SHOT = {
     "enas": "strategies.one_shot.enas:Enas",
     "spos": "strategies.one_shot.spos:Spos",
 }
+
+ALL = {**BUILTIN, **ONE_SHOT}

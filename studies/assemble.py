@@ -18,13 +18,15 @@ import strategies
 from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import Config, SizeConfig, validate
-from nas_core.errors import UsageError, unknown
+from nas_core.errors import NotFoundError, UsageError, VerificationError, unknown
 from nas_core.evaluation import Constraint, Evaluator, Fidelity, Objective, parse_constraint, parse_objective
 from nas_core.records import StopAt, StudySpec
 from nas_core.space import SearchSpace
 from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
 from strategies import pruning
+from studies.relaxed import SupernetConfig, SupernetParts, is_one_shot, parts_of
+from studies.relaxed import settings_of as relaxed_settings
 from studies.retrain import Retraining
 from studies.scoring import DEFAULT_BATCH, Counted, Scoring, settings_of, source_of
 from training import evaluators
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 class SearchConfig(Config):
     """What `nas search` can be asked for: the keys of a configuration file."""
 
+    then: dict[str, Any] = Field(default_factory=dict, description="settings of the strategy of --then")
     study: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
     space: str = "nasbench201"
     size: str | dict[str, Any] = "search"
@@ -53,7 +56,7 @@ class SearchConfig(Config):
     recipe: str = "quick"
     recipe_config: dict[str, Any] = Field(default_factory=dict)
     epochs: int | None = Field(default=None, ge=1, description="per trial; of a table: the level")
-    objectives: tuple[str, ...] = Field(default=("val_accuracy",), min_length=1)
+    objectives: tuple[str, ...] | None = Field(default=None, min_length=1, description="by default accuracy")
     constraints: tuple[str, ...] = ()
     trials: int | None = Field(default=None, ge=1)
     time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds")
@@ -71,6 +74,8 @@ class SearchConfig(Config):
     scores: str | None = Field(default=None, description="table of recorded scores of predictors")
     scores_mapping: str | None = None
     score_on: str | None = Field(default=None, description="data for scoring untrained networks")
+    supernet: SupernetConfig = SupernetConfig()
+    guard: Literal["hessian"] | None = Field(default=None, description="stop a one-shot search before it collapses")
     score_batch: int = Field(default=DEFAULT_BATCH, ge=2, description="samples that a network is scored with")
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
@@ -94,6 +99,7 @@ class Parts:
     trial_seconds: float | None
     pruner: Pruner | None = None
     scored: Counted | None = None  # what the setting's `score` is; None: the study has no scores
+    supernet: SupernetParts | None = None  # of a one-shot study; its strategy then proposes nothing before the result
 
     def kept_in(self, store: Store) -> Parts:
         """The same parts for one search, with the scores of predictors kept in the store, and counted from here."""
@@ -103,12 +109,29 @@ class Parts:
         return replace(self, scored=scored, setting=replace(self.setting, score=scored))
 
     def make_strategy(self) -> Strategy:
-        """The strategy as it is before it is told anything."""
+        """The strategy as it is before it is told anything; of a one-shot study see `studies.oneshot.derived`."""
         return self.strategy(self.setting, self.strategy_config)
+
+    def check(self) -> None:
+        """Make the strategy, so that one that cannot handle its setting says so."""
+        if self.supernet is not None:
+            self.supernet.make_strategy()
+        else:
+            self.make_strategy()
 
     def identity(self, arch: Architecture) -> str:
         """What counts as the same candidate in this study."""
         return self.setting.identity(arch)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The trained supernet of a study: what `--evaluator supernet:STUDY` evaluates with."""
+
+    study: str
+    spec: StudySpec
+    weights: str  # path
+    sha256: str
 
 
 def load_space(reference: str) -> tuple[SearchSpace, str | None]:
@@ -135,17 +158,18 @@ def size_of(space: SearchSpace, size: str | Mapping[str, Any]) -> SizeConfig:
     return space.Size.preset(preset, **changes)
 
 
-def describe(config: SearchConfig) -> StudySpec:
-    """Resolve a user's configuration into everything that decides the study's trajectory.
+def describe(config: SearchConfig, shared: Shared | None = None) -> StudySpec:
+    """Resolve a user's configuration into everything that decides the study's trajectory. `shared` is the supernet
+    that candidates are evaluated on, where they are.
 
     Raises UsageError, NotFoundError or MachineError for whatever does not fit.
     """
-    config = _warmed_up(config)
-    strategy = refs.find(config.strategy, strategies.BUILTIN, strategies.GROUP, "strategy")
+    config = _guarded(_warmed_up(config))
+    strategy = refs.find(config.strategy, strategies.ALL, strategies.GROUP, "strategy")
     strategy_config = validate(strategy.Config, config.strategy_config, f"strategy {config.strategy}")
     space, file_hash = load_space(config.space)
     size = size_of(space, config.size)
-    evaluator, settings, split_hash = _evaluator_from(config, space, size)
+    evaluator, settings, split_hash = _evaluator_from(config, space, size, shared)
     task: Task = evaluator.task
     if task.kind not in space.tasks:
         raise UsageError(
@@ -163,7 +187,7 @@ def describe(config: SearchConfig) -> StudySpec:
         evaluator=settings,
         task=task,
         split_hash=split_hash,
-        objectives=tuple(str(parse_objective(text, evaluator.metrics)) for text in config.objectives),
+        objectives=tuple(str(parse_objective(text, evaluator.metrics)) for text in _objectives(config, evaluator)),
         constraints=tuple(str(parse_constraint(text, evaluator.metrics)) for text in config.constraints),
         seed=config.seed,
         lag=config.lag or (1 if config.workers == 1 else 4 * config.workers),
@@ -172,7 +196,29 @@ def describe(config: SearchConfig) -> StudySpec:
         scoring=settings_of(
             space, config.data, config.scores, config.scores_mapping, config.score_on, config.score_batch
         ),
+        supernet=_supernet_from(config, space, settings) if is_one_shot(strategy) else None,
     )
+
+
+def _supernet_from(config: SearchConfig, space: SearchSpace, evaluator: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a supernet from a user's configuration. Raises UsageError for what one-shot searches lack."""
+    if config.trials is not None or config.spend is not None:
+        raise UsageError(
+            f"strategy '{config.strategy}' trains a supernet and derives its candidates; leave out --trials and "
+            "--spend (its length: -s strategy.epochs=N)"
+        )
+    data = config.data if evaluator["name"] == "train" else None
+    return relaxed_settings(
+        space, config.supernet, data, config.split, config.device, config.threads, config.deterministic
+    )
+
+
+def _guarded(config: SearchConfig) -> SearchConfig:
+    """`--guard hessian` puts the strategy inside of `hessian-guard`."""
+    if config.guard is None:
+        return config
+    settings = {"inner": config.strategy, "inner_config": config.strategy_config}
+    return config.model_copy(update={"guard": None, "strategy": f"{config.guard}-guard", "strategy_config": settings})
 
 
 def _warmed_up(config: SearchConfig) -> SearchConfig:
@@ -193,6 +239,8 @@ def _warmed_up(config: SearchConfig) -> SearchConfig:
 
 def stop_at(config: SearchConfig, spec: StudySpec) -> StopAt:
     """The budget; without one, 20 trainings or 100 look-ups."""
+    if spec.supernet is not None:
+        return StopAt(seconds=config.time)
     if config.trials is None and config.time is None and config.spend is None:
         return StopAt(trials=100 if spec.evaluator["name"] == "table" else 20)
     return StopAt(trials=config.trials, seconds=config.time, spent=config.spend)
@@ -223,7 +271,8 @@ def build(spec: StudySpec) -> Parts:
         )
     objectives = tuple(parse_objective(text, evaluator.metrics) for text in spec.objectives)
     constraints = tuple(parse_constraint(text, evaluator.metrics) for text in spec.constraints)
-    strategy = refs.find(spec.strategy, strategies.BUILTIN, strategies.GROUP, "strategy")
+    strategy = refs.find(spec.strategy, strategies.ALL, strategies.GROUP, "strategy")
+    config = validate(strategy.Config, spec.strategy_config, "strategy")
 
     def identity(arch: Architecture) -> str:
         return evaluator.identity(arch) or space.identity(arch)
@@ -232,19 +281,21 @@ def build(spec: StudySpec) -> Parts:
     scored = None if opening is None else Counted(Scoring(opening))
     prior = tuple((Architecture(space.name, values), value) for values, value in spec.prior or ())
     fidelity = _up_to(evaluator.fidelity, spec.evaluator.get("level"))
+    setting = Setting(space, spec.seed, objectives, constraints, identity, fidelity, scored, prior)
     return Parts(
         space=space,
         size=size,
         evaluator=evaluator,
         objectives=objectives,
         constraints=constraints,
-        setting=Setting(space, spec.seed, objectives, constraints, identity, fidelity, scored, prior),
+        setting=setting,
         strategy=strategy,
-        strategy_config=validate(strategy.Config, spec.strategy_config, "strategy"),
+        strategy_config=config,
         budget=spec.evaluator.get("level"),
         trial_seconds=spec.evaluator.get("trial_seconds"),
         pruner=None if spec.pruner is None else _pruner(spec.pruner),
         scored=scored,
+        supernet=None if spec.supernet is None else parts_of(spec.supernet, strategy, config, setting, size),
     )
 
 
@@ -363,7 +414,15 @@ def _pruner(stored: Mapping[str, Any]) -> Pruner:
     return pruner
 
 
-def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) -> tuple[Any, dict[str, Any], str]:
+def _objectives(config: SearchConfig, evaluator: Evaluator) -> tuple[str, ...]:
+    """Those asked for, or the validation accuracy, or what the evaluator reports first."""
+    names = [metric.name for metric in evaluator.metrics]
+    return config.objectives or ("val_accuracy" if "val_accuracy" in names else names[0],)
+
+
+def _evaluator_from(
+    config: SearchConfig, space: SearchSpace, size: SizeConfig, shared: Shared | None
+) -> tuple[Any, dict[str, Any], str]:
     """The evaluator of a user's configuration, its settings as plain data, and the hash of what it reads."""
     name = "table" if config.table else config.evaluator
     settings: dict[str, Any]
@@ -393,6 +452,8 @@ def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) 
             "deterministic": config.deterministic,
             "checkpoint_seconds": config.checkpoint_seconds,
         }
+    elif shared is not None:
+        settings = _shared_from(config, space, size, shared)
     else:
         raise unknown("evaluator", name, evaluators.BUILTIN)
     if config.costs is not None:
@@ -410,6 +471,28 @@ def _evaluator_from(config: SearchConfig, space: SearchSpace, size: SizeConfig) 
             )
     settings["trial_seconds"] = config.trial_time
     return evaluator, settings, split_hash
+
+
+def _shared_from(config: SearchConfig, space: SearchSpace, size: SizeConfig, shared: Shared) -> dict[str, Any]:
+    """The settings of an evaluator on a trained supernet. Raises UsageError where the study is about something else."""
+    source = shared.spec
+    assert source.supernet is not None
+    if (source.space, source.space_hash) != (config.space, load_space(config.space)[1]):
+        raise UsageError(
+            f"the supernet of study '{shared.study}' is of space '{source.space}', not '{config.space}'; "
+            f"search with --space {source.space}"
+        )
+    if size.model_dump(mode="json") != source.size:
+        words = ",".join(f"{key}={value}" for key, value in source.size.items())
+        raise UsageError(f"the supernet of study '{shared.study}' has another size; search with --size {words}")
+    return {
+        "name": "supernet",
+        "study": shared.study,
+        "weights": shared.weights,
+        "sha256": shared.sha256,
+        **{key: source.supernet[key] for key in ("data", "split", "precision", "threads", "deterministic")},
+        "device": config.device if config.device != "auto" else source.supernet["device"],
+    }
 
 
 def _resolved(evaluator: Train) -> dict[str, Any]:
@@ -443,6 +526,8 @@ def _plain_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: Size
     from training.evaluators.train import Train
     from training.recipe import Recipe
 
+    if settings["name"] == "supernet":
+        return _supernet_evaluator(settings, space, size)
     source = load(settings["data"], Split(**settings["split"]))
     chosen = Recipe(**settings["recipe"])
     evaluator = Train(
@@ -456,3 +541,27 @@ def _plain_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: Size
         checkpoint_seconds=settings["checkpoint_seconds"],
     )
     return evaluator, source.split_hash
+
+
+def _supernet_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
+    from training.evaluators.supernet import SupernetEvaluator
+
+    from training.data import load
+
+    path = Path(settings["weights"])
+    if not path.is_file():
+        raise NotFoundError(f"the weights of the supernet of study '{settings['study']}' are not at '{path}' any more")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != settings["sha256"]:
+        raise VerificationError(f"'{path}' does not hold the weights that the study was made with")
+    source = load(settings["data"], Split(**settings["split"]))
+    evaluator = SupernetEvaluator(
+        space,
+        source,
+        size,
+        path,
+        device=settings["device"],
+        threads=settings["threads"],
+        precision=settings["precision"],
+    )
+    read = hashlib.sha256(f"{source.split_hash} {settings['sha256']}".encode()).hexdigest()[:16]
+    return evaluator, read

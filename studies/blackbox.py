@@ -47,6 +47,8 @@ class Ending(StrEnum):
     EXHAUSTED = "there is nothing left to try"
     REJECTED = f"{REJECTED_IN_A_ROW:,} candidates in a row violated a constraint"
     INTERRUPTED = "interrupted"
+    DERIVED = "what the supernet derived is evaluated"
+    SUPERNET = "the supernet is trained"
 
 
 @dataclass(slots=True)

@@ -15,7 +15,8 @@ from nas_core.records import TRIAL, Run, Study
 from nas_core.strategy import Exhausted, Pending, State
 from studies.assemble import Parts
 from studies.judge import Judge
-from studies.store import tables
+from studies.oneshot import derived
+from studies.store import supernets, tables
 from studies.store.store import Store
 
 
@@ -26,9 +27,12 @@ def verify(store: Store, study: Study, parts: Parts) -> Iterator[str]:
     give the stored proposal. Verdicts are recomputed from stored metrics, tables are looked up again, and
     files are compared with their SHA-256.
     """
-    parts = parts.kept_in(store)
-    judge = Judge(parts)
+    yield from _supernet(store, study)
     runs = list(store.trials(study, metrics=True))
+    if parts.supernet is not None and not runs:
+        return
+    parts = derived(store, study, parts).kept_in(store)
+    judge = Judge(parts)
     yield from _numbers(runs)
     yield from _proposals(runs, parts)
     by_number = {run.number: run for run in runs}
@@ -38,6 +42,18 @@ def verify(store: Store, study: Study, parts: Parts) -> Iterator[str]:
             yield f"trial {run.number}: {problem}"
     yield from _columns(store, study)
     yield from _files(store, study)
+
+
+def _supernet(store: Store, study: Study) -> Iterator[str]:
+    """The epochs of a supernet's training are whole, and its weights are what was written."""
+    run = supernets.find(store, study)
+    if run is None:
+        return
+    numbers = [epoch.number for epoch in supernets.epochs(store, study)]
+    if numbers != list(range(1, len(numbers) + 1)):
+        yield f"the epochs of its supernet are not 1 to {len(numbers)}"
+    if run.weights is not None:
+        yield from _file(run.weights, run.sha256)
 
 
 def _numbers(runs: list[Run]) -> Iterator[str]:
@@ -126,8 +142,11 @@ def _columns(store: Store, study: Study) -> Iterator[str]:
 def _files(store: Store, study: Study) -> Iterator[str]:
     for artifacts in store.study_artifacts(study).values():
         for artifact in artifacts:
-            path = store.files / artifact.path
-            if not path.is_file():
-                yield f"the file '{path}' is gone"
-            elif hashlib.sha256(path.read_bytes()).hexdigest() != artifact.sha256:
-                yield f"the file '{path}' is not what was written (SHA-256 differs)"
+            yield from _file(store.files / artifact.path, artifact.sha256)
+
+
+def _file(path: Path, sha256: str | None) -> Iterator[str]:
+    if not path.is_file():
+        yield f"the file '{path}' is gone"
+    elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        yield f"the file '{path}' is not what was written (SHA-256 differs)"

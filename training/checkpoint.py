@@ -21,6 +21,7 @@ from nas_core.errors import MachineError, VerificationError
 
 FORMAT = 1
 GENERATIONS = 2
+_TENSOR = "__tensor__"
 
 
 class CheckpointError(VerificationError):
@@ -128,6 +129,45 @@ def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format).contiguous()
         for name, tensor in tensors.items()
     }
+
+
+def pack(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Nested plain data and tensors as tensors by name and JSON that names them. Raises TypeError for anything else."""
+    tensors: dict[str, Tensor] = {}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            name = str(len(tensors))
+            tensors[name] = value
+            return {_TENSOR: name}
+        if isinstance(value, Mapping):
+            if not all(isinstance(key, str) for key in value):
+                raise TypeError(f"the keys of a state are text, got {list(value)[:3]}")
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        if value is None or isinstance(value, str | int | float | bool):
+            return value
+        raise TypeError(f"a state holds plain data and tensors, got {type(value).__name__}")
+
+    text: dict[str, Any] = plain(state)
+    return tensors, text
+
+
+def unpack(tensors: Mapping[str, Tensor], text: Mapping[str, Any]) -> dict[str, Any]:
+    """What `pack` was given, with lists for tuples."""
+
+    def rich(value: Any) -> Any:
+        if isinstance(value, list):
+            return [rich(item) for item in value]
+        if not isinstance(value, Mapping):
+            return value
+        if value.keys() == {_TENSOR}:
+            return tensors[value[_TENSOR]]
+        return {key: rich(item) for key, item in value.items()}
+
+    state: dict[str, Any] = rich(text)
+    return state
 
 
 def optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -23,6 +23,7 @@ _JSON_FIELDS = (
     "pruner",
     "scoring",
     "prior",
+    "supernet",
 )
 
 

@@ -81,7 +81,7 @@ class Store:
         if self.find_study(name):
             raise UsageError(f"study '{name}' exists already; choose another --study or 'nas resume {name}'")
         row = rows.study_row(name, spec, stop_at, bench, time.time())
-        self._write(lambda c: c.execute(t.studies.insert(), row))
+        self.write(lambda c: c.execute(t.studies.insert(), row))
         return self.study(name)
 
     def study(self, name: str) -> Study:
@@ -104,7 +104,7 @@ class Store:
 
     def set_stop_at(self, study: Study, stop_at: StopAt) -> None:
         change = t.studies.update().where(t.studies.c.id == study.id).values(budget=stop_at.model_dump_json())
-        self._write(lambda c: c.execute(change))
+        self.write(lambda c: c.execute(change))
 
     # -- benches ------------------------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class Store:
         if self.find_bench(name):
             raise UsageError(f"bench '{name}' exists already; choose another name")
         row = {"name": name, "config": rows.dump(dict(config)), "created": time.time()}
-        self._write(lambda c: c.execute(t.benches.insert(), row))
+        self.write(lambda c: c.execute(t.benches.insert(), row))
         return self.bench(name)
 
     def bench(self, name: str) -> Bench:
@@ -138,7 +138,7 @@ class Store:
     def set_measured(self, study: Study, measured: Mapping[str, float]) -> None:
         """Commit what a bench measured of its child."""
         change = t.studies.update().where(t.studies.c.id == study.id).values(measured=rows.dump(dict(measured)))
-        self._write(lambda c: c.execute(change))
+        self.write(lambda c: c.execute(change))
 
     # -- drivers ------------------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class Store:
                 self._insert_metrics(connection, run_id, report.step, report.metrics)
             return run_id
 
-        return self._write(work)
+        return self.write(work)
 
     def start(self, run_id: int, environment: int | None) -> None:
         """Commit that an attempt begins."""
@@ -248,11 +248,11 @@ class Store:
             .where(r.id == run_id)
             .values(state=State.RUNNING, attempt=r.attempt + 1, started=time.time(), environment=environment)
         )
-        self._write(lambda c: c.execute(change))
+        self.write(lambda c: c.execute(change))
 
     def report(self, run_id: int, report: Report) -> None:
         """Commit the metrics of a step; a step reported again replaces itself."""
-        self._write(lambda c: self._insert_metrics(c, run_id, report.step, report.metrics))
+        self.write(lambda c: self._insert_metrics(c, run_id, report.step, report.metrics))
 
     def finish(self, run_id: int, verdict: Verdict, report: Report | None = None) -> None:
         """Commit the result of a run, with its last report where that is not stored yet."""
@@ -263,11 +263,11 @@ class Store:
                 self._insert_metrics(connection, run_id, report.step, report.metrics)
             self._sql.run(connection, "finish", row)
 
-        self._write(work)
+        self.write(work)
 
     def tell(self, run_id: int, position: int) -> None:
         """Commit that the strategy has been told of a run."""
-        self._write(lambda c: self._sql.run(c, "tell", {"id": run_id, "told": position}))
+        self.write(lambda c: self._sql.run(c, "tell", {"id": run_id, "told": position}))
 
     def trials(self, study: Study, *, metrics: bool = False, since: int = 0) -> Iterator[Run]:
         """The study's trials from number `since` on, in the order of their numbers."""
@@ -330,7 +330,7 @@ class Store:
             kept = [found.told for found in connection.execute(newest)]
             connection.execute(t.snapshots.delete().where(s.study == study.id, s.told.not_in(kept)))
 
-        self._write(work)
+        self.write(work)
 
     def snapshots(self, study: Study) -> Iterator[tuple[int, dict[str, Any]]]:
         """(told, state) of the intact snapshots, newest first."""
@@ -350,7 +350,7 @@ class Store:
             self._sql.run(connection, "context", {"json": text})
             return int(connection.execute(sa.select(c.id).where(c.json == text)).scalar_one())
 
-        return self._write(work)
+        return self.write(work)
 
     def scores(self, context: int, predictor: str) -> dict[str, float]:
         """All stored scores of a predictor, by the key of the architecture."""
@@ -379,7 +379,7 @@ class Store:
                 [rows.score_row(context, name, arch, value, seconds) for arch, name, value, seconds in found],
             )
 
-        self._write(work)
+        self.write(work)
 
     # -- files and environments ---------------------------------------------------------------------------
 
@@ -393,7 +393,7 @@ class Store:
             connection.execute(t.artifacts.delete().where(a.run == run.id, a.path == artifact.path))
             connection.execute(t.artifacts.insert(), asdict(artifact))
 
-        self._write(work)
+        self.write(work)
         return artifact
 
     def artifacts(self, run: Run) -> list[Artifact]:
@@ -419,7 +419,7 @@ class Store:
             self._sql.run(connection, "environment", {"json": text})  # of two processes that race one inserts
             return int(connection.execute(sa.select(e.id).where(e.json == text)).scalar_one())
 
-        return self._write(work)
+        return self.write(work)
 
     # -- reading and writing ------------------------------------------------------------------------------
 
@@ -485,7 +485,8 @@ class Store:
             connection, "metric", [rows.metric_row(run_id, step, name, value) for name, value in values.items()]
         )
 
-    def _write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Do some work in a transaction of its own."""
         with self._errors(), self._connection.begin():
             return work(self._connection)
 

@@ -59,6 +59,7 @@ studies = Table(
     Column("measured", Text),  # JSON: what the bench measured of it
     Column("scoring", Text),  # JSON: where the scores of predictors come from
     Column("prior", Text),  # JSON: what was known before the first trial
+    Column("supernet", Text),  # JSON: what a one-shot search trains its supernet on
 )
 Index("studies_bench", studies.c.bench)
 
@@ -177,6 +178,34 @@ artifacts = Table(
     Column("sha256", String(64), nullable=False),
     Column("created", Float, nullable=False),
     UniqueConstraint("run", "path"),
+)
+
+supernets = Table(
+    "supernets",
+    metadata,
+    Column("study", ForeignKey("studies.id"), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("result", Text),  # JSON: keys of the derived architectures, best first; none of them: the supernet itself
+    Column("weights", Text),  # file
+    Column("sha256", String(64)),  # of that file
+    Column("started", Float),
+    Column("ended", Float),
+    Column("seconds", Float),
+    Column("environment", ForeignKey("environments.id")),
+)
+
+epochs = Table(
+    "epochs",
+    metadata,
+    Column("study", ForeignKey("supernets.study"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),  # finished epochs of the supernet's training
+    Column("architecture", ForeignKey("architectures.key")),  # derived then; empty: there is none
+    Column("metrics", Text, nullable=False),  # JSON
+    Column("scores", Text, nullable=False),  # JSON: the weights of the candidates of each group
+    Column("seconds", Float, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 VIEWS = {

@@ -108,7 +108,7 @@ class Train:
 
         epochs = self._epochs(budget)
         declared = {metric.name for metric in self.metrics}
-        with thread_count(self.threads), _repeatable(self.device, self.deterministic):
+        with thread_count(self.threads), repeatable(self.device, self.deterministic):
             with trial_failures():
                 model = build(self.space, proposal.arch, self.task, self.size, context.seed)
             static = self.costs(proposal.arch, self._static)
@@ -140,7 +140,7 @@ class Train:
         from training.fit import Training, trial_failures
         from training.range_test import range_test
 
-        with thread_count(self.threads), _repeatable(self.device, self.deterministic):
+        with thread_count(self.threads), repeatable(self.device, self.deterministic):
             with trial_failures():
                 model = build(self.space, arch, self.task, self.size, seed)
                 training = Training(model, self._data, self.recipe, self.device, seed, None)
@@ -233,11 +233,11 @@ def default_threads(task: Task) -> int:
 
 
 @contextmanager
-def _repeatable(device: torch.device, deterministic: bool) -> Iterator[None]:
+def repeatable(device: torch.device | str, deterministic: bool) -> Iterator[None]:
     """Algorithms that repeat themselves on CUDA, if wanted. The former settings come back at the end."""
     import torch
 
-    if device.type != "cuda" or not deterministic:
+    if torch.device(device).type != "cuda" or not deterministic:
         yield
         return
     # Read by cuBLAS when it starts; without it deterministic matrix products are refused.

@@ -1,0 +1,96 @@
+"""Run a study to its end, for `search` and `resume`: train its supernet where it has one, then evaluate candidates."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from nas_cli.errors import INTERRUPTED
+
+if TYPE_CHECKING:
+    from nas_cli.signals import Stopper
+    from nas_core.records import StopAt, Study
+    from studies.assemble import Parts
+    from studies.blackbox import Ending
+    from studies.store.store import Store
+
+
+def run(store: Store, study: Study, parts: Parts, budget: StopAt, workers: int, as_json: bool) -> int:
+    """Go on with a study until its budget is spent, print how it ended, and return the exit code."""
+    from nas_cli.report import print_ending
+    from nas_cli.signals import Stopper
+    from studies.blackbox import Ending
+    from studies.environment import environment
+    from studies.queries import summaries
+
+    if workers > study.spec.lag and study.spec.ordering == "strict":
+        print(
+            f"the study's lag is {study.spec.lag}, so no more than that of {workers} workers are busy", file=sys.stderr
+        )
+    with store.lock(study):
+        if budget != study.stop_at:
+            store.set_stop_at(study, budget)
+            study = replace(study, stop_at=budget)
+        facts = store.environment(environment(study.spec))
+        with Stopper() as stopper:
+            try:
+                ending = _train(store, study, parts, stopper, facts)
+                if ending is None:
+                    ending = _search(store, study, parts, workers, stopper, facts)
+            except KeyboardInterrupt:  # the second one: at once
+                ending = Ending.INTERRUPTED
+    print_ending(store, study, ending, as_json)
+    if ending == Ending.INTERRUPTED:
+        return INTERRUPTED
+    if ending == Ending.SUPERNET:
+        return 0
+    summary = next(summary for summary in summaries(store) if summary.name == study.name)
+    if summary.best is not None:
+        return 0
+    if summary.states.get("complete") or summary.states.get("rejected"):
+        return 4
+    return 1 if summary.states.get("failed") else 0
+
+
+def _train(store: Store, study: Study, parts: Parts, stopper: Stopper, environment: int) -> Ending | None:
+    """Train the study's supernet; None: there is none, or it has derived what to evaluate."""
+    from nas_cli.live_supernet import SupernetProgress
+    from studies.blackbox import Ending
+    from studies.oneshot import SupernetTraining
+    from studies.store import supernets
+
+    if parts.supernet is None:
+        return None
+    with SupernetProgress(study.name, parts.space) as progress:
+        ending = SupernetTraining(
+            store, study, parts.supernet, listener=progress, stopping=stopper.stopping, environment=environment
+        ).run(study.stop_at.seconds)
+    if ending is not None:
+        return ending
+    found = supernets.find(store, study)
+    assert found is not None
+    return None if found.result else Ending.SUPERNET
+
+
+def _search(store: Store, study: Study, parts: Parts, workers: int, stopper: Stopper, environment: int) -> Ending:
+    from nas_cli.live import Progress
+    from studies.assemble import executor
+    from studies.blackbox import Ending, Search
+    from studies.oneshot import derived
+
+    budget = study.stop_at
+    progress = Progress(study.name, parts.objectives, budget.trials)
+    loop = Search(
+        store,
+        study,
+        derived(store, study, parts),
+        listener=progress,
+        stopping=stopper.stopping,
+        environment=environment,
+        executor=executor(study.spec, parts, workers),
+    )
+    progress.known(loop.evaluated, loop.best)
+    with progress:
+        ending = loop.run(budget)
+    return Ending.DERIVED if parts.supernet is not None and ending == Ending.EXHAUSTED else ending

@@ -1,0 +1,135 @@
+"""The supernets of one-shot studies in the store, and the epochs of their training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from nas_core.architecture import Architecture
+from nas_core.records import Epoch, Study, SupernetRun
+from nas_core.strategy import State
+from studies.store import rows
+from studies.store import tables as t
+from studies.store.store import Store
+
+
+def find(store: Store, study: Study) -> SupernetRun | None:
+    """The study's supernet; None before its training has begun, and for a study without one."""
+    found = store.read(sa.select(t.supernets).where(t.supernets.c.study == study.id))
+    if not found:
+        return None
+    row = found[0]
+    keys = None if row.result is None else json.loads(row.result)
+    known = {} if not keys else architectures(store, keys)
+    return SupernetRun(
+        State(row.state),
+        row.reason,
+        row.attempt,
+        None if keys is None else tuple(known[key] for key in keys),
+        None if row.weights is None else store.files / row.weights,
+        row.sha256,
+        row.seconds,
+    )
+
+
+def start(store: Store, study: Study, environment: int | None) -> None:
+    """Commit that the training begins, or goes on."""
+    row = {"study": study.id, "state": State.RUNNING, "attempt": 1, "started": time.time(), "environment": environment}
+    s = t.supernets.c
+    again = (
+        t.supernets.update()
+        .where(s.study == study.id)
+        .values(state=State.RUNNING, reason=None, attempt=s.attempt + 1, environment=environment)
+    )
+    store.write(lambda c: c.execute(again).rowcount or c.execute(t.supernets.insert(), row))
+
+
+def save_epochs(store: Store, study: Study, epochs: Sequence[Epoch]) -> None:
+    """Commit epochs; one that is there already is replaced."""
+
+    def work(connection: Connection) -> None:
+        for epoch in epochs:
+            _keep(store, connection, [epoch.arch] if epoch.arch else [])
+            key = (t.epochs.c.study == study.id) & (t.epochs.c.epoch == epoch.number)
+            connection.execute(t.epochs.delete().where(key))
+            connection.execute(
+                t.epochs.insert(),
+                {
+                    "study": study.id,
+                    "epoch": epoch.number,
+                    "architecture": epoch.arch.key if epoch.arch else None,
+                    "metrics": rows.dump(_finite(epoch.metrics)),
+                    "scores": rows.dump({name: list(weights) for name, weights in epoch.scores.items()}),
+                    "seconds": epoch.seconds,
+                },
+            )
+
+    store.write(work)
+
+
+def epochs(store: Store, study: Study) -> list[Epoch]:
+    """All epochs of the study's supernet, in order."""
+    e, a = t.epochs.c, t.architectures.c
+    statement = sa.select(t.epochs, a.json).outerjoin(t.architectures, e.architecture == a.key)
+    return [
+        Epoch(
+            row.epoch,
+            None if row.json is None else Architecture.from_json(row.json),
+            {name: math.nan if value is None else value for name, value in json.loads(row.metrics).items()},
+            {name: tuple(weights) for name, weights in json.loads(row.scores).items()},
+            row.seconds,
+        )
+        for row in store.read(statement.where(e.study == study.id).order_by(e.epoch))
+    ]
+
+
+def finish(store: Store, study: Study, result: Sequence[Architecture], weights: Path, seconds: float) -> None:
+    """Commit that the training is complete, with the architectures that it has derived and the file of its weights."""
+    row = {
+        "state": State.COMPLETE,
+        "result": rows.dump([arch.key for arch in result]),
+        "weights": os.path.relpath(weights, store.files),
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "ended": time.time(),
+        "seconds": seconds,
+    }
+
+    def work(connection: Connection) -> None:
+        _keep(store, connection, result)
+        connection.execute(t.supernets.update().where(t.supernets.c.study == study.id).values(row))
+
+    store.write(work)
+
+
+def fail(store: Store, study: Study, reason: str) -> None:
+    """Commit that the training cannot go on."""
+    row = {"state": State.FAILED, "reason": reason, "ended": time.time()}
+    store.write(lambda c: c.execute(t.supernets.update().where(t.supernets.c.study == study.id).values(row)))
+
+
+def architectures(store: Store, keys: Sequence[str]) -> dict[str, Architecture]:
+    """Stored architectures by their keys."""
+    a = t.architectures.c
+    found = store.read(sa.select(a.key, a.json).where(a.key.in_(keys)))
+    return {row.key: Architecture.from_json(row.json) for row in found}
+
+
+def _keep(store: Store, connection: Connection, archs: Sequence[Architecture]) -> None:
+    a = t.architectures.c
+    for arch in archs:
+        if not connection.execute(sa.select(a.key).where(a.key == arch.key)).first():
+            connection.execute(t.architectures.insert(), {"key": arch.key, "json": arch.to_json()})
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, Any]:
+    """JSON has no number that is not finite."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

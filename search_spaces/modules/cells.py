@@ -56,12 +56,13 @@ def scaled_norm(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:
     if norm.training and norm.track_running_stats:
         assert norm.num_batches_tracked is not None
         norm.num_batches_tracked.add_(1)
-    gain = weight.expand(norm.num_features) if norm.weight is None else weight * norm.weight
+    # Dense, because torch's backward pass in channels_last reads past the end of an expanded one.
+    gain = weight.repeat(norm.num_features) if norm.weight is None else weight * norm.weight
     return functional.batch_norm(
         x,
         norm.running_mean,
         norm.running_var,
-        gain.to(torch.float32),
+        gain,
         None if norm.bias is None else weight * norm.bias,
         norm.training,
         norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked or 1),

@@ -50,11 +50,28 @@ def train(data: str, epochs: int, **options: Any) -> Factory:
     return make
 
 
+def supernet(data: str) -> Factory:
+    """The evaluator on an untrained supernet."""
+
+    def make(space: SearchSpace, folder: Path) -> Evaluator:
+        from search_spaces.modules.supernet import Supernet
+        from training.checkpoint import write_tensors
+        from training.data import load
+        from training.evaluators.supernet import SupernetEvaluator
+
+        source, size = load(data), space.Size.preset("search")
+        write_tensors(folder / "supernet", Supernet(space, source.task, size).state_dict())
+        return SupernetEvaluator(space, source, size, folder / "supernet", device="cpu", threads=1)
+
+    return make
+
+
 # name: (factory, space)
 EVALUATORS: dict[str, tuple[Factory, str]] = {
     "table": (table, "nasbench201"),
     "train images": (train("digits", 2, checkpoint_seconds=0.0), EXAMPLE),
     "train images, hardly a checkpoint": (train("digits", 2, checkpoint_seconds=1e6), EXAMPLE),
+    "shared weights": (supernet("digits"), "nasbench201"),
     "train a graph": (train("karate", 4, checkpoint_seconds=0.0), "nasbench_graph"),
     "retrain a graph": (train("karate", 4, checkpoint_seconds=0.0, test=True, keep_weights=True), "nasbench_graph"),
 }

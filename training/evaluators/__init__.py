@@ -3,4 +3,5 @@
 BUILTIN = {
     "train": "training.evaluators.train:Train",
     "table": "training.evaluators.table:Table",
+    "supernet": "training.evaluators.supernet:SupernetEvaluator",
 }

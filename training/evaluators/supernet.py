@@ -1,0 +1,221 @@
+"""The evaluator on shared weights: an architecture's accuracy in a trained supernet, nothing is trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_core.architecture import Architecture
+from nas_core.batch import Batch, Data
+from nas_core.config import SizeConfig
+from nas_core.errors import MachineError, NotFoundError, TrialError, UsageError, VerificationError
+from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report
+from nas_core.space import SearchSpace
+from nas_core.strategy import Proposal
+from nas_core.task import IMAGE_CLASSIFICATION, Task
+from training.evaluators.train import cpu_threads, find_device, repeatable
+from training.precision import Request, resolve
+from training.threads import thread_count
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from search_spaces.modules.supernet import Supernet
+    from training.data.source import Source
+
+RECALIBRATION = 20  # batches
+
+
+class SupernetEvaluator:
+    """Evaluates an architecture with the weights that it has in a trained supernet (`nas_core.evaluation.Evaluator`).
+
+    Every candidate gets running statistics of its own (Guo et al., "Single Path One-Shot Neural Architecture Search
+    with Uniform Sampling", ECCV 2020, section 3.4): those of the supernet are averages over all paths. They are taken
+    from the first `recalibrate` training batches, see `recalibrate`. Then the whole validation part is evaluated. The
+    supernet itself is never changed, so a report depends on nothing but the architecture.
+
+    `supernet_accuracy` and `supernet_loss` are no `val_accuracy` and `val_loss`: shared and trained weights do not
+    compare. `params` and `macs` are those of the stand-alone network that `build` makes, and so is `latency_ms`, which
+    is measured when asked for (`costs`).
+
+    `weights`: a safetensors file of `Supernet.state_dict()`. `device`, `threads`: as for `Train`. `precision`: of the
+    forward passes.
+    """
+
+    deterministic = True
+    fidelity: Fidelity | None = None
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        source: Source,
+        size: SizeConfig,
+        weights: Path,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        precision: Request = "auto",
+        recalibrate: int = RECALIBRATION,
+        batch_size: int = 64,
+    ) -> None:
+        """Raises UsageError where the space is not relaxable or space and data do not fit, NotFoundError for missing
+        weights, VerificationError for damaged ones or those of another supernet, MachineError for a missing device."""
+        from training import cost
+
+        self.space, self.source, self.size, self.task = space, source, size, source.task
+        if self.task.kind not in space.tasks:
+            raise UsageError(
+                f"space '{space.name}' is for {', '.join(sorted(space.tasks))}; the data is {self.task.kind}"
+            )
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads {threads}: at least 1 is needed")
+        if recalibrate < 1 or batch_size < 2:
+            raise UsageError(f"{recalibrate} batches of {batch_size} samples: wanted at least 1 of 2")
+        self.device, self.threads = find_device(device), threads
+        self.precision = resolve(precision, self.device, self.task.kind)
+        self.in_process = self.device.type == "cpu"
+        self._batches, self._batch_size = recalibrate, batch_size
+        self.supernet = load_supernet(space, self.task, size, weights)
+        known = cost.known(space, self.task)
+        self._static = tuple(name for name in ("params", "macs") if name in known)
+        self.metrics = (
+            Metric("supernet_accuracy"),
+            Metric("supernet_loss", "min"),
+            *(Metric(name, "min", cost=True) for name in self._static),
+            Metric("latency_ms", "min", "ms", cost=True, measured=True),
+        )
+
+    def identity(self, arch: Architecture) -> str | None:
+        """Architectures that compute the same functions may still share other weights."""
+        return arch.key
+
+    def costs(self, arch: Architecture, names: Sequence[str]) -> Mapping[str, float]:
+        """Parameters, MACs and latency; MACs of a graph network only where its space counts them."""
+        from training import cost
+
+        asked = [name for name in names if name in (*self._static, "latency_ms")]
+        return cost.costs(self.space, arch, self.task, self.size, asked, self.device, self.threads or cpu_threads())
+
+    def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
+        """One report. Raises UsageError for a budget; TrialError `nan-loss`, `time-limit`, `out-of-memory` and
+        `exception`."""
+        from training.fit import trial_failures
+
+        if budget is not None:
+            raise UsageError(f"budget {budget:g}: an evaluation on shared weights has none")
+        started = time.monotonic()
+        static = self.costs(proposal.arch, self._static)
+        with thread_count(self.threads), repeatable(self.device, True), trial_failures():
+            _, found = self.inherit(proposal.arch, context.deadline)
+        yield Report(1, {**found, **static}, time.monotonic() - started)
+
+    def inherit(self, arch: Architecture, deadline: float | None = None) -> tuple[nn.Module, dict[str, float]]:
+        """The stand-alone network of an architecture in the supernet's style, with its shared weights and running
+        statistics of its own, in evaluation mode on the device; and its `supernet_accuracy` and `supernet_loss`.
+
+        Raises TrialError `nan-loss` where the loss is not finite, `time-limit` past the deadline.
+        """
+        import torch
+
+        network = self.supernet.extract(arch).to(self.device).to(memory_format=self._layout)
+
+        def answer(batch: Batch) -> Tensor:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TrialError("time-limit", "the time for this candidate is over")
+            inputs = [x.contiguous(memory_format=self._layout) if x.dim() == 4 else x for x in batch.inputs]
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                output: Tensor = network(*inputs)
+            return output.float()
+
+        recalibrate(network, answer, _first(self._data.batches("train", 0, 0), self._batches))
+        sums: dict[str, Tensor] = {}
+        with torch.no_grad():
+            for batch in self._data.batches("valid", 0, 0):
+                for name, value in self._data.metrics(answer(batch), batch).items():
+                    sums[name] = sums[name] + value if name in sums else value
+        count = float(sums["count"])
+        accuracy, loss = float(sums["accuracy"]) / count, float(sums["loss"]) / count
+        if not abs(loss) < float("inf"):
+            raise TrialError("nan-loss", f"the loss with the shared weights is {loss}")
+        return network, {"supernet_accuracy": accuracy, "supernet_loss": loss}
+
+    @property
+    def _layout(self) -> Any:
+        import torch
+
+        return torch.channels_last if self.task.kind == IMAGE_CLASSIFICATION else torch.contiguous_format
+
+    @cached_property
+    def _data(self) -> Data:
+        import torch
+
+        try:
+            return self.source.bind(self.device, self._batch_size, channels_last=True)
+        except torch.OutOfMemoryError as error:
+            raise MachineError(
+                f"the data set does not fit into the memory of {self.device}; use --device cpu"
+            ) from error
+
+
+def recalibrate(network: nn.Module, answer: Callable[[Batch], Any], batches: Iterable[Batch]) -> None:
+    """Give all batch normalisations the statistics of these batches, each counting the same, in place of those that
+    they have; the network is in evaluation mode afterwards. A network without any is not run.
+
+    `answer` runs the network. Only batch normalisation is in training mode meanwhile: the statistics are of what the
+    network computes when it is evaluated, without dropout. One that does not run ends up as it was made.
+    """
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    network.eval()
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+        norm.train()
+    with torch.no_grad():
+        for batch in batches:
+            answer(batch)
+    network.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def load_supernet(space: SearchSpace, task: Task, size: SizeConfig, path: Path) -> Supernet:
+    """The supernet whose `state_dict` is at `path` (safetensors), on the CPU, in evaluation mode.
+
+    Raises UsageError for a space that is not relaxable, NotFoundError for a missing file, VerificationError for one
+    that is damaged or of another supernet.
+    """
+    import safetensors.torch
+    import torch
+    from safetensors import SafetensorError
+
+    from search_spaces.modules.supernet import Supernet
+
+    with torch.random.fork_rng(devices=[]):
+        supernet = Supernet(space, task, size)
+    if not path.is_file():
+        raise NotFoundError(f"there are no weights of a supernet at '{path}'; train one with a one-shot strategy")
+    try:
+        supernet.load_state_dict(safetensors.torch.load(path.read_bytes()))
+    except (RuntimeError, SafetensorError) as error:
+        problem = " ".join(str(error).split())[:300]
+        raise VerificationError(f"'{path}' does not hold the weights of this supernet: {problem}") from error
+    return supernet.eval()
+
+
+def _first(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
+    """The first `count` batches, less a last one that is smaller: its statistics would count as much as the others."""
+    size = 0
+    for number, batch in enumerate(batches):
+        if number == count or len(batch.target) < size:
+            return
+        size = len(batch.target)
+        yield batch

@@ -12,10 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas_core.batch import Batch, Data
-from nas_core.errors import TrialError
+from nas_core.errors import TrialError, UsageError
 from nas_core.one_shot import Compute, OneShotConfig
 from nas_core.relax import Mix
-from search_spaces.modules.supernet import Supernet
+from nas_core.strategy import Setting
+from search_spaces.modules.supernet import Supernet, relaxable
 from training.checkpoint import optimizer_state, restore_optimizer
 
 
@@ -114,6 +115,16 @@ class SharedWeights:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.supernet.load_state_dict(state["supernet"])
         restore_optimizer(self.optimizer, state["tensors"], state["plain"])
+
+
+def unconstrained(setting: Setting, name: str) -> None:
+    """Raise UsageError for a space that is not relaxable, and for constraints, which strategy `name` does not know."""
+    relaxable(setting.space)
+    if setting.constraints:
+        raise UsageError(
+            f"strategy '{name}' does not know constraints ({', '.join(map(str, setting.constraints))}); "
+            "leave them out, or use rc-darts"
+        )
 
 
 def mean(losses: Tensor, count: int, what: str) -> float:

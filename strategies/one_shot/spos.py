@@ -1,0 +1,81 @@
+"""SPOS: the weights of all architectures, trained by paths that are drawn uniformly.
+
+Guo, Zhang, Mu, Heng, Liu, Wei and Sun, "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV
+2020, section 3.1. Nothing is learned about architectures: every batch of "train" goes through the path of one
+architecture, drawn choice by choice from what the space allows, and trains its weights alone. The result is the
+supernet, on which any strategy searches afterwards (`--then STRATEGY`); the paper's own is evolution, with batch
+normalisation recalibrated for each candidate.
+
+From the paper: uniform sampling, one path per batch, the number of epochs. The rate and its schedule are those of the
+other strategies here: the paper's 0.5, linear, belongs to batches of 1,024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from nas_core import moves
+from nas_core.architecture import Architecture
+from nas_core.batch import Data
+from nas_core.one_shot import Compute, Progress
+from nas_core.seeds import generator
+from nas_core.strategy import Setting
+from search_spaces.modules.supernet import Supernet
+from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean, unconstrained
+
+
+class Spos:
+    """Uniform path training (`nas_core.one_shot.OneShot`); its result is the supernet.
+
+    Raises UsageError for a space that is not relaxable, and for constraints: it derives nothing that could meet them.
+    """
+
+    one_path: ClassVar[bool] = True  # what a pass needs of memory
+
+    class Config(WeightsConfig):
+        """The defaults are those of the other strategies, but for the epochs."""
+
+        epochs: int = Field(default=120, ge=1, le=100_000, description="of the supernet's training")
+
+    supernet: Supernet
+
+    def __init__(self, setting: Setting, config: Config) -> None:
+        unconstrained(setting, "spos")
+        self.setting, self.config = setting, config
+
+    def start(self, make: Callable[[], nn.Module], data: Data, compute: Compute) -> None:
+        supernet = make()
+        assert isinstance(supernet, Supernet)
+        self.data = data
+        self.weights = SharedWeights(supernet, data, self.config, compute)
+        self.supernet = self.weights.supernet
+
+    def paths(self, epoch: int) -> Iterator[Architecture]:
+        """The architectures of an epoch's batches, without end."""
+        rng = generator(self.setting.seed, epoch, "paths")
+        while True:
+            yield moves.sample(self.setting.space, rng)
+
+    def step(self, epoch: int) -> Progress:
+        self.weights.begin(epoch)
+        total, count = torch.zeros((), device=self.weights.device), 0
+        batches = self.data.batches("train", epoch, self.setting.seed)
+        for batch, arch in zip(batches, self.paths(epoch), strict=False):
+            total += self.weights.step(batch, self.supernet.mix_of(arch))
+            count += 1
+        metrics = {"train_loss": mean(total, count, "training loss")}
+        return Progress(metrics, {}, None, epoch + 1 >= self.config.epochs)
+
+    def result(self) -> Sequence[Architecture]:
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": self.weights.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.weights.load_state_dict(state["weights"])

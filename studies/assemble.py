@@ -490,7 +490,10 @@ def _shared_from(config: SearchConfig, space: SearchSpace, size: SizeConfig, sha
         "study": shared.study,
         "weights": shared.weights,
         "sha256": shared.sha256,
-        **{key: source.supernet[key] for key in ("data", "split", "precision", "threads", "deterministic")},
+        **{
+            key: source.supernet[key]
+            for key in ("data", "split", "split_hash", "precision", "threads", "deterministic")
+        },
         "device": config.device if config.device != "auto" else source.supernet["device"],
     }
 
@@ -544,9 +547,8 @@ def _plain_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: Size
 
 
 def _supernet_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
-    from training.evaluators.supernet import SupernetEvaluator
-
     from training.data import load
+    from training.evaluators.supernet import SupernetEvaluator
 
     path = Path(settings["weights"])
     if not path.is_file():

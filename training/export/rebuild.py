@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors
 import safetensors.torch
@@ -15,11 +15,14 @@ from torch import nn
 
 from nas_core import refs
 from nas_core.architecture import Architecture
-from nas_core.config import validate
+from nas_core.config import SizeConfig, validate
 from nas_core.errors import NotFoundError, UsageError
+from nas_core.relax import Style
 from nas_core.space import HasNotation, SearchSpace
 from nas_core.task import Task
 from search_spaces import BUILTIN, GROUP
+from search_spaces.modules.pick import Chosen
+from search_spaces.modules.supernet import relaxable
 
 VERSION = 1
 KIND = "search space"
@@ -44,9 +47,15 @@ def origin(reference: str) -> Origin:
 
 
 def describe(
-    source: Origin, file: str | None, arch: Architecture, size: Mapping[str, Any], task: Task
+    source: Origin,
+    file: str | None,
+    arch: Architecture,
+    size: Mapping[str, Any],
+    task: Task,
+    style: Style = "full",
 ) -> dict[str, Any]:
-    """The architecture JSON as plain data; `file` is the name of the copy of the user's file beside it.
+    """The architecture JSON as plain data; `file` is the name of the copy of the user's file beside it, `style` that
+    of the network's layers ("search": as a supernet has them).
 
     Raises UsageError for a `size` that the space does not have.
     """
@@ -62,6 +71,7 @@ def describe(
         "notation": notation,
         "size": validate(source.space.Size, size, "size").model_dump(mode="json"),
         "task": task.model_dump(mode="json"),
+        **({} if style == "full" else {"style": style}),
     }
 
 
@@ -85,7 +95,7 @@ def load_network(description: str | Path, weights: str | Path | None = None) -> 
     if reason := space.illegal(arch):
         raise UsageError(f"'{description}': the space '{data['space']}' does not hold this architecture: {reason}")
     size, task = validate(space.Size, data["size"], "size"), validate(Task, data["task"], "task")
-    network = space.build(arch, task, size).eval()
+    network = _build(space, arch, task, size, data.get("style", "full")).eval()
     if weights is not None:
         _fill(network, Path(weights))
     return network
@@ -102,6 +112,10 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise UsageError(f"'{path}' is no architecture description of version {VERSION}; export it again")
     if missing := [field for field in FIELDS if field not in data]:
         raise UsageError(f"'{path}' is damaged: it lacks {', '.join(missing)}")
+    if data.get("style", "full") not in get_args(Style):
+        raise UsageError(
+            f"'{path}' is damaged: its style is '{data['style']}', not one of {', '.join(get_args(Style))}"
+        )
     return data
 
 
@@ -119,6 +133,12 @@ def _space(data: Mapping[str, Any], path: Path) -> SearchSpace:
             f"'{path}' was written for version {data['space_version']} of '{data['space']}', this is {space.version}"
         )
     return space
+
+
+def _build(space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, style: Style) -> nn.Module:
+    if style == "full":
+        return space.build(arch, task, size)
+    return relaxable(space).network(Chosen(space.assignment(arch), style), task, size)
 
 
 def _fill(network: nn.Module, path: Path) -> None:

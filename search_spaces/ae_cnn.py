@@ -172,6 +172,9 @@ class AeCnn(SearchSpace):
     version = 1
     tasks = frozenset({IMAGE_CLASSIFICATION})
     Size = Size
+    why_not_relaxable = (
+        "its networks are chains of variable length in which each unit sets the width of the units behind it"
+    )
 
     def __init__(self, units: int = 16, pools: int = 4, min_pools: int = 0) -> None:
         self._most = _whole("units", units, 1, LONGEST)

@@ -17,6 +17,7 @@ from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
+from nas_core.relax import Pick, derive_by_choice
 from nas_core.space import SearchSpace
 from nas_core.task import NODE_CLASSIFICATION, Task
 
@@ -133,6 +134,7 @@ class NasBenchGraph(SearchSpace):
         Choice("node4/operation", OPERATIONS, kind="operation"),
     )
     Size = GraphSize
+    why_not_additive = "the topology decides which operations read the wide raw features, and how wide the head is"
 
     def allowed(self, choice: Choice, prefix: Mapping[str, Value]) -> tuple[Value, ...]:
         """The last operation is no skip where the three before it are: such a network has no output."""
@@ -158,7 +160,7 @@ class NasBenchGraph(SearchSpace):
             topology, ordered = reorder(links.strip(), [operation.strip() for operation in operations.split(",")])
         except ValueError as error:
             raise ValueError(f"'{text}': {error}") from None
-        arch = Architecture(self.name, dict(zip(("topology", *NAMES), (topology, *ordered), strict=True)))
+        arch = Architecture(self.name, _named(topology, ordered))
         reason = self.illegal(arch)
         if reason:
             raise ValueError(f"'{text}': {reason}")
@@ -174,12 +176,26 @@ class NasBenchGraph(SearchSpace):
 
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
         """`model(x, edge_index)`: `(nodes, features), (2, edges)` to `(nodes, task.outputs)`."""
+        from search_spaces.modules.pick import Chosen
+
+        return self.network(Chosen(self.assignment(arch)), task, size)
+
+    def network(self, pick: Pick, task: Task, size: SizeConfig) -> nn.Module:
+        """The description of the network; every choice is a group, and the topology decides what is read where."""
         from search_spaces.modules.gnn import NodeNetwork
 
         assert isinstance(size, GraphSize)
-        topology, operations = _reduced(arch)
-        links = [int(link) for link in topology]
-        return NodeNetwork(links, operations, task.input_shape[0], task.outputs, size.hidden, size.dropout)
+        groups = {choice.name: choice.options for choice in self.choices}
+        return NodeNetwork(pick, groups, task.input_shape[0], task.outputs, size.hidden, size.dropout)
+
+    def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
+        """The values of the representative, which is what is built."""
+        return _named(*_reduced(arch))
+
+    def derive(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
+        """The representative of the strongest topology and the strongest operations, the first of equals. Where all
+        four would be skips, the last node takes the next operation."""
+        return Architecture(self.name, _named(*_reduced(derive_by_choice(self, scores))))
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """Parameters, and multiply-accumulates of one forward pass over the whole graph.
@@ -246,6 +262,10 @@ def operation_macs(operation: str, width: int, hidden: int, nodes: int, edges: i
 def _reduced(arch: Architecture) -> tuple[str, tuple[str, ...]]:
     values = arch.values
     return representative(str(values["topology"]), [str(values[name]) for name in NAMES])
+
+
+def _named(topology: str, operations: Sequence[str]) -> dict[str, Value]:
+    return dict(zip(("topology", *NAMES), (topology, *operations), strict=True))
 
 
 def _leaves(links: Sequence[int]) -> list[int]:

@@ -186,6 +186,9 @@ class RegNet(SearchSpace):
     version = 1
     tasks = frozenset({IMAGE_CLASSIFICATION})
     Size = Size
+    why_not_relaxable = (
+        "its choices set the depth and the widths of all stages together, so the candidates of one have no common shape"
+    )
 
     def __init__(
         self, stages: int = 2, min_depth: int = 6, max_depth: int = 16, bottleneck: int = 1, se: bool = True

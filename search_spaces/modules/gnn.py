@@ -3,13 +3,16 @@
 Graph convolutions are linear in their input up to the aggregation, so projecting first and sending the
 narrow result is the same function as aggregating first; with bag-of-words features it moves 1433 / 64
 times less data. PyTorch Geometric's GCN and GAT do so themselves and are used as they are; the layers
-here do it for the others. Nothing about a graph is remembered between calls.
+here do it for the others. Nothing about a graph is remembered between calls; within one, what its layers
+need of its edges is computed once (`Links`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +20,79 @@ from torch.nn import functional
 from torch_geometric.nn import GATConv, GCNConv, MessagePassing
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.nn.inits import glorot
-from torch_geometric.utils import remove_self_loops
+from torch_geometric.utils import add_self_loops, remove_self_loops
+
+from nas_core.choice import Value
+from nas_core.relax import Pick
+from search_spaces.modules.features import total
+from search_spaces.modules.supernet import copy_weights
 
 SPARSE_BELOW = 0.1
 """Share of non-zero raw features below which training multiplies them as a sparse matrix."""
+
+SKIP = "skip"
+
+
+class Links:
+    """The edges `[2, e]` of a graph in one pass, and what several layers need of them: made at the first call."""
+
+    __slots__ = ("_made", "edges")
+
+    def __init__(self, edges: Tensor) -> None:
+        self.edges = edges
+        self._made: dict[Hashable, Any] = {}
+
+    @staticmethod
+    def of(edges: Tensor | Links) -> Links:
+        return edges if isinstance(edges, Links) else Links(edges)
+
+    @property
+    def unlooped(self) -> Tensor:
+        """The edges without self-loops."""
+        return self._once("unlooped", lambda: remove_self_loops(self.edges)[0])
+
+    def looped(self, nodes: int) -> Tensor:
+        """The edges with one self-loop at every node, last."""
+        return self._once(("looped", nodes), lambda: add_self_loops(self.unlooped, num_nodes=nodes)[0])
+
+    def normalised(
+        self, nodes: int, dtype: torch.dtype, degrees: str = "source_to_target", loops: str = "kept"
+    ) -> tuple[Tensor, Tensor]:
+        """Edges and the weight `D^-1/2 A D^-1/2` of each; self-loops are "kept", "added" where missing, or "removed".
+
+        `degrees` count the edges into ("source_to_target") or out of ("target_to_source") a node, which differ on
+        directed graphs only.
+        """
+        edges = self.unlooped if loops == "removed" else self.edges
+        return self._once(
+            (nodes, dtype, degrees, loops),
+            lambda: gcn_norm(edges, None, nodes, add_self_loops=loops == "added", flow=degrees, dtype=dtype),
+        )
+
+    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+class Convolution(GCNConv):
+    """GCN (Kipf and Welling 2017): `D^-1/2 (A + I) D^-1/2 X W + b`."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__(width, hidden, normalize=False)  # the weights of the edges are given
+
+    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
+        return super().forward(x, *Links.of(edges).normalised(x.size(0), x.dtype, loops="added"))
+
+
+class Attention(GATConv):
+    """GAT with two heads of half the width (Velickovic et al. 2018); every node attends to itself as well."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__(width, hidden // 2, heads=2, add_self_loops=False)  # the self-loops are given
+
+    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
+        return super().forward(x, Links.of(edges).looped(x.size(0)))
 
 
 class Aggregate(MessagePassing):
@@ -36,8 +108,8 @@ class Aggregate(MessagePassing):
         self.bias = nn.Parameter(torch.empty(hidden))
         nn.init.uniform_(self.bias, -1 / math.sqrt(width), 1 / math.sqrt(width))
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        return self.propagate(edge_index, x=self.neighbours(x)) + self.itself(x) + self.bias
+    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
+        return self.propagate(Links.of(edges).edges, x=self.neighbours(x)) + self.itself(x) + self.bias
 
 
 class Isomorphism(MessagePassing):
@@ -49,9 +121,9 @@ class Isomorphism(MessagePassing):
         self.bias = nn.Parameter(torch.empty(hidden))
         nn.init.uniform_(self.bias, -1 / math.sqrt(width), 1 / math.sqrt(width))
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
         projected = self.linear(x)
-        return projected + self.propagate(edge_index, x=projected) + self.bias
+        return projected + self.propagate(Links.of(edges).edges, x=projected) + self.bias
 
 
 class Normalised(MessagePassing):
@@ -65,12 +137,6 @@ class Normalised(MessagePassing):
         glorot(self.neighbours.weight)
         glorot(self.itself.weight)
 
-    def spread(self, x: Tensor, edge_index: Tensor, degrees: str) -> Tensor:
-        """`sum_j a_ij x_j` without added self-loops; `degrees` count the edges into ("source_to_target") or out
-        of ("target_to_source") a node, which differ on directed graphs only."""
-        edges, weight = gcn_norm(edge_index, None, x.size(0), add_self_loops=False, flow=degrees, dtype=x.dtype)
-        return self.propagate(edges, x=x, weight=weight)
-
     def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
         return weight.view(-1, 1) * x_j
 
@@ -79,9 +145,10 @@ class Chebyshev(Normalised):
     """Chebyshev convolution of order K = 2 with largest eigenvalue 2 (Defferrard et al. 2016): the scaled
     Laplacian is `-D^-1/2 A D^-1/2`, without self-loops."""
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        edges, _ = remove_self_loops(edge_index)
-        return self.itself(x) - self.spread(self.neighbours(x), edges, "target_to_source") + self.bias
+    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
+        projected = self.neighbours(x)
+        links, weight = Links.of(edges).normalised(x.size(0), projected.dtype, "target_to_source", loops="removed")
+        return self.itself(x) - self.propagate(links, x=projected, weight=weight) + self.bias
 
 
 class Arma(Normalised):
@@ -96,81 +163,246 @@ class Arma(Normalised):
         self.recurrent = nn.Parameter(torch.empty(hidden, hidden))
         glorot(self.recurrent)
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        spread = self.spread(self.neighbours(x), edge_index, "source_to_target")
-        return functional.relu(spread + self.itself(x) + self.bias)
+    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
+        projected = self.neighbours(x)
+        links, weight = Links.of(edges).normalised(x.size(0), projected.dtype)
+        return functional.relu(self.propagate(links, x=projected, weight=weight) + self.itself(x) + self.bias)
+
+
+class Dense(nn.Linear):
+    """A linear map of every node by itself."""
+
+    def forward(self, x: Tensor, edges: Tensor | Links | None = None) -> Tensor:
+        return super().forward(x)
+
+
+class Skip(nn.Module):
+    """What it gets."""
+
+    def forward(self, x: Tensor, edges: Tensor | Links | None = None) -> Tensor:
+        return x
+
+
+class Silent(nn.Module):
+    """Nothing: a skip of the raw features, which the network itself passes on."""
+
+    def forward(self, x: Tensor, edges: Tensor | Links) -> None:
+        return None
+
+
+class Normed(nn.Module):
+    """A layer, then batch normalisation without affine part: in a mixture of layers, whose sums and means over
+    neighbours are of different sizes, the mixing weight alone is a layer's share."""
+
+    def __init__(self, layer: nn.Module, hidden: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.norm = nn.BatchNorm1d(hidden, affine=False)
+
+    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
+        normed: Tensor = self.norm(self.layer(x, edges))
+        return normed
+
+
+LAYERS: Mapping[str, Callable[[int, int], nn.Module]] = {
+    "gat": Attention,
+    "gcn": Convolution,
+    "gin": Isomorphism,
+    "cheb": Chebyshev,
+    "sage": partial(Aggregate, aggregation="mean"),
+    "arma": Arma,
+    "graph": partial(Aggregate, aggregation="sum"),
+    "fc": Dense,
+    SKIP: lambda width, hidden: Skip(),
+}
 
 
 def operation(name: str, width: int, hidden: int) -> nn.Module:
-    """The layer of an operation from `width` to `hidden` features; fc and skip take no edges.
+    """The layer of an operation from `width` to `hidden` features; fc and skip need no edges.
 
     Raises ValueError for an unknown name.
     """
-    if name == "gat":
-        return GATConv(width, hidden // 2, heads=2)
-    if name == "gcn":
-        return GCNConv(width, hidden)
-    if name == "gin":
-        return Isomorphism(width, hidden)
-    if name == "cheb":
-        return Chebyshev(width, hidden)
-    if name == "sage":
-        return Aggregate(width, hidden, "mean")
-    if name == "arma":
-        return Arma(width, hidden)
-    if name == "graph":
-        return Aggregate(width, hidden, "sum")
-    if name == "fc":
-        return nn.Linear(width, hidden)
-    if name == "skip":
-        return nn.Identity()
-    raise ValueError(f"'{name}' is no graph operation")
+    if name not in LAYERS:
+        raise ValueError(f"'{name}' is no graph operation")
+    return LAYERS[name](width, hidden)
+
+
+class Join(nn.Linear):
+    """The linear map of the concatenated leaves `{node: [n, hidden]}`."""
+
+    def forward(self, leaves: Mapping[int, Tensor], nodes: int) -> Tensor:
+        return super().forward(torch.cat(list(leaves.values()), dim=1))
+
+
+class SlicedJoin(nn.Module):
+    """`Join` of any of the computing nodes: a slice of its weights for every node that can be a leaf."""
+
+    def __init__(self, leaves: Sequence[int], hidden: int) -> None:
+        super().__init__()
+        whole = nn.Linear(hidden * len(leaves), hidden)
+        slices = whole.weight.detach().split(hidden, dim=1)
+        self.slices = nn.ParameterDict(
+            {str(leaf): nn.Parameter(part.clone()) for leaf, part in zip(leaves, slices, strict=True)}
+        )
+        self.bias = whole.bias
+
+    def forward(self, leaves: Mapping[int, Tensor], nodes: int) -> Tensor:
+        joined = self.bias.expand(nodes, -1)
+        for node, state in leaves.items():
+            joined = joined + functional.linear(state, self.slices[str(node)])
+        return joined
+
+    def extract_into(self, target: nn.Linear, leaves: Iterable[int]) -> None:
+        """Copy the weights of these leaves."""
+        target.weight.copy_(torch.cat([self.slices[str(leaf)] for leaf in leaves], dim=1))
+        target.bias.copy_(self.bias)
+
+
+Weight: TypeAlias = float | Tensor
+"""A share between 0 and 1: 1.0 stands for "in full", which costs nothing."""
 
 
 class NodeNetwork(nn.Module):
     """A network of computing nodes, each reading one earlier node (NAS-Bench-Graph, Qin et al. 2022, section 3).
 
-    `links[k]` is the input of node k + 1; 0 is the raw features, after dropout. A node that reads hidden
-    features applies batch normalisation, ReLU and dropout to them, then its operation. A skip of the raw
-    features passes them on. The nodes that nobody reads are concatenated, then ReLU, a linear map to
-    `hidden` and one to `classes` with nothing between them, as the benchmark has it for Cora and CiteSeer.
+    `groups`: the topologies, then the operations of every node. A topology names the input of each node; 0 is the raw
+    features, after dropout. A node that reads hidden features applies batch normalisation, ReLU and dropout to them,
+    then its operation. A skip of the raw features passes them on. The nodes that nobody reads are concatenated, then
+    ReLU, a linear map to `hidden` and one to `classes` with nothing between them, as the benchmark has it for Cora and
+    CiteSeer. Raw features that are not read add nothing there.
 
     Every node owns a batch normalisation; those of nodes that read raw features have no use, but count.
     `(nodes, features), (2, edges)` to `(nodes, classes)`.
-    Raises ValueError when a node that nobody reads carries raw features.
+
+    Where topologies are mixed, so are what a node reads and what is classified: a node gets a share of the raw
+    features, to which it applies operations of their width, and the weighted sum of the hidden features, to which it
+    applies, in the share that is left, operations of the hidden width. A skip passes its share of raw features on.
+    Both kinds of operations exist where both can be needed, and run where they are.
     """
 
     def __init__(
-        self, links: Sequence[int], operations: Sequence[str], features: int, classes: int, hidden: int, dropout: float
+        self,
+        pick: Pick,
+        groups: Mapping[str, Sequence[Value]],
+        features: int,
+        classes: int,
+        hidden: int,
+        dropout: float,
     ) -> None:
         super().__init__()
-        self.links = tuple(links)
+        topology, *names = groups
         self.dropout = dropout
-        self.raw = [True]
-        for link, name in zip(links, operations, strict=True):
-            self.raw.append(self.raw[link] and name == "skip")
-        self.local = [name in ("fc", "skip") for name in operations]
-        self.leaves = [node for node in range(1, len(links) + 1) if node not in links]
-        if any(self.raw[leaf] for leaf in self.leaves):
-            raise ValueError(f"a skip of the raw features is not read: links {self.links}, {', '.join(operations)}")
-        self.operations = nn.ModuleList(
-            operation(name, features if self.raw[link] else hidden, hidden)
-            for link, name in zip(links, operations, strict=True)
-        )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) for _ in links)
-        self.join = nn.Linear(hidden * len(self.leaves), hidden)
+        self.topology = pick.route(topology, groups[topology])
+        self.taken = [pick.route(name, groups[name]) for name in names]
+        self.operations = nn.ModuleList()
+        links = [_links(text) for text in self.topology.options]
+        raw, mixed = {0}, set[int]()
+        for node, name in enumerate(names, start=1):
+            inputs = {link[node - 1] for link in links}
+            others = set(self.taken[node - 1].options) - {SKIP}
+            kinds = [kind for kind, nodes in (("raw", raw), ("hidden", mixed)) if inputs & nodes]
+            if "raw" in kinds and SKIP in self.taken[node - 1].options:
+                raw.add(node)
+            if "hidden" in kinds or others:
+                mixed.add(node)
+            layers = {
+                kind: pick.module(
+                    name,
+                    {
+                        option: partial(_candidate, str(option), kind, features, hidden, pick.style == "search")
+                        for option in groups[name]
+                    },
+                )
+                for kind in kinds
+            }
+            self.operations.append(nn.ModuleDict(layers) if len(layers) > 1 else layers[kinds[0]])
+        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden, affine=pick.style == "full") for _ in names)
+        leaves = sorted({leaf for link in links for leaf in _leaves(link)})
+        self.join = Join(hidden * len(leaves), hidden) if len(links) == 1 else SlicedJoin(leaves, hidden)
         self.classify = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        states = [drop_features(x, self.dropout) if self.training else x]
-        for node, link in enumerate(self.links):
-            state = states[link]
-            if not self.raw[link]:
-                state = drop(functional.relu(self.norms[node](state)), self.dropout if self.training else 0.0)
-            layer = self.operations[node]
-            states.append(layer(state) if self.local[node] else layer(state, edge_index))
-        leaves = torch.cat([states[leaf] for leaf in self.leaves], dim=1)
-        return self.classify(self.join(functional.relu(leaves)))
+        edges = Links(edge_index)
+        features = drop_features(x, self.dropout) if self.training else x
+        reads, gates = self._wiring()
+        raw: dict[int, Weight] = {0: 1.0}
+        hidden: dict[int, Tensor] = {}
+        for node, (inputs, route) in enumerate(zip(reads, self.taken, strict=True), start=1):
+            taken = dict(route.taken())
+            shares = [_times(weight, raw[source]) for source, weight in inputs.items() if source in raw]
+            mixed = {source: weight for source, weight in inputs.items() if source in hidden}
+            terms = []
+            if shares:
+                share = sum(shares[1:], shares[0])
+                if taken.keys() - {SKIP}:
+                    terms.append(_scaled(self._layer(node, "raw")(features, edges), share))
+                if SKIP in taken:
+                    raw[node] = _times(share, _share(taken[SKIP]))
+            if mixed:
+                state = total(_scaled(hidden[source], weight) for source, weight in mixed.items())
+                state = functional.relu(self.norms[node - 1](state))
+                state = drop(state, self.dropout if self.training else 0.0)
+                rests = [_times(weight, 1.0 - raw.get(source, 0.0)) for source, weight in mixed.items()]
+                terms.append(_scaled(self._layer(node, "hidden")(state, edges), sum(rests[1:], rests[0])))
+            if terms:
+                hidden[node] = terms[0] + terms[1] if len(terms) > 1 else terms[0]
+        leaves = {node: _scaled(functional.relu(hidden[node]), gates[node]) for node in sorted(gates) if node in hidden}
+        joined = self.join(leaves, len(x))
+        scalar = self.topology.scalar()
+        return self.classify(joined if scalar is None else joined + scalar)
+
+    def extract_into(self, target: NodeNetwork) -> None:
+        """Copy the weights of the architecture that is taken to a network of it alone."""
+        [(topology, _)] = self.topology.taken()
+        raw = {0}
+        for node, link in enumerate(_links(topology), start=1):
+            copy_weights(self._layer(node, "raw" if link in raw else "hidden"), target.operations[node - 1])
+            if link in raw and [option for option, _ in self.taken[node - 1].taken()] == [SKIP]:
+                raw.add(node)
+        copy_weights(self.norms, target.norms)
+        self.join.extract_into(target.join, _leaves(_links(topology)))
+        copy_weights(self.classify, target.classify)
+
+    def _layer(self, node: int, kind: str) -> nn.Module:
+        layer = self.operations[node - 1]
+        return layer[kind] if isinstance(layer, nn.ModuleDict) else layer
+
+    def _wiring(self) -> tuple[list[dict[int, Weight]], dict[int, Weight]]:
+        """In which share every node reads every earlier node, and in which share a node is a leaf."""
+        reads: list[dict[int, Weight]] = [{} for _ in self.taken]
+        gates: dict[int, Weight] = {}
+        for topology, weight in self.topology.taken():
+            links = _links(topology)
+            for shares, node in (*zip(reads, links, strict=True), *((gates, leaf) for leaf in _leaves(links))):
+                shares[node] = shares[node] + _share(weight) if node in shares else _share(weight)
+        return reads, gates
+
+
+def _candidate(name: str, kind: str, features: int, hidden: int, normed: bool) -> nn.Module:
+    if name == SKIP:
+        return Silent() if kind == "raw" else Skip()
+    layer = operation(name, features if kind == "raw" else hidden, hidden)
+    return Normed(layer, hidden) if normed else layer
+
+
+def _links(topology: Value) -> tuple[int, ...]:
+    return tuple(int(digit) for digit in str(topology))
+
+
+def _leaves(links: Sequence[int]) -> list[int]:
+    return [node for node in range(1, len(links) + 1) if node not in links]
+
+
+def _share(weight: Tensor | None) -> Weight:
+    return 1.0 if weight is None else weight
+
+
+def _times(one: Weight, other: Weight) -> Weight:
+    return other if isinstance(one, float) and one == 1.0 else _scaled(one, other)
+
+
+def _scaled(x: Any, share: Weight) -> Any:
+    return x if isinstance(share, float) and share == 1.0 else share * x
 
 
 def drop(x: Tensor, probability: float) -> Tensor:

@@ -92,16 +92,20 @@ class Supernet(nn.Module):
             )
         network.to(next(self.network.parameters()).device)
         with torch.no_grad(), self._mixing(self.mix_of(arch)):
-            _copy(self.network, network)
+            copy_weights(self.network, network)
         return network.train(self.training)
 
     def costs(self, metric: str) -> Costs:
         """Parameters ("params"), or multiply-accumulates of one sample ("macs"), of the networks that `build` makes.
 
-        Counted on a skeleton in the style "full", candidate by candidate. Raises UsageError for another metric.
+        Counted on a skeleton in the style "full", candidate by candidate. Raises UsageError for another metric,
+        and for a space whose costs are no such sum: its attribute `why_not_additive` says why.
         """
         if metric not in ("params", "macs"):
             raise UsageError(f"cost '{metric}' is no sum over the parts of a network; use params or macs")
+        reason = getattr(self.space, "why_not_additive", None)
+        if reason is not None:
+            raise UsageError(f"space '{self.space.name}': {metric} is no sum over the choices, because {reason}")
         with torch.device("meta"):
             skeleton = Supernet(self.space, self.task, self.size, "full")
         return _count_params(skeleton) if metric == "params" else _count_macs(skeleton)
@@ -137,7 +141,7 @@ def _mixed(network: nn.Module) -> Iterator[Mixed]:
     return (module for module in network.modules() if isinstance(module, Mixed))
 
 
-def _copy(source: nn.Module, target: nn.Module) -> None:
+def copy_weights(source: nn.Module, target: nn.Module) -> None:
     """Copy weights and buffers between two networks of one description, where the target has one candidate per group.
 
     A module whose shapes depend on a route brings `extract_into(target)`.
@@ -151,7 +155,7 @@ def _copy(source: nn.Module, target: nn.Module) -> None:
     for name, tensor in (*target.named_parameters(recurse=False), *target.named_buffers(recurse=False)):
         tensor.copy_(source.get_parameter(name) if isinstance(tensor, nn.Parameter) else source.get_buffer(name))
     for name, child in target.named_children():
-        _copy(source.get_submodule(name), child)
+        copy_weights(source.get_submodule(name), child)
 
 
 def _count_params(skeleton: Supernet) -> Costs:

@@ -123,7 +123,9 @@ class Cell(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         empty = frozenset(
-            edge for edge, route in self.routes.items() if all(taken == "none" for taken, _ in route.taken())
+            edge
+            for edge, route in self.routes.items()
+            if all(taken == "none" for taken, _ in route.taken()) and route.scalar() is None
         )
         nodes = {0: Features(x)}
         for target, sources in _plan(tuple(self.routes), empty):

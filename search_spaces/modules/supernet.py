@@ -159,7 +159,10 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
 
 
 def _count_params(skeleton: Supernet) -> Costs:
-    total = sum(parameter.numel() for parameter in skeleton.parameters())
+    # A second head that only training uses is no part of what is deployed.
+    heads = ("auxiliary.",) if hasattr(skeleton.network, "auxiliary_weight") else ()
+    named = skeleton.network.named_parameters()
+    total = sum(parameter.numel() for name, parameter in named if not name.startswith(heads))
     candidates = _empty(skeleton)
     for mixed in _mixed(skeleton):
         for position, candidate in enumerate(mixed.candidates):

@@ -1,0 +1,240 @@
+"""Torch layers of DARTS (Liu et al., ICLR 2019, section 3.1.1 and appendix A): operations, cell, network.
+
+Operations read a node as `Features`, so that ReLU, poolings and the halves of a factorised reduction are computed once
+for all edges that leave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_core.choice import Value
+from nas_core.relax import Pick, Style
+from search_spaces.darts import EDGES, KERNELS, REPEATS, Layer, edge_group
+from search_spaces.genotype import AVG_POOL, MAX_POOL, NODES, NONE, OPERATIONS, SKIP
+from search_spaces.modules.cells import scaled_norm
+from search_spaces.modules.drop_path import DropPath
+from search_spaces.modules.features import Features, total
+from search_spaces.modules.nasnet import AuxiliaryHead
+
+
+class Operation(nn.Module):
+    """An operation on a node `[b, i, h, w]`, to `[b, o, ceil(h / stride), ceil(w / stride)]`: its `response`, then the
+    normalisation where it has one, then drop path. None: it adds nothing."""
+
+    def __init__(self, stride: int = 1, norm: nn.BatchNorm2d | None = None, drop_path: DropPath | None = None) -> None:
+        super().__init__()
+        self.stride, self.norm, self.drop_path = stride, norm, drop_path
+
+    def response(self, node: Features) -> Tensor | None:
+        """The result before it is normalised."""
+        raise NotImplementedError
+
+    def forward(self, node: Features) -> Tensor | None:
+        x = self.response(node)
+        return self._dropped(x if x is None or self.norm is None else self.norm(x))
+
+    def weighted(self, weight: Tensor, node: Features) -> Tensor | None:
+        """`weight * self(node)`, where the normalisation scales by the weight: no pass over the map of its own."""
+        x = self.response(node)
+        if x is not None:
+            x = weight * x if self.norm is None else scaled_norm(self.norm, x, weight)
+        return self._dropped(x)
+
+    def zeros(self, node: Features) -> Tensor:
+        """What an operation that adds nothing stands for."""
+        return torch.zeros_like(node.value[:, :, :: self.stride, :: self.stride])
+
+    def _dropped(self, x: Tensor | None) -> Tensor | None:
+        return x if x is None or self.drop_path is None else self.drop_path(x)
+
+
+class Zero(Operation):
+    """Nothing."""
+
+    def response(self, node: Features) -> None:
+        return None
+
+
+class Skip(Operation):
+    """The node itself; it is never dropped."""
+
+    def response(self, node: Features) -> Tensor | None:
+        return node.x
+
+
+class Pool(Operation):
+    """Pooling of 3x3, where padding does not count."""
+
+    def __init__(self, name: str, stride: int, norm: nn.BatchNorm2d | None, drop_path: DropPath | None) -> None:
+        super().__init__(stride, norm, drop_path)
+        self.name = name
+
+    def response(self, node: Features) -> Tensor | None:
+        pooled = node.once((self.name, self.stride), self._pooled)
+        # An empty node has no stride: only the inputs of a cell are reduced, and they are never empty.
+        return node.value if pooled is None and self.norm is not None else pooled
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        if self.name == MAX_POOL:
+            return functional.max_pool2d(x, 3, self.stride, 1)
+        return functional.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)
+
+
+class Convolutions(Operation):
+    """`repeats` times ReLU, depthwise convolution, 1x1 convolution, normalisation; the stride is in the first."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel: int,
+        stride: int,
+        dilation: int,
+        repeats: int,
+        style: Style,
+        drop_path: DropPath | None,
+    ) -> None:
+        super().__init__(stride, drop_path=drop_path)
+        padding = dilation * (kernel // 2)
+        layers: list[nn.Module] = []
+        for number in range(repeats):
+            layers += [nn.BatchNorm2d(channels, affine=style == "full"), nn.ReLU(inplace=True)] if number else []
+            step = 1 if number else stride
+            layers += [
+                nn.Conv2d(channels, channels, kernel, step, padding, dilation, groups=channels, bias=False),
+                nn.Conv2d(channels, channels, 1, bias=False),
+            ]
+        self.layers = nn.Sequential(*layers)
+        self.norm = nn.BatchNorm2d(channels, affine=style == "full")
+
+    def response(self, node: Features) -> Tensor:
+        response: Tensor = self.layers(rectified(node))
+        return response
+
+
+class Pointwise(Operation):
+    """ReLU, 1x1 convolution, normalisation: `[b, inputs, h, w]` to `[b, outputs, h, w]`."""
+
+    def __init__(self, inputs: int, outputs: int, style: Style) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, affine=style == "full")
+
+    def response(self, node: Features) -> Tensor:
+        response: Tensor = self.conv(rectified(node))
+        return response
+
+
+class FactorisedReduction(Operation):
+    """ReLU; half of the filters see the pixels of even, half those of odd rows and columns, by 1x1 convolutions;
+    normalisation. `[b, inputs, h, w]` to `[b, outputs, ceil(h / 2), ceil(w / 2)]`, at least two outputs.
+
+    As a candidate it is the skip of a reduction cell, and counts as parameter-free like every skip.
+    """
+
+    parameter_free = True
+
+    def __init__(self, inputs: int, outputs: int, style: Style, drop_path: DropPath | None = None) -> None:
+        super().__init__(2, drop_path=drop_path)
+        self.even = nn.Conv2d(inputs, outputs // 2, 1, bias=False)
+        self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, affine=style == "full")
+
+    def response(self, node: Features) -> Tensor:
+        # Only the inputs of a cell are reduced, and they are never empty.
+        x = rectified(node)
+        even, odd = node.once("even", lambda _: x[:, :, ::2, ::2]), node.once("odd", lambda _: _odd(x))
+        return torch.cat([self.even(even), self.odd(odd)], dim=1)
+
+
+def _odd(x: Tensor) -> Tensor:
+    height, width = x.shape[2:]
+    return functional.pad(x[:, :, 1::2, 1::2], (0, width % 2, 0, height % 2))
+
+
+def rectified(node: Features) -> Tensor:
+    """ReLU of a node, zeros for an empty one."""
+    return node.value if node.relu is None else node.relu
+
+
+def operation(name: str, channels: int, stride: int, style: Style, drop_path: DropPath | None) -> Operation:
+    """A candidate of an edge between nodes of `channels`. In the style "search" pooling is normalised."""
+    if name == NONE:
+        return Zero(stride)
+    if name == SKIP:
+        return FactorisedReduction(channels, channels, style, drop_path) if stride == 2 else Skip()
+    if name in (MAX_POOL, AVG_POOL):
+        return Pool(name, stride, nn.BatchNorm2d(channels, affine=False) if style == "search" else None, drop_path)
+    dilation = 2 if name.startswith("dil") else 1
+    return Convolutions(channels, KERNELS[name], stride, dilation, REPEATS[name], style, drop_path)
+
+
+class Cell(nn.Module):
+    """A cell: the outputs of the two cells before, `[b, layer.channels, h, w]` (the earlier one twice as large with
+    `layer.halve`), to `[b, layer.outputs, *layer.output_shape]`."""
+
+    def __init__(self, pick: Pick, layer: Layer, drop_path: DropPath | None) -> None:
+        super().__init__()
+        (previous, current), width, style = layer.channels, layer.width, pick.style
+        fit = FactorisedReduction if layer.halve else Pointwise
+        self.layer = layer
+        self.fit_previous = fit(previous, width, style)
+        self.fit_current = Pointwise(current, width, style)
+        self.edges = nn.ModuleDict()
+        for source, node in EDGES:
+            candidates: dict[Value, Callable[[], nn.Module]] = {
+                name: partial(operation, name, width, layer.path_stride(source), style, drop_path)
+                for name in OPERATIONS
+            }
+            chosen = pick.module(edge_group(layer.cell, source, node), candidates)
+            if chosen is not None:
+                self.edges[f"{source}-{node}"] = chosen
+
+    def forward(self, previous: Features, current: Features) -> Tensor:
+        nodes = [Features(self.fit_previous(previous)), Features(self.fit_current(current))]
+        stride = self.layer.stride
+        like = nodes[1].value[:, :, ::stride, ::stride]
+        for node in NODES:
+            names = ((source, f"{source}-{node}") for source in range(node))
+            terms = (self.edges[name](nodes[source]) for source, name in names if name in self.edges)
+            nodes.append(Features(total(terms), like=like))
+        return torch.cat([node.value for node in nodes[2:]], dim=1)
+
+
+class DartsNetwork(nn.Module):
+    """Stem, cells, mean over the image, linear classifier: `[b, inputs, h, w]` to `[b, outputs]`.
+
+    In the style "full", where a layer has the auxiliary head, training mode gives `(logits, auxiliary logits)`; the
+    loss is that of the first plus `auxiliary_weight` times that of the second. Otherwise the logits alone.
+    """
+
+    auxiliary_weight = 0.4
+
+    def __init__(
+        self, pick: Pick, layers: Sequence[Layer], inputs: int, stem: int, outputs: int, drop_path: float
+    ) -> None:
+        super().__init__()
+        alone = pick.style == "full"  # the paper's search has neither drop path nor auxiliary head
+        dropping = DropPath(drop_path) if alone and drop_path > 0 else None
+        self.stem = nn.Sequential(nn.Conv2d(inputs, stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem))
+        self.cells = nn.ModuleList(Cell(pick, layer, dropping) for layer in layers)
+        self.classifier = nn.Linear(layers[-1].outputs, outputs)
+        self.auxiliary: nn.Module | None = None
+        for layer in layers:
+            if layer.auxiliary and alone:
+                self.auxiliary = AuxiliaryHead(layer.outputs, layer.output_shape, outputs)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        previous = current = Features(self.stem(x))
+        auxiliary = None
+        for cell in self.cells:
+            previous, current = current, Features(cell(previous, current))
+            if self.training and self.auxiliary is not None and cell.layer.auxiliary:
+                auxiliary = self.auxiliary(current.value)
+        logits: Tensor = self.classifier(current.value.mean((2, 3)))
+        return logits if auxiliary is None else (logits, auxiliary)

@@ -62,7 +62,7 @@ def _train(store: Store, study: Study, parts: Parts, stopper: Stopper, environme
 
     if parts.supernet is None:
         return None
-    with SupernetProgress(study.name, parts.space) as progress:
+    with SupernetProgress(study.name, parts.space, parts.size, parts.supernet.source.task) as progress:
         ending = SupernetTraining(
             store, study, parts.supernet, listener=progress, stopping=stopper.stopping, environment=environment
         ).run(study.stop_at.seconds)

@@ -13,7 +13,8 @@ from nas_cli.run import run
 
 if TYPE_CHECKING:
     from nas_core.records import StopAt, Study, StudySpec
-    from studies.assemble import SearchConfig, Shared
+    from studies.assemble import SearchConfig
+    from studies.evaluators import Shared
     from studies.store.store import Store
 
 Durable = Annotated[bool, typer.Option("--durable", help="Wait for the disk at every commit (power failures).")]
@@ -151,6 +152,7 @@ def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable:
     from nas_core import refs
     from nas_core.errors import UsageError
     from studies.assemble import build, describe, stop_at
+    from studies.oneshot import shared
     from studies.relaxed import is_one_shot
 
     if not is_one_shot(refs.find(wanted.strategy, strategies.ALL, strategies.GROUP, "strategy")):
@@ -188,6 +190,7 @@ def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable:
 def _shared(wanted: SearchConfig, db: str, files: Path | None) -> Shared | None:
     """The trained supernet that `--evaluator supernet:STUDY` names."""
     from nas_core.errors import UsageError
+    from studies.oneshot import shared
 
     kind, separator, name = wanted.evaluator.partition(":")
     if kind != "supernet":
@@ -196,17 +199,6 @@ def _shared(wanted: SearchConfig, db: str, files: Path | None) -> Shared | None:
         raise UsageError("--evaluator supernet needs a study with a trained supernet; write supernet:STUDY")
     with open_store(db, files) as store:
         return shared(store, store.study(name))
-
-
-def shared(store: Store, study: Study) -> Shared:
-    """The trained supernet of a study. Raises UsageError or NotFoundError where there is none."""
-    from studies.assemble import Shared
-    from studies.oneshot import weights_of
-    from studies.store.supernets import find
-
-    weights, found = weights_of(store, study), find(store, study)
-    assert found is not None
-    return Shared(study.name, study.spec, str(weights.resolve()), str(found.sha256))
 
 
 def _warm(store: Store, source: Study, spec: StudySpec) -> StudySpec:

@@ -25,6 +25,11 @@ class OneShotConfig(BaseConfig):
     crop: int = Field(default=0, ge=0, description="pixels of padding that training images are cropped from at random")
     flip: bool = Field(default=False, description="mirror training images at random")
 
+    @property
+    def float32_only(self) -> bool:
+        """Whether the strategy cannot work with bf16; "auto" is float32 then."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class Compute:

@@ -23,6 +23,7 @@ from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from studies.assemble import Parts
 from studies.blackbox import Ending
+from studies.evaluators import Shared
 from studies.relaxed import SupernetParts
 from studies.store import supernets
 from studies.store.store import Store
@@ -85,6 +86,13 @@ def weights_of(store: Store, study: Study) -> Path:
     if run is None or run.weights is None:
         raise NotFoundError(f"the supernet of study '{study.name}' is not trained yet; nas resume {study.name}")
     return run.weights
+
+
+def shared(store: Store, study: Study) -> Shared:
+    """The trained supernet of a study, to evaluate candidates with. Raises as `weights_of`."""
+    weights, found = weights_of(store, study), supernets.find(store, study)
+    assert found is not None
+    return Shared(study.name, study.spec, str(weights.resolve()), str(found.sha256))
 
 
 class SupernetTraining:

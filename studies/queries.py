@@ -14,9 +14,10 @@ from nas_core.errors import InfeasibleError, NotFoundError, UsageError
 from nas_core.pareto import dominates
 from nas_core.records import TRIAL, Run, Study
 from nas_core.strategy import State
+from studies.store import supernets
 from studies.store import tables as t
 from studies.store.store import Store
-from studies.summary import COUNTS, STUDIES, Summary, summarise
+from studies.summary import COUNTS, STUDIES, SUPERNETS, Summary, summarise
 
 # What is known of a candidate in full: one whose function had been evaluated before may still cost less.
 MEASURED = (State.COMPLETE, State.REUSED)
@@ -24,7 +25,7 @@ MEASURED = (State.COMPLETE, State.REUSED)
 
 def summaries(store: Store) -> list[Summary]:
     """All studies in the order of their creation."""
-    return summarise(store.read(sa.text(STUDIES)), store.read(sa.text(COUNTS)))
+    return summarise(*(store.read(sa.text(query)) for query in (STUDIES, COUNTS, SUPERNETS)))
 
 
 def state_counts(store: Store, study: Study) -> dict[str, int]:
@@ -51,6 +52,8 @@ def best_trial(store: Store, study: Study) -> Run:
         return store.trial(study, found[0][0])
     counts = state_counts(store, study)
     total = sum(counts.values())
+    if not counts and study.spec.supernet is not None:
+        raise NotFoundError(before_trials(store, study))
     if counts.get(State.COMPLETE) or counts.get(State.REJECTED):
         raise InfeasibleError(
             f"none of the {total} trials of study '{study.name}' satisfies {', '.join(study.spec.constraints)}; "
@@ -58,6 +61,26 @@ def best_trial(store: Store, study: Study) -> Run:
         )
     failed = f" ({counts[State.FAILED]} failed; see 'nas trials {study.name}')" if counts.get(State.FAILED) else ""
     raise NotFoundError(f"study '{study.name}' has no complete trial yet{failed}")
+
+
+def before_trials(store: Store, study: Study) -> str:
+    """Why a one-shot study has no trial: where its supernet stands, and how to go on."""
+    run = supernets.find(store, study)
+    done, total = supernets.epoch_count(store, study), study.spec.strategy_config.get("epochs")
+    trained = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+    if run is not None and run.state == State.FAILED:
+        return f"study '{study.name}' has no trial: its supernet failed after epoch {trained} ({run.reason})"
+    if run is None or run.result is None:
+        return (
+            f"study '{study.name}' has no trial yet: its supernet is still being trained, epoch {trained}; "
+            f"where that was stopped: nas resume {study.name}"
+        )
+    if run.result:
+        return f"study '{study.name}' has no trial yet, its supernet is trained; go on by: nas resume {study.name}"
+    return (
+        f"study '{study.name}' has no trials: its supernet is the result; "
+        f"search on it by: nas search --evaluator supernet:{study.name}"
+    )
 
 
 def observations(store: Store, study: Study) -> list[tuple[Architecture, float]]:

@@ -73,6 +73,7 @@ def is_one_shot(strategy: Any) -> bool:
 
 def settings_of(
     space: SearchSpace,
+    config: OneShotConfig,
     wanted: SupernetConfig,
     data: str | None,
     split: Split,
@@ -100,12 +101,13 @@ def settings_of(
             f"but the data '{reference}' is {source.task.kind}"
         )
     found = find_device(device)
+    request = "float32" if config.float32_only and wanted.precision == "auto" else wanted.precision
     return {
         "data": reference,
         "split": divided.model_dump(mode="json"),
         "split_hash": source.split_hash,
         "device": str(found),
-        "precision": precision.resolve(wanted.precision, found, source.task.kind),
+        "precision": precision.resolve(request, found, source.task.kind),
         "threads": threads or default_threads(source.task),
         "deterministic": deterministic,
     }

@@ -19,6 +19,19 @@ COUNTS = """
 STUDIES = """
     SELECT id, name, space, strategy, evaluator, objectives, budget, created FROM studies
     WHERE bench IS NULL ORDER BY id"""
+SUPERNETS = """
+    SELECT s.id, n.state, (SELECT MAX(e.epoch) FROM epochs e WHERE e.study = s.id), s.strategy_config
+    FROM studies s LEFT JOIN supernets n ON n.study = s.id WHERE s.supernet IS NOT NULL AND s.bench IS NULL"""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """Where the training of a one-shot study's supernet stands: finished epochs and all of them, where it is known.
+    `state` is None before it has begun."""
+
+    state: str | None
+    epochs: int
+    total: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +50,19 @@ class Summary:
     trials: int | None
     seconds: float | None
     created: float
+    supernet: Training | None = None
 
     @property
     def evaluated(self) -> int:
         return sum(self.states.get(state, 0) for state in ("complete", "pruned", "failed"))
 
 
-def summarise(studies: Iterable[Any], counts: Iterable[Any]) -> list[Summary]:
-    """The rows of STUDIES and COUNTS, put together in the order of the studies' creation."""
+def summarise(studies: Iterable[Any], counts: Iterable[Any], supernets: Iterable[Any]) -> list[Summary]:
+    """The rows of STUDIES, COUNTS and SUPERNETS, put together in the order of the studies' creation."""
+    trainings = {
+        study: Training(state, epochs or 0, json.loads(strategy_config).get("epochs"))
+        for study, state, epochs, strategy_config in supernets
+    }
     states: dict[int, dict[str, int]] = {}
     best: dict[int, tuple[float, float]] = {}  # of what got the largest budget: others do not compare with it
     for study, state, feasible, spent, count, objective in counts:
@@ -69,6 +87,7 @@ def summarise(studies: Iterable[Any], counts: Iterable[Any]) -> list[Summary]:
                 trials=stop_at["trials"],
                 seconds=stop_at["seconds"],
                 created=created,
+                supernet=trainings.get(number),
             )
         )
     return result
@@ -81,7 +100,7 @@ def glance(database: Path) -> list[Summary] | None:
         try:
             if connection.execute("SELECT version_num FROM alembic_version").fetchone() != (SCHEMA,):
                 return None
-            return summarise(connection.execute(STUDIES), connection.execute(COUNTS))
+            return summarise(*(connection.execute(query) for query in (STUDIES, COUNTS, SUPERNETS)))
         finally:
             connection.close()
     except (sqlite3.Error, ValueError, KeyError):

@@ -92,6 +92,13 @@ def epochs(store: Store, study: Study) -> list[Epoch]:
     ]
 
 
+def epoch_count(store: Store, study: Study) -> int:
+    """How many epochs of the study's supernet are finished."""
+    e = t.epochs.c
+    found: int | None = store.read(sa.select(sa.func.max(e.epoch)).where(e.study == study.id))[0][0]
+    return found or 0
+
+
 def finish(store: Store, study: Study, result: Sequence[Architecture], weights: Path, seconds: float) -> None:
     """Commit that the training is complete, with the architectures that it has derived and the file of its weights."""
     row = {

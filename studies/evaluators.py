@@ -1,0 +1,179 @@
+"""Evaluators: from a user's configuration to settings that are stored, and from those to live objects."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_core.config import SizeConfig
+from nas_core.errors import NotFoundError, UsageError, VerificationError, unknown
+from nas_core.records import StudySpec
+from nas_core.space import SearchSpace
+from training import evaluators
+from training.data.split import Split
+
+if TYPE_CHECKING:
+    from studies.assemble import SearchConfig
+    from training.evaluators.train import Train
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The trained supernet of a study: what `--evaluator supernet:STUDY` evaluates with."""
+
+    study: str
+    spec: StudySpec
+    weights: str  # path
+    sha256: str
+
+
+def evaluator_from(
+    config: SearchConfig, space: SearchSpace, size: SizeConfig, shared: Shared | None, file_hash: str | None
+) -> tuple[Any, dict[str, Any], str]:
+    """The evaluator of a user's configuration, its settings as plain data, and the hash of what it reads."""
+    name = "table" if config.table else config.evaluator
+    settings: dict[str, Any]
+    if name == "table":
+        if config.table is None:
+            raise UsageError("the table evaluator needs --table FILE (csv or csv.gz)")
+        settings = {
+            "name": "table",
+            "table": config.table,
+            "data": config.data,
+            "mapping": config.mapping,
+            "level": config.epochs,
+        }
+    elif name == "train":
+        from training.data import load
+        from training.recipe import recipe
+
+        task = load(config.data, config.split).task
+        changes = config.recipe_config if config.epochs is None else {**config.recipe_config, "epochs": config.epochs}
+        settings = {
+            "name": "train",
+            "data": config.data,
+            "split": config.split.model_dump(mode="json"),
+            "recipe": recipe(config.recipe, task, **changes).model_dump(mode="json"),
+            "device": config.device,
+            "threads": config.threads,
+            "deterministic": config.deterministic,
+            "checkpoint_seconds": config.checkpoint_seconds,
+        }
+    elif shared is not None:
+        settings = _shared_from(config, size, shared, file_hash)
+    else:
+        raise unknown("evaluator", name, evaluators.BUILTIN)
+    if config.costs is not None:
+        settings["costs"] = config.costs
+    evaluator, split_hash = evaluator_of(settings, space, size)
+    if name == "train":  # 'auto' becomes what this machine has, so that a resume trains in the same way
+        settings |= resolved(evaluator)
+        if config.threads is None:  # the workers share the processor
+            settings["threads"] = max(1, settings["threads"] // config.workers)
+    if name == "table" and config.epochs is not None:
+        levels = evaluator.fidelity.levels if evaluator.fidelity else ()
+        if config.epochs not in levels:
+            raise UsageError(
+                f"--epochs {config.epochs}: the table has {', '.join(f'{level:g}' for level in levels) or 'one level'}"
+            )
+    settings["trial_seconds"] = config.trial_time
+    return evaluator, settings, split_hash
+
+
+def _shared_from(config: SearchConfig, size: SizeConfig, shared: Shared, file_hash: str | None) -> dict[str, Any]:
+    """The settings of an evaluator on a trained supernet. Raises UsageError where the study is about something else."""
+    source = shared.spec
+    assert source.supernet is not None
+    if (source.space, source.space_hash) != (config.space, file_hash):
+        raise UsageError(
+            f"the supernet of study '{shared.study}' is of space '{source.space}', not '{config.space}'; "
+            f"search with --space {source.space}"
+        )
+    if size.model_dump(mode="json") != source.size:
+        words = ",".join(f"{key}={value}" for key, value in source.size.items())
+        raise UsageError(f"the supernet of study '{shared.study}' has another size; search with --size {words}")
+    return {
+        "name": "supernet",
+        "study": shared.study,
+        "weights": shared.weights,
+        "sha256": shared.sha256,
+        **{
+            key: source.supernet[key]
+            for key in ("data", "split", "split_hash", "precision", "threads", "deterministic")
+        },
+        "device": config.device if config.device != "auto" else source.supernet["device"],
+    }
+
+
+def resolved(evaluator: Train) -> dict[str, Any]:
+    """What "auto" has come to on this machine."""
+    from training.evaluators.train import default_threads
+
+    threads = evaluator.threads or default_threads(evaluator.task)
+    return {"device": str(evaluator.device), "threads": threads, "precision": evaluator.precision}
+
+
+def evaluator_of(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
+    """An evaluator from its stored settings, with their table of costs, and the hash of what both read."""
+    evaluator, read = _plain_evaluator(settings, space, size)
+    if "costs" not in settings:
+        return evaluator, read
+    from training.evaluators.joined import CostTable, Joined
+
+    table = CostTable(space, Path(settings["costs"]))
+    content = read.encode() + table.file.read_bytes() + table.mapping_file.read_bytes()
+    return Joined(evaluator, table), hashlib.sha256(content).hexdigest()[:16]
+
+
+def _plain_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
+    if settings["name"] == "table":
+        from training.evaluators.table import Table
+
+        table = Table(space, Path(settings["table"]), settings["data"], settings["mapping"])
+        content = table.file.read_bytes() + table.mapping_file.read_bytes() + settings["data"].encode()
+        return table, hashlib.sha256(content).hexdigest()[:16]
+    from training.data import load
+    from training.evaluators.train import Train
+    from training.recipe import Recipe
+
+    if settings["name"] == "supernet":
+        return _supernet_evaluator(settings, space, size)
+    source = load(settings["data"], Split(**settings["split"]))
+    chosen = Recipe(**settings["recipe"])
+    evaluator = Train(
+        space,
+        source,
+        size,
+        chosen if "precision" not in settings else chosen.model_copy(update={"precision": settings["precision"]}),
+        device=settings["device"],
+        threads=settings["threads"],
+        deterministic=settings["deterministic"],
+        checkpoint_seconds=settings["checkpoint_seconds"],
+    )
+    return evaluator, source.split_hash
+
+
+def _supernet_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
+    from training.data import load
+    from training.evaluators.supernet import SupernetEvaluator
+
+    path = Path(settings["weights"])
+    if not path.is_file():
+        raise NotFoundError(f"the weights of the supernet of study '{settings['study']}' are not at '{path}' any more")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != settings["sha256"]:
+        raise VerificationError(f"'{path}' does not hold the weights that the study was made with")
+    source = load(settings["data"], Split(**settings["split"]))
+    evaluator = SupernetEvaluator(
+        space,
+        source,
+        size,
+        path,
+        device=settings["device"],
+        threads=settings["threads"],
+        precision=settings["precision"],
+    )
+    read = hashlib.sha256(f"{source.split_hash} {settings['sha256']}".encode()).hexdigest()[:16]
+    return evaluator, read

@@ -17,7 +17,7 @@ memory and changes the supernet on the way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -26,12 +26,13 @@ from torch import Tensor, nn
 from torch.distributions import Dirichlet
 
 from nas_core.architecture import Architecture
-from nas_core.batch import Data
+from nas_core.batch import Batch, Data
 from nas_core.one_shot import Compute, Progress
 from nas_core.relax import Mix
 from nas_core.strategy import Setting
 from search_spaces.modules.supernet import Supernet
 from strategies.one_shot.alphas import Alphas, AlphasConfig, plain
+from strategies.one_shot.bilevel import pairs
 from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean, unconstrained
 
 
@@ -66,8 +67,7 @@ class DrNas:
     def step(self, epoch: int) -> Progress:
         self.weights.begin(epoch)
         sums, count = torch.zeros(2, device=self.weights.device), 0
-        halves = (self.data.batches(part, epoch, self.setting.seed) for part in ("weights", "alphas"))
-        for training, validation in zip(*halves, strict=False):  # halves of an odd number differ by one sample
+        for training, validation in pairs(self._batches("weights", epoch), self._batches("alphas", epoch)):
             sums[1] += self._step_alphas(validation)
             with torch.no_grad():
                 drawn = self._draw()
@@ -107,7 +107,10 @@ class DrNas:
         self.weights.load_state_dict(state["weights"])
         self.alphas.load_state_dict(state["alphas"])
 
-    def _step_alphas(self, batch: Any) -> Tensor:
+    def _batches(self, part: str, epoch: int) -> Callable[[], Iterator[Batch]]:
+        return lambda: self.data.batches(part, epoch, self.setting.seed)
+
+    def _step_alphas(self, batch: Batch) -> Tensor:
         """One step of the alphas; the loss without the regulariser, before it."""
         with self.weights.frozen():
             loss = self.weights.loss(batch, self.supernet.mix(self._draw()))

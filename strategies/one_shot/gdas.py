@@ -21,7 +21,7 @@ unlike in the published code neither decay nor momentum moves them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -29,13 +29,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas_core.architecture import Architecture
-from nas_core.batch import Data
+from nas_core.batch import Batch, Data
 from nas_core.errors import TrialError
 from nas_core.one_shot import Compute, Progress
 from nas_core.relax import Mix
 from nas_core.strategy import Setting
 from search_spaces.modules.supernet import Supernet
 from strategies.one_shot.alphas import Alphas, AlphasConfig, plain
+from strategies.one_shot.bilevel import pairs
 from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean, unconstrained
 
 TRIES = 100  # draws, before the logits themselves count as not finite
@@ -81,8 +82,7 @@ class Gdas:
         tau = self.temperature(epoch)
         self.weights.begin(epoch)
         sums, count = torch.zeros(2, device=self.weights.device), 0
-        halves = (self.data.batches(part, epoch, self.setting.seed) for part in ("weights", "alphas"))
-        for training, validation in zip(*halves, strict=False):  # halves of an odd number differ by one sample
+        for training, validation in pairs(self._batches("weights", epoch), self._batches("alphas", epoch)):
             _, drawn = draw(self.alphas.vectors, tau)
             sums[0] += self.weights.step(training, Mix(only(drawn)))
             with self.weights.frozen():
@@ -109,6 +109,9 @@ class Gdas:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.weights.load_state_dict(state["weights"])
         self.alphas.load_state_dict(state["alphas"])
+
+    def _batches(self, part: str, epoch: int) -> Callable[[], Iterator[Batch]]:
+        return lambda: self.data.batches(part, epoch, self.setting.seed)
 
 
 def draw(alphas: Mapping[str, Tensor], tau: float) -> tuple[dict[str, Tensor], dict[str, int]]:

@@ -25,14 +25,14 @@ from nas_core.batch import Data
 from nas_core.one_shot import Compute, Progress
 from nas_core.seeds import generator
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet
-from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean, unconstrained
+from search_spaces.modules.supernet import Supernet, relaxable
+from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean
 
 
 class Spos:
     """Uniform path training (`nas_core.one_shot.OneShot`); its result is the supernet.
 
-    Raises UsageError for a space that is not relaxable, and for constraints: it derives nothing that could meet them.
+    Raises UsageError for a space that is not relaxable. Constraints are a matter of the search on the supernet.
     """
 
     one_path: ClassVar[bool] = True  # what a pass needs of memory
@@ -45,7 +45,7 @@ class Spos:
     supernet: Supernet
 
     def __init__(self, setting: Setting, config: Config) -> None:
-        unconstrained(setting, "spos")
+        relaxable(setting.space)
         self.setting, self.config = setting, config
 
     def start(self, make: Callable[[], nn.Module], data: Data, compute: Compute) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nas_cli import bench, catalog, doctor, export, packages, predict, predictors, query, score, search, train
+from nas_cli import bench, catalog, doctor, export, extract, packages, predict, predictors, query, score, search, train
 from nas_cli.errors import guarded
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command()(score.score)
 app.command()(predict.predict)
 app.command()(train.train)
 app.command()(export.export)
+app.command()(extract.extract)
 app.command()(doctor.doctor)
 app.add_typer(bench.bench, name="bench")
 app.add_typer(catalog.spaces, name="spaces")

@@ -41,13 +41,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.batch import Batch, Data
-from nas_core.errors import UsageError
 from nas_core.one_shot import Compute, Progress
 from nas_core.seeds import derive, generator
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet, relaxable
+from search_spaces.modules.supernet import Supernet
 from strategies.controller import UNITS, Controller, Reader
-from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean
+from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean, unconstrained
 from strategies.reinforce import loss
 from strategies.rewards import Baseline
 
@@ -88,12 +87,7 @@ class Enas:
     supernet: Supernet
 
     def __init__(self, setting: Setting, config: Config) -> None:
-        relaxable(setting.space)
-        if setting.constraints:
-            raise UsageError(
-                f"strategy 'enas' does not know constraints ({', '.join(map(str, setting.constraints))}); "
-                "leave them out, or use rc-darts"
-            )
+        unconstrained(setting, "enas")
         self.setting, self.config = setting, config
         rng = generator(setting.seed, "controller")
         self.controller = Controller(setting.space, rng, config.units, config.controller_lr)

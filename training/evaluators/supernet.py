@@ -77,7 +77,7 @@ class SupernetEvaluator:
         self.device, self.threads = find_device(device), threads
         self.precision = resolve(precision, self.device, self.task.kind)
         self.in_process = self.device.type == "cpu"
-        self._batches, self._batch_size = recalibrate, batch_size
+        self.batches, self.batch_size = recalibrate, batch_size
         self.supernet = load_supernet(space, self.task, size, weights)
         known = cost.known(space, self.task)
         self._static = tuple(name for name in ("params", "macs") if name in known)
@@ -108,7 +108,7 @@ class SupernetEvaluator:
             raise UsageError(f"budget {budget:g}: an evaluation on shared weights has none")
         started = time.monotonic()
         static = self.costs(proposal.arch, self._static)
-        with thread_count(self.threads), repeatable(self.device, True), trial_failures():
+        with trial_failures():
             _, found = self.inherit(proposal.arch, context.deadline)
         yield Report(1, {**found, **static}, time.monotonic() - started)
 
@@ -118,6 +118,10 @@ class SupernetEvaluator:
 
         Raises TrialError `nan-loss` where the loss is not finite, `time-limit` past the deadline.
         """
+        with thread_count(self.threads), repeatable(self.device, True):
+            return self._inherit(arch, deadline)
+
+    def _inherit(self, arch: Architecture, deadline: float | None) -> tuple[nn.Module, dict[str, float]]:
         import torch
 
         network = self.supernet.extract(arch).to(self.device).to(memory_format=self._layout)
@@ -130,7 +134,7 @@ class SupernetEvaluator:
                 output: Tensor = network(*inputs)
             return output.float()
 
-        recalibrate(network, answer, _first(self._data.batches("train", 0, 0), self._batches))
+        recalibrate(network, answer, _first(self._data.batches("train", 0, 0), self.batches))
         sums: dict[str, Tensor] = {}
         with torch.no_grad():
             for batch in self._data.batches("valid", 0, 0):
@@ -153,7 +157,7 @@ class SupernetEvaluator:
         import torch
 
         try:
-            return self.source.bind(self.device, self._batch_size, channels_last=True)
+            return self.source.bind(self.device, self.batch_size, channels_last=True)
         except torch.OutOfMemoryError as error:
             raise MachineError(
                 f"the data set does not fit into the memory of {self.device}; use --device cpu"

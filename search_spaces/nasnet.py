@@ -178,7 +178,9 @@ class NASNet(SearchSpace):
     version = 1
     tasks = frozenset({IMAGE_CLASSIFICATION})
     Size = Size
-    why_not_relaxable = "a cell concatenates the states that no block reads, so its width follows from the inputs of all blocks together"
+    why_not_relaxable = (
+        "a cell concatenates the states that no block reads, so its width depends on the inputs of all blocks"
+    )
 
     def __init__(self, blocks: int = 5) -> None:
         if type(blocks) is not int or not 1 <= blocks <= MOST_BLOCKS:

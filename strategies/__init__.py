@@ -31,6 +31,7 @@ ONE_SHOT = {
     "rc-darts": "strategies.one_shot.rc_darts:RcDarts",
     "enas": "strategies.one_shot.enas:Enas",
     "spos": "strategies.one_shot.spos:Spos",
+    "hessian-guard": "strategies.one_shot.guard:HessianGuard",
 }
 
 ALL = {**BUILTIN, **ONE_SHOT}

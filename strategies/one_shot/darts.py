@@ -14,7 +14,6 @@ from nas_core.batch import Batch, Data
 from nas_core.errors import UsageError
 from nas_core.one_shot import Compute, Progress
 from nas_core.relax import Mix
-from nas_core.seeds import derive
 from nas_core.strategy import Setting
 from search_spaces.modules.supernet import Supernet, relaxable
 from strategies.one_shot.alphas import Alphas, AlphasConfig, plain
@@ -51,6 +50,10 @@ class Darts:
                 )
             return self
 
+        @property
+        def float32_only(self) -> bool:
+            return self.order == 2
+
     supernet: Supernet
     weights: SharedWeights
     alphas: Alphas
@@ -69,9 +72,7 @@ class Darts:
             )
         self.weights = SharedWeights(make(), data, self._config, compute)
         self.supernet = self.weights.supernet
-        with torch.random.fork_rng([]):
-            torch.manual_seed(derive(self._seed, "alphas"))
-            self.alphas = Alphas(self.supernet.groups, self._config, self.weights.device)
+        self.alphas = Alphas(self.supernet.groups, self._config, self.weights.device)
 
     def step(self, epoch: int) -> Progress:
         rate = self.weights.begin(epoch)
@@ -173,4 +174,4 @@ class Darts:
 def entropy(weights: Mapping[str, Tensor]) -> float:
     """Mean entropy of mixing weights over their groups, in nats: log of the number of candidates where nothing is
     decided, 0 where everything is."""
-    return float(torch.stack([torch.special.entr(vector).sum() for vector in weights.values()]).mean())
+    return float(torch.stack([torch.special.entr(vector.detach()).sum() for vector in weights.values()]).mean())

@@ -82,11 +82,12 @@ def next_commands(store: Store, study: Study, ending: Ending, best: Run | None) 
     if best is None:
         return commands
     shown = [f"nas show {name}:{best.number}{db}"]
+    if study.spec.evaluator["name"] != "table":
+        shown.append(f"nas train {name}:{best.number}{db}")
     if study.spec.evaluator["name"] == "train":
-        shown += [
-            f"nas train {name}:{best.number}{db}",
-            f"nas export {name}:{best.number}{db}",
-        ]
+        shown.append(f"nas export {name}:{best.number}{db}")
+    if study.spec.evaluator["name"] == "supernet":
+        shown.append(f"nas extract {name}:{best.number}{db}")
     return shown + commands
 
 

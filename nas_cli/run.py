@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from studies.store.store import Store
 
 
-def run(store: Store, study: Study, parts: Parts, budget: StopAt, workers: int, as_json: bool) -> int:
-    """Go on with a study until its budget is spent, print how it ended, and return the exit code."""
+def run(
+    store: Store, study: Study, parts: Parts, budget: StopAt, workers: int, as_json: bool, *, first: bool = False
+) -> int:
+    """Go on with a study until its budget is spent, print how it ended, and return the exit code. Of the `first` of two
+    that belong together no JSON document is printed where it has come to its end."""
     from nas_cli.report import print_ending
     from nas_cli.signals import Stopper
     from studies.blackbox import Ending
@@ -40,7 +43,8 @@ def run(store: Store, study: Study, parts: Parts, budget: StopAt, workers: int, 
                     ending = _search(store, study, parts, workers, stopper, facts)
             except KeyboardInterrupt:  # the second one: at once
                 ending = Ending.INTERRUPTED
-    print_ending(store, study, ending, as_json)
+    if not (first and as_json and ending in (Ending.SUPERNET, Ending.DERIVED)):
+        print_ending(store, study, ending, as_json)
     if ending == Ending.INTERRUPTED:
         return INTERRUPTED
     if ending == Ending.SUPERNET:

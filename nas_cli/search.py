@@ -167,7 +167,7 @@ def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable:
     with open_store(db, files, create=True, durable=durable) as store:
         budget = stop_at(first, spec)
         study = _study(store, wanted.study, spec, budget)
-        code = run(store, study, parts, budget, wanted.workers, as_json)
+        code = run(store, study, parts, budget, wanted.workers, as_json, first=True)
         if code:
             return code
         second = wanted.model_copy(

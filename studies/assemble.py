@@ -347,10 +347,10 @@ def retraining(
     space, file_hash = load_space(spec.space)
     if file_hash != spec.space_hash:
         raise UsageError(f"the file of space '{spec.space}' has changed since the study was made; restore it")
-    if data is None and spec.evaluator["name"] != "train":
+    if data is None and spec.evaluator["name"] == "table":
         raise UsageError("the study looked its results up in a table; name data to train on by --data")
     reference = data or spec.evaluator["data"]
-    own = spec.evaluator["name"] == "train" and reference == spec.evaluator["data"]
+    own = spec.evaluator["name"] != "table" and reference == spec.evaluator["data"]
     split = spec.evaluator["split"] if own else Split().model_dump(mode="json")
     source = load(reference, Split(**split))
     if source.task.kind not in space.tasks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,9 +78,10 @@ def before_trials(store: Store, study: Study) -> str:
         )
     if run.result:
         return f"study '{study.name}' has no trial yet, its supernet is trained; go on by: nas resume {study.name}"
+    size = ",".join(f"{key}={value}" for key, value in study.spec.size.items())
     return (
-        f"study '{study.name}' has no trials: its supernet is the result; "
-        f"search on it by: nas search --evaluator supernet:{study.name}"
+        f"study '{study.name}' has no trials: its supernet is the result; search on it by: nas search "
+        f"--space {shlex.quote(study.spec.space)} --size {shlex.quote(size)} --evaluator supernet:{study.name}"
     )
 
 

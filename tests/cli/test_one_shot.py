@@ -1,0 +1,105 @@
+"""One-shot searches through the command line: supernets, what is derived, searches on shared weights, mistakes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Say = Callable[..., tuple[int, str, str]]
+
+SMALL = ("--size", "channels=2,cells=1", "-s", "split.limit=200", "--epochs", "1", "--threads", "1")
+SPOS = ("search", "--strategy", "spos", "-s", "strategy.epochs=2", *SMALL)
+DARTS = ("search", "--strategy", "darts", "-s", "strategy.epochs=2", *SMALL)
+
+
+def test_darts_derives_a_trial_that_is_trained_and_verified(say: Say) -> None:
+    code, out, err = say(*DARTS, "--study", "d", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert (document["ending"], document["trials"], document["best"]["number"]) == ("derived", {"complete": 1}, 0)
+    with sqlite3.connect("nas.db") as connection:
+        epochs = connection.execute("SELECT epoch, metrics, scores FROM epochs").fetchall()
+        assert [epoch for epoch, _, _ in epochs] == [1, 2]
+        assert {"train_loss", "alpha_loss", "parameter_free", "skips"} <= json.loads(epochs[0][1]).keys()
+        scores = json.loads(epochs[1][2])
+        assert len(scores) == 6
+        assert all(abs(sum(weights) - 1) < 1e-5 for weights in scores.values())
+        (result,) = connection.execute("SELECT result FROM supernets").fetchone()
+        (trained,) = connection.execute("SELECT architecture FROM runs").fetchone()
+        assert json.loads(result) == [trained]
+    assert say("verify", "d")[0] == 0
+    # The same command again, and a resume, find everything done.
+    assert json.loads(say(*DARTS, "--study", "d", "--json")[1]) == document
+    assert json.loads(say("resume", "d", "--json")[1]) == document
+    weights = Path("nas-files/d/supernet/weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    code, _, err = say("verify", "d")
+    assert code == 7
+    assert "SHA-256" in err
+
+
+def test_spos_and_a_search_on_its_shared_weights(say: Say) -> None:
+    then = ("--then", "regularized-evolution", "--trials", "4", "-s", "then.population=2", "-s", "then.sample=1")
+    code, out, err = say(*SPOS, "--study", "s", *then, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert (document["study"], document["ending"]) == ("s-regularized-evolution", "trials")
+    assert "supernet_accuracy" in document["best"]["metrics"]
+    assert "val_accuracy" not in document["best"]["metrics"]
+    assert say("verify", document["study"])[0] == 0
+    assert json.loads(say(*SPOS, "--study", "s", *then, "--json")[1]) == document
+    code, out, err = say("search", "--evaluator", "supernet:s", *SMALL[:2], "--strategy", "random", "-n", "2")
+    assert code == 0, err
+    assert "nas extract nasbench201-digits-1:" in out
+    code, out, err = say(
+        "train", document["study"], "--recipe", "quick", "--epochs", "1", "--size", "channels=2,cells=1", "--json"
+    )
+    assert code == 0, err
+    assert "val_accuracy" in json.loads(out)["metrics"]
+
+
+def test_the_guard_wraps_a_strategy(say: Say) -> None:
+    code, _, err = say(*DARTS, "--guard", "hessian", "--study", "g")
+    assert code == 0, err
+    with sqlite3.connect("nas.db") as connection:
+        for (metrics,) in connection.execute("SELECT metrics FROM epochs"):
+            assert "alpha_eigenvalue" in json.loads(metrics)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((*DARTS, "--space", "regnet", "--size", "search"), 2, "space 'regnet' is not relaxable: "),
+        ((*DARTS, "--trials", "3"), 2, "leave out --trials"),
+        ((*DARTS, "-s", "strategy.epoch=3"), 2, "did you mean 'epochs'"),
+        ((*DARTS, "--guard", "sharpness"), 2, "guard"),
+        ((*DARTS, "--search-on", "digit"), 2, "did you mean 'digits'"),
+        ((*SPOS, "--guard", "hessian"), 2, "darts"),
+        (("search", "--strategy", "random", "--then", "random"), 2, "trains no supernet"),
+        (("search", "--evaluator", "supernet:s"), 3, "there is no database"),
+        (("search", "--evaluator", "supernet"), 2, "write supernet:STUDY"),
+    ],
+)
+def test_mistakes_end_in_a_line(say: Say, arguments: tuple[str, ...], code: int, message: str) -> None:
+    found, out, err = say(*arguments)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert len(err.strip().splitlines()) <= 2
+
+
+def test_a_supernet_of_something_else_is_refused(say: Say) -> None:
+    assert say(*SPOS, "--study", "s")[0] == 0
+    assert say("search", "--strategy", "random", *SMALL, "-n", "1", "--study", "r")[0] == 0
+    for arguments, message in {
+        ("--evaluator", "supernet:s", "--size", "channels=4,cells=1"): "search with --size channels=2,cells=1",
+        ("--evaluator", "supernet:s", "--space", "nasnet"): "search with --space nasbench201",
+        ("--evaluator", "supernet:r"): "study 'r' has no supernet",
+        ("--evaluator", "supernet:q"): "no study 'q'",
+    }.items():
+        code, _, err = say("search", *arguments)
+        assert code == (3 if arguments[1].endswith("q") else 2)
+        assert message in err

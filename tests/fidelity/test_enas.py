@@ -95,7 +95,9 @@ def test_two_architectures_share_storage_and_only_the_path_of_a_step_changes() -
 def test_the_controller_learns_with_the_supernet_as_it_is() -> None:
     strategy = started()
     before, controller = copied(strategy.supernet), strategy.controller.weights.copy()
-    steps = list(strategy._train_controller(0))
+    strategy.supernet.train()
+    with strategy._measuring():
+        steps = list(strategy._train_controller(0))
     assert len(steps) == 2
     assert all(0 <= accuracy <= 1 for _, found in steps for accuracy in found)
     assert (strategy.controller.steps, strategy.supernet.training) == (2, True)

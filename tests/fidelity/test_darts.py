@@ -259,6 +259,24 @@ def test_second_order_on_a_supernet_is_the_exact_derivative(data: Any, monkeypat
     assert error(list(first), list(exact)) > 0.2
 
 
+def test_second_order_draws_the_same_in_every_pass(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And others in the next step."""
+    darts = started(data, order=2)
+    train, valid = (next(data.batches(part, 0, 0)) for part in ("weights", "alphas"))
+    loss, draws = darts.weights.loss, []
+
+    def drawing(batch: Batch, mix: Mix) -> Tensor:
+        draws.append(float(torch.rand(())))
+        return loss(batch, mix)
+
+    monkeypatch.setattr(darts.weights, "loss", drawing)
+    for _ in range(2):
+        darts.hypergradient(train, valid, 0.1)
+    assert len(draws) == 8
+    assert len(set(draws[:4])) == len(set(draws[4:])) == 1
+    assert draws[0] != draws[4]
+
+
 @pytest.mark.parametrize("bilevel", [True, False])
 def test_an_epoch_is_the_loop_of_the_paper(data: Any, bilevel: bool) -> None:
     """Against a loop that runs every candidate with torch's optimisers and takes all gradients."""

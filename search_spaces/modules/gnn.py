@@ -323,7 +323,10 @@ class NodeNetwork(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         edges = Links(edge_index)
-        features = drop_features(x, self.dropout) if self.training else x
+        if self.training:
+            features = drop_features(x, self.dropout)
+        else:  # where many layers read them, finding out that they are sparse pays without dropout too
+            features = x if len(self.topology.options) == 1 else drop_features(x, 0.0)
         reads, gates = self._wiring()
         raw: dict[int, Weight] = {0: 1.0}
         hidden: dict[int, Tensor] = {}
@@ -421,5 +424,8 @@ def drop_features(x: Tensor, probability: float) -> Tensor:
     if x.device.type != "cpu" or x.requires_grad or torch.count_nonzero(x) >= SPARSE_BELOW * x.numel():
         return drop(x, probability)
     sparse = x.to_sparse()
-    values = drop(sparse.values(), probability)
-    return torch.sparse_coo_tensor(sparse.indices(), values, x.shape, is_coalesced=True, check_invariants=False)
+    indices, values = sparse.indices(), drop(sparse.values(), probability)
+    if probability > 0.0:  # what is dropped would only be added as zero
+        kept = values.nonzero().squeeze(1)
+        indices, values = indices[:, kept], values[kept]
+    return torch.sparse_coo_tensor(indices, values, x.shape, is_coalesced=True, check_invariants=False)

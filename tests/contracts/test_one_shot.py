@@ -1,0 +1,257 @@
+"""Every listed one-shot strategy keeps the contract on every kind of relaxable space; a new one is tested by being
+listed. The suite itself finds the defects that it is there for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import search_spaces
+import strategies
+from nas_core import refs
+from nas_core.architecture import Architecture
+from nas_core.batch import Data
+from nas_core.config import validate
+from nas_core.errors import UsageError
+from nas_core.evaluation import Constraint, Objective
+from nas_core.one_shot import Compute, OneShot, Progress
+from nas_core.relax import not_relaxable
+from nas_core.space import SearchSpace
+from nas_core.strategy import Setting
+from nas_core.testing.one_shot import Case, check
+from strategies.one_shot.spos import Spos
+
+if TYPE_CHECKING:
+    from torch import nn
+
+EPOCHS = {"epochs": 2, "batch_size": 32}
+OBJECTIVES = (Objective("accuracy", "max"),)
+
+# Settings with which two epochs go through every phase; a strategy that is not named runs with its defaults.
+CONFIGS: Mapping[str, list[dict[str, Any]]] = {
+    "darts": [{}, {"order": 2}, {"bilevel": False}, {"warm_up_epochs": 1}],
+    "drnas": [{}, {"regulariser": "l2"}],
+    "enas": [{"controller_steps": 2, "aggregate": 2, "candidates": 3}],
+    "hessian-guard": [{"inner": "darts", "inner_config": EPOCHS}],
+}
+
+# Constraints without which a strategy has nothing to do.
+CONSTRAINTS: Mapping[str, tuple[Constraint, ...]] = {}
+
+# Scores that are no probabilities: the frequencies of candidates on edges that not every architecture has.
+FREE = frozenset({"enas"})
+
+
+@dataclass(frozen=True)
+class Small:
+    """A space at a small size, and data for it."""
+
+    text: str
+    size: Mapping[str, float]
+    data: str
+    limit: int | None = None
+
+    @property
+    def space(self) -> SearchSpace:
+        space: SearchSpace = refs.load(self.text, search_spaces.BUILTIN, search_spaces.GROUP, "space").object
+        return space
+
+    def make(self, data: Data) -> nn.Module:
+        """A fresh supernet, the same at every call."""
+        import torch
+
+        from search_spaces.modules.supernet import Supernet
+
+        space = self.space
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return Supernet(space, data.task, space.Size.preset("search", **self.size))
+
+    def bind(self) -> Data:
+        from training.data import load
+        from training.data.split import Split
+
+        return load(self.data, Split(limit=self.limit)).bind("cpu", batch_size=32)
+
+
+SPACES = (
+    Small("nasbench201", {"channels": 2, "cells": 1}, "digits", 160),
+    Small("nasbench_graph", {"hidden": 4}, "karate"),
+    Small("darts", {"channels": 2, "layers": 3}, "digits", 40),
+)
+
+
+def case(kind: Any, config: Mapping[str, Any], small: Small, folder: Path, name: str = "") -> Case:
+    data = small.bind()
+
+    def factory(setting: Setting) -> OneShot:
+        given = config if "inner_config" in config else {**EPOCHS, **config}
+        made: OneShot = kind(setting, validate(kind.Config, given, "strategy"))
+        return made
+
+    return Case(
+        factory,
+        Setting(small.space, 5, OBJECTIVES, CONSTRAINTS.get(name, ())),
+        partial(small.make, data),
+        data,
+        partial(through_a_file, folder),
+        name not in FREE,
+    )
+
+
+def through_a_file(folder: Path, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As a checkpoint keeps it."""
+    from training import checkpoint
+
+    tensors, plain = checkpoint.pack(state)
+    checkpoint.save(folder, checkpoint.Checkpoint(1, tensors, plain))
+    found = checkpoint.load(folder)
+    assert found is not None
+    return checkpoint.unpack(found.tensors, found.state)
+
+
+# Every strategy on every space, its further settings on the first two.
+CASES = [
+    (name, number, small)
+    for name in strategies.ONE_SHOT
+    for number in range(len(CONFIGS.get(name, [{}])))
+    for small in (SPACES if number == 0 else SPACES[:2])
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "small"), CASES, ids=[f"{name}-{number}-{small.text}" for name, number, small in CASES]
+)
+def test_one_shot_contract(name: str, number: int, small: Small, tmp_path: Path) -> None:
+    kind = refs.find(name, strategies.ONE_SHOT, strategies.GROUP, "strategy")
+    assert list(check(case(kind, CONFIGS.get(name, [{}])[number], small, tmp_path, name))) == []
+
+
+@pytest.mark.parametrize("text", search_spaces.BUILTIN)
+def test_a_space_that_is_not_relaxable_is_refused_with_its_reason(text: str) -> None:
+    space: SearchSpace = refs.load(text, search_spaces.BUILTIN, search_spaces.GROUP, "space").object
+    reason = not_relaxable(space)
+    if reason is None:
+        Spos(Setting(space, 0, OBJECTIVES), Spos.Config())
+        return
+    with pytest.raises(UsageError, match=f"space '{space.name}' is not relaxable: ") as refused:
+        Spos(Setting(space, 0, OBJECTIVES), Spos.Config())
+    assert reason in str(refused.value)
+
+
+# --- The suite ----------------------------------------------------------------------------------------------------
+
+
+class ForgetsItsMomentum(Spos):
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        return {"weights": {**state["weights"], "tensors": {}}}
+
+
+class DrawsElsewhere(Spos):
+    """From Python's own generator."""
+
+    def step(self, epoch: int) -> Progress:
+        import random
+
+        random_seed = random.randrange(2**31)
+        self.setting = Setting(self.setting.space, random_seed, OBJECTIVES)
+        return super().step(epoch)
+
+
+class CountsByItself(Spos):
+    """Keeps a number that the state lacks."""
+
+    counted = 0
+
+    def step(self, epoch: int) -> Progress:
+        self.counted += 1
+        return super().step(self.counted)
+
+
+class StartsByChance(Spos):
+    starts = 0
+
+    def start(self, make: Callable[[], nn.Module], data: Data, compute: Compute) -> None:
+        import torch
+
+        super().start(make, data, compute)
+        type(self).starts += 1
+        with torch.no_grad():
+            next(self.supernet.parameters()).add_(type(self).starts)
+
+
+class KeepsObjects(Spos):
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "config": self.config}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict({"weights": state["weights"]})
+
+
+class IllegalResult(Spos):
+    def result(self) -> Sequence[Architecture]:
+        return [Architecture(self.setting.space.name, {"cell/edge.0-1": "none"})]
+
+
+class ScoresOneGroup(Spos):
+    def step(self, epoch: int) -> Progress:
+        return Progress(super().step(epoch).metrics, {"cell/edge.0-1": (0.2,) * 5}, None)
+
+
+class ScoresTooMuch(Spos):
+    def step(self, epoch: int) -> Progress:
+        return Progress(super().step(epoch).metrics, dict.fromkeys(self.supernet.groups, (0.5,) * 5), None)
+
+
+class ScoresBelowZero(Spos):
+    def step(self, epoch: int) -> Progress:
+        return Progress(
+            super().step(epoch).metrics, dict.fromkeys(self.supernet.groups, (-1.0, 2.0, 0.0, 0.0, 0.0)), None
+        )
+
+
+class TakesAnySpace(Spos):
+    def __init__(self, setting: Setting, config: Spos.Config) -> None:
+        self.setting, self.config = setting, config
+
+
+class HidesNaN(Spos):
+    def step(self, epoch: int) -> Progress:
+        from nas_core.errors import TrialError
+
+        try:
+            return super().step(epoch)
+        except TrialError:
+            return Progress({"train_loss": 0.0}, {}, None)
+
+
+class Sleeps(Spos):
+    def step(self, epoch: int) -> Progress:
+        return Progress({"train_loss": 0.0}, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (ForgetsItsMomentum, "the supernet."),
+        (DrawsElsewhere, "an instance that was given the state after one epoch ends the next one with metrics"),
+        (CountsByItself, "an instance that was given the state after one epoch ends the next one with metrics"),
+        (StartsByChance, "start: the state after a second start"),
+        (KeepsObjects, "state.config is a Config, which a checkpoint cannot keep"),
+        (IllegalResult, "result() is illegal"),
+        (ScoresOneGroup, "there are scores of ['cell/edge.0-1'], but the groups are"),
+        (ScoresTooMuch, "the scores of cell/edge.0-1 add up to 2.5"),
+        (ScoresBelowZero, "not all between 0 and 1"),
+        (TakesAnySpace, "refusal: a space that is not relaxable is not refused"),
+        (HidesNaN, "loss that is not a number: it does not end the training with TrialError"),
+        (Sleeps, "a second epoch leaves the state as it was"),
+    ],
+)
+def test_defects_are_found(kind: type[Spos], message: str, tmp_path: Path) -> None:
+    assert message in "\n".join(check(case(kind, {}, SPACES[0], tmp_path)))

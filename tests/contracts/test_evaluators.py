@@ -72,6 +72,7 @@ EVALUATORS: dict[str, tuple[Factory, str]] = {
     "train images": (train("digits", 2, checkpoint_seconds=0.0), EXAMPLE),
     "train images, hardly a checkpoint": (train("digits", 2, checkpoint_seconds=1e6), EXAMPLE),
     "shared weights": (supernet("digits"), "nasbench201"),
+    "shared weights of a graph": (supernet("karate"), "nasbench_graph"),
     "train a graph": (train("karate", 4, checkpoint_seconds=0.0), "nasbench_graph"),
     "retrain a graph": (train("karate", 4, checkpoint_seconds=0.0, test=True, keep_weights=True), "nasbench_graph"),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -159,19 +159,33 @@ class Useless(nn.Module):
         return 0 * x
 
 
+class Columns(nn.Module):
+    """A linear classifier of two columns, each as its module lets it through."""
+
+    def __init__(self, parts: Iterable[nn.Module | None], outputs: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(part for part in parts if part is not None)
+        self.classifier = nn.Linear(len(self.parts), outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(torch.stack([part(x[:, i]) for i, part in enumerate(self.parts)], 1))
+
+
 class OneGood(SearchSpace):
-    """Two decisions of four options; the classifier sees its input only where both are "good"."""
+    """Two decisions of four options; a classifier sees a column of its input only where the decision is "good"."""
 
     name = "one-good"
     tasks = frozenset({IMAGE_CLASSIFICATION})
     choices = tuple(Choice(name, ("bad", "worse", "good", "worst"), kind="op") for name in ("first", "second"))
 
     def network(self, pick: Pick, task: Task, size: SizeConfig) -> nn.Module:
-        def candidates() -> dict[Value, type[nn.Module]]:
-            return {"bad": Useless, "worse": Useless, "good": Useful, "worst": Useless}
-
-        parts = (pick.module(choice.name, candidates()) for choice in self.choices)
-        return nn.Sequential(*(part for part in parts if part is not None), nn.Linear(2, 2))
+        candidates: dict[Value, type[nn.Module]] = {
+            "bad": Useless,
+            "worse": Useless,
+            "good": Useful,
+            "worst": Useless,
+        }
+        return Columns((pick.module(choice.name, candidates) for choice in self.choices), task.outputs)
 
     def derive(self, scores: Mapping[str, Any]) -> Architecture:
         return derive_by_choice(self, scores)
@@ -184,18 +198,24 @@ class Points:
 
     def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed((epoch * 31 + seed) % 2**31)
-        for _ in range(8):
-            x = torch.randn(32, 2, generator=generator)
-            yield Batch((x,), (x[:, 0] > 0).long())
+        for _ in range(16):
+            x = torch.randn(64, 2, generator=generator)
+            yield Batch((x,), (x.sum(1) > 0).long())
 
     loss = staticmethod(mean_loss)
     metrics = staticmethod(metric_sums)
 
 
 def test_what_earns_more_becomes_more_probable() -> None:
-    config = Enas.Config(epochs=6, lr=0.5, controller_steps=10, candidates=16, controller_lr=0.02, decay=0.9)
+    config = Enas.Config(epochs=6, lr=0.5, controller_steps=15, candidates=16, controller_lr=0.01, decay=0.9)
     strategy = Enas(Setting(OneGood(), 3, ACCURACY), config)
-    strategy.start(lambda: Supernet(OneGood(), Points.task, SizeConfig()), Points(), Compute())
+
+    def make() -> Supernet:
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            return Supernet(OneGood(), Points.task, SizeConfig())
+
+    strategy.start(make, Points(), Compute())
     good = Architecture("one-good", {"first": "good", "second": "good"})
     assert strategy.controller.log_probability(good) == pytest.approx(math.log(1 / 16), abs=0.2)
     found = [strategy.step(epoch) for epoch in range(6)]

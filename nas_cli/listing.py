@@ -37,7 +37,23 @@ def summary_document(summary: Summary) -> dict[str, Any]:
         "budget": {"trials": summary.trials, "seconds": summary.seconds},
         "best": None if summary.best is None else goal.orient(summary.best),
         "created": summary.created,
+        "supernet": None
+        if summary.supernet is None
+        else {"state": summary.supernet.state, "epochs": summary.supernet.epochs, "of": summary.supernet.total},
     }
+
+
+def standing(summary: Summary) -> str:
+    """How far a study has come: `17/100`; of a one-shot study `epoch 12/50`, later `1 (epoch 50/50)`."""
+    evaluated = budget_text(summary.trials, summary.seconds, summary.evaluated)
+    training = summary.supernet
+    if training is None:
+        return evaluated
+    of_all = "" if training.total is None else f"/{training.total:,}"
+    text = f"epoch {training.epochs:,}{of_all}"
+    if training.state == "failed":
+        return f"{text}, failed"
+    return f"{summary.evaluated:,} ({text})" if summary.states else text
 
 
 def objective(text: str) -> Objective:

@@ -6,23 +6,31 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from nas_cli.heat import heat_map
+from nas_cli.heat import beside, candidates, heat_map, legend
 from nas_cli.live import PLAIN_SECONDS, duration
 
 if TYPE_CHECKING:
+    from nas_core.architecture import Architecture
+    from nas_core.config import SizeConfig
     from nas_core.records import Epoch
     from nas_core.space import SearchSpace
+    from nas_core.task import Task
+
+SHORT = 3  # lines that the text of an architecture may take
 
 
 class SupernetProgress:
-    """Listens to a supernet's training. Use as a context manager."""
+    """Listens to a supernet's training (`studies.oneshot.Listener`). Use as a context manager."""
 
-    def __init__(self, name: str, space: SearchSpace) -> None:
-        self.name, self.space = name, space
+    def __init__(self, name: str, space: SearchSpace, size: SizeConfig, task: Task) -> None:
+        self.name, self.space, self.size, self.task = name, space, size, task
         self.last: Epoch | None = None
         self.total = 0
+        self.since = 0  # the epoch that derived the present architecture, as far as this process knows
         self._first: tuple[int, float] | None = None
+        self._options: dict[str, tuple[str, ...]] = {}
         self._said = 0.0
+        self._told: Architecture | None = None
         self._live: Any = None
 
     def __enter__(self) -> Self:
@@ -43,41 +51,82 @@ class SupernetProgress:
             self._say()
 
     def epoch(self, epoch: Epoch, total: int) -> None:
+        if epoch.scores.keys() != self._options.keys():
+            self._options = candidates(self.space, self.size, self.task, epoch.scores)
+        if self.last is None or self.last.arch != epoch.arch:
+            self.since = epoch.number
         self.last, self.total = epoch, total
         self._first = self._first or (epoch.number, time.monotonic())
         if self._live is None and time.monotonic() - self._said >= PLAIN_SECONDS:
             self._say()
 
     def line(self) -> str:
+        """The epoch, its metrics, and how long the others will take."""
+        parts = [self._head()]
+        if self.last is not None:
+            parts.append(self._metrics())
+        left = self._seconds_left()
+        return " | ".join(parts if left is None else [*parts, f"{duration(left)} left"])
+
+    def _head(self) -> str:
         if self.last is None:
             return f"{self.name}: the supernet's first epoch"
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in self.last.metrics.items())
-        parts = [f"{self.name}: supernet epoch {self.last.number}/{self.total}", metrics]
-        if self._first is not None and self.last.number > self._first[0] and self.last.number < self.total:
-            pace = (time.monotonic() - self._first[1]) / (self.last.number - self._first[0])
-            parts.append(f"{duration(pace * (self.total - self.last.number))} left")
-        return " | ".join(parts)
+        return f"{self.name}: supernet epoch {self.last.number}/{self.total}"
+
+    def _metrics(self) -> str:
+        return (
+            "" if self.last is None else ", ".join(f"{name} {value:.4g}" for name, value in self.last.metrics.items())
+        )
+
+    def _seconds_left(self) -> float | None:
+        if self.last is None or self._first is None or not self._first[0] < self.last.number < self.total:
+            return None
+        pace = (time.monotonic() - self._first[1]) / (self.last.number - self._first[0])
+        return pace * (self.total - self.last.number)
 
     def _say(self) -> None:
+        """A plain line; the derived architecture where it is another than in the line before."""
         self._said = time.monotonic()
-        print(" | ".join([self.line(), *self._derived()]), file=sys.stderr, flush=True)
+        parts = [self.line()]
+        if self.last is not None and self.last.arch not in (None, self._told):
+            self._told = self.last.arch
+            parts.append(f"derives {self._text()}")
+        print(" | ".join(parts), file=sys.stderr, flush=True)
 
-    def _derived(self) -> list[str]:
+    def _text(self) -> str:
+        """The architecture that would be derived now."""
         from nas_core.space import HasNotation
 
         if self.last is None or self.last.arch is None:
-            return []
+            return ""
         arch = self.last.arch
-        return [self.space.to_text(arch) if isinstance(self.space, HasNotation) else str(dict(arch.values))]
+        if isinstance(self.space, HasNotation):
+            return self.space.to_text(arch)
+        return " ".join(f"{name}={value}" for name, value in arch.values.items())
 
     def _panel(self) -> Any:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
-        rows: list[Any] = [Text(self.line(), style="bold", overflow="ellipsis", no_wrap=True)]
-        if self.last is not None:
-            rows.append(ProgressBar(total=self.total, completed=self.last.number, width=60))
-            rows += [Text(f"  {text}", overflow="ellipsis", no_wrap=True) for text in self._derived()]
-            rows += [Text(f"  {row}") for row in heat_map(self.last.scores)]
+        left = self._seconds_left()
+        head = self._head() if left is None else f"{self._head()} | {duration(left)} left"
+        rows: list[Any] = [Text(head, style="bold", overflow="ellipsis", no_wrap=True)]
+        if self.last is None:
+            return Group(*rows)
+        width, height = self._live.console.size if self._live is not None else (80, 24)
+        rows.append(ProgressBar(total=self.total, completed=self.last.number, width=60))
+        rows.append(Text(f"  {self._metrics()}", overflow="ellipsis", no_wrap=True))
+        if self.last.arch is not None:
+            text = f"derives, since epoch {self.since}: {self._text()}"
+            room = SHORT * (width - 2)
+            rows.append(Text(f"  {text if len(text) <= room else f'{text[: room - 4]} ...'}"))
+        if self.last.scores:
+            taken = None if self.last.arch is None else self.space.assignment(self.last.arch)
+            below = [Text(f"  {line}") for line in legend(self._options)]
+            room = height - len(rows) - len(below) - SHORT - 1
+            one = heat_map(self.last.scores, self._options, taken)
+            lines = one if len(one) <= room else heat_map(self.last.scores, self._options, taken, heads=False)
+            rows += [Text(f"  {line}", overflow="ellipsis", no_wrap=True) for line in beside(lines, width - 2, room)]
+            rows += below
         return Group(*rows)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     """List the studies."""
     from nas_cli import render
-    from nas_cli.listing import budget_text, objective, summaries, summary_document
+    from nas_cli.listing import objective, standing, summaries, summary_document
 
     found = summaries(db)
     if as_json:
@@ -34,10 +34,9 @@ def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
         goal = objective(summary.objective)
         best = "" if summary.best is None else f"{goal.metric} {render.number(goal.orient(summary.best))}"
         data = summary.data if summary.evaluator == "train" else f"{summary.data} ({summary.evaluator})"
-        evaluated = budget_text(summary.trials, summary.seconds, summary.evaluated)
         failures = f"{summary.states.get('failed', 0):,}"
         created = render.moment(summary.created)
-        rows.append([summary.name, summary.space, summary.strategy, data, evaluated, best, failures, created])
+        rows.append([summary.name, summary.space, summary.strategy, data, standing(summary), best, failures, created])
     heads = ["study", "space", "strategy", "data", "evaluated", "best", "failures", "created"]
     render.table(heads, rows, right=["evaluated", "failures"])
 
@@ -54,7 +53,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a study, all of one trial, or an architecture."""
-    from nas_cli import render, view
+    from nas_cli import render, supernet_view, view
     from nas_core.errors import InfeasibleError, NotFoundError, UsageError
     from studies.queries import best_trial, parse_address, state_counts
 
@@ -85,10 +84,15 @@ def show(
             best, trouble = None, str(error)
         states = state_counts(store, study)
         correlation = view.rank_correlation(store, study)
+        trained = supernet_view.Trained.of(seen, store)
         if as_json:
-            render.document(view.study_document(seen, states, best, correlation))
-        else:
-            view.study_page(seen, states, best, trouble, correlation)
+            document = view.study_document(seen, states, best, correlation)
+            render.document(document if trained is None else {**document, "supernet": trained.document()})
+            return
+        view.study_head(seen, states, correlation)
+        if trained is not None:
+            trained.page()
+        view.study_best(seen, best, trouble, drawn=None if trained is None else trained.derived)
 
 
 def trials(
@@ -106,6 +110,7 @@ def trials(
     from nas_cli.view import View, trial_document
     from nas_core.errors import unknown
     from nas_core.strategy import State
+    from studies.queries import before_trials, state_counts
 
     if state is not None and state not in set(State):
         raise unknown("state", state, [str(known) for known in State])
@@ -113,8 +118,13 @@ def trials(
         seen = View.of(_study(store, study))
         wanted = (run for run in store.trials(seen.study, metrics=True) if state in (None, run.state))
         runs = _sorted(wanted, sort, limit, seen)
+        none = seen.study.spec.supernet is not None and not state_counts(store, seen.study)
+        trouble = before_trials(store, seen.study) if none else ""
     if as_json:
         render.document([trial_document(seen, run) for run in runs])
+        return
+    if trouble:
+        print(render.clean(trouble), file=sys.stderr)
         return
     _table(seen, runs, ("state", "budget", "seconds", "reason"))
 

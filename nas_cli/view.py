@@ -223,10 +223,8 @@ def _files(store: Store, run: Run) -> list[dict[str, Any]]:
 # -- pages ----------------------------------------------------------------------------------------------------
 
 
-def study_page(
-    view: View, states: Mapping[str, int], best: Run | None, trouble: str, correlation: Mapping[float, float]
-) -> None:
-    """The configuration of a study, where it stands, and its best trial (or why there is none)."""
+def study_head(view: View, states: Mapping[str, int], correlation: Mapping[float, float]) -> None:
+    """The configuration of a study, and where it stands."""
     spec = view.study.spec
     evaluated = states.get(State.COMPLETE, 0) + states.get(State.FAILED, 0)
     render.pairs(
@@ -234,10 +232,10 @@ def study_page(
             "study": view.study.name,
             "created": render.moment(view.study.created),
             "space": f"{spec.space} (version {spec.space_version})",
-            "size": _settings(spec.size),
-            "strategy": f"{spec.strategy} {_settings(spec.strategy_config)}".strip(),
+            "size": settings_text(spec.size),
+            "strategy": f"{spec.strategy} {settings_text(spec.strategy_config)}".strip(),
             **{
-                "evaluator" if name == "name" else name: _settings(value)
+                "evaluator" if name == "name" else name: settings_text(value)
                 if isinstance(value, Mapping)
                 else _text(value)
                 for name, value in spec.evaluator.items()
@@ -253,11 +251,15 @@ def study_page(
             "rank correlation": _correlation(correlation),
         }
     )
+
+
+def study_best(view: View, best: Run | None, trouble: str, drawn: Architecture | None = None) -> None:
+    """The best trial of a study, or why there is none. `drawn`: an architecture that the page shows already."""
     render.emit("")
     if best is None:
         render.emit(render.clean(trouble))
     else:
-        best_page(view, best)
+        best_page(view, best, best.arch == drawn)
 
 
 def _correlation(found: Mapping[float, float]) -> str:
@@ -269,11 +271,12 @@ def _correlation(found: Mapping[float, float]) -> str:
     return f"{text} (below {TOO_LOW:g} at {low}: too aggressive, lower eta or raise minimum)" if low else text
 
 
-def best_page(view: View, run: Run) -> None:
-    """The address, metrics and architecture of the best trial."""
-    render.emit(f"best: {view.address(run)}")
+def best_page(view: View, run: Run, shown: bool = False) -> None:
+    """The address, metrics and architecture of the best trial. `shown`: the page has drawn the latter already."""
+    render.emit(f"best: {view.address(run)}{' (the architecture derived above)' if shown else ''}")
     _metrics(view, run)
-    _architecture(view, run.arch)
+    if not shown:
+        architecture_page(view, run.arch)
 
 
 def volume_page(view: View, runs: Sequence[Run], reference: Mapping[str, float]) -> None:
@@ -298,7 +301,7 @@ def trial_page(view: View, store: Store, run: Run) -> None:
             "same as": None if run.source is None else f"{view.study.name}:{run.source}",
             "budget": render.number(run.proposal.budget),
             "continues": None if run.proposal.continues is None else f"{view.study.name}:{run.proposal.continues}",
-            "note": _settings(run.note),
+            "note": settings_text(run.note),
             "key": run.arch.key,
             "attempts": render.number(run.attempt),
             "asked after": None if run.asked_after is None else f"{run.asked_after:,} outcomes",
@@ -307,7 +310,7 @@ def trial_page(view: View, store: Store, run: Run) -> None:
             "seconds": render.number(verdict.seconds),
         }
     )
-    _architecture(view, run.arch)
+    architecture_page(view, run.arch)
     if run.metrics:
         render.emit("", "metrics")
         _metrics(view, run)
@@ -319,7 +322,8 @@ def trial_page(view: View, store: Store, run: Run) -> None:
         render.pairs({str(store.files / file.path): file.kind for file, _ in files}, "  ")
 
 
-def _architecture(view: View, arch: Architecture) -> None:
+def architecture_page(view: View, arch: Architecture) -> None:
+    """The notation of an architecture, its drawing, and its choices where the drawing does not name them."""
     graph, trouble = view.graph(arch)
     render.emit("", "architecture")
     notation = view.notation(arch)
@@ -380,7 +384,7 @@ def shape(extents: Sequence[int]) -> str:
     return " x ".join(map(str, extents))
 
 
-def _settings(values: Mapping[str, Any]) -> str:
+def settings_text(values: Mapping[str, Any]) -> str:
     """`population=20 sample=5`; what is not set is left out."""
     return " ".join(f"{name}={_text(value)}" for name, value in values.items() if value is not None)
 

@@ -44,7 +44,8 @@ def hypergradient(
     `grad_a L_train` along `v = grad_w' L_val(w', a)`, by a central difference at `w +- eps v`, `eps = 0.01 / |v|`.
 
     Both losses read `weights` and `alphas` and must be functions of them: `train`, which is called three times, draws
-    the same dropout every time. The weights come back bit for bit; no `grad` is set.
+    the same dropout every time. Over rectifiers the difference also holds the jumps of the gradient between its sides,
+    which the derivative at `w` does not. The weights come back bit for bit; no `grad` is set.
     """
     before = [weight.detach().clone() for weight in weights]
     buffers = descent.buffers or [None] * len(before)

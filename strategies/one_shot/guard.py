@@ -75,6 +75,11 @@ class HessianGuard:
                     )
             return {**given, **loop}
 
+        @property
+        def float32_only(self) -> bool:
+            inner: OneShotConfig = validate(self.find(self.inner).Config, self.inner_config, "strategy: inner_config")
+            return inner.float32_only
+
         @classmethod
         def find(cls, reference: str) -> Any:
             """The class of a strategy that can be guarded. Raises UsageError for another one."""

@@ -228,6 +228,8 @@ def test_the_loop_reads_the_settings_of_the_inner_strategy() -> None:
     assert config.inner_config["momentum"] == 0.9  # defaults are stored
     assert validate(HessianGuard.Config, config.model_dump(mode="json"), "strategy") == config
     assert validate(HessianGuard.Config, {}, "strategy").epochs == 50
+    assert not config.float32_only
+    assert validate(HessianGuard.Config, {"inner_config": {"order": 2}}, "strategy").float32_only
 
 
 def test_bad_settings(tmp_path: Path) -> None:

@@ -336,9 +336,9 @@ def operation_costs(operation: str, width: int, stride: int, area: int) -> tuple
 def _own(size: SizeConfig, space: Darts) -> Size:
     if not isinstance(size, Size):
         raise UsageError(f"space '{space.name}' needs its own Size (channels, layers), got {type(size).__name__}")
-    if len(space.cell_types) > 2 and size.layers < 4:
+    if len(space.cell_types) > 2 and size.layers < 5:
         raise UsageError(
-            f"space '{space.name}' needs 4 layers or more, so that each of its cells has a place; got {size.layers}"
+            f"space '{space.name}' needs 5 layers or more, so that each of its cells has a place; got {size.layers}"
         )
     return size
 

@@ -24,16 +24,31 @@ from search_spaces.modules.nasnet import AuxiliaryHead
 
 
 class Operation(nn.Module):
-    """An operation on a node `[b, i, h, w]`, to `[b, o, ceil(h / stride), ceil(w / stride)]`: its `response`, then the
-    normalisation where it has one, then drop path. None: it adds nothing."""
+    """An operation on a node `[b, i, h, w]`, to `[b, o, ceil(h / stride), ceil(w / stride)]`: its `response`. None: it
+    adds nothing."""
 
-    def __init__(self, stride: int = 1, norm: nn.BatchNorm2d | None = None, drop_path: DropPath | None = None) -> None:
+    def __init__(self, stride: int = 1) -> None:
         super().__init__()
-        self.stride, self.norm, self.drop_path = stride, norm, drop_path
+        self.stride = stride
 
     def response(self, node: Features) -> Tensor | None:
         """The result before it is normalised."""
         raise NotImplementedError
+
+    def forward(self, node: Features) -> Tensor | None:
+        return self.response(node)
+
+    def zeros(self, node: Features) -> Tensor:
+        """What an operation that adds nothing stands for."""
+        return torch.zeros_like(node.value[:, :, :: self.stride, :: self.stride])
+
+
+class Normalised(Operation):
+    """An operation whose response is normalised, where there is a norm, and may be dropped as a path."""
+
+    def __init__(self, stride: int = 1, norm: nn.BatchNorm2d | None = None, drop_path: DropPath | None = None) -> None:
+        super().__init__(stride)
+        self.norm, self.drop_path = norm, drop_path
 
     def forward(self, node: Features) -> Tensor | None:
         x = self.response(node)
@@ -45,10 +60,6 @@ class Operation(nn.Module):
         if x is not None:
             x = weight * x if self.norm is None else scaled_norm(self.norm, x, weight)
         return self._dropped(x)
-
-    def zeros(self, node: Features) -> Tensor:
-        """What an operation that adds nothing stands for."""
-        return torch.zeros_like(node.value[:, :, :: self.stride, :: self.stride])
 
     def _dropped(self, x: Tensor | None) -> Tensor | None:
         return x if x is None or self.drop_path is None else self.drop_path(x)
@@ -68,7 +79,7 @@ class Skip(Operation):
         return node.x
 
 
-class Pool(Operation):
+class Pool(Normalised):
     """Pooling of 3x3, where padding does not count."""
 
     def __init__(self, name: str, stride: int, norm: nn.BatchNorm2d | None, drop_path: DropPath | None) -> None:
@@ -86,7 +97,7 @@ class Pool(Operation):
         return functional.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)
 
 
-class Convolutions(Operation):
+class Convolutions(Normalised):
     """`repeats` times ReLU, depthwise convolution, 1x1 convolution, normalisation; the stride is in the first."""
 
     def __init__(
@@ -117,7 +128,7 @@ class Convolutions(Operation):
         return response
 
 
-class Pointwise(Operation):
+class Pointwise(Normalised):
     """ReLU, 1x1 convolution, normalisation: `[b, inputs, h, w]` to `[b, outputs, h, w]`."""
 
     def __init__(self, inputs: int, outputs: int, style: Style) -> None:
@@ -130,7 +141,7 @@ class Pointwise(Operation):
         return response
 
 
-class FactorisedReduction(Operation):
+class FactorisedReduction(Normalised):
     """ReLU; half of the filters see the pixels of even, half those of odd rows and columns, by 1x1 convolutions;
     normalisation. `[b, inputs, h, w]` to `[b, outputs, ceil(h / 2), ceil(w / 2)]`, at least two outputs.
 

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from nas_core.choice import Value
 from nas_core.relax import Pick, Style
-from search_spaces.modules.features import Features, total
+from search_spaces.modules.features import Features, blend
+from search_spaces.modules.pick import Mixed, Term
 
 Edge = tuple[int, int]
 
@@ -83,6 +84,21 @@ class Pool(nn.Module):
     def forward(self, node: Features) -> Tensor | None:
         return node.once("pool", lambda x: functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False))
 
+    def weighted(self, weight: Tensor, node: Features) -> Tensor | None:
+        """`weight * self(node)`; on a CPU a depthwise convolution is several times faster than torch's pooling."""
+        if not node.value.is_cpu:
+            pooled = self(node)
+            return None if pooled is None else weight * pooled
+        box = node.once("box", box_sum)
+        return None if box is None else (weight / 9) * box
+
+
+def box_sum(x: Tensor) -> Tensor:
+    """Nine times the average of 3x3 where padding does not count; exact in every precision but for the sum."""
+    channels = x.size(1)
+    counts = functional.avg_pool2d(torch.ones_like(x[:1]), 3, 1, 1, divisor_override=1)
+    return functional.conv2d(x, x.new_ones(channels, 1, 3, 3), padding=1, groups=channels) * (9 / counts)
+
 
 class Zero(nn.Module):
     """Nothing."""
@@ -129,9 +145,16 @@ class Cell(nn.Module):
         )
         nodes = {0: Features(x)}
         for target, sources in _plan(tuple(self.routes), empty):
-            terms = (self.edges[_name((source, target))](nodes[source]) for source in sources)
-            nodes[target] = Features(total(terms), like=x)
+            terms = [term for source in sources for term in _terms(self.edges[_name((source, target))], nodes[source])]
+            nodes[target] = Features(blend(terms), like=x)
         return nodes[CELL_OUTPUT].value if CELL_OUTPUT in nodes else torch.zeros_like(x)
+
+
+def _terms(edge: nn.Module, node: Features) -> list[Term]:
+    if isinstance(edge, Mixed):
+        return edge.terms(node)
+    answer = edge(node)
+    return [] if answer is None else [(None, answer)]
 
 
 def _name(edge: Edge) -> str:

@@ -47,3 +47,24 @@ def total(terms: Iterable[Tensor | None]) -> Tensor | None:
         if term is not None:
             result = term if result is None else result + term
     return result
+
+
+def blend(terms: Iterable[tuple[Tensor | None, Tensor]]) -> Tensor | None:
+    """The sum of `weight * term` over pairs (weight, term), from left to right; a weight of None: in full.
+
+    Only a sum that was made here is added to in place: it saves a new map per term, and no term is changed.
+    """
+    result: Tensor | None = None
+    ours = False
+    for weight, term in terms:
+        if result is None:
+            result = term if weight is None else weight * term
+            ours = weight is not None
+        elif not ours:
+            result = result + (term if weight is None else weight * term)
+            ours = True
+        elif weight is None:
+            result.add_(term)
+        else:
+            result.addcmul_(term, weight)
+    return result

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from nas_core.choice import Value
 from nas_core.relax import Mix, Style
+from search_spaces.modules.features import blend
+
+Term = tuple[Tensor | None, Tensor]
+"""A weight and what it is multiplied with; None: in full."""
 
 
 @dataclass(frozen=True)
@@ -92,30 +96,28 @@ class Mixed(nn.Module):
         self.positions = {option: position for position, option in enumerate(candidates)}
 
     def forward(self, *inputs: Any) -> Tensor | None:
-        total: Tensor | None = None
+        return blend(self.terms(*inputs))
+
+    def terms(self, *inputs: Any) -> list[Term]:
+        """What the answer is the sum of, for a place that adds several groups up (`features.blend`)."""
         taken = self.route.taken()
-        for option, weight in taken:
-            term = weigh(self.candidates[self.positions[option]], weight, *inputs)
-            if term is not None:
-                total = term if total is None else total + term
+        run = (weigh(self.candidates[self.positions[option]], weight, *inputs) for option, weight in taken)
+        terms = [term for term in run if term is not None]
         scalar = self.route.scalar()
-        if scalar is None:
-            return total
-        if total is None:  # a number needs a map to be added to
-            total = self.candidates[self.positions[taken[0][0]]].zeros(*inputs)
-        return total + scalar
+        if scalar is not None:
+            if not terms:  # a number needs a map to be added to
+                terms.append((None, self.candidates[self.positions[taken[0][0]]].zeros(*inputs)))
+            terms.append((None, scalar))
+        return terms
 
 
-def weigh(module: nn.Module, weight: Tensor | None, *inputs: Any) -> Tensor | None:
-    """What a candidate answers, multiplied with its weight."""
-    if weight is None:
-        answer: Tensor | None = module(*inputs)
-        return answer
-    if hasattr(module, "weighted"):
-        weighted: Tensor | None = module.weighted(weight, *inputs)
-        return weighted
-    answer = module(*inputs)
-    return None if answer is None else weight * answer
+def weigh(module: nn.Module, weight: Tensor | None, *inputs: Any) -> Term | None:
+    """What a candidate answers and the weight it has yet to be multiplied with; None where it adds nothing."""
+    if weight is not None and hasattr(module, "weighted"):
+        answer, weight = module.weighted(weight, *inputs), None
+    else:
+        answer = module(*inputs)
+    return None if answer is None else (weight, answer)
 
 
 @dataclass

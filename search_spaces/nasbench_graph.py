@@ -175,9 +175,15 @@ class NasBenchGraph(SearchSpace):
         return ArchGraph(("input", *operations, "output"), tuple(edges))
 
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
-        """`model(x, edge_index)`: `(nodes, features), (2, edges)` to `(nodes, task.outputs)`."""
+        """`model(x, edge_index)`: `(nodes, features), (2, edges)` to `(nodes, task.outputs)`.
+
+        Raises UsageError for an illegal architecture.
+        """
         from search_spaces.modules.pick import Chosen
 
+        reason = self.illegal(arch)
+        if reason:
+            raise UsageError(f"space '{self.name}' cannot build {dict(arch.values)}: {reason}")
         return self.network(Chosen(self.assignment(arch)), task, size)
 
     def network(self, pick: Pick, task: Task, size: SizeConfig) -> nn.Module:

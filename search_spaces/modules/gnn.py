@@ -34,29 +34,31 @@ SKIP = "skip"
 
 
 class Links:
-    """The edges `[2, e]` of a graph in one pass, and what several layers need of them: made at the first call."""
+    """The edges `[2, e]` among `nodes` in one pass, and what several layers need of them: made at the first call."""
 
-    __slots__ = ("_made", "edges")
+    __slots__ = ("_made", "edges", "nodes")
 
-    def __init__(self, edges: Tensor) -> None:
-        self.edges = edges
+    def __init__(self, edges: Tensor, nodes: int) -> None:
+        self.edges, self.nodes = edges, nodes
         self._made: dict[Hashable, Any] = {}
 
     @staticmethod
-    def of(edges: Tensor | Links) -> Links:
-        return edges if isinstance(edges, Links) else Links(edges)
+    def of(edges: Tensor | Links, x: Tensor) -> Links:
+        """The edges among the nodes that have the features `x`."""
+        return edges if isinstance(edges, Links) else Links(edges, x.size(0))
 
     @property
     def unlooped(self) -> Tensor:
         """The edges without self-loops."""
         return self._once("unlooped", lambda: remove_self_loops(self.edges)[0])
 
-    def looped(self, nodes: int) -> Tensor:
+    @property
+    def looped(self) -> Tensor:
         """The edges with one self-loop at every node, last."""
-        return self._once(("looped", nodes), lambda: add_self_loops(self.unlooped, num_nodes=nodes)[0])
+        return self._once("looped", lambda: add_self_loops(self.unlooped, num_nodes=self.nodes)[0])
 
     def normalised(
-        self, nodes: int, dtype: torch.dtype, degrees: str = "source_to_target", loops: str = "kept"
+        self, dtype: torch.dtype, degrees: str = "source_to_target", loops: str = "kept"
     ) -> tuple[Tensor, Tensor]:
         """Edges and the weight `D^-1/2 A D^-1/2` of each; self-loops are "kept", "added" where missing, or "removed".
 
@@ -65,8 +67,8 @@ class Links:
         """
         edges = self.unlooped if loops == "removed" else self.edges
         return self._once(
-            (nodes, dtype, degrees, loops),
-            lambda: gcn_norm(edges, None, nodes, add_self_loops=loops == "added", flow=degrees, dtype=dtype),
+            (dtype, degrees, loops),
+            lambda: gcn_norm(edges, None, self.nodes, add_self_loops=loops == "added", flow=degrees, dtype=dtype),
         )
 
     def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
@@ -82,7 +84,7 @@ class Convolution(GCNConv):
         super().__init__(width, hidden, normalize=False)  # the weights of the edges are given
 
     def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
-        return super().forward(x, *Links.of(edges).normalised(x.size(0), x.dtype, loops="added"))
+        return super().forward(x, *Links.of(edges, x).normalised(x.dtype, loops="added"))
 
 
 class Attention(GATConv):
@@ -92,7 +94,7 @@ class Attention(GATConv):
         super().__init__(width, hidden // 2, heads=2, add_self_loops=False)  # the self-loops are given
 
     def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
-        return super().forward(x, Links.of(edges).looped(x.size(0)))
+        return super().forward(x, Links.of(edges, x).looped)
 
 
 class Aggregate(MessagePassing):
@@ -109,7 +111,7 @@ class Aggregate(MessagePassing):
         nn.init.uniform_(self.bias, -1 / math.sqrt(width), 1 / math.sqrt(width))
 
     def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
-        return self.propagate(Links.of(edges).edges, x=self.neighbours(x)) + self.itself(x) + self.bias
+        return self.propagate(Links.of(edges, x).edges, x=self.neighbours(x)) + self.itself(x) + self.bias
 
 
 class Isomorphism(MessagePassing):
@@ -123,7 +125,7 @@ class Isomorphism(MessagePassing):
 
     def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
         projected = self.linear(x)
-        return projected + self.propagate(Links.of(edges).edges, x=projected) + self.bias
+        return projected + self.propagate(Links.of(edges, x).edges, x=projected) + self.bias
 
 
 class Normalised(MessagePassing):
@@ -147,7 +149,7 @@ class Chebyshev(Normalised):
 
     def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
         projected = self.neighbours(x)
-        links, weight = Links.of(edges).normalised(x.size(0), projected.dtype, "target_to_source", loops="removed")
+        links, weight = Links.of(edges, x).normalised(projected.dtype, "target_to_source", loops="removed")
         return self.itself(x) - self.propagate(links, x=projected, weight=weight) + self.bias
 
 
@@ -165,7 +167,7 @@ class Arma(Normalised):
 
     def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
         projected = self.neighbours(x)
-        links, weight = Links.of(edges).normalised(x.size(0), projected.dtype)
+        links, weight = Links.of(edges, x).normalised(projected.dtype)
         return functional.relu(self.propagate(links, x=projected, weight=weight) + self.itself(x) + self.bias)
 
 
@@ -322,7 +324,7 @@ class NodeNetwork(nn.Module):
         self.classify = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        edges = Links(edge_index)
+        edges = Links(edge_index, x.size(0))
         if self.training:
             features = drop_features(x, self.dropout)
         else:  # where many layers read them, finding out that they are sparse pays without dropout too
@@ -350,7 +352,7 @@ class NodeNetwork(nn.Module):
             if terms:
                 hidden[node] = terms[0] + terms[1] if len(terms) > 1 else terms[0]
         leaves = {node: _scaled(functional.relu(hidden[node]), gates[node]) for node in sorted(gates) if node in hidden}
-        joined = self.join(leaves, len(x))
+        joined = self.join(leaves, edges.nodes)
         scalar = self.topology.scalar()
         return self.classify(joined if scalar is None else joined + scalar)
 

@@ -15,6 +15,7 @@ from nas_cli.options import Json
 if TYPE_CHECKING:
     from nas_core.space import SearchSpace
 
+ONE_SHOT, BLACK_BOX = "one-shot", "black-box"
 EXACT = 200_000  # spaces up to this size are counted where there is no closed form
 
 spaces = typer.Typer(help="Search spaces.", no_args_is_help=True, rich_markup_mode=None)
@@ -65,6 +66,7 @@ def show_space(space: SpaceName, as_json: Json = False) -> None:
     """Show choices, options and sizes."""
     from nas_cli import describe, render
     from nas_core import moves
+    from nas_core.relax import not_relaxable
     from nas_core.space import HasCosts, HasNamed, HasNotation
     from studies.assemble import load_space
 
@@ -80,6 +82,8 @@ def show_space(space: SpaceName, as_json: Json = False) -> None:
             "costs_without_building": isinstance(loaded, HasCosts),
             "notation": loaded.to_text(example) if isinstance(loaded, HasNotation) else None,
             "named": list(loaded.named) if isinstance(loaded, HasNamed) else [],
+            "not_relaxable": not_relaxable(loaded),
+            "groups": len(loaded.assignment(example)) if not_relaxable(loaded) is None else None,
         }
     if as_json:
         choices = [
@@ -104,6 +108,9 @@ def show_space(space: SpaceName, as_json: Json = False) -> None:
             "tasks": ", ".join(facts["tasks"]),
             "architectures": _size_text(facts),
             "costs": costs,
+            "relaxable": f"yes, {facts['groups']} groups"
+            if facts["groups"] is not None
+            else f"not relaxable: {facts['not_relaxable']}",
             "notation": facts["notation"],
             "published": ", ".join(facts["named"]),
         }
@@ -187,21 +194,30 @@ def list_strategies(as_json: Json = False) -> None:
     from nas_core.errors import NasError
 
     found: list[dict[str, Any]] = []
-    for name in refs.names(package.BUILTIN, package.GROUP):
+    for name in refs.names(package.ALL, package.GROUP):
+        if name in package.ONE_SHOT:  # importing it would import torch
+            what = describe.line_of_module(package.ONE_SHOT[name].partition(":")[0])
+            found.append({"name": name, "kind": ONE_SHOT, "settings": None, "what": what})
+            continue
         try:
             loaded = _strategy(name)
             settings = [field["name"] for field in describe.fields(loaded.Config)]
-            found.append({"name": name, "settings": settings, "what": describe.line(loaded)})
+            found.append({"name": name, "kind": _kind(loaded), "settings": settings, "what": describe.line(loaded)})
         except (NasError, ImportError) as error:
             found.append({"name": name, "trouble": str(error)})
     if as_json:
         render.document(found)
         return
     rows = [
-        [fact["name"], ", ".join(fact.get("settings", ())), fact.get("what") or f"cannot be loaded: {fact['trouble']}"]
+        [
+            fact["name"],
+            fact.get("kind", ""),
+            "see show" if fact.get("settings", ()) is None else ", ".join(fact.get("settings", ())),
+            fact.get("what") or f"cannot be loaded: {fact['trouble']}",
+        ]
         for fact in found
     ]
-    render.table(["strategy", "settings", "what"], rows)
+    render.table(["strategy", "kind", "settings", "what"], rows)
 
 
 @strategies.command("show")
@@ -212,9 +228,12 @@ def show_strategy(strategy: StrategyName, as_json: Json = False) -> None:
     loaded = _strategy(strategy)
     fields = describe.fields(loaded.Config)
     if as_json:
-        render.document({"name": strategy, "what": describe.text(loaded), "settings": fields})
+        render.document({"name": strategy, "kind": _kind(loaded), "what": describe.text(loaded), "settings": fields})
         return
     render.emit(describe.text(loaded), "")
+    kind = _kind(loaded)
+    trains = ": it trains a supernet, and derives from it what is evaluated" if kind == ONE_SHOT else ""
+    render.emit(f"kind: {kind}{trains}", "")
     if not fields:
         render.emit("it has no settings")
         return
@@ -229,6 +248,7 @@ def show_strategy(strategy: StrategyName, as_json: Json = False) -> None:
 def check_strategy(
     strategy: StrategyName,
     space: Annotated[str, typer.Option(help="The space that it searches in the suite.")] = "nasbench201",
+    size: Annotated[str, typer.Option(help="Of the supernet, where it trains one: as in 'nas search'.")] = "search",
     as_json: Json = False,
 ) -> None:
     """Run the contract suite; say what to fix."""
@@ -238,14 +258,19 @@ def check_strategy(
     from nas_core.config import validate
     from nas_core.testing import strategy as suite
     from nas_core.testing.findings import Reference, collect
-    from studies.assemble import load_space
+    from studies.assemble import load_space, size_of
 
     with describe.foreign_code("strategy", strategy):
         loaded = _strategy(strategy)
         config = validate(loaded.Config, {}, "strategy")
     where, _ = load_space(space)
+    if _kind(loaded) == ONE_SHOT:
+        from nas_cli import check_one_shot
+
+        report("strategy", strategy, check_one_shot.findings(loaded, where, size_of(where, size)), as_json)
+        return
     references = (
-        Reference(strategy, package.BUILTIN, package.GROUP, "strategy"),
+        Reference(strategy, package.ALL, package.GROUP, "strategy"),
         Reference(space, search_spaces.BUILTIN, search_spaces.GROUP, "space"),
     )
     findings = suite.check(lambda setting: loaded(setting, config), where)
@@ -253,16 +278,25 @@ def check_strategy(
 
 
 def _strategy(reference: str) -> Any:
-    """The class of a strategy. Raises UsageError for what has no Config, ask and tell."""
+    """The class of a strategy. Raises UsageError for what has no Config, ask and tell, or start, step and result."""
     import strategies as package
     from nas_core import refs
     from nas_core.errors import UsageError
 
-    found = refs.find(reference, package.BUILTIN, package.GROUP, "strategy")
-    missing = [name for name in ("Config", "ask", "tell") if not hasattr(found, name)]
+    found = refs.find(reference, package.ALL, package.GROUP, "strategy")
+    one_shot = _kind(found) == ONE_SHOT
+    wanted = ("Config", "step", "result", "state_dict", "load_state_dict") if one_shot else ("Config", "ask", "tell")
+    missing = [name for name in wanted if not hasattr(found, name)]
     if missing:
-        raise UsageError(f"strategy '{reference}' has no {', '.join(missing)}; see nas_core/strategy.py")
+        contract = "nas_core/one_shot.py" if one_shot else "nas_core/strategy.py"
+        raise UsageError(f"strategy '{reference}' has no {', '.join(missing)}; see {contract}")
     return found
+
+
+def _kind(strategy: Any) -> str:
+    from studies.relaxed import is_one_shot
+
+    return ONE_SHOT if is_one_shot(strategy) else BLACK_BOX
 
 
 # -- data -----------------------------------------------------------------------------------------------------

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from nas_cli import render
@@ -59,6 +62,15 @@ def values(field: FieldInfo) -> str:
 def line(found: Any) -> str:
     """One line: of the module's docstring, which names the paper, or of the object's own."""
     return render.first_line(_of_module(found) or _own(found))
+
+
+def line_of_module(name: str) -> str:
+    """`line` of what a module holds that is not imported: its docstring is read from the source."""
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:
+        return ""
+    source = Path(found.origin).read_text(encoding="utf-8")
+    return render.first_line(ast.get_docstring(ast.parse(source)))
 
 
 def text(found: Any) -> str:

@@ -66,6 +66,15 @@ class Bad:
 '''
 
 
+FORGETS = '''"""Trains paths, and does not keep its optimiser."""
+from strategies.one_shot.spos import Spos
+
+class Forgets(Spos):
+    def load_state_dict(self, state):
+        self.supernet.load_state_dict(state["weights"]["supernet"])
+'''
+
+
 def document(said: tuple[int, str, str]) -> Any:
     code, out, err = said
     assert (code, err) == (0, "")
@@ -152,8 +161,29 @@ def test_spaces_check_says_what_to_fix(say: Said, folder: Path, good: str, bad: 
 def test_strategies_list_names_every_built_in_strategy(say: Said) -> None:
     code, out, err = say("strategies", "list")
     assert (code, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()[1:]] == list(strategies.BUILTIN)
-    assert all(found["what"] for found in document(say("strategies", "list", "--json")))
+    rows = {line.split()[0]: line.split()[1] for line in out.splitlines()[1:]}
+    assert list(rows) == list(strategies.ALL)
+    assert {name for name, kind in rows.items() if kind == "one-shot"} == set(strategies.ONE_SHOT)
+    listed = document(say("strategies", "list", "--json"))
+    assert all(found["what"] for found in listed)
+    assert {found["name"]: found["kind"] for found in listed} == rows
+
+
+@pytest.mark.parametrize("name", strategies.ONE_SHOT)
+def test_what_is_listed_of_a_one_shot_strategy_is_what_it_says_of_itself(say: Said, name: str) -> None:
+    listed = {found["name"]: found["what"] for found in document(say("strategies", "list", "--json"))}
+    shown = document(say("strategies", "show", name, "--json"))
+    assert shown["kind"] == "one-shot"
+    assert " ".join(shown["what"].split()).startswith(listed[name].removesuffix(" ..."))
+    assert {"epochs", "batch_size"} <= {setting["name"] for setting in shown["settings"]}
+
+
+def test_strategies_show_the_settings_of_a_one_shot_strategy(say: Said) -> None:
+    code, out, err = say("strategies", "show", "spos")
+    assert (code, err) == (0, "")
+    assert "ECCV" in out
+    assert "kind: one-shot: it trains a supernet" in out
+    assert "kind: black-box" in say("strategies", "show", "random")[1]
 
 
 def test_strategies_show_settings_with_defaults_and_ranges(say: Said) -> None:
@@ -178,6 +208,25 @@ def test_strategies_check(say: Said, folder: Path) -> None:
     assert code == 1
     assert "answers" in out
     assert "breaks its contract" in err
+
+
+def test_strategies_check_a_one_shot_strategy(say: Said, folder: Path) -> None:
+    small = ("--size", "channels=2,cells=1")
+    assert say("strategies", "check", "spos", *small) == (0, "ok\n", "")
+    (folder / "bad.py").write_text(FORGETS)
+    code, out, err = say("strategies", "check", "bad.py:Forgets", *small)
+    assert code == 1
+    assert "an instance that was given the state after one epoch" in out
+    assert "breaks its contract" in err
+
+
+def test_spaces_say_whether_they_are_relaxable(say: Said) -> None:
+    assert "relaxable      yes, 6 groups" in say("spaces", "show", "nasbench201")[1]
+    assert document(say("spaces", "show", "darts", "--json"))["groups"] == 2 * 14
+    assert "not relaxable: its networks are chains" in say("spaces", "show", "ae-cnn")[1]
+    found = document(say("spaces", "show", "regnet", "--json"))
+    assert found["groups"] is None
+    assert "widths" in found["not_relaxable"]
 
 
 # -- data -----------------------------------------------------------------------------------------------------
@@ -273,6 +322,8 @@ def test_data_convert_makes_a_file_that_loads(say: Said, folder: Path) -> None:
         (["strategies", "show", "evolution"], 2, ["unknown strategy 'evolution'", "regularized-evolution"]),
         (["strategies", "check", "randm"], 2, ["did you mean 'random'?"]),
         (["strategies", "show", "nas_core.errors:NasError"], 2, ["has no Config, ask, tell"]),
+        (["strategies", "show", "dart"], 2, ["did you mean 'darts'?"]),
+        (["strategies", "check", "spos", "--space", "regnet"], 2, ["space 'regnet' is not relaxable: its choices"]),
         (["strategies", "check", "random", "--space", "regnte"], 2, ["did you mean 'regnet'?"]),
         (["data", "check", "digts"], 2, ["unknown data 'digts'", "did you mean 'digits'?"]),
         (["data", "show", "pngs"], 2, ["unknown data 'pngs'"]),

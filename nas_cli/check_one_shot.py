@@ -1,0 +1,84 @@
+"""`nas strategies check` of a one-shot strategy: its contract on a small supernet and embedded data."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_core.config import SizeConfig, validate
+from nas_core.errors import UsageError
+from nas_core.evaluation import Objective
+from nas_core.space import SearchSpace
+from nas_core.strategy import Setting
+from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION
+from nas_core.testing.one_shot import Case, check
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nas_core.one_shot import OneShot
+    from training.data.source import Source
+
+EPOCHS = {"epochs": 2, "batch_size": 32}
+SAMPLES = 100  # of images
+DATA = {IMAGE_CLASSIFICATION: "digits", NODE_CLASSIFICATION: "karate"}
+
+
+def findings(kind: Any, space: SearchSpace, size: SizeConfig) -> Iterator[str]:
+    """What is wrong with a strategy's class, on a supernet of the space at this size, without constraints.
+
+    Scores need not be probabilities. Raises UsageError for a space that is not relaxable, or for a task without
+    embedded data.
+    """
+    from search_spaces.modules.supernet import relaxable
+    from training.data import load
+    from training.data.split import Split
+
+    relaxable(space)
+    reference = next((data for task, data in DATA.items() if task in space.tasks), None)
+    if reference is None:
+        raise UsageError(f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, of which no data are embedded")
+    source = load(reference, Split(limit=SAMPLES if reference == "digits" else None))
+    inside = "inner_config" in kind.Config.model_fields
+    config = validate(kind.Config, {"inner_config": EPOCHS} if inside else EPOCHS, "strategy")
+
+    def factory(setting: Setting) -> OneShot:
+        made: OneShot = kind(setting, config)
+        return made
+
+    with tempfile.TemporaryDirectory() as folder:
+        yield from check(
+            Case(
+                factory,
+                Setting(space, 0, (Objective("accuracy", "max"),)),
+                partial(_supernet, space, source, size),
+                source.bind("cpu", batch_size=EPOCHS["batch_size"], channels_last=True),
+                partial(_through_a_file, Path(folder)),
+                probabilities=False,
+            )
+        )
+
+
+def _supernet(space: SearchSpace, source: Source, size: SizeConfig) -> nn.Module:
+    """A fresh supernet, the same at every call."""
+    import torch
+
+    from search_spaces.modules.supernet import Supernet
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Supernet(space, source.task, size)
+
+
+def _through_a_file(folder: Path, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A state as it comes back from a checkpoint."""
+    from training import checkpoint
+
+    tensors, plain = checkpoint.pack(state)
+    checkpoint.save(folder, checkpoint.Checkpoint(1, tensors, plain))
+    found = checkpoint.load(folder)
+    assert found is not None
+    return checkpoint.unpack(found.tensors, found.state)

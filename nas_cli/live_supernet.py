@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from nas_core.space import SearchSpace
     from nas_core.task import Task
 
-SHORT = 3  # lines that the text of an architecture may take
+SHORT = 3  # lines of the panel that the text of an architecture may take
+PLAIN = 160  # characters of it in a plain line
 
 
 class SupernetProgress:
@@ -90,7 +91,7 @@ class SupernetProgress:
         parts = [self.line()]
         if self.last is not None and self.last.arch not in (None, self._told):
             self._told = self.last.arch
-            parts.append(f"derives {self._text()}")
+            parts.append(f"derives {_cut(self._text(), PLAIN)}")
         print(" | ".join(parts), file=sys.stderr, flush=True)
 
     def _text(self) -> str:
@@ -119,8 +120,7 @@ class SupernetProgress:
         rows.append(Text(f"  {self._metrics()}", overflow="ellipsis", no_wrap=True))
         if self.last.arch is not None:
             text = f"derives, since epoch {self.since}: {self._text()}"
-            room = SHORT * (width - 2)
-            rows.append(Text(f"  {text if len(text) <= room else f'{text[: room - 4]} ...'}"))
+            rows.append(Text(f"  {_cut(text, SHORT * (width - 2))}"))
         if self.last.scores:
             taken = None if self.last.arch is None else self.space.assignment(self.last.arch)
             below = [Text(f"  {line}") for line in legend(self._options)]
@@ -130,3 +130,7 @@ class SupernetProgress:
             rows += [Text(f"  {line}", overflow="ellipsis", no_wrap=True) for line in beside(lines, width - 2, room)]
             rows += below
         return Group(*rows)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 4]} ..."

@@ -142,13 +142,22 @@ class SupernetTraining:
             raise NasError(f"the supernet of study '{self.study.name}' failed: {error}") from error
 
     def _train(self, deadline: float | None) -> Ending | None:
+        from strategies.one_shot import memory
         from training.checkpoint import write_tensors
         from training.fit import trial_failures
 
         total = self.parts.config.epochs
         strategy = self.parts.make_strategy()
+        data = self.parts.bind()
+        memory.require(
+            self.parts.make_supernet,
+            data,
+            getattr(strategy, "one_path", False),
+            self.parts.config.batch_size,
+            self.parts.compute,
+        )
         with trial_failures(), self._seeded("start"):
-            strategy.start(self.parts.make_supernet, self.parts.bind(), self.parts.compute)
+            strategy.start(self.parts.make_supernet, data, self.parts.compute)
         epochs, finished = self._resume(strategy)
         if epochs:
             supernets.save_epochs(self.store, self.study, epochs)

@@ -15,18 +15,17 @@ from nas_core.errors import UsageError
 from nas_core.one_shot import Compute, Progress
 from nas_core.relax import Mix
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet, relaxable
+from search_spaces.modules.supernet import Supernet
 from strategies.one_shot.alphas import Alphas, AlphasConfig, plain
 from strategies.one_shot.bilevel import Descent, hypergradient, pairs, same_draws, untouched
-from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean
+from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean, unconstrained
 
 
 class Darts:
     """Every candidate runs, weighted by a softmax; the strongest ones are the result.
 
     For every minibatch first the architecture parameters take a step on the half "alphas" of the training data, then
-    the weights one on the half "weights". Constraints play no part in the search (`rc-darts` searches within bounds):
-    they are checked on what is derived, as for any other trial.
+    the weights one on the half "weights".
     """
 
     class Config(WeightsConfig, AlphasConfig):
@@ -59,8 +58,8 @@ class Darts:
     alphas: Alphas
 
     def __init__(self, setting: Setting, config: Config) -> None:
-        """Raises UsageError for a space that is not relaxable."""
-        relaxable(setting.space)
+        """Raises UsageError for a space that is not relaxable, and for constraints."""
+        unconstrained(setting, "darts")
         self._seed, self._config = setting.seed, config
 
     def start(self, make: Callable[[], Any], data: Data, compute: Compute) -> None:

@@ -40,6 +40,9 @@ class RcDarts:
     A warm-up trains the weights alone. Every later epoch is one of DARTS (an unconstrained phase), then a projection.
     Adam's state is dropped where a projection has moved the parameters: it points out of the bounds.
 
+    While the softmax is flat, the expected cost is that of an average network. An upper bound below it moves all groups
+    towards their cheap candidates at once; a lower bound near to it keeps them from having nothing else.
+
     With `edges` "kept" the expected cost counts the groups that take part in what would be derived now (of a DARTS cell
     two edges per node); with "all" every group, which overestimates the network in such spaces.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nas_core.task import Task
 
 SHORT = 3  # lines of the panel that the text of an architecture may take
+LARGE = 1_000  # metrics from here on are shown without decimals
 PLAIN = 160  # characters of it in a plain line
 
 
@@ -107,6 +108,7 @@ class SupernetProgress:
 
     def _panel(self) -> Any:
         from rich.console import Group
+        from rich.padding import Padding
         from rich.progress_bar import ProgressBar
         from rich.text import Text
 
@@ -116,7 +118,7 @@ class SupernetProgress:
         if self.last is None:
             return Group(*rows)
         width, height = self._live.console.size if self._live is not None else (80, 24)
-        rows.append(ProgressBar(total=self.total, completed=self.last.number, width=60))
+        rows.append(Padding(ProgressBar(total=self.total, completed=self.last.number, width=60), (0, 0, 0, 2)))
         rows.append(Text(f"  {self._metrics()}", overflow="ellipsis", no_wrap=True))
         if self.last.arch is not None:
             text = f"derives, since epoch {self.since}: {self._text()}"

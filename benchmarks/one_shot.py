@@ -98,17 +98,25 @@ def steps(strategy: Any, source: Any, config: Any, seed: int) -> Iterator[Any]:
             return
 
 
-def one_shot(method: str, seed: int, source: Any, arguments: argparse.Namespace) -> Architecture:
+def one_shot(method: str, seed: int, source: Any, arguments: argparse.Namespace) -> Mapping[str, Architecture]:
+    """What the method derives; where it has a rule for `none`, also what it would derive with the other one."""
     reference, settings = METHODS[method]
     kind = refs.find(reference, strategies.ONE_SHOT, strategies.GROUP, "strategy")
     config = validate(kind.Config, {**settings, "epochs": arguments.epochs, "batch_size": 64}, method)
-    constraints = (Constraint("params", "<=", arguments.bound),) if method == "rc-darts" else ()
+    lower, upper = (float(bound) for bound in arguments.bounds.split(","))
+    band = (Constraint("params", ">=", lower), Constraint("params", "<=", upper))
+    constraints = band if method == "rc-darts" else ()
     strategy = kind(Setting(SPACE, seed, (), constraints), config)
     for progress in steps(strategy, source, config, seed):
         if arguments.verbose:
             print(method, seed, {name: round(value, 4) for name, value in progress.metrics.items()}, progress.arch)
     result = strategy.result()
-    return result[0] if result else best_path(strategy.supernet, source, seed, arguments.paths)
+    if not result:
+        return {method: best_path(strategy.supernet, source, seed, arguments.paths)}
+    if not hasattr(config, "none"):
+        return {method: result[0]}
+    other = strategy.supernet.derive(strategy.alphas.softmax(), none=not config.none)
+    return {method: result[0], f"{method}, {'without' if config.none else 'with'} none": other}
 
 
 def best_path(supernet: Supernet, source: Any, seed: int, count: int) -> Architecture:
@@ -130,7 +138,7 @@ def best_path(supernet: Supernet, source: Any, seed: int, count: int) -> Archite
     return max(scored, key=lambda pair: pair[0])[1]
 
 
-def random_search(seed: int, source: Any, arguments: argparse.Namespace) -> Architecture:
+def random_search(seed: int, source: Any, arguments: argparse.Namespace) -> Mapping[str, Architecture]:
     """As many short trainings as the passes of a first-order DARTS run cost."""
     from training.evaluators.train import Train
     from training.recipe import recipe
@@ -148,7 +156,7 @@ def random_search(seed: int, source: Any, arguments: argparse.Namespace) -> Arch
             *_, last = evaluator.evaluate(Proposal(arch), None, Context(derive(seed, len(scored)), Path(folder)))
         scored.append((last.metrics["val_accuracy"], arch))
     print(f"random, seed {seed}: {len(scored)} cells trained for {RANDOM_EPOCHS} epochs")
-    return max(scored, key=lambda pair: pair[0])[1]
+    return {"random": max(scored, key=lambda pair: pair[0])[1]}
 
 
 @cache
@@ -178,7 +186,7 @@ def interval(values: list[float]) -> float:
 
 
 def show(runs: list[dict[str, Any]]) -> None:
-    print(f"{'method':<13} seeds  test mean    std    min    max  parameter-free  params (M)")
+    print(f"{'method':<26} seeds  test mean    std    min    max  parameter-free  params (M)")
     by_method: dict[str, dict[int, dict[str, Any]]] = {}
     for run in runs:
         by_method.setdefault(run["method"], {})[run["seed"]] = run
@@ -188,13 +196,18 @@ def show(runs: list[dict[str, Any]]) -> None:
         free = statistics.fmean(run["parameter_free"] for run in found.values())
         params = statistics.fmean(run["params"] for run in found.values()) / 1e6
         print(
-            f"{method:<13} {len(tests):>5}  {statistics.fmean(tests):>9.2f} {std:>6.2f} {min(tests):>6.2f} "
+            f"{method:<26} {len(tests):>5}  {statistics.fmean(tests):>9.2f} {std:>6.2f} {min(tests):>6.2f} "
             f"{max(tests):>6.2f}  {free:>14.2f}  {params:>10.3f}"
         )
-    one, other = by_method.get("dropnas", {}), by_method.get("single-level", {})
-    gaps = [one[seed]["test"] - other[seed]["test"] for seed in one.keys() & other.keys()]
-    if len(gaps) > 1:
-        print(f"dropnas - single-level: {statistics.fmean(gaps):+.2f} ± {interval(gaps):.2f} ({len(gaps)} seeds)")
+    for one, other in (
+        ("dropnas", "single-level"),
+        ("dropnas", "single-level, without none"),
+        ("dropnas, with none", "single-level"),
+    ):
+        first, second = by_method.get(one, {}), by_method.get(other, {})
+        gaps = [first[seed]["test"] - second[seed]["test"] for seed in sorted(first.keys() & second.keys())]
+        if len(gaps) > 1:
+            print(f"{one} - {other}: {statistics.fmean(gaps):+.2f} ± {interval(gaps):.2f} ({len(gaps)} seeds)")
 
 
 def main() -> None:
@@ -203,9 +216,9 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join([*METHODS, "random"]))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--images", type=int, default=8000, help="for training and validation, 9 to 1")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--bound", type=float, default=12_000, help="of rc-darts: parameters at C=8, N=1")
+    parser.add_argument("--images", type=int, default=16_000, help="for training and validation, 9 to 1")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--bounds", default="45000,60000", help="of rc-darts: parameters at C=8, N=1")
     parser.add_argument("--paths", type=int, default=100, help="of spos: paths that are compared")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("one_shot.jsonl"))
@@ -223,11 +236,13 @@ def main() -> None:
                     continue
                 begun = time.perf_counter()
                 search = random_search if method == "random" else lambda *rest, m=method: one_shot(m, *rest)
-                arch = search(seed, source, arguments)
-                done.append(record(method, seed, arch, time.perf_counter() - begun, arguments.data))
+                found = search(seed, source, arguments)
+                seconds = time.perf_counter() - begun
+                rows = [record(label, seed, arch, seconds, arguments.data) for label, arch in found.items()]
                 with arguments.out.open("a") as file:
-                    file.write(json.dumps(done[-1]) + "\n")
-                print(done[-1], flush=True)
+                    file.writelines(json.dumps(row) + "\n" for row in rows)
+                print(*rows, sep="\n", flush=True)
+                done += rows
     show(done)
 
 

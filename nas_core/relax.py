@@ -80,12 +80,13 @@ class Group:
     """The candidates of a group, in order; `weighted` says which have parameters somewhere in the network.
 
     The others are parameter-free: skip, pooling, none. (A skip of stride 2 has weights and still counts as a skip: its
-    module says so by `parameter_free = True`.)
+    module says so by `parameter_free = True`.) `zero` says which add nothing: none.
     """
 
     name: str
     options: tuple[Value, ...]
     weighted: tuple[bool, ...]
+    zero: tuple[bool, ...] = ()
 
 
 @runtime_checkable

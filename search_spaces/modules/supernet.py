@@ -80,9 +80,17 @@ class Supernet(nn.Module):
         """The mix of all candidates with these weights [candidates] per group."""
         return Mix({name: tuple(range(len(group.options))) for name, group in self.groups.items()}, weights)
 
-    def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
-        """The architecture of the strongest candidates, by scores [candidates] per group (`Relaxable.derive`)."""
-        return relaxable(self.space).derive({name: value.detach().tolist() for name, value in scores.items()})
+    def derive(self, scores: Mapping[str, Tensor], none: bool = True) -> Architecture:
+        """The architecture of the strongest candidates, by scores [candidates] per group (`Relaxable.derive`).
+
+        Without `none`, candidates that add nothing are passed over, as DARTS does (section 2.4): the more of them
+        there is, the smaller a node becomes, which the next normalisation undoes, so that their strength says little.
+        """
+        values = {name: value.detach().tolist() for name, value in scores.items()}
+        if not none:
+            for name, group in self.groups.items():
+                values[name] = [-1.0 if zero else value for value, zero in zip(values[name], group.zero, strict=True)]
+        return relaxable(self.space).derive(values)
 
     def extract(self, arch: Architecture) -> nn.Module:
         """The stand-alone network of an architecture in this supernet's style, with copies of its shared weights."""
@@ -130,11 +138,15 @@ def relaxable(space: SearchSpace) -> Relaxable:
 
 def _groups(network: nn.Module, pick: Mixing) -> dict[str, Group]:
     weighted = {name: [False] * len(options) for name, options in pick.groups.items()}
+    zero = {name: [False] * len(options) for name, options in pick.groups.items()}
     for mixed in _mixed(network):
         for position, candidate in enumerate(mixed.candidates):
+            zero[mixed.route.name][position] |= hasattr(candidate, "zeros")
             if not getattr(candidate, "parameter_free", False) and any(True for _ in candidate.parameters()):
                 weighted[mixed.route.name][position] = True
-    return {name: Group(name, options, tuple(weighted[name])) for name, options in pick.groups.items()}
+    return {
+        name: Group(name, options, tuple(weighted[name]), tuple(zero[name])) for name, options in pick.groups.items()
+    }
 
 
 def _mixed(network: nn.Module) -> Iterator[Mixed]:

@@ -38,6 +38,7 @@ class Darts:
             default=True, description="false: both levels learn from the same batches, of all the training data"
         )
         warm_up_epochs: int = Field(default=0, ge=0, description="at the start, in which only the weights learn")
+        none: bool = Field(default=True, description="an edge may end up with no operation, where the space has that")
 
         @model_validator(mode="after")
         def _fits(self) -> Self:
@@ -84,10 +85,10 @@ class Darts:
             losses = self._weights_alone(epoch, "weights")
         scores = self._scores()
         metrics = {**losses, "entropy": entropy(scores)}
-        return Progress(metrics, plain(scores), self.supernet.derive(scores))
+        return Progress(metrics, plain(scores), self.supernet.derive(scores, self._config.none))
 
     def result(self) -> Sequence[Architecture]:
-        return [self.supernet.derive(self._scores())]
+        return [self.supernet.derive(self._scores(), self._config.none)]
 
     def relaxed(self) -> Mix:
         """The mix at the present architecture parameters; differentiable in them."""

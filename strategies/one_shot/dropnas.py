@@ -40,7 +40,8 @@ class DropNas:
       momentum twice, and tells what took part by gradients that are not 0.)
     - Entries of dropped candidates and their Adam moments are put back after the step. Adam counts the steps of a
       group, not of an entry: the bias corrections of an entry that was dropped are those of its neighbours.
-    - The architecture is derived as in DARTS, by the mixing weights. (The published code compares the logits when it
+    - The architecture is derived as in DARTS, by the mixing weights and without `none`, also where a space could have
+      it (NAS-Bench-201). (The published code compares the logits when it
       chooses between edges.)
 
     Raises UsageError for a space that is not relaxable, and for constraints, of which its loss knows nothing.
@@ -60,6 +61,8 @@ class DropNas:
             le=0.9,
             description="chance that all of a class are dropped, before redrawing; 0: no drops",
         )
+
+        none: bool = Field(default=False, description="an edge may end up with no operation, where the space has that")
 
     supernet: Supernet
     weights: SharedWeights
@@ -91,7 +94,7 @@ class DropNas:
         metrics = {"train_loss": mean(losses, count, "training loss")}
         if self.one_class:
             metrics["one_class"] = float(len(self.one_class))
-        return Progress(metrics, plain(scores), self.supernet.derive(scores))
+        return Progress(metrics, plain(scores), self.supernet.derive(scores, self.config.none))
 
     def mix(self, masks: Masks, kept: Mapping[str, Tensor]) -> Mix:
         """The kept candidates, at a softmax over their logits; `kept` are the masks on the device."""
@@ -106,7 +109,7 @@ class DropNas:
         return self.supernet.mix(self.alphas.softmax())
 
     def result(self) -> Sequence[Architecture]:
-        return [self.supernet.derive(self._scores())]
+        return [self.supernet.derive(self._scores(), self.config.none)]
 
     def state_dict(self) -> Mapping[str, Any]:
         return {"weights": self.weights.state_dict(), "alphas": self.alphas.state_dict()}

@@ -80,13 +80,15 @@ class Group:
     """The candidates of a group, in order; `weighted` says which have parameters somewhere in the network.
 
     The others are parameter-free: skip, pooling, none. (A skip of stride 2 has weights and still counts as a skip: its
-    module says so by `parameter_free = True`.) `zero` says which add nothing: none.
+    module says so by `skip = True`.) `zero` says which add nothing (none; `zero = True`), `skip` which hand their input
+    on.
     """
 
     name: str
     options: tuple[Value, ...]
     weighted: tuple[bool, ...]
     zero: tuple[bool, ...] = ()
+    skip: tuple[bool, ...] = ()
 
 
 @runtime_checkable

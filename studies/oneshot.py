@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from nas_core.architecture import Architecture
+from nas_core.batch import Data
 from nas_core.config import Config as BaseConfig
 from nas_core.errors import InfeasibleError, NasError, NotFoundError, TrialError, UsageError
 from nas_core.one_shot import OneShot, Progress
@@ -127,35 +128,37 @@ class SupernetTraining:
         from training.threads import thread_count
 
         found = supernets.find(self.store, self.study)
-        if found is not None and found.state == State.COMPLETE:
-            return None
+        if found is None or found.state != State.COMPLETE:
+            deadline = None if seconds is None else time.monotonic() + seconds
+            compute = self.parts.compute
+            with thread_count(self.parts.threads), repeatable(compute.device, self.parts.deterministic):
+                ending = self._try(deadline)
+            if ending is not None:
+                return ending
+        for path in self.folder.glob("checkpoint-*"):  # of no use any more
+            path.unlink()
+        return None
+
+    def _try(self, deadline: float | None) -> Ending | None:
+        from strategies.one_shot import memory
+
+        strategy, data = self.parts.make_strategy(), self.parts.bind()
+        one_path = getattr(strategy, "one_path", False)
+        memory.require(self.parts.make_supernet, data, one_path, self.parts.config.batch_size, self.parts.compute)
         supernets.start(self.store, self.study, self.environment)
-        deadline = None if seconds is None else time.monotonic() + seconds
-        parts = self.parts
         try:
-            with thread_count(parts.threads), repeatable(parts.compute.device, parts.deterministic):
-                return self._train(deadline)
+            return self._train(strategy, data, deadline)
         except (TrialError, InfeasibleError) as error:
             supernets.fail(self.store, self.study, str(error))
             if isinstance(error, InfeasibleError):
                 raise
             raise NasError(f"the supernet of study '{self.study.name}' failed: {error}") from error
 
-    def _train(self, deadline: float | None) -> Ending | None:
-        from strategies.one_shot import memory
+    def _train(self, strategy: OneShot, data: Data, deadline: float | None) -> Ending | None:
         from training.checkpoint import write_tensors
         from training.fit import trial_failures
 
         total = self.parts.config.epochs
-        strategy = self.parts.make_strategy()
-        data = self.parts.bind()
-        memory.require(
-            self.parts.make_supernet,
-            data,
-            getattr(strategy, "one_path", False),
-            self.parts.config.batch_size,
-            self.parts.compute,
-        )
         with trial_failures(), self._seeded("start"):
             strategy.start(self.parts.make_supernet, data, self.parts.compute)
         epochs, finished = self._resume(strategy)
@@ -181,8 +184,6 @@ class SupernetTraining:
         write_tensors(self.folder / WEIGHTS, strategy.supernet.state_dict())
         seconds = epochs[-1].seconds if epochs else 0.0
         supernets.finish(self.store, self.study, result, self.folder / WEIGHTS, seconds)
-        for path in self.folder.glob("checkpoint-*"):
-            path.unlink()
         return None
 
     @contextmanager
@@ -246,14 +247,13 @@ def simple_operations(strategy: OneShot, arch: Architecture) -> dict[str, float]
     """How far a derived architecture has collapsed: its operations that have no parameters, and its skips, each as a
     share of all operations that it takes (an operation that several cells share counts once)."""
     supernet: Any = strategy.supernet
-    space = supernet.space
-    assignment = space.assignment(arch)
-    weighted = [
-        group.weighted[group.options.index(assignment[name])]
+    assignment = supernet.space.assignment(arch)
+    taken = [
+        (group, group.options.index(assignment[name]))
         for name, group in supernet.groups.items()
         if any(group.weighted) and assignment[name] is not None
     ]
-    graph = space.graph(arch)
-    skips = sum(label in graph.skips for label in graph.nodes)
-    count = max(len(weighted), 1)
-    return {"parameter_free": 1 - sum(weighted) / count, "skips": skips / count}
+    count = max(len(taken), 1)
+    free = sum(not group.weighted[position] for group, position in taken)
+    skips = sum(group.skip[position] for group, position in taken)
+    return {"parameter_free": free / count, "skips": skips / count}

@@ -74,6 +74,8 @@ def scaled_norm(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:
 class Skip(nn.Module):
     """The node itself."""
 
+    skip = True
+
     def forward(self, node: Features) -> Tensor | None:
         return node.x
 
@@ -102,6 +104,8 @@ def box_sum(x: Tensor) -> Tensor:
 
 class Zero(nn.Module):
     """Nothing."""
+
+    zero = True
 
     def forward(self, node: Features) -> None:
         return None

@@ -68,12 +68,16 @@ class Normalised(Operation):
 class Zero(Operation):
     """Nothing."""
 
+    zero = True
+
     def response(self, node: Features) -> None:
         return None
 
 
 class Skip(Operation):
     """The node itself; it is never dropped."""
+
+    skip = True
 
     def response(self, node: Features) -> Tensor | None:
         return node.x
@@ -148,7 +152,7 @@ class FactorisedReduction(Normalised):
     As a candidate it is the skip of a reduction cell, and counts as parameter-free like every skip.
     """
 
-    parameter_free = True
+    skip = True
 
     def __init__(self, inputs: int, outputs: int, style: Style, drop_path: DropPath | None = None) -> None:
         super().__init__(2, drop_path=drop_path)

@@ -181,12 +181,16 @@ class Dense(nn.Linear):
 class Skip(nn.Module):
     """What it gets."""
 
+    skip = True
+
     def forward(self, x: Tensor, edges: Tensor | Links | None = None) -> Tensor:
         return x
 
 
 class Silent(nn.Module):
     """Nothing: a skip of the raw features, which the network itself passes on."""
+
+    skip = True
 
     def forward(self, x: Tensor, edges: Tensor | Links) -> None:
         return None

@@ -137,16 +137,15 @@ def relaxable(space: SearchSpace) -> Relaxable:
 
 
 def _groups(network: nn.Module, pick: Mixing) -> dict[str, Group]:
-    weighted = {name: [False] * len(options) for name, options in pick.groups.items()}
-    zero = {name: [False] * len(options) for name, options in pick.groups.items()}
+    """What candidates are, from their modules: see `Group`."""
+    traits = {name: tuple([False] * len(options) for _ in range(3)) for name, options in pick.groups.items()}
     for mixed in _mixed(network):
+        weighted, zero, skip = traits[mixed.route.name]
         for position, candidate in enumerate(mixed.candidates):
-            zero[mixed.route.name][position] |= hasattr(candidate, "zeros")
-            if not getattr(candidate, "parameter_free", False) and any(True for _ in candidate.parameters()):
-                weighted[mixed.route.name][position] = True
-    return {
-        name: Group(name, options, tuple(weighted[name]), tuple(zero[name])) for name, options in pick.groups.items()
-    }
+            zero[position] |= getattr(candidate, "zero", False)
+            skip[position] |= getattr(candidate, "skip", False)
+            weighted[position] |= not skip[position] and any(True for _ in candidate.parameters())
+    return {name: Group(name, options, *map(tuple, traits[name])) for name, options in pick.groups.items()}
 
 
 def _mixed(network: nn.Module) -> Iterator[Mixed]:

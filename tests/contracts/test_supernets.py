@@ -344,3 +344,40 @@ def test_reasons(text: str, reason: str) -> None:
 def test_what_is_no_cost_is_refused() -> None:
     with pytest.raises(UsageError, match="latency"):
         CASES[0].supernet().costs("latency")
+
+
+def test_groups_know_what_their_candidates_are() -> None:
+    """Skips of stride 2, which have weights, too."""
+    from search_spaces.darts import Darts
+    from search_spaces.modules.supernet import Supernet
+    from search_spaces.nasbench201 import NasBench201
+    from search_spaces.nasbench_graph import NasBenchGraph
+
+    images = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 8, 8), outputs=10)
+    graph = Task(kind=NODE_CLASSIFICATION, input_shape=(8,), outputs=3, nodes=10, edges=20)
+    for space, task, size in (
+        (NasBench201(), images, {"channels": 4, "cells": 1}),
+        (Darts(), images, {"channels": 4, "layers": 3}),
+        (NasBenchGraph(), graph, {"hidden": 8}),
+    ):
+        for group in Supernet(space, task, space.Size(**size)).groups.values():
+            if group.name == "topology":
+                continue
+            names = dict(zip(group.options, zip(group.weighted, group.zero, group.skip, strict=True), strict=True))
+            for name, (weighted, zero, skip) in names.items():
+                assert zero == (name == "none")
+                assert skip == (name in ("skip", "skip_connect"))
+                assert weighted == (not zero and not skip and "pool" not in str(name))
+
+
+def test_none_is_passed_over_on_demand() -> None:
+    import torch
+
+    from search_spaces.modules.supernet import Supernet
+    from search_spaces.nasbench201 import NasBench201
+
+    task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 8, 8), outputs=10)
+    supernet = Supernet(NasBench201(), task, NasBench201.Size(channels=2, cells=1))
+    scores = {name: torch.tensor([0.5, 0.1, 0.3, 0.1, 0.0]) for name in supernet.groups}
+    assert set(supernet.derive(scores).values.values()) == {"none"}
+    assert set(supernet.derive(scores, none=False).values.values()) == {"nor_conv_1x1"}

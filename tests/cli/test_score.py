@@ -43,7 +43,7 @@ from predictors.proxy import EVERY_TASK, Need, Unscorable
 
 
 class Layers:
-    """How many modules the network has."""
+    """How many tensors of parameters the network has, in layers of normalisation and convolutions."""
 
     class Config(BaseConfig):
         pass
@@ -56,9 +56,9 @@ class Layers:
         pass
 
     def score(self, probe):
-        count = sum(1 for _ in probe.model.modules())
+        count = sum(1 for _ in probe.model.parameters()) // 3
         if count % 2:
-            raise Unscorable("an odd number of modules")
+            raise Unscorable("an odd number of layers")
         return {"layers": float(count)}
 '''
 
@@ -183,7 +183,7 @@ def test_architectures_rankings_components_and_a_proxy_of_one_s_own(say: Say, fo
     assert [entry["score"] for entry in found["scores"]] == ["naswot", "az_nas.complexity", "vote", "own.py:Layers"]
     own = found["scores"][3]
     assert own["worst"] == sum(value == float("-inf") for value in column(found, "own.py:Layers"))
-    assert own["reasons"] == ({"an odd number of modules": own["worst"]} if own["worst"] else {})
+    assert own["reasons"] == ({"an odd number of layers": own["worst"]} if own["worst"] else {})
     vote = column(found, "vote")
     assert max(vote) <= 1
     assert vote[3] == min(vote)  # the cell that hands on nothing

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.config import Config as BaseConfig
 from nas_core.evaluation import Budget, Constraint, Fidelity, Objective
 from nas_core.space import SearchSpace
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
 
 
 class State(StrEnum):
@@ -82,7 +85,9 @@ class Setting:
     `score(predictor, archs)` gives zero-cost scores, one per architecture, higher is better, minus infinity is the
     worst: always the same for the same architecture, and recorded, so that a replay computes none. It raises
     UsageError for a predictor that gives none here; None: this search has no scores. `prior` are architectures of
-    another study with their first objective, oriented, on whatever scale that study had.
+    another study with their first objective, oriented, on whatever scale that study had. `kept` is where to put what
+    takes long to make and depends on its key alone, such as a generator trained on a space: plain data and arrays as in
+    `Snapshots`, which other searches find there; to lose it costs time only.
     """
 
     space: SearchSpace
@@ -93,6 +98,7 @@ class Setting:
     fidelity: Fidelity | None = None
     score: Callable[[str, Sequence[Architecture]], Sequence[float]] | None = None
     prior: tuple[tuple[Architecture, float], ...] = ()
+    kept: MutableMapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False, compare=False)
 
 
 class Exhausted(Exception):
@@ -151,3 +157,24 @@ class Snapshots(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A condition on a number that belongs to an architecture, such as its parameters: at most (`at_most`) or at least
+    `limit`; `archs` with their `values` are examples that show how it depends on the architecture."""
+
+    archs: tuple[Architecture, ...]
+    values: tuple[float, ...]
+    limit: float
+    at_most: bool
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """A strategy with a generator of architectures, trained by what it was told."""
+
+    def generate(self, count: int, rng: Generator, wanted: Sequence[Wanted] = ()) -> list[Architecture]:
+        """`count` legal architectures, not all of them different or new, that are likely good and likely as wanted;
+        changes nothing."""
+        ...

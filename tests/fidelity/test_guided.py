@@ -22,8 +22,9 @@ from nas_core.strategy import Outcome, Pending, Proposal, Setting, State
 from predictors.ranking import ranking
 from predictors.surrogate import Problem
 from search_spaces.nasbench201 import NasBench201
-from strategies.bananas import Bananas, acquire
+from strategies.bananas import Bananas
 from strategies.genetic_predictor import GeneticPredictor
+from strategies.learner import acquire
 from strategies.local_search import LocalSearch
 from strategies.ppo import PPO
 from strategies.proxy_filter import ProxyFilter

@@ -25,6 +25,7 @@ from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
 from strategies import pruning
 from studies.evaluators import Shared, evaluator_from, evaluator_of, resolved
+from studies.kept import kept_in
 from studies.relaxed import SupernetConfig, SupernetParts, is_one_shot, parts_of
 from studies.relaxed import settings_of as relaxed_settings
 from studies.retrain import Retraining
@@ -100,11 +101,13 @@ class Parts:
     supernet: SupernetParts | None = None  # of a one-shot study; its strategy then proposes nothing before the result
 
     def kept_in(self, store: Store) -> Parts:
-        """The same parts for one search, with the scores of predictors kept in the store, and counted from here."""
+        """The same parts for one search. What its strategy keeps is shared with all searches of the store; the scores
+        of predictors are kept there too, and counted from here."""
+        setting = replace(self.setting, kept=kept_in(store))
         if self.scored is None:
-            return self
+            return replace(self, setting=setting)
         scored = Counted(self.scored.scoring.kept_in(store))
-        return replace(self, scored=scored, setting=replace(self.setting, score=scored))
+        return replace(self, scored=scored, setting=replace(setting, score=scored))
 
     def make_strategy(self) -> Strategy:
         """The strategy as it is before it is told anything; of a one-shot study see `studies.oneshot.derived`."""

@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from nas_cli import bench, catalog, doctor, export, extract, packages, predict, predictors, query, score, search, train
+from nas_cli import (
+    bench,
+    catalog,
+    doctor,
+    export,
+    extract,
+    generate,
+    packages,
+    predict,
+    predictors,
+    query,
+    score,
+    search,
+    train,
+)
 from nas_cli.errors import guarded
 
 app = typer.Typer(
@@ -34,6 +48,7 @@ for command in (query.ls, query.show, query.trials, query.best, query.front, que
     app.command()(command)
 app.command()(score.score)
 app.command()(predict.predict)
+app.command()(generate.generate)
 app.command()(train.train)
 app.command()(export.export)
 app.command()(extract.extract)

@@ -110,7 +110,7 @@ def _page(name: str, found: Predicted, space: SearchSpace, warm_start: str | Non
     _validated(found.validation, metric)
     render.emit("")
     rows = [
-        [str(place), *_rounded(one.mean, one.std), text_of(space, one.arch)]
+        [str(place), *rounded(one.mean, one.std), text_of(space, one.arch)]
         for place, one in enumerate(found.ranking, 1)
     ]
     heads = ["rank", metric, "std", "architecture"]
@@ -138,7 +138,7 @@ def _validated(found: Validation | None, metric: str) -> None:
     )
 
 
-def _rounded(mean: float, std: float) -> tuple[str, str]:
+def rounded(mean: float, std: float) -> tuple[str, str]:
     """The mean to the second digit of the standard deviation."""
     import math
 

@@ -20,7 +20,7 @@ from nas_core.errors import NasError
 from nas_core.evaluation import Report
 from nas_core.records import Run, StopAt, Study, Verdict
 from nas_core.seeds import derive
-from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Snapshots, State
+from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Snapshots, State, Strategy
 from studies.assemble import Parts
 from studies.executors import Ended, Event, Executor, Halted, Job, Reported, Restarted
 from studies.executors.inline import Inline
@@ -517,7 +517,7 @@ class Search:
             if run.state == State.COMPLETE and run.proposal.continues is not None:
                 kept.discard(self._holder(run.proposal.continues))
         told.sort(key=lambda run: run.told or 0)
-        known = self._restore(len(told))
+        known = restore(self.strategy, self.store, self.study, len(told))
         for position, run in enumerate(told):
             outcome = run.outcome()
             self._learn(outcome, run.identity, curves.get(run.number, []) if run.state in EVALUATED else [])
@@ -530,15 +530,6 @@ class Search:
                 trial.metrics = self.judge.before(trial.proposal.arch)[1]
         self._sweep(kept)
 
-    def _restore(self, told: int) -> int:
-        """Load the newest intact snapshot; how many outcomes the strategy knows by it."""
-        if isinstance(self.strategy, Snapshots):
-            for known, state in self.store.snapshots(self.study):
-                if known <= told:
-                    self.strategy.load_state_dict(state)
-                    return known
-        return 0
-
     def _sweep(self, kept: set[int]) -> None:
         """Remove what killed processes left of finished trials."""
         folder = self.store.folder(self.study)
@@ -546,6 +537,16 @@ class Search:
             number = child.name.removeprefix("trial-")
             if number.isdecimal() and int(number) < self.next and int(number) not in kept | self.pending.keys():
                 shutil.rmtree(child, ignore_errors=True)
+
+
+def restore(strategy: Strategy, store: Store, study: Study, told: int) -> int:
+    """Load the newest intact snapshot of at most `told` outcomes into a new strategy; how many it knows by it."""
+    if isinstance(strategy, Snapshots):
+        for known, state in store.snapshots(study):
+            if known <= told:
+                strategy.load_state_dict(state)
+                return known
+    return 0
 
 
 def _restored(run: Run) -> Verdict:

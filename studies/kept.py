@@ -1,4 +1,4 @@
-"""What the searches of a database keep for one another, in files: a generator that was trained on a space, and the like.
+"""What the searches of a database keep for one another, in files: a generator that was trained on a space.
 
 One file per key: the SHA-256 of the rest, then the JSON and the arrays that `studies.store.snapshots` packs. A damaged
 file counts as absent: what is kept here can be made again.

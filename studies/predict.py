@@ -124,14 +124,14 @@ def predict(store: Store, study: Study, parts: Parts, config: PredictConfig, sou
             f"--proxies: study '{study.name}' has no scores of networks; give --scores FILE or --score-on DATA"
         )
     least = LEAST if source is None else FEW
-    _enough(study.name, found, least, "" if source is None else " with --warm-start")
+    enough(study.name, found, least, "" if source is None else " with --warm-start")
     candidates, whole = unseen(store, study, parts, config, found)
     if not candidates:
         raise UsageError(f"study '{study.name}' has evaluated every architecture of its space; nothing is unseen")
     if config.proxies and parts.scored is not None:  # all of them in one pass over each network
         proxies = dict.fromkeys(split_score(name)[0] for name in config.proxies)
         parts.scored.scoring.table(list(proxies), [*found.archs, *candidates])
-    models = _Models(store, parts, config, source, score if config.proxies else None, candidates)
+    models = Models(store, parts, config, source, score if config.proxies else None, candidates)
     model = models.fitted(found.archs, found.values)
     mean, std = model.predict(candidates)
     goal = parts.objectives[0]
@@ -188,7 +188,7 @@ def unseen(
     return kept, False
 
 
-def cross_validate(models: _Models, found: Observed, config: PredictConfig) -> Validation | None:
+def cross_validate(models: Models, found: Observed, config: PredictConfig) -> Validation | None:
     """None where it was not asked for, or where the observations are too few."""
     functions = {function: place for place, function in enumerate(dict.fromkeys(found.functions))}
     if config.folds == 0 or len(functions) < LEAST:
@@ -215,7 +215,7 @@ def cross_validate(models: _Models, found: Observed, config: PredictConfig) -> V
     )
 
 
-class _Models:
+class Models:
     """Makes surrogates and fits them; what a transfer starts from is fitted once."""
 
     def __init__(
@@ -261,13 +261,14 @@ class _Models:
             )
         archs, target = pool.of_study(store, source)
         values = numpy.array([target.values[arch.key] for arch in archs])
-        _enough(source.name, Observed(archs, values, [space.identity(arch) for arch in archs]), LEAST, "")
+        enough(source.name, Observed(archs, values, [space.identity(arch) for arch in archs]), LEAST, "")
         model: Surrogate = self._kind(self._problem, self._config)
         model.fit(archs, values.tolist())
         return model
 
 
-def _enough(name: str, found: Observed, least: int, where: str) -> None:
+def enough(name: str, found: Observed, least: int, where: str) -> None:
+    """Raises UsageError for too few observations, and for values that do not differ."""
     count = len(set(found.functions))
     if count < least:
         raise UsageError(

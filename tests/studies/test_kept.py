@@ -79,7 +79,8 @@ def test_a_damaged_file_is_absent(tmp_path: Path) -> None:
     (path,) = tmp_path.glob("*.kept")
     whole = path.read_bytes()
     for damaged in (
-        b"", b"x", whole[:-1], whole[:40], whole[1:], whole[:-9] + b"\1" + whole[-8:], whole.replace(b"steps", b"stops"),
+        b"", b"x", whole[:-1], whole[:40], whole[1:], whole[:-9] + b"\1" + whole[-8:],
+        whole.replace(b"steps", b"stops"),
     ):  # fmt: skip
         path.write_bytes(damaged)
         assert (kept.get("a"), list(kept)) == (None, [])

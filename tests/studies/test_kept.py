@@ -6,14 +6,17 @@ import fcntl
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 
+from nas_core import moves
 from nas_core.errors import MachineError
 from nas_core.kept import alone
+from search_spaces.nasbench201 import NasBench201
 from studies.kept import FOLDER, Kept
 
 VALUE = {"steps": 3, "name": "π", "done": False, "nothing": None, "parts": [{"weights": numpy.eye(3)}, 0.1]}
@@ -146,3 +149,40 @@ def test_all_studies_of_a_database_share_it(bench: Any) -> None:
     kept: dict[str, Any] = {}
     with alone(kept, "anything"):  # what one process alone has needs no lock
         kept["anything"] = VALUE
+
+
+STRATEGY = """
+import os, time
+from nas_core.kept import alone
+from strategies.random_search import RandomSearch
+
+class Trained(RandomSearch):
+    def ask(self, number, pending):
+        kept = self._setting.kept
+        with alone(kept, "network"):
+            if "network" not in kept:
+                time.sleep(0.1)
+                with open("log.txt", "a") as log:
+                    log.write(f"{os.getpid()}\\n")
+                kept["network"] = {"trained": True}
+        return super().ask(number, pending)
+"""
+
+
+def test_the_processes_of_a_bench_share_it(tmp_path: Path) -> None:
+    space = NasBench201()
+    table = "".join(f"{space.to_text(arch)},0.5\n" for arch in islice(moves.enumerate_all(space), 64))
+    (tmp_path / "cells.csv").write_text("arch,valid\n" + table)
+    (tmp_path / "cells.yaml").write_text(
+        "space: nasbench201\nmatch: architecture\nrow: {text: arch}\ndata:\n  made:\n"
+        "    task: {kind: image-classification, input_shape: [3, 32, 32], outputs: 10}\n"
+        "    metrics: {val_accuracy: {column: valid}}\n"
+    )
+    (tmp_path / "own.py").write_text(STRATEGY)
+    command = ["bench", "strategies", "--table", "cells.csv", "--strategies", "own.py:Trained,random"]
+    options = ["--queries", "3", "--seeds", "3", "--jobs", "2", "--name", "b"]
+    done = subprocess.run(
+        [sys.executable, "-m", "nas_cli", *command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "log.txt").read_text().split()) == 1

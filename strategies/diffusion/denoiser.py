@@ -9,15 +9,14 @@ has an embedding that is learned, and values that mean the same share theirs, in
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from nas_core.config import Config
+from strategies.diffusion.config import CLASSES, DenoiserConfig
 from strategies.diffusion.slots import Slots
 from training.threads import thread_count
 
@@ -27,30 +26,6 @@ if TYPE_CHECKING:
     from strategies.diffusion.slots import Tokens
 
     Floats = NDArray[numpy.float64]
-
-CLASSES = 4
-"""Quantile classes that a sequence can be conditioned on; the last is the best, 0 is none."""
-
-
-class DenoiserConfig(Config):
-    """How large the network is, and how long it learns what the space allows."""
-
-    layers: int = Field(2, ge=1, le=16, description="transformer blocks")
-    width: int = Field(64, ge=8, le=1024, description="size of the embeddings")
-    heads: int = Field(4, ge=1, le=64, description="attention heads")
-    hidden: int = Field(128, ge=8, le=4096, description="units of a block's hidden layer")
-    steps: int | None = Field(
-        None, ge=1, le=100_000, description="training steps on random architectures; none: 200 to 2,000 by the slots"
-    )
-    samples: int = Field(10_000, ge=1, le=1_000_000, description="random architectures that are learned from")
-    batch: int = Field(128, ge=1, le=10_000, description="architectures of a step")
-    rate: float = Field(1e-3, gt=0, allow_inf_nan=False, description="learning rate (AdamW)")
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        return self
 
 
 class Denoiser(nn.Module):

@@ -1,0 +1,36 @@
+"""What can be set of the networks of diffusion; without torch, so that it can be listed at once."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from nas_core.config import Config
+
+CLASSES = 4
+"""Quantile classes that a sequence can be conditioned on; the last is the best, 0 is none."""
+
+
+class DenoiserConfig(Config):
+    """How large the network is, and how long it learns what the space allows."""
+
+    layers: int = Field(default=2, ge=1, le=16, description="transformer blocks")
+    width: int = Field(default=64, ge=8, le=1024, description="size of the embeddings")
+    heads: int = Field(default=4, ge=1, le=64, description="attention heads")
+    hidden: int = Field(default=128, ge=8, le=4096, description="units of a block's hidden layer")
+    steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="training steps on random architectures; none: 200 to 2,000 by the slots",
+    )
+    samples: int = Field(default=10_000, ge=1, le=1_000_000, description="random architectures that are learned from")
+    batch: int = Field(default=128, ge=1, le=10_000, description="architectures of a step")
+    rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="learning rate (AdamW)")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self

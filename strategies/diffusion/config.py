@@ -23,7 +23,7 @@ class DenoiserConfig(Config):
         default=None,
         ge=1,
         le=100_000,
-        description="training steps on random architectures; none: 200 to 2,000 by the slots",
+        description="training steps on random architectures; none: 20 per choice, 200 to 1,500",
     )
     samples: int = Field(default=10_000, ge=1, le=1_000_000, description="random architectures that are learned from")
     batch: int = Field(default=128, ge=1, le=10_000, description="architectures of a step")
@@ -34,3 +34,15 @@ class DenoiserConfig(Config):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
         return self
+
+
+class GuideConfig(Config):
+    """The ensemble that reads architectures of which some choices are undecided, and how it learns."""
+
+    members: int = Field(default=5, ge=1, le=64, description="networks of the ensemble")
+    hidden: int = Field(default=64, ge=1, le=4096, description="units of each of two hidden layers")
+    steps: int = Field(default=200, ge=1, le=100_000, description="training steps")
+    batch: int = Field(default=64, ge=1, le=10_000, description="architectures of a step")
+    clean: float = Field(default=0.4, ge=0, le=1, description="share of them that is shown without undecided choices")
+    rate: float = Field(default=1e-2, gt=0, allow_inf_nan=False, description="learning rate (AdamW)")
+    decay: float = Field(default=1e-2, ge=0, allow_inf_nan=False, description="weight decay")

@@ -31,15 +31,32 @@ LIMIT = 5_000
 class Bounds:
     """The bounds of a setting on the networks that `build` would make, for one supernet.
 
+    Without `none`, candidates that add nothing are `barred` (where a group has others): no repair takes them, and they
+    are not `counted` in expected costs, [groups, candidates].
+
     Raises UsageError, when made, for a metric other than `METRICS`, for costs that do not add up over the groups of the
     supernet, and for a bound that no architecture can meet, with the costs of the cheapest and the dearest one;
     InfeasibleError where each bound can be met, but nothing was found that meets them all.
     """
 
-    def __init__(self, supernet: Supernet, constraints: Sequence[Constraint]) -> None:
+    def __init__(self, supernet: Supernet, constraints: Sequence[Constraint], none: bool = True) -> None:
         self.space: SearchSpace = supernet.space
         self.task, self.size = supernet.task, supernet.size
         self.groups: Mapping[str, Group] = supernet.groups
+        self.barred = {
+            name: frozenset(
+                value
+                for value, zero in zip(group.options, group.zero, strict=True)
+                if zero and not none and not all(group.zero)
+            )
+            for name, group in self.groups.items()
+        }
+        widest = max(len(group.options) for group in self.groups.values())
+        self.present: Mask = np.zeros((len(self.groups), widest), dtype=bool)
+        self.counted: Mask = self.present.copy()
+        for row, (name, group) in enumerate(self.groups.items()):
+            self.present[row, : len(group.options)] = True
+            self.counted[row, : len(group.options)] = [value not in self.barred[name] for value in group.options]
         self.constraints = tuple(constraints)
         check_metrics(constraints)
         self.metrics = tuple(dict.fromkeys(constraint.metric for constraint in constraints))
@@ -71,23 +88,25 @@ class Bounds:
         return self.costs[metric].fixed + sum(taken)
 
     def excess(self, arch: Architecture) -> float:
-        """The sum of the relative violations; 0 where all bounds hold."""
+        """The sum of the relative violations, and 1 for each candidate that is barred; 0 where all bounds hold."""
         found = {metric: self.cost(arch, metric) for metric in self.metrics}
-        return sum(max(0.0, one.violation(found[one.metric])) for one in self.constraints)
+        violations = sum(max(0.0, one.violation(found[one.metric])) for one in self.constraints)
+        return violations + self._barred(arch)
 
     def built(self, arch: Architecture) -> dict[str, float]:
         """The costs of the built network, counted on it or by the space, not by the supernet."""
         return costs(self.space, arch, self.task, self.size, self.metrics) if self.metrics else {}
 
     def bands(self, present: Mask, kept: Mapping[str, bool]) -> list[Band]:
-        """What bounds the expected costs, over the groups that are kept. Rows as `self.groups`; `present` as there."""
+        """What bounds the expected costs, over the groups that are kept. Rows as `self.groups`; `present` says which
+        candidates count."""
         result = []
         for metric, found in self.costs.items():
             table: Matrix = np.zeros(present.shape)
             for row, name in enumerate(self.groups):
                 if kept[name]:
-                    table[row, present[row]] = found.candidates[name].tolist()
-            result.append(Band(found.fixed, table, *self.limits(metric)))
+                    table[row, : len(found.candidates[name])] = found.candidates[name].tolist()
+            result.append(Band(found.fixed, np.where(present, table, 0.0), *self.limits(metric)))
         return result
 
     def repair(self, arch: Architecture, scores: Mapping[str, Tensor]) -> Architecture:
@@ -125,13 +144,23 @@ class Bounds:
         candidates = {name: sign * values for name, values in self.costs[metric].candidates.items()}
         least = min(float(values.min()) for values in candidates.values())
         span = max(float(values.max()) for values in candidates.values()) - least or 1.0
-        scores = {name: ((values - least) / span).tolist() for name, values in candidates.items()}
+        scores = {
+            name: [
+                -1.0 if option in self.barred[name] else (value - least) / span
+                for option, value in zip(self.groups[name].options, values.tolist(), strict=True)
+            ]
+            for name, values in candidates.items()
+        }
         arch = relaxable(self.space).derive(scores)
         while True:
-            best = max([arch, *moves.neighbours(self.space, arch)], key=lambda one: sign * self.cost(one, metric))
+            near = (one for one in moves.neighbours(self.space, arch) if not self._barred(one))
+            best = max([arch, *near], key=lambda one: sign * self.cost(one, metric))
             if best == arch:
                 return arch
             arch = best
+
+    def _barred(self, arch: Architecture) -> int:
+        return sum(value in self.barred.get(name, ()) for name, value in self.space.assignment(arch).items())
 
     def _check_sums(self) -> None:
         for number in range(SAMPLES if self.metrics else 0):

@@ -40,8 +40,12 @@ class RcDarts:
     A warm-up trains the weights alone. Every later epoch is one of DARTS (an unconstrained phase), then a projection.
     Adam's state is dropped where a projection has moved the parameters: it points out of the bounds.
 
-    While the softmax is flat, the expected cost is that of an average network. An upper bound below it moves all groups
-    towards their cheap candidates at once; a lower bound near to it keeps them from having nothing else.
+    While the softmax is flat, the expected cost is that of an average network, whatever is ahead by a little. An upper
+    bound below it moves all groups towards their cheap candidates at once, one above it does nothing: then the repair
+    decides. A lower bound near to the upper one keeps either from ending far below it.
+
+    Without `none`, it neither is derived nor counts: the expectation is over the other candidates, given that it is one
+    of them. Where a space has `none` in its mix but never derives it (DARTS' own), that is what a network will cost.
 
     With `edges` "kept" the expected cost counts the groups that take part in what would be derived now (of a DARTS cell
     two edges per node); with "all" every group, which overestimates the network in such spaces.
@@ -62,6 +66,14 @@ class RcDarts:
             ge=0,
             description=f"at the start, in which only the weights learn; default: {WARM_UP}, "
             "but at most 30% of all epochs",
+        )
+        bilevel: bool = Field(
+            default=True, description="false: both levels learn from the same batches, of all the training data"
+        )
+        none: bool = Field(
+            default=True,
+            description="an edge may end up with no operation, where the space has that; "
+            "false: nor does that count in the expected cost",
         )
         edges: Literal["kept", "all"] = Field(
             default="kept", description="which count in the expected cost: those that are derived now, or all"
@@ -109,11 +121,11 @@ class RcDarts:
         self.weights = SharedWeights(make(), data, self.config, compute)
         self.supernet = self.weights.supernet
         self.alphas = Alphas(self.supernet.groups, self.config, self.weights.device)
-        self.bounds = Bounds(self.supernet, self.setting.constraints)
-        widest = max(len(group.options) for group in self.supernet.groups.values())
-        self._present = np.array(
-            [[position < len(group.options) for position in range(widest)] for group in self.supernet.groups.values()]
-        )
+        self.bounds = Bounds(self.supernet, self.setting.constraints, self.config.none)
+        self._masks = {
+            name: torch.tensor(counted[: len(group.options)], dtype=torch.float32, device=self.weights.device)
+            for (name, group), counted in zip(self.supernet.groups.items(), self.bounds.counted, strict=True)
+        }
         self._tables = {
             metric: {name: costs.to(self.weights.device, torch.float32) for name, costs in found.candidates.items()}
             for metric, found in self.bounds.costs.items()
@@ -122,7 +134,10 @@ class RcDarts:
     def step(self, epoch: int) -> Progress:
         self.weights.begin(epoch)
         search = epoch >= self.config.warm_up
-        metrics = self._bilevel(epoch) if search else self._weights_alone(epoch)
+        if not search:
+            metrics = self._weights_alone(epoch)
+        else:
+            metrics = self._bilevel(epoch) if self.config.bilevel else self._single_level(epoch)
         if search and self.config.projection and self.bounds.metrics:
             metrics["projected"] = self._project()
         scores = self._scores()
@@ -134,8 +149,8 @@ class RcDarts:
     def expected(self) -> dict[str, float]:
         """The expected costs at the present architecture parameters, of the metrics that are bounded."""
         theta = self._theta()
-        p = softmax(theta, self._present)
-        bands = self.bounds.bands(self._present, self._kept(theta))
+        p = softmax(theta, self.bounds.counted)
+        bands = self.bounds.bands(self.bounds.counted, self._kept(theta))
         return {metric: band.expected(p) for metric, band in zip(self.bounds.metrics, bands, strict=True)}
 
     def relaxed(self) -> Mix:
@@ -146,7 +161,7 @@ class RcDarts:
         """What is derived, repaired and counted anew. Raises InfeasibleError where it is not within the bounds;
         without `projection` it is neither repaired nor checked."""
         scores = self._scores()
-        arch = self.supernet.derive(scores)
+        arch = self.supernet.derive(scores, self.config.none)
         if self.config.projection:
             arch = self.bounds.repair(arch, scores)
             self.bounds.verify(arch)
@@ -183,11 +198,27 @@ class RcDarts:
         self.alphas.step()
         return loss.detach()
 
+    def _single_level(self, epoch: int) -> dict[str, float]:
+        kept = None if self.config.projection else self._kept(self._theta())
+        total, count = torch.zeros((), device=self.weights.device), 0
+        for batch in self._batches("train", epoch)():
+            self.alphas.zero_grad()
+            total = total + self.weights.step(batch, self.relaxed())
+            if kept is not None:
+                (self.config.penalty * self._violation(self.alphas.softmax(), kept)).backward()
+            self.alphas.step()
+            count += 1
+        return {"train_loss": mean(total, count, "training loss")}
+
     def _violation(self, weights: Mapping[str, Tensor], kept: Mapping[str, bool]) -> Tensor:
         """The sum of the relative violations by the expected costs; differentiable in the weights."""
         total = torch.zeros((), device=self.weights.device)
         for metric, table in self._tables.items():
-            parts = [(weights[name] * costs).sum() for name, costs in table.items() if kept[name]]
+            parts = [
+                (weights[name] * self._masks[name] * costs).sum() / (weights[name] * self._masks[name]).sum()
+                for name, costs in table.items()
+                if kept[name]
+            ]
             expected = torch.stack(parts).sum() + self.bounds.costs[metric].fixed
             lower, upper = self.bounds.limits(metric)
             if upper < np.inf:
@@ -198,7 +229,7 @@ class RcDarts:
 
     def _weights_alone(self, epoch: int) -> dict[str, float]:
         total, count, mix = torch.zeros((), device=self.weights.device), 0, self.supernet.mix(self._scores())
-        for batch in self._batches("weights", epoch)():
+        for batch in self._batches("weights" if self.config.bilevel else "train", epoch)():
             total = total + self.weights.step(batch, mix)
             count += 1
         return {"train_loss": mean(total, count, "training loss")}
@@ -206,9 +237,10 @@ class RcDarts:
     def _project(self) -> float:
         """Move the architecture parameters into the bounds; how far."""
         begun = theta = self._theta()
+        counted = self.bounds.counted
         for _ in range(ROUNDS):
             kept = self._kept(theta)
-            theta = project(theta, self._present, self.bounds.bands(self._present, kept), self.config.solver).theta
+            theta = project(theta, counted, self.bounds.bands(counted, kept), self.config.solver).theta
             if self._kept(theta) == kept:
                 break
         if theta is begun:
@@ -221,24 +253,24 @@ class RcDarts:
 
     def _theta(self) -> Matrix:
         """The logits as a matrix of the host [groups, candidates], 0 where there is no candidate."""
-        theta = np.zeros(self._present.shape)
-        theta[self._present] = torch.cat([vector.detach() for vector in self.alphas]).double().cpu().numpy()
+        theta = np.zeros(self.bounds.present.shape)
+        theta[self.bounds.present] = torch.cat([vector.detach() for vector in self.alphas]).double().cpu().numpy()
         return theta
 
     def _rows(self, matrix: Matrix) -> list[list[float]]:
-        return [row[present].tolist() for row, present in zip(matrix, self._present, strict=True)]
+        return [row[present].tolist() for row, present in zip(matrix, self.bounds.present, strict=True)]
 
     def _kept(self, theta: Matrix) -> dict[str, bool]:
         """Which groups count in the expected costs."""
         if self.config.edges == "all":
             return dict.fromkeys(self.supernet.groups, True)
-        scores = dict(zip(self.supernet.groups, self._rows(softmax(theta, self._present)), strict=True))
+        scores = dict(zip(self.supernet.groups, self._rows(softmax(theta, self.bounds.counted)), strict=True))
         assignment = self.setting.space.assignment(relaxable(self.setting.space).derive(scores))
         return {name: assignment[name] is not None for name in self.supernet.groups}
 
     def _derived(self, scores: Mapping[str, Tensor]) -> Architecture:
         """What would be the result now; where a repair finds nothing, what it started from."""
-        arch = self.supernet.derive(scores)
+        arch = self.supernet.derive(scores, self.config.none)
         if not self.config.projection:
             return arch
         try:

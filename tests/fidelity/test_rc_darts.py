@@ -317,6 +317,67 @@ def test_without_constraints_it_is_darts() -> None:
         assert all(torch.equal(begun[name], vector) for name, vector in ours.alphas.vectors.items()) == (epoch == 0)
 
 
+def test_without_none_neither_derives_nor_counts_it() -> None:
+    supernet = Supernet(SPACE, TASK, SIZE)
+    bounds = Bounds(supernet, at_most(1e12), none=False)
+    assert bounds.counted.sum() == 6 * 4
+    assert bounds.present.sum() == 6 * 5
+    for sign, option in ((-1, {"skip_connect", "avg_pool_3x3"}), (1, {CONV3})):
+        assert set(bounds.extreme("params", sign).values.values()) <= option
+
+    table = bounds.costs["params"].candidates["cell/edge.0-1"].tolist()
+    for projection in (True, False):
+        strategy = rc_darts(at_most(9000), none=False, projection=projection, bilevel=False, epochs=1)
+        with torch.no_grad():
+            for vector in strategy.alphas:
+                vector.copy_(torch.tensor([4.0, 0.0, 0.0, 1.0, 0.0]))  # none is far ahead
+        given_others = (sum(table) + (math.e - 1) * table[3]) / (3 + math.e)
+        expected = strategy.bounds.costs["params"].fixed + 6 * given_others
+        assert strategy.expected()["params"] == pytest.approx(expected, rel=1e-6)
+        if not projection:
+            kept = dict.fromkeys(strategy.alphas.vectors, True)
+            found = strategy._violation(strategy.alphas.softmax(), kept)
+            assert float(found.detach()) == pytest.approx(expected / 9000 - 1, rel=1e-4)
+            continue
+        (progress,) = train(strategy, range(1))
+        assert progress.metrics["projected"] > 0
+        assert progress.metrics["expected_params"] <= 9000 * (1 + 1e-5)
+        assert all(weights[0] > 0.5 for weights in progress.scores.values())  # none still leads, and is passed over
+        (arch,) = strategy.result()
+        assert "none" not in arch.values.values()
+        assert params(SPACE.build(arch, TASK, SIZE)) <= 9000
+
+
+def test_no_repair_takes_what_is_barred() -> None:
+    supernet = Supernet(SPACE, TASK, SIZE)
+    scores = {name: torch.tensor([0.3, 0.1, 0.1, 0.4, 0.1]) for name in supernet.groups}
+    dear = supernet.derive(scores)
+    taken = []
+    for none in (True, False):
+        bounds = Bounds(supernet, at_most(6000), none)
+        fixed = bounds.repair(dear, scores)
+        assert bounds.cost(fixed, "params") <= 6000
+        taken.append("none" in fixed.values.values())
+    assert taken == [True, False]
+
+
+def test_one_level_alone_is_single_level_darts() -> None:
+    changes = {"epochs": 2, "batch_size": 32, "alpha_lr": 0.01, "warm_up_epochs": 1, "bilevel": False, "none": False}
+    ours = rc_darts([], **changes)
+    theirs = started(Darts(Setting(SPACE, 3, ()), Darts.Config(**changes)))
+    for epoch in range(2):
+        (one,), (other,) = train(ours, range(epoch, epoch + 1)), train(theirs, range(epoch, epoch + 1))
+        assert one.scores == other.scores
+        assert one.arch == other.arch
+    # the penalty pulls in this mode too, and towards a lower bound as well
+    pulled = []
+    for constraint in (at_most(5000), [Constraint("params", ">=", 20_000)]):
+        heavy = rc_darts(constraint, projection=False, penalty=1e3, alpha_lr=0.1, bilevel=False, none=False, epochs=1)
+        before = heavy.expected()["params"]
+        pulled.append(train(heavy, range(1))[0].metrics["expected_params"] - before)
+    assert pulled[0] < 0 < pulled[1]
+
+
 def test_goes_on_from_its_state_bit_for_bit() -> None:
     whole = prefer_convolutions(rc_darts(at_most(9000)))
     train(whole, range(1))

@@ -328,3 +328,17 @@ def test_mistakes(toy: Path, say: Say) -> None:
         assert (code, out, word in err) == (status, "", True), err
         assert "Traceback" not in err
         assert err.count("\n") <= 2
+
+
+def test_diffusion_generates_for_any_study(toy: Path, say: Say) -> None:
+    """The generator itself, told the results of a random search: led to the bound, and better than what is random."""
+    search(say, "s", strategy="random")
+    found = generated(say, "s", "--n", "30", "--constraint", "params<=2200")
+    assert (found["strategy"], found["own"], found["found"]) == ("diffusion", False, 30)
+    drawn = found["drawn"]
+    assert drawn["legal"] == drawn["count"]
+    assert drawn["satisfied"] >= 0.9 * drawn["legal"]  # of random ones a quarter does
+    assert all(one["costs"]["params"] <= 2200 for one in found["architectures"])
+    good = [truth(one["architecture"]) for one in found["architectures"]]
+    assert sum(good) / 30 > found["random_mean"] + 0.03
+    assert sum(one["mean"] for one in found["architectures"]) / 30 > found["random_mean"] + 0.03

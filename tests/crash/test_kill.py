@@ -1,7 +1,7 @@
 """`kill -9` at random moments, each followed by `nas resume`: the study equals the uninterrupted one.
 
-The gate makes a few kills; `-m slow` makes the full 60 of a tabular search, 40 of a training one, and 20 of a
-supernet's training.
+The gate makes a few kills; `-m slow` makes the full 60 of a tabular search, 40 of a training one, and 20 each of a
+supernet's and of a generator's training.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import sqlite3
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
+
+from nas_cli.app import run as nas
 
 NAS = [sys.executable, "-m", "nas_cli"]
 
@@ -39,6 +42,39 @@ SUPERNET = [
     *("--data", "digits", "-s", "split.limit=240", "--size", "channels=4,cells=1", "--epochs", "2", "--threads", "1"),
     *("--strategy", "darts", "-s", "strategy.epochs=16", "-s", "strategy.order=2", "-s", "checkpoint_seconds=0"),
 ]
+
+# A generator that learns the space once, and goes on learning from the outcomes; small enough to be trained in seconds.
+GENERATOR = [
+    *("--strategy", "diffusion", "-s", "strategy.mode=cfg", "-s", "strategy.initial=4", "-s", "strategy.batch=4"),
+    *(
+        "-s",
+        "strategy.generator.steps=200",
+        "-s",
+        "strategy.generator.samples=1000",
+        "-s",
+        "strategy.generator.width=32",
+    ),
+    *("-s", "strategy.pool=40", "-s", "strategy.learning=20", "--trials", "16", "--threads", "1", "--seed", "2"),
+]
+
+PAIRS = """
+from nas_core.choice import Choice
+from nas_core.space import SearchSpace
+
+class Pairs(SearchSpace):
+    name = "pairs"
+    tasks = frozenset({"image-classification"})
+    choices = tuple(Choice(f"choice{n}", (0, 1, 2, 3)) for n in range(6))
+
+    def build(self, arch, task, size):
+        raise NotImplementedError
+
+    def allowed(self, choice, prefix):
+        number = int(choice.name[-1])
+        return choice.options if number < 3 else choice.options[: 1 + prefix[f"choice{number - 3}"]]
+
+space = Pairs()
+"""
 
 
 def contents(database: Path, durations: bool) -> dict[str, list[tuple[object, ...]]]:
@@ -139,11 +175,17 @@ def check_kills(
         left = [path.relative_to(place / "nas-files" / "s").as_posix() for path in files(place)]
         assert sorted(left) == [path.relative_to(whole / "nas-files" / "s").as_posix() for path in files(whole)]
         assert left in ([], ["supernet/weights.safetensors"])
+        assert kept(place) == kept(whole)
 
 
 def files(folder: Path) -> list[Path]:
     """All files that a study has left but its lock."""
     return sorted(path for path in (folder / "nas-files" / "s").rglob("*") if path.is_file() and path.name != "lock")
+
+
+def kept(folder: Path) -> dict[str, bytes]:
+    """What the study keeps for others, such as what its generator has learned of the space."""
+    return {path.name: path.read_bytes() for path in (folder / "nas-files" / "_kept").glob("*.kept")}
 
 
 @pytest.fixture
@@ -164,6 +206,29 @@ def table(tmp_path: Path) -> list[str]:
     return ["--table", str(tmp_path / "cells.csv"), *mapping, "--data", "made", "--trials", "1500", "--lag", "3"]
 
 
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[str]:
+    """A space in which a choice bounds another, a made table of its 1,000 architectures, and the arguments to search
+    it with a generator."""
+    (tmp_path / "pairs.py").write_text(PAIRS)
+    names = [f"choice{number}" for number in range(6)]
+    rows = [
+        (*first, *last, 0.5 + (sum(first) + sum(last)) / 40 + random.Random(str(first + last)).random() / 10)
+        for first in product(range(4), repeat=3)
+        for last in product(*(range(1 + bound) for bound in first))
+    ]
+    lines = [",".join([*names, "valid"]), *(",".join(map(str, row)) for row in rows)]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
+    columns = ", ".join(f"{name}: {name}" for name in names)
+    (tmp_path / "pairs.yaml").write_text(
+        f"files: [pairs.csv]\nspace: pairs\nmatch: architecture\nrow: {{choices: {{{columns}}}}}\ndata:\n  made:\n"
+        "    task: {kind: image-classification, input_shape: [3, 32, 32], outputs: 10}\n"
+        "    metrics: {val_accuracy: {column: valid}}\n"
+    )
+    space, table = f"{tmp_path / 'pairs.py'}:space", tmp_path / "pairs.csv"
+    return ["--space", space, "--table", str(table), "-s", f"mapping={tmp_path / 'pairs.yaml'}", "--data", "made"]
+
+
 def test_killed_tabular_searches(tmp_path: Path, table: list[str]) -> None:
     check_kills(tmp_path, table, kills=3, per_study=3, durations=True)
 
@@ -178,6 +243,26 @@ def test_killed_trainings_with_workers(tmp_path: Path) -> None:
 
 def test_killed_supernets(tmp_path: Path) -> None:
     check_kills(tmp_path, SUPERNET, kills=2, per_study=2, durations=False)
+
+
+def test_killed_generators(
+    tmp_path: Path, pairs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_kills(tmp_path, [*pairs, *GENERATOR], kills=2, per_study=2, durations=True)
+    assert kept(tmp_path / "whole")  # what was learned of the space
+    drawn = []
+    for study in ("whole", "killed1"):
+        monkeypatch.chdir(tmp_path / study)
+        assert nas(["generate", "s", "--n", "5", "--model", "ridge", "--json"]) == 0
+        drawn.append(capsys.readouterr().out)
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["cfg", "refit"])
+def test_twenty_killed_generators(tmp_path: Path, pairs: list[str], mode: str) -> None:
+    arguments = [*pairs, *GENERATOR, "-s", f"strategy.mode={mode}", "--trials", "40"]
+    check_kills(tmp_path, arguments, kills=10, per_study=3, durations=True)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ BUILTIN = {
     "ppo": "strategies.ppo:PPO",
     "agnn-rl": "strategies.agnn:AutoGNN",
     "bananas": "strategies.bananas:Bananas",
+    "diffusion": "strategies.diffusion.masked:Diffusion",
     "proxy-filter": "strategies.proxy_filter:ProxyFilter",
     "genetic-predictor": "strategies.genetic_predictor:GeneticPredictor",
     "warm-up": "strategies.warm_up:WarmUp",

@@ -18,16 +18,17 @@ best of that study.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
 from pydantic import Field
 
+from nas_core import tokens
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError
 from nas_core.pareto import ranks
 from nas_core.seeds import derive, generator
-from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
+from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from predictors.surrogate import Problem, Score, Surrogate
 from predictors.transfer import Transfer, TransferConfig
 from strategies.learned import SurrogateConfig
@@ -112,10 +113,14 @@ class Learner:
         """Whether an identity has been told or is pending."""
         return taken(self._setting, self._known, pending)
 
+    @property
+    def starts(self) -> int:
+        """With how many candidates the search begins before it goes by what it learned."""
+        return self._config.first if self.prior or self._config.start is not None else self._config.initial
+
     def begins(self, pending: Sequence[Pending]) -> bool:
         """Whether there is too little to learn from."""
-        count = self._config.first if self._starts else self._config.initial
-        return self.told + len(pending) < count or len(self.outcomes) < 2
+        return self.told + len(pending) < self.starts or len(self.outcomes) < 2
 
     @property
     def _starts(self) -> Sequence[Architecture]:
@@ -135,6 +140,8 @@ class Learner:
 
     def targets(self, *words: int | str) -> dict[Architecture, float]:
         """What the surrogate learns; the words seed how several objectives are weighed."""
+        if not self.outcomes:
+            return {}
         rng = generator(self._setting.seed, *words, "weights")
         weights = rng.dirichlet([1.0] * len(self._setting.objectives))
         outcomes = list(self.outcomes.values())
@@ -157,11 +164,51 @@ class Learner:
         pending: Sequence[Pending],
         number: int,
     ) -> Architecture:
-        """The candidate that is worth most, by a surrogate that is fitted to the targets."""
-        best = self._fit(targets, pending)
+        """The candidate that is worth most, by a surrogate that is fitted to the targets; with less than two of them
+        by what another study has taught."""
+        learned = self.source is None or len(targets) > 1
+        best = self._fit(targets, pending) if learned else 0.0
+        model = self.surrogate if learned or self.source is None else self.source
         rng = generator(self._setting.seed, number, "draw")
-        worth = acquire(self._config, best, *self.surrogate.predict(candidates), rng)
-        return candidates[int(numpy.argmax(worth))]
+        return candidates[int(numpy.argmax(acquire(self._config, best, *model.predict(candidates), rng=rng)))]
+
+    def believed(self, targets: dict[Architecture, float]) -> dict[Architecture, float]:
+        """What the targets and another study's results together say of the architectures of that study."""
+        if self.source is None:
+            return {}
+        shown = list(self.prior)[:PRIOR]
+        model = self.source if len(targets) < 2 else self.surrogate
+        if model is self.surrogate:
+            model.fit(list(targets), list(targets.values()))
+        return dict(zip(shown, model.predict(shown)[0].tolist(), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was told, but for metrics, notes and budgets, which are not learned from."""
+        space = self._setting.space
+        return {
+            "told": self.told,
+            "known": sorted(self._known),
+            "outcomes": [
+                {
+                    "number": outcome.number,
+                    "tokens": tokens.encode(space, outcome.proposal.arch).tolist(),
+                    "state": str(outcome.state),
+                    "values": None if outcome.values is None else list(outcome.values),
+                    "violations": list(outcome.violations),
+                }
+                for outcome in self.outcomes.values()
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.told, self._known = int(state["told"]), set(state["known"])
+        self.outcomes = {}
+        for stored in state["outcomes"]:
+            arch = tokens.decode(self._setting.space, stored["tokens"])
+            values = None if stored["values"] is None else tuple(stored["values"])
+            self.outcomes[self._setting.identity(arch)] = Outcome(
+                stored["number"], Proposal(arch), State(stored["state"]), values, tuple(stored["violations"])
+            )
 
     def _fit(self, targets: dict[Architecture, float], pending: Sequence[Pending]) -> float:
         """Fit the surrogate, to pending trials too; the best target."""

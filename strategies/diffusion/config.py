@@ -46,3 +46,15 @@ class GuideConfig(Config):
     clean: float = Field(default=0.4, ge=0, le=1, description="share of them that is shown without undecided choices")
     rate: float = Field(default=1e-2, gt=0, allow_inf_nan=False, description="learning rate (AdamW)")
     decay: float = Field(default=1e-2, ge=0, allow_inf_nan=False, description="weight decay")
+
+
+class NoisyConfig(Config):
+    """The predictors that read noisy operation matrices, and how they learn."""
+
+    members: int = Field(default=3, ge=1, le=64, description="networks of the ensemble")
+    layers: int = Field(default=4, ge=1, le=32, description="graph convolutions; published: 4")
+    hidden: int = Field(default=48, ge=1, le=4096, description="units of a node; published: 144")
+    linear: int = Field(default=64, ge=1, le=4096, description="units before the output; published: 128")
+    steps: int = Field(default=200, ge=1, le=100_000, description="training steps; published: 10,000")
+    batch: int = Field(default=32, ge=1, le=10_000, description="architectures of a step; published: 256")
+    rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False, description="learning rate (Adam); published: 1e-3")

@@ -39,7 +39,8 @@ class Skeleton:
 
     `adjacency` [N, N] has the edges (from, to), `reach` [N, N] whether a node is reached from another or is it. A node
     either has the same label in all architectures or says what one choice is, which is found by probing. `labels`: for
-    each choice the node, and the column of each option; None for a choice of one option.
+    each choice the node, and the column of each option; None for a choice of one option. `support` [N, V] are the
+    labels that each node can have.
 
     Raises UsageError for a space whose graphs are not of this kind, with the reason.
     """
@@ -68,6 +69,11 @@ class Skeleton:
             None if named is None else (place[named.node], tuple(column[label] for label in named.labels))
             for named in choices
         )
+        self.support: Masks = numpy.zeros((self.count, len(self.vocabulary)), dtype=bool)
+        self.support[self._fixed, self._fixed_columns] = True
+        for label in self.labels:
+            if label is not None:
+                self.support[label[0], list(label[1])] = True
 
     def encode(self, archs: Sequence[Architecture]) -> Floats:
         """Matrices [n, N, V] with 1 at the label of each node and -1 elsewhere."""

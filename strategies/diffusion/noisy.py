@@ -121,7 +121,10 @@ class NoisyWish:
     matrix can have been, from random architectures.
     """
 
-    def __init__(self, skeleton: Skeleton, wanted: Wanted, levels: Levels, seed: int) -> None:
+    def __init__(
+        self, skeleton: Skeleton, wanted: Wanted, levels: Levels, seed: int, config: NoisyConfig | None = None
+    ) -> None:
+        config = config or WISH
         self._slots = Slots(skeleton.space)
         self._wish = Wish(self._slots, wanted, seed)
         rng = generator(seed, "examples")
@@ -131,8 +134,8 @@ class NoisyWish:
         def loss(outputs: Tensor, likely: Tensor) -> Tensor:
             return functional.binary_cross_entropy_with_logits(outputs, likely.expand(outputs.shape))
 
-        self._network = Predictors(skeleton, WISH, derive(seed, "chance"))
-        _learn(self._network, skeleton.encode(archs), chances, WISH, levels, derive(seed, "chance"), loss)
+        self._network = Predictors(skeleton, config, derive(seed, "chance"))
+        _learn(self._network, skeleton.encode(archs), chances, config, levels, derive(seed, "chance"), loss)
 
     def met(self, archs: Sequence[Architecture]) -> NDArray[numpy.bool_]:
         """Which of these architectures [n] probably are as wanted."""

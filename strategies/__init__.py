@@ -19,6 +19,7 @@ BUILTIN = {
     "agnn-rl": "strategies.agnn:AutoGNN",
     "bananas": "strategies.bananas:Bananas",
     "diffusion": "strategies.diffusion.masked:Diffusion",
+    "diffusion-nag": "strategies.diffusion.nag:DiffusionNag",
     "proxy-filter": "strategies.proxy_filter:ProxyFilter",
     "genetic-predictor": "strategies.genetic_predictor:GeneticPredictor",
     "warm-up": "strategies.warm_up:WarmUp",

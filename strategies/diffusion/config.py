@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from nas_core.config import Config
+
+Process = Literal["ve", "vp", "cosine"]
+
+Noise = Literal["uniform", "edm", "laplace"]
 
 CLASSES = 4
 """Quantile classes that a sequence can be conditioned on; the last is the best, 0 is none."""
@@ -58,3 +62,33 @@ class NoisyConfig(Config):
     steps: int = Field(default=200, ge=1, le=100_000, description="training steps; published: 10,000")
     batch: int = Field(default=32, ge=1, le=10_000, description="architectures of a step; published: 256")
     rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False, description="learning rate (Adam); published: 1e-3")
+
+
+class ScoreConfig(Config):
+    """The score network of DiffusionNAG, its forward process, and how it is trained."""
+
+    process: Process = Field(
+        default="ve", description='how noise grows: "ve" (published), "vp" (variance preserving) or "cosine"'
+    )
+    noise: Noise = Field(
+        default="uniform", description='levels in training: "uniform" in time (published), "edm" or "laplace"'
+    )
+    parametrisation: Literal["edm", "score"] = Field(
+        default="edm", description='what the network gives: "edm", preconditioned, or the "score" itself (published)'
+    )
+    blocks: int = Field(default=12, ge=1, le=64, description="transformer blocks")
+    width: int = Field(default=64, ge=8, le=1024, multiple_of=2, description="size of the embeddings")
+    heads: int = Field(default=8, ge=1, le=64, description="attention heads")
+    hidden: int = Field(default=128, ge=8, le=4096, description="units of a block's hidden layer")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="in training; published: 0.1")
+    steps: int = Field(default=500, ge=1, le=1_000_000, description="training steps; published: 250,000")
+    batch: int = Field(default=128, ge=1, le=10_000, description="matrices of a step; published: 256")
+    rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="learning rate; published: 2e-5")
+    warm_up: int = Field(default=100, ge=1, le=1_000_000, description="steps in which it rises; published: 1,000")
+    mean: float = Field(default=0.99, ge=0, lt=1, description="decay of the mean of the weights; published: 0.9999")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self

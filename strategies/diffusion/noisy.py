@@ -29,6 +29,7 @@ from nas_core.seeds import derive, generator
 from predictors.surrogates.neural import Parameters
 from strategies.diffusion.config import NoisyConfig
 from strategies.diffusion.guide import Wish
+from strategies.diffusion.sde import Levels
 from strategies.diffusion.slots import Slots
 from training.threads import thread_count
 
@@ -41,11 +42,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[numpy.floating]
 
-Levels = Callable[[int, torch.Generator], Tensor]
-"""Draws noise levels sigma [n] as they are met in training."""
-
-CLEAN = 1e-2
-"""A noise level at which entries of -1 and 1 are as good as clean."""
+CLEAN = 0.1
+"""A noise level at which entries of -1 and 1 are as good as clean: the least of the published process."""
 
 FREQUENCIES = 8
 """Waves, of sines and of cosines, that show the noise level."""

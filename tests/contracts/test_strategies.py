@@ -22,6 +22,10 @@ from nas_core.testing.strategy import check, check_fresh
 EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
 SPACES = [*search_spaces.BUILTIN, EXAMPLE]
 
+# A score network that learns in a moment that a fifth of its matrices are architectures.
+SCORE = {"blocks": 1, "width": 32, "heads": 2, "hidden": 16, "steps": 120, "batch": 32, "noise": "laplace"}
+SCORE |= {"rate": 0.02, "warm_up": 5, "mean": 0.9}
+
 # Settings with which 30 trials go through every phase; a strategy that is not named runs with its defaults.
 CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "regularized-evolution": [{}, {"population": 6, "sample": 3}],
@@ -50,6 +54,20 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
             "acquisition": "its",
         },
     ],
+    "diffusion-nag": [
+        {"initial": 4, "pool": 24, "steps": 8, "samples": 300, "network": SCORE, "predictor": {"steps": 4}},
+        {
+            "initial": 3,
+            "batch": 3,
+            "pool": 16,
+            "sampler": "pc",
+            "steps": 12,
+            "acquisition": "its",
+            "samples": 300,
+            "network": {**SCORE, "process": "vp"},
+            "predictor": {"steps": 2, "members": 1},
+        },
+    ],
     "proxy-filter": [
         {"candidates": 3, "scored": 45},
         {"predictor": "vote", "candidates": 2, "inner": "reinforce", "inner_config": {"units": 4}},
@@ -69,12 +87,20 @@ BRIEF: Mapping[str, tuple[int, int]] = {
     "ppo": (24, 3),
     "agnn-rl": (24, 3),
     "bananas": (12, 2),
+    "diffusion-nag": (12, 2),
     "proxy-filter": (16, 2),
     "genetic-predictor": (16, 2),
     "warm-up": (16, 2),
 }
 # Strategies that refuse a space, and what their error names.
-UNSUITABLE: Mapping[tuple[str, str], str] = {("agnn-rl", "nasbench201"): "kind 'operation'; use reinforce or ppo"}
+UNSUITABLE: Mapping[tuple[str, str], str] = {
+    ("agnn-rl", "nasbench201"): "kind 'operation'; use reinforce or ppo",
+    **{
+        ("diffusion-nag", text): "changes which nodes or edges there are; use diffusion"
+        for text in SPACES
+        if text != "nasbench201"
+    },
+}
 CASES = [(name, config) for name in strategies.BUILTIN for config in CONFIGS.get(name, [{}])]
 
 

@@ -21,19 +21,14 @@ from pydantic import Field
 from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.seeds import generator
-from nas_core.space import SearchSpace
 from nas_core.strategy import Outcome, Pending, Proposal, Setting
-from strategies.learner import Learner, LearnerConfig, ordered
-from strategies.random_search import Taken
+from strategies.learner import Learner, LearnerConfig, neighbours, ordered
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
 MOVES = 2
 """Mutations in a row that lead to a mutant of the pool, at most."""
-
-NEIGHBOURS = 100
-"""Neighbours of one architecture in the pool, at most."""
 
 
 class Bananas:
@@ -67,20 +62,13 @@ class Bananas:
         targets = learner.targets(number)
         best = ordered(targets)
         near = bool(local) and (learner.told + len(pending)) % local == 0
-        candidates = (near and self._around(best, known, rng)) or learner.new(self._sources(best, rng), known)
+        candidates = (near and learner.around(best, known, rng)) or learner.new(self._sources(best, rng), known)
         if not candidates:
             return learner.start(number, known)
         return Proposal(learner.best(candidates, targets, pending, number), note={"role": "acquired"})
 
     def tell(self, outcome: Outcome) -> None:
         self._learner.tell(outcome)
-
-    def _around(self, best: Sequence[Architecture], known: Taken, rng: Generator) -> list[Architecture]:
-        """The neighbours that are not known of the best outcome that has any."""
-        return next(
-            (found for arch in best if (found := self._learner.new(neighbours(self._setting.space, arch, rng), known))),
-            [],
-        )
 
     def _sources(self, best: Sequence[Architecture], rng: Generator) -> Iterator[Architecture]:
         """The pool; `best`: outcomes, best first."""
@@ -102,11 +90,3 @@ class Bananas:
         if learner.pool is not None:
             yield from islice(learner.pool.best, config.top)
         yield from islice(learner.prior, config.top)
-
-
-def neighbours(space: SearchSpace, centre: Architecture, rng: Generator) -> list[Architecture]:
-    """All architectures that differ in one choice, `NEIGHBOURS` of them where there are more."""
-    around = moves.neighbours(space, centre)
-    if len(around) <= NEIGHBOURS:
-        return around
-    return [around[place] for place in rng.choice(len(around), NEIGHBOURS, replace=False)]

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy
 from pydantic import Field
 
-from nas_core import tokens
+from nas_core import moves, tokens
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError
 from nas_core.pareto import ranks
 from nas_core.seeds import derive, generator
+from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from predictors.surrogate import Problem, Score, Surrogate
 from predictors.transfer import Transfer, TransferConfig
@@ -49,6 +50,9 @@ ELITE = 4
 
 REFERENCE = 256
 """Candidates, sampled where none are scored, that show the surrogate what is usual in the space."""
+
+NEIGHBOURS = 100
+"""Neighbours of one architecture that are compared, at most."""
 
 PRIOR = 1_000
 """Architectures of another study that are learned from, at most."""
@@ -157,6 +161,13 @@ class Learner:
                 found.setdefault(identity, arch)
         return list(found.values())
 
+    def around(self, best: Sequence[Architecture], known: Taken, rng: Generator) -> list[Architecture]:
+        """The neighbours that are not known of the best outcome that has any; `best`: outcomes, best first."""
+        for centre in best:
+            if found := self.new(neighbours(self._setting.space, centre, rng), known):
+                return found
+        return []
+
     def best(
         self,
         candidates: Sequence[Architecture],
@@ -218,6 +229,14 @@ class Learner:
             believed = dict(zip(waiting, self.surrogate.predict(waiting)[0].tolist(), strict=True))
             self.surrogate.fit([*targets, *believed], [*targets.values(), *believed.values()])
         return max(targets.values())
+
+
+def neighbours(space: SearchSpace, centre: Architecture, rng: Generator) -> list[Architecture]:
+    """All architectures that differ in one choice, `NEIGHBOURS` of them where there are more."""
+    around = moves.neighbours(space, centre)
+    if len(around) <= NEIGHBOURS:
+        return around
+    return [around[place] for place in rng.choice(len(around), NEIGHBOURS, replace=False)]
 
 
 def ordered(targets: Mapping[Architecture, float]) -> list[Architecture]:

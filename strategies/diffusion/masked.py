@@ -11,7 +11,8 @@ and a surrogate chooses among what was generated.
 
 A pool of architectures is generated from every `batch` outcomes, and duplicates and what is known are dropped. It joins
 mutants of the best, and every proposal is the candidate of the pool that is worth most by a surrogate that has seen
-all outcomes so far (`strategies/learner.py`). Modes:
+all outcomes so far (`strategies/learner.py`); one in `local` is the best neighbour of the best outcome by the same
+measure, because a guide that is wrongly sure of itself would not lead there. Modes:
 
 - `guided`: at every step the options of a slot weigh c(a | decided) exp(gamma E[y | decided, a]), where the expectation
   is that of an ensemble that reads undecided slots too (`strategies/diffusion/guide.py`); gamma takes several values
@@ -73,7 +74,7 @@ class Round:
 
 class Diffusion:
     """A proposal's note says whether it is a start, generated (at which scale, in a pool of how many of which what part
-    was unique and new), or a mutant."""
+    was unique and new), a mutant, or a neighbour."""
 
     class Config(LearnerConfig):
         """What is learned, what is generated from it, and what is proposed."""
@@ -89,6 +90,9 @@ class Diffusion:
             (0.0, 1.5), min_length=1, description="strengths of classifier-free guidance within a pool (cfg)"
         )
         mutants: int = Field(60, ge=0, le=100_000, description="mutants of the best in a pool")
+        local: int = Field(
+            4, ge=0, le=1_000, description="one in so many proposals is a neighbour of the best outcome; 0: none"
+        )
         learning: int = Field(60, ge=1, le=10_000, description="steps that the generator learns per pool (cfg, refit)")
         generator: DenoiserConfig = Field(DenoiserConfig(), description="the network of the generator")
         guide: GuideConfig = Field(GuideConfig(), description="the noise-aware ensemble")
@@ -109,13 +113,18 @@ class Diffusion:
         known = learner.taken(pending)
         if learner.begins(pending) and not self._transfers:
             return learner.start(number, known)
+        targets, local = learner.targets(number), self._config.local
+        if local and targets and (learner.told + len(pending)) % local == 0:
+            near = learner.around(ordered(targets), known, generator(self._setting.seed, number, "near"))
+            if near and len(targets) > 1:
+                return Proposal(learner.best(near, targets, pending, number), note={"role": "neighbour"})
         notes: dict[Architecture, Proposal] = {}
         for proposal in self._candidates():
             notes.setdefault(proposal.arch, proposal)
         candidates = learner.new(notes, known)
         if not candidates:
             return learner.start(number, known)
-        return notes[learner.best(candidates, learner.targets(number), pending, number)]
+        return notes[learner.best(candidates, targets, pending, number)]
 
     def tell(self, outcome: Outcome) -> None:
         learner, config = self._learner, self._config

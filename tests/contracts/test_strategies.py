@@ -22,6 +22,8 @@ from nas_core.testing.strategy import check, check_fresh
 EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
 SPACES = [*search_spaces.BUILTIN, EXAMPLE]
 
+TINY = {"layers": 1, "width": 8, "heads": 2, "hidden": 8, "steps": 4, "samples": 40, "batch": 8}  # a denoiser
+
 # A score network that learns in a moment that a fifth of its matrices are architectures.
 SCORE = {"blocks": 1, "width": 32, "heads": 2, "hidden": 16, "steps": 120, "batch": 32, "noise": "laplace"}
 SCORE |= {"rate": 0.02, "warm_up": 5, "mean": 0.9}
@@ -53,6 +55,21 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
             "local": 4,
             "acquisition": "its",
         },
+    ],
+    "diffusion": [
+        {"initial": 4, "pool": 12, "mutants": 4, "guide": {"steps": 4}, "generator": TINY},
+        {
+            "mode": "cfg",
+            "proxies": ["naswot"],
+            "start": "naswot",
+            "first": 3,
+            "scored": 25,
+            "batch": 3,
+            "pool": 8,
+            "learning": 2,
+            "generator": TINY,
+        },
+        {"mode": "refit", "initial": 3, "pool": 8, "learning": 2, "acquisition": "pi", "generator": TINY},
     ],
     "diffusion-nag": [
         {"initial": 4, "pool": 24, "steps": 8, "samples": 300, "network": SCORE, "predictor": {"steps": 4}},
@@ -87,6 +104,7 @@ BRIEF: Mapping[str, tuple[int, int]] = {
     "ppo": (24, 3),
     "agnn-rl": (24, 3),
     "bananas": (12, 2),
+    "diffusion": (12, 2),
     "diffusion-nag": (12, 2),
     "proxy-filter": (16, 2),
     "genetic-predictor": (16, 2),

@@ -4,9 +4,9 @@
 
 NAS-Bench-201. Per seed `--labels` cells have their recorded CIFAR-10 validation accuracy: drawn at random, or those
 that a search of `diffusion` evaluates there. They are the other study of a search on CIFAR-100 (`Setting.prior`), whose
-first `--queries` proposals are all generated, and told one by one. Beside them are what the source alone gives, the cells
-that were best on CIFAR-10, and a search from scratch by regularised evolution. The best CIFAR-100 validation accuracy of
-each in percent: mean, standard deviation over the seeds.
+first `--queries` proposals are all generated, and told one by one. Beside them are what the source alone gives, the
+cells that were best on CIFAR-10, and a search from scratch by regularised evolution. The best CIFAR-100 validation
+accuracy of each in percent: mean, standard deviation over the seeds.
 """
 
 from __future__ import annotations

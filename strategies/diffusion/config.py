@@ -80,6 +80,7 @@ class ScoreConfig(Config):
     width: int = Field(default=64, ge=8, le=1024, multiple_of=2, description="size of the embeddings")
     heads: int = Field(default=8, ge=1, le=64, description="attention heads")
     hidden: int = Field(default=128, ge=8, le=4096, description="units of a block's hidden layer")
+    head: int = Field(default=256, ge=8, le=16_384, description="units of each of two layers after; published: 1,536")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="in training; published: 0.1")
     steps: int = Field(default=500, ge=1, le=1_000_000, description="training steps; published: 250,000")
     batch: int = Field(default=128, ge=1, le=10_000, description="matrices of a step; published: 256")

@@ -247,9 +247,7 @@ class DiffusionNag:
             rng = generator(key, "samples")
             return skeleton.encode([moves.sample(skeleton.space, rng) for _ in range(config.samples)])
 
-        return score.trained(
-            matrices, skeleton.reach, len(skeleton.vocabulary), config.network, self._setting.kept, key
-        )
+        return score.trained(matrices, skeleton.reach, config.network, self._setting.kept, key)
 
     def _now(self) -> Round:
         """All that was told."""

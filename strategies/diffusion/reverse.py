@@ -1,8 +1,8 @@
 """Samplers of continuous diffusion: from noise to matrices, by a score and a guidance.
 
 Both take any `score(x, sigma)`, the gradient of the log-density of x_0 + sigma z at matrices x [n, N, V] with noise
-levels sigma [n], and any `guidance(x, sigma)` that is added to it (An et al., ICLR 2024, eq. 9: the gradient of a
-predictor times its weight), and return what x_0 is expected to be at the last noise level [n, N, V].
+levels sigma [n], and any `guidance(x, sigma)` that is added to it (An et al., ICLR 2024, section 3.2: the gradient of
+a predictor times its weight), and return what x_0 is expected to be at the last noise level [n, N, V].
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def predictor_corrector(
     snr: float = 0.16,
     guidance: Field | None = None,
 ) -> Tensor:
-    """Reverse-time stochastic differential equation; Song et al., ICLR 2021, algorithms 2 to 5, as in DiffusionNAG.
+    """Reverse-time stochastic differential equation; Song et al., ICLR 2021, appendix G, as in DiffusionNAG.
 
     At each of `steps` evenly spaced times one step of Langevin dynamics with signal-to-noise ratio `snr`, then one
     Euler-Maruyama step; the last step adds no noise. Twice as many calls as steps.

@@ -1,11 +1,16 @@
 """The score network of DiffusionNAG: a transformer over the nodes of operation matrices, and its training.
 
 An et al., "DiffusionNAG: Predictor-guided Neural Architecture Generation with Diffusion Models", ICLR 2024, section 3.1
-and appendix A: operations are embedded, positions in topological order and the noise level are added, nodes attend to
-those that they reach, and the outputs of all blocks together give the output. Two parametrisations: "score", as
-published, where the output is the score and the loss E |sigma s(x, sigma) + z|^2; and "edm", the default, where it is
-preconditioned so that what is learned has unit size at every noise level (Karras et al., NeurIPS 2022, table 1). The
-second needs a small part of the training.
+and the published code: rows are embedded, sinusoidal embeddings of their positions in topological order and of the
+noise are added, nodes attend to those that they reach (and to themselves), and the outputs of all blocks together give
+the output.
+
+Two parametrisations. "score", as published: the network reads x_t and its standard deviation and gives the score, and
+the loss is E |std s + z|^2. "edm", the default: an entry is brought to mean 0, and what is read and what is learned to
+variance 1 at every noise level (Karras et al., NeurIPS 2022, table 1 and appendix B.6), by the mean and the standard
+deviation that this entry has among the matrices; an entry that never varies is then known exactly. That needs a small
+part of the training. Deviations: by default two layers after the blocks are narrower (256 units instead of 1,536, which
+are 9 of 10 operations), there is no dropout, and the learning rate is higher and falls by a cosine.
 """
 
 from __future__ import annotations
@@ -28,109 +33,136 @@ from training.threads import thread_count
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Matrices = Callable[[], NDArray[numpy.float32]]
+    Floats = NDArray[numpy.float32]
+    Matrices = Callable[[], Floats]
 
-SPREAD = 1.0
-"""Root mean square of the entries of the matrices, which are -1 or 1: sigma_data of EDM."""
+FINER = 64.0
+"""Factor of ln(sigma) / 4, the noise input of EDM: sines as steep as those of positions then tell levels apart."""
 
-FAST = 20.0
-"""The slowest of the waves that show a noise level has this many logarithms of sigma per radian, the fastest 1/20."""
-
-CHECKPOINT = 100
+CHECKPOINT = 200
 """Training steps after which a network is kept, to go on from there."""
+
+FORMAT = 1
+"""To be raised where the same configuration would be trained to other weights."""
 
 
 class ScoreNetwork(nn.Module):
-    """Matrices x [n, N, V] and noise levels sigma [n] to [n, N, V]. `reach` [N, N]: to which nodes each attends."""
+    """Matrices x [n, N, V] with a number each that tells their noise [n] to [n, N, V].
+
+    `reach` [N, N]: to which nodes each attends. Initialised from `seed` alone, with zeros as the first outputs.
+    """
 
     reach: Tensor
     positions: Tensor
 
-    def __init__(self, nodes: int, operations: int, reach: NDArray[numpy.bool_], config: ScoreConfig) -> None:
+    def __init__(self, operations: int, reach: NDArray[numpy.bool_], config: ScoreConfig, seed: int) -> None:
         super().__init__()
-        width = config.width
+        random = torch.Generator().manual_seed(seed)
+        width, nodes = config.width, len(reach)
+        self.dropout = config.dropout
         self.register_buffer("reach", torch.from_numpy(reach | numpy.eye(nodes, dtype=bool)), persistent=False)
-        self.register_buffer("positions", _waves(torch.arange(nodes), width, 1.0, 1e4), persistent=False)
-        self.embedding = nn.Linear(operations, width)
-        self.noise = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
-        joined = config.blocks * width
-        self.output = nn.Sequential(
-            nn.Linear(joined, 2 * joined), nn.ELU(), nn.Linear(2 * joined, 2 * joined), nn.ELU(),
-            nn.Linear(2 * joined, operations),
-        )  # fmt: skip
+        self.register_buffer("positions", waves(torch.arange(nodes), width), persistent=False)
+        self.embedding = _linear(operations, width, random)
+        self.noise = nn.Sequential(_linear(width, 4 * width, random), nn.SiLU(), _linear(4 * width, width, random))
+        self.blocks = nn.ModuleList(Block(config, random) for _ in range(config.blocks))
+        self.head = nn.Sequential(
+            _linear(config.blocks * width, config.head, random),
+            nn.ELU(),
+            _linear(config.head, config.head, random),
+            nn.ELU(),
+            _linear(config.head, operations, random, 0.0),
+        )
 
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        width = self.positions.shape[1]
-        noise = self.noise(_waves(sigma.log(), width, 1 / FAST, FAST))
-        state = self.embedding(x) + self.positions + noise.unsqueeze(1)
+    def forward(self, x: Tensor, noise: Tensor, random: torch.Generator | None = None) -> Tensor:
+        """With dropout, drawn from `random`, where that is given."""
+        state = self.embedding(x) + self.positions + self.noise(waves(noise, self.positions.shape[1])).unsqueeze(1)
+        masks: list[Tensor | None] = [None] * (2 * len(self.blocks))
+        if random is not None and self.dropout > 0:
+            drawn = torch.rand(len(masks), *state.shape, generator=random) >= self.dropout
+            masks = list((drawn / (1 - self.dropout)).unbind())
         states = []
-        for block in self.blocks:
-            state = block(state, self.reach)
+        for place, block in enumerate(self.blocks):
+            state = block(state, self.reach, *masks[2 * place : 2 * place + 2])
             states.append(state)
-        found: Tensor = self.output(torch.cat(states, -1))
+        found: Tensor = self.head(torch.cat(states, -1))
         return found
 
 
 class Block(nn.Module):
-    """Pre-LN transformer block with an attention mask."""
+    """Pre-LN transformer block: attention to the nodes `reach` [N, N] of each, then a hidden layer."""
 
-    def __init__(self, config: ScoreConfig) -> None:
+    def __init__(self, config: ScoreConfig, random: torch.Generator) -> None:
         super().__init__()
-        self.heads, self.dropout = config.heads, config.dropout
-        self.before, self.between = nn.LayerNorm(config.width), nn.LayerNorm(config.width)
-        self.attention, self.joined = nn.Linear(config.width, 3 * config.width), nn.Linear(config.width, config.width)
-        self.hidden, self.out = nn.Linear(config.width, config.hidden), nn.Linear(config.hidden, config.width)
+        width = config.width
+        self.heads = config.heads
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention, self.joined = _linear(width, 3 * width, random), _linear(width, width, random)
+        self.hidden, self.out = _linear(width, config.hidden, random), _linear(config.hidden, width, random)
 
-    def forward(self, state: Tensor, reach: Tensor) -> Tensor:
-        parts = self.attention(self.before(state)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(*parts, attn_mask=reach).transpose(1, 2).flatten(2)
-        state = state + functional.dropout(self.joined(seen), self.dropout, self.training)
-        hidden = self.out(functional.gelu(self.hidden(self.between(state))))
-        return state + functional.dropout(hidden, self.dropout, self.training)
+    def forward(
+        self, state: Tensor, reach: Tensor, first: Tensor | None = None, second: Tensor | None = None
+    ) -> Tensor:
+        """State [n, N, width] to the same; what the two parts add is multiplied by `first` and `second`."""
+        parts = self.attention(self.before(state)).unflatten(2, (3 * self.heads, -1)).transpose(1, 2).chunk(3, 1)
+        seen = functional.scaled_dot_product_attention(*parts, attn_mask=reach)
+        joined = self.joined(seen.transpose(1, 2).flatten(2))
+        state = state + (joined if first is None else joined * first)
+        out = self.out(functional.gelu(self.hidden(self.between(state))))
+        return state + (out if second is None else out * second)
 
 
 class Score:
-    """The gradient of the log-density of noisy matrices, `score(x [n, N, V], sigma [n])`.
+    """The gradient of the log-density of x = x_0 + sigma z: `score(x [n, N, V], sigma [n])`.
 
-    `schedule` is the forward process, `levels` draws noise levels as they were trained.
+    `schedule` is the forward process, `levels` draws noise levels as they are met in training. `mean` and `deviation`
+    [N, V] are those of the entries of x_0; "score" has no use of them.
     """
 
-    def __init__(self, network: ScoreNetwork, config: ScoreConfig) -> None:
-        self.network = network
+    def __init__(self, network: ScoreNetwork, config: ScoreConfig, mean: Tensor, deviation: Tensor) -> None:
+        self.network, self.mean, self.deviation = network, mean, deviation
         self.schedule: Schedule = SCHEDULES[config.process]()
         levels: dict[str, Levels] = {"uniform": UniformTime(self.schedule), "edm": LogNormal(), "laplace": Laplace()}
         self.levels = levels[config.noise]
         self._edm = config.parametrisation == "edm"
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        with torch.no_grad():  # what it gives may be read by a guide that needs gradients
-            if not self._edm:
-                return self.network(x, sigma)
-            return (self.denoised(x, sigma) - x) / sigma[:, None, None] ** 2
+        with torch.no_grad():  # a guide may need gradients where this is read
+            if self._edm:
+                return (self.denoised(x, sigma) - x) / sigma[:, None, None].square()
+            return self._raw(x, sigma)
 
     def denoised(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """E[x_0 | x]: by Tweedie's formula, or as it was learned."""
+        """E[x_0 | x], as it was learned or by Tweedie's formula x + sigma^2 s."""
         if not self._edm:
-            return x + sigma[:, None, None] ** 2 * self.network(x, sigma)
-        skip, out, into = preconditioning(sigma[:, None, None])
-        return skip * x + out * self.network(into * x, sigma)
+            return x + sigma[:, None, None].square() * self._raw(x, sigma)
+        skip, out, into = preconditioning(sigma[:, None, None], self.deviation)
+        away = x - self.mean
+        return self.mean + skip * away + out * self.network(into * away, FINER * sigma.log() / 4)
 
-    def loss(self, clean: Tensor, sigma: Tensor, z: Tensor) -> Tensor:
-        """Denoising score matching at x = clean + sigma z: the mean of |sigma s + z|^2 over all entries, for "edm" with
-        its weight, so that the target of the network has unit variance."""
-        s = sigma[:, None, None]
-        x = clean + s * z
+    def loss(self, clean: Tensor, sigma: Tensor, z: Tensor, random: torch.Generator | None = None) -> Tensor:
+        """Denoising score matching at x = clean + sigma z [n, N, V]: the mean of |sigma s + z|^2 over all entries; for
+        "edm" of the squared error of what the network gives, over the entries that vary."""
+        level = sigma[:, None, None]
         if not self._edm:
-            return (s * self.network(x, sigma) + z).square().mean()
-        skip, out, into = preconditioning(s)
-        return (self.network(into * x, sigma) - (clean - skip * x) / out).square().mean()
+            return (level * self._raw(clean + level * z, sigma, random) + z).square().mean()
+        skip, out, into = preconditioning(level, self.deviation)
+        away = clean - self.mean + level * z
+        varies = (self.deviation > 0).expand_as(clean)
+        target = ((clean - self.mean - skip * away) / out)[varies]
+        given = self.network(into * away, FINER * sigma.log() / 4, random)
+        return (given[varies] - target).square().mean()
+
+    def _raw(self, x: Tensor, sigma: Tensor, random: torch.Generator | None = None) -> Tensor:
+        """The network reads x_t = alpha x and its standard deviation, and gives the gradient by x_t."""
+        alpha = self.schedule.scale(sigma)
+        wide = alpha[:, None, None]
+        return wide * self.network(wide * x, alpha * sigma, random)
 
 
-def preconditioning(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """c_skip, c_out and c_in of EDM for data of size `SPREAD`; c_noise is part of the network."""
-    total = sigma**2 + SPREAD**2
-    return SPREAD**2 / total, sigma * SPREAD / total.sqrt(), 1 / total.sqrt()
+def preconditioning(sigma: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """c_skip, c_out and c_in of EDM for entries of mean 0 with these standard deviations (sigma_data)."""
+    total = (sigma.square() + deviation.square()).sqrt()
+    return (deviation / total).square(), sigma * deviation / total, 1 / total
 
 
 class Training:
@@ -140,7 +172,7 @@ class Training:
     `state_dict` ends as one that was never interrupted, bit for bit.
     """
 
-    def __init__(self, score: Score, matrices: NDArray[numpy.float32], config: ScoreConfig, seed: int) -> None:
+    def __init__(self, score: Score, matrices: Floats, config: ScoreConfig, seed: int) -> None:
         self.step = 0
         self._score, self._config, self._seed = score, config, seed
         self._matrices = torch.from_numpy(matrices)
@@ -149,39 +181,37 @@ class Training:
         self._optimizer = torch.optim.Adam(self._parameters.values(), config.rate, (0.9, 0.99), fused=True)
 
     def advance(self, step: int) -> None:
-        """Train until so many steps are done."""
-        with thread_count(1), torch.random.fork_rng():
-            self._score.network.train()
+        """Train until so many steps are done, on one thread."""
+        with thread_count(1):
             while self.step < step:
                 self._advance()
                 self.step += 1
-            self._score.network.eval()
 
     def _advance(self) -> None:
         config = self._config
-        seed = derive(self._seed, "score", self.step)
-        torch.manual_seed(seed)  # of dropout
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator().manual_seed(derive(self._seed, "score", self.step))
         clean = self._matrices[torch.randint(len(self._matrices), (config.batch,), generator=random)]
         sigma, z = self._score.levels(config.batch, random), torch.randn(clean.shape, generator=random)
-        rate = min(1.0, (self.step + 1) / config.warm_up) * 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
+        warm = min(1.0, (self.step + 1) / config.warm_up)
         for group in self._optimizer.param_groups:
-            group["lr"] = config.rate * rate
+            group["lr"] = config.rate * warm * 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
         self._optimizer.zero_grad(set_to_none=True)
-        self._score.loss(clean, sigma, z).backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
+        self._score.loss(clean, sigma, z, random).backward()
+        nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
         self._optimizer.step()
-        decay = min(config.mean, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self._means.values()), [p.detach() for p in self._parameters.values()], 1 - decay)
+        decay = min(config.mean, (1 + self.step) / (10 + self.step))  # as published: short at first
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                self._means[name].lerp_(parameter, 1 - decay)
 
-    def means(self) -> dict[str, NDArray[numpy.float32]]:
+    def means(self) -> dict[str, Floats]:
         """The exponential mean of the weights, by name."""
         return {name: mean.numpy().copy() for name, mean in self._means.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and arrays, as in `nas_core.strategy.Snapshots`."""
         weights = {name: parameter.detach().numpy().copy() for name, parameter in self._parameters.items()}
-        moments: dict[str, dict[str, NDArray[numpy.float32]]] = {"exp_avg": {}, "exp_avg_sq": {}}
+        moments: dict[str, dict[str, Floats]] = {"exp_avg": {}, "exp_avg_sq": {}}
         for name, parameter in self._parameters.items():
             for moment, found in moments.items():
                 if parameter in self._optimizer.state:
@@ -206,17 +236,16 @@ def load(score: Score, weights: Mapping[str, Any]) -> None:
     score.network.load_state_dict({name: torch.tensor(weight) for name, weight in weights.items()})
 
 
-def untrained(nodes: int, operations: int, reach: NDArray[numpy.bool_], config: ScoreConfig, seed: int) -> Score:
-    """A network with weights that depend on the seed alone."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return Score(ScoreNetwork(nodes, operations, reach, config).eval(), config)
+def untrained(matrices: Floats, reach: NDArray[numpy.bool_], config: ScoreConfig, seed: int) -> Score:
+    """A network for matrices like these [M, N, V], with weights that depend on the seed alone."""
+    mean, deviation = (torch.from_numpy(of(matrices, axis=0, dtype=numpy.float64)) for of in (numpy.mean, numpy.std))
+    network = ScoreNetwork(matrices.shape[2], reach, config, seed)
+    return Score(network, config, mean.float(), deviation.float())
 
 
 def trained(
     matrices: Matrices,
     reach: NDArray[numpy.bool_],
-    operations: int,
     config: ScoreConfig,
     kept: MutableMapping[str, Mapping[str, Any]],
     key: str,
@@ -224,26 +253,46 @@ def trained(
     """The score of matrices [M, N, V], which are made only where it has to be trained.
 
     It depends on what the key names alone: that is its seed, and under it an earlier one is found in `kept`, where it
-    is put every `CHECKPOINT` steps.
+    is put every `CHECKPOINT` steps. On one thread; the same for any number of threads.
     """
-    score = untrained(len(reach), operations, reach, config, derive(key, "weights"))
+    key = f"{key}/{FORMAT}"
     with alone(kept, key):
         state = kept.get(key)
         if state is None or "exp_avg" in state:
-            training = Training(score, matrices(), config, derive(key, "steps"))
+            found = matrices()
+            score = untrained(found, reach, config, derive(key, "weights"))
+            training = Training(score, found, config, derive(key, "steps"))
             if state is not None:
                 training.load_state_dict(state)
             while training.step + CHECKPOINT < config.steps:
                 training.advance(training.step + CHECKPOINT)
                 kept[key] = training.state_dict()
             training.advance(config.steps)
-            state = kept[key] = {"step": config.steps, "parameters": training.means()}
-        load(score, state["parameters"])
+            state = kept[key] = {
+                "step": training.step,
+                "parameters": training.means(),
+                "mean": score.mean.numpy().copy(),
+                "deviation": score.deviation.numpy().copy(),
+            }
+    mean, deviation = torch.tensor(state["mean"]), torch.tensor(state["deviation"])
+    score = Score(ScoreNetwork(mean.shape[1], reach, config, 0), config, mean, deviation)
+    load(score, state["parameters"])
+    score.network.requires_grad_(False)
     return score
 
 
-def _waves(values: Tensor, width: int, slowest: float, fastest: float) -> Tensor:
-    """Sines and cosines [n, width] of numbers [n], with periods from `slowest` to `fastest` in a geometric row."""
-    periods = torch.logspace(math.log10(slowest), math.log10(fastest), width // 2)
-    angles = values.float()[:, None] / periods
+def waves(values: Tensor, width: int) -> Tensor:
+    """Sines and cosines [n, width] of numbers [n], of frequencies from 1 to 1e-4 in a geometric row (Vaswani et al.,
+    NeurIPS 2017, section 3.5)."""
+    frequencies = torch.logspace(0, -4, width // 2)
+    angles = values.float()[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+def _linear(inputs: int, outputs: int, random: torch.Generator, gain: float = 1.0) -> nn.Linear:
+    """Drawn from `random`; torch's global generator is left alone."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+    with torch.no_grad():
+        layer.weight.normal_(0, gain / math.sqrt(inputs), generator=random)
+        layer.bias.zero_()
+    return layer

@@ -84,7 +84,7 @@ class DiffusionNag:
 
         initial: int = Field(10, ge=2, le=100_000, description="random candidates before anything is learned")
         batch: int = Field(5, ge=1, le=1_000, description="outcomes between two pools")
-        pool: int = Field(48, ge=1, le=100_000, description="matrices that are generated for a pool")
+        pool: int = Field(64, ge=1, le=100_000, description="matrices that are generated for a pool")
         scales: tuple[float, ...] = Field(
             (20.0, 14.0, 10.0, 6.0), min_length=1, description="strengths of the guidance within a pool"
         )

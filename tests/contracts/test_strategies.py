@@ -24,9 +24,10 @@ SPACES = [*search_spaces.BUILTIN, EXAMPLE]
 
 TINY = {"layers": 1, "width": 8, "heads": 2, "hidden": 8, "steps": 4, "samples": 40, "batch": 8}  # a denoiser
 
-# A score network that learns in a moment that a fifth of its matrices are architectures.
-SCORE = {"blocks": 1, "width": 32, "heads": 2, "hidden": 16, "steps": 120, "batch": 32, "noise": "laplace"}
-SCORE |= {"rate": 0.02, "warm_up": 5, "mean": 0.9}
+# A score network that learns in a moment what a part of its matrices need to be architectures.
+SCORE = {"blocks": 1, "width": 16, "heads": 2, "hidden": 16, "head": 16, "steps": 40, "batch": 16, "noise": "laplace"}
+SCORE |= {"rate": 0.03, "warm_up": 5, "mean": 0.9}
+NOISY = {"members": 2, "layers": 1, "hidden": 8, "linear": 8, "steps": 3, "batch": 8}  # its predictors
 
 # Settings with which 30 trials go through every phase; a strategy that is not named runs with its defaults.
 CONFIGS: Mapping[str, list[dict[str, Any]]] = {
@@ -72,17 +73,16 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
         {"mode": "refit", "initial": 3, "pool": 8, "learning": 2, "acquisition": "pi", "generator": TINY},
     ],
     "diffusion-nag": [
-        {"initial": 4, "pool": 24, "steps": 8, "samples": 300, "network": SCORE, "predictor": {"steps": 4}},
+        {"initial": 4, "pool": 12, "steps": 5, "samples": 50, "network": SCORE, "predictor": NOISY},
         {
             "initial": 3,
             "batch": 3,
             "pool": 16,
-            "sampler": "pc",
-            "steps": 12,
+            "steps": 4,
             "acquisition": "its",
-            "samples": 300,
-            "network": {**SCORE, "process": "vp"},
-            "predictor": {"steps": 2, "members": 1},
+            "samples": 50,
+            "network": {**SCORE, "process": "cosine"},
+            "predictor": NOISY,
         },
     ],
     "proxy-filter": [

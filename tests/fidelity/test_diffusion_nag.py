@@ -438,6 +438,15 @@ def test_acquisitions(acquisition: str) -> None:
     assert numpy.mean([quality(proposal.arch) for proposal in chosen]) > 2.0
 
 
+def test_the_published_sampler_leads_there_too() -> None:
+    strategy = made(setting(5), sampler="pc", steps=150, pool=16)
+    told(strategy, different(30, "known"))
+    proposal = strategy.ask(30, ())
+    assert proposal.note["role"] == "generated"
+    assert float(proposal.note["valid"]) > 0.9
+    assert quality(proposal.arch) > numpy.quantile([quality(arch) for arch in some(2_000, "all")], 0.9)
+
+
 def test_another_study_leads_the_first_proposals() -> None:
     """The transferable setting: nothing is evaluated, yet proposals are generated, and good."""
     others = different(120, "source")

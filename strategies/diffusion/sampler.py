@@ -62,6 +62,7 @@ def ordered(
     scale: Floats | float = 0.0,
     guides: Sequence[tuple[Weigh, Floats | float]] = (),
     temperature: float = 1.0,
+    skip: float = SAME,
 ) -> Drawn:
     """`count` sequences, each decided slot by slot, among what is allowed.
 
@@ -69,7 +70,7 @@ def ordered(
     with g = log p(y | x) that is Bayes' rule, without an approximation by gradients. `denoiser` gives c, None: uniform
     over what is allowed. `guides` are the g with their gamma, one number or [count]. With a `condition` c is
     u + (1 + scale) (c - u) in logits, u without it (classifier-free guidance, Ho and Salimans, 2022); where both are
-    the same but for `SAME` the sequence does without u from then on.
+    the same but for `skip` the sequence does without u from then on; 0 never does.
     """
     walk = slots.walk(count, rng)
     calls = skipped = 0
@@ -87,7 +88,7 @@ def ordered(
             if len(rows):
                 plain = denoiser.log_probabilities(walk.tokens[rows], here[rows])
                 calls += 1
-                both[rows] = _divergence(found[rows], plain) >= SAME
+                both[rows] = _divergence(found[rows], plain) >= skip if skip else True
                 found[rows] = _free(found[rows], plain, scales[rows, None])
             weights = _normal(numpy.where(allowed, found, -numpy.inf)) / temperature
         for weigh, gamma in guides:

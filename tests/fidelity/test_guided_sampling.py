@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 from scipy.stats import chisquare, spearmanr
 
 import search_spaces
 from nas_core import moves, refs
+from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value, When
+from nas_core.errors import UsageError
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Wanted
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from search_spaces.nasbench201 import NasBench201
 from strategies.diffusion.config import GuideConfig
-from strategies.diffusion.guide import Guide, Wish
+from strategies.diffusion.guide import WIDE, Absence, Guide, Perceptrons, Wish
 from strategies.diffusion.sampler import BEST, SAME, ordered, tau_leaping
 from strategies.diffusion.slots import Slots
 
@@ -54,10 +58,12 @@ class Rising(SearchSpace):
         return tuple(option for option in choice.options if int(option) >= least)
 
 
+WITH_ARGUMENTS = ("ae-cnn(units=5)", "darts(levels=3)", "nasnet(blocks=2)", "regnet(stages=4, bottleneck=2, se=False)")
+
 SPACES: dict[str, SearchSpace] = {
     **{
         name: refs.load(name, search_spaces.BUILTIN, search_spaces.GROUP, "space").object
-        for name in search_spaces.BUILTIN
+        for name in (*search_spaces.BUILTIN, *WITH_ARGUMENTS)
     },
     "conditional": Conditional(),
     "rising": Rising(),
@@ -172,8 +178,10 @@ def test_orders_differ_where_slots_are_free_and_are_uniform() -> None:
 
 def test_tau_leaping_needs_no_more_calls_per_sequence_than_slots() -> None:
     table = distributions(1)
-    found = tau_leaping(CELLS, 3000, generator(0), Fixed(table), 1000)
+    denoiser = Fixed(table)
+    found = tau_leaping(CELLS, 2000, generator(0), denoiser, 1000)
     assert found.calls <= CELLS.count
+    assert denoiser.rows <= 2000 * CELLS.count**2  # each computation is of all slots
     assert (found.tokens != CELLS.mask).all()
     assert farthest(frequencies(found.tokens), table) < 0.04
 
@@ -197,6 +205,31 @@ def test_where_the_condition_says_nothing_new_the_second_call_is_spared() -> Non
     assert denoiser.rows == 100 * (CELLS.count + 1)
     assert (found.tokens == ordered(CELLS, 100, generator(0), denoiser=Fixed(table)).tokens).all()
     assert SAME == 0.01
+
+
+class Fading:
+    """What the condition says matters less, the more is decided."""
+
+    def __init__(self, plain: Floats, best: Floats) -> None:
+        self.plain, self.best = plain, best
+
+    def log_probabilities(self, tokens: Tokens, slots: Tokens, condition: Tokens | None = None) -> Floats:
+        share = (tokens == CELLS.mask).mean(axis=1, keepdims=True) ** 3 * (condition is not None)
+        with numpy.errstate(divide="ignore"):
+            found: Floats = numpy.log((1 - share) * self.plain[slots] + share * self.best[slots])
+        return found
+
+
+def test_spared_calls_leave_the_distribution_as_it_is() -> None:
+    denoiser = Fading(distributions(1), distributions(2))
+    every, spared = (
+        ordered(CELLS, 10_000, generator(seed), denoiser=denoiser, condition=BEST, scale=1.5, skip=skip)
+        for seed, skip in ((0, 0.0), (1, SAME))
+    )
+    assert (every.skipped, every.calls) == (0, 2 * CELLS.count)
+    assert spared.skipped > 0.2 * 10_000 * CELLS.count
+    assert farthest(frequencies(every.tokens), frequencies(spared.tokens)) < 0.03
+    assert farthest(frequencies(every.tokens), distributions(1)) > 0.06  # guidance is seen
 
 
 def test_a_scale_of_zero_needs_no_second_call() -> None:
@@ -258,11 +291,11 @@ def test_the_guide_is_the_mean_over_what_is_undecided() -> None:
     rewards = generator(8, "rewards").normal(size=(CELLS.count, CELLS.width))
     tokens = cells(400, 0)
     targets = rewards[numpy.arange(CELLS.count), tokens].sum(axis=1)
-    targets = (targets - targets.mean()) / targets.std()
+    targets = (targets - targets.mean()) / targets.std() + 1.0
     guide = Guide(CELLS, GuideConfig(steps=600), 0)
     guide.fit(tokens, targets)
     undecided = numpy.full((1, CELLS.count), CELLS.mask)
-    assert abs(guide.predict(undecided)[0][0]) < 0.15
+    assert abs(guide.predict(undecided)[0][0] - 1.0) < 0.15
     half = tokens.copy()
     half[:, 3:] = CELLS.mask
     expected = rewards[numpy.arange(3), tokens[:, :3]].sum(axis=1)
@@ -288,7 +321,7 @@ def test_a_guide_depends_on_its_seed_and_data_alone() -> None:
 @pytest.mark.parametrize("at_most", [True, False])
 def test_a_limit_on_parameters_is_met_without_rejection(at_most: bool) -> None:
     rng = generator(2, "examples")
-    archs = tuple(moves.sample(SPACE, rng) for _ in range(600))
+    archs = tuple(moves.sample(SPACE, rng) for _ in range(1000))
 
     def params(rows: Tokens) -> Floats:
         return numpy.array([SPACE.costs(arch, IMAGES, SPACE.Size())["params"] for arch in CELLS.decode(rows)])
@@ -299,6 +332,9 @@ def test_a_limit_on_parameters_is_met_without_rejection(at_most: bool) -> None:
     found = params(ordered(CELLS, 400, generator(0), guides=[(wish.log_probability, 1.0)]).tokens)
     met = found <= limit if at_most else found >= limit
     assert met.mean() >= 0.9
+    unseen = cells(300, 6)  # parameters add up, so what is complete is no matter of chance
+    fits = params(unseen) <= limit if at_most else params(unseen) >= limit
+    assert numpy.exp(wish.log_probability(unseen)) == pytest.approx(fits.astype(float), abs=1e-3)
     # Bayes' rule, not a pull to the extreme: they are spread as those that meet the limit by chance.
     chance = values[values <= limit] if at_most else values[values >= limit]
     assert abs(found[met].mean() - chance.mean()) < 0.15 * chance.mean()
@@ -313,3 +349,57 @@ def test_a_wish_for_an_undecided_architecture_is_the_share_that_meets_it() -> No
     assert abs(float(numpy.exp(wish.log_probability(undecided)[0])) - share) < 0.06
     complete = numpy.array([[4, 4, 1, 1, 1, 1], [4, 1, 1, 1, 1, 1]])
     assert numpy.exp(wish.log_probability(complete)) == pytest.approx([1.0, 0.0], abs=0.02)
+
+
+def test_a_limit_is_met_where_choices_are_restricted_and_may_be_absent() -> None:
+    """What is asked for are beginnings of sequences; most of the last choices are absent."""
+    space: Any = SPACES["ae-cnn(units=5)"]
+    slots, rng = Slots(space), generator(4, "examples")
+    archs = tuple(moves.sample(space, rng) for _ in range(600))
+
+    def units(some: Sequence[Architecture]) -> Floats:
+        return numpy.array([float(sum(value == "resnet" for value in arch.values.values())) for arch in some])
+
+    values = units(archs)
+    share = (values >= 3).mean()
+    wish = Wish(slots, Wanted(archs, tuple(values.tolist()), 3.0, False), 0)
+    drawn = slots.decode(ordered(slots, 400, generator(0), guides=[(wish.log_probability, 1.0)]).tokens)
+    assert share < 0.35
+    assert (units(drawn) >= 3).mean() >= 0.9
+    lengths = [numpy.mean([int(arch.values["length"]) for arch in some]) for some in (archs, drawn)]
+    met = [arch for arch, value in zip(archs, values, strict=True) if value >= 3]
+    assert lengths[1] > lengths[0] + 0.3  # one of three has room in long lists
+    assert abs(lengths[1] - numpy.mean([int(arch.values["length"]) for arch in met])) < 0.35
+
+
+def test_what_cannot_be_there_is_known_before_it_is_decided() -> None:
+    slots = Slots(Conditional())
+    absence, mask = Absence(slots), slots.mask
+    rows = numpy.array([[mask] * 4, [1, mask, mask, mask], [2, mask, mask, mask], [2, 1, 1, mask], [2, 1, 3, mask]])
+    known = [[mask] * 4, [1, mask, 0, 0], [2, mask, mask, mask], [2, 1, 1, 0], [2, 1, 3, mask]]
+    assert absence.filled(rows).tolist() == known
+    orders = numpy.array([[1, 0, 2, 3], [0, 2, 1, 3], [0, 1, 2, 3]])
+    complete = numpy.array([[1, 1, 0, 0], [2, 1, 1, 0], [2, 2, 2, 1]])
+    assert absence.places(complete, orders).tolist() == [[1, 0, 1, 1], [0, 2, 1, 1], [0, 1, 2, 3]]
+
+
+def test_first_layers_that_are_looked_up_are_the_product() -> None:
+    slots = Slots(SPACES["darts"])
+    network = Perceptrons(slots, GuideConfig(), 1, 0)
+    assert network.weights[0].shape[1] > WIDE
+    tokens = torch.from_numpy(generator(0).integers(slots.width + 1, size=(50, slots.count)))
+    product = network(tokens).detach()
+    with torch.no_grad():
+        assert torch.allclose(network(tokens), product, atol=1e-5)
+        own = tokens.expand(network.members, -1, -1).flip(1)
+        assert torch.allclose(network(own), product.flip(1), atol=1e-5)
+
+
+def test_numbers_that_are_not_finite_do_not_lead_astray() -> None:
+    archs = tuple(CELLS.decode(cells(30, 5)))
+    values = (float("nan"), float("inf"), *map(float, range(28)))
+    wish = Wish(CELLS, Wanted(archs, values, float("-inf"), True), 0)
+    found = ordered(CELLS, 20, generator(0), guides=[(wish.log_probability, 1.0)]).tokens
+    assert len(CELLS.decode(found)) == 20
+    with pytest.raises(UsageError, match="none of 30 examples is finite"):
+        Wish(CELLS, Wanted(archs, (float("nan"),) * 30, 1.0, True), 0)

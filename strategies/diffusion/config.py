@@ -84,8 +84,8 @@ class ScoreConfig(Config):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="in training; published: 0.1")
     steps: int = Field(default=500, ge=1, le=1_000_000, description="training steps; published: 250,000")
     batch: int = Field(default=128, ge=1, le=10_000, description="matrices of a step; published: 256")
-    rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="learning rate; published: 2e-5")
-    warm_up: int = Field(default=100, ge=1, le=1_000_000, description="steps in which it rises; published: 1,000")
+    rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False, description="learning rate; published: 2e-5")
+    warm_up: int = Field(default=50, ge=1, le=1_000_000, description="steps in which it rises; published: 1,000")
     mean: float = Field(default=0.99, ge=0, lt=1, description="decay of the mean of the weights; published: 0.9999")
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -57,22 +57,26 @@ if TYPE_CHECKING:
 KERNELS = {SEP3: 3, SEP5: 5, DIL3: 3, DIL5: 5}
 REPEATS = {SEP3: 2, SEP5: 2, DIL3: 1, DIL5: 1}
 EDGES = tuple((source, node) for node in NODES for source in range(node))
-STEM = 3  # the stem has this many times the channels of the first cell
+STEM = 3  # the stem for small images has this many times the channels of the first cell
 
 CELLS = {1: (NORMAL, REDUCE), 3: ("normal1", "reduce1", "normal2", "reduce2", "normal3")}
 
 
 class Size(SizeConfig):
     """`layers` cells, the first of `channels` per node, doubled at the reductions, which are the cells `layers // 3`
-    and `2 * layers // 3` (from 0). A supernet has neither auxiliary head nor drop path, as in the paper."""
+    and `2 * layers // 3` (from 0). A supernet has neither auxiliary head nor drop path, as in the paper.
+
+    The stem "imagenet" has three convolutions of stride 2, the last two of which are what the first cell reads."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "search": {"channels": 16, "layers": 8},
         "full": {"channels": 36, "layers": 20, "auxiliary": True, "drop_path": 0.2},
+        "imagenet": {"channels": 48, "layers": 14, "auxiliary": True, "stem": "imagenet"},
     }
 
     channels: int = Field(36, ge=1, le=1024, description="channels of a node in the first cell")
     layers: int = Field(20, ge=3, le=100, description="cells, two of them reductions")
+    stem: Literal["cifar", "imagenet"] = Field("cifar", description="for small images, or for those of ImageNet")
     auxiliary: bool = Field(False, description="a second classifier while training; no part of params")
     drop_path: float = Field(0.0, ge=0.0, lt=1.0, description="probability of dropping a path at the last step")
 
@@ -109,6 +113,26 @@ class Layer:
 def halved(shape: tuple[int, int]) -> tuple[int, int]:
     """The resolution after a stride of 2."""
     return (shape[0] + 1) // 2, (shape[1] + 1) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class StemConvolution:
+    """A 3x3 convolution of the stem with its normalisation: what it gives."""
+
+    channels: int
+    shape: tuple[int, int]
+
+
+def stem_of(task: Task, size: Size) -> list[StemConvolution]:
+    """One of stride 1 for small images; three of stride 2 for those of ImageNet (Liu et al., section 3.3)."""
+    shape = (task.input_shape[1], task.input_shape[2])
+    if size.stem == "cifar":
+        return [StemConvolution(STEM * size.channels, shape)]
+    found = []
+    for channels in (max(1, size.channels // 2), size.channels, size.channels):
+        shape = halved(shape)
+        found.append(StemConvolution(channels, shape))
+    return found
 
 
 class Darts(SearchSpace):
@@ -150,6 +174,8 @@ class Darts(SearchSpace):
         reductions = (size.layers // 3, 2 * size.layers // 3)
         result: list[Layer] = []
         channels, shape, filters, halve = (STEM * size.channels,) * 2, (height, width), size.channels, False
+        if size.stem == "imagenet":
+            channels, shape, halve = (size.channels,) * 2, halved(halved(halved(shape))), True
         for position in range(size.layers):
             stride = 2 if position in reductions else 1
             filters *= stride
@@ -179,7 +205,8 @@ class Darts(SearchSpace):
 
         size = _own(size, self)
         layers = self.layers(task, size)
-        return DartsNetwork(pick, layers, task.input_shape[0], STEM * size.channels, task.outputs, size.drop_path)
+        stem = [convolution.channels for convolution in stem_of(task, size)]
+        return DartsNetwork(pick, layers, task.input_shape[0], stem, task.outputs, size.drop_path)
 
     def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
         """The operation of each of the 14 edges of every cell type; None for those that are not used."""
@@ -207,8 +234,13 @@ class Darts(SearchSpace):
         """
         size = _own(size, self)
         layers, cells = self.layers(task, size), self.cells(arch)
-        stem = 9 * task.input_shape[0] * STEM * size.channels
-        params, macs = stem + 2 * STEM * size.channels, stem * math.prod(layers[0].shape)
+        params = macs = 0
+        inputs = task.input_shape[0]
+        for convolution in stem_of(task, size):
+            weights = 9 * inputs * convolution.channels
+            params += weights + 2 * convolution.channels
+            macs += weights * math.prod(convolution.shape)
+            inputs = convolution.channels
         for layer in layers:
             for more_params, more_macs in _layer_costs(layer, cells[layer.cell]):
                 params, macs = params + more_params, macs + more_macs

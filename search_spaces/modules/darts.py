@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -221,22 +222,36 @@ class Cell(nn.Module):
         return torch.cat([node.value for node in nodes[2:]], dim=1)
 
 
+def _normalised(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    """A 3x3 convolution of the stem, normalised."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
+
+
 class DartsNetwork(nn.Module):
     """Stem, cells, mean over the image, linear classifier: `[b, inputs, h, w]` to `[b, outputs]`.
 
     In the style "full", where a layer has the auxiliary head, training mode gives `(logits, auxiliary logits)`; the
     loss is that of the first plus `auxiliary_weight` times that of the second. Otherwise the logits alone.
+
+    `stem`: channels of its convolutions. One keeps the resolution, several halve it each; then the first cell reads the
+    last two.
     """
 
     auxiliary_weight = 0.4
 
     def __init__(
-        self, pick: Pick, layers: Sequence[Layer], inputs: int, stem: int, outputs: int, drop_path: float
+        self, pick: Pick, layers: Sequence[Layer], inputs: int, stem: Sequence[int], outputs: int, drop_path: float
     ) -> None:
         super().__init__()
         alone = pick.style == "full"  # the paper's search has neither drop path nor auxiliary head
         dropping = DropPath(drop_path) if alone and drop_path > 0 else None
-        self.stem = nn.Sequential(nn.Conv2d(inputs, stem, 3, padding=1, bias=False), nn.BatchNorm2d(stem))
+        stride = 1 if len(stem) == 1 else 2
+        first, *more = [_normalised(*pair, stride) for pair in pairwise([inputs, *stem])]
+        *middle, last = more or [None]
+        for step in middle:
+            first = nn.Sequential(*first, nn.ReLU(inplace=True), *step)
+        self.stem = first
+        self.stem1 = None if last is None else nn.Sequential(nn.ReLU(), *last)
         self.cells = nn.ModuleList(Cell(pick, layer, dropping) for layer in layers)
         self.classifier = nn.Linear(layers[-1].outputs, outputs)
         self.auxiliary: nn.Module | None = None
@@ -246,6 +261,8 @@ class DartsNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         previous = current = Features(self.stem(x))
+        if self.stem1 is not None:
+            current = Features(self.stem1(previous.value))
         auxiliary = None
         for cell in self.cells:
             previous, current = current, Features(cell(previous, current))

@@ -114,6 +114,21 @@ def test_published_genotypes(name: str, params: int) -> None:
     assert LEVELS.costs(LEVELS.named[name], CIFAR, Size.preset("full"))["params"] == params
 
 
+def test_the_network_for_imagenet_has_the_published_size() -> None:
+    arch, task = SPACE.named["DARTS_V2"], Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 224, 224), outputs=1000)
+    size = Size.preset("imagenet", auxiliary=False)
+    assert SPACE.costs(arch, task, size)["params"] == 4_718_752
+    with torch.device("meta"):
+        made = SPACE.build(arch, task, size)
+        assert made(torch.empty(2, 3, 224, 224)).shape == (2, 1000)
+    assert cost.params(made) == 4_718_752
+    small = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 64, 64), outputs=10)
+    tiny = Size.preset("imagenet", channels=4, layers=4, auxiliary=False)
+    network = SPACE.build(arch, small, tiny).eval()
+    assert cost.macs(network, small) == SPACE.costs(arch, small, tiny)["macs"]
+    assert torch.isfinite(network(torch.randn(2, 3, 64, 64))).all()
+
+
 def test_the_second_order_genotype_and_its_auxiliary_head() -> None:
     text = (
         "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 FINER = 64.0
 """Factor of ln(sigma) / 4, the noise input of EDM: sines as steep as those of positions then tell levels apart."""
 
-CHECKPOINT = 200
+CHECKPOINT = 100
 """Training steps after which a network is kept, to go on from there."""
 
 FORMAT = 1

@@ -479,8 +479,6 @@ def test_a_small_network_learns_to_give_cells(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "changes", [{}, {"noise": "laplace"}, {"noise": "edm"}, {"process": "vp"}, {"process": "cosine"}]
-)
+@pytest.mark.parametrize("changes", [{}, {"noise": "laplace", "process": "cosine"}, {"noise": "edm", "process": "vp"}])
 def test_the_default_network_gives_cells(changes: dict[str, Any]) -> None:
     assert validity(ScoreConfig(**changes)) >= 0.95

@@ -18,6 +18,7 @@ best of that study.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
@@ -78,6 +79,14 @@ class LearnerConfig(SurrogateConfig):
     history: int = Field(
         300, ge=20, le=10_000, description="outcomes that are learned from: a quarter best, the rest recent"
     )
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a pool is generated from: outcomes with their targets, after `told` of them."""
+
+    told: int
+    targets: dict[Architecture, float]
 
 
 class Learner:
@@ -151,6 +160,10 @@ class Learner:
         outcomes = list(self.outcomes.values())
         scores = normal_scores(outcomes, weights)
         return {outcome.proposal.arch: score for outcome, score in zip(outcomes, scores, strict=True)}
+
+    def round(self) -> Round:
+        """All that was told."""
+        return Round(self.told, self.targets(self.told))
 
     def new(self, archs: Iterable[Architecture], known: Taken) -> list[Architecture]:
         """Different candidates that are not known."""

@@ -28,7 +28,6 @@ candidates are generated too.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -41,7 +40,7 @@ from nas_core.seeds import derive, generator
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, Wanted
 from strategies.diffusion.config import DenoiserConfig, GuideConfig
 from strategies.diffusion.slots import Slots
-from strategies.learner import Learner, LearnerConfig, ordered
+from strategies.learner import Learner, LearnerConfig, Round, ordered
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -62,14 +61,6 @@ REDRAWN = 4
 """Times, at most, that a pool is drawn again."""
 
 HOTTER = 1.3
-
-
-@dataclass(frozen=True)
-class Round:
-    """What a pool is generated from: outcomes with their targets, after `told` of them."""
-
-    told: int
-    targets: dict[Architecture, float]
 
 
 class Diffusion:
@@ -132,7 +123,7 @@ class Diffusion:
         begun = learner.told > learner.starts
         if len(learner.outcomes) < 2 or (begun and learner.told - self._round.told < config.batch):
             return
-        self._round = Round(learner.told, learner.targets(learner.told))
+        self._round = learner.round()
         if config.mode != "guided" and learner.told >= learner.starts:
             self._learned = self._taught(self._round)
 
@@ -259,7 +250,7 @@ class Diffusion:
     def _now(self) -> Round:
         """All that was told."""
         learner = self._learner
-        return Round(learner.told, learner.targets(learner.told)) if learner.outcomes else self._round
+        return learner.round() if learner.outcomes else self._round
 
     def _rows(self, targets: Mapping[Architecture, float]) -> list[tuple[Any, float]]:
         return list(zip(self._slots.encode(list(targets)), targets.values(), strict=True))

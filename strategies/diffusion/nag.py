@@ -23,7 +23,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -36,7 +35,7 @@ from nas_core.seeds import derive, generator
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, Wanted
 from strategies.diffusion.config import NoisyConfig, ScoreConfig
 from strategies.diffusion.skeleton import Skeleton
-from strategies.learner import Learner, LearnerConfig
+from strategies.learner import Learner, LearnerConfig, Round
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -65,14 +64,6 @@ MET = 0.94
 
 FIRM = 3.0
 """Strength of the guidance by a wish: more than 1, Bayes' rule, so that outcomes do not outweigh it."""
-
-
-@dataclass(frozen=True)
-class Round:
-    """What a pool is generated from: the outcomes after `told` of them, with their targets."""
-
-    told: int
-    targets: dict[Architecture, float]
 
 
 class DiffusionNag:
@@ -128,7 +119,7 @@ class DiffusionNag:
         learner.tell(outcome)
         ignorant = not self._transfers and len(self._round.targets) < 2
         if ignorant or learner.told == learner.starts or learner.told - self._round.told >= self._config.batch:
-            self._round = self._now()
+            self._round = self._learner.round()
 
     def generate(self, count: int, rng: Generator, wanted: Sequence[Wanted] = ()) -> list[Architecture]:
         """Guided by what is wanted, and by all that was told as strongly as leaves what is wanted likely; completed by
@@ -136,7 +127,7 @@ class DiffusionNag:
         from strategies.diffusion.noisy import NoisyWish
 
         wishes = [NoisyWish(self.skeleton, one, self.score.levels, _seed(rng)) for one in wanted]
-        predictor = self._predictor(self._now())
+        predictor = self._predictor(self._learner.round())
 
         def drawn(weaker: float, more: int) -> list[Architecture]:
             found = self._sampled(max(more, TRIED), rng, predictor, weaker, [wish.gradient for wish in wishes])
@@ -248,10 +239,6 @@ class DiffusionNag:
             return skeleton.encode([moves.sample(skeleton.space, rng) for _ in range(config.samples)])
 
         return score.trained(matrices, skeleton.reach, config.network, self._setting.kept, key)
-
-    def _now(self) -> Round:
-        """All that was told."""
-        return Round(self._learner.told, self._learner.targets(self._learner.told))
 
     def _predictor(self, begun: Round) -> NoisyEnsemble | None:
         """Fitted to the targets of a round, and to what the surrogate makes of another study's architectures; None

@@ -22,6 +22,7 @@ from nas_core.kept import alone
 from nas_core.seeds import derive, generator
 from strategies.diffusion.config import CLASSES, DenoiserConfig
 from strategies.diffusion.denoiser import Denoiser
+from strategies.diffusion.moments import moments, restore
 from strategies.diffusion.slots import Slots
 from training.threads import thread_count
 
@@ -145,23 +146,12 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data and arrays, as in `nas_core.strategy.Snapshots`."""
-        moments: dict[str, Arrays] = {"exp_avg": {}, "exp_avg_sq": {}}
-        for name, parameter in self._parameters.items():
-            for moment, found in moments.items():
-                if parameter in self._optimizer.state:
-                    found[name] = self._optimizer.state[parameter][moment].numpy().copy()
-        return {"step": self.step, "parameters": arrays(self._denoiser), **moments}
+        return {"step": self.step, "parameters": arrays(self._denoiser), **moments(self._optimizer, self._parameters)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step = int(state["step"])
         load(self._denoiser, state["parameters"])
-        self._optimizer.state.clear()
-        for name in state["exp_avg"]:
-            self._optimizer.state[self._parameters[name]] = {
-                "step": torch.tensor(float(self.step)),
-                "exp_avg": torch.tensor(state["exp_avg"][name]),
-                "exp_avg_sq": torch.tensor(state["exp_avg_sq"][name]),
-            }
+        restore(self._optimizer, self._parameters, state, self.step)
 
 
 def train(

@@ -27,6 +27,7 @@ from torch.nn import functional
 from nas_core.kept import alone
 from nas_core.seeds import derive
 from strategies.diffusion.config import ScoreConfig
+from strategies.diffusion.moments import moments, restore
 from strategies.diffusion.sde import SCHEDULES, Laplace, Levels, LogNormal, Schedule, UniformTime
 from training.threads import thread_count
 
@@ -211,24 +212,18 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """Plain data and arrays, as in `nas_core.strategy.Snapshots`."""
         weights = {name: parameter.detach().numpy().copy() for name, parameter in self._parameters.items()}
-        moments: dict[str, dict[str, Floats]] = {"exp_avg": {}, "exp_avg_sq": {}}
-        for name, parameter in self._parameters.items():
-            for moment, found in moments.items():
-                if parameter in self._optimizer.state:
-                    found[name] = self._optimizer.state[parameter][moment].numpy().copy()
-        return {"step": self.step, "parameters": weights, "means": self.means(), **moments}
+        return {
+            "step": self.step,
+            "parameters": weights,
+            "means": self.means(),
+            **moments(self._optimizer, self._parameters),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step = int(state["step"])
         load(self._score, state["parameters"])
         self._means = {name: torch.tensor(state["means"][name]) for name in self._parameters}
-        self._optimizer.state.clear()
-        for name in state["exp_avg"]:
-            self._optimizer.state[self._parameters[name]] = {
-                "step": torch.tensor(float(self.step)),
-                "exp_avg": torch.tensor(state["exp_avg"][name]),
-                "exp_avg_sq": torch.tensor(state["exp_avg_sq"][name]),
-            }
+        restore(self._optimizer, self._parameters, state, self.step)
 
 
 def load(score: Score, weights: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from nas_cli import render
 if TYPE_CHECKING:
     from studies.bench.plan import Plan
     from studies.bench.standings import Spread, Standing, Standings
+    from studies.bench.statistics import Paired
 
 
 def page(name: str, plan: Plan, standings: Standings) -> None:
@@ -28,10 +29,11 @@ def page(name: str, plan: Plan, standings: Standings) -> None:
     if plan.test_metric is not None:
         _incumbents(f"{plan.test_metric} of the same incumbent", {s.label: s.test or {} for s in ordered})
     render.emit("", f"ranking after {plan.queries} queries")
-    heads = ["strategy", "rank", "regret", "area", f"to top {landscape.top}: median", "90%", "p (t)", "p (Wilcoxon)"]
+    heads = ["strategy", "rank", "regret", "area", f"to top {landscape.top}: median", "90%"]
+    heads += [f"regret - {standings.baseline}'s", "p (t)", "p (Wilcoxon)"] if len(ordered) > 1 else []
     scores = any(standing.scored for standing in ordered)
     heads += ["ask ms", "tell ms"] + ["scored"] * scores + ["simulated hours"] * plan.simulated
-    render.table(heads, [_row(standing, plan, scores) for standing in ordered], right=heads[1:])
+    render.table(heads, [_row(standing, plan, scores, len(ordered) > 1) for standing in ordered], right=heads[1:])
     render.emit("", *_notes(plan, standings))
 
 
@@ -80,15 +82,14 @@ def _incumbents(title: str, curves: Mapping[str, Mapping[int, Spread]]) -> None:
     render.table(heads, rows, right=heads[1:])
 
 
-def _row(standing: Standing, plan: Plan, scores: bool) -> list[str]:
-    paired = standing.paired
+def _row(standing: Standing, plan: Plan, scores: bool, tested: bool) -> list[str]:
     cells = [
         standing.label,
         f"{standing.rank:.2f}",
         _spread(standing.regret),
         _spread(standing.area),
         *(f">{plan.queries}" if count > plan.queries else str(count) for count in standing.to_top.values()),
-        *(["", ""] if paired is None else [_probability(paired.p_t), _probability(paired.p_wilcoxon)]),
+        *(_tests(standing.paired) if tested else []),
         *(_milliseconds(seconds) for seconds in (standing.ask_seconds, standing.tell_seconds)),
     ]
     if scores:
@@ -98,10 +99,18 @@ def _row(standing: Standing, plan: Plan, scores: bool) -> list[str]:
     return cells
 
 
+def _tests(paired: Paired | None) -> list[str]:
+    if paired is None:
+        return ["", "", ""]
+    difference = _within(paired.difference, paired.half)
+    return [difference, _probability(paired.p_t), _probability(paired.p_wilcoxon)]
+
+
 def _notes(plan: Plan, standings: Standings) -> list[str]:
     if len(standings.strategies) < 2:
         return []
     lines = [
+        f"regret - {standings.baseline}'s: mean paired difference with its 95% interval; below 0 is better",
         f"p: one-sided paired tests over the seeds that the regret after {plan.queries} queries is lower than that of "
         f"{standings.baseline}",
         f"Friedman's test that all rank alike: chi-squared {standings.friedman.statistic:.4g}, "
@@ -113,13 +122,18 @@ def _notes(plan: Plan, standings: Standings) -> list[str]:
 
 
 def _spread(spread: Spread) -> str:
-    """The mean to the second digit of the deviation; a deviation of 0 or none leaves six digits."""
-    if not math.isfinite(spread.std):
-        return f"{spread.mean:.6g}"
-    if spread.std == 0:
-        return f"{spread.mean:.6g} ± 0"
-    digits = max(0, 1 - math.floor(math.log10(spread.std)))
-    return f"{spread.mean:.{digits}f} ± {spread.std:.{digits}f}"
+    """Mean and standard deviation."""
+    return _within(spread.mean, spread.std)
+
+
+def _within(middle: float, half: float) -> str:
+    """To the second digit of what follows the ±; where that is 0 or not known, six digits."""
+    if not math.isfinite(half):
+        return f"{middle:.6g}"
+    if half == 0:
+        return f"{middle:.6g} ± 0"
+    digits = max(0, 1 - math.floor(math.log10(half)))
+    return f"{middle:.{digits}f} ± {half:.{digits}f}"
 
 
 def _probability(p: float) -> str:

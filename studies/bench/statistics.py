@@ -31,10 +31,11 @@ class Friedman:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """A strategy against the baseline, seed by seed. `difference`: mean of its regret minus the baseline's;
-    the one-sided p-values are for "its regret is lower"."""
+    """A strategy against the baseline, seed by seed. `difference`: mean of its regret minus the baseline's, in a
+    1 - `ALPHA` confidence interval of `half` to either side; the one-sided p-values are for "its regret is lower"."""
 
     difference: float
+    half: float
     p_t: float
     p_wilcoxon: float
 
@@ -94,21 +95,23 @@ def critical_difference(strategies: int, seeds: int, alpha: float = ALPHA) -> fl
 def paired(regret: Floats, baseline: Floats) -> Paired:
     """One-sided paired t-test and Wilcoxon's signed-rank test of "regret is lower than the baseline's", [seeds] each.
 
-    Pairs without a difference say nothing: p = 1 where there is no other. NaN for fewer than two seeds.
+    Pairs without a difference say nothing: p = 1 where there is no other. The interval is Student's. NaN for fewer
+    than two seeds.
     """
     from scipy import stats
 
     difference = regret - baseline
     mean = float(difference.mean())
     if len(difference) < 2:
-        return Paired(mean, math.nan, math.nan)
+        return Paired(mean, math.nan, math.nan, math.nan)
     if not difference.any():
-        return Paired(mean, 1.0, 1.0)
+        return Paired(mean, 0.0, 1.0, 1.0)
+    half = float(stats.t.ppf(1 - ALPHA / 2, len(difference) - 1)) * deviation(difference) / math.sqrt(len(difference))
     if numpy.ptp(difference) == 0:  # a t statistic without a deviation
         p_t = 0.0 if mean < 0 else 1.0
     else:
         p_t = float(stats.ttest_1samp(difference, 0.0, alternative="less").pvalue)
-    return Paired(mean, p_t, float(stats.wilcoxon(difference, alternative="less").pvalue))
+    return Paired(mean, half, p_t, float(stats.wilcoxon(difference, alternative="less").pvalue))
 
 
 def deviation(values: Floats) -> float:

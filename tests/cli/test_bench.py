@@ -181,6 +181,9 @@ def test_the_figures_are_those_of_the_stored_trials(finished: dict[str, Any]) ->
             assert standing["paired"] is None
         else:
             expected = stats.ttest_rel(regrets[label], regrets["random"], alternative="less").pvalue
+            interval = stats.ttest_rel(regrets[label], regrets["random"]).confidence_interval(0.95)
+            half = 0.0 if label == "slow" else (interval.high - interval.low) / 2
+            assert standing["paired"]["half"] == pytest.approx(half)
             # Slow is random search too, with the same seeds: no difference at all.
             assert standing["paired"]["p_t"] == pytest.approx(1.0 if label == "slow" else expected)
         assert standing["spent"] == pytest.approx(QUERIES, abs=1)
@@ -213,6 +216,7 @@ def test_show_prints_the_same_from_the_database(
         assert f"{standing['rank']:.2f}" in lines[standing["label"]]
     assert f">{QUERIES}" in out  # misses
     assert "one-sided paired tests" in out
+    assert "regret - random's" in out
 
 
 def test_the_picture_is_one(done: tuple[Path, dict[str, Any]]) -> None:

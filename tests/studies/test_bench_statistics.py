@@ -86,6 +86,7 @@ def test_paired_by_hand() -> None:
     # are negative, which has probability 1/16.
     found = statistics.paired(numpy.array([1.0, 1.0, 1.0, 1.0]), numpy.array([2.0, 3.0, 4.0, 5.0]))
     assert found.difference == -2.5
+    assert found.half == pytest.approx(3.182446 * 1.290994 / 2, rel=1e-5)  # 97.5% quantile of t with 3 degrees
     assert found.p_t == pytest.approx(stats.t.cdf(-3.8729833, 3))
     assert found.p_t == pytest.approx(0.01523, abs=1e-5)
     assert found.p_wilcoxon == pytest.approx(1 / 16)
@@ -99,10 +100,12 @@ def test_paired_is_one_sided() -> None:
 
 def test_paired_without_differences_or_deviation() -> None:
     same = numpy.array([0.5, 0.7, 0.9])
-    assert statistics.paired(same, same) == statistics.Paired(0.0, 1.0, 1.0)
-    assert statistics.paired(numpy.zeros(3), numpy.ones(3)).p_t == 0.0
+    assert statistics.paired(same, same) == statistics.Paired(0.0, 0.0, 1.0, 1.0)
+    assert statistics.paired(numpy.zeros(3), numpy.ones(3)) == statistics.Paired(-1.0, 0.0, 0.0, 1 / 8)
     assert statistics.paired(numpy.ones(3), numpy.zeros(3)).p_t == 1.0
-    assert math.isnan(statistics.paired(same[:1], same[:1]).p_t)
+    alone = statistics.paired(same[:1], same[:1])
+    assert math.isnan(alone.p_t)
+    assert math.isnan(alone.half)
 
 
 def test_deviation_divides_by_one_less() -> None:

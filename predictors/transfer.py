@@ -41,7 +41,7 @@ class TransferConfig(GaussianProcessConfig):
         default=10, ge=5, description="observations, the first ones, that say how far the source agrees"
     )
     agreement: float = Field(
-        default=0.3, ge=-1, le=1, description="rank correlation with them below which it is dropped"
+        default=0.3, ge=0, le=1, description="slope of their normal scores over its own below which it is dropped"
     )
 
 
@@ -59,6 +59,10 @@ class Line:
 
 class Transfer:
     """A surrogate that begins with what `source`, fitted already, predicts.
+
+    Whether the source agrees with the first observations is their slope over its predictions, not their correlation: a
+    search that begins with what the source likes best observes candidates among which it hardly distinguishes, and
+    says little against it.
 
     Sources may have values of any scale: only the order of their predictions counts. `used` says, once fitted, whether
     the source agreed with the first observations; with fewer than 5 it is trusted. When it does not agree, `alone` (by
@@ -92,7 +96,8 @@ class Transfer:
         checked(archs, values)
         if len(archs) >= 5:
             first = slice(0, self._config.shared)
-            self.used = _agreement(self._source.predict(archs[first])[0], values[first]) >= self._config.agreement
+            scores = NormalScores.of(values[first])[1]
+            self.used = Line(self._guess(archs[first]), scores).slope >= self._config.agreement
         if not self.used:
             self._alone.fit(archs, values)
             return
@@ -116,12 +121,3 @@ class Transfer:
         """The normal quantile of the source's prediction among those of the drawn architectures; beyond them it goes
         on as a line, because a search is about those that are better."""
         return self._quantiles.back(self._source.predict(archs)[0])
-
-
-def _agreement(predicted: Floats, values: Sequence[float]) -> float:
-    """Spearman's rank correlation; 0 where either is constant."""
-    from scipy.stats import spearmanr
-
-    if numpy.ptp(predicted) == 0 or numpy.ptp(values) == 0:
-        return 0.0
-    return float(spearmanr(predicted, values)[0])

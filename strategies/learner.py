@@ -190,11 +190,11 @@ class Learner:
     ) -> Architecture:
         """The candidate that is worth most, by a surrogate that is fitted to the targets; with less than two of them
         by what another study has taught."""
-        learned = self.source is None or len(targets) > 1
-        best = self._fit(targets, pending) if learned else 0.0
-        model = self.surrogate if learned or self.source is None else self.source
+        if self.source is not None and len(targets) < 2:
+            return candidates[int(numpy.argmax(self.source.predict(candidates)[0]))]
+        best = self._fit(targets, pending)
         rng = generator(self._setting.seed, number, "draw")
-        return candidates[int(numpy.argmax(acquire(self._config, best, *model.predict(candidates), rng=rng)))]
+        return candidates[int(numpy.argmax(acquire(self._config, best, *self.surrogate.predict(candidates), rng=rng)))]
 
     def believed(self, targets: dict[Architecture, float]) -> dict[Architecture, float]:
         """What the targets and another study's results together say of the architectures of that study."""

@@ -8,8 +8,8 @@ without guidance and guided by an ensemble of noise-aware predictors times `--sc
 `--labels` random cells, whose targets are the normal scores of their recorded CIFAR-10 validation accuracy, or without
 tables of a made-up quality. Per sampler: seconds, share of valid matrices, share of the valid ones that are different,
 mean of what the ensemble predicts of the valid ones and of their true value, in percent for accuracy. After ± are
-standard errors; `difference` is Heun less predictor and corrector. With `--kept FILE` the trained network is kept there
-and found again.
+standard errors; `difference` is Heun less predictor and corrector. `all cells` is what an unguided sampler without any
+error would give in the mean. With `--kept DIR` the trained network is kept there and found again.
 """
 
 from __future__ import annotations
@@ -137,6 +137,12 @@ def main() -> None:
 
     true = "accuracy" if arguments.data else "quality"
     print(f"{'':<36}" + "".join(f"{name:>18}" for name in ("seconds", "valid", "unique", "predicted", true)))
+    archs = list(moves.enumerate_all(SPACE))
+    predicted = ensemble.predict(SKELETON.encode(archs))[0]
+    printed(
+        "all cells",
+        [(0.0, 0.0), (1.0, 0.0), (1.0, 0.0), *((float(of.mean()), 0.0) for of in (predicted, values(archs)))],
+    )
     for name, guide in (("", None), (f", guided by {arguments.scale:g}", guidance)):
         rows = []
         for title, sampler in (("Heun", heun), ("predictor-corrector", corrected)):

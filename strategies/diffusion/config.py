@@ -82,7 +82,7 @@ class ScoreConfig(Config):
     hidden: int = Field(default=128, ge=8, le=4096, description="units of a block's hidden layer")
     head: int = Field(default=256, ge=8, le=16_384, description="units of each of two layers after; published: 1,536")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="in training; published: 0.1")
-    steps: int = Field(default=500, ge=1, le=1_000_000, description="training steps; published: 250,000")
+    steps: int = Field(default=1_500, ge=1, le=1_000_000, description="training steps; published: 250,000")
     batch: int = Field(default=128, ge=1, le=10_000, description="matrices of a step; published: 256")
     rate: float = Field(default=2e-3, gt=0, allow_inf_nan=False, description="learning rate; published: 2e-5")
     warm_up: int = Field(default=50, ge=1, le=1_000_000, description="steps in which it rises; published: 1,000")

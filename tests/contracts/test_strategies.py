@@ -119,7 +119,7 @@ UNSUITABLE: Mapping[tuple[str, str], str] = {
         if text != "nasbench201"
     },
 }
-# Strategies that encode what they are told, and spaces where that takes long: the gate has the first configuration only.
+# Strategies that encode what they are told, and spaces where that takes long: the gate has one configuration of each.
 ENCODING = ("bananas", "diffusion")
 LARGE = ("darts", "nasnet")
 CASES = [(name, config) for name in strategies.BUILTIN for config in CONFIGS.get(name, [{}])]

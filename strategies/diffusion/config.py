@@ -15,6 +15,9 @@ Noise = Literal["uniform", "edm", "laplace"]
 CLASSES = 4
 """Quantile classes that a sequence can be conditioned on; the last is the best, 0 is none."""
 
+FIRM = 3.0
+"""Strength of the guidance by a wish: more than 1, Bayes' rule, so that outcomes do not outweigh it."""
+
 
 class DenoiserConfig(Config):
     """How large the network is, and how long it learns what the space allows."""

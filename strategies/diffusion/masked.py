@@ -38,7 +38,7 @@ from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.seeds import derive, generator
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, Wanted
-from strategies.diffusion.config import DenoiserConfig, GuideConfig
+from strategies.diffusion.config import FIRM, DenoiserConfig, GuideConfig
 from strategies.diffusion.slots import Slots
 from strategies.learner import Learner, LearnerConfig, Round, ordered
 
@@ -215,7 +215,7 @@ class Diffusion:
 
         config = self._config
         scales = numpy.resize(config.free_scales if config.mode == "cfg" else config.scales, count) * weaker
-        guides: list[Any] = [(wish, 1.0) for wish in wishes]
+        guides: list[Any] = [(wish, FIRM) for wish in wishes]
         condition, denoiser = None, self.prior
         if config.mode == "guided":
             guides.append((self._guide(begun), scales))

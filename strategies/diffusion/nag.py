@@ -33,7 +33,7 @@ from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.seeds import derive, generator
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, Wanted
-from strategies.diffusion.config import NoisyConfig, ScoreConfig
+from strategies.diffusion.config import FIRM, NoisyConfig, ScoreConfig
 from strategies.diffusion.skeleton import Skeleton
 from strategies.learner import Learner, LearnerConfig, Round
 
@@ -61,9 +61,6 @@ HALVED = 6
 
 MET = 0.94
 """Share of them that is enough to be as wanted."""
-
-FIRM = 3.0
-"""Strength of the guidance by a wish: more than 1, Bayes' rule, so that outcomes do not outweigh it."""
 
 
 class DiffusionNag:

@@ -5,7 +5,7 @@
 Spaces: NAS-Bench-201 (6 slots, every combination is an architecture), 60 choices of 5 options of which the second half
 depends on the first, so that the generator has to learn it, and AE-CNN (97 slots). Outcomes are made up, as in
 `ask_cost.py`. The mean of an ask is over whole pools, so that the generation of each counts; the memory is by how much
-the process has grown at most. Each row has a process of its own.
+the process has grown at most. Each row has a process of its own; what is trained once is kept for the rows that follow.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import resource
 import time
 from collections.abc import Mapping
 from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -26,6 +28,7 @@ from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Outcome, Setting, State
 from strategies.diffusion.masked import Diffusion
+from studies.kept import Kept
 
 
 class Pairs(SearchSpace):
@@ -47,11 +50,12 @@ def space_of(name: str) -> SearchSpace:
     return found
 
 
-def measure(name: str, mode: str, told: int, asks: int, threads: int) -> str:
+def measure(name: str, mode: str, told: int, asks: int, threads: int, kept: Path) -> str:
     """A row of the table."""
     torch.set_num_threads(threads)
     space = space_of(name)
-    strategy = Diffusion(Setting(space, 0, (Objective("quality", "max"),)), Diffusion.Config(mode=mode))
+    setting = Setting(space, 0, (Objective("quality", "max"),), kept=Kept(kept))
+    strategy = Diffusion(setting, Diffusion.Config(mode=mode))
     before = _memory()
     begun = time.perf_counter()
     _ = strategy.prior
@@ -92,10 +96,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     print(f"{'space':<12}{'slots':>6}{'mode':>8}{'once s':>10}{'ask s':>10}{'slowest s':>12}{'tell s':>10}{'MiB':>10}")
-    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+    with TemporaryDirectory() as kept, get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for name in arguments.spaces.split(","):
             for mode in arguments.modes.split(","):
-                row = (name, mode, arguments.told, arguments.asks, arguments.threads)
+                row = (name, mode, arguments.told, arguments.asks, arguments.threads, Path(kept))
                 print(pool.apply(measure, row), flush=True)
 
 

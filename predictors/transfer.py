@@ -41,17 +41,25 @@ class TransferConfig(GaussianProcessConfig):
         default=10, ge=5, description="observations, the first ones, that say how far the source agrees"
     )
     agreement: float = Field(
-        default=0.3, ge=0, le=1, description="slope of their normal scores over its own below which it is dropped"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="slope of their normal scores over its own; it is dropped where that is lower by a standard error",
     )
 
 
 class Line:
-    """a s + b through guesses s and targets of mean 0; a is drawn towards 1, as if by two more observations."""
+    """a s + b through guesses s and targets of mean 0; a is drawn towards 1, as if by two more observations.
+
+    `error` is the standard error of the slope a, for targets of unit variance.
+    """
 
     def __init__(self, guesses: Floats, targets: Floats) -> None:
         self._middle = float(guesses.mean())
         centred = guesses - self._middle
-        self.slope = max(float(centred @ targets + 2) / float(centred @ centred + 2), 0.0)
+        evidence = float(centred @ centred) + 2
+        self.slope = max((float(centred @ targets) + 2) / evidence, 0.0)
+        self.error = evidence**-0.5
 
     def __call__(self, guesses: Floats) -> Floats:
         return self.slope * (guesses - self._middle)
@@ -60,9 +68,9 @@ class Line:
 class Transfer:
     """A surrogate that begins with what `source`, fitted already, predicts.
 
-    Whether the source agrees with the first observations is their slope over its predictions, not their correlation: a
-    search that begins with what the source likes best observes candidates among which it hardly distinguishes, and
-    says little against it.
+    Whether the source agrees with the first observations is their slope over its predictions, within its error, not
+    their correlation: a search that begins with what the source likes best observes candidates among which it hardly
+    distinguishes, and that says little against it.
 
     Sources may have values of any scale: only the order of their predictions counts. `used` says, once fitted, whether
     the source agreed with the first observations; with fewer than 5 it is trusted. When it does not agree, `alone` (by
@@ -96,8 +104,8 @@ class Transfer:
         checked(archs, values)
         if len(archs) >= 5:
             first = slice(0, self._config.shared)
-            scores = NormalScores.of(values[first])[1]
-            self.used = Line(self._guess(archs[first]), scores).slope >= self._config.agreement
+            line = Line(self._guess(archs[first]), NormalScores.of(numpy.asarray(values[first]))[1])
+            self.used = line.slope + line.error >= self._config.agreement
         if not self.used:
             self._alone.fit(archs, values)
             return

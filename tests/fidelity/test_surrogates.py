@@ -379,6 +379,20 @@ def test_transfer_between_data_sets(benches: Any) -> None:
     assert spearman(alone.predict(target.others)[0], target.truth) < 0.8
 
 
+def test_a_source_is_not_judged_by_what_it_likes_alike(benches: Any) -> None:
+    """Its ten best say little of it, whatever their ranks among one another: it is kept where they rank at random, and
+    dropped where what it likes and what it does not like come out the other way."""
+    source = Split(benches["cifar10"], 0, count=200)
+    auto = fitted(Auto, AutoConfig(), source.archs, source.values, Problem(CELLS))
+    model = Transfer(Problem(CELLS), auto)
+    best = [source.others[place] for place in numpy.argsort(-auto.predict(source.others)[0])]
+    for seed in range(10):
+        model.fit(best[:10], list(generator("ranks", seed).permutation(10).astype(float)))
+        assert model.used
+    model.fit([*best[:5], *best[-5:]], [float(place) for place in range(10)])
+    assert not model.used
+
+
 def test_a_source_that_disagrees_is_dropped() -> None:
     archs = [moves.sample(CELLS, generator("disagree", number)) for number in range(60)]
     values = [float(sum(str(value).startswith("nor_conv") for value in arch.values.values())) for arch in archs]

@@ -136,6 +136,11 @@ class Learner:
         return self.told + len(pending) < self.starts or len(self.outcomes) < 2
 
     @property
+    def transfers(self) -> bool:
+        """Whether the search begins with what another study has taught, and not with the best-scored."""
+        return self.source is not None and self._config.start is None
+
+    @property
     def _starts(self) -> Sequence[Architecture]:
         """Where to begin, best first."""
         if self.pool is not None and self._config.start is not None:

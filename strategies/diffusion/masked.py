@@ -102,7 +102,7 @@ class Diffusion:
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
         learner = self._learner
         known = learner.taken(pending)
-        if learner.begins(pending) and not self._transfers:
+        if learner.begins(pending) and not learner.transfers:
             return learner.start(number, known)
         targets, local = learner.targets(number), self._config.local
         if local and targets and (learner.told + len(pending)) % local == 0:
@@ -161,11 +161,6 @@ class Diffusion:
             load(self._learned, state["generator"])
 
     # -- the pool -----------------------------------------------------------------------------------------
-
-    @property
-    def _transfers(self) -> bool:
-        """Whether the search begins with what another study has taught."""
-        return self._learner.source is not None and self._config.start is None
 
     def _candidates(self) -> list[Proposal]:
         """The pool of this round; a function of the outcomes up to it alone."""

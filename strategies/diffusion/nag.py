@@ -101,7 +101,7 @@ class DiffusionNag:
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
         learner = self._learner
         known = learner.taken(pending)
-        if learner.begins(pending) and not self._transfers:
+        if learner.begins(pending) and not learner.transfers:
             return learner.start(number, known)
         notes: dict[Architecture, Proposal] = {}
         for proposal in self._candidates():
@@ -114,7 +114,7 @@ class DiffusionNag:
     def tell(self, outcome: Outcome) -> None:
         learner = self._learner
         learner.tell(outcome)
-        ignorant = not self._transfers and len(self._round.targets) < 2
+        ignorant = not learner.transfers and len(self._round.targets) < 2
         if ignorant or learner.told == learner.starts or learner.told - self._round.told >= self._config.batch:
             self._round = self._learner.round()
 
@@ -146,11 +146,6 @@ class DiffusionNag:
         return [*found, *(moves.sample(self._setting.space, rng) for _ in range(count - len(found)))]
 
     # -- the pool -----------------------------------------------------------------------------------------
-
-    @property
-    def _transfers(self) -> bool:
-        """Whether the search begins with what another study has taught."""
-        return self._learner.source is not None and self._config.start is None
 
     def _candidates(self) -> list[Proposal]:
         """The pool of this round; a function of the outcomes up to it alone."""

@@ -121,7 +121,9 @@ UNSUITABLE: Mapping[tuple[str, str], str] = {
 }
 # Strategies that encode what they are told, and spaces where that takes long: the gate has one configuration of each.
 ENCODING = ("bananas", "diffusion")
-LARGE = ("darts", "nasnet")
+LARGE = ("ae-cnn", "darts", "nasnet")
+# What takes half a minute and more, beside the same on `darts`.
+LONG = (("gp", "nasnet"), ("diffusion", "nasnet"))
 CASES = [(name, config) for name in strategies.BUILTIN for config in CONFIGS.get(name, [{}])]
 
 
@@ -144,12 +146,12 @@ def cases() -> Iterator[Any]:
         for text in SPACES:
             if (name, text) not in UNSUITABLE:
                 again = name in ENCODING and text in LARGE and config is not CONFIGS[name][0]
-                yield pytest.param(name, config, text, marks=[pytest.mark.slow] * again)
+                yield pytest.param(name, config, text, marks=[pytest.mark.slow] * (again or (name, text) in LONG))
 
 
 @pytest.mark.parametrize(
     ("name", "config", "text"),
-    cases(),
+    list(cases()),
     ids=lambda value: value.rsplit("/", 1)[-1] if isinstance(value, str) else str(value),
 )
 def test_strategy_contract(name: str, config: dict[str, Any], text: str) -> None:

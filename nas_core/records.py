@@ -77,13 +77,14 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an evaluation came to: the part of a run that a strategy is told."""
+    """What an evaluation came to: the part of a run that a strategy is told, and where an exception came from."""
 
     state: State
     reason: str | None = None
     values: tuple[float, ...] | None = None
     violations: tuple[float, ...] = ()
     seconds: float | None = None
+    traceback: str | None = None
 
     @property
     def feasible(self) -> bool:
@@ -92,7 +93,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One stored piece of work. `metrics` are those of the last step, where they were asked for."""
+    """One stored piece of work. `metrics` are those of the last step, where they were asked for; `died` counts the
+    processes that ended in it, without a word, since its last report."""
 
     id: int
     kind: str
@@ -110,6 +112,7 @@ class Run:
     started: float | None
     ended: float | None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    died: int = 0
 
     @property
     def arch(self) -> Architecture:
@@ -150,6 +153,8 @@ class SupernetRun:
     weights: Path | None
     sha256: str | None
     seconds: float | None
+    died: int = 0  # processes that ended in it, without a word, since its last epoch
+    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

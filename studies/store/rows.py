@@ -50,6 +50,7 @@ def verdict_row(verdict: Verdict, ended: float | None) -> dict[str, Any]:
         "objective": values[0] if values else None,
         "feasible": verdict.feasible if values is not None else None,
         "seconds": verdict.seconds,
+        "traceback": verdict.traceback,
         "ended": ended,
     }
 
@@ -125,7 +126,7 @@ def _run(row: Any, metrics: Mapping[str, float]) -> Run:
         identity=row.identity,
         repeat=row.repeat,
         recipe=None if row.recipe is None else json.loads(row.recipe),
-        verdict=Verdict(State(row.state), row.reason, values, violations, row.seconds),
+        verdict=Verdict(State(row.state), row.reason, values, violations, row.seconds, row.traceback),
         source=row.source,
         attempt=row.attempt,
         asked_after=row.asked_after,
@@ -133,4 +134,5 @@ def _run(row: Any, metrics: Mapping[str, float]) -> Run:
         started=row.started,
         ended=row.ended,
         metrics=metrics,
+        died=row.died,
     )

@@ -22,7 +22,18 @@ class Statements:
             from sqlalchemy.dialects.sqlite import insert
         metric = insert(t.metrics)
         r = t.runs.c
-        outcome = ("state", "reason", "objectives", "violations", "objective", "feasible", "ended", "seconds")
+        outcome = [
+            "state",
+            "reason",
+            "traceback",
+            "objectives",
+            "violations",
+            "objective",
+            "feasible",
+            "ended",
+            "seconds",
+            "died",
+        ]
         statements: dict[str, Any] = {
             "architecture": insert(t.architectures).on_conflict_do_nothing(),
             "context": insert(t.contexts).values(json=sa.bindparam("json")).on_conflict_do_nothing(),

@@ -38,19 +38,35 @@ def find(store: Store, study: Study) -> SupernetRun | None:
         None if row.weights is None else store.files / row.weights,
         row.sha256,
         row.seconds,
+        row.died,
+        row.traceback,
     )
 
 
-def start(store: Store, study: Study, environment: int | None) -> None:
-    """Commit that the training begins, or goes on."""
+def start(store: Store, study: Study, environment: int | None, died: int = 0) -> None:
+    """Commit that the training begins, or goes on, after `died` processes that ended in it without an epoch."""
     row = {"study": study.id, "state": State.RUNNING, "attempt": 1, "started": time.time(), "environment": environment}
     s = t.supernets.c
     again = (
         t.supernets.update()
         .where(s.study == study.id)
-        .values(state=State.RUNNING, reason=None, attempt=s.attempt + 1, environment=environment)
+        .values(
+            state=State.RUNNING,
+            reason=None,
+            traceback=None,
+            attempt=s.attempt + 1,
+            environment=environment,
+            died=died,
+        )
     )
     store.write(lambda c: c.execute(again).rowcount or c.execute(t.supernets.insert(), row))
+
+
+def halt(store: Store, study: Study) -> None:
+    """Commit that the training was stopped in good order: one that is found running has died."""
+    s = t.supernets.c
+    change = t.supernets.update().where(s.study == study.id, s.state == State.RUNNING).values(state=State.WAITING)
+    store.write(lambda c: c.execute(change))
 
 
 def save_epochs(store: Store, study: Study, epochs: Sequence[Epoch]) -> None:
@@ -72,6 +88,7 @@ def save_epochs(store: Store, study: Study, epochs: Sequence[Epoch]) -> None:
                     "seconds": epoch.seconds,
                 },
             )
+        connection.execute(t.supernets.update().where(t.supernets.c.study == study.id).values(died=0))
 
     store.write(work)
 
@@ -117,9 +134,9 @@ def finish(store: Store, study: Study, result: Sequence[Architecture], weights: 
     store.write(work)
 
 
-def fail(store: Store, study: Study, reason: str) -> None:
+def fail(store: Store, study: Study, reason: str, traceback: str | None = None) -> None:
     """Commit that the training cannot go on."""
-    row = {"state": State.FAILED, "reason": reason, "ended": time.time()}
+    row = {"state": State.FAILED, "reason": reason, "traceback": traceback, "ended": time.time(), "died": 0}
     store.write(lambda c: c.execute(t.supernets.update().where(t.supernets.c.study == study.id).values(row)))
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData()
@@ -116,6 +117,10 @@ runs = Table(
     Column("ended", Float),
     Column("seconds", Float),  # measured, or the recorded ones of a table
     Column("environment", ForeignKey("environments.id")),
+    Column(
+        "died", Integer, nullable=False, server_default=text("0")
+    ),  # processes that ended in it since its last report
+    Column("traceback", Text),  # of the exception that failed it: the frames of the user's own files
     CheckConstraint("kind <> 'trial' OR parent IS NULL", name="trials_have_no_parent"),
 )
 # Partial indexes: a row enters them once, when it ends, instead of moving with every change of its state.
@@ -194,6 +199,10 @@ supernets = Table(
     Column("ended", Float),
     Column("seconds", Float),
     Column("environment", ForeignKey("environments.id")),
+    Column(
+        "died", Integer, nullable=False, server_default=text("0")
+    ),  # processes that ended in it since its last epoch
+    Column("traceback", Text),
 )
 
 epochs = Table(

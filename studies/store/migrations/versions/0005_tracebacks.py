@@ -1,0 +1,12 @@
+"""Where a candidate's exception came from, and how many processes have ended in it."""
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    for table in ("runs", "supernets"):
+        op.execute(f"ALTER TABLE {table} ADD COLUMN died INTEGER DEFAULT 0 NOT NULL")
+        op.execute(f"ALTER TABLE {table} ADD COLUMN traceback TEXT")

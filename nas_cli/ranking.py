@@ -30,7 +30,8 @@ def page(name: str, plan: Plan, standings: Standings) -> None:
         _incumbents(f"{plan.test_metric} of the same incumbent", {s.label: s.test or {} for s in ordered})
     render.emit("", f"ranking after {plan.queries} queries")
     heads = ["strategy", "rank", "regret", "area", f"to top {landscape.top}: median", "90%"]
-    heads += [f"regret - {standings.baseline}'s", "p (t)", "p (Wilcoxon)"] if len(ordered) > 1 else []
+    if len(ordered) > 1:
+        heads += [f"regret - {standings.baseline}'s", "p (t)", "Holm", "p (Wilcoxon)", "Holm"]
     scores = any(standing.scored for standing in ordered)
     heads += ["ask ms", "tell ms"] + ["scored"] * scores + ["simulated hours"] * plan.simulated
     render.table(heads, [_row(standing, plan, scores, len(ordered) > 1) for standing in ordered], right=heads[1:])
@@ -101,9 +102,9 @@ def _row(standing: Standing, plan: Plan, scores: bool, tested: bool) -> list[str
 
 def _tests(paired: Paired | None) -> list[str]:
     if paired is None:
-        return ["", "", ""]
-    difference = _within(paired.difference, paired.half)
-    return [difference, _probability(paired.p_t), _probability(paired.p_wilcoxon)]
+        return [""] * 5
+    values = (paired.p_t, paired.p_t_holm, paired.p_wilcoxon, paired.p_wilcoxon_holm)
+    return [_within(paired.difference, paired.half), *map(_probability, values)]
 
 
 def _notes(plan: Plan, standings: Standings) -> list[str]:
@@ -113,6 +114,7 @@ def _notes(plan: Plan, standings: Standings) -> list[str]:
         f"regret - {standings.baseline}'s: mean paired difference with its 95% interval; below 0 is better",
         f"p: one-sided paired tests over the seeds that the regret after {plan.queries} queries is lower than that of "
         f"{standings.baseline}",
+        f"Holm: the same, corrected for {len(standings.strategies) - 1} comparisons (Holm's step-down method)",
         f"Friedman's test that all rank alike: chi-squared {standings.friedman.statistic:.4g}, "
         f"p {_probability(standings.friedman.p)}",
         f"Nemenyi's critical difference of mean ranks at the 5% level: {standings.critical_difference:.3g}; "

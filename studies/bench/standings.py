@@ -85,6 +85,9 @@ def rank(curves: Curves, plan: Plan, baseline: str | None = None) -> Standings:
     counts = statistics.queries_to(curves.validation, landscape.threshold)
     against = curves.labels.index(tested)
     orient = plan.objective.orient
+    others = [row for row in range(len(curves.labels)) if row != against]
+    comparisons = statistics.corrected([statistics.paired(last[row], last[against]) for row in others])
+    paired = dict(zip(others, comparisons, strict=True))
     checkpoints = [count for count in CHECKPOINTS if count < plan.queries] + [plan.queries]
 
     def measured(label: str, name: str) -> float | None:
@@ -104,7 +107,7 @@ def rank(curves: Curves, plan: Plan, baseline: str | None = None) -> Standings:
             area=Spread.of(areas[row]),
             regret=Spread.of(last[row]),
             rank=float(mean_ranks[row]),
-            paired=None if row == against else statistics.paired(last[row], last[against]),
+            paired=paired.get(row),
             spent=measured(label, "spent") or math.nan,
             ask_seconds=measured(label, "ask_seconds"),
             tell_seconds=measured(label, "tell_seconds"),

@@ -7,7 +7,8 @@ so lower is better and 0 is the optimum.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy
@@ -32,12 +33,15 @@ class Friedman:
 @dataclass(frozen=True, slots=True)
 class Paired:
     """A strategy against the baseline, seed by seed. `difference`: mean of its regret minus the baseline's, in a
-    1 - `ALPHA` confidence interval of `half` to either side; the one-sided p-values are for "its regret is lower"."""
+    1 - `ALPHA` confidence interval of `half` to either side; the one-sided p-values are for "its regret is lower",
+    alone and corrected for as many tests as strategies were compared (`holm`)."""
 
     difference: float
     half: float
     p_t: float
     p_wilcoxon: float
+    p_t_holm: float = math.nan
+    p_wilcoxon_holm: float = math.nan
 
 
 def area(regret: Floats, blind: float) -> Floats:
@@ -112,6 +116,30 @@ def paired(regret: Floats, baseline: Floats) -> Paired:
     else:
         p_t = float(stats.ttest_1samp(difference, 0.0, alternative="less").pvalue)
     return Paired(mean, half, p_t, float(stats.wilcoxon(difference, alternative="less").pvalue))
+
+
+def corrected(comparisons: Sequence[Paired]) -> list[Paired]:
+    """The comparisons of several strategies with one baseline, with both p-values corrected by `holm`."""
+    t, wilcoxon = (holm([getattr(one, name) for one in comparisons]) for name in ("p_t", "p_wilcoxon"))
+    return [
+        replace(one, p_t_holm=first, p_wilcoxon_holm=second)
+        for one, first, second in zip(comparisons, t, wilcoxon, strict=True)
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (Scandinavian Journal of Statistics 1979): rejecting where the result is at most
+    alpha makes one false rejection or more among all tests with a probability of at most alpha.
+
+    The smallest of m values is multiplied by m, the next by m - 1, and so on; none becomes smaller than one before it,
+    or larger than 1. NaN stays NaN, and is no test.
+    """
+    order = sorted((p, index) for index, p in enumerate(p_values) if not math.isnan(p))
+    result, largest = [math.nan] * len(p_values), 0.0
+    for place, (p, index) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - place) * p))
+        result[index] = largest
+    return result
 
 
 def deviation(values: Floats) -> float:

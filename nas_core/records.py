@@ -93,8 +93,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One stored piece of work. `metrics` are those of the last step, where they were asked for; `died` counts the
-    processes that ended in it, without a word, since its last report."""
+    """One stored piece of work. `metrics` are those of the last step, where they were asked for; `tries` counts
+    the attempts begun since its last report: more than one where processes have ended in it without a word."""
 
     id: int
     kind: str
@@ -112,7 +112,7 @@ class Run:
     started: float | None
     ended: float | None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    died: int = 0
+    tries: int = 0
 
     @property
     def arch(self) -> Architecture:
@@ -153,7 +153,7 @@ class SupernetRun:
     weights: Path | None
     sha256: str | None
     seconds: float | None
-    died: int = 0  # processes that ended in it, without a word, since its last epoch
+    tries: int = 0  # attempts begun since its last epoch
     traceback: str | None = None
 
 

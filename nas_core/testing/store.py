@@ -86,23 +86,24 @@ def _trials(store: Any, open_store: Callable[[], Any]) -> Iterator[str]:
         yield f"report: a step reported twice gives {dict(seen.metrics)} instead of the newer value"
     if seen.finished:
         yield "propose: a running trial counts as finished"
-    store.halt([run])
-    store.start(run, None, died=2)
+    store.start(run, None, tries=2)
+    store.begin(run, 3)
     store.report(run, Report(1, {"score": 0.5}))
     (seen,) = other.trials(study)
-    if (seen.state, seen.attempt, seen.died) != (State.RUNNING, 2, 2):
-        yield f"start: another handle sees {seen} instead of a second attempt after two processes that died"
-    store.report(run, Report(1, {"score": 0.5}), died=2)
-    store.halt([run])
+    if (seen.state, seen.attempt, seen.tries) != (State.RUNNING, 2, 3):
+        yield f"start, begin: another handle sees {seen} instead of a second attempt, the third without a report"
+    store.report(run, Report(1, {"score": 0.5}), tries=1)
+    if next(other.trials(study)).tries != 1:
+        yield "report: the number of tries is not stored with it"
+    store.halt(run, 0)
     (seen,) = other.trials(study)
-    if (seen.state, seen.died) != (State.WAITING, 0):
-        yield f"report, halt: another handle sees {seen} instead of one that got on and was stopped"
+    if (seen.state, seen.tries) != (State.WAITING, 0):
+        yield f"halt: another handle sees {seen} instead of one that was stopped"
     store.finish(run, Verdict(State.FAILED, "made: up", seconds=1.0, traceback="one.py, line 3, in build"))
     (seen,) = other.trials(study)
     if seen.verdict.traceback != "one.py, line 3, in build":
         yield f"finish: the traceback comes back as {seen.verdict.traceback}"
     store.finish(run, Verdict(State.COMPLETE, None, (0.75,), (-0.5,), 2.5), Report(2, {"score": 0.75}))
-    store.halt([run])
     (seen,) = other.trials(study, metrics=True)
     if seen.verdict != Verdict(State.COMPLETE, None, (0.75,), (-0.5,), 2.5) or seen.told is not None:
         yield f"finish: another handle sees {seen.verdict} (told {seen.told})"

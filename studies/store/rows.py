@@ -134,5 +134,5 @@ def _run(row: Any, metrics: Mapping[str, float]) -> Run:
         started=row.started,
         ended=row.ended,
         metrics=metrics,
-        died=row.died,
+        tries=row.tries,
     )

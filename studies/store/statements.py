@@ -32,7 +32,7 @@ class Statements:
             "feasible",
             "ended",
             "seconds",
-            "died",
+            "tries",
         ]
         statements: dict[str, Any] = {
             "architecture": insert(t.architectures).on_conflict_do_nothing(),

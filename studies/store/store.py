@@ -199,6 +199,7 @@ class Store:
         asked_after: int | None = None,
         told: tuple[int, int] | None = None,
         environment: int | None = None,
+        tries: int = 0,
     ) -> int:
         """Commit a run and return its id; `told` = (run, position) marks another run as told with it.
 
@@ -225,7 +226,7 @@ class Store:
             "told": None,
             "started": None if verdict.state == State.WAITING else now,
             "environment": environment,
-            "died": 0,
+            "tries": tries,
             **rows.verdict_row(verdict, now if final else None),
         }
         arch = {"key": proposal.arch.key, "json": proposal.arch.to_json()}
@@ -241,36 +242,42 @@ class Store:
 
         return self.write(work)
 
-    def start(self, run_id: int, environment: int | None, died: int = 0) -> None:
-        """Commit that an attempt begins, after `died` processes that ended in this run without a report."""
+    def start(self, run_id: int, environment: int | None, tries: int = 0) -> None:
+        """Commit that an attempt begins; `tries` of them, with this one, have begun since the last report."""
         r = t.runs.c
         change = (
             t.runs.update()
             .where(r.id == run_id)
-            .values(state=State.RUNNING, attempt=r.attempt + 1, started=time.time(), environment=environment, died=died)
+            .values(
+                state=State.RUNNING, attempt=r.attempt + 1, started=time.time(), environment=environment, tries=tries
+            )
         )
         self.write(lambda c: c.execute(change))
 
-    def halt(self, run_ids: Sequence[int]) -> None:
-        """Commit that running attempts were stopped in good order: one that is found running has died."""
-        r = t.runs.c
-        change = t.runs.update().where(r.id.in_(run_ids), r.state == State.RUNNING).values(state=State.WAITING)
+    def begin(self, run_id: int, tries: int) -> None:
+        """Commit that an attempt which was started in another process has begun there."""
+        change = t.runs.update().where(t.runs.c.id == run_id).values(tries=tries)
         self.write(lambda c: c.execute(change))
 
-    def report(self, run_id: int, report: Report, *, died: int = 0) -> None:
-        """Commit the metrics of a step; a step reported again replaces itself. Where processes had `died` in this run
-        before, they count no longer: it has got on."""
+    def halt(self, run_id: int, tries: int) -> None:
+        """Commit that an attempt was stopped in good order, and how many before it were not."""
+        change = t.runs.update().where(t.runs.c.id == run_id).values(state=State.WAITING, tries=tries)
+        self.write(lambda c: c.execute(change))
+
+    def report(self, run_id: int, report: Report, *, tries: int | None = None) -> None:
+        """Commit the metrics of a step; a step reported again replaces itself. `tries`: attempts that count from now
+        on, where that has changed."""
 
         def work(connection: Connection) -> None:
             self._insert_metrics(connection, run_id, report.step, report.metrics)
-            if died:
-                connection.execute(t.runs.update().where(t.runs.c.id == run_id).values(died=0))
+            if tries is not None:
+                connection.execute(t.runs.update().where(t.runs.c.id == run_id).values(tries=tries))
 
         self.write(work)
 
     def finish(self, run_id: int, verdict: Verdict, report: Report | None = None) -> None:
         """Commit the result of a run, with its last report where that is not stored yet."""
-        row = {"id": run_id, "died": 0, **rows.verdict_row(verdict, time.time())}
+        row = {"id": run_id, "tries": 0, **rows.verdict_row(verdict, time.time())}
 
         def work(connection: Connection) -> None:
             if report is not None:

@@ -38,14 +38,15 @@ def find(store: Store, study: Study) -> SupernetRun | None:
         None if row.weights is None else store.files / row.weights,
         row.sha256,
         row.seconds,
-        row.died,
+        row.tries,
         row.traceback,
     )
 
 
-def start(store: Store, study: Study, environment: int | None, died: int = 0) -> None:
-    """Commit that the training begins, or goes on, after `died` processes that ended in it without an epoch."""
-    row = {"study": study.id, "state": State.RUNNING, "attempt": 1, "started": time.time(), "environment": environment}
+def start(store: Store, study: Study, environment: int | None, tries: int = 1) -> None:
+    """Commit that the training begins, or goes on; `tries` attempts, with this one, since the last epoch."""
+    row = {"study": study.id, "state": State.RUNNING, "attempt": 1, "tries": tries}
+    row |= {"started": time.time(), "environment": environment}
     s = t.supernets.c
     again = (
         t.supernets.update()
@@ -56,16 +57,15 @@ def start(store: Store, study: Study, environment: int | None, died: int = 0) ->
             traceback=None,
             attempt=s.attempt + 1,
             environment=environment,
-            died=died,
+            tries=tries,
         )
     )
     store.write(lambda c: c.execute(again).rowcount or c.execute(t.supernets.insert(), row))
 
 
-def halt(store: Store, study: Study) -> None:
-    """Commit that the training was stopped in good order: one that is found running has died."""
-    s = t.supernets.c
-    change = t.supernets.update().where(s.study == study.id, s.state == State.RUNNING).values(state=State.WAITING)
+def halt(store: Store, study: Study, tries: int) -> None:
+    """Commit that an attempt was stopped in good order, and how many before it were not."""
+    change = t.supernets.update().where(t.supernets.c.study == study.id).values(tries=tries)
     store.write(lambda c: c.execute(change))
 
 
@@ -88,7 +88,7 @@ def save_epochs(store: Store, study: Study, epochs: Sequence[Epoch]) -> None:
                     "seconds": epoch.seconds,
                 },
             )
-        connection.execute(t.supernets.update().where(t.supernets.c.study == study.id).values(died=0))
+        connection.execute(t.supernets.update().where(t.supernets.c.study == study.id).values(tries=1))
 
     store.write(work)
 
@@ -125,6 +125,7 @@ def finish(store: Store, study: Study, result: Sequence[Architecture], weights: 
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "ended": time.time(),
         "seconds": seconds,
+        "tries": 0,
     }
 
     def work(connection: Connection) -> None:
@@ -136,7 +137,7 @@ def finish(store: Store, study: Study, result: Sequence[Architecture], weights: 
 
 def fail(store: Store, study: Study, reason: str, traceback: str | None = None) -> None:
     """Commit that the training cannot go on."""
-    row = {"state": State.FAILED, "reason": reason, "traceback": traceback, "ended": time.time(), "died": 0}
+    row = {"state": State.FAILED, "reason": reason, "traceback": traceback, "ended": time.time(), "tries": 0}
     store.write(lambda c: c.execute(t.supernets.update().where(t.supernets.c.study == study.id).values(row)))
 
 

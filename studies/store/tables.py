@@ -117,9 +117,7 @@ runs = Table(
     Column("ended", Float),
     Column("seconds", Float),  # measured, or the recorded ones of a table
     Column("environment", ForeignKey("environments.id")),
-    Column(
-        "died", Integer, nullable=False, server_default=text("0")
-    ),  # processes that ended in it since its last report
+    Column("tries", Integer, nullable=False, server_default=text("0")),  # attempts since its last report
     Column("traceback", Text),  # of the exception that failed it: the frames of the user's own files
     CheckConstraint("kind <> 'trial' OR parent IS NULL", name="trials_have_no_parent"),
 )
@@ -199,9 +197,7 @@ supernets = Table(
     Column("ended", Float),
     Column("seconds", Float),
     Column("environment", ForeignKey("environments.id")),
-    Column(
-        "died", Integer, nullable=False, server_default=text("0")
-    ),  # processes that ended in it since its last epoch
+    Column("tries", Integer, nullable=False, server_default=text("0")),  # attempts since its last epoch
     Column("traceback", Text),
 )
 

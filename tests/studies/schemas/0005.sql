@@ -101,7 +101,7 @@ CREATE TABLE runs (
 	started FLOAT, 
 	ended FLOAT, 
 	seconds FLOAT, 
-	environment INTEGER, died INTEGER DEFAULT 0 NOT NULL, traceback TEXT, 
+	environment INTEGER, tries INTEGER DEFAULT 0 NOT NULL, traceback TEXT, 
 	PRIMARY KEY (id), 
 	CONSTRAINT trials_have_no_parent CHECK (kind <> 'trial' OR parent IS NULL), 
 	FOREIGN KEY(study) REFERENCES studies (id), 
@@ -178,7 +178,7 @@ CREATE TABLE supernets (
 	started FLOAT, 
 	ended FLOAT, 
 	seconds FLOAT, 
-	environment INTEGER, died INTEGER DEFAULT 0 NOT NULL, traceback TEXT, 
+	environment INTEGER, tries INTEGER DEFAULT 0 NOT NULL, traceback TEXT, 
 	PRIMARY KEY (study), 
 	FOREIGN KEY(study) REFERENCES studies (id), 
 	FOREIGN KEY(environment) REFERENCES environments (id)

@@ -1,4 +1,4 @@
-"""Where a candidate's exception came from, and how many processes have ended in it."""
+"""Where a candidate's exception came from, and how often it was begun without getting on."""
 
 from alembic import op
 
@@ -8,5 +8,5 @@ down_revision = "0004"
 
 def upgrade() -> None:
     for table in ("runs", "supernets"):
-        op.execute(f"ALTER TABLE {table} ADD COLUMN died INTEGER DEFAULT 0 NOT NULL")
+        op.execute(f"ALTER TABLE {table} ADD COLUMN tries INTEGER DEFAULT 0 NOT NULL")
         op.execute(f"ALTER TABLE {table} ADD COLUMN traceback TEXT")

@@ -23,16 +23,27 @@ def export(
     files: Files = None,
     as_json: Json = False,
 ) -> None:
-    """Export the retrained network of STUDY:N (or of the study's best) with a model card."""
+    """Export the training with the best validation value of STUDY:N (or of the study's best trial), or the training
+    STUDY:N/train-K, with a model card."""
     from studies.export import export_trial
-    from studies.queries import addressed_trial
+    from studies.trained import addressed_training, training_address
 
     with open_store(db, files) as store:
-        study, trial = addressed_trial(store, address)
+        study, trial, training = addressed_training(store, address)
         chosen = None if formats is None else [name.strip() for name in formats.split(",") if name.strip()]
-        paths = export_trial(store, study, trial, chosen, out, verify=verify, db=None if db == DEFAULT_DB else db)
+        paths = export_trial(
+            store, study, trial, training, chosen, out, verify=verify, db=None if db == DEFAULT_DB else db
+        )
     if as_json:
-        typer.echo(json.dumps({"trial": f"{study.name}:{trial.number}", "files": [str(path) for path in paths]}))
+        typer.echo(
+            json.dumps(
+                {
+                    "trial": f"{study.name}:{trial.number}",
+                    "training": training_address(study, trial, training),
+                    "files": [str(path) for path in paths],
+                }
+            )
+        )
         return
     for path in paths:
         typer.echo(path)

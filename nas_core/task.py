@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from nas_core.config import Config
 
-IMAGE_CLASSIFICATION = "image-classification"
-NODE_CLASSIFICATION = "node-classification"
+IMAGE_CLASSIFICATION: Final = "image-classification"
+NODE_CLASSIFICATION: Final = "node-classification"
 
 
 class Task(Config):

@@ -380,7 +380,8 @@ def retraining(
         "split_hash": source.split_hash,
         **resolved(evaluator),
     }
-    return Retraining(evaluator, sized, settings)
+    inputs = getattr(source, "inputs", None)  # a source of a class of one's own may not say
+    return Retraining(evaluator, sized, settings, None if inputs is None else inputs.model_dump(mode="json"))
 
 
 def _pruner_from(config: SearchConfig, evaluator: Evaluator) -> dict[str, Any] | None:

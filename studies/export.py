@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_core.errors import NotFoundError, VerificationError
 from nas_core.records import RETRAIN, Run, Study
 from nas_core.strategy import State
 from studies.assemble import load_space, size_of
 from studies.queries import best_random
-from studies.retrain import command, weights_of
+from studies.retrain import command, settings_of
 from studies.store.store import Store
+from studies.trained import trained_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,16 +26,17 @@ def export_trial(
     store: Store,
     study: Study,
     trial: Run,
+    run: Run,
     formats: Sequence[str] | None,
     folder: Path,
     *,
     verify: bool = True,
     db: str | None = None,
 ) -> list[Path]:
-    """Write the newest retraining of a trial; returns the paths. `formats` None: all that can be written here.
+    """Write a training of a trial; returns the paths. `formats` None: all that can be written here.
 
-    Raises NotFoundError when the trial has not been retrained, VerificationError when its weights are gone or not
-    those that were trained, and what `training.export.export` raises.
+    Raises VerificationError when its weights are gone or not those that were trained, and what
+    `training.export.export` raises.
     """
     from training.data import load
     from training.data.split import Split
@@ -43,7 +44,7 @@ def export_trial(
     from training.export import available, check_formats, export
 
     formats = check_formats(available(study.spec.task) if formats is None else formats, study.spec.task)
-    run, weights = _retrained(store, study, trial)
+    weights = trained_weights(store, study, trial, run)
     settings: Any = run.recipe
     space, _ = load_space(study.spec.space)
     size = size_of(space, settings["size"])
@@ -54,7 +55,7 @@ def export_trial(
     alike = [
         other
         for other in store.children(trial, RETRAIN)
-        if other.state == State.COMPLETE and other.recipe == run.recipe
+        if other.state == State.COMPLETE and settings_of(other) == settings_of(run)
     ]
     address = f"{study.name}:{trial.number}"
     card = {
@@ -79,21 +80,6 @@ def export_trial(
     return export(
         network, source.task, example, trial.arch, card, folder, f"{study.name}-{trial.number}", formats, verify
     )
-
-
-def _retrained(store: Store, study: Study, trial: Run) -> tuple[Run, Path]:
-    complete = [run for run in store.children(trial, RETRAIN) if run.state == State.COMPLETE]
-    address = f"{study.name}:{trial.number}"
-    if not complete:
-        raise NotFoundError(f"{address} has no trained weights yet; run 'nas train {address}' first")
-    run = complete[-1]
-    path = weights_of(store, run)
-    if path is None:
-        again = shlex.join(command(address, run.recipe or {}, run.repeat + 1))
-        raise VerificationError(
-            f"the weights of {address} in '{store.files}' are gone or damaged; train again:\n{again}"
-        )
-    return run, path
 
 
 def _latency(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from studies.summary import COUNTS, STUDIES, SUPERNETS, Summary, summarise
 
 # What is known of a candidate in full: one whose function had been evaluated before may still cost less.
 MEASURED = (State.COMPLETE, State.REUSED)
+# What follows the name of a study in an address.
+_NUMBERS = re.compile(r"(?P<trial>[0-9]{1,9})(?:/train-(?P<training>[0-9]{1,9}))?")
 
 
 def summaries(store: Store) -> list[Summary]:
@@ -158,10 +161,24 @@ def _front(rows: Sequence[Any]) -> list[int]:
 
 
 def parse_address(address: str) -> tuple[str, int | None]:
-    """`STUDY` or `STUDY:17`. Raises UsageError."""
-    name, separator, number = address.partition(":")
+    """`STUDY` or `STUDY:17`. Raises UsageError, also for the address of a training."""
+    name, number, training = parse_training(address)
+    if training is not None:
+        raise UsageError(f"'{address}' is one training; a study or trial is needed here: {name} or {name}:{number}")
+    return name, number
+
+
+def parse_training(address: str) -> tuple[str, int | None, int | None]:
+    """`STUDY`, `STUDY:17`, or a training of that trial, `STUDY:17/train-2`. Raises UsageError."""
+    name, separator, rest = address.partition(":")
     if not separator:
-        return name, None
-    if not name or not number.isdecimal() or len(number) > 9:
-        raise UsageError(f"'{address}' is no address; write STUDY or STUDY:NUMBER, for example {name or 'STUDY'}:17")
-    return name, int(number)
+        return name, None, None
+    found = _NUMBERS.fullmatch(rest)
+    if not name or found is None:
+        study = name or "STUDY"
+        raise UsageError(
+            f"'{address}' is no address; write STUDY, STUDY:NUMBER or STUDY:NUMBER/train-NUMBER, "
+            f"for example {study}:17 or {study}:17/train-1"
+        )
+    trial, training = found["trial"], found["training"]
+    return name, int(trial), None if training is None else int(training)

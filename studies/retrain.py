@@ -19,15 +19,18 @@ from nas_core.strategy import State
 from studies.store.store import Store
 
 WEIGHTS = "weights"
+INPUTS = "inputs"
 
 
 @dataclass(frozen=True)
 class Retraining:
-    """What is trained, and how. `settings` (plain data) is what makes two retrainings the same."""
+    """What is trained, and how. `settings` (plain data) is what makes two retrainings the same; `inputs` is what the
+    network needs to know of its inputs, which is stored beside them."""
 
     evaluator: Any  # a Train that keeps weights and reports the test metrics
     size: SizeConfig
     settings: Mapping[str, Any]
+    inputs: Mapping[str, Any] | None
 
 
 def retrain(
@@ -60,7 +63,7 @@ def retrain(
             kind=RETRAIN,
             parent=trial.id,
             repeat=repeat,
-            recipe=retraining.settings,
+            recipe={**retraining.settings, INPUTS: retraining.inputs},
         )
         run = store.children(trial, RETRAIN)[-1]
     store.start(run.id, environment)
@@ -111,6 +114,11 @@ def command(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
     return words
 
 
+def settings_of(training: Run) -> dict[str, Any]:
+    """What makes two retrainings the same."""
+    return {key: value for key, value in (training.recipe or {}).items() if key != INPUTS}
+
+
 def _flat(changes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """`{"augment": {"crop": 2}}` as `("augment.crop", 2)`."""
     for key, value in changes.items():
@@ -123,6 +131,6 @@ def _flat(changes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
 def _find(store: Store, trial: Run, retraining: Retraining, repeat: int) -> Run | None:
     wanted = json.loads(json.dumps(dict(retraining.settings)))
     for run in store.children(trial, RETRAIN):
-        if run.repeat == repeat and run.recipe == wanted and run.state != State.FAILED:
+        if run.repeat == repeat and settings_of(run) == wanted and run.state != State.FAILED:
             return run
     return None

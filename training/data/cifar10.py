@@ -11,6 +11,7 @@ from nas_core.errors import NotFoundError, UsageError
 from training.data.files import content, folder_of
 from training.data.source import ImageSource, image_source
 from training.data.split import Split
+from training.inputs.images import BYTES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +42,7 @@ def load(argument: str, split: Split) -> ImageSource:
         split,
         test=np.arange(count - len(records[-1]), count),
         classes=CLASSES,
+        value_range=BYTES,
     )
 
 

@@ -16,4 +16,5 @@ def load(argument: str, split: Split) -> ImageSource:
     nothing("digits", argument)
     bunch = load_digits()
     images = bunch.images.astype(np.uint8)[:, None]
-    return image_source("digits", images, bunch.target, split, classes=[str(digit) for digit in range(10)])
+    classes = [str(digit) for digit in range(10)]
+    return image_source("digits", images, bunch.target, split, classes=classes, value_range=(0, 16))

@@ -11,14 +11,14 @@ from nas_core.errors import NotFoundError, UsageError, nearest
 from training.data.files import folder_of
 from training.data.source import ImageSource, image_source
 from training.data.split import Split
+from training.inputs.images import BYTES
+from training.inputs.pictures import pixels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
 EXAMPLE = "folder:DIR, where DIR holds one folder of images per class, or train/ and test/ with such folders"
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-GREY = ("1", "L", "LA")
 # Names of the folders of a part, in the order train, valid, test.
 PART_NAMES = (("train",), ("valid", "val", "validation"), ("test",))
 
@@ -46,7 +46,13 @@ def load(argument: str, split: Split) -> ImageSource:
     ]
     labels = np.array([number for _, number in together], dtype=np.int64)
     images = _read([path for path, _ in together], size)
-    return image_source(f"folder:{argument}", images, labels, split, valid=lists[1], test=lists[2], classes=classes)
+    return image_source(
+        *(f"folder:{argument}", images, labels, split),
+        valid=lists[1],
+        test=lists[2],
+        classes=classes,
+        value_range=BYTES,
+    )
 
 
 def _options(argument: str) -> tuple[str, int | None]:
@@ -80,7 +86,7 @@ def _read(paths: list[Path], size: int | None) -> NDArray[np.uint8]:
     for path in paths:
         try:
             with Image.open(path) as image:
-                images.append(_pixels(image, size))
+                images.append(pixels(image, None if size is None else (size, size)))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UsageError(f"{path}: not a readable image ({error})") from error
         if images[-1].shape[:2] != images[0].shape[:2]:
@@ -90,17 +96,6 @@ def _read(paths: list[Path], size: int | None) -> NDArray[np.uint8]:
             )
     channels = max(image.shape[2] for image in images)
     result = np.empty((len(images), channels, *images[0].shape[:2]), dtype=np.uint8)
-    for position, pixels in enumerate(images):
-        result[position] = pixels.transpose(2, 0, 1)
+    for position, found in enumerate(images):
+        result[position] = found.transpose(2, 0, 1)
     return result
-
-
-def _pixels(image: Image, size: int | None) -> NDArray[np.uint8]:
-    """[h, w, 1] of a grey image, [h, w, 3] of any other."""
-    if image.mode[0] in "IF":
-        raise ValueError(f"mode {image.mode}: more than 8 bits per channel; use npz:FILE for such images")
-    image = image.convert("L" if image.mode in GREY else "RGB")
-    if size is not None and image.size != (size, size):
-        image = image.resize((size, size))
-    pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels

@@ -11,6 +11,7 @@ from nas_core.errors import UsageError
 from training.data.files import content, first_of, folder_of
 from training.data.source import ImageSource, image_source
 from training.data.split import Split
+from training.inputs.images import BYTES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +31,7 @@ def load(argument: str, split: Split) -> ImageSource:
         np.concatenate([labels, test_labels]),
         split,
         test=np.arange(len(images), len(images) + len(test_images)),
+        value_range=BYTES,
     )
 
 

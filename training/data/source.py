@@ -14,6 +14,9 @@ from nas_core.seeds import generator
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from training.data.augment import PLAIN, Augment
 from training.data.split import UNLABELLED, Parts, Split, divide, split_hash, stratified
+from training.inputs import GraphInputs, ImageInputs, Inputs
+from training.inputs.graphs import Normalise, normalised
+from training.inputs.images import Fit, observed_range
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +46,11 @@ class Source(Protocol):
         """Samples per class for each part."""
         ...
 
+    @property
+    def inputs(self) -> Inputs:
+        """What a network that is trained on it needs to know of its inputs, wherever it runs later."""
+        ...
+
     def bind(
         self,
         device: torch.device | str,
@@ -64,11 +72,30 @@ class ImageSource:
     images: NDArray[Any]
     labels: NDArray[np.int64]
     parts: Parts
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...]
+    value_range: tuple[float, float]  # the stored numbers of black and white
+    fit: Fit = "stretch"
 
     @property
     def sizes(self) -> Mapping[str, int]:
         return {name: len(part) for name, part in self.parts.items()}
+
+    @cached_property
+    def inputs(self) -> ImageInputs:
+        low, high = self.value_range
+        channels, height, width = self.task.input_shape
+        mean, deviation = self.statistics
+        return ImageInputs(
+            mode="L" if channels == 1 else "RGB" if channels == 3 else None,
+            channels=channels,
+            height=height,
+            width=width,
+            fit=self.fit,
+            value_range=self.value_range,
+            mean=tuple((value - low) / (high - low) for value in mean),
+            deviation=tuple(value / (high - low) for value in deviation),
+            classes=_class_names(self.classes, self.task),
+        )
 
     @cached_property
     def class_counts(self) -> Mapping[str, tuple[int, ...]]:
@@ -116,10 +143,22 @@ class GraphSource:
     labels: NDArray[np.int64]
     edge_index: NDArray[np.int64]
     parts: Parts
+    classes: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    normalise: Normalise = "none"  # what has been done to the features
 
     @property
     def sizes(self) -> Mapping[str, int]:
         return {name: len(part) for name, part in self.parts.items()}
+
+    @cached_property
+    def inputs(self) -> GraphInputs:
+        return GraphInputs(
+            features=self.task.input_shape[0],
+            feature_names=self.feature_names,
+            normalise=self.normalise,
+            classes=_class_names(self.classes, self.task),
+        )
 
     @cached_property
     def class_counts(self) -> Mapping[str, tuple[int, ...]]:
@@ -147,11 +186,15 @@ def image_source(
     valid: NDArray[np.int64] | None = None,
     test: NDArray[np.int64] | None = None,
     classes: Sequence[str] = (),
+    value_range: tuple[float, float] | None = None,
+    fit: Fit = "stretch",
 ) -> ImageSource:
     """A checked and split image set from images [n, c, h, w] and labels [n] in 0..k-1.
 
     `valid` and `test` are index lists into them where the data set has such parts. uint8 stays, other numbers become
-    float32; samples that a limit leaves out are dropped. Raises UsageError for what cannot be learned from.
+    float32; samples that a limit leaves out are dropped. `value_range` are the numbers of black and white (by default
+    read off the images), `fit` is how images of another size were brought to this one.
+    Raises UsageError for what cannot be learned from.
     """
     where = f"data '{reference}'"
     if images.ndim != 4 or 0 in images.shape:
@@ -162,6 +205,9 @@ def image_source(
     if labels.min() < 0:
         raise UsageError(f"{where}: label {labels.min()} is negative; classes are numbered from 0")
     outputs = _outputs(labels, len(classes), where)
+    black, white = observed_range(images) if value_range is None else value_range
+    if not black < white:
+        raise UsageError(f"{where}: the value range is {black:g} to {white:g}; black is below white")
     parts = _divide(where, labels, split, valid=valid, test=test)
     name = split_hash(labels, parts, images)
     used = np.sort(np.concatenate([part for _, part in parts.items()]))
@@ -171,7 +217,7 @@ def image_source(
     _, c, h, w = images.shape
     task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(c, h, w), outputs=outputs)
     images = np.require(images, requirements=["C", "W"])  # a tensor may share this memory
-    return ImageSource(reference, task, name, images, labels, parts, tuple(classes))
+    return ImageSource(reference, task, name, images, labels, parts, tuple(classes), (black, white), fit)
 
 
 def graph_source(
@@ -184,16 +230,21 @@ def graph_source(
     train: NDArray[np.int64] | None = None,
     valid: NDArray[np.int64] | None = None,
     test: NDArray[np.int64] | None = None,
+    classes: Sequence[str] = (),
+    feature_names: Sequence[str] = (),
+    normalise: Normalise = "none",
 ) -> GraphSource:
     """A checked and split graph from features [n, f], labels [n] (-1: unlabelled) and directed edges [2, e].
 
     Public index lists are used where given: all three; train and test (validation is drawn from train); or train
-    alone (the other labelled nodes become validation and test, half each). Features are left as they are.
+    alone (the other labelled nodes become validation and test, half each). `normalise` is done to the features here.
     """
     where = f"data '{reference}'"
     if features.ndim != 2 or 0 in features.shape:
         raise UsageError(f"{where}: features have shape {features.shape}; needed are [nodes, features]")
-    features = _as_floats(features, "features", where)
+    features = normalised(_as_floats(features, "features", where), normalise)
+    if feature_names and len(feature_names) != features.shape[1]:
+        raise UsageError(f"{where}: {len(feature_names)} feature names for {features.shape[1]} features")
     nodes = len(features)
     labels = _as_labels(labels, nodes, "nodes", where)
     if labels.min() < UNLABELLED:
@@ -208,12 +259,14 @@ def graph_source(
     task = Task(
         kind=NODE_CLASSIFICATION,
         input_shape=(features.shape[1],),
-        outputs=_outputs(labels, 0, where),
+        outputs=_outputs(labels, len(classes), where),
         nodes=nodes,
         edges=edge_index.shape[1],
     )
     name = split_hash(labels, parts, features, edge_index)
-    return GraphSource(reference, task, name, features, labels, edge_index, parts)
+    return GraphSource(
+        *(reference, task, name, features, labels, edge_index, parts), tuple(classes), tuple(feature_names), normalise
+    )
 
 
 def _public(where: str, labels: NDArray[np.int64], split: Split, *given: NDArray[Any] | None) -> tuple[Any, ...]:
@@ -260,6 +313,11 @@ def _outputs(labels: NDArray[np.int64], named: int, where: str) -> int:
     if max(found, named) < 2:
         raise UsageError(f"{where}: there is only one class; at least two are needed")
     return max(found, named)
+
+
+def _class_names(named: tuple[str, ...], task: Task) -> tuple[str, ...]:
+    """The names that the data give; classes without names are called by their numbers."""
+    return named or tuple(str(number) for number in range(task.outputs))
 
 
 def _as_labels(labels: NDArray[Any], count: int, things: str, where: str) -> NDArray[np.int64]:

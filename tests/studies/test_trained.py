@@ -1,0 +1,104 @@
+"""Addresses of trials and of their trainings, and which training a trial stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nas_core.architecture import Architecture
+from nas_core.errors import NotFoundError, UsageError
+from nas_core.evaluation import Report
+from nas_core.records import RETRAIN, Run, StopAt, Study, StudySpec, Verdict
+from nas_core.strategy import Proposal, State
+from nas_core.task import Task
+from studies.queries import parse_address, parse_training
+from studies.store.store import Store
+from studies.trained import addressed_training
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("s", ("s", None, None)),
+        ("b/random/0", ("b/random/0", None, None)),
+        ("s:17", ("s", 17, None)),
+        ("b/random/0:3/train-2", ("b/random/0", 3, 2)),
+    ],
+)
+def test_addresses(address: str, expected: tuple[str, int | None, int | None]) -> None:
+    assert parse_training(address) == expected
+
+
+@pytest.mark.parametrize("address", [":1", "s:", "s:x", "s:1/train-", "s:1/2", "s:1/train-1/2", "s:1/train-1 ", "s:-1"])
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(UsageError, match="is no address; write STUDY, STUDY:NUMBER or STUDY:NUMBER/train-NUMBER"):
+        parse_training(address)
+
+
+def test_a_training_is_no_trial() -> None:
+    with pytest.raises(UsageError, match="'s:1/train-2' is one training; a study or trial is needed here: s or s:1"):
+        parse_address("s:1/train-2")
+
+
+def _train(store: Store, study: Study, trial: Run, value: float | None, split: str = "own") -> None:
+    """A training with this validation loss, or one that is still going on."""
+    number = len(store.children(trial, RETRAIN)) + 1
+    waiting = Verdict(State.WAITING)
+    store.propose(
+        *(study, number, trial.proposal, trial.identity, waiting),
+        kind=RETRAIN,
+        parent=trial.id,
+        recipe={"split_hash": split},
+    )
+    if value is not None:
+        run = store.children(trial, RETRAIN)[-1]
+        store.report(run.id, Report(1, {"val_loss": value}))
+        store.finish(run.id, Verdict(State.COMPLETE))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(f"sqlite:///{tmp_path / 'nas.db'}")
+    spec = StudySpec(
+        space="x",
+        space_name="x",
+        space_version=1,
+        space_hash=None,
+        size={},
+        strategy="random",
+        strategy_config={},
+        evaluator={"name": "train", "data": "digits"},
+        task=Task(kind="image-classification", input_shape=(1, 8, 8), outputs=10),
+        split_hash="own",
+        objectives=("params:min", "val_loss:min"),
+        constraints=(),
+        seed=0,
+        lag=1,
+    )
+    study = store.create_study("s", spec, StopAt(trials=1))
+    store.propose(study, 0, Proposal(Architecture("x", {"a": 1})), "a", Verdict(State.COMPLETE, values=(0.0, 0.0)))
+    return store
+
+
+def test_a_trial_stands_for_its_best_training(store: Store) -> None:
+    study = store.study("s")
+    trial = store.trial(study, 0)
+    with pytest.raises(NotFoundError, match="no trained weights yet; run 'nas train s:0'"):
+        addressed_training(store, "s:0")
+    for value, split in (
+        (0.5, "own"),
+        (0.2, "own"),
+        (0.2, "own"),
+        (float("nan"), "own"),
+        (0.1, "other"),
+        (None, "own"),
+    ):
+        _train(store, study, trial, value, split)
+    # The earliest of equals; other data's values, and none, do not compare.
+    assert addressed_training(store, "s:0")[2].number == 2
+    assert addressed_training(store, "s:0/train-5")[2].number == 5
+    with pytest.raises(UsageError, match="'s:0/train-6' is waiting, not complete"):
+        addressed_training(store, "s:0/train-6")
+    with pytest.raises(NotFoundError, match=r"no training 's:0/train-7' \(there are: s:0/train-1, s:0/train-2"):
+        addressed_training(store, "s:0/train-7")

@@ -11,6 +11,7 @@ import typer
 
 from nas_cli.options import DEFAULT_DB
 from nas_cli.render import number
+from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError
 from nas_core.records import Run, Study
 from nas_core.strategy import State
@@ -92,7 +93,7 @@ def next_commands(store: Store, study: Study, ending: Ending, best: Run | None) 
 
 
 def _size(study: Study) -> str:
-    return shlex.quote(",".join(f"{key}={value}" for key, value in study.spec.size.items()))
+    return shlex.quote(size_text(study.spec.size))
 
 
 def _document(study: Study, ending: Ending, counts: dict[str, int], best: Run | None) -> dict[str, Any]:

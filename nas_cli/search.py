@@ -13,7 +13,7 @@ from nas_cli.run import run
 
 if TYPE_CHECKING:
     from nas_core.records import StopAt, Study, StudySpec
-    from studies.assemble import SearchConfig
+    from studies.assemble import Parts, SearchConfig
     from studies.evaluators import Shared
     from studies.store.store import Store
 
@@ -27,6 +27,10 @@ def search(
     config: Annotated[Path | None, typer.Argument(help="YAML file with the keys below.")] = None,
     space: Annotated[str | None, typer.Option(help="Search space: a name, or FILE.py:OBJECT.")] = None,
     size: Annotated[str | None, typer.Option(help="search, full, or changes such as channels=8,cells=1.")] = None,
+    final_size: Annotated[
+        str | None,
+        typer.Option(help="Of the network that you get, whose costs count [default: --size; one-shot: full]."),
+    ] = None,
     strategy: Annotated[str | None, typer.Option(help="Search strategy: a name, or FILE.py:CLASS.")] = None,
     data: Annotated[str | None, typer.Option(help="Data reference (see 'nas data list').")] = None,
     table: Annotated[Path | None, typer.Option(help="Look results up in this table instead of training.")] = None,
@@ -75,6 +79,7 @@ def search(
     flags = {
         "space": space,
         "size": size,
+        "final_size": final_size,
         "strategy": strategy,
         "data": data,
         "table": None if table is None else str(table),
@@ -114,7 +119,8 @@ def search(
     parts.check()  # a strategy that cannot handle this says so before anything is stored
     with open_store(db, files, create=True, durable=durable) as store:
         budget = stop_at(wanted, spec)
-        return run(store, _study(store, wanted.study, spec, budget), parts, budget, wanted.workers, as_json)
+        found = _study(store, wanted, spec, budget)
+        return run(store, found, _parts(found, spec, parts), budget, wanted.workers, as_json)
 
 
 def resume(
@@ -166,8 +172,8 @@ def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable:
     parts.check()
     with open_store(db, files, create=True, durable=durable) as store:
         budget = stop_at(first, spec)
-        study = _study(store, wanted.study, spec, budget)
-        code = run(store, study, parts, budget, wanted.workers, as_json, first=True)
+        study = _study(store, wanted, spec, budget)
+        code = run(store, study, _parts(study, spec, parts), budget, wanted.workers, as_json, first=True)
         if code:
             return code
         second = wanted.model_copy(
@@ -184,7 +190,8 @@ def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable:
         parts = build(spec)
         parts.check()
         budget = stop_at(second, spec)
-        return run(store, _study(store, second.study, spec, budget), parts, budget, wanted.workers, as_json)
+        study = _study(store, second, spec, budget)
+        return run(store, study, _parts(study, spec, parts), budget, wanted.workers, as_json)
 
 
 def _shared(wanted: SearchConfig, db: str, files: Path | None) -> Shared | None:
@@ -228,10 +235,12 @@ def _warm(store: Store, source: Study, spec: StudySpec) -> StudySpec:
     return spec.model_copy(update={"prior": tuple((dict(arch.values), value) for arch, value in known)})
 
 
-def _study(store: Store, name: str | None, spec: StudySpec, budget: StopAt) -> Study:
+def _study(store: Store, wanted: SearchConfig, spec: StudySpec, budget: StopAt) -> Study:
     """The named study if its configuration is the same, or a new one. Raises UsageError if it differs."""
     from nas_core.errors import UsageError
+    from nas_core.records import as_stored
 
+    name = wanted.study
     if name is None:
         stem = f"{spec.space_name}-{spec.evaluator['data'].split(':')[0]}"
         taken = set(store.study_names())
@@ -241,7 +250,8 @@ def _study(store: Store, name: str | None, spec: StudySpec, budget: StopAt) -> S
     if existing is None:
         _check_definition(store, spec)
         return store.create_study(name, spec, budget)
-    old, new = existing.spec.model_dump(), spec.model_dump()
+    asked = {key for key in wanted.model_fields_set if getattr(wanted, key) is not None}
+    old, new = existing.spec.model_dump(), as_stored(spec, existing.spec, asked).model_dump()
     different = [f"{key}: {old[key]!r} there, {new[key]!r} now" for key in old if old[key] != new[key]]
     if different:
         raise UsageError(
@@ -249,6 +259,13 @@ def _study(store: Store, name: str | None, spec: StudySpec, budget: StopAt) -> S
             f"Choose another --study, or go on with the stored one: nas resume {name}"
         )
     return existing
+
+
+def _parts(study: Study, spec: StudySpec, parts: Parts) -> Parts:
+    """The objects of a study: `parts`, which are of `spec`, unless what is stored is older."""
+    from studies.assemble import build
+
+    return parts if study.spec == spec else build(study.spec)
 
 
 def _check_definition(store: Store, spec: StudySpec) -> None:

@@ -18,7 +18,7 @@ from nas_core.architecture import Architecture
 from nas_core.errors import NasError, UsageError, unknown
 from nas_core.evaluation import Objective
 from nas_core.graph import ArchGraph
-from nas_core.records import RETRAIN, Run, Study, StudySpec
+from nas_core.records import RETRAIN, Run, Study, StudySpec, final_size_of
 from nas_core.space import HasNotation, SearchSpace
 from nas_core.strategy import State
 from studies.store.store import Store
@@ -233,6 +233,7 @@ def study_head(view: View, states: Mapping[str, int], correlation: Mapping[float
             "created": render.moment(view.study.created),
             "space": f"{spec.space} (version {spec.space_version})",
             "size": settings_text(spec.size),
+            "final size": settings_text(final_size_of(spec)),
             "strategy": f"{spec.strategy} {settings_text(spec.strategy_config)}".strip(),
             **{
                 "evaluator" if name == "name" else name: settings_text(value)

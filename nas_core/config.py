@@ -29,6 +29,30 @@ class SizeConfig(Config):
             raise unknown("size preset", name, cls.presets)
         return validate(cls, {**cls.presets[name], **changes}, "size")
 
+    @classmethod
+    def parse(cls, size: str | Mapping[str, Any]) -> Self:
+        """From a preset (`full`), changes to the search preset (`channels=8,cells=1`), or both (`full,channels=8`), or
+        from fields. Raises UsageError."""
+        if not isinstance(size, str):
+            return validate(cls, size, "size")
+        preset, changes = "search", {}
+        for part in filter(None, (part.strip() for part in size.split(","))):
+            name, separator, value = part.partition("=")
+            if separator:
+                changes[name.strip()] = value.strip()
+            else:
+                preset = part
+        return cls.preset(preset, **changes)
+
+    def __str__(self) -> str:
+        """As it is typed: `channels=8,cells=1`."""
+        return size_text(self.model_dump(mode="json"))
+
+
+def size_text(fields: Mapping[str, Any]) -> str:
+    """The fields of a size as they are typed: `channels=8,cells=1`."""
+    return ",".join(f"{key}={value}" for key, value in fields.items())
+
 
 C = TypeVar("C", bound=BaseModel)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +50,25 @@ class StudySpec(Config):
     scoring: dict[str, Any] | None = None  # where the scores of predictors come from
     prior: tuple[tuple[dict[str, Value], float], ...] | None = None  # what was known before: see `Setting.prior`
     supernet: dict[str, Any] | None = None  # of a one-shot search: what its supernet is trained on, and with
+    final_size: dict[str, Any] | None = None  # of the network that the user gets; see `final_size_of`
+
+
+def final_size_of(spec: StudySpec) -> dict[str, Any]:
+    """The size whose costs a study's objectives and constraints are about, and that a training of its result builds, as
+    the fields of the space's `Size`. A study stored before there were final sizes has its search size."""
+    return spec.size if spec.final_size is None else spec.final_size
+
+
+# Fields that came later, None in a study stored before, with what such a study did in their place.
+_LATER: Mapping[str, Callable[[StudySpec], Any]] = {"final_size": final_size_of}
+
+
+def as_stored(wanted: StudySpec, stored: StudySpec, asked: Collection[str] = ()) -> StudySpec:
+    """`wanted` without the fields that `stored` is too old to have: a default that came later does not make the same
+    command another study. A field that the user `asked` for stays, unless it says what the stored study did."""
+    lacking = [name for name in _LATER if getattr(stored, name) is None]
+    same = [name for name in lacking if name not in asked or getattr(wanted, name) == _LATER[name](stored)]
+    return wanted.model_copy(update=dict.fromkeys(same))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from nas_core.space import SearchSpace
 from predictors import GROUP, PROXIES
 from predictors.proxy import Need, Proxy, Unscorable
 from training.evaluators.rows import Rows, open_mapping
+from training.evaluators.table_mapping import hashed
 
 if TYPE_CHECKING:
     from training.data.source import Source
@@ -213,7 +214,7 @@ class ScoreTable:
         columns = found.scores[data]
         self._rows = Rows(space, self.file, self.mapping_file, found, list(columns.values()))
         self._columns = dict(zip(columns, self._rows.columns, strict=True))
-        content = self.file.read_bytes() + self.mapping_file.read_bytes() + data.encode()
+        content = self.file.read_bytes() + hashed(self.mapping_file) + data.encode()
         self.context = {
             "from": "table",
             "table": self.file.name,

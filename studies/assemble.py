@@ -19,7 +19,7 @@ from nas_core.config import Config, SizeConfig, validate
 from nas_core.errors import UsageError
 from nas_core.evaluation import Constraint, Evaluator, Fidelity, Objective, parse_constraint, parse_objective
 from nas_core.one_shot import OneShotConfig
-from nas_core.records import StopAt, StudySpec
+from nas_core.records import StopAt, StudySpec, final_size_of
 from nas_core.space import SearchSpace
 from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
@@ -44,6 +44,11 @@ class SearchConfig(Config):
     study: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
     space: str = "nasbench201"
     size: str | dict[str, Any] = "search"
+    final_size: str | dict[str, Any] | None = Field(
+        default=None,
+        description="of the network that the result is trained as, whose costs count; "
+        "by default the search size, of one-shot strategies full",
+    )
     strategy: str = "regularized-evolution"
     strategy_config: dict[str, Any] = Field(default_factory=dict)
     data: str = "digits"
@@ -87,7 +92,7 @@ class Parts:
     """The live objects of a study."""
 
     space: SearchSpace
-    size: SizeConfig
+    size: SizeConfig  # of the networks that are searched; see `final_size_of` for the one that the user gets
     evaluator: Evaluator
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
@@ -135,18 +140,8 @@ def load_space(reference: str) -> tuple[SearchSpace, str | None]:
 
 
 def size_of(space: SearchSpace, size: str | Mapping[str, Any]) -> SizeConfig:
-    """A size from a preset (`full`), changes to the search preset (`channels=8,cells=1`), or both
-    (`full,channels=8`), or the stored fields. Raises UsageError."""
-    if not isinstance(size, str):
-        return validate(space.Size, size, "size")
-    preset, changes = "search", {}
-    for part in filter(None, (part.strip() for part in size.split(","))):
-        name, separator, value = part.partition("=")
-        if separator:
-            changes[name.strip()] = value.strip()
-        else:
-            preset = part
-    return space.Size.preset(preset, **changes)
+    """A size of a space from its text or its stored fields (`SizeConfig.parse`). Raises UsageError."""
+    return space.Size.parse(size)
 
 
 def describe(config: SearchConfig, shared: Shared | None = None) -> StudySpec:
@@ -188,7 +183,29 @@ def describe(config: SearchConfig, shared: Shared | None = None) -> StudySpec:
             space, config.data, config.scores, config.scores_mapping, config.score_on, config.score_batch
         ),
         supernet=_supernet_from(config, space, strategy_config, settings) if is_one_shot(strategy) else None,
+        final_size=_final_size(config, space, size, evaluator, shared, is_one_shot(strategy)).model_dump(mode="json"),
     )
+
+
+def _final_size(
+    config: SearchConfig, space: SearchSpace, size: SizeConfig, evaluator: Any, shared: Shared | None, one_shot: bool
+) -> SizeConfig:
+    """What was asked for; by default what a table has recorded, what a supernet was trained for, `full` for a one-shot
+    strategy, the search size for others. Raises UsageError for another size than a table's."""
+    asked = None if config.final_size is None else size_of(space, config.final_size)
+    recorded: SizeConfig | None = getattr(evaluator, "recorded_size", None)
+    if recorded is not None:
+        if asked not in (None, recorded):
+            raise UsageError(
+                f"--final-size '{asked}': table '{config.table}' records networks of size "
+                f"'{recorded}', and so are its costs; leave out --final-size"
+            )
+        return recorded
+    if asked is not None:
+        return asked
+    if shared is not None:
+        return size_of(space, final_size_of(shared.spec))
+    return space.Size.preset("full") if one_shot else size
 
 
 def _supernet_from(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_core.config import SizeConfig
+from nas_core.config import SizeConfig, size_text
 from nas_core.errors import NotFoundError, UsageError, VerificationError, unknown
 from nas_core.records import StudySpec
 from nas_core.space import SearchSpace
@@ -93,8 +93,9 @@ def _shared_from(config: SearchConfig, size: SizeConfig, shared: Shared, file_ha
             f"search with --space {source.space}"
         )
     if size.model_dump(mode="json") != source.size:
-        words = ",".join(f"{key}={value}" for key, value in source.size.items())
-        raise UsageError(f"the supernet of study '{shared.study}' has another size; search with --size {words}")
+        raise UsageError(
+            f"the supernet of study '{shared.study}' has another size; search with --size {size_text(source.size)}"
+        )
     return {
         "name": "supernet",
         "study": shared.study,
@@ -122,18 +123,20 @@ def evaluator_of(settings: Mapping[str, Any], space: SearchSpace, size: SizeConf
     if "costs" not in settings:
         return evaluator, read
     from training.evaluators.joined import CostTable, Joined
+    from training.evaluators.table_mapping import hashed
 
     table = CostTable(space, Path(settings["costs"]))
-    content = read.encode() + table.file.read_bytes() + table.mapping_file.read_bytes()
+    content = read.encode() + table.file.read_bytes() + hashed(table.mapping_file)
     return Joined(evaluator, table), hashlib.sha256(content).hexdigest()[:16]
 
 
 def _plain_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
     if settings["name"] == "table":
         from training.evaluators.table import Table
+        from training.evaluators.table_mapping import hashed
 
         table = Table(space, Path(settings["table"]), settings["data"], settings["mapping"])
-        content = table.file.read_bytes() + table.mapping_file.read_bytes() + settings["data"].encode()
+        content = table.file.read_bytes() + hashed(table.mapping_file) + settings["data"].encode()
         return table, hashlib.sha256(content).hexdigest()[:16]
     from training.data import load
     from training.evaluators.train import Train

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from nas_core.architecture import Architecture
+from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError, UsageError
 from nas_core.pareto import dominates
 from nas_core.records import TRIAL, Run, Study
@@ -81,10 +82,10 @@ def before_trials(store: Store, study: Study) -> str:
         )
     if run.result:
         return f"study '{study.name}' has no trial yet, its supernet is trained; go on by: nas resume {study.name}"
-    size = ",".join(f"{key}={value}" for key, value in study.spec.size.items())
     return (
         f"study '{study.name}' has no trials: its supernet is the result; search on it by: nas search "
-        f"--space {shlex.quote(study.spec.space)} --size {shlex.quote(size)} --evaluator supernet:{study.name}"
+        f"--space {shlex.quote(study.spec.space)} --size {shlex.quote(size_text(study.spec.size))} "
+        f"--evaluator supernet:{study.name}"
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas_core.config import SizeConfig, parse_value
+from nas_core.config import SizeConfig, parse_value, size_text
 from nas_core.errors import NasError, TrialError
 from nas_core.evaluation import Context, Report
 from nas_core.records import RETRAIN, Run, Study, Verdict
@@ -105,8 +105,8 @@ def weights_of(store: Store, run: Run) -> Path | None:
 
 def command(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
     """The words of the `nas train` that makes a retraining with these settings."""
-    size = ",".join(f"{key}={value}" for key, value in settings["size"].items())
-    words = ["nas", "train", address, "--recipe", settings["recipe_name"], "--size", size, "--seeds", str(seeds)]
+    words = ["nas", "train", address, "--recipe", settings["recipe_name"], "--size", size_text(settings["size"])]
+    words += ["--seeds", str(seeds)]
     words += ["--data", settings["data"], "--device", settings["device"]]
     for path, value in _flat(settings["changes"]):
         plain = isinstance(value, str) and parse_value(value) == value  # needs no quotes to be read as text

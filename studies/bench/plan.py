@@ -17,7 +17,7 @@ from nas_core import refs
 from nas_core.config import Config, validate
 from nas_core.errors import NotFoundError, UsageError, unknown
 from nas_core.evaluation import Objective
-from nas_core.records import StopAt, StudySpec
+from nas_core.records import StopAt, StudySpec, as_stored
 from studies.assemble import Parts, SearchConfig, build, describe
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def parts_of(shared: Parts, spec: StudySpec) -> Parts:
 def differences(old: Plan, new: Plan) -> list[str]:
     """What differs between two plans, in words; what follows from the table is left out."""
     shared = old.contenders.keys() & new.contenders.keys()
+    new = new.model_copy(update={"problem": as_stored(new.problem, old.problem)})
     there, now = (_decisive(plan, shared) for plan in (old, new))
     found = []
     for key in [key for key in {**there, **now} if key not in there or key not in now or there[key] != now[key]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas_core.architecture import Architecture
+from nas_core.config import SizeConfig
 from nas_core.errors import TrialError, UsageError, unknown
 from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report
 from nas_core.space import SearchSpace
@@ -41,6 +42,7 @@ class Table:
         self.file = Path(file)
         self.mapping_file, self._mapping = open_mapping(space, self.file, mapping)
         self._space = space
+        self.recorded_size = self._recorded_size()
         if not self._mapping.data:
             raise UsageError(f"table '{self.file.name}' has costs only; give it by --costs, beside what is evaluated")
         if data not in self._mapping.data:
@@ -92,6 +94,15 @@ class Table:
     def column(self, metric: str, budget: Budget | None = None) -> NDArray[numpy.float64]:
         """A metric of all rows at a level (None: the highest), in the order of the file; NaN where a cell is empty."""
         return self._values[self._level(budget)][metric]
+
+    def _recorded_size(self) -> SizeConfig | None:
+        """The size of the networks whose results the table holds, where its mapping says it."""
+        if self._mapping.size is None:
+            return None
+        try:
+            return self._space.Size.parse(self._mapping.size)
+        except UsageError as error:
+            raise UsageError(f"mapping '{self.mapping_file.name}': {error}") from None
 
     def _level(self, budget: Budget | None) -> float | None:
         levels = self._data.levels

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -110,6 +111,9 @@ class TableMapping(Config):
 
     files: tuple[str, ...] = Field((), description="names of the table files it fits")
     space: str
+    size: str | dict[str, Any] | None = Field(
+        None, description="of the networks whose results were recorded: a preset, changes to one, or the fields"
+    )
     match: Literal["architecture", "identity"] = Field(
         "architecture", description="whether a row belongs to one architecture, or to all with the same identity"
     )
@@ -141,6 +145,12 @@ class TableMapping(Config):
         if not isinstance(content, dict):
             raise UsageError(f"mapping '{path}' holds no keys; docs/tables.md shows one")
         return validate(cls, content, f"mapping '{path}'")
+
+
+def hashed(path: Path) -> bytes:
+    """What a mapping file says about the values of a table, for a hash of both. The line `size` came later, and a study
+    keeps what it says itself."""
+    return re.sub(rb"(?m)^size:.*\n", b"", path.read_bytes())
 
 
 def find_mapping(table: Path, mapping: str | Path | None) -> Path:

@@ -52,10 +52,11 @@ METHODS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "darts-2": ("darts", {**FAST, "order": 2}),
     "single-level": ("darts", {**FAST, "bilevel": False}),
     "gdas": ("gdas", FAST),
+    "gdas-drawn": ("gdas", {**FAST, "scalars": False}),
     "drnas": ("drnas", FAST),
     "dropnas": ("dropnas", FAST),
     "rc-darts": ("rc-darts", FAST),
-    "enas": ("enas", {}),
+    "enas": ("enas", {"batch_size": 160}),
     "spos": ("spos", {}),
 }
 RANDOM_EPOCHS = 3
@@ -102,7 +103,7 @@ def one_shot(method: str, seed: int, source: Any, arguments: argparse.Namespace)
     """What the method derives; where it has a rule for `none`, also what it would derive with the other one."""
     reference, settings = METHODS[method]
     kind = refs.find(reference, strategies.ONE_SHOT, strategies.GROUP, "strategy")
-    config = validate(kind.Config, {**settings, "epochs": arguments.epochs, "batch_size": 64}, method)
+    config = validate(kind.Config, {"batch_size": 64, **settings, "epochs": arguments.epochs}, method)
     lower, upper = (float(bound) for bound in arguments.bounds.split(","))
     band = (Constraint("params", ">=", lower), Constraint("params", "<=", upper))
     constraints = band if method == "rc-darts" else ()

@@ -15,6 +15,8 @@ class Config(BaseModel):
     """Base of every configuration: immutable, no unknown keys, plain data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # What stored settings mean by a field that they lack, where that is not its default: it was added later.
+    when_absent: ClassVar[Mapping[str, Any]] = {}
 
 
 class SizeConfig(Config):
@@ -55,6 +57,7 @@ def size_text(fields: Mapping[str, Any]) -> str:
 
 
 C = TypeVar("C", bound=BaseModel)
+D = TypeVar("D", bound=Config)
 
 
 def validate(model: type[C], values: Mapping[str, Any], what: str) -> C:
@@ -63,6 +66,11 @@ def validate(model: type[C], values: Mapping[str, Any], what: str) -> C:
         return model.model_validate(dict(values))
     except ValidationError as error:
         raise UsageError("\n".join(_explain(model, problem, what) for problem in error.errors()[:2])) from None
+
+
+def restore(model: type[D], values: Mapping[str, Any], what: str) -> D:
+    """`model` from settings that were stored, perhaps before it had all of its fields. Raises as `validate`."""
+    return validate(model, {**model.when_absent, **values}, what)
 
 
 def _explain(model: type[BaseModel], problem: Any, what: str) -> str:

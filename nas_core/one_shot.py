@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class OneShotConfig(BaseConfig):
-    """What the loop must know of every one-shot strategy's configuration."""
+    """What the loop must know of every one-shot strategy's configuration.
+
+    A truth value `auxiliary` among its fields says whether the supernet has the second classifier that a size asks for.
+    """
 
     epochs: int = Field(default=50, ge=1, le=100_000, description="of the supernet's training")
     batch_size: int = Field(default=64, ge=2, le=65_536, description="of images; a graph is always one batch")

@@ -47,6 +47,11 @@ class Pick(Protocol):
     @property
     def style(self) -> Style: ...
 
+    @property
+    def auxiliary(self) -> bool:
+        """Whether a second classifier, where the size asks for one, is part of the network in training."""
+        ...
+
     def route(self, name: str, options: Sequence[Value]) -> Route:
         """Group `name` where it decides which tensors go where: inputs, leaves, widths."""
         ...
@@ -68,11 +73,14 @@ class Mix:
     the device; a candidate that is not run gets no gradient. `weights`: per group a vector [candidates] they are
     multiplied with; a group without one takes its candidates in full. `scalars`: positions of candidates that are not
     run and whose weight is added to the output as a number, all the same (Dong and Yang, CVPR 2019, as published).
+    `drop_path`: the probability with which what a candidate answers is dropped for a sample (Larsson et al., ICLR
+    2017); skips are never dropped.
     """
 
     active: Mapping[str, tuple[int, ...]]
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     scalars: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    drop_path: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

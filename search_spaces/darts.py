@@ -64,7 +64,8 @@ CELLS = {1: (NORMAL, REDUCE), 3: ("normal1", "reduce1", "normal2", "reduce2", "n
 
 class Size(SizeConfig):
     """`layers` cells, the first of `channels` per node, doubled at the reductions, which are the cells `layers // 3`
-    and `2 * layers // 3` (from 0). A supernet has neither auxiliary head nor drop path, as in the paper.
+    and `2 * layers // 3` (from 0). A supernet has no drop path of its own, as in the paper,
+    and the auxiliary head only where the strategy trains with one (`enas`).
 
     The stem "imagenet" has three convolutions of stride 2, the last two of which are what the first cell reads."""
 

@@ -15,7 +15,7 @@ import search_spaces
 import strategies
 from nas_core import refs
 from nas_core.architecture import Architecture
-from nas_core.config import Config, SizeConfig, validate
+from nas_core.config import Config, SizeConfig, restore, validate
 from nas_core.errors import UsageError
 from nas_core.evaluation import Constraint, Evaluator, Fidelity, Objective, parse_constraint, parse_objective
 from nas_core.one_shot import OneShotConfig
@@ -282,7 +282,7 @@ def build(spec: StudySpec) -> Parts:
     objectives = tuple(parse_objective(text, evaluator.metrics) for text in spec.objectives)
     constraints = tuple(parse_constraint(text, evaluator.metrics) for text in spec.constraints)
     strategy = refs.find(spec.strategy, strategies.ALL, strategies.GROUP, "strategy")
-    config = validate(strategy.Config, spec.strategy_config, "strategy")
+    config = restore(strategy.Config, spec.strategy_config, "strategy")
 
     def identity(arch: Architecture) -> str:
         return evaluator.identity(arch) or space.identity(arch)

@@ -56,7 +56,8 @@ class SupernetParts:
 
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derive(self.setting.seed, "supernet"))
-            return Supernet(self.setting.space, self.source.task, self.size)
+            auxiliary = getattr(self.config, "auxiliary", False)
+            return Supernet(self.setting.space, self.source.task, self.size, auxiliary=auxiliary)
 
     def bind(self) -> Data:
         """The data on the device, in the batches that the strategy's configuration asks for."""

@@ -230,7 +230,7 @@ def _normalised(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 class DartsNetwork(nn.Module):
     """Stem, cells, mean over the image, linear classifier: `[b, inputs, h, w]` to `[b, outputs]`.
 
-    In the style "full", where a layer has the auxiliary head, training mode gives `(logits, auxiliary logits)`; the
+    Where a layer has the auxiliary head and the picker wants it, training mode gives `(logits, auxiliary logits)`; the
     loss is that of the first plus `auxiliary_weight` times that of the second. Otherwise the logits alone.
 
     `stem`: channels of its convolutions. One keeps the resolution, several halve it each; then the first cell reads the
@@ -243,8 +243,8 @@ class DartsNetwork(nn.Module):
         self, pick: Pick, layers: Sequence[Layer], inputs: int, stem: Sequence[int], outputs: int, drop_path: float
     ) -> None:
         super().__init__()
-        alone = pick.style == "full"  # the paper's search has neither drop path nor auxiliary head
-        dropping = DropPath(drop_path) if alone and drop_path > 0 else None
+        # The paper's search has no drop path.
+        dropping = DropPath(drop_path) if pick.style == "full" and drop_path > 0 else None
         stride = 1 if len(stem) == 1 else 2
         first, *more = [_normalised(*pair, stride) for pair in pairwise([inputs, *stem])]
         *middle, last = more or [None]
@@ -256,7 +256,7 @@ class DartsNetwork(nn.Module):
         self.classifier = nn.Linear(layers[-1].outputs, outputs)
         self.auxiliary: nn.Module | None = None
         for layer in layers:
-            if layer.auxiliary and alone:
+            if layer.auxiliary and pick.auxiliary:
                 self.auxiliary = AuxiliaryHead(layer.outputs, layer.output_shape, outputs)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:

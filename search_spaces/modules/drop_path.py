@@ -28,11 +28,16 @@ class DropPath(nn.Module):
         return self.final_probability * self.progress
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.probability == 0:
-            return x
-        keep = 1 - self.probability
-        kept = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) < keep
-        return x * (kept.to(x.dtype) / keep)
+        return drop_path(x, self.probability) if self.training else x
 
     def extra_repr(self) -> str:
         return f"final_probability={self.final_probability}"
+
+
+def drop_path(x: Tensor, probability: float) -> Tensor:
+    """The path, dropped for every sample with this probability, what is kept divided by that of keeping it."""
+    if probability == 0:
+        return x
+    keep = 1 - probability
+    kept = torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device) < keep
+    return x * (kept.to(x.dtype) / keep)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nas_core.choice import Value
 from nas_core.relax import Mix, Style
+from search_spaces.modules.drop_path import drop_path
 from search_spaces.modules.features import blend
 
 Term = tuple[Tensor | None, Tensor]
@@ -35,6 +36,10 @@ class Chosen:
 
     assignment: Mapping[str, Value | None]
     style: Style = "full"
+
+    @property
+    def auxiliary(self) -> bool:
+        return self.style == "full"
 
     def route(self, name: str, options: Sequence[Value]) -> Fixed:
         value = self._value(name, options)
@@ -78,6 +83,9 @@ class Open:
         weights = mix.weights.get(self.name)
         return [(self.options[index], None if weights is None else weights[index]) for index in mix.active[self.name]]
 
+    def drop_path(self) -> float:
+        return self.current.now().drop_path
+
     def scalar(self) -> Tensor | None:
         mix = self.current.now()
         positions = mix.scalars.get(self.name)
@@ -101,8 +109,13 @@ class Mixed(nn.Module):
     def terms(self, *inputs: Any) -> list[Term]:
         """What the answer is the sum of, for a place that adds several groups up (`features.blend`)."""
         taken = self.route.taken()
-        run = (weigh(self.candidates[self.positions[option]], weight, *inputs) for option, weight in taken)
-        terms = [term for term in run if term is not None]
+        terms = []
+        for option, weight in taken:
+            candidate = self.candidates[self.positions[option]]
+            term = weigh(candidate, weight, *inputs)
+            if term is not None:
+                dropped = 0.0 if getattr(candidate, "skip", False) else self.route.drop_path()
+                terms.append((term[0], drop_path(term[1], dropped)))
         scalar = self.route.scalar()
         if scalar is not None:
             if not terms:  # a number needs a map to be added to
@@ -125,6 +138,7 @@ class Mixing:
     """Makes every candidate of every group, mixed by `current`; `groups` lists what it has met."""
 
     style: Style = "search"
+    auxiliary: bool = False
     current: Current = field(default_factory=Current)
     groups: dict[str, tuple[Value, ...]] = field(default_factory=dict)
 

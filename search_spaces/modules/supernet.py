@@ -52,13 +52,16 @@ class Supernet(nn.Module):
 
     A candidate that the mix does not run keeps gradient None, so that its weights, decay and momentum stay as they are
     bit for bit (`zero_grad(set_to_none=True)` is part of the contract). `groups` are in the order in which the
-    network meets them. Raises UsageError for a space that is not relaxable.
+    network meets them. With `auxiliary` there is a second classifier where the size asks for one: training mode gives
+    `(logits, auxiliary logits)` then. Raises UsageError for a space that is not relaxable.
     """
 
-    def __init__(self, space: SearchSpace, task: Task, size: SizeConfig, style: Style = "search") -> None:
+    def __init__(
+        self, space: SearchSpace, task: Task, size: SizeConfig, style: Style = "search", auxiliary: bool = False
+    ) -> None:
         super().__init__()
         self.space, self.task, self.size, self.style = space, task, size, style
-        pick = Mixing(style)
+        pick = Mixing(style, auxiliary)
         self.network = relaxable(space).network(pick, task, size)
         self._current = pick.current
         self.groups = _groups(self.network, pick)
@@ -170,10 +173,7 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
 
 
 def _count_params(skeleton: Supernet) -> Costs:
-    # A second head that only training uses is no part of what is deployed.
-    heads = ("auxiliary.",) if hasattr(skeleton.network, "auxiliary_weight") else ()
-    named = skeleton.network.named_parameters()
-    total = sum(parameter.numel() for name, parameter in named if not name.startswith(heads))
+    total = sum(parameter.numel() for parameter in skeleton.network.parameters())
     candidates = _empty(skeleton)
     for mixed in _mixed(skeleton):
         for position, candidate in enumerate(mixed.candidates):

@@ -54,7 +54,9 @@ class DropNas:
         batch_size: int = Field(default=96, ge=2, le=65_536, description="of images; a graph is always one batch")
         lr: float = Field(default=0.0375, gt=0, le=10, description="of the weights, at the start of the cosine")
         lr_end: float = Field(default=0.0015, ge=0, le=10, description="of the weights, at the end")
-        grad_clip: float = Field(default=3.0, gt=0, description="largest norm of the weights' gradient")
+        grad_clip: float | None = Field(
+            default=3.0, gt=0, description="largest norm of the weights' gradient; null: any"
+        )
         rate: float = Field(
             default=3e-5,
             ge=0,

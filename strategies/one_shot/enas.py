@@ -19,6 +19,15 @@ running ones are averages over all paths and right for none. They are neither re
 At the end `candidates` different architectures are sampled, and the one that is most accurate on `derive_batches`
 batches of "alphas" is the result (the smaller loss decides between equals).
 
+The weights' recipe is that of the published search of cells (scripts/cifar10_micro_search.sh): SGD with Nesterov's
+momentum, batches of 160, a cosine from 0.05 to 0.0005 with warm restarts after 10, 30 and 70 of 150 epochs, an L2 term
+of 1e-4 |w|^2 (here its gradient, a weight decay of 2e-4), paths other than skips dropped with a probability that rises
+to 0.4, a second classifier where the size asks for one (`--size auxiliary=true` in the space `darts`). It differs in
+that paths are dropped alike in all cells, where the published code drops fewer in the first ones, with a probability
+that changes by the epoch; that there is no dropout before the classifier (0.1); and that the second classifier stands
+where the space has it. The published code means to clip gradients and applies what it has not clipped: neither is done
+here.
+
 The controller is the one of `strategies/controller.py`, which knows any space. Left out are what the published code
 does to its logits: the tanh constant of 1.10 with temperature, the bias of +10 on the two separable convolutions and
 the fixed +-0.25 of the first cell, which prefer operations of one space by hand.
@@ -33,7 +42,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -79,7 +88,28 @@ class Enas:
     one_path: ClassVar[bool] = True  # what a pass needs of memory
 
     class Config(WeightsConfig):
-        """The controller's defaults are the published ones, except `candidates` (about 1,000)."""
+        """The defaults are the published ones, except `candidates` (about 1,000)."""
+
+        when_absent: ClassVar[Mapping[str, Any]] = {"restart_epochs": None, "drop_path": 0.0, "auxiliary": False}
+
+        epochs: int = Field(default=150, ge=1, le=100_000, description="of the supernet's training")
+        batch_size: int = Field(default=160, ge=2, le=65_536, description="of images; a graph is always one batch")
+        lr: float = Field(default=0.05, gt=0, le=10, description="of the weights, at the start of the schedule")
+        lr_end: float = Field(default=0.0005, ge=0, le=10, description="of the weights, at the end")
+        restart_epochs: int | None = Field(
+            default=10,
+            ge=1,
+            description="warm restarts: epochs after which the schedule starts over for the first time",
+        )
+        nesterov: bool = True
+        weight_decay: float = Field(default=2e-4, ge=0, le=1)
+        grad_clip: float | None = Field(
+            default=None, gt=0, description="largest norm of the weights' gradient; null: any"
+        )
+        drop_path: float = Field(
+            default=0.4, ge=0, lt=1, description="of images: probability of dropping a path that is no skip, at the end"
+        )
+        auxiliary: bool = Field(default=True, description="a second classifier, where the size asks for one")
 
         controller_steps: int = Field(default=30, ge=1, le=100_000, description="of the controller in every epoch")
         aggregate: int = Field(default=10, ge=1, le=10_000, description="architectures per step of the controller")
@@ -162,6 +192,11 @@ class Enas:
         )
         self.baseline.value = state["baseline"]
 
+    def dropped(self, epoch: int) -> float:
+        """The probability of dropping a path in an epoch: linear, 0 in the first one."""
+        images = len(self.data.task.input_shape) == 3
+        return self.config.drop_path * epoch / max(self.config.epochs - 1, 1) if images else 0.0
+
     def _draw(self, rng: Generator) -> Drawn:
         reader = Reader(self.controller)
         arch = moves.complete(self.setting.space, {}, lambda choice, options: reader.write(choice, options, rng))
@@ -171,9 +206,11 @@ class Enas:
         """One pass over the weights' half; the mean loss."""
         self.weights.begin(epoch)
         rng = generator(self.setting.seed, epoch, "paths")
+        dropped = self.dropped(epoch)
         total, batches = torch.zeros((), device=self.weights.device), 0
         for batch in self.data.batches(WEIGHTS, epoch, self.setting.seed):
-            total += self.weights.step(batch, self.supernet.mix_of(self._draw(rng).arch))
+            mix = replace(self.supernet.mix_of(self._draw(rng).arch), drop_path=dropped)
+            total += self.weights.step(batch, mix)
             batches += 1
         return mean(total, batches, "training loss")
 

@@ -9,9 +9,10 @@ logits `alpha` and pass through the network:
 
 The value of `h` is one-hot and its gradient that of `p`. Only the drawn candidate is run. The entries of the others,
 which are zero, are added to the output as numbers, so that they get a gradient too: this is what the published code
-does and the paper does not say. Where a group routes tensors (`nas_core.relax.Route`) what is taken is multiplied with
-its entry; those of the others enter where the space's description adds them (`Route.scalar`), and otherwise through
-`p`, which couples all logits. As published, all is drawn again while noise or probabilities are not finite.
+does and the paper does not say; with `scalars=false` the drawn entry alone is part of the loss. Where a group routes
+tensors (`nas_core.relax.Route`) what is taken is multiplied with its entry; those of the others enter where the space's
+description adds them (`Route.scalar`), and otherwise through `p`, which couples all logits. As published, all is drawn
+again while noise or probabilities are not finite.
 
 Every batch: a step of the weights on "weights", then one of `alpha` on "alphas", each with a draw of its own. `tau`
 falls linearly over the epochs. The strongest candidates by softmax(alpha) are derived. Where the weights are trained
@@ -58,6 +59,7 @@ class Gdas:
         weight_decay: float = Field(default=5e-4, ge=0, le=1, description="of the weights")
         tau: float = Field(default=10.0, gt=0, le=1e6, description="temperature of the sampler in the first epoch")
         tau_end: float = Field(default=0.1, gt=0, le=1e6, description="temperature in the last epoch")
+        scalars: bool = Field(default=True, description="entries that are not drawn are part of the loss, as published")
 
     supernet: Supernet
 
@@ -86,7 +88,9 @@ class Gdas:
             _, drawn = draw(self.alphas.vectors, tau)
             sums[0] += self.weights.step(training, Mix(only(drawn)))
             with self.weights.frozen():
-                loss = self.weights.loss(validation, hard_mix(*draw(self.alphas.vectors, tau)))
+                hard, positions = draw(self.alphas.vectors, tau)
+                mix = hard_mix(hard, positions) if self.config.scalars else Mix(only(positions), hard)
+                loss = self.weights.loss(validation, mix)
             self.alphas.zero_grad()
             loss.backward()
             self.alphas.step()

@@ -1,11 +1,11 @@
-"""The shared weights of a supernet in training: SGD with a cosine schedule, as one-shot searches have it."""
+"""The shared weights of a supernet in training: SGD with a rate that falls over the epochs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -23,12 +23,33 @@ from training.checkpoint import optimizer_state, restore_optimizer
 class WeightsConfig(OneShotConfig):
     """How the weights are trained. The defaults are those of DARTS (Liu et al., ICLR 2019, section 3.1.1)."""
 
-    lr: float = Field(default=0.025, gt=0, le=10, description="of the weights, at the start of the cosine")
+    lr: float = Field(default=0.025, gt=0, le=10, description="of the weights, at the start of the schedule")
     lr_end: float = Field(default=0.001, ge=0, le=10, description="of the weights, at the end")
+    schedule: Literal["cosine", "linear"] = Field(default="cosine", description="how the rate falls, epoch by epoch")
+    restart_epochs: int | None = Field(
+        default=None, ge=1, description="warm restarts: epochs after which the schedule starts over for the first time"
+    )
+    restart_factor: int = Field(
+        default=2, ge=1, le=100, description="by which each period is longer than the one before"
+    )
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(default=3e-4, ge=0, le=1)
-    grad_clip: float = Field(default=5.0, gt=0, description="largest norm of the weights' gradient")
+    decay_all: bool = Field(default=True, description="false: no weight decay of biases and normalisations")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    grad_clip: float | None = Field(default=5.0, gt=0, description="largest norm of the weights' gradient; null: any")
+
+    def learning_rate(self, epoch: int) -> float:
+        """The learning rate of an epoch: from `lr` to `lr_end` over all epochs, or over each period between restarts
+        (SGDR: Loshchilov and Hutter, ICLR 2017, equation 5)."""
+        start, length = 0, self.epochs
+        if self.restart_epochs is not None:
+            length = min(self.restart_epochs, self.epochs)
+            while epoch >= start + length:
+                start, length = start + length, length * self.restart_factor
+        done = (epoch - start) / length
+        part = 1 - done if self.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return self.lr_end + (self.lr - self.lr_end) * part
 
 
 class SharedWeights:
@@ -41,7 +62,7 @@ class SharedWeights:
         self.layout = torch.channels_last if images else torch.contiguous_format
         self.supernet = supernet.to(self.device).to(memory_format=self.layout)
         self.optimizer = torch.optim.SGD(
-            self.supernet.parameters(),
+            _decayed(self.supernet, config),
             config.lr,
             config.momentum,
             weight_decay=config.weight_decay,
@@ -49,10 +70,8 @@ class SharedWeights:
         )
 
     def begin(self, epoch: int) -> float:
-        """Set the learning rate of an epoch, a cosine over all of them, and the mode; returns the rate."""
-        config = self.config
-        part = (1 + math.cos(math.pi * epoch / config.epochs)) / 2
-        rate = config.lr_end + (config.lr - config.lr_end) * part
+        """Set the learning rate of an epoch and the mode; returns the rate."""
+        rate = self.config.learning_rate(epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.supernet.train()
@@ -60,13 +79,30 @@ class SharedWeights:
 
     def forward(self, batch: Batch, mix: Mix) -> Tensor:
         """Logits in float32."""
-        inputs = [x.contiguous(memory_format=self.layout) if x.dim() == 4 else x for x in batch.inputs]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
-            output: Tensor = self.supernet(inputs, mix)
-        return output.float()
+        return self._outputs(batch, mix)[0]
 
     def loss(self, batch: Batch, mix: Mix) -> Tensor:
-        return self.data.loss(self.forward(batch, mix), batch)
+        """That of the logits; where there is a second classifier, its loss times its weight as well."""
+        losses = [self._loss(output, batch) for output in self._outputs(batch, mix)]
+        if len(losses) == 1:
+            return losses[0]
+        first, second = losses
+        return first + self.supernet.network.auxiliary_weight * second
+
+    def _outputs(self, batch: Batch, mix: Mix) -> tuple[Tensor, ...]:
+        inputs = [x.contiguous(memory_format=self.layout) if x.dim() == 4 else x for x in batch.inputs]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
+            output: Tensor | tuple[Tensor, Tensor] = self.supernet(inputs, mix)
+        outputs = output if isinstance(output, tuple) else (output,)
+        return tuple(one.float() for one in outputs)
+
+    def _loss(self, output: Tensor, batch: Batch) -> Tensor:
+        smoothing = self.config.label_smoothing
+        loss = self.data.loss(output, batch)
+        if smoothing == 0:
+            return loss
+        chosen = output if batch.index is None else output[batch.index]
+        return (1 - smoothing) * loss - smoothing * chosen.log_softmax(1).mean()
 
     def step(self, batch: Batch, mix: Mix) -> Tensor:
         """One step of the weights alone; the loss before it, on the device. Gradients of the mix come as well, where
@@ -79,7 +115,8 @@ class SharedWeights:
 
     def update(self) -> None:
         """Clip the gradients that the weights have, and step. Weights without one stay as they are, bit for bit."""
-        nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.grad_clip)
+        if self.config.grad_clip is not None:
+            nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.grad_clip)
         self.optimizer.step()
 
     @contextmanager
@@ -115,6 +152,16 @@ class SharedWeights:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.supernet.load_state_dict(state["supernet"])
         restore_optimizer(self.optimizer, state["tensors"], state["plain"])
+
+
+def _decayed(network: nn.Module, config: WeightsConfig) -> list[dict[str, Any]]:
+    """The optimiser's groups of parameters: one, or those that decay before those that do not."""
+    parameters = list(network.parameters())
+    if config.decay_all:
+        return [{"params": parameters}]
+    kernels = [parameter for parameter in parameters if parameter.dim() > 1]
+    vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
+    return [{"params": kernels}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def unconstrained(setting: Setting, name: str) -> None:

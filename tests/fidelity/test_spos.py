@@ -95,7 +95,9 @@ def test_a_step_changes_the_path_and_the_fixed_parts_and_nothing_else() -> None:
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     parameters = {name for name, _ in supernet.named_parameters()}
     assert len(read) < len(momentum) == len(parameters)
-    assert changed & parameters == read
+    # The gradient of a bias before a normalisation is zero but for rounding.
+    biases = {name for name in read if name.endswith(".bias")}
+    assert read - biases <= changed & parameters <= read
     assert {name for name in momentum if not torch.equal(momentum[name], momentum_after[name])} == read
     owners = {name.rsplit(".", 1)[0] for name in changed - parameters}  # running statistics
     assert owners

@@ -208,7 +208,9 @@ def load_supernet(space: SearchSpace, task: Task, size: SizeConfig, path: Path) 
     if not path.is_file():
         raise NotFoundError(f"there are no weights of a supernet at '{path}'; train one with a one-shot strategy")
     try:
-        supernet.load_state_dict(safetensors.torch.load(path.read_bytes()))
+        tensors = safetensors.torch.load(path.read_bytes())
+        # A second classifier is of use in training alone.
+        supernet.load_state_dict({name: x for name, x in tensors.items() if not name.startswith("network.auxiliary.")})
     except (RuntimeError, SafetensorError) as error:
         problem = " ".join(str(error).split())[:300]
         raise VerificationError(f"'{path}' does not hold the weights of this supernet: {problem}") from error

@@ -12,7 +12,6 @@ from nas_core.architecture import Architecture
 from nas_core.errors import VerificationError
 from nas_core.records import Bench, Run, StopAt, Study, StudySpec, Verdict
 from nas_core.strategy import Proposal, State
-from studies.store import tables as t
 
 _JSON_FIELDS = (
     "size",
@@ -25,10 +24,8 @@ _JSON_FIELDS = (
     "scoring",
     "prior",
     "supernet",
+    "final_size",
 )
-# Fields without a column of their own are kept inside of another one's JSON, under a key.
-_INSIDE, _KEY = "evaluator", "spec"
-_WITHOUT_COLUMN = tuple(field for field in StudySpec.model_fields if field not in t.studies.c)
 
 
 def dump(value: Any) -> str:
@@ -40,9 +37,6 @@ dump_note = lru_cache(maxsize=256)(lambda items: dump(dict(items)))
 
 def study_row(name: str, spec: StudySpec, stop_at: StopAt, bench: int | None, created: float) -> dict[str, Any]:
     row: dict[str, Any] = spec.model_dump(mode="json")
-    inside = {field: value for field in _WITHOUT_COLUMN if (value := row.pop(field)) is not None}
-    if inside:
-        row[_INSIDE] = {**row[_INSIDE], _KEY: inside}
     row.update({field: dump(row[field]) for field in _JSON_FIELDS if row[field] is not None})
     return {**row, "name": name, "budget": stop_at.model_dump_json(), "bench": bench, "created": created}
 
@@ -93,7 +87,7 @@ def study(row: Any) -> Study:
     """Raises VerificationError for a row that was not written by us."""
     try:
         return _study(row)
-    except (ValueError, AttributeError) as error:  # no JSON, or no object where one belongs
+    except ValueError as error:
         raise VerificationError(f"the stored study '{row.name}' is damaged: {_short(error)}") from None
 
 
@@ -109,14 +103,13 @@ def run(row: Any, metrics: Mapping[str, float]) -> Run:
         raise VerificationError(f"the stored {row.kind} {row.number} is damaged: {_short(error)}") from None
 
 
-def _short(error: Exception) -> str:
+def _short(error: ValueError) -> str:
     return " ".join(str(error).split())[:200]
 
 
 def _study(row: Any) -> Study:
-    values = {field: getattr(row, field) for field in StudySpec.model_fields if field not in _WITHOUT_COLUMN}
+    values = {field: getattr(row, field) for field in StudySpec.model_fields}
     values.update({field: json.loads(values[field]) for field in _JSON_FIELDS if values[field] is not None})
-    values.update(values[_INSIDE].pop(_KEY, {}))
     measured = {} if row.measured is None else json.loads(row.measured)
     stop_at = StopAt.model_validate_json(row.budget)
     return Study(row.id, row.name, StudySpec(**values), stop_at, row.created, row.bench, measured)

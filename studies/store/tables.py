@@ -61,6 +61,7 @@ studies = Table(
     Column("scoring", Text),  # JSON: where the scores of predictors come from
     Column("prior", Text),  # JSON: what was known before the first trial
     Column("supernet", Text),  # JSON: what a one-shot search trains its supernet on
+    Column("final_size", Text),  # JSON; empty in a study of before: its search size
 )
 Index("studies_bench", studies.c.bench)
 

@@ -41,10 +41,7 @@ def spec(name: str) -> StudySpec:
 def stored_before(name: str) -> None:
     """Make a study one that was stored before there were final sizes."""
     with sqlite3.connect("nas.db") as connection:
-        (text,) = connection.execute("SELECT evaluator FROM studies WHERE name = ?", (name,)).fetchone()
-        evaluator = json.loads(text)
-        del evaluator["spec"]
-        connection.execute("UPDATE studies SET evaluator = ? WHERE name = ?", (json.dumps(evaluator), name))
+        connection.execute("UPDATE studies SET final_size = NULL WHERE name = ?", (name,))
     assert spec(name).final_size is None
 
 

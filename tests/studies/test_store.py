@@ -16,7 +16,7 @@ from alembic.migration import MigrationContext
 from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
 from nas_core.evaluation import Report
-from nas_core.records import Verdict
+from nas_core.records import Verdict, final_size_of
 from nas_core.strategy import Proposal, State
 from nas_core.testing.store import SPEC
 from studies.store import SCHEMA, tables
@@ -113,6 +113,8 @@ def test_released_databases_open(tmp_path: Path, script: Path) -> None:
         assert [run.state for run in runs] == [State.COMPLETE, State.REUSED, State.FAILED]
         assert runs[0].metrics["score"] == 0.75
         assert (store.study(name).spec.ordering, runs[0].proposal.continues) == ("strict", None)
+        final = {"channels": 8} if script.stem >= "0005" else store.study(name).spec.size
+        assert final_size_of(store.study(name).spec) == final
 
 
 def test_every_schema_has_a_released_database() -> None:

@@ -1,4 +1,4 @@
-"""Where a candidate's exception came from, and how often it was begun without getting on."""
+"""Where a candidate's exception came from, how often it was begun without getting on, and final sizes."""
 
 from alembic import op
 
@@ -10,3 +10,4 @@ def upgrade() -> None:
     for table in ("runs", "supernets"):
         op.execute(f"ALTER TABLE {table} ADD COLUMN tries INTEGER DEFAULT 0 NOT NULL")
         op.execute(f"ALTER TABLE {table} ADD COLUMN traceback TEXT")
+    op.execute("ALTER TABLE studies ADD COLUMN final_size TEXT")

@@ -92,8 +92,9 @@ class Gdas:
                 mix = hard_mix(hard, positions) if self.config.scalars else Mix(only(positions), hard)
                 loss = self.weights.loss(validation, mix)
             self.alphas.zero_grad()
-            loss.backward()
-            self.alphas.step()
+            if loss.requires_grad:  # without scalars, a path cut off by `none` depends on no entry
+                loss.backward()
+                self.alphas.step()
             sums[1] += loss.detach()
             count += 1
         metrics = {

@@ -17,6 +17,7 @@ from nas_core.records import Run, Study
 from nas_core.strategy import State
 from studies.blackbox import Ending
 from studies.queries import best_trial, state_counts
+from studies.relaxed import caution
 from studies.store.store import Store
 
 
@@ -44,6 +45,9 @@ def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> N
         objectives = [text.partition(":")[0] for text in study.spec.objectives]
         for name in sorted(best.metrics, key=lambda name: (name not in objectives, name)):
             typer.echo(f"  {name:<14} {number(best.metrics[name])}")
+        note = caution(study.spec)
+        if note is not None:
+            typer.echo(f"  note: {note}")
         typer.echo("  " + "\n  ".join(f"{name} = {value}" for name, value in best.arch.values.items()))
     typer.echo("\nnext:")
     for command in next_commands(store, study, ending, best):

@@ -95,6 +95,7 @@ class Trained:
                 "reason": None if run is None else run.reason,
                 "epochs": f"{done:,}" if self.total is None else f"{done:,}/{self.total:,}",
                 "trained on": settings.get("data"),
+                "architecture learned on": settings.get("learns_on"),
                 "with": settings_text({key: settings.get(key) for key in ("device", "precision", "threads")}),
                 "seconds": render.number(last.seconds) if last else None,
                 "attempts": render.number(run.attempt) if run is not None and run.attempt > 1 else None,

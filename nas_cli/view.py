@@ -21,6 +21,7 @@ from nas_core.graph import ArchGraph
 from nas_core.records import RETRAIN, Run, Study, StudySpec, final_size_of
 from nas_core.space import HasNotation, SearchSpace
 from nas_core.strategy import State
+from studies.relaxed import caution
 from studies.store.store import Store
 
 T = TypeVar("T")
@@ -276,6 +277,9 @@ def best_page(view: View, run: Run, shown: bool = False) -> None:
     """The address, metrics and architecture of the best trial. `shown`: the page has drawn the latter already."""
     render.emit(f"best: {view.address(run)}{' (the architecture derived above)' if shown else ''}")
     _metrics(view, run)
+    note = caution(view.study.spec)
+    if note is not None:
+        render.emit(f"  note: {note}")
     if not shown:
         architecture_page(view, run.arch)
 

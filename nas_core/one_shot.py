@@ -29,6 +29,11 @@ class OneShotConfig(BaseConfig):
     flip: bool = Field(default=False, description="mirror training images at random")
 
     @property
+    def halves(self) -> bool:
+        """Whether the architecture learns on the part "alphas", apart from the weights, which have "weights"."""
+        return True
+
+    @property
     def float32_only(self) -> bool:
         """Whether the strategy cannot work with bf16; "auto" is float32 then."""
         return False

@@ -11,10 +11,12 @@ from pydantic import Field
 from nas_core.config import Config, SizeConfig
 from nas_core.errors import UsageError
 from nas_core.one_shot import Compute, OneShot, OneShotConfig
+from nas_core.records import StudySpec
 from nas_core.relax import not_relaxable
 from nas_core.seeds import derive
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
+from nas_core.task import NODE_CLASSIFICATION, Task
 from training.data.split import Split
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
     from nas_core.batch import Data
     from training.data.source import Source
+
+
+VALIDATION_NODES = "validation nodes"
+"""What `learns_on` says of a study whose architecture was learned on the part that its trials are compared on."""
 
 
 class SupernetConfig(Config):
@@ -107,11 +113,29 @@ def settings_of(
         "data": reference,
         "split": divided.model_dump(mode="json"),
         "split_hash": source.split_hash,
+        "learns_on": _learns_on(source.task, config),
         "device": str(found),
         "precision": precision.resolve(request, found, source.task.kind),
         "threads": threads or default_threads(source.task),
         "deterministic": deterministic,
     }
+
+
+def _learns_on(task: Task, config: OneShotConfig) -> str:
+    """What the architecture is learned on, in words."""
+    if not config.halves:
+        return "the training part"
+    return VALIDATION_NODES if task.kind == NODE_CLASSIFICATION else "half of the training part"
+
+
+def caution(spec: StudySpec) -> str | None:
+    """What is to be known of the validation figures of a study; None: nothing."""
+    if spec.supernet is None or spec.supernet.get("learns_on") != VALIDATION_NODES:
+        return None
+    return (
+        "this search learned on the validation nodes: validation figures flatter what it derived; "
+        "compare it by its test figures (nas train)"
+    )
 
 
 def parts_of(

@@ -51,6 +51,10 @@ class Darts:
             return self
 
         @property
+        def halves(self) -> bool:
+            return self.bilevel
+
+        @property
         def float32_only(self) -> bool:
             return self.order == 2
 

@@ -66,6 +66,10 @@ class DropNas:
 
         none: bool = Field(default=False, description="an edge may end up with no operation, where the space has that")
 
+        @property
+        def halves(self) -> bool:
+            return False
+
     supernet: Supernet
     weights: SharedWeights
     alphas: Alphas

@@ -76,9 +76,16 @@ class HessianGuard:
             return {**given, **loop}
 
         @property
+        def halves(self) -> bool:
+            return self._inner.halves
+
+        @property
         def float32_only(self) -> bool:
-            inner: OneShotConfig = validate(self.find(self.inner).Config, self.inner_config, "strategy: inner_config")
-            return inner.float32_only
+            return self._inner.float32_only
+
+        @property
+        def _inner(self) -> OneShotConfig:
+            return validate(self.find(self.inner).Config, self.inner_config, "strategy: inner_config")
 
         @classmethod
         def find(cls, reference: str) -> Any:

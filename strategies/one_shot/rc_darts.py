@@ -96,6 +96,10 @@ class RcDarts:
             return self
 
         @property
+        def halves(self) -> bool:
+            return self.bilevel
+
+        @property
         def warm_up(self) -> int:
             if self.warm_up_epochs is None:
                 return min(WARM_UP, 3 * self.epochs // 10)

@@ -59,6 +59,10 @@ class Spos:
             default=None, gt=0, description="largest norm of the weights' gradient; null: any"
         )
 
+        @property
+        def halves(self) -> bool:
+            return False
+
     supernet: Supernet
 
     def __init__(self, setting: Setting, config: Config) -> None:

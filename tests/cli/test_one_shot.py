@@ -42,6 +42,27 @@ def test_darts_derives_a_trial_that_is_trained_and_verified(say: Say) -> None:
     assert "SHA-256" in err
 
 
+def test_what_was_learned_on_validation_nodes_is_said(say: Say) -> None:
+    """A graph has too few training nodes to be halved: see "Data of the search" in docs/one-shot.md."""
+    graph = ("--space", "nasbench_graph", "--data", "karate", "--size", "hidden=4", "--epochs", "1", "--threads", "1")
+    code, out, err = say("search", "--strategy", "darts", "-s", "strategy.epochs=1", *graph, "--study", "bilevel")
+    assert code == 0, err
+    assert "learned on the validation nodes" in out
+    assert "learned on the validation nodes" in say("best", "bilevel")[1]
+    assert "architecture learned on  validation nodes" in say("show", "bilevel")[1]
+    single = ("-s", "strategy.epochs=1", "-s", "strategy.bilevel=false")
+    code, out, err = say("search", "--strategy", "darts", *single, *graph, "--study", "single")
+    assert code == 0, err
+    assert "validation nodes" not in out + say("best", "single")[1] + say("show", "single")[1]
+    assert "half of the training part" in said_of_images(say)
+
+
+def said_of_images(say: Say) -> str:
+    assert say(*DARTS, "--study", "images")[0] == 0
+    assert "validation nodes" not in say("best", "images")[1]
+    return say("show", "images")[1]
+
+
 def test_spos_and_a_search_on_its_shared_weights(say: Say) -> None:
     then = ("--then", "regularized-evolution", "--trials", "4", "-s", "then.population=2", "-s", "then.sample=1")
     code, out, err = say(*SPOS, "--study", "s", *then, "--json")

@@ -239,6 +239,7 @@ def _study(store: Store, wanted: SearchConfig, spec: StudySpec, budget: StopAt) 
     """The named study if its configuration is the same, or a new one. Raises UsageError if it differs."""
     from nas_core.errors import UsageError
     from nas_core.records import as_stored
+    from studies.assemble import completed
 
     name = wanted.study
     if name is None:
@@ -251,7 +252,7 @@ def _study(store: Store, wanted: SearchConfig, spec: StudySpec, budget: StopAt) 
         _check_definition(store, spec)
         return store.create_study(name, spec, budget)
     asked = {key for key in wanted.model_fields_set if getattr(wanted, key) is not None}
-    old, new = existing.spec.model_dump(), as_stored(spec, existing.spec, asked).model_dump()
+    old, new = completed(existing.spec).model_dump(), as_stored(spec, existing.spec, asked).model_dump()
     different = [f"{key}: {old[key]!r} there, {new[key]!r} now" for key in old if old[key] != new[key]]
     if different:
         raise UsageError(

@@ -26,7 +26,7 @@ from nas_core.task import Task
 from strategies import pruning
 from studies.evaluators import Shared, evaluator_from, evaluator_of, resolved
 from studies.kept import kept_in
-from studies.relaxed import SupernetConfig, SupernetParts, is_one_shot, parts_of
+from studies.relaxed import SupernetConfig, SupernetParts, is_one_shot, learns_on, parts_of
 from studies.relaxed import settings_of as relaxed_settings
 from studies.retrain import Retraining
 from studies.scoring import DEFAULT_BATCH, Counted, Scoring, settings_of, source_of
@@ -306,6 +306,23 @@ def build(spec: StudySpec) -> Parts:
         pruner=None if spec.pruner is None else _pruner(spec.pruner),
         scored=scored,
         supernet=None if spec.supernet is None else parts_of(spec.supernet, strategy, config, setting, size),
+    )
+
+
+def completed(spec: StudySpec) -> StudySpec:
+    """A stored study's configuration with the settings that came later, as what such a study does by them."""
+    strategy = refs.find(spec.strategy, strategies.ALL, strategies.GROUP, "strategy")
+    config = restore(strategy.Config, spec.strategy_config, "strategy")
+    evaluator, supernet = spec.evaluator, spec.supernet
+    if "recipe" in evaluator:
+        from training.recipe import Recipe
+
+        recipe = restore(Recipe, evaluator["recipe"], "recipe")
+        evaluator = {**evaluator, "recipe": recipe.model_dump(mode="json")}
+    if supernet is not None:
+        supernet = {"learns_on": learns_on(spec.task, config), **supernet}
+    return spec.model_copy(
+        update={"strategy_config": config.model_dump(mode="json"), "evaluator": evaluator, "supernet": supernet}
     )
 
 

@@ -113,7 +113,7 @@ def settings_of(
         "data": reference,
         "split": divided.model_dump(mode="json"),
         "split_hash": source.split_hash,
-        "learns_on": _learns_on(source.task, config),
+        "learns_on": learns_on(source.task, config),
         "device": str(found),
         "precision": precision.resolve(request, found, source.task.kind),
         "threads": threads or default_threads(source.task),
@@ -121,7 +121,7 @@ def settings_of(
     }
 
 
-def _learns_on(task: Task, config: OneShotConfig) -> str:
+def learns_on(task: Task, config: OneShotConfig) -> str:
     """What the architecture is learned on, in words."""
     if not config.halves:
         return "the training part"

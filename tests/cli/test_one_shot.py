@@ -57,6 +57,22 @@ def test_what_was_learned_on_validation_nodes_is_said(say: Say) -> None:
     assert "half of the training part" in said_of_images(say)
 
 
+def test_settings_that_came_later_do_not_make_another_study(say: Say) -> None:
+    """A study stored before strategies and recipes had all of their settings, and the command that made it."""
+    code, _, err = say(*DARTS, "--study", "d")
+    assert code == 0, err
+    with sqlite3.connect("nas.db") as connection:
+        stored = connection.execute("SELECT strategy_config, evaluator, supernet FROM studies").fetchone()
+        config, evaluator, supernet = (json.loads(text) for text in stored)
+        del config["schedule"], config["label_smoothing"], evaluator["recipe"]["augment"]["cutout"], supernet["learns_on"]
+        texts = [json.dumps(settings) for settings in (config, evaluator, supernet)]
+        connection.execute("UPDATE studies SET strategy_config = ?, evaluator = ?, supernet = ?", texts)
+    assert say(*DARTS, "--study", "d")[0] == 0
+    code, _, err = say(*DARTS, "--study", "d", "-s", "strategy.schedule=linear")
+    assert code == 2
+    assert "exists with another configuration (strategy_config" in err
+
+
 def said_of_images(say: Say) -> str:
     assert say(*DARTS, "--study", "images")[0] == 0
     assert "validation nodes" not in say("best", "images")[1]

@@ -123,7 +123,7 @@ def show(
 
     if plot is not None:
         plots.check(plot)
-    with open_store(db) as store:
+    with open_store(db, reading=True) as store:
         found = store.bench(name)
         plan = Plan.model_validate(found.config)
         if after is not None and after > plan.queries:
@@ -139,7 +139,7 @@ def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     from studies.bench.worker import finished
 
     documents = []
-    with open_store(db) as store:
+    with open_store(db, reading=True) as store:
         for name in store.bench_names():
             found = store.bench(name)
             plan = Plan.model_validate(found.config)
@@ -188,14 +188,13 @@ def _bench(store: Store, name: str | None, plan: Plan) -> Bench:
     from studies.bench.plan import NAME, Plan, differences
 
     if name is None:
-        taken = store.bench_names()
-        for other in taken:
+        for other in store.bench_names():
             found = store.bench(other)
             if not differences(Plan.model_validate(found.config), plan):
                 return found
         stem = f"{plan.problem.space_name}-{plan.problem.evaluator['data']}"
         stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in stem)[:80]
-        name = next(candidate for n in range(1, 10**6) if (candidate := f"{stem}-{n}") not in taken)
+        return store.create_numbered_bench(stem, plan.model_dump(mode="json"))
     if not NAME.fullmatch(name):
         raise UsageError(f"--name '{name}': use up to 100 letters, digits, '.', '_' and '-'")
     existing = store.find_bench(name)

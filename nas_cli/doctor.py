@@ -140,9 +140,8 @@ def _database(db: str) -> Iterator[Check]:
     from studies.store import SCHEMA
 
     try:
-        with open_store(db) as store:
-            names = store.study_names()
-            place = store.place
+        with open_store(db, reading=True) as store:
+            names, schema, place, risks = store.study_names(), store.schema, store.place, store.risks
     except NotFoundError as error:
         folder = _folder(db)
         writable = folder is None or os.access(folder, os.W_OK)
@@ -154,7 +153,10 @@ def _database(db: str) -> Iterator[Check]:
     except NasError as error:
         yield Check("database", BROKEN, str(error))
     else:
-        yield Check("database", OK, f"{place}, schema {SCHEMA}, {len(names)} studies")
+        older = "" if schema == SCHEMA else f", older than {SCHEMA}: the next command that writes upgrades it"
+        yield Check("database", OK, f"{place}, schema {schema}{older}, {len(names)} studies")
+        for risk in risks:
+            yield Check("database", NOTE, risk)
 
 
 def _disk(db: str) -> Check:

@@ -28,7 +28,7 @@ def export(
     from studies.export import export_trial
     from studies.trained import addressed_training, training_address
 
-    with open_store(db, files) as store:
+    with open_store(db, files, reading=True) as store:
         study, trial, training = addressed_training(store, address)
         chosen = None if formats is None else [name.strip() for name in formats.split(",") if name.strip()]
         paths = export_trial(

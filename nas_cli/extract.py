@@ -26,7 +26,7 @@ def extract(
     from studies.extract import CARD, trial_to_extract
     from studies.extract import extract as write
 
-    with open_store(db, files) as store:
+    with open_store(db, files, reading=True) as store:
         study, trial = trial_to_extract(store, address)
         folder = to or Path("extracted") / f"{study.name}-{trial.number}"
         paths = write(store, study, trial.arch, folder, trial.number)

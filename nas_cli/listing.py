@@ -19,7 +19,7 @@ def summaries(db: str) -> list[Summary]:
             return found
     from studies import queries
 
-    with open_store(db) as store:
+    with open_store(db, reading=True) as store:
         return queries.summaries(store)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,9 +23,14 @@ StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study
 Address = Annotated[str, typer.Argument(metavar="STUDY[:N]", help="A study, or its trial number N.")]
 
 
-def open_store(db: str, files: Path | None = None, *, create: bool = False, durable: bool = False) -> Store:
-    """The study database; a plain path means a SQLite file."""
+def open_store(
+    db: str, files: Path | None = None, *, create: bool = False, durable: bool = False, reading: bool = False
+) -> Store:
+    """The study database; a plain path means a SQLite file. What threatens the data there is said on stderr."""
     from studies.store.store import Store
 
     url = db if "://" in db else f"sqlite:///{db}"
-    return Store(url, files, create=create, durable=durable)
+    store = Store(url, files, create=create, durable=durable, reading=reading)
+    for risk in () if reading else store.risks:
+        print(f"nas: {risk}", file=sys.stderr)
+    return store

@@ -68,7 +68,7 @@ def show(
         return
     assert address is not None
     name, number = parse_address(address)
-    with open_store(db, files) as store:
+    with open_store(db, files, reading=True) as store:
         study = store.study(name)
         seen = view.View.of(study)
         if number is not None:
@@ -114,7 +114,7 @@ def trials(
 
     if state is not None and state not in set(State):
         raise unknown("state", state, [str(known) for known in State])
-    with open_store(db) as store:
+    with open_store(db, reading=True) as store:
         seen = View.of(_study(store, study))
         wanted = (run for run in store.trials(seen.study, metrics=True) if state in (None, run.state))
         runs = _sorted(wanted, sort, limit, seen)
@@ -135,7 +135,7 @@ def best(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     from nas_cli.view import View, best_page, trial_document
     from studies.queries import best_trial
 
-    with open_store(db) as store:
+    with open_store(db, reading=True) as store:
         seen = View.of(_study(store, study))
         run = best_trial(store, seen.study)
     if as_json:
@@ -158,7 +158,7 @@ def front(
     from nas_cli.view import View, front_document, reference_point, trial_document, volume_page
     from studies.queries import front_trials
 
-    with open_store(db) as store:
+    with open_store(db, reading=True) as store:
         seen = View.of(_study(store, study))
         point = None if reference is None else reference_point(reference, seen.objectives)
         runs = front_trials(store, seen.study)
@@ -179,7 +179,7 @@ def query(
     """Ask the database in SQL; nothing is changed."""
     from nas_cli import render
 
-    with open_store(db) as store:
+    with open_store(db, reading=True) as store:
         columns, rows = store.query(sql)
     if as_json:
         names = _distinct(columns)
@@ -209,7 +209,7 @@ def verify(
     from studies.assemble import build, moved
     from studies.queries import state_counts
 
-    with open_store(db, files) as store:
+    with open_store(db, files, reading=True) as store:
         found = _study(store, study)
         asks = sum(state_counts(store, found).values())
         findings = list(verification.verify(store, found, build(moved(found.spec, data, costs, scores))))

@@ -113,7 +113,7 @@ def search(
         return _both(wanted, then, db, files, durable, as_json)
     spec = describe(wanted, _shared(wanted, db, files))
     if warm_start is not None:
-        with open_store(db, files) as store:
+        with open_store(db, files, reading=True) as store:
             spec = _warm(store, store.study(warm_start), spec)
     parts = build(spec)
     parts.check()  # a strategy that cannot handle this says so before anything is stored
@@ -204,7 +204,7 @@ def _shared(wanted: SearchConfig, db: str, files: Path | None) -> Shared | None:
         return None
     if not separator or not name:
         raise UsageError("--evaluator supernet needs a study with a trained supernet; write supernet:STUDY")
-    with open_store(db, files) as store:
+    with open_store(db, files, reading=True) as store:
         return shared(store, store.study(name))
 
 
@@ -244,13 +244,9 @@ def _study(store: Store, wanted: SearchConfig, spec: StudySpec, budget: StopAt) 
     name = wanted.study
     if name is None:
         stem = f"{spec.space_name}-{spec.evaluator['data'].split(':')[0]}"
-        taken = set(store.study_names())
         stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in stem)
-        name = next(candidate for n in range(1, 10**6) if (candidate := f"{stem}-{n}") not in taken)
-    existing = store.find_study(name)
-    if existing is None:
-        _check_definition(store, spec)
-        return store.create_study(name, spec, budget)
+        return store.create_numbered_study(stem[:180], spec, budget)
+    existing = store.study_or_new(name, spec, budget)
     asked = {key for key in wanted.model_fields_set if getattr(wanted, key) is not None}
     old, new = completed(existing.spec).model_dump(), as_stored(spec, existing.spec, asked).model_dump()
     different = [f"{key}: {old[key]!r} there, {new[key]!r} now" for key in old if old[key] != new[key]]
@@ -267,17 +263,3 @@ def _parts(study: Study, spec: StudySpec, parts: Parts) -> Parts:
     from studies.assemble import build
 
     return parts if study.spec == spec else build(study.spec)
-
-
-def _check_definition(store: Store, spec: StudySpec) -> None:
-    """One database holds one definition per space name: results of two would be mixed up."""
-    from nas_core.errors import UsageError
-
-    for name in store.study_names():
-        other = store.study(name).spec
-        if other.space_name == spec.space_name and other.space_hash != spec.space_hash:
-            raise UsageError(
-                f"study '{name}' in this database has another definition of space '{spec.space_name}' "
-                f"({other.space_hash or 'built in'}; this one: {spec.space_hash or 'built in'}); "
-                "give the space a new name, or use another --db"
-            )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studies.store import SCHEMA
+from studies.store import SCHEMA, sqlite
 
 # Answered from the index `runs_ended` alone, so that 100,000 trials cost little.
 COUNTS = """
@@ -96,7 +96,7 @@ def summarise(studies: Iterable[Any], counts: Iterable[Any], supernets: Iterable
 def glance(database: Path) -> list[Summary] | None:
     """The summaries of a SQLite database of the current schema; None where the store has to look itself."""
     try:
-        connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=60)
+        connection = sqlite.reading(database)
         try:
             if connection.execute("SELECT version_num FROM alembic_version").fetchone() != (SCHEMA,):
                 return None

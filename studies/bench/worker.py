@@ -101,7 +101,7 @@ def search(
         return timed[-1]
 
     name = child_name(bench, label, seed)
-    study = store.find_study(name) or store.create_study(name, spec, plan.stop_at, bench=bench.id)
+    study = store.study_or_new(name, spec, plan.stop_at, bench=bench.id)
     executor = Simulated(parts.evaluator, plan.workers) if plan.simulated else None
     begun = time.perf_counter()
     with store.lock(study):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-import sqlite3
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from nas_core.errors import MachineError, NasError, NotFoundError, UsageError
+from studies.store import sqlite
+
+SMALLEST = 2**16  # bytes: what SQLite enlarges a file by, at most
 
 
 def parse(url: str) -> URL:
@@ -37,49 +41,113 @@ def default_files(url: URL) -> Path:
     return Path("nas-files")
 
 
-def only_reading(action: int, *_: object) -> int:
-    """SQLite's authorizer for a person's query: no writing, no pragmas, no other files."""
-    allowed = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE)
-    return sqlite3.SQLITE_OK if action in allowed else sqlite3.SQLITE_DENY
-
-
-def check_sqlite_path(url: URL, create: bool) -> None:
-    path = Path(url.database or "")
+def check_file(path: Path, *, create: bool, reading: bool) -> None:
+    """Raises NotFoundError for a file that is not there, MachineError for one that cannot be opened."""
     if not path.exists() and not create:
         raise NotFoundError(f"there is no database '{path}'; start with 'nas search', or name one by --db")
-    folder = path.parent if str(path.parent) else Path()
+    folder = path.parent
     if not folder.is_dir():
         raise MachineError(f"the folder '{folder}' of database '{path}' does not exist; make it or choose another --db")
-    if not os.access(path if path.exists() else folder, os.W_OK):
+    if reading:
+        if not os.access(path, os.R_OK):
+            raise MachineError(f"no permission to read '{path}'")
+    elif not os.access(path if path.exists() else folder, os.W_OK):
         raise MachineError(f"no permission to write '{path}'; choose another place by --db sqlite:///FILE")
 
 
-def set_pragmas(engine: sa.Engine, durable: bool) -> None:
-    def on_connect(connection: Any, _: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA busy_timeout = 60000")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        # A checkpoint waits for the disk: every 32 MiB instead of every 4 nearly doubles the trials per second.
-        cursor.execute("PRAGMA wal_autocheckpoint = 8000")
-        cursor.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        cursor.close()
+def connect(url: URL, *, durable: bool, reading: bool) -> tuple[Connection, list[str]]:
+    """A connection, and what threatens the data at that place.
 
-    sa.event.listen(engine, "connect", on_connect)
+    Raises DBAPIError, SQLAlchemyError or ModuleNotFoundError.
+    """
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url).connect(), []
+    path = Path(url.database or "")
+    if reading:
+        connection = sa.create_engine(url, creator=lambda: sqlite.reading(path)).connect()
+        with connection.begin():
+            mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        return connection, list(risks(path, mode)) if sqlite.writable(path) else []
+    engine = sa.create_engine(url)
+    modes: list[str] = []
+    sa.event.listen(engine, "connect", lambda found, _: modes.append(sqlite.prepare_writing(found, durable)))
+    connection = engine.connect()
+    return connection, list(risks(path, modes[-1]))
 
 
-def explain(error: DBAPIError, place: str) -> NasError:
+def risks(path: Path, journal_mode: str) -> Iterator[str]:
+    """What threatens a SQLite file that is written."""
+    kind = sqlite.network_file_system(path)
+    if kind is not None:
+        yield (
+            f"'{path}' is on a network file system ({kind}), where SQLite's locks cannot be relied on: "
+            "use it from one machine only, or put it on a local disk, or use PostgreSQL"
+        )
+    if journal_mode != "wal":
+        yield (
+            f"'{path}' has no write-ahead log here (journal mode '{journal_mode}'): "
+            "commits are slower, and readers wait for writers; put it on a local disk, or use PostgreSQL"
+        )
+
+
+@contextmanager
+def writing(connection: Connection) -> Iterator[Connection]:
+    """A transaction that may write from its start: what it has read cannot be changed by others before it ends."""
+    with connection.begin():
+        if connection.dialect.name == "sqlite":
+            # The driver begins one for INSERT, UPDATE and DELETE alone, and then only after what was read before.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield connection
+
+
+def forbid_writing(connection: Connection) -> None:
+    """Let the connection refuse to write, should anything try."""
+    on_server = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+    command = "PRAGMA query_only = ON" if connection.dialect.name == "sqlite" else on_server
+    with connection.begin():
+        connection.exec_driver_sql(command)
+
+
+def hold(connection: Connection, table: sa.Table) -> None:
+    """Keep others from writing to a table until this transaction ends; on SQLite `writing` has done so."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def explain(error: DBAPIError, place: str, file: Path | None = None) -> NasError:
+    """What an error of the database means to a person; `file` is the one that it is in."""
     text = short(error)
     low = text.lower()
-    if "full" in low or "disk i/o" in low:
+    name = getattr(error.orig, "sqlite_errorname", None) or ""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    if state == "58030" or (name.startswith("SQLITE_IOERR") and not _disk_is_full(file)):
+        return MachineError(
+            f"input/output error: {place}: {text} ({name or state}); the disk or its connection fails; "
+            "what was committed is safe as far as it can be read"
+        )
+    if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR") or state == "53100":
         return MachineError(f"the disk is full: {place}: {text}; what was committed is safe")
-    if "readonly" in low or "read-only" in low:
+    if name.startswith(sqlite.BUSY):
+        return MachineError(
+            f"{place} has been locked by another process for {sqlite.WAIT:g} seconds: {text}; try again"
+        )
+    if name.startswith("SQLITE_READONLY") or state == "25006":
         return MachineError(f"no permission to write {place}: {text}")
-    if "not a database" in low or "malformed" in low:
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or state.startswith("XX"):
         return MachineError(f"{place} is not a study database, or is damaged: {text}")
+    if low.startswith(("no such table", "no such column")) or state in ("42P01", "42703"):
+        return MachineError(f"{place} is damaged: {text}")
     if "unable to open" in low or "connect" in low:
         return MachineError(f"cannot reach the database {place}: {text}")
     return MachineError(f"{place}: {text}")
+
+
+def _disk_is_full(file: Path | None) -> bool:
+    """SQLite does not say why it could not enlarge a file beside the database."""
+    try:
+        return file is not None and shutil.disk_usage(file.absolute().parent).free < SMALLEST
+    except OSError:
+        return False
 
 
 def short(error: BaseException) -> str:

@@ -1,8 +1,15 @@
-"""Bring a database to the current schema: create, check, or upgrade it by alembic's migrations."""
+"""Bring a database to the current schema before it is written; read one of an older schema as it is.
+
+Creation and upgrade are one transaction each, under a lock that is taken before the version is looked at: whatever
+kills a process, the next one finds a whole database.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -10,61 +17,143 @@ from sqlalchemy.engine import Connection
 from nas_core.errors import MachineError, NotFoundError
 from studies.store import SCHEMA
 from studies.store import tables as t
+from studies.store.places import writing
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+LOCK = 0x6E61735F736368  # of PostgreSQL's advisory locks; those of studies are their small ids
+
+_EMPTY = "the database is empty; start with 'nas search', or name one by --db"
 
 
-def prepare(connection: Connection, create: bool) -> None:
-    """Create the tables of an empty database, upgrade those of an older one.
+def prepare(connection: Connection, *, create: bool) -> None:
+    """Create the tables of an empty database, upgrade those of an older one, for one that will write.
 
-    Raises NotFoundError for an empty database where none may be created, MachineError for a newer one or
-    one that is not ours.
+    Raises NotFoundError for an empty database where none may be created, MachineError for a newer one, a damaged one
+    or one that is not ours.
     """
-    with connection.begin():
-        names = set(sa.inspect(connection).get_table_names())
-    if "alembic_version" not in names:
-        if names:
-            raise MachineError(f"the database holds other tables ({', '.join(sorted(names)[:3])}); choose another --db")
-        if not create:
-            raise NotFoundError("the database is empty; start with 'nas search', or name one by --db")
-        _create(connection)
+    if _version(connection) == SCHEMA:
         return
-    with connection.begin():
-        found = connection.execute(sa.select(t.version.c.version_num)).scalar()
-    if found == SCHEMA:
-        return
-    if found is None or found > SCHEMA:
-        raise MachineError(f"the database has schema {found}, newer than this program's {SCHEMA}; update nas")
-    upgrade(connection)
+    with _alone(connection):
+        found = _version(connection)  # another process may have been faster
+        if found == SCHEMA:
+            return
+        if found is None:
+            _check_unfinished(connection)
+            if not create:
+                raise NotFoundError(_EMPTY)
+            _create(connection)
+        else:
+            _check_known(found)
+            upgrade(connection)
 
 
-def _create(connection: Connection) -> None:
-    """Tables, views and version in one transaction; a second process that loses the race finds them made."""
-    if connection.dialect.name == "postgresql":
-        # Said here and not in `tables`, where it would load that dialect for every command.
-        for index in t.runs.indexes:
-            index.dialect_options["postgresql"]["where"] = index.dialect_options["sqlite"]["where"]
-    with connection.begin():
-        t.metadata.create_all(connection)
-        create_views(connection)
-        if connection.execute(sa.select(t.version.c.version_num)).scalar() is None:
-            connection.execute(t.version.insert(), {"version_num": SCHEMA})
+def look(connection: Connection) -> str:
+    """The schema of a database that will only be read: through temporary views where it is older, which stays so.
 
-
-def create_views(connection: Connection) -> None:
-    """(Re)create the views for people."""
-    for name, select in t.VIEWS.items():
-        connection.execute(sa.text(f"DROP VIEW IF EXISTS {name}"))
-        connection.execute(sa.text(f"CREATE VIEW {name} AS {select}"))
+    Raises like `prepare`.
+    """
+    found = _version(connection)
+    if found is None:
+        with connection.begin():
+            _check_unfinished(connection)
+        raise NotFoundError(_EMPTY)
+    if found != SCHEMA:
+        _check_known(found)
+        with connection.begin():
+            _overlay(connection)
+    return found
 
 
 def upgrade(connection: Connection, target: str = "head") -> None:
-    """Run alembic's migrations up to `target` on this connection."""
+    """Run alembic's migrations up to `target`, in the transaction of this connection or in one of their own."""
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
-    command.upgrade(config, target)
-    connection.commit()
+    with nullcontext() if connection.in_transaction() else writing(connection):
+        command.upgrade(config, target)
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """A transaction in which no other process changes the schema."""
+    with writing(connection):
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:id)"), {"id": LOCK})
+        yield
+
+
+def _version(connection: Connection) -> str | None:
+    """The schema that a database says it has; None where it says nothing."""
+    with nullcontext() if connection.in_transaction() else connection.begin():
+        if not sa.inspect(connection).has_table(t.version.name):
+            return None
+        found: str | None = connection.execute(sa.select(t.version.c.version_num)).scalar()
+        return found
+
+
+def _check_known(found: str) -> None:
+    """Raises MachineError for a schema that is not one of the older ones."""
+    known = {path.stem.partition("_")[0] for path in (MIGRATIONS / "versions").glob("*.py")}
+    if found in known:
+        return
+    if found.isdecimal() and found > SCHEMA:
+        raise MachineError(f"the database has schema {found}, newer than this program's {SCHEMA}; update nas")
+    raise MachineError(f"the database is damaged: its schema '{found}' has never existed (this program's is {SCHEMA})")
+
+
+def _check_unfinished(connection: Connection) -> None:
+    """Raises MachineError where a database without a version is anything but one whose creation was cut short."""
+    names = set(sa.inspect(connection).get_table_names())
+    others = sorted(names - t.metadata.tables.keys())
+    if others:
+        raise MachineError(f"the database holds other tables ({', '.join(others[:3])}); choose another --db")
+    filled = [name for name in sorted(names) if connection.execute(sa.text(f"SELECT 1 FROM {name} LIMIT 1")).first()]
+    if filled:
+        raise MachineError(f"the database is damaged: it has lost its version, and {filled[0]} holds rows")
+
+
+def _create(connection: Connection) -> None:
+    """Tables, views and version, in place of what a creation that was cut short has left: nothing is in it."""
+    inspector = sa.inspect(connection)
+    for view in inspector.get_view_names():
+        if view in t.VIEWS:
+            connection.execute(sa.text(f"DROP VIEW {view}"))
+    for table in reversed(t.metadata.sorted_tables):
+        table.drop(connection, checkfirst=True)
+    if connection.dialect.name == "postgresql":
+        # Said here and not in `tables`, where it would load that dialect for every command.
+        for index in t.runs.indexes:
+            index.dialect_options["postgresql"]["where"] = index.dialect_options["sqlite"]["where"]
+    t.metadata.create_all(connection)
+    for name, select in t.VIEWS.items():
+        connection.exec_driver_sql(f"CREATE VIEW {name} AS {select}")
+    connection.execute(t.version.insert(), {"version_num": SCHEMA})
+
+
+def _overlay(connection: Connection) -> None:
+    """Temporary views in front of tables of an older schema, which show what it has not: empty tables and defaults."""
+    inspector = sa.inspect(connection)
+    schema = inspector.default_schema_name or "main"
+    present = set(inspector.get_table_names())
+    for table in t.metadata.sorted_tables:
+        names = {column["name"] for column in inspector.get_columns(table.name)} if table.name in present else set()
+        if names.issuperset(column.name for column in table.columns):
+            continue
+        shown = [c.name if c.name in names else f"{_default(c, connection)} AS {c.name}" for c in table.columns]
+        source = f"FROM {schema}.{table.name}" if names else "WHERE 1 = 0"
+        connection.exec_driver_sql(f"CREATE TEMPORARY VIEW {table.name} AS SELECT {', '.join(shown)} {source}")
+    for name, select in t.VIEWS.items():
+        connection.exec_driver_sql(f"CREATE TEMPORARY VIEW {name} AS {select}")
+
+
+def _default(column: sa.Column[Any], connection: Connection) -> str:
+    """What a migration gives the rows that are there when it adds a column."""
+    kind = column.type.compile(connection.dialect)
+    default = column.server_default
+    value = default.arg if isinstance(default, sa.DefaultClause) else sa.null()
+    literal = sa.literal(value) if isinstance(value, str) else value
+    text = literal.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+    return f"CAST({text} AS {kind})"

@@ -9,7 +9,6 @@ One driver per study is its only writer (`Store.lock`); several drivers may shar
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,9 +29,9 @@ from nas_core.errors import MachineError, NotFoundError, UsageError, nearest
 from nas_core.evaluation import Report
 from nas_core.records import TRIAL, Artifact, Bench, Run, StopAt, Study, StudySpec, Verdict
 from nas_core.strategy import Proposal, State
-from studies.store import places, rows, snapshots
+from studies.store import SCHEMA, locks, places, rows, snapshots, sqlite
 from studies.store import tables as t
-from studies.store.schema import prepare
+from studies.store.schema import look, prepare
 from studies.store.statements import Statements
 
 T = TypeVar("T")
@@ -40,33 +40,46 @@ T = TypeVar("T")
 class Store:
     """An open study database. `url` is a SQLAlchemy URL; `files` is the folder for the files of runs.
 
-    Raises MachineError when the database cannot be reached, is newer than this program, or cannot be written.
+    One that is opened for `reading` stays as it is: it may be older than this program, or on a read-only medium.
+    Otherwise it is created or upgraded first. Raises MachineError when the database cannot be reached, is newer than
+    this program or damaged, or cannot be written; NotFoundError where there is none and none is to be made.
     """
 
-    def __init__(self, url: str, files: Path | None = None, *, durable: bool = False, create: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        files: Path | None = None,
+        *,
+        durable: bool = False,
+        create: bool = True,
+        reading: bool = False,
+    ) -> None:
         parsed = places.parse(url)
         self.url = url
         self.default_files = places.default_files(parsed)
         self.files = files or self.default_files
-        if parsed.get_backend_name() == "sqlite":
-            places.check_sqlite_path(parsed, create)
+        self._file = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+        if self._file is not None:
+            places.check_file(self._file, create=create and not reading, reading=reading)
         try:
-            self._engine = sa.create_engine(parsed)
-            if parsed.get_backend_name() == "sqlite":
-                places.set_pragmas(self._engine, durable)
-            self._connection: Connection = self._engine.connect()
+            self._connection, self.risks = places.connect(parsed, durable=durable, reading=reading)
         except DBAPIError as error:
-            raise places.explain(error, self.place) from None
+            raise places.explain(error, self.place, self._file) from None
         except (SQLAlchemyError, ModuleNotFoundError) as error:
             hint = "; run: pip install 'nas[postgresql]'" if isinstance(error, ModuleNotFoundError) else ""
             raise MachineError(f"cannot reach the database {self.place}: {places.short(error)}{hint}") from None
+        self.schema = SCHEMA  # that the database has
         with self._errors():
-            prepare(self._connection, create)
+            if reading:
+                self.schema = look(self._connection)
+                places.forbid_writing(self._connection)
+            else:
+                prepare(self._connection, create=create)
         self._sql = Statements(self._connection.dialect)
 
     def close(self) -> None:
         self._connection.close()
-        self._engine.dispose()
+        self._connection.engine.dispose()
 
     def __enter__(self) -> Store:
         return self
@@ -77,12 +90,57 @@ class Store:
     # -- studies ------------------------------------------------------------------------------------------
 
     def create_study(self, name: str, spec: StudySpec, stop_at: StopAt, *, bench: int | None = None) -> Study:
-        """A new study, or child of a bench. Raises UsageError when the name is taken."""
-        if self.find_study(name):
+        """A new study, or child of a bench. Raises UsageError when the name is taken, or as `study_or_new`."""
+        study, new = self._study_or_new(name, spec, stop_at, bench)
+        if not new:
             raise UsageError(f"study '{name}' exists already; choose another --study or 'nas resume {name}'")
-        row = rows.study_row(name, spec, stop_at, bench, time.time())
-        self.write(lambda c: c.execute(t.studies.insert(), row))
-        return self.study(name)
+        return study
+
+    def study_or_new(self, name: str, spec: StudySpec, stop_at: StopAt, *, bench: int | None = None) -> Study:
+        """The study of that name, which may have another spec, or a new one.
+
+        Raises UsageError where the spec has another definition of a space that the database knows by the same name.
+        """
+        return self._study_or_new(name, spec, stop_at, bench)[0]
+
+    def create_numbered_study(self, stem: str, spec: StudySpec, stop_at: StopAt) -> Study:
+        """A new study with the first free name of STEM-1, STEM-2, ... Raises as `study_or_new`."""
+
+        def work(connection: Connection) -> str:
+            places.hold(connection, t.studies)
+            name = _free(connection, t.studies, stem)
+            self._insert_study(connection, name, spec, stop_at, None)
+            return name
+
+        return self.study(self.write(work))
+
+    def _study_or_new(self, name: str, spec: StudySpec, stop_at: StopAt, bench: int | None) -> tuple[Study, bool]:
+        def work(connection: Connection) -> bool:
+            places.hold(connection, t.studies)
+            if connection.execute(sa.select(t.studies.c.id).where(t.studies.c.name == name)).first():
+                return False
+            self._insert_study(connection, name, spec, stop_at, bench)
+            return True
+
+        new = self.write(work)
+        return self.study(name), new
+
+    def _insert_study(
+        self, connection: Connection, name: str, spec: StudySpec, stop_at: StopAt, bench: int | None
+    ) -> None:
+        """One database holds one definition per name of a space: results of two would be mixed up."""
+        s = t.studies.c
+        if bench is None:
+            same = sa.and_(s.bench.is_(None), s.space_name == spec.space_name)
+            differs = s.space_hash.is_distinct_from(spec.space_hash)
+            other = connection.execute(sa.select(s.name, s.space_hash).where(same, differs).order_by(s.id)).first()
+            if other:
+                raise UsageError(
+                    f"study '{other.name}' in this database has another definition of space '{spec.space_name}' "
+                    f"({other.space_hash or 'built in'}; this one: {spec.space_hash or 'built in'}); "
+                    "give the space a new name, or use another --db"
+                )
+        connection.execute(t.studies.insert(), rows.study_row(name, spec, stop_at, bench, time.time()))
 
     def study(self, name: str) -> Study:
         """Raises NotFoundError with the nearest name."""
@@ -110,11 +168,26 @@ class Store:
 
     def create_bench(self, name: str, config: Mapping[str, Any]) -> Bench:
         """A new bench. Raises UsageError when the name is taken."""
-        if self.find_bench(name):
-            raise UsageError(f"bench '{name}' exists already; choose another name")
-        row = {"name": name, "config": rows.dump(dict(config)), "created": time.time()}
-        self.write(lambda c: c.execute(t.benches.insert(), row))
+
+        def work(connection: Connection) -> None:
+            places.hold(connection, t.benches)
+            if connection.execute(sa.select(t.benches.c.id).where(t.benches.c.name == name)).first():
+                raise UsageError(f"bench '{name}' exists already; choose another name")
+            connection.execute(t.benches.insert(), _bench_row(name, config))
+
+        self.write(work)
         return self.bench(name)
+
+    def create_numbered_bench(self, stem: str, config: Mapping[str, Any]) -> Bench:
+        """A new bench with the first free name of STEM-1, STEM-2, ..."""
+
+        def work(connection: Connection) -> str:
+            places.hold(connection, t.benches)
+            name = _free(connection, t.benches, stem)
+            connection.execute(t.benches.insert(), _bench_row(name, config))
+            return name
+
+        return self.bench(self.write(work))
 
     def bench(self, name: str) -> Bench:
         """Raises NotFoundError with the nearest name."""
@@ -146,30 +219,32 @@ class Store:
     def lock(self, study: Study) -> Iterator[None]:
         """Hold the study as its only driver; released by the system when the process dies.
 
-        Raises UsageError when another process holds it, MachineError where the files cannot be written.
+        Raises UsageError when another process holds it, MachineError where the files cannot be written, NotFoundError
+        where the study has been removed meanwhile.
         """
         taken = UsageError(f"study '{study.name}' is being run by another process; stop that one first")
         folder = self.folder(study)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # Beside the database, wherever the files are: two drivers of one study must meet there.
-            place = self.default_files / study.name
-            place.mkdir(parents=True, exist_ok=True)
-            handle = os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+            handle = locks.take(self.default_files / study.name / locks.NAME)
         except OSError as error:
             raise MachineError(
                 f"cannot write in '{folder}' ({error.strerror}); choose another folder by --files"
             ) from None
+        if handle is None:
+            raise taken
+        server = self._connection.dialect.name == "postgresql"  # drivers on other machines
         try:
+            if server and not self.read(sa.text("SELECT pg_try_advisory_lock(:id)"), {"id": study.id})[0][0]:
+                raise taken
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise taken from None
-            if self._connection.dialect.name == "postgresql":  # drivers on other machines
-                held = self.read(sa.text("SELECT pg_try_advisory_lock(:id)"), {"id": study.id})
-                if not held[0][0]:
-                    raise taken
-            yield
+                if self.study(study.name).created != study.created:
+                    raise NotFoundError(f"study '{study.name}' has been removed meanwhile, and made anew")
+                yield
+            finally:
+                if server and not self._connection.invalidated:
+                    self.read(sa.text("SELECT pg_advisory_unlock(:id)"), {"id": study.id})
         finally:
             os.close(handle)
 
@@ -454,11 +529,11 @@ class Store:
 
         Raises UsageError with the database's own message where it refuses the query.
         """
-        sqlite = self._connection.dialect.name == "sqlite"
+        on_file = self._connection.dialect.name == "sqlite"
         try:
             with self._connection.begin() as transaction:
-                if sqlite:
-                    self._connection.connection.driver_connection.set_authorizer(places.only_reading)  # type: ignore[union-attr]
+                if on_file:
+                    self._connection.connection.driver_connection.set_authorizer(sqlite.only_reading)  # type: ignore[union-attr]
                 else:
                     self._connection.exec_driver_sql("SET TRANSACTION READ ONLY")
                 result = self._connection.exec_driver_sql(query)
@@ -470,7 +545,7 @@ class Store:
         except SQLAlchemyError as error:
             raise UsageError(f"the database refuses the query: {places.short(error)}") from None
         finally:
-            if sqlite:
+            if on_file:
                 self._connection.connection.driver_connection.set_authorizer(None)  # type: ignore[union-attr]
 
     @property
@@ -508,7 +583,7 @@ class Store:
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Do some work in a transaction of its own."""
-        with self._errors(), self._connection.begin():
+        with self._errors(), places.writing(self._connection):
             return work(self._connection)
 
     @contextmanager
@@ -516,4 +591,15 @@ class Store:
         try:
             yield
         except DBAPIError as error:
-            raise places.explain(error, self.place) from None
+            raise places.explain(error, self.place, self._file) from None
+
+
+def _free(connection: Connection, table: sa.Table, stem: str) -> str:
+    """The first name of STEM-1, STEM-2, ... that no row has."""
+    names = sa.select(table.c.name).where(table.c.name.startswith(f"{stem}-", autoescape=True))
+    taken = set(connection.execute(names).scalars())
+    return next(name for number in count(1) if (name := f"{stem}-{number}") not in taken)
+
+
+def _bench_row(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "config": rows.dump(dict(config)), "created": time.time()}

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from studies.store.half import add_column
+
 revision = "0002"
 down_revision = "0001"
 
@@ -14,13 +16,13 @@ def upgrade() -> None:
         sa.Column("name", sa.String(200), nullable=False, unique=True),
         sa.Column("config", sa.Text, nullable=False),
         sa.Column("created", sa.Float, nullable=False),
+        if_not_exists=True,
     )
-    # In plain SQL: alembic cannot add a foreign key together with its column on SQLite.
-    op.execute("ALTER TABLE studies ADD COLUMN ordering VARCHAR(8) DEFAULT 'strict' NOT NULL")
-    op.execute("ALTER TABLE studies ADD COLUMN pruner TEXT")
-    op.execute("ALTER TABLE studies ADD COLUMN bench INTEGER REFERENCES benches (id)")
-    op.execute("ALTER TABLE studies ADD COLUMN measured TEXT")
-    op.execute("ALTER TABLE runs ADD COLUMN continues INTEGER")
+    add_column("studies", "ordering VARCHAR(8) DEFAULT 'strict' NOT NULL")
+    add_column("studies", "pruner TEXT")
+    add_column("studies", "bench INTEGER REFERENCES benches (id)")
+    add_column("studies", "measured TEXT")
+    add_column("runs", "continues INTEGER")
     op.create_table(
         "snapshots",
         sa.Column("study", sa.Integer, sa.ForeignKey("studies.id"), primary_key=True),
@@ -28,13 +30,14 @@ def upgrade() -> None:
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("arrays", sa.LargeBinary, nullable=False),
         sa.Column("sha256", sa.String(64), nullable=False),
+        if_not_exists=True,
     )
-    op.drop_index("runs_ended", "runs")
+    op.drop_index("runs_ended", "runs", if_exists=True)
     ended = sa.text("ended IS NOT NULL")
     columns = ["study", "kind", "state", "feasible", "budget", "objective"]
     op.create_index("runs_ended", "runs", columns, sqlite_where=ended, postgresql_where=ended)
-    op.create_index("studies_bench", "studies", ["bench"])
-    op.execute("DROP VIEW trials")
+    op.create_index("studies_bench", "studies", ["bench"], if_not_exists=True)
+    op.execute("DROP VIEW IF EXISTS trials")
     op.execute(
         """
         CREATE VIEW trials AS

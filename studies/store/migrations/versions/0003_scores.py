@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from studies.store.half import add_column
+
 revision = "0003"
 down_revision = "0002"
 
@@ -12,6 +14,7 @@ def upgrade() -> None:
         "contexts",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("json", sa.Text, nullable=False, unique=True),
+        if_not_exists=True,
     )
     op.create_table(
         "scores",
@@ -22,6 +25,7 @@ def upgrade() -> None:
         sa.Column("number", sa.String(6), nullable=False),
         sa.Column("seconds", sa.Float),
         sqlite_with_rowid=False,
+        if_not_exists=True,
     )
-    op.execute("ALTER TABLE studies ADD COLUMN scoring TEXT")
-    op.execute("ALTER TABLE studies ADD COLUMN prior TEXT")
+    add_column("studies", "scoring TEXT")
+    add_column("studies", "prior TEXT")

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from studies.store.half import add_column
+
 revision = "0004"
 down_revision = "0003"
 
@@ -21,6 +23,7 @@ def upgrade() -> None:
         sa.Column("ended", sa.Float),
         sa.Column("seconds", sa.Float),
         sa.Column("environment", sa.Integer, sa.ForeignKey("environments.id")),
+        if_not_exists=True,
     )
     op.create_table(
         "epochs",
@@ -31,5 +34,6 @@ def upgrade() -> None:
         sa.Column("scores", sa.Text, nullable=False),
         sa.Column("seconds", sa.Float, nullable=False),
         sqlite_with_rowid=False,
+        if_not_exists=True,
     )
-    op.execute("ALTER TABLE studies ADD COLUMN supernet TEXT")
+    add_column("studies", "supernet TEXT")

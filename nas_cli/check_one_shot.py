@@ -13,22 +13,24 @@ from nas_core.errors import UsageError
 from nas_core.evaluation import Objective
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION
+from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+from nas_core.testing import convergence
+from nas_core.testing.findings import collect
 from nas_core.testing.one_shot import Case, check
 
 if TYPE_CHECKING:
     from torch import nn
 
     from nas_core.one_shot import OneShot
-    from training.data.source import Source
-
 EPOCHS = {"epochs": 2, "batch_size": 32}
 SAMPLES = 100  # of images
+OBJECTIVES = (Objective("accuracy", "max"),)
 DATA = {IMAGE_CLASSIFICATION: "digits", NODE_CLASSIFICATION: "karate"}
 
 
 def findings(kind: Any, space: SearchSpace, size: SizeConfig) -> Iterator[str]:
-    """What is wrong with a strategy's class, on a supernet of the space at this size, without constraints.
+    """What is wrong with a strategy's class, on a supernet of the space at this size, without constraints; and whether
+    a whole search on a toy finds the path that is known to be the best.
 
     Scores need not be probabilities. Raises UsageError for a space that is not relaxable, or for a task without
     embedded data.
@@ -42,27 +44,33 @@ def findings(kind: Any, space: SearchSpace, size: SizeConfig) -> Iterator[str]:
     if reference is None:
         raise UsageError(f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, of which no data are embedded")
     source = load(reference, Split(limit=SAMPLES if reference == "digits" else None))
-    inside = "inner_config" in kind.Config.model_fields
-    config = validate(kind.Config, {"inner_config": EPOCHS} if inside else EPOCHS, "strategy")
-
-    def factory(setting: Setting) -> OneShot:
-        made: OneShot = kind(setting, config)
-        return made
-
     with tempfile.TemporaryDirectory() as folder:
         yield from check(
             Case(
-                factory,
-                Setting(space, 0, (Objective("accuracy", "max"),)),
-                partial(_supernet, space, source, size),
+                partial(_made, kind, EPOCHS),
+                Setting(space, 0, OBJECTIVES),
+                partial(_supernet, space, source.task, size),
                 source.bind("cpu", batch_size=EPOCHS["batch_size"], channels_last=True),
                 partial(_through_a_file, Path(folder)),
                 probabilities=False,
             )
         )
+    yield from collect("convergence", _converges, kind)
 
 
-def _supernet(space: SearchSpace, source: Source, size: SizeConfig) -> nn.Module:
+def _converges(kind: Any) -> Iterator[str]:
+    whole = {"epochs": convergence.EPOCHS, "batch_size": convergence.BATCH}
+    yield from convergence.check(_made(kind, whole, Setting(convergence.Windows(), 0, OBJECTIVES)), _supernet, 0)
+
+
+def _made(kind: Any, loop: Mapping[str, Any], setting: Setting) -> OneShot:
+    """A strategy whose loop is of this length; that of a strategy inside, where there is one."""
+    inside = "inner_config" in kind.Config.model_fields
+    made: OneShot = kind(setting, validate(kind.Config, {"inner_config": loop} if inside else loop, "strategy"))
+    return made
+
+
+def _supernet(space: SearchSpace, task: Task, size: SizeConfig) -> nn.Module:
     """A fresh supernet, the same at every call."""
     import torch
 
@@ -70,7 +78,7 @@ def _supernet(space: SearchSpace, source: Source, size: SizeConfig) -> nn.Module
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Supernet(space, source.task, size)
+        return Supernet(space, task, size)
 
 
 def _through_a_file(folder: Path, state: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,14 +16,17 @@ import strategies
 from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.batch import Data
-from nas_core.config import validate
+from nas_core.config import SizeConfig, validate
 from nas_core.errors import UsageError
 from nas_core.evaluation import Constraint, Objective
 from nas_core.one_shot import Compute, OneShot, Progress
 from nas_core.relax import not_relaxable
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
+from nas_core.task import Task
+from nas_core.testing import convergence
 from nas_core.testing.one_shot import Case, check
+from strategies.one_shot.darts import Darts
 from strategies.one_shot.spos import Spos
 
 if TYPE_CHECKING:
@@ -135,6 +138,29 @@ def parameters(name: str, number: int, small: Small) -> Any:
 def test_one_shot_contract(name: str, number: int, small: Small, tmp_path: Path) -> None:
     kind = refs.find(name, strategies.ONE_SHOT, strategies.GROUP, "strategy")
     assert list(check(case(kind, CONFIGS.get(name, [{}])[number], small, tmp_path, name))) == []
+
+
+def converges(kind: Any, seed: int = 0, **config: Any) -> list[str]:
+    """Findings of a whole search on the toy."""
+    import torch
+
+    from search_spaces.modules.supernet import Supernet
+
+    def relax(space: SearchSpace, task: Task, size: SizeConfig) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return Supernet(space, task, size)
+
+    config = {"epochs": convergence.EPOCHS, "batch_size": convergence.BATCH, **config}
+    given = {"inner_config": config} if "inner_config" in kind.Config.model_fields else config
+    strategy = kind(Setting(convergence.Windows(), seed, OBJECTIVES), validate(kind.Config, given, "strategy"))
+    return list(convergence.check(strategy, relax, seed))
+
+
+@pytest.mark.parametrize("name", strategies.ONE_SHOT)
+def test_a_search_finds_the_path_that_is_known_to_be_the_best(name: str) -> None:
+    less = {"controller_steps": 15, "aggregate": 4} if name == "enas" else {}  # a second is enough
+    assert converges(refs.find(name, strategies.ONE_SHOT, strategies.GROUP, "strategy"), **less) == []
 
 
 @pytest.mark.parametrize("text", search_spaces.BUILTIN)
@@ -260,3 +286,40 @@ class Sleeps(Spos):
 )
 def test_defects_are_found(kind: type[Spos], message: str, tmp_path: Path) -> None:
     assert message in "\n".join(check(case(kind, {}, SPACES[0], tmp_path)))
+
+
+class Climbs(Darts):
+    """Its architecture parameters go up the loss."""
+
+    def start(self, make: Callable[[], nn.Module], data: Data, compute: Compute) -> None:
+        super().start(make, data, compute)
+        self.alphas.optimizer.param_groups[0]["maximize"] = True
+
+
+class Unlearns(Spos):
+    """Its weights do."""
+
+    def start(self, make: Callable[[], nn.Module], data: Data, compute: Compute) -> None:
+        super().start(make, data, compute)
+        for group in self.weights.optimizer.param_groups:
+            group["maximize"] = True
+
+
+class DerivesTheWeakest(Darts):
+    def result(self) -> Sequence[Architecture]:
+        return [self.supernet.derive({name: -vector for name, vector in self.alphas.vectors.items()})]
+
+
+@pytest.mark.parametrize(
+    ("kind", "messages"),
+    [
+        (Climbs, ["no more than the 0.333 of chance", "what is derived is"]),
+        (Unlearns, ["the weights learn nothing", "the most accurate path of the supernet is"]),
+        (DerivesTheWeakest, ["where the best path is colour=right, shape=left, texture=middle"]),
+    ],
+)
+def test_a_search_that_goes_astray_is_found(kind: Any, messages: list[str]) -> None:
+    found = converges(kind)
+    assert len(found) == len(messages)
+    for message, finding in zip(messages, found, strict=True):
+        assert message in finding

@@ -82,8 +82,15 @@ def _search(store: Store, study: Study, parts: Parts, workers: int, stopper: Sto
     from studies.assemble import executor
     from studies.blackbox import Ending, Search
     from studies.oneshot import derived
+    from studies.queries import died_in
 
     budget = study.stop_at
+    died = died_in(store, study)
+    own = executor(study.spec, parts, workers, apart=died is not None)
+    if died is not None and workers == 1 and own.apart and parts.evaluator.in_process:
+        print(
+            f"trial {died} may have taken its process down; candidates now get a process of their own", file=sys.stderr
+        )
     progress = Progress(study.name, parts.objectives, budget.trials)
     loop = Search(
         store,
@@ -92,7 +99,7 @@ def _search(store: Store, study: Study, parts: Parts, workers: int, stopper: Sto
         listener=progress,
         stopping=stopper.stopping,
         environment=environment,
-        executor=executor(study.spec, parts, workers),
+        executor=own,
     )
     progress.known(loop.evaluated, loop.best)
     with progress:

@@ -338,12 +338,13 @@ def _up_to(fidelity: Fidelity | None, level: float | None) -> Fidelity | None:
     return replace(fidelity, high=level, levels=levels or None) if levels != (level,) else None
 
 
-def executor(spec: StudySpec, parts: Parts, workers: int) -> Executor:
-    """Where candidates of a study are evaluated: here, or in worker processes, which CUDA always gets.
+def executor(spec: StudySpec, parts: Parts, workers: int, *, apart: bool = False) -> Executor:
+    """Where candidates of a study are evaluated: here, or in worker processes, which CUDA always gets, and every
+    training where `apart` is wanted.
 
     With several CUDA devices the workers of a study on "cuda" take turns on them.
     """
-    if workers == 1 and parts.evaluator.in_process:
+    if workers == 1 and parts.evaluator.in_process and not (apart and spec.evaluator["name"] != "table"):
         from studies.executors.inline import Inline
 
         return Inline(parts.evaluator, parts.trial_seconds)

@@ -18,16 +18,18 @@ from typing import Protocol
 
 from nas_core.errors import NasError
 from nas_core.evaluation import Report
+from nas_core.failures import WORKER_DIED, Failure
 from nas_core.records import Run, StopAt, Study, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Snapshots, State, Strategy
 from studies.assemble import Parts
-from studies.executors import Ended, Event, Executor, Halted, Job, Reported, Restarted
+from studies.executors import Begun, Died, Ended, Event, Executor, Halted, Job, Reported
 from studies.executors.inline import Inline
 from studies.judge import Judge
 from studies.spending import Spending
 from studies.store.store import Store
 
+ATTEMPTS = 3  # processes that may end in a candidate, without a report of it in between, before it has failed
 REUSED_IN_A_ROW = 1_000
 REJECTED_IN_A_ROW = 10_000
 SNAPSHOT_SECONDS = 5.0  # of telling, which a resume would have to repeat, between two snapshots
@@ -65,6 +67,9 @@ class Trial:
     asked_after: int
     curve: Curve = field(default_factory=list)  # (step, first objective), oriented; only where a pruner reads it
     last: Report | None = None  # of the evaluation that runs
+    tries: int = 0  # attempts begun since the furthest report
+    begun: bool = False  # the attempt that runs is one of them
+    furthest: float = -math.inf  # step that any attempt has reported
 
     @property
     def finished(self) -> bool:
@@ -164,9 +169,8 @@ class Search:
         finally:
             self._commit_told()
             self.executor.close()
-            for number in self._running:
-                self.pending[number].verdict = Verdict(State.WAITING)
-            self._running.clear()
+            for number in list(self._running):
+                self._halt(self.pending[number])
 
     def _fill(self, stop_at: StopAt, deadline: float | None) -> Ending | None:
         """Ask while the order allows it. An ending: nothing more will be asked."""
@@ -241,6 +245,7 @@ class Search:
             )
             at_once = at_once and len(self._running) < self.executor.slots
             verdict = Verdict(State.RUNNING if at_once else State.WAITING)
+        tries = int(verdict.state == State.RUNNING and not self.executor.apart)
         run = self.store.propose(
             self.study,
             self.next,
@@ -252,9 +257,11 @@ class Search:
             asked_after=self.told,
             told=self._untold,
             environment=self.environment,
+            tries=tries,
         )
         self._untold = None
         trial = Trial(self.next, run, proposal, identity, verdict, source, metrics, self.told)
+        trial.tries, trial.begun = tries, tries > 0
         self.pending[self.next] = trial
         self.next += 1
         if verdict.state == State.RUNNING:
@@ -271,12 +278,37 @@ class Search:
                     continue
                 if self._settle_by_source(trial):
                     return True
+            if trial.tries >= ATTEMPTS:
+                self._give_up(trial)
+                return True
             if len(self._running) >= self.executor.slots:
                 return False
-            self.store.start(trial.run, self.environment)
-            trial.verdict = Verdict(State.RUNNING)
-            self._submit(trial)
+            self._start(trial)
         return False
+
+    def _start(self, trial: Trial) -> None:
+        """Begin an attempt; it counts from here on, or from where another process says that it has come to it."""
+        trial.begun = not self.executor.apart
+        trial.tries += trial.begun
+        self.store.start(trial.run, self.environment, trial.tries)
+        trial.verdict = Verdict(State.RUNNING)
+        self._submit(trial)
+
+    def _halt(self, trial: Trial) -> None:
+        """An attempt was stopped in good order: it does not count."""
+        self._running.remove(trial.number)
+        trial.verdict = Verdict(State.WAITING)
+        if trial.begun:
+            trial.tries, trial.begun = trial.tries - 1, False
+            self.store.count_tries(trial.run, trial.tries)
+
+    def _give_up(self, trial: Trial, cause: str = "") -> None:
+        """A candidate has taken down too many processes."""
+        last = f", the last with {cause}" if cause else ""
+        reason = f"{WORKER_DIED}: {trial.tries} processes ended in this candidate without a report of it{last}"
+        self._running.add(trial.number)
+        self._finish(trial, Verdict(State.FAILED, reason), None)
+        trial.metrics = self.store.trial(self.study, trial.number).metrics  # of attempts before
 
     def _settle_by_source(self, trial: Trial) -> bool:
         """Answer a trial by the one that it repeats; False where that one has failed."""
@@ -308,16 +340,24 @@ class Search:
             self._report(trial, event.report)
         elif isinstance(event, Ended):
             self._end(trial, event.failure)
-        elif isinstance(event, Restarted):
-            self.store.start(trial.run, self.environment)
-            trial.curve.clear()
-            self.listener.started(trial, self.evaluated)
-        elif isinstance(event, Halted):
-            trial.verdict = Verdict(State.WAITING)
+        elif isinstance(event, Begun):
+            trial.tries, trial.begun = trial.tries + 1, True
+            self.store.count_tries(trial.run, trial.tries)
+        elif isinstance(event, Died):
             self._running.remove(trial.number)
+            if trial.tries >= ATTEMPTS:
+                self._give_up(trial, event.cause)
+            else:
+                self._start(trial)
+        elif isinstance(event, Halted):
+            self._halt(trial)
 
     def _report(self, trial: Trial, report: Report) -> None:
         trial.last = report
+        recovered = trial.tries > 1 and report.step > trial.furthest
+        if recovered:
+            trial.tries = 1
+        trial.furthest = max(trial.furthest, report.step)
         if report.step >= self._budget(trial.proposal)[1]:
             return  # the final report is committed together with the verdict
         if self._prunes(trial, report):
@@ -328,7 +368,7 @@ class Search:
                 verdict = replace(verdict, state=State.PRUNED, reason=f"pruned: at {report.step:g}")
             self._finish(trial, verdict, report)
             return
-        self.store.report(trial.run, report)
+        self.store.report(trial.run, report, tries=1 if recovered else None)
         self.listener.reported(trial, report)
 
     def _prunes(self, trial: Trial, report: Report) -> bool:
@@ -347,10 +387,10 @@ class Search:
             trial.curve.append((report.step, objective.orient(value)))
         return True
 
-    def _end(self, trial: Trial, failure: str | None) -> None:
+    def _end(self, trial: Trial, failure: Failure | None) -> None:
         last, stored = trial.last, True
         if failure is not None:
-            verdict = Verdict(State.FAILED, failure)
+            verdict = Verdict(State.FAILED, failure.reason, traceback=failure.traceback)
         elif last is None:
             verdict = Verdict(State.FAILED, "no-report: the evaluator ended without a report")
         else:
@@ -512,6 +552,10 @@ class Search:
                 )
                 if run.state in EVALUATED:
                     self.pending[run.number].curve = curves.get(run.number, [])
+                elif run.tries:
+                    self.pending[run.number].tries = run.tries
+                    steps = [report.step for report in self.store.curve(run)]
+                    self.pending[run.number].furthest = max(steps, default=-math.inf)
             if self._continuable(run.proposal, run.state):
                 kept.add(run.number)
             if run.state == State.COMPLETE and run.proposal.continues is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from nas_core.architecture import Architecture
 from nas_core.errors import TrialError
+from nas_core.failures import failure
 from nas_core.records import Run, Verdict
 from nas_core.strategy import State
 from studies.assemble import Parts
@@ -34,7 +35,8 @@ class Judge:
         try:
             costs = dict(self.parts.evaluator.costs(arch, self._needed))
         except TrialError as error:  # it cannot even be built
-            return Verdict(State.FAILED, str(error)), {}
+            failed = failure(error)
+            return Verdict(State.FAILED, failed.reason, traceback=failed.traceback), {}
         violations = tuple(
             constraint.violation(costs[constraint.metric]) if constraint.metric in costs else 0.0
             for constraint in self.parts.constraints

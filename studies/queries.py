@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from nas_core.architecture import Architecture
 from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError, UsageError
+from nas_core.failures import WORKER_DIED
 from nas_core.pareto import dominates
 from nas_core.records import TRIAL, Run, Study
 from nas_core.strategy import State
@@ -38,6 +39,16 @@ def state_counts(store: Store, study: Study) -> dict[str, int]:
     r = t.runs.c
     rows = store.read(sa.select(r.state, sa.func.count()).where(r.study == study.id, r.kind == TRIAL).group_by(r.state))
     return {row[0]: row[1] for row in rows}
+
+
+def died_in(store: Store, study: Study) -> int | None:
+    """The number of a trial that has taken a process down, or seems to: it was begun, and nothing is known of its end.
+    None: there is none."""
+    r = t.runs.c
+    known = sa.and_(r.state == State.FAILED, r.reason.startswith(f"{WORKER_DIED}:"))
+    died = sa.and_(r.study == study.id, r.kind == TRIAL, (r.tries > 0) | known)
+    found = store.read(sa.select(r.number).where(died).order_by(r.number).limit(1))
+    return found[0][0] if found else None
 
 
 def best_trial(store: Store, study: Study) -> Run:

@@ -87,18 +87,14 @@ def _trials(store: Any, open_store: Callable[[], Any]) -> Iterator[str]:
     if seen.finished:
         yield "propose: a running trial counts as finished"
     store.start(run, None, tries=2)
-    store.begin(run, 3)
+    store.count_tries(run, 3)
     store.report(run, Report(1, {"score": 0.5}))
     (seen,) = other.trials(study)
     if (seen.state, seen.attempt, seen.tries) != (State.RUNNING, 2, 3):
-        yield f"start, begin: another handle sees {seen} instead of a second attempt, the third without a report"
+        yield f"start, count_tries: another handle sees {seen} instead of a second attempt, the third without a report"
     store.report(run, Report(1, {"score": 0.5}), tries=1)
     if next(other.trials(study)).tries != 1:
         yield "report: the number of tries is not stored with it"
-    store.halt(run, 0)
-    (seen,) = other.trials(study)
-    if (seen.state, seen.tries) != (State.WAITING, 0):
-        yield f"halt: another handle sees {seen} instead of one that was stopped"
     store.finish(run, Verdict(State.FAILED, "made: up", seconds=1.0, traceback="one.py, line 3, in build"))
     (seen,) = other.trials(study)
     if seen.verdict.traceback != "one.py, line 3, in build":

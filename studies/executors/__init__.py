@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nas_core.evaluation import Report
+from nas_core.failures import Failure
 from nas_core.strategy import Proposal
 
 
@@ -38,7 +39,7 @@ class Ended:
     """A candidate's evaluation is over; `failure` says why it failed, None: it has not."""
 
     number: int
-    failure: str | None = None
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +50,28 @@ class Halted:
 
 
 @dataclass(frozen=True, slots=True)
-class Restarted:
-    """A candidate's process died, and the candidate was given to another one."""
+class Begun:
+    """A candidate has come to its turn in another process. An executor without other processes says nothing."""
 
     number: int
 
 
-Event = Reported | Ended | Halted | Restarted
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The process that evaluated a candidate has ended without a word; `cause` says how. It may be submitted again."""
+
+    number: int
+    cause: str
+
+
+Event = Reported | Ended | Halted | Begun | Died
 
 
 class Executor(Protocol):
-    """Evaluates up to `slots` jobs at a time."""
+    """Evaluates up to `slots` jobs at a time; `apart`: in other processes, which say when each has begun."""
 
     slots: int
+    apart: bool
 
     def submit(self, job: Job) -> None:
         """Start a job; at most `slots` at a time."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from nas_core.errors import NasError, TrialError
 from nas_core.evaluation import Context, Evaluator, Report
+from nas_core.failures import Failure, failure
 from studies.executors import Ended, Event, Halted, Job, Reported
 from studies.timelimit import within
 
@@ -23,6 +24,7 @@ class Inline:
     """Evaluates in this process; `trial_seconds` is the time that one candidate may take."""
 
     slots = 1
+    apart = False
 
     def __init__(self, evaluator: Evaluator, trial_seconds: float | None = None) -> None:
         self._evaluator = evaluator
@@ -50,21 +52,21 @@ class Inline:
         if 0 <= running.step < running.job.target and stopping():
             self._close()
             return Halted(running.job.number)
-        failure = None
+        failed: Failure | None = None
         try:
             report = next(running.reports, None)
         except TrialError as error:
-            failure = str(error)
+            failed = failure(error)
         except NasError:
             raise
         except (Exception, SystemExit) as error:  # whatever a user's space or evaluator raises spoils its trial only
-            failure = f"exception: {type(error).__name__}: {error}"
+            failed = failure(error)
         else:
             if report is not None:
                 running.step = report.step
                 return Reported(running.job.number, report)
         self._running = None
-        return Ended(running.job.number, failure)
+        return Ended(running.job.number, failed)
 
     def drop(self, number: int) -> None:
         if self._running is not None and self._running.job.number == number:

@@ -18,11 +18,12 @@ from typing import Any
 
 from nas_core import errors
 from nas_core.errors import MachineError, NasError
+from nas_core.failures import Failure
 from nas_core.records import StudySpec
-from studies.executors import Ended, Event, Halted, Job, Reported, Restarted
+from studies.executors import Begun, Died, Ended, Event, Halted, Job, Reported
 from studies.executors import worker as protocol
 
-ATTEMPTS = 3  # processes that a candidate may cost before it counts as failed
+STILLBORN = 3  # processes in a row that may end before they are ready
 GRACE = 5.0  # seconds over the time limit in which the evaluator's own check, at the next batch, comes first
 TICK = 0.2  # seconds between two looks at the clock and at `stopping`
 
@@ -59,6 +60,8 @@ class _Process:
 class Processes:
     """`slots` spawned workers. `devices` are given out in turn; None: the study's own."""
 
+    apart = True
+
     def __init__(
         self, spec: StudySpec, slots: int, trial_seconds: float | None = None, devices: tuple[str, ...] = ()
     ) -> None:
@@ -68,7 +71,6 @@ class Processes:
         self._devices = devices
         self._workers: dict[int, _Process] = {}
         self._queue: list[Job] = []  # submitted, not with a worker yet
-        self._died: dict[int, int] = {}  # processes that a candidate has cost
         self._stillborn = 0  # processes in a row that died before they were ready
         self._events: list[Event] = []
 
@@ -138,41 +140,38 @@ class Processes:
             raise _error(message)
         if kind == protocol.READY:
             worker.ready, self._stillborn = True, 0
-        if kind == protocol.STARTED and self._trial_seconds is not None:
-            worker.kill_at = time.monotonic() + self._trial_seconds + GRACE
+        if kind == protocol.STARTED:
+            if self._trial_seconds is not None:
+                worker.kill_at = time.monotonic() + self._trial_seconds + GRACE
+            if not worker.dropped:
+                self._events.append(Begun(message["number"]))
         if kind == protocol.REPORTED and not worker.dropped:
             self._events.append(Reported(message["number"], protocol.report_of(message)))
         if kind in (protocol.ENDED, protocol.HALTED):
             if not worker.dropped:
-                event = (
-                    Halted(message["number"]) if kind == protocol.HALTED else Ended(message["number"], message["text"])
-                )
-                self._events.append(event)
+                halted = kind == protocol.HALTED
+                number = message["number"]
+                self._events.append(Halted(number) if halted else Ended(number, protocol.failure_of(message)))
             worker.job, worker.kill_at = None, None
 
     def _replace(self, place: int) -> None:
-        """A worker is dead: its candidate is tried again from its checkpoint, by another one, a few times."""
+        """A worker is dead, and its candidate is free again."""
         worker = self._workers.pop(place)
         code, job = worker.end(), worker.job
-        cause = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        cause = f"exit code {code}" if code is None or code >= 0 else _signal(-code)
         if not worker.ready:
             self._stillborn += 1
-            if self._stillborn >= ATTEMPTS:
+            if self._stillborn >= STILLBORN:
                 raise MachineError(f"worker processes end before they can start ({cause}); use fewer --workers")
         if job is None or worker.dropped:
             return
         if worker.halted:
             self._events.append(Halted(job.number))
             return
-        self._died[job.number] = self._died.get(job.number, 0) + worker.ready
-        if self._died[job.number] < ATTEMPTS:
+        if worker.ready:
+            self._events.append(Died(job.number, cause))
+        else:
             self._queue.insert(0, job)
-            self._events.append(Restarted(job.number))
-            return
-        memory = " (signal 9 is what the system sends when memory runs out)" if code == -9 else ""
-        self._events.append(
-            Ended(job.number, f"worker-died: {ATTEMPTS} processes died of this candidate, {cause}{memory}")
-        )
 
     def _check_time(self) -> None:
         now = time.monotonic()
@@ -183,7 +182,7 @@ class Processes:
             worker.end()
             if not worker.dropped:
                 limit = f"the candidate did not stop within {self._trial_seconds:g} s, and its process was killed"
-                self._events.append(Ended(worker.job.number, f"time-limit: {limit}"))
+                self._events.append(Ended(worker.job.number, Failure(f"time-limit: {limit}")))
 
 
 @contextmanager
@@ -197,6 +196,11 @@ def _deaf() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _signal(number: int) -> str:
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    return f"{name}, which the system sends when memory runs out" if number == signal.SIGKILL else name
 
 
 def _error(message: Mapping[str, Any]) -> NasError:

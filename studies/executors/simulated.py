@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from nas_core.errors import NasError, TrialError, UsageError
 from nas_core.evaluation import Context, Evaluator
+from nas_core.failures import Failure, failure
 from studies.executors import Ended, Event, Halted, Job, Reported
 
 
@@ -16,6 +17,8 @@ class Simulated:
     A job starts when the outcome came after which it was asked, so the clock is a function of what the study has
     recorded, and a resumed study goes on at the same time of day.
     """
+
+    apart = False
 
     def __init__(self, evaluator: Evaluator, slots: int) -> None:
         self.slots = slots
@@ -32,17 +35,17 @@ class Simulated:
     def submit(self, job: Job) -> None:
         number, seconds = job.number, 0.0
         events: list[Event] = []
-        failure = None
+        failed: Failure | None = None
         try:
             for report in self._evaluator.evaluate(job.proposal, job.budget, Context(job.seed, job.workdir)):
                 events.append(Reported(number, report))
                 seconds = report.seconds
         except TrialError as error:
-            failure = str(error)
+            failed = failure(error)
         except NasError:
             raise
         except (Exception, SystemExit) as error:  # whatever a user's space or evaluator raises spoils its trial only
-            failure = f"exception: {type(error).__name__}: {error}"
+            failed = failure(error)
         else:
             if seconds <= 0:
                 raise UsageError(
@@ -50,7 +53,7 @@ class Simulated:
                     "name a 'seconds' column in the table's mapping"
                 )
         self._ends[number] = self._clock[job.asked_after] + seconds
-        heapq.heappush(self._queue, (self._ends[number], number, [*events, Ended(number, failure)]))
+        heapq.heappush(self._queue, (self._ends[number], number, [*events, Ended(number, failed)]))
 
     def next(self, stopping: Callable[[], bool]) -> Event:
         if stopping():

@@ -9,6 +9,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import asdict
 from multiprocessing import connection as wires
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -18,6 +19,7 @@ from typing import Any
 from nas_core.architecture import Architecture
 from nas_core.errors import NasError, TrialError
 from nas_core.evaluation import Context, Report
+from nas_core.failures import Failure, failure
 from nas_core.records import StudySpec
 from nas_core.strategy import Proposal
 from studies.executors import Job
@@ -96,12 +98,12 @@ class Worker:
             self.halting = self.dropped = False
             job = unpack(message)
             send(self.pipe, STARTED, number=job.number)
-            outcome, text = self.evaluate(job)
-            send(self.pipe, outcome, number=job.number, text=text)
-            if text is not None and "CUDA" in text:
+            outcome, failed = self.evaluate(job)
+            send(self.pipe, outcome, number=job.number, failure=None if failed is None else asdict(failed))
+            if failed is not None and "CUDA" in failed.reason:
                 return  # the device's context may be spoiled: the next candidate gets a new process
 
-    def evaluate(self, job: Job) -> tuple[str, str | None]:
+    def evaluate(self, job: Job) -> tuple[str, Failure | None]:
         limit = self.trial_seconds
         deadline = None if limit is None else time.monotonic() + limit
         context = Context(job.seed, job.workdir, deadline, lambda: self.listen() or self.halting)
@@ -114,11 +116,11 @@ class Worker:
                     reports.close()  # type: ignore[attr-defined]
                     return HALTED, None
         except TrialError as error:
-            return ENDED, str(error)
+            return ENDED, failure(error)
         except (NasError, EOFError, OSError):
             raise
         except (Exception, SystemExit) as error:  # whatever a user's space or evaluator raises
-            return ENDED, f"exception: {type(error).__name__}: {error}"
+            return ENDED, failure(error)
         return ENDED, None
 
     def report(self, number: int, report: Report) -> None:
@@ -132,6 +134,10 @@ class Worker:
             self.halting |= kind == HALT
             self.dropped |= kind == DROP
         return False
+
+
+def failure_of(message: dict[str, Any]) -> Failure | None:
+    return None if message["failure"] is None else Failure(**message["failure"])
 
 
 def report_of(message: dict[str, Any]) -> Report:

@@ -329,14 +329,9 @@ class Store:
         )
         self.write(lambda c: c.execute(change))
 
-    def begin(self, run_id: int, tries: int) -> None:
-        """Commit that an attempt which was started in another process has begun there."""
+    def count_tries(self, run_id: int, tries: int) -> None:
+        """Commit how many attempts have begun since the last report, but those that were stopped in good order."""
         change = t.runs.update().where(t.runs.c.id == run_id).values(tries=tries)
-        self.write(lambda c: c.execute(change))
-
-    def halt(self, run_id: int, tries: int) -> None:
-        """Commit that an attempt was stopped in good order, and how many before it were not."""
-        change = t.runs.update().where(t.runs.c.id == run_id).values(state=State.WAITING, tries=tries)
         self.write(lambda c: c.execute(change))
 
     def report(self, run_id: int, report: Report, *, tries: int | None = None) -> None:

@@ -63,8 +63,8 @@ def start(store: Store, study: Study, environment: int | None, tries: int = 1) -
     store.write(lambda c: c.execute(again).rowcount or c.execute(t.supernets.insert(), row))
 
 
-def halt(store: Store, study: Study, tries: int) -> None:
-    """Commit that an attempt was stopped in good order, and how many before it were not."""
+def count_tries(store: Store, study: Study, tries: int) -> None:
+    """Commit how many attempts have begun since the last epoch, but those that were stopped in good order."""
     change = t.supernets.update().where(t.supernets.c.study == study.id).values(tries=tries)
     store.write(lambda c: c.execute(change))
 

@@ -107,6 +107,12 @@ def test_failures_become_states_with_reasons(bench: Any) -> None:
     assert reasons[0] == "out-of-memory: too large"
     assert reasons[1] == "exception: ZeroDivisionError: in a user's code"
     assert reasons[2].startswith("not-finite: 'score' is nan")
+    found = runs[1].verdict.traceback or ""
+    assert found.startswith("Traceback")
+    assert "conftest.py" in found
+    assert found.endswith("ZeroDivisionError: in a user's code")
+    assert "blackbox" not in found
+    assert runs[3].verdict.traceback is None
     assert all(outcome.values is None for outcome in strategy.outcomes[:3])
 
 

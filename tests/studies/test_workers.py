@@ -131,6 +131,7 @@ def test_candidates_that_kill_or_hang_cost_themselves_only(tmp_path: Path, monke
     reasons: dict[Any, set[str]] = {}
     for run in runs:
         reasons.setdefault(run.arch.values["kind"], set()).add((run.verdict.reason or str(run.state)).split(":")[0])
+    assert all("SIGKILL" in (run.verdict.reason or "") for run in runs if run.arch.values["kind"] == "kills")
     assert reasons == {"plain": {"complete"}, "kills": {"worker-died"}, "hangs": {"time-limit"}}
 
 

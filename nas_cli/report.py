@@ -5,34 +5,35 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from dataclasses import asdict
 from typing import Any
 
 import typer
 
 from nas_cli.options import DEFAULT_DB
-from nas_cli.render import number
+from nas_cli.render import clean, number
 from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError
 from nas_core.records import Run, Study
 from nas_core.strategy import State
 from studies.blackbox import Ending
-from studies.queries import best_trial, state_counts
+from studies.queries import Cause, best_trial, causes, causes_text, state_counts
 from studies.relaxed import caution
 from studies.store.store import Store
 
 
 def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> None:
     """To stdout: text, or one JSON document."""
-    counts = state_counts(store, study)
+    counts, failed = state_counts(store, study), causes(store, study)
     try:
         best: Run | None = best_trial(store, study)
         trouble = ""
     except (InfeasibleError, NotFoundError) as error:
         best, trouble = None, str(error)
     if as_json:
-        typer.echo(json.dumps(_document(study, ending, counts, best)))
+        typer.echo(json.dumps(_document(study, ending, counts, best, failed)))
         return
-    evaluated = counts.get(State.COMPLETE, 0) + counts.get(State.FAILED, 0)
+    evaluated = sum(counts.get(state, 0) for state in (State.COMPLETE, State.PRUNED, State.FAILED))
     supernet = study.spec.supernet is not None
     trials = "" if supernet and not counts else f"{evaluated} trial{'s' * (evaluated != 1)} evaluated; "
     typer.echo(f"study {study.name}: {trials}{ending}")
@@ -41,6 +42,8 @@ def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> N
     elif best is None:
         typer.echo(trouble, err=True)
     else:
+        if failed:
+            typer.echo(clean(causes_text(study, failed)))
         typer.echo(f"\nbest: {study.name}:{best.number}")
         objectives = [text.partition(":")[0] for text in study.spec.objectives]
         for name in sorted(best.metrics, key=lambda name: (name not in objectives, name)):
@@ -100,11 +103,14 @@ def _size(study: Study) -> str:
     return shlex.quote(size_text(study.spec.size))
 
 
-def _document(study: Study, ending: Ending, counts: dict[str, int], best: Run | None) -> dict[str, Any]:
+def _document(
+    study: Study, ending: Ending, counts: dict[str, int], best: Run | None, failed: list[Cause]
+) -> dict[str, Any]:
     return {
         "study": study.name,
         "ending": ending.name.lower(),
         "trials": counts,
+        "failures": [asdict(cause) for cause in failed],
         "best": None
         if best is None
         else {"number": best.number, "architecture": dict(best.arch.values), "metrics": dict(best.metrics)},

@@ -52,7 +52,7 @@ def run(
     summary = next(summary for summary in summaries(store) if summary.name == study.name)
     if summary.best is not None:
         return 0
-    if summary.states.get("complete") or summary.states.get("rejected"):
+    if summary.states.get("complete") or (summary.states.get("rejected") and not summary.states.get("failed")):
         return 4
     return 1 if summary.states.get("failed") else 0
 

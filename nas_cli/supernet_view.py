@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas_cli import heat, render
-from nas_cli.view import LAST, View, architecture_page, settings_text
+from nas_cli.view import LAST, View, architecture_page, settings_text, traceback_page
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.errors import NasError
@@ -57,6 +57,7 @@ class Trained:
         return {
             "state": None if run is None else str(run.state),
             "reason": None if run is None else run.reason,
+            "traceback": None if run is None else run.traceback,
             "attempt": None if run is None else run.attempt,
             "settings": self.view.study.spec.supernet,
             "of": self.total,
@@ -93,6 +94,7 @@ class Trained:
             {
                 "state": "not begun" if run is None else str(run.state),
                 "reason": None if run is None else run.reason,
+                "traceback": None if run is None else run.traceback,
                 "epochs": f"{done:,}" if self.total is None else f"{done:,}/{self.total:,}",
                 "trained on": settings.get("data"),
                 "architecture learned on": settings.get("learns_on"),
@@ -105,6 +107,7 @@ class Trained:
             },
             "  ",
         )
+        traceback_page(None if run is None else run.traceback)
         self._curve()
         if self.derived is not None:
             render.emit("", self._since())

@@ -155,6 +155,7 @@ def trial_document(view: View, run: Run) -> dict[str, Any]:
         "number": run.number,
         "state": str(run.state),
         "reason": verdict.reason,
+        "traceback": verdict.traceback,
         "values": view.values(run),
         "violations": dict(zip(view.study.spec.constraints, verdict.violations, strict=False)),
         "feasible": verdict.feasible if verdict.values is not None else None,
@@ -200,6 +201,7 @@ def full_document(view: View, store: Store, run: Run) -> dict[str, Any]:
                 "repeat": child.repeat,
                 "state": str(child.state),
                 "reason": child.verdict.reason,
+                "traceback": child.verdict.traceback,
                 "metrics": dict(child.metrics),
                 "seconds": child.verdict.seconds,
                 "files": _files(store, child),
@@ -315,6 +317,7 @@ def trial_page(view: View, store: Store, run: Run) -> None:
             "seconds": render.number(verdict.seconds),
         }
     )
+    traceback_page(verdict.traceback)
     architecture_page(view, run.arch)
     if run.metrics:
         render.emit("", "metrics")
@@ -325,6 +328,12 @@ def trial_page(view: View, store: Store, run: Run) -> None:
     if files:
         render.emit("", "files")
         render.pairs({str(store.files / file.path): file.kind for file, _ in files}, "  ")
+
+
+def traceback_page(text: str | None) -> None:
+    """The traceback of a failure, where the user's own code was at work."""
+    if text:
+        render.emit("", *(f"  {render.clean(line)}" for line in text.splitlines()))
 
 
 def architecture_page(view: View, arch: Architecture) -> None:
@@ -382,6 +391,10 @@ def _retrainings(view: View, store: Store, run: Run) -> None:
     ]
     render.emit("", "retrainings")
     render.table(heads, rows, right=[*names, "seconds"])
+    for child in children:
+        if child.verdict.reason:
+            render.emit("", f"{child_address(view, run, child)}: {render.clean(child.verdict.reason)}")
+            traceback_page(child.verdict.traceback)
 
 
 def shape(extents: Sequence[int]) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from nas_core.errors import TrialError
 
-WORKER_DIED = "worker-died"  # the reason of a candidate that has taken processes down
+ATTEMPTS = 3  # processes that may end in a candidate, without a report of it in between, before it has failed
+WORKER_DIED = "worker-died"  # the reason then
 
 FRAMES = 8  # of each exception, the last ones
 LENGTH = 4_000  # characters of a traceback, the last ones
@@ -40,6 +41,12 @@ def failure(error: BaseException) -> Failure:
         return Failure(without_paths(str(error)), user_traceback(error.__cause__ or error))
     first = (str(error).strip().splitlines() or [""])[0][:LINE]
     return Failure(without_paths(f"exception: {type(error).__name__}: {first}"), user_traceback(error))
+
+
+def died(attempts: int, cause: str = "", of: str = "this candidate") -> str:
+    """The reason of a candidate that has taken processes down; `cause`: how the last of them ended."""
+    last = f", the last with {cause}" if cause else ""
+    return f"{WORKER_DIED}: {attempts} processes ended in {of} without a report of it{last}"
 
 
 def user_traceback(error: BaseException) -> str | None:

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from nas_core.errors import NasError
 from nas_core.evaluation import Report
-from nas_core.failures import WORKER_DIED, Failure
+from nas_core.failures import ATTEMPTS, Failure, died
 from nas_core.records import Run, StopAt, Study, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Snapshots, State, Strategy
@@ -29,7 +29,6 @@ from studies.judge import Judge
 from studies.spending import Spending
 from studies.store.store import Store
 
-ATTEMPTS = 3  # processes that may end in a candidate, without a report of it in between, before it has failed
 REUSED_IN_A_ROW = 1_000
 REJECTED_IN_A_ROW = 10_000
 SNAPSHOT_SECONDS = 5.0  # of telling, which a resume would have to repeat, between two snapshots
@@ -304,10 +303,8 @@ class Search:
 
     def _give_up(self, trial: Trial, cause: str = "") -> None:
         """A candidate has taken down too many processes."""
-        last = f", the last with {cause}" if cause else ""
-        reason = f"{WORKER_DIED}: {trial.tries} processes ended in this candidate without a report of it{last}"
         self._running.add(trial.number)
-        self._finish(trial, Verdict(State.FAILED, reason), None)
+        self._finish(trial, Verdict(State.FAILED, died(trial.tries, cause)), None)
         trial.metrics = self.store.trial(self.study, trial.number).metrics  # of attempts before
 
     def _settle_by_source(self, trial: Trial) -> bool:

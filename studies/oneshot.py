@@ -18,6 +18,7 @@ from nas_core.architecture import Architecture
 from nas_core.batch import Data
 from nas_core.config import Config as BaseConfig
 from nas_core.errors import InfeasibleError, NasError, NotFoundError, TrialError, UsageError
+from nas_core.failures import ATTEMPTS, died, failure
 from nas_core.one_shot import OneShot, Progress
 from nas_core.records import Epoch, Study
 from nas_core.seeds import derive
@@ -145,14 +146,33 @@ class SupernetTraining:
         strategy, data = self.parts.make_strategy(), self.parts.bind()
         one_path = getattr(strategy, "one_path", False)
         memory.require(self.parts.make_supernet, data, one_path, self.parts.config.batch_size, self.parts.compute)
-        supernets.start(self.store, self.study, self.environment)
+        found = supernets.find(self.store, self.study)
+        tries = 0 if found is None else found.tries
+        if tries >= ATTEMPTS:
+            reason = died(tries, of="it")
+            supernets.fail(self.store, self.study, reason)
+            raise NasError(f"the supernet of study '{self.study.name}' failed: {reason}")
+        supernets.start(self.store, self.study, self.environment, tries + 1)
         try:
-            return self._train(strategy, data, deadline)
+            ending = self._train(strategy, data, deadline)
         except (TrialError, InfeasibleError) as error:
-            supernets.fail(self.store, self.study, str(error))
+            failed = failure(error)
+            supernets.fail(self.store, self.study, str(error), failed.traceback)
             if isinstance(error, InfeasibleError):
                 raise
             raise NasError(f"the supernet of study '{self.study.name}' failed: {error}") from error
+        except BaseException:
+            self._stopped()
+            raise
+        if ending is not None:
+            self._stopped()
+        return ending
+
+    def _stopped(self) -> None:
+        """This attempt was stopped in good order: it does not count."""
+        found = supernets.find(self.store, self.study)
+        if found is not None and found.tries:
+            supernets.count_tries(self.store, self.study, found.tries - 1)
 
     def _train(self, strategy: OneShot, data: Data, deadline: float | None) -> Ending | None:
         from training.checkpoint import write_tensors
@@ -163,7 +183,7 @@ class SupernetTraining:
             strategy.start(self.parts.make_supernet, data, self.parts.compute)
         epochs, finished = self._resume(strategy)
         if epochs:
-            supernets.save_epochs(self.store, self.study, epochs)
+            supernets.save_epochs(self.store, self.study, epochs, again=True)
             self.listener.epoch(epochs[-1], total)
         before = epochs[-1].seconds if epochs else 0.0
         begun = time.monotonic()

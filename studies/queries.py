@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -51,6 +52,44 @@ def died_in(store: Store, study: Study) -> int | None:
     return found[0][0] if found else None
 
 
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why trials failed: the reason of the first of them, and how many failed for the same but for numbers."""
+
+    reason: str
+    count: int
+    first: int
+
+
+def causes(store: Store, study: Study) -> list[Cause]:
+    """Why trials of a study failed, the most frequent first."""
+    r = t.runs.c
+    failed = sa.and_(r.study == study.id, r.kind == TRIAL, r.state == State.FAILED)
+    found: dict[str, Cause] = {}
+    for row in store.read(sa.select(r.number, r.reason).where(failed).order_by(r.number)):
+        reason = row.reason or "unknown"
+        key = re.sub(r"[0-9]+", "0", reason)
+        known = found.get(key, Cause(reason, 0, row.number))
+        found[key] = replace(known, count=known.count + 1)
+    return sorted(found.values(), key=lambda cause: -cause.count)
+
+
+def causes_text(study: Study, found: Sequence[Cause], limit: int = 3) -> str:
+    """`2 failed: exception: KeyError: 'x' (2 times; nas show STUDY:0)`; empty where nothing failed."""
+    shown = [
+        f"{cause.reason} ({f'{cause.count:,} times; ' if cause.count > 1 else ''}nas show {study.name}:{cause.first})"
+        for cause in found[:limit]
+    ]
+    rest = [f"{len(found) - limit} more reasons"] if len(found) > limit else []
+    return f"{sum(cause.count for cause in found):,} failed: " + "; ".join(shown + rest) if found else ""
+
+
+def _causes(store: Store, study: Study) -> str:
+    text = causes_text(study, causes(store, study))
+    rejected = state_counts(store, study).get(State.REJECTED, 0)
+    return "".join(f"; {part}" for part in (text, f"{rejected:,} rejected" if rejected else "") if part)
+
+
 def best_trial(store: Store, study: Study) -> Run:
     """The feasible trial with the best first objective among those with the largest budget; the earliest of equals.
 
@@ -70,13 +109,12 @@ def best_trial(store: Store, study: Study) -> Run:
     total = sum(counts.values())
     if not counts and study.spec.supernet is not None:
         raise NotFoundError(before_trials(store, study))
-    if counts.get(State.COMPLETE) or counts.get(State.REJECTED):
+    if counts.get(State.COMPLETE) or (counts.get(State.REJECTED) and not counts.get(State.FAILED)):
         raise InfeasibleError(
             f"none of the {total} trials of study '{study.name}' satisfies {', '.join(study.spec.constraints)}; "
             "loosen the constraint in a new study"
         )
-    failed = f" ({counts[State.FAILED]} failed; see 'nas trials {study.name}')" if counts.get(State.FAILED) else ""
-    raise NotFoundError(f"study '{study.name}' has no complete trial yet{failed}")
+    raise NotFoundError(f"study '{study.name}' has no complete trial yet{_causes(store, study)}")
 
 
 def before_trials(store: Store, study: Study) -> str:

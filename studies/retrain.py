@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 from nas_core.config import SizeConfig, parse_value, size_text
 from nas_core.errors import NasError, TrialError
 from nas_core.evaluation import Context, Report
+from nas_core.failures import ATTEMPTS, died, failure
 from nas_core.records import RETRAIN, Run, Study, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import State
@@ -66,7 +68,13 @@ def retrain(
             recipe={**retraining.settings, INPUTS: retraining.inputs},
         )
         run = store.children(trial, RETRAIN)[-1]
-    store.start(run.id, environment)
+    if run.tries >= ATTEMPTS:
+        store.finish(run.id, Verdict(State.FAILED, died(run.tries, of="this training")))
+        yield _again(store, trial, run), None
+        return
+    tries = run.tries + 1
+    furthest = max((report.step for report in store.curve(run)), default=-math.inf)
+    store.start(run.id, environment, tries)
     folder = store.folder(study, run)
     context = Context(derive(study.spec.seed, trial.number, RETRAIN, repeat), folder, stopping=stopping)
     begun = time.monotonic()
@@ -74,24 +82,29 @@ def retrain(
     reports = retraining.evaluator.evaluate(trial.proposal, None, context)
     try:
         for last in reports:
-            store.report(run.id, last)
+            recovered = tries > 1 and last.step > furthest
+            tries = 1 if recovered else tries
+            store.report(run.id, last, tries=tries if recovered else None)
             yield run, last
             if stopping() and last.step < retraining.evaluator.fidelity.high:
                 reports.close()
+                store.count_tries(run.id, tries - 1)
                 return
-    except TrialError as error:
-        verdict = Verdict(State.FAILED, str(error), seconds=time.monotonic() - begun)
-    except NasError:
+    except (TrialError, SystemExit) as error:
+        failed = failure(error)
+        verdict = Verdict(State.FAILED, failed.reason, seconds=time.monotonic() - begun, traceback=failed.traceback)
+    except (NasError, KeyboardInterrupt, GeneratorExit):  # stopped in good order: it does not count
+        store.count_tries(run.id, tries - 1)
         raise
-    except (Exception, SystemExit) as error:  # whatever a user's space raises
-        verdict = Verdict(State.FAILED, f"exception: {type(error).__name__}: {error}")
+    except Exception as error:  # whatever a user's space raises
+        failed = failure(error)
+        verdict = Verdict(State.FAILED, failed.reason, traceback=failed.traceback)
     else:
         assert last is not None
         store.add_artifact(run, WEIGHTS, folder / "weights.safetensors")
         verdict = Verdict(State.COMPLETE, seconds=last.seconds)
     store.finish(run.id, verdict)
-    ended = next(child for child in store.children(trial, RETRAIN) if child.id == run.id)
-    yield ended, None
+    yield _again(store, trial, run), None
 
 
 def weights_of(store: Store, run: Run) -> Path | None:
@@ -117,6 +130,11 @@ def command(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
 def settings_of(training: Run) -> dict[str, Any]:
     """What makes two retrainings the same."""
     return {key: value for key, value in (training.recipe or {}).items() if key != INPUTS}
+
+
+def _again(store: Store, trial: Run, run: Run) -> Run:
+    """The retraining as it is stored now."""
+    return next(child for child in store.children(trial, RETRAIN) if child.id == run.id)
 
 
 def _flat(changes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -31,6 +31,7 @@ from nas_core.task import IMAGE_CLASSIFICATION
 from search_spaces.modules.drop_path import DropPath
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, CheckpointError
+from training.outputs import logits_of
 from training.precision import resolve
 from training.recipe import Recipe, learning_rate
 
@@ -204,11 +205,9 @@ class Training:
         # Nothing is copied where the data have this layout already.
         inputs = [x.contiguous(memory_format=self.layout) if x.dim() == 4 else x for x in batch.inputs]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            output: Tensor | tuple[Tensor, Tensor] = self.model(*inputs)
-        if isinstance(output, tuple):
-            logits, auxiliary = output
-            return logits.float(), auxiliary.float()
-        return output.float(), None
+            output = self.model(*inputs)
+        logits, auxiliary = logits_of(output, len(inputs[0]), self.data.task)
+        return logits.float(), None if auxiliary is None else auxiliary.float()
 
     def within_memory(self, batch: Batch, work: Callable[[Sequence[Batch]], T]) -> T:
         """`work` on the batch, in as many pieces as memory demands. Raises TrialError past the deadline."""

@@ -69,8 +69,8 @@ def count_tries(store: Store, study: Study, tries: int) -> None:
     store.write(lambda c: c.execute(change))
 
 
-def save_epochs(store: Store, study: Study, epochs: Sequence[Epoch]) -> None:
-    """Commit epochs; one that is there already is replaced."""
+def save_epochs(store: Store, study: Study, epochs: Sequence[Epoch], *, again: bool = False) -> None:
+    """Commit epochs; one that is there already is replaced. `again`: this attempt has come to none of them itself."""
 
     def work(connection: Connection) -> None:
         for epoch in epochs:
@@ -88,7 +88,8 @@ def save_epochs(store: Store, study: Study, epochs: Sequence[Epoch]) -> None:
                     "seconds": epoch.seconds,
                 },
             )
-        connection.execute(t.supernets.update().where(t.supernets.c.study == study.id).values(tries=1))
+        if not again:
+            connection.execute(t.supernets.update().where(t.supernets.c.study == study.id).values(tries=1))
 
     store.write(work)
 

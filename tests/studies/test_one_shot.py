@@ -207,6 +207,36 @@ def test_failures_are_stored(store: Store) -> None:
         train(store, study_of(store, "other"), derives=-1)
 
 
+def test_a_supernet_that_ends_three_processes_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        """Stands for SIGKILL: nothing is said of the end."""
+
+    def step(walk: Walk, epoch: int, whole: Any = Walk.step) -> Progress:
+        if epoch == 2:
+            raise Killed
+        return whole(walk, epoch)
+
+    study = study_of(store)
+    stopped = SupernetTraining._stopped
+    with monkeypatch.context() as patch:
+        patch.setattr(Walk, "step", step)
+        assert train(store, study, after=1)[0] == Ending.INTERRUPTED  # in good order: it does not count
+        patch.setattr(SupernetTraining, "_stopped", lambda training: None)
+        for tries in (1, 2, 3):
+            with pytest.raises(Killed):
+                train(store, study)
+            found = supernets.find(store, study)
+            assert found is not None
+            assert (found.tries, supernets.epoch_count(store, study)) == (tries, 2)
+        with pytest.raises(NasError, match="worker-died: 3 processes ended in it"):
+            train(store, study)
+    assert SupernetTraining._stopped is stopped
+    assert train(store, study)[0] is None  # after that the user may try again, for example on another machine
+    found = supernets.find(store, study)
+    assert found is not None
+    assert (found.state, found.tries, found.traceback) == (State.COMPLETE, 0, None)
+
+
 def test_a_time_limit_keeps_the_epochs(store: Store) -> None:
     study = study_of(store)
     assert SupernetTraining(store, study, parts_of()).run(seconds=0.0) == Ending.TIME

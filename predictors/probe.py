@@ -27,7 +27,6 @@ from predictors import twice
 from predictors.layers import Layers, Stage, Tap
 from predictors.proxy import Need
 from predictors.watch import Watch
-from training.outputs import logits_of
 
 Loss = Callable[[Tensor, Batch], Tensor]
 
@@ -90,8 +89,8 @@ class Probe:
     def run(self, model: nn.Module, batch: Batch | None = None) -> Tensor:
         """The outputs of a batch (by default the probe's own), `[n, outputs]` for images and for all nodes of a graph;
         those of an auxiliary head are left out."""
-        inputs = (batch or self.batch).inputs
-        return logits_of(model(*inputs), len(inputs[0]), self.task)[0]
+        output = model(*(batch or self.batch).inputs)
+        return output[0] if isinstance(output, tuple) else output
 
     def select(self, values: Tensor) -> Tensor:
         """The rows of the samples: all of them, or those of the nodes in `batch.index`."""

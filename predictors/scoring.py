@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig, validate
-from nas_core.errors import NasError, UsageError, unknown
+from nas_core.errors import NasError, TrialError, UsageError, unknown
 from nas_core.seeds import derive
 from nas_core.space import SearchSpace
 from predictors import GROUP, PROXIES
@@ -152,6 +152,7 @@ class Networks:
 
     def _scored(self, arch: Architecture, wanted: Mapping[str, Proxy]) -> Scored:
         from predictors.probe import Probe
+        from training.outputs import logits_of
 
         needs = Need.NOTHING
         for found in wanted.values():
@@ -167,7 +168,9 @@ class Networks:
                 seed=self._seed,
             )
             if needs:
-                _ = probe.passed
+                logits_of(probe.passed.output, probe.samples, self.task)
+        except TrialError as error:
+            raise NasError(f"cannot score {dict(arch.values)}: {error}") from error
         except NasError:
             raise
         except Exception as error:

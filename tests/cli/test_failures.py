@@ -137,6 +137,13 @@ def test_a_training_that_fails_keeps_its_traceback(folder: Path, say: Say) -> No
     assert '  File "own.py", line ' in out
 
 
+def test_scores_of_a_network_with_too_many_outputs(folder: Path, say: Say) -> None:
+    Path("own.py").write_text(SPACE.replace("KINDS", "('wide', 'plain')"))
+    code, _, err = say("score", "--space", "own.py:space", "--proxies", "grad_norm", "--sample", "2")
+    assert code == 1
+    assert "cannot score {'kind': 'wide'}: wrong-shape: the network gives shape (64, 13)" in err
+
+
 @pytest.mark.slow
 def test_a_candidate_that_ends_its_process_fails_in_one_of_its_own(folder: Path, say: Say) -> None:
     import subprocess

@@ -8,11 +8,9 @@ operations, so that the need is a lower estimate, and all but exact for images.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +22,7 @@ from nas_core.errors import MachineError
 from nas_core.one_shot import Compute
 from nas_core.relax import Mix
 from search_spaces.modules.supernet import Supernet
+from training.memory import free_bytes
 
 COPIES = 3  # weights, gradients, momentum
 
@@ -97,28 +96,7 @@ def available(device: str) -> int | None:
         return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if torch.device(device).type != "cpu":
         return None
-    limits = [limit for limit in (_machine(), _container()) if limit is not None]
-    return min(limits, default=None)
-
-
-def _machine() -> int | None:
-    """What the machine can give without swapping: Linux says it, elsewhere it is the whole memory."""
-    information = Path("/proc/meminfo")
-    if information.is_file():
-        for line in information.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # Windows
-        return None
-
-
-def _container() -> int | None:
-    """The limit of the control group of a container, where it has one."""
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text(encoding="ascii").strip() if limit.is_file() else "max"
-    return int(text) if text.isdigit() else None
+    return free_bytes()
 
 
 def _count(module: nn.Module, batch: Batch, one_path: bool) -> Need:

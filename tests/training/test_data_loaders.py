@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from nas_core.errors import NotFoundError, UsageError
 from training.data import BUILTIN, GROUP, SCHEMES, describe, load
@@ -42,16 +41,6 @@ def write_cifar(folder: Path) -> np.ndarray:
     for position, name in enumerate(names):
         (folder / name).write_bytes(records[4 * position : 4 * position + 4].tobytes())
     return records
-
-
-def write_images(folder: Path, names: tuple[str, ...], mode: str = "RGB", count: int = 6, side: int = 4) -> None:
-    """`count` images per class; all pixels of an image of class k have the value 10 * k + its number."""
-    for number, name in enumerate(names):
-        (folder / name).mkdir(parents=True)
-        for position in range(count):
-            colour = 10 * number + position
-            image = Image.new(mode, (side, side), (colour,) * 3 if mode == "RGB" else colour)
-            image.save(folder / name / f"{position}.png")
 
 
 def cora_like(**changes: np.ndarray) -> dict[str, np.ndarray]:
@@ -182,60 +171,6 @@ def test_cifar10_errors_name_the_file(tmp_path):
     (tmp_path / "data_batch_1").touch()
     with pytest.raises(NotFoundError, match=r"lacks data_batch_3\.bin .*those without \.bin are the Python version"):
         load(f"cifar10:{tmp_path}")
-
-
-def test_folder_of_classes(tmp_path):
-    write_images(tmp_path, ("cat", "ant"))
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / "cat" / "notes.txt").write_text("no image")
-    source = load(f"folder:{tmp_path}", Split(test=0.25, valid=0.25))
-    assert source.classes == ("ant", "cat")
-    assert source.task.input_shape == (3, 4, 4)
-    assert source.sizes == {"train": 7, "valid": 2, "test": 3}
-    assert source.class_counts["valid"] == (1, 1)
-    assert sorted(source.images[source.labels == 1, 0, 0, 0]) == [0, 1, 2, 3, 4, 5]
-    assert sorted(source.images[source.labels == 0, 0, 0, 0]) == [10, 11, 12, 13, 14, 15]
-
-
-@pytest.mark.parametrize("valid", [None, "val", "valid"])
-def test_folder_with_parts(tmp_path, valid):
-    for part in filter(None, ("train", "test", valid)):
-        write_images(tmp_path / part, ("a", "b"), mode="L", count=3 if part == "test" else 8)
-    source = load(f"folder:{tmp_path}", Split(valid=0.25))
-    assert source.task.input_shape == (1, 4, 4)
-    expected = {"train": (8, 8), "valid": (8, 8)} if valid else {"train": (6, 6), "valid": (2, 2)}
-    assert source.class_counts == {**expected, "test": (3, 3)}
-
-
-def test_folder_resizes_on_request(tmp_path):
-    write_images(tmp_path, ("a", "b"))
-    Image.new("L", (6, 5)).save(tmp_path / "b" / "odd.png")
-    with pytest.raises(UsageError, match=r"odd\.png has 6x5 pixels, .*0\.png 4x4; .* add \?size=32"):
-        load(f"folder:{tmp_path}")
-    assert load(f"folder:{tmp_path}?size=8").task.input_shape == (3, 8, 8)
-    with pytest.raises(UsageError, match="unknown option 'siez'; did you mean 'size'"):
-        load(f"folder:{tmp_path}?siez=8")
-    with pytest.raises(UsageError, match="size is a number of pixels"):
-        load(f"folder:{tmp_path}?size=big")
-
-
-def test_folder_errors(tmp_path):
-    with pytest.raises(NotFoundError, match="holds no class folders"):
-        load(f"folder:{tmp_path}")
-    (tmp_path / "a").mkdir()
-    with pytest.raises(NotFoundError, match="holds no images"):
-        load(f"folder:{tmp_path}")
-    (tmp_path / "a" / "broken.jpg").write_bytes(b"no image")
-    with pytest.raises(UsageError, match=r"broken\.jpg: not a readable image"):
-        load(f"folder:{tmp_path}")
-    (tmp_path / "a" / "broken.jpg").unlink()
-    Image.fromarray(np.zeros((4, 4), dtype=np.uint16)).save(tmp_path / "a" / "deep.png")
-    with pytest.raises(UsageError, match=r"deep\.png: .* more than 8 bits"):
-        load(f"folder:{tmp_path}")
-    (tmp_path / "a" / "deep.png").unlink()
-    Image.new("L", (4, 4)).save(tmp_path / "a" / "one.png")
-    with pytest.raises(UsageError, match="there is only one class"):
-        load(f"folder:{tmp_path}")
 
 
 @pytest.mark.parametrize(

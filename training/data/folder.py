@@ -2,100 +2,186 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from nas_core.errors import NotFoundError, UsageError, nearest
+from nas_core.config import Config
+from nas_core.errors import NotFoundError, UsageError
 from training.data.files import folder_of
+from training.data.items import Item, Unreadable, gather
+from training.data.labels import listed
+from training.data.parts import NAMES, one_each, refuse_lookalikes
+from training.data.reference import options
 from training.data.source import ImageSource, image_source
 from training.data.split import Split
-from training.inputs.images import BYTES
+from training.inputs.images import BYTES, Fit
 from training.inputs.pictures import pixels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXAMPLE = "folder:DIR, where DIR holds one folder of images per class, or train/ and test/ with such folders"
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-# Names of the folders of a part, in the order train, valid, test.
-PART_NAMES = (("train",), ("valid", "val", "validation"), ("test",))
+ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp"),
+    *(".ppm", ".pgm", ".tif", ".tiff"),
+)
+# What systems leave beside images, besides files that begin with a dot.
+LEFT_BY_SYSTEMS = ("__macosx", "thumbs.db", "desktop.ini")
+
+
+class Options(Config):
+    """What may follow the folder, as in `folder:DIR?size=32&skip=unreadable`."""
+
+    size: int | None = Field(default=None, ge=1, description="side of the square that every image becomes, in pixels")
+    fit: Fit = Field(default="stretch", description="how: both sides alone, or the largest centred square")
+    skip: Literal["unreadable"] | None = Field(default=None, description="leave out what cannot be read")
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if "fit" in self.model_fields_set and self.size is None:
+            raise ValueError("fit says how images come to a size; add size=PIXELS")
+        return self
 
 
 def load(argument: str, split: Split) -> ImageSource:
     """Images [1, h, w] where all files are grey, [3, h, w] otherwise; classes are the folder names in order.
 
-    All images have one size, or are resized (bicubic) to the square that `?size=32` asks for.
+    All images have one size, or are resized (bicubic) to the square that `?size=32` asks for. Raises NotFoundError for
+    a folder without images, UsageError for one that can be misunderstood, and as `gather`.
     """
-    where, size = _options(argument)
-    folder = folder_of("folder", where, EXAMPLE)
-    parts = [next((folder / name for name in names if (folder / name).is_dir()), None) for names in PART_NAMES]
-    roots: list[Path | None] = parts if parts[0] else [folder, None, None]
-    classes = sorted({entry.name for root in roots if root for entry in _folders(root)})
-    if not classes:
-        raise NotFoundError(f"{folder} holds no class folders; needed is {EXAMPLE}")
-    files = [[(path, number) for number, name in enumerate(classes) for path in _images(root, name)] for root in roots]
-    if not files[0]:
-        raise NotFoundError(f"{roots[0]} holds no images in its class folders (looked for {', '.join(ENDINGS)})")
-    together = [entry for part in files for entry in part]
-    bounds = np.cumsum([0, *(len(part) for part in files)])
-    lists = [
-        np.arange(start, stop) if root else None
-        for root, start, stop in zip(roots, bounds[:-1], bounds[1:], strict=True)
-    ]
-    labels = np.array([number for _, number in together], dtype=np.int64)
-    images = _read([path for path, _ in together], size)
+    where, chosen = options("folder", argument, Options)
+    root = folder_of("folder", where, EXAMPLE)
+    files = ImageFiles(root, chosen.size, chosen.fit)
+    read = gather(files, f"folder:{argument}", skip=chosen.skip is not None)
+    place = {number: position for position, number in enumerate(read.kept.tolist())}
+    parts = {
+        part: np.array([place[number] for number in numbers if number in place], dtype=np.int64)
+        for part, numbers in files.parts.items()
+    }
     return image_source(
-        *(f"folder:{argument}", images, labels, split),
-        valid=lists[1],
-        test=lists[2],
-        classes=classes,
+        *(f"folder:{argument}", read.images, np.array(read.labels), split),
+        valid=parts.get("valid"),
+        test=parts.get("test"),
+        classes=files.classes,
         value_range=BYTES,
+        fit=chosen.fit,
+        files=[files.name(number) for number in read.kept],
+        warnings=[*files.warnings, *read.warnings],
     )
 
 
-def _options(argument: str) -> tuple[str, int | None]:
-    """`DIR?size=32` -> `("DIR", 32)`."""
-    where, mark, query = argument.rpartition("?")
-    if not mark:
-        return argument, None
-    name, _, value = query.partition("=")
-    if name != "size":
-        raise UsageError(f"data 'folder:{argument}': unknown option '{name}'{nearest(name, ['size'])} (known: size)")
-    if not value.isdecimal() or int(value) < 1:
-        raise UsageError(f"data 'folder:{argument}': size is a number of pixels, as in folder:{where}?size=32")
-    return where, int(value)
+class ImageFiles:
+    """The image files below a folder, those of the parts one after another, each part in the order of its paths.
+
+    `parts` says which of them belong to a part (numbers, only for parts that have a folder), `warnings` what was left
+    out. Hidden files and those that systems leave behind are passed over.
+    """
+
+    def __init__(self, root: Path, size: int | None, fit: Fit) -> None:
+        self.root, self._size, self._fit = root, None if size is None else (size, size), fit
+        self.warnings: list[str] = []
+        roots = self._roots()
+        names = sorted({entry.name for part in roots.values() for entry in _folders(part)})
+        # Two ways to write one name, as macOS and others have them, are one class.
+        self.classes = tuple(dict.fromkeys(map(_composed, names)))
+        if not self.classes:
+            raise NotFoundError(f"{root} holds no class folders; needed is {EXAMPLE}")
+        self.paths: list[Path] = []
+        self.labels: list[int] = []
+        self.parts: dict[str, range] = {}
+        left_out: list[Path] = [path for part in {root, *roots.values()} for path in _loose(part)]
+        for part, folder in roots.items():
+            start = len(self.paths)
+            for name in names:
+                images, others = _images(folder / name)
+                self.paths += images
+                self.labels += [self.classes.index(_composed(name))] * len(images)
+                left_out += others
+            if folder != root:
+                self.parts[part] = range(start, len(self.paths))
+        if not (self.parts.get("train", self.paths)):
+            raise NotFoundError(
+                f"{roots['train']} holds no images in its class folders (looked for {', '.join(ENDINGS)})"
+            )
+        if left_out:
+            shown = listed(sorted(str(path.relative_to(root)) for path in left_out))
+            self.warnings.append(f"left out {len(left_out):,} files that are no images of a class: {shown}")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, number: int) -> str:
+        return str(self.paths[number].relative_to(self.root))
+
+    def read(self, number: int) -> Item:
+        pixels, remarks = read_image(self.paths[number], self._size, self._fit)
+        return Item(pixels, self.labels[number], remarks)
+
+    def _roots(self) -> dict[str, Path]:
+        """The folder of each part that has one; without a training folder, the whole as `train`."""
+        folders = _folders(self.root)
+        parts = one_each((entry.name for entry in folders if _folders(entry)), str(self.root))
+        if not parts:
+            return {"train": self.root}
+        if "train" not in parts:
+            raise UsageError(
+                f"{self.root} holds '{next(iter(parts.values()))}' and no folder of training images; name that 'train'"
+            )
+        others = [entry.name for entry in folders if entry.name not in parts.values()]
+        refuse_lookalikes(others, str(self.root))
+        if others:
+            self.warnings.append(f"folders beside '{parts['train']}' are not used: {listed(sorted(others))}")
+        return {part: self.root / parts[part] for part in NAMES if part in parts}
+
+
+def read_image(path: Path, size: tuple[int, int] | None, fit: Fit) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Pixels [c, h, w] of an image file and what is odd about it. Raises Unreadable."""
+    from PIL import Image
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            with Image.open(path) as image:
+                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+                found = pixels(image, size, fit).transpose(2, 0, 1)
+        except Exception as error:  # decoders raise whatever they stumble over
+            raise Unreadable(f"not a readable image ({error})") from error
+    remarks = [str(warning.message).partition("\n")[0] for warning in caught]
+    if frames > 1:
+        remarks.append("more than one frame, of which the first is used")
+    return found, tuple(remarks)
 
 
 def _folders(root: Path) -> list[Path]:
-    return [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    return [entry for entry in root.iterdir() if entry.is_dir() and not _passed_over(entry.name)]
 
 
-def _images(root: Path | None, name: str) -> list[Path]:
-    if root is None or not (root / name).is_dir():
-        return []
-    return sorted(path for path in (root / name).rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+def _loose(root: Path) -> list[Path]:
+    """Files that are in no folder of a class."""
+    return [entry for entry in root.iterdir() if not entry.is_dir() and not _passed_over(entry.name)]
 
 
-def _read(paths: list[Path], size: int | None) -> NDArray[np.uint8]:
-    """[n, c, h, w] of all files."""
-    from PIL import Image
+def _images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The images below a folder in the order of their paths, and what else is there."""
+    images: list[Path] = []
+    others: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not _passed_over(name)]
+        others += [path for name in folders if (path := Path(place, name)).is_symlink()]  # not followed
+        for path in (Path(place, name) for name in names if not _passed_over(name)):
+            (images if path.suffix.lower() in ENDINGS and path.is_file() else others).append(path)
+    return sorted(images), others
 
-    images: list[NDArray[np.uint8]] = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                images.append(pixels(image, None if size is None else (size, size)))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UsageError(f"{path}: not a readable image ({error})") from error
-        if images[-1].shape[:2] != images[0].shape[:2]:
-            (h, w), (first_h, first_w) = images[-1].shape[:2], images[0].shape[:2]
-            raise UsageError(
-                f"{path} has {w}x{h} pixels, {paths[0]} {first_w}x{first_h}; one size is needed: add ?size=32 to resize"
-            )
-    channels = max(image.shape[2] for image in images)
-    result = np.empty((len(images), channels, *images[0].shape[:2]), dtype=np.uint8)
-    for position, found in enumerate(images):
-        result[position] = found.transpose(2, 0, 1)
-    return result
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name.lower() in LEFT_BY_SYSTEMS
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

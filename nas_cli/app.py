@@ -15,6 +15,7 @@ from nas_cli import (
     export,
     extract,
     generate,
+    infer,
     packages,
     predict,
     predictors,
@@ -24,8 +25,6 @@ from nas_cli import (
     train,
 )
 from nas_cli.errors import guarded
-from nas_cli.told import Told
-from training.reading import reading
 
 app = typer.Typer(
     name="nas",
@@ -53,6 +52,7 @@ app.command()(predict.predict)
 app.command()(generate.generate)
 app.command()(train.train)
 app.command()(export.export)
+app.command()(infer.infer)
 app.command()(extract.extract)
 app.command()(doctor.doctor)
 app.add_typer(bench.bench, name="bench")
@@ -69,7 +69,6 @@ def run(arguments: Sequence[str]) -> int:
 
     def work() -> object:
         packages.check()
-        with Told() as told, reading(told):
-            return app(args=plain, prog_name="nas", standalone_mode=False)
+        return app(args=plain, prog_name="nas", standalone_mode=False)
 
     return guarded(work, debug=debug)

@@ -8,17 +8,21 @@ from typing import Annotated
 
 import typer
 
-from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, open_store
+from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json
+from nas_cli.options import open_to_read as open_store
 
 
 def export(
     address: Address,
     formats: Annotated[
         str | None,
-        typer.Option("--format", help="Of onnx, pt2, safetensors, json; comma-separated [default: all installed]."),
+        typer.Option("--format", help="Of onnx, pt2, safetensors, json; comma-separated [default: all]."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("export"),
     verify: Annotated[bool, typer.Option(help="Load every file back in a fresh process and compare.")] = True,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The bare network in onnx and pt2, which does not normalise its inputs.")
+    ] = False,
     db: Db = DEFAULT_DB,
     files: Files = None,
     as_json: Json = False,
@@ -28,12 +32,11 @@ def export(
     from studies.export import export_trial
     from studies.trained import addressed_training, training_address
 
-    with open_store(db, files, reading=True) as store:
+    with open_store(db, files) as store:
         study, trial, training = addressed_training(store, address)
         chosen = None if formats is None else [name.strip() for name in formats.split(",") if name.strip()]
-        paths = export_trial(
-            store, study, trial, training, chosen, out, verify=verify, db=None if db == DEFAULT_DB else db
-        )
+        place = None if store.shareable == DEFAULT_DB else store.shareable
+        paths = export_trial(store, study, trial, training, chosen, out, verify=verify, raw=raw, db=place)
     if as_json:
         typer.echo(
             json.dumps(
@@ -47,5 +50,3 @@ def export(
         return
     for path in paths:
         typer.echo(path)
-    if formats is None and not any(path.suffix == ".onnx" for path in paths):
-        typer.echo("onnx is left out: pip install 'nas[onnx]' for it", err=True)

@@ -34,3 +34,8 @@ def open_store(
     for risk in () if reading else store.risks:
         print(f"nas: {risk}", file=sys.stderr)
     return store
+
+
+def open_to_read(db: str, files: Path | None = None) -> Store:
+    """The study database for a command that changes nothing in it."""
+    return open_store(db, files, reading=True)

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_core.errors import UsageError
+from nas_core.public import public
 from nas_core.records import RETRAIN, Run, Study
 from nas_core.strategy import State
 from studies.assemble import load_space, size_of
 from studies.queries import best_random
-from studies.retrain import command, settings_of
+from studies.retrain import command, inputs_of, settings_of, training_seed
 from studies.store.store import Store
-from studies.trained import trained_weights
+from studies.trained import trained_weights, training_address
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,17 +33,22 @@ def export_trial(
     folder: Path,
     *,
     verify: bool = True,
+    raw: bool = False,
     db: str | None = None,
 ) -> list[Path]:
-    """Write a training of a trial; returns the paths. `formats` None: all that can be written here.
+    """Write a training of a trial; returns the paths. `formats` None: all that there are for the task; `raw`: onnx and
+    pt2 without normalisation.
 
-    Raises VerificationError when its weights are gone or not those that were trained, and what
-    `training.export.export` raises.
+    Raises VerificationError when its weights are gone or not those that were trained, UsageError when its data have
+    changed since, and what `training.export.export` raises.
     """
+    import torch
+
     from training.data import load
     from training.data.split import Split
     from training.evaluators.train import load_trained
     from training.export import available, check_formats, export
+    from training.export.proof import proofs_of
 
     formats = check_formats(available(study.spec.task) if formats is None else formats, study.spec.task)
     weights = trained_weights(store, study, trial, run)
@@ -49,9 +56,17 @@ def export_trial(
     space, _ = load_space(study.spec.space)
     size = size_of(space, settings["size"])
     source = load(settings["data"], Split(**settings["split"]))
+    if source.split_hash != settings["split_hash"]:
+        raise UsageError(
+            f"the data '{settings['data']}' are not what {training_address(study, trial, run)} was trained on (split "
+            f"{settings['split_hash']} then, {source.split_hash} now); restore them, or train again"
+        )
     network = load_trained(space, trial.arch, source.task, size, weights)
-    batch = next(iter(source.bind("cpu", batch_size=2).batches("valid", 0, 0)))
-    example = batch.inputs if source.task.nodes else tuple(tensor[:4] for tensor in batch.inputs)
+    seen = next(iter(source.bind("cpu", batch_size=2).batches("valid", 0, 0))).inputs
+    if not source.task.nodes:
+        seen = tuple(tensor[:4] for tensor in seen)
+    inputs = inputs_of(run, source)
+    example = seen if inputs is None else tuple(map(torch.from_numpy, inputs.restored(tuple(t.numpy() for t in seen))))
     alike = [
         other
         for other in store.children(trial, RETRAIN)
@@ -60,25 +75,30 @@ def export_trial(
     address = f"{study.name}:{trial.number}"
     card = {
         "title": f"{space.name} {address}",
-        "summary": f"Found by {study.spec.strategy} in study {study.name}, trained from scratch with the "
+        "summary": f"Found by {public(study.spec.strategy)} in study {study.name}, trained from scratch with the "
         f"recipe '{settings['recipe_name']}'.",
         "space": study.spec.space,
         "size": settings["size"],
-        "metrics": _metrics(alike),
+        "metrics": _metrics(run, alike),
         "random_search": _random(store, study),
         "macs": run.metrics.get("macs"),
-        "latency": _latency(network, example if source.task.nodes else tuple(tensor[:1] for tensor in example)),
+        "latency": _latency(network, seen if source.task.nodes else tuple(tensor[:1] for tensor in seen)),
         "study": study.name,
         "trial": trial.number,
-        "seed": study.spec.seed,
+        "training": training_address(study, trial, run),
+        "seed": training_seed(study, trial, run.repeat),
+        "study_seed": study.spec.seed,
         "strategy": study.spec.strategy,
         "data": settings["data"],
         "split_hash": source.split_hash,
         "recipe": settings["recipe"],
-        "command": shlex.join([*command(address, settings, len(alike)), *(["--db", db] if db else [])]),
+        "command": shlex.join([*map(public, command(address, settings, len(alike))), *(["--db", db] if db else [])]),
     }
     return export(
-        network, source.task, example, trial.arch, card, folder, f"{study.name}-{trial.number}", formats, verify
+        *(network, source.task, example, trial.arch, card, folder, f"{study.name}-{trial.number}", formats, verify),
+        inputs=inputs,
+        raw=raw,
+        proofs=proofs_of(source) if verify and inputs is not None else (),
     )
 
 
@@ -91,17 +111,23 @@ def _latency(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Any]:
     return {"milliseconds": found.ms, "device": found.device, "threads": found.threads, "batch": found.batch}
 
 
-def _metrics(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One figure per learned metric, over the seeds of one retraining."""
+def _metrics(run: Run, alike: Sequence[Run]) -> list[dict[str, Any]]:
+    """The learned metrics of a training, beside what all trainings of its kind came to."""
     figures = []
-    for name in runs[0].metrics:
+    for name, value in run.metrics.items():
         split = _SPLITS.get(name.split("_")[0])
         if split is None:
             continue
-        values = [run.metrics[name] for run in runs]
-        std = statistics.stdev(values) if len(values) > 1 else None
+        values = [other.metrics[name] for other in alike if name in other.metrics]
         figures.append(
-            {"name": name, "split": split, "value": statistics.fmean(values), "std": std, "seeds": len(values)}
+            {
+                "name": name,
+                "split": split,
+                "value": value,
+                "mean": statistics.fmean(values) if len(values) > 1 else None,
+                "std": statistics.stdev(values) if len(values) > 1 else None,
+                "seeds": max(1, len(values)),
+            }
         )
     return figures
 
@@ -112,4 +138,4 @@ def _random(store: Store, study: Study) -> dict[str, Any] | None:
     if found is None:
         return None
     trials, best = found
-    return {"trials": trials, "metrics": _metrics([best])}
+    return {"trials": trials, "metrics": _metrics(best, [])}

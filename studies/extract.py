@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
+from nas_core.public import public
 from nas_core.records import Run, Study
 from studies.assemble import load_space, size_of
 from studies.queries import addressed_trial, parse_address, state_counts
@@ -101,10 +102,11 @@ def write(
     network, metrics = evaluator.inherit(arch)
     network = network.cpu()
     size = evaluator.size.model_dump(mode="json")
-    description = describe(source, SPACE if source.file else None, arch, size, evaluator.task, "search")
+    inputs = getattr(evaluator.source, "inputs", None)
+    description = describe(source, SPACE if source.file else None, arch, size, evaluator.task, "search", inputs)
     content = safetensors_bytes(network)
     card = {
-        **facts,
+        **public(facts),
         **description,
         "metrics": {**metrics, "params": params(network)},
         "recalibration": f"{evaluator.batches} batches of {evaluator.batch_size} from the training part",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas_core.config import SizeConfig, parse_value, size_text
 from nas_core.errors import NasError, TrialError
@@ -19,6 +19,10 @@ from nas_core.records import RETRAIN, Run, Study, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import State
 from studies.store.store import Store
+
+if TYPE_CHECKING:
+    from training.data.source import Source
+    from training.inputs import Inputs
 
 WEIGHTS = "weights"
 INPUTS = "inputs"
@@ -76,7 +80,7 @@ def retrain(
     furthest = max((report.step for report in store.curve(run)), default=-math.inf)
     store.start(run.id, environment, tries)
     folder = store.folder(study, run)
-    context = Context(derive(study.spec.seed, trial.number, RETRAIN, repeat), folder, stopping=stopping)
+    context = Context(training_seed(study, trial, repeat), folder, stopping=stopping)
     begun = time.monotonic()
     last: Report | None = None
     reports = retraining.evaluator.evaluate(trial.proposal, None, context)
@@ -105,6 +109,20 @@ def retrain(
         verdict = Verdict(State.COMPLETE, seconds=last.seconds)
     store.finish(run.id, verdict)
     yield _again(store, trial, run), None
+
+
+def training_seed(study: Study, trial: Run, repeat: int) -> int:
+    """The seed of a training, which its weights and the order of its batches come from."""
+    return derive(study.spec.seed, trial.number, RETRAIN, repeat)
+
+
+def inputs_of(training: Run, source: Source) -> Inputs | None:
+    """What the network of a training needs to know of its inputs: as it was stored, else (trainings of earlier
+    versions) as its data say. None where a source of a class of one's own does not say."""
+    from training.inputs import inputs_from
+
+    stored = (training.recipe or {}).get(INPUTS)
+    return getattr(source, "inputs", None) if stored is None else inputs_from(stored)
 
 
 def weights_of(store: Store, run: Run) -> Path | None:

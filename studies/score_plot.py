@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy
 
 from nas_core.errors import MachineError
+from nas_core.public import public
 from studies.correlation import Correlation, ranks
 from studies.pool import Target
 from studies.score import Scoreboard
@@ -30,7 +31,7 @@ def draw(file: Path, board: Scoreboard, target: Target, correlations: Mapping[st
     for axes, (name, correlation) in zip(panels, correlations.items(), strict=False):
         scores = ranks([board.values[name][index] for index in kept])
         axes.scatter(scores, results, s=max(4.0, 40 / math.sqrt(len(kept))), alpha=0.6, linewidths=0)
-        axes.set_title(f"{name}: Spearman {_two_digits(correlation.spearman.value)}", fontsize="small")
+        axes.set_title(f"{public(name)}: Spearman {_two_digits(correlation.spearman.value)}", fontsize="small")
         axes.set_aspect("equal")
         axes.locator_params(integer=True)
         axes.grid(alpha=0.3)

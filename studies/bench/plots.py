@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy
 
 from nas_core.errors import MachineError, UsageError
+from nas_core.public import public
 from studies.bench.curves import Curves
 from studies.bench.plan import Plan
 from studies.bench.standings import Standings
@@ -53,7 +54,7 @@ def _regret(axes: Axes, curves: Curves, plan: Plan) -> None:
     for row, label in enumerate(curves.labels):
         mean = regret[row].mean(axis=0)
         error = regret[row].std(axis=0) / math.sqrt(len(curves.seeds))
-        (line,) = axes.plot(queries, numpy.maximum(mean, floor), label=label, drawstyle="steps-post")
+        (line,) = axes.plot(queries, numpy.maximum(mean, floor), label=public(label), drawstyle="steps-post")
         axes.fill_between(
             queries,
             numpy.maximum(mean - error, floor),

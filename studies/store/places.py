@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, make_url
@@ -24,13 +26,36 @@ def parse(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (SQLAlchemyError, ValueError):
-        raise UsageError(f"'{url}' is not a database URL; {hint}") from None
+        raise UsageError(f"'{_masked(url)}' is not a database URL; {hint}") from None
     backend = parsed.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
         raise UsageError(f"'{backend}' databases are not supported; {hint}")
     if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise UsageError(f"the database '{url}' has no file, so nothing would be kept; {hint}")
     return parsed
+
+
+def _masked(text: str) -> str:
+    """What may be a URL, without what may be a password in it."""
+    return re.sub(r"(?i)(pass\w*=)[^&]*", r"\1***", re.sub(r":(?!//).*@", ":***@", text))
+
+
+def shown(url: URL) -> str:
+    """A URL for messages and commands, without any password."""
+    return url.set(query=_open(url)).render_as_string(hide_password=True)
+
+
+def shareable(url: URL) -> str:
+    """A URL for files that are passed on: without a password, and without the folder of an absolute path."""
+    database = url.database
+    if url.get_backend_name() == "sqlite" and database and Path(database).is_absolute():
+        database = Path(database).name
+    return URL.create(url.drivername, url.username, None, url.host, url.port, database, _open(url)).render_as_string()
+
+
+def _open(url: URL) -> dict[str, Any]:
+    """The parameters of a URL that are no passwords."""
+    return {key: value for key, value in url.query.items() if "pass" not in key.lower()}
 
 
 def default_files(url: URL) -> Path:

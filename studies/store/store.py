@@ -546,7 +546,12 @@ class Store:
     @property
     def place(self) -> str:
         """Where the database is, for messages; without a password."""
-        return places.parse(self.url).render_as_string(hide_password=True)
+        return places.shown(places.parse(self.url))
+
+    @property
+    def shareable(self) -> str:
+        """The database's URL for files that are passed on: no password, no absolute path."""
+        return places.shareable(places.parse(self.url))
 
     def _runs(self, where: Any, metrics: bool) -> Iterator[Run]:
         """Runs in pages, so that a long study does not have to fit into memory."""

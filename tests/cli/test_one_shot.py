@@ -64,7 +64,12 @@ def test_settings_that_came_later_do_not_make_another_study(say: Say) -> None:
     with sqlite3.connect("nas.db") as connection:
         stored = connection.execute("SELECT strategy_config, evaluator, supernet FROM studies").fetchone()
         config, evaluator, supernet = (json.loads(text) for text in stored)
-        del config["schedule"], config["label_smoothing"], evaluator["recipe"]["augment"]["cutout"], supernet["learns_on"]
+        del (
+            config["schedule"],
+            config["label_smoothing"],
+            evaluator["recipe"]["augment"]["cutout"],
+            supernet["learns_on"],
+        )
         texts = [json.dumps(settings) for settings in (config, evaluator, supernet)]
         connection.execute("UPDATE studies SET strategy_config = ?, evaluator = ?, supernet = ?", texts)
     assert say(*DARTS, "--study", "d")[0] == 0

@@ -68,3 +68,12 @@ def test_every_command_is_documented() -> None:
     named |= {group.name for group in app.registered_groups}
     text = "\n".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
     assert [name for name in sorted(named) if f"nas {name}" not in text] == []
+
+
+def test_the_documented_script_is_the_one_that_cards_print() -> None:
+    from training.data import load
+    from training.export.script import script
+
+    text = (ROOT / "docs" / "exporting.md").read_text(encoding="utf-8")
+    (printed,) = re.findall(r"<!-- script -->\s*```python\n(.*?)```", text, re.DOTALL)
+    assert printed == script(load("digits").inputs, "digits-2.onnx")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -291,25 +290,11 @@ def test_verification_that_dies_is_an_error(trained: Trained, tmp_path: Path, mo
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == earlier
 
 
-def test_graph_network_in_every_format(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    gnn = _gnn("0123:gat,gcn,gin,cheb")
-    gnn.export(tmp_path, *FORMATS)
-    assert capfd.readouterr() == ("", "")
-    program = torch.export.load(tmp_path / "net.pt2").module()
-    capfd.readouterr()
-    for nodes, edges in ((30, 30), (7, 40), (5, 1), (4, 0), (1, 1)):
-        inputs = _graph(nodes, edges)
-        with torch.inference_mode():
-            expected = gnn.network(*inputs)
-            for answer in (_run_onnx(tmp_path / "net.onnx", inputs), program(*inputs)):
-                assert torch.allclose(answer, expected, rtol=1e-4, atol=1e-5), (nodes, edges)
-
-
 def _programs_answer(gnn: Trained) -> None:
     signature = SIGNATURES[NODE_CLASSIFICATION]
     program = trace(gnn.network, gnn.example, signature)
-    model = onnx_bytes(program, signature)
-    loaded = torch.export.load(io.BytesIO(pt2_bytes(program))).module()
+    model = onnx_bytes(program, signature, {})
+    loaded = torch.export.load(io.BytesIO(pt2_bytes(program, {}))).module()
     for nodes, edges in ((30, 30), (9, 50), (3, 0)):
         inputs = _graph(nodes, edges)
         with torch.inference_mode():
@@ -347,18 +332,6 @@ def test_own_space_travels_along(tmp_path: Path, capfd: pytest.CaptureFixture[st
     (folder / "net.space.py").unlink()
     with pytest.raises(NotFoundError, match=r"there is no file '.*net\.space\.py'"):
         load_network(folder / "net.json")
-
-
-@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_missing_extra_is_said_before_anything_is_written(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
-) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
-    with pytest.raises(MachineError, match=rf"needs {package}, not installed.*pip install 'nas\[onnx\]'") as caught:
-        trained.export(tmp_path / "out", "json", "onnx")
-    assert caught.value.exit_code == 5
-    assert not (tmp_path / "out").exists()
 
 
 def test_formats_are_checked(trained: Trained) -> None:
@@ -467,13 +440,18 @@ def test_card_holds_every_fact() -> None:
         {
             **_card("nasbench201", channels=4),
             "summary": "Found by evolution.",
-            "metrics": [{"name": "accuracy", "split": "test", "value": 0.97125, "std": 0.00131, "seeds": 5}],
+            "metrics": [
+                {"name": "accuracy", "split": "test", "value": 0.97125, "mean": 0.965, "std": 0.00131, "seeds": 5}
+            ],
             "random_search": {"trials": 20, "metrics": [{"name": "accuracy", "split": "valid", "value": 0.95}]},
             "macs": 1234567,
             "latency": {"milliseconds": 1.25, "device": "Some CPU", "threads": 2, "batch": 1},
             "study": "digits",
             "trial": 3,
-            "seed": 0,
+            "training": "digits:3/train-2",
+            "seed": 77,
+            "study_seed": 0,
+            "notes": ["Beyond its limits."],
             "strategy": "regularized-evolution",
             "data": "folder:a|b",
             "split_hash": "00ff",
@@ -484,13 +462,16 @@ def test_card_holds_every_fact() -> None:
     for line in (
         "# A network",
         "Found by evolution.",
-        "| this network | accuracy | test | 0.97125 ± 0.00131 | 5 |",
-        "| random search, 20 trials | accuracy | valid | 0.95 | 1 |",
+        "| this network | accuracy | test | 0.97125 | 0.965 ± 0.00131 | 5 |",
+        "| random search, 20 trials | accuracy | valid | 0.95 |  | 1 |",
         "| multiply-accumulates per sample | 1,234,567 |",
         "| latency | 1.25 ms (Some CPU, threads 2, batch 1) |",
         "| study | `digits` |",
         "| trial | `3` |",
-        "| seed | `0` |",
+        "| training | `digits:3/train-2` |",
+        "| seed of the training | `77` |",
+        "| seed of the study | `0` |",
+        "Beyond its limits.",
         "| strategy | `regularized-evolution` |",
         "| data | `folder:a\\|b` |",
         "| split hash | `00ff` |",

@@ -29,13 +29,18 @@ from torch import Tensor, nn
 from nas_core.architecture import Architecture
 from nas_core.config import validate
 from nas_core.errors import MachineError, UsageError
+from nas_core.public import public
 from nas_core.task import Task
 from training.cost import params
 from training.export import verify as verification
 from training.export.card import Card, model_card
 from training.export.formats import FORMATS, SIGNATURES, available, check_formats
+from training.export.normalise import normalised
+from training.export.proof import Proof
 from training.export.rebuild import describe, load_network, origin
 from training.export.write import onnx_bytes, pt2_bytes, safetensors_bytes, trace
+from training.infer.model import properties
+from training.inputs import Inputs
 
 __all__ = ["FORMATS", "Card", "available", "check_formats", "export", "load_network", "model_card"]
 
@@ -50,6 +55,10 @@ def export(
     stem: str,
     formats: Sequence[str],
     verify: bool = True,
+    *,
+    inputs: Inputs | None = None,
+    raw: bool = False,
+    proofs: Sequence[Proof] = (),
 ) -> list[Path]:
     """Write `folder/stem.*` in the given formats, with a model card; returns the paths, the card's last.
 
@@ -57,6 +66,9 @@ def export(
     `(images [batch, *input_shape],)` or `(x [nodes, features], edge_index [2, edges])`. `card` has the fields
     of `Card`. Weights (`safetensors`) bring their `json`. All files or none: they are written aside, synced,
     verified, and only then renamed into place, so an earlier export of that name outlives a failed one.
+
+    With `inputs` the example is as `training.infer` reads it, onnx and pt2 normalise inside unless `raw`, and every
+    file says what its inputs are. `proofs` are files that each of them must answer as the network in training does.
 
     Raises UsageError for a format, card, architecture or network that does not fit; MachineError where a
     package is missing or the folder cannot be written; VerificationError where a file, loaded in a fresh
@@ -69,14 +81,23 @@ def export(
     source = origin(given.space)
     if reason := source.space.illegal(arch):
         raise UsageError(f"the space '{given.space}' does not hold this architecture: {reason}")
-    description = describe(source, f"{stem}.space.py" if source.file else None, arch, given.size, task)
+    description = describe(source, f"{stem}.space.py" if source.file else None, arch, given.size, task, inputs=inputs)
     network = copy.deepcopy(model).eval().float().cpu().to(memory_format=torch.contiguous_format)
-    inputs = tuple(tensor.detach().cpu() for tensor in example)
-    expected = verification.cases(network, task, inputs)
-    contents = _contents(network, task, inputs, description, stem, names)
+    whole = normalised(network, inputs)
+    example = tuple(tensor.detach().cpu() for tensor in example)
+    expected = [*verification.cases(whole, task, example), *verification.proof_cases(network, proofs)]
+    contents: dict[str, bytes] = {}
+    if "onnx" in names or "pt2" in names:
+        program, seen = (network, _seen(example, inputs)) if raw else (whole, example)
+        contents |= _programs(program, task, seen, properties(inputs, raw), stem, names)
+    if "safetensors" in names:
+        contents[f"{stem}.safetensors"] = safetensors_bytes(network)
+    if "json" in names:
+        contents[f"{stem}.json"] = json.dumps(description, indent=2).encode()
     if source.file and "json" in names:
         contents[f"{stem}.space.py"] = source.file.read_bytes()
-    text = model_card(_completed(given, description, network, contents))
+    about = {"inputs": None if inputs is None else inputs.model_dump(), "raw": raw}
+    text = model_card(_completed(given, description, network, contents, about))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=folder) as aside:
@@ -93,31 +114,41 @@ def export(
     return [folder / name for name in (*contents, f"{stem}.md")]
 
 
-def _contents(
+def _seen(example: tuple[Tensor, ...], inputs: Inputs | None) -> tuple[Tensor, ...]:
+    """The example as the network itself sees it."""
+    if inputs is None:
+        return example
+    return tuple(map(torch.from_numpy, inputs.normalised(tuple(tensor.numpy() for tensor in example))))
+
+
+def _programs(
     network: nn.Module,
     task: Task,
     example: tuple[Tensor, ...],
-    description: Mapping[str, Any],
+    said: Mapping[str, str],
     stem: str,
     names: Sequence[str],
 ) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
-    if "onnx" in names or "pt2" in names:
-        signature = SIGNATURES[task.kind]
-        program = trace(network, example, signature)
-        if "onnx" in names:
-            contents[f"{stem}.onnx"] = onnx_bytes(program, signature)
-        if "pt2" in names:
-            contents[f"{stem}.pt2"] = pt2_bytes(program)
-    if "safetensors" in names:
-        contents[f"{stem}.safetensors"] = safetensors_bytes(network)
-    if "json" in names:
-        contents[f"{stem}.json"] = json.dumps(description, indent=2).encode()
+    signature = SIGNATURES[task.kind]
+    program = trace(network, example, signature)
+    if "onnx" in names:
+        contents[f"{stem}.onnx"] = onnx_bytes(program, signature, said)
+    if "pt2" in names:
+        contents[f"{stem}.pt2"] = pt2_bytes(program, said)
     return contents
 
 
-def _completed(given: Card, description: Mapping[str, Any], network: nn.Module, contents: Mapping[str, bytes]) -> Card:
+def _completed(
+    given: Card,
+    description: Mapping[str, Any],
+    network: nn.Module,
+    contents: Mapping[str, bytes],
+    about: Mapping[str, Any],
+) -> Card:
     facts = {
+        **about,
+        **{name: public(getattr(given, name)) for name in ("space", "data", "strategy", "recipe", "command")},
         "params": params(network),
         "task": description["task"],
         "architecture": description["architecture"]["values"],

@@ -10,14 +10,18 @@ from pydantic import Field
 
 from nas_core.config import Config
 from nas_core.task import Task
+from training.export.script import script
+from training.inputs import GraphInputs, ImageInputs
 
 
 class CardMetric(Config):
-    """One measured figure: the mean over `seeds` trainings, with its sample deviation where seeds > 1."""
+    """One measured figure: of the exported network, and over all `seeds` trainings of this kind the mean and, where
+    there are several, the sample deviation."""
 
     name: str
     split: str = Field(description="the part of the data it was measured on: train, valid or test")
     value: float
+    mean: float | None = None
     std: float | None = Field(None, ge=0)
     seeds: int = Field(1, ge=1)
 
@@ -51,7 +55,8 @@ class Card(Config):
 
     `space` is a reference that `nas_core.refs` resolves and `size` the fields of its Size: together with the
     architecture they rebuild the network. `macs` are multiply-accumulates of one sample (of the whole
-    graph for graphs); `seed` is the training seed of the exported weights, `command` makes them again.
+    graph for graphs); `seed` is the training seed of the exported weights, `study_seed` that of the search, `command`
+    makes the weights again. `notes` are sentences that a user of the network should read.
     """
 
     title: str
@@ -64,12 +69,15 @@ class Card(Config):
     latency: CardLatency | None = None
     study: str | None = None
     trial: int | None = None
+    training: str | None = None
     seed: int | None = None
+    study_seed: int | None = None
     strategy: str | None = None
     data: str | None = None
     split_hash: str | None = None
     recipe: str | dict[str, Any] | None = None
     command: str
+    notes: tuple[str, ...] = ()
 
     params: int | None = Field(None, ge=0)
     task: Task | None = None
@@ -78,13 +86,17 @@ class Card(Config):
     notation: str | None = None
     software: str | None = None
     files: tuple[CardFile, ...] = ()
+    inputs: ImageInputs | GraphInputs | None = Field(None, discriminator="kind")
+    raw: bool = False
 
 
 def model_card(card: Card) -> str:
-    """The card as Markdown: title, what it is, metrics, cost, provenance, the command, the files."""
-    parts = [f"# {card.title}", _what(card)]
+    """The card as Markdown: title, what it is, its inputs, metrics, cost, provenance, the command, the files."""
+    parts = [f"# {card.title}", _what(card), "\n".join(card.notes)]
     if card.notation:
         parts.append(_code(card.notation))
+    if card.inputs:
+        parts += ["## Inputs", _inputs(card.inputs, card.raw), _use(card)]
     parts += ["## Metrics", _metrics(card), "## Cost", _cost(card), "## Provenance", _provenance(card)]
     parts += ["## Reproduce", _code(card.command, "sh")]
     if card.files:
@@ -113,12 +125,61 @@ def _metrics(card: Card) -> str:
     if card.random_search:
         who = f"random search, {card.random_search.trials} trials"
         rows += [(who, *_metric(metric)) for metric in card.random_search.metrics]
-    return _table(("", "metric", "split", "value", "seeds"), rows)
+    return _table(("", "metric", "split", "value", "mean over the seeds", "seeds"), rows)
 
 
 def _metric(metric: CardMetric) -> tuple[str, ...]:
     spread = "" if metric.std is None else f" ± {metric.std:.4g}"
-    return metric.name, metric.split, f"{metric.value:.6g}{spread}", str(metric.seeds)
+    mean = "" if metric.mean is None else f"{metric.mean:.6g}{spread}"
+    return metric.name, metric.split, f"{metric.value:.6g}", mean, str(metric.seeds)
+
+
+def _inputs(inputs: ImageInputs | GraphInputs, raw: bool) -> str:
+    """What a deployed network gets, in words: `Inputs` as a table."""
+    where = "before the network: onnx and pt2 are the bare network" if raw else "inside of onnx and pt2"
+    match inputs:
+        case ImageInputs():
+            colours = {"L": "grey", "RGB": "red, green, blue"}.get(inputs.mode or "", f"{inputs.channels} channels")
+            low, high = inputs.value_range
+            rows = [
+                ("shape", f"[batch, {inputs.channels}, {inputs.height}, {inputs.width}], float32"),
+                ("channels", colours),
+                ("values", "0 (black) to 1 (white)"),
+                ("values of the training data", f"{low:g} to {high:g}"),
+                ("another size", f"{inputs.fit}, {inputs.resize}"),
+                ("mean", _numbers(inputs.mean)),
+                ("deviation", _numbers(inputs.deviation)),
+                ("normalisation", f"(input - mean) / deviation, {where}"),
+            ]
+        case GraphInputs():
+            rows = [
+                ("features", f"[nodes, {inputs.features}], float32, in the order of the training data"),
+                ("feature names", ", ".join(inputs.feature_names)),
+                ("edges", "[2, edges], int64; an undirected graph holds both directions"),
+                ("normalisation", "none" if inputs.normalise == "none" else f"{inputs.normalise}, {where}"),
+            ]
+    rows.append(("classes", ", ".join(inputs.classes)))
+    return _table(("input", "value"), [(name, value) for name, value in rows if value])
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
+def _use(card: Card) -> str:
+    """How to run the files on an input: with this program, and without it."""
+    names = {file.name[file.name.rindex(".") :]: file.name for file in card.files}
+    assert card.inputs is not None
+    runnable = next((names[suffix] for suffix in (".onnx", ".pt2", ".safetensors") if suffix in names), None)
+    if runnable is None:
+        return ""
+    given = "graph:graph.npz" if isinstance(card.inputs, GraphInputs) else "image.png"
+    parts = [_code(f"nas infer {runnable} {given}", "sh")]
+    text = script(card.inputs, names[".onnx"], card.raw) if ".onnx" in names else None
+    if text is not None:
+        packages = "numpy and onnxruntime" if isinstance(card.inputs, GraphInputs) else "numpy, Pillow and onnxruntime"
+        parts += [f"The same without `nas`, with {packages} alone:", _code(text.rstrip(), "python")]
+    return "\n\n".join(parts)
 
 
 def _cost(card: Card) -> str:
@@ -139,7 +200,9 @@ def _provenance(card: Card) -> str:
     given = {
         "study": card.study,
         "trial": card.trial,
-        "seed": card.seed,
+        "training": card.training,
+        "seed of the training": card.seed,
+        "seed of the study": card.study_seed,
         "space": card.space,
         "size": json.dumps(card.size) if card.size else None,
         "strategy": card.strategy,

@@ -17,12 +17,14 @@ from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig, validate
 from nas_core.errors import NotFoundError, UsageError
+from nas_core.public import public
 from nas_core.relax import Style
 from nas_core.space import HasNotation, SearchSpace
 from nas_core.task import Task
 from search_spaces import BUILTIN, GROUP
 from search_spaces.modules.pick import Chosen
 from search_spaces.modules.supernet import relaxable
+from training.inputs import Inputs
 
 VERSION = 1
 KIND = "search space"
@@ -53,16 +55,17 @@ def describe(
     size: Mapping[str, Any],
     task: Task,
     style: Style = "full",
+    inputs: Inputs | None = None,
 ) -> dict[str, Any]:
     """The architecture JSON as plain data; `file` is the name of the copy of the user's file beside it, `style` that
-    of the network's layers ("search": as a supernet has them).
+    of the network's layers ("search": as a supernet has them), `inputs` what is to be done before the network.
 
     Raises UsageError for a `size` that the space does not have.
     """
     notation = source.space.to_text(arch) if isinstance(source.space, HasNotation) else None
     return {
         "version": VERSION,
-        "space": source.reference,
+        "space": public(source.reference),
         "space_version": source.space.version,
         "space_file": file,
         "space_hash": source.file_hash,
@@ -72,6 +75,7 @@ def describe(
         "size": validate(source.space.Size, size, "size").model_dump(mode="json"),
         "task": task.model_dump(mode="json"),
         **({} if style == "full" else {"style": style}),
+        **({} if inputs is None else {"inputs": inputs.model_dump(mode="json"), "normalisation": "outside"}),
     }
 
 

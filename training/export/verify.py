@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,48 +18,68 @@ from torch import Tensor, nn
 from nas_core.errors import UsageError, VerificationError
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from training.export.formats import FORMATS
+from training.export.proof import Proof
 
 TOLERANCE = 1e-4
 CASES = "cases.safetensors"
 
-Case = tuple[tuple[Tensor, ...], Tensor]
+
+@dataclass(frozen=True)
+class Case:
+    """What is given to a network, as tensors or as a file that `nas infer` reads, and what it must answer."""
+
+    name: str
+    given: tuple[Tensor, ...] | Proof
+    output: Tensor
 
 
-def cases(network: nn.Module, task: Task, example: tuple[Tensor, ...]) -> dict[str, Case]:
+def cases(network: nn.Module, task: Task, example: tuple[Tensor, ...]) -> list[Case]:
     """Inputs of several sizes with the network's answers: batches of 1, 3 and the example's; two graphs.
 
     Raises UsageError where the network fails on one of them, or answers with other than finite numbers.
     """
-    found: dict[str, Case] = {}
-    for name, inputs in _inputs(task, example).items():
-        try:
-            with torch.inference_mode():
-                output = network(*inputs)
-        except Exception as error:
-            raise UsageError(f"the network does not run on {name}: {type(error).__name__}: {error}") from error
-        if not isinstance(output, Tensor):
-            raise UsageError(f"the network answers {name} with a {type(output).__name__}; export needs one tensor")
-        if not bool(torch.isfinite(output).all()):
-            raise UsageError(f"the network answers {name} with NaN or infinite numbers; train it again")
-        found[name] = (inputs, output)
-    return found
+    return [Case(name, inputs, _answer(network, inputs, name)) for name, inputs in _inputs(task, example).items()]
 
 
-def verify(folder: Path, stem: str, formats: Sequence[str], expected: Mapping[str, Case], network: nn.Module) -> None:
+def proof_cases(network: nn.Module, proofs: Sequence[Proof]) -> list[Case]:
+    """Files of the data with the answers of the network in training, which sees them as training does."""
+    return [Case(f"the file {proof.name}", proof, _answer(network, proof.seen, proof.name)) for proof in proofs]
+
+
+def _answer(network: nn.Module, inputs: tuple[Tensor, ...], name: str) -> Tensor:
+    try:
+        with torch.inference_mode():
+            output = network(*inputs)
+    except Exception as error:
+        raise UsageError(f"the network does not run on {name}: {type(error).__name__}: {error}") from error
+    if not isinstance(output, Tensor):
+        raise UsageError(f"the network answers {name} with a {type(output).__name__}; export needs one tensor")
+    if not bool(torch.isfinite(output).all()):
+        raise UsageError(f"the network answers {name} with NaN or infinite numbers; train it again")
+    return output
+
+
+def verify(folder: Path, stem: str, formats: Sequence[str], expected: Sequence[Case], network: nn.Module) -> None:
     """Load every file `folder/stem.*` in a fresh process, run it on `expected`, compare the answers.
 
     The largest difference may be `TOLERANCE` times the largest answer. Raises VerificationError, naming the
     file, the format and the difference.
     """
-    names = list(expected)
     tensors: dict[str, Tensor] = {}
-    for number, (inputs, output) in enumerate(expected.values()):
-        tensors |= {f"{number}/input.{position}": tensor.clone().contiguous() for position, tensor in enumerate(inputs)}
-        tensors[f"{number}/output"] = output.contiguous()
+    arguments: list[str | None] = []
+    for number, case in enumerate(expected):
+        tensors[f"{number}/output"] = case.output.contiguous()
+        if isinstance(case.given, Proof):
+            (folder / case.given.name).write_bytes(case.given.content)
+            arguments.append(case.given.argument.format(folder))
+        else:
+            given = enumerate(case.given)
+            tensors |= {f"{number}/input.{position}": tensor.clone().contiguous() for position, tensor in given}
+            arguments.append(None)
     (folder / CASES).write_bytes(safetensors.torch.save(tensors))
     request = {
         "cases": str(folder / CASES),
-        "count": len(names),
+        "arguments": arguments,
         "files": {name: str(folder / f"{stem}{FORMATS[name].suffix}") for name in formats},
         "shapes": {name: list(tensor.shape) for name, tensor in network.state_dict().items()},
     }
@@ -67,11 +88,11 @@ def verify(folder: Path, stem: str, formats: Sequence[str], expected: Mapping[st
         if "error" in answer:
             raise VerificationError(f"'{file}' failed its verification and was not kept: {name}: {answer['error']}")
         # The json file holds no weights: it is checked by rebuilding alone, and has no differences.
-        for case, (difference, scale) in zip(names, answer["differences"], strict=name != "json"):
+        for case, (difference, scale) in zip(expected, answer["differences"], strict=name != "json"):
             if not difference <= TOLERANCE * scale:
                 raise VerificationError(
                     f"'{file}' failed its verification and was not kept: format {name} differs from the network by "
-                    f"{difference:.3g} on {case} (allowed: {TOLERANCE * scale:.3g})"
+                    f"{difference:.3g} on {case.name} (allowed: {TOLERANCE * scale:.3g})"
                 )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import safetensors.torch
 import torch
@@ -42,16 +42,17 @@ def trace(network: nn.Module, example: tuple[Tensor, ...], signature: Signature)
     return program
 
 
-def pt2_bytes(program: ExportedProgram) -> bytes:
-    """A `torch.export` archive: graph as JSON, weights as raw bytes, no pickled object."""
+def pt2_bytes(program: ExportedProgram, properties: Mapping[str, str]) -> bytes:
+    """A `torch.export` archive: graph as JSON, weights as raw bytes, no pickled object; `properties` as extra files."""
     buffer = io.BytesIO()
     with quiet():
-        torch.export.save(program, buffer)
+        torch.export.save(program, buffer, extra_files=dict(properties))
     return buffer.getvalue()
 
 
-def onnx_bytes(program: ExportedProgram, signature: Signature) -> bytes:
-    """An ONNX model with its weights inside, inputs and free dimensions named as in `signature`.
+def onnx_bytes(program: ExportedProgram, signature: Signature, properties: Mapping[str, str]) -> bytes:
+    """An ONNX model with its weights inside, inputs and free dimensions named as in `signature`, and `properties` in
+    its `metadata_props`.
 
     Raises UsageError for a network too large for one file, or with an operator that ONNX lacks.
     """
@@ -75,7 +76,11 @@ def onnx_bytes(program: ExportedProgram, signature: Signature) -> bytes:
                 "Use pt2 or safetensors,json instead."
             ) from error
         assert converted is not None
-        return bytes(converted.model_proto.SerializeToString())
+        model = converted.model_proto
+        for name, text in properties.items():
+            entry = model.metadata_props.add()
+            entry.key, entry.value = name, text
+        return bytes(model.SerializeToString())
 
 
 def safetensors_bytes(network: nn.Module) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -13,6 +13,7 @@ from nas_core.task import NODE_CLASSIFICATION
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Tensors = tuple["NDArray[Any]", ...]
 Normalise = Literal["none", "rows"]
 
 
@@ -29,6 +30,15 @@ class GraphInputs(Config):
         default="none", description="rows: each node's features are divided by the sum of their absolute values"
     )
     classes: tuple[str, ...] = Field(description="names of the outputs, in order")
+
+    def normalised(self, tensors: Tensors) -> Tensors:
+        """(features [nodes, f], edges [2, e]) as the network itself sees them."""
+        features, edges = tensors
+        return normalised(features, self.normalise), edges
+
+    def restored(self, tensors: Tensors) -> Tensors:
+        """Inputs that become these by normalisation: these, because to normalise twice is to normalise once."""
+        return tensors
 
 
 def normalised(features: NDArray[np.float32], how: Normalise) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from nas_core.config import Config
@@ -12,6 +13,7 @@ from nas_core.task import IMAGE_CLASSIFICATION
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Tensors = tuple["NDArray[Any]", ...]
 Fit = Literal["stretch", "crop"]
 
 BYTES = (0.0, 255.0)
@@ -44,6 +46,19 @@ class ImageInputs(Config):
     mean: tuple[float, ...] = Field(description="per channel, of the training part, in units of the input")
     deviation: tuple[float, ...] = Field(description="standard deviation, likewise")
     classes: tuple[str, ...] = Field(description="names of the outputs, in order")
+
+    def normalised(self, tensors: Tensors) -> Tensors:
+        """(images [n, c, h, w] from 0 to 1,) as the network itself sees them, float32."""
+        mean, deviation = self._statistics()
+        return ((tensors[0] - mean) / deviation,)
+
+    def restored(self, tensors: Tensors) -> Tensors:
+        """The inverse of `normalised`."""
+        mean, deviation = self._statistics()
+        return (tensors[0] * deviation + mean,)
+
+    def _statistics(self) -> Tensors:
+        return tuple(np.array(values, np.float32).reshape(-1, 1, 1) for values in (self.mean, self.deviation))
 
 
 def observed_range(images: NDArray[Any]) -> tuple[float, float]:

@@ -1,0 +1,49 @@
+"""A network together with the normalisation that its training did before it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from training.inputs import GraphInputs, ImageInputs, Inputs
+
+
+class NormalisedImages(nn.Module):
+    """Takes images [n, c, h, w] from 0 to 1: `network((images - mean) / deviation)`."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, network: nn.Module, inputs: ImageInputs) -> None:
+        super().__init__()
+        self.network = network
+        for name in ("mean", "deviation"):
+            self.register_buffer(name, torch.tensor(getattr(inputs, name)).view(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        answer: Tensor = self.network((image - self.mean) / self.deviation)
+        return answer
+
+
+class NormalisedRows(nn.Module):
+    """Takes a graph's features as they are: each row is divided by the sum of its absolute values."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        sums = x.abs().sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        answer: Tensor = self.network(x / sums, edge_index)
+        return answer
+
+
+def normalised(network: nn.Module, inputs: Inputs | None) -> nn.Module:
+    """The network for inputs as `training.infer` reads them; the network itself where nothing is to be normalised."""
+    match inputs:
+        case ImageInputs():
+            return NormalisedImages(network, inputs).eval()
+        case GraphInputs(normalise="rows"):
+            return NormalisedRows(network).eval()
+        case _:
+            return network

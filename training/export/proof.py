@@ -1,0 +1,84 @@
+"""A file of the data, and what the network in training sees of it: an exported network must answer it alike."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.data.source import GraphSource, ImageSource, Source
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+IMAGES = 3
+
+
+@dataclass(frozen=True)
+class Proof:
+    """`argument` is what `nas infer` is given, with `{}` for the folder in which `name` lies; `seen` are the inputs of
+    the network as training has them."""
+
+    name: str
+    content: bytes
+    argument: str
+    seen: tuple[Tensor, ...]
+
+
+def proofs_of(source: Source) -> list[Proof]:
+    """Validation images as PNG files (npz where no file has such channels), or the graph as an npz file.
+
+    None for a source of a class of one's own, whose stored values are not known.
+    """
+    if isinstance(source, ImageSource):
+        return _pictures(source)
+    if isinstance(source, GraphSource):
+        return [_graph(source)]
+    return []
+
+
+def _pictures(source: ImageSource) -> list[Proof]:
+    low, high = source.value_range
+    rows = source.parts.valid[:IMAGES]
+    stored = source.images[rows].astype(np.float64)
+    (seen,) = next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs
+    seen = seen[: len(rows)]
+    if source.inputs.mode is None:
+        content = _npz(images=source.images[rows], layout=np.array("nchw"))
+        return [Proof("proof.npz", content, "npz:{}/proof.npz", (seen,))]
+    bytes_ = np.clip(np.rint((stored - low) / (high - low) * 255), 0, 255).astype(np.uint8)
+    # A file holds 256 levels: where the data hold others, the network in training is asked about what the file holds.
+    moved = bytes_ / 255.0 * (high - low) + low - stored
+    _, deviation = source.statistics
+    shift = moved / np.asarray(deviation).reshape(1, -1, 1, 1)
+    exact = seen + torch.from_numpy(shift.astype(np.float32))
+    return [
+        Proof(f"proof-{n}.png", _png(image), f"{{}}/proof-{n}.png", (exact[n : n + 1],))
+        for n, image in enumerate(bytes_)
+    ]
+
+
+def _graph(source: GraphSource) -> Proof:
+    content = _npz(x=source.features, edge_index=source.edge_index)
+    seen = next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs
+    return Proof("proof.npz", content, "graph:{}/proof.npz", seen)
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    """[1, h, w] in grey or [3, h, w] in RGB."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def _npz(**arrays: NDArray[np.generic]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()

@@ -1,0 +1,9 @@
+"""Running an exported network on files: what `nas infer` does, and what every export is verified by."""
+
+from __future__ import annotations
+
+from training.infer.classify import Answer, classify
+from training.infer.model import Model, open_model
+from training.infer.samples import Samples, read
+
+__all__ = ["Answer", "Model", "Samples", "classify", "open_model", "read"]

@@ -1,0 +1,62 @@
+"""From files to classes and their probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas_core.errors import UsageError
+from training.infer.model import Model
+from training.infer.samples import Samples, read
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network says of one sample: the likeliest classes with their probabilities, best first."""
+
+    name: str
+    classes: tuple[tuple[str, float], ...]
+
+
+def classify(model: Model, argument: str, top: int = 5) -> tuple[list[Answer], str]:
+    """The answers for the samples of an argument, in order, and a note on how they were read (often empty).
+
+    Raises NotFoundError and UsageError as `read`, and UsageError for a model that says nothing of its inputs.
+    """
+    if model.inputs is None:
+        raise UsageError(f"'{model.path}' does not say what its inputs are; write it again by 'nas export'")
+    samples = read(model.inputs, argument)
+    names = model.inputs.classes
+    odds = probabilities(logits(model, samples))
+    if odds.shape[1] != len(names):
+        raise UsageError(f"'{model.path}' answers with {odds.shape[1]} numbers for {len(names)} classes")
+    best = np.argsort(-odds, axis=1, kind="stable")[:, :top]
+    return [
+        Answer(name, tuple((names[column], float(row[column])) for column in columns))
+        for name, row, columns in zip(samples.names, odds, best, strict=True)
+    ], samples.note
+
+
+def logits(model: Model, samples: Samples) -> NDArray[Any]:
+    """[n, classes]; samples that do not depend on one another are run in batches."""
+    if not samples.apart:
+        return model.run(samples.tensors)
+    count = len(samples.names)
+    parts = [
+        model.run(tuple(tensor[start : start + BATCH] for tensor in samples.tensors))
+        for start in range(0, count, BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def probabilities(logits: NDArray[Any]) -> NDArray[Any]:
+    """Softmax of each row, in float64."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

@@ -25,6 +25,8 @@ from nas_cli import (
     train,
 )
 from nas_cli.errors import guarded
+from nas_cli.told import Told
+from training.reading import reading
 
 app = typer.Typer(
     name="nas",
@@ -69,6 +71,7 @@ def run(arguments: Sequence[str]) -> int:
 
     def work() -> object:
         packages.check()
-        return app(args=plain, prog_name="nas", standalone_mode=False)
+        with Told() as told, reading(told):
+            return app(args=plain, prog_name="nas", standalone_mode=False)
 
     return guarded(work, debug=debug)

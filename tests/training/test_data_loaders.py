@@ -290,6 +290,79 @@ def test_graph_uses_public_index_lists(tmp_path):
     assert load(f"graph:{path}").sizes == {"train": 6, "valid": 12, "test": 12}
 
 
+def masks(*parts: range, nodes: int = 30) -> dict[str, np.ndarray]:
+    """The masks of PyTorch Geometric for train, val and test nodes."""
+    return {
+        name: np.isin(np.arange(nodes), part)
+        for name, part in zip(("train_mask", "val_mask", "test_mask"), parts, strict=True)
+    }
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64])
+def test_graph_uses_the_masks_of_pytorch_geometric(tmp_path, kind):
+    path = tmp_path / "made.npz"
+    made = {name: mask.astype(kind) for name, mask in masks(range(9), range(9, 18), range(20, 30)).items()}
+    np.savez(path, **cora_like(), **made)
+    source = load(f"graph:{path}")
+    assert [part.tolist() for _, part in source.parts.items()] == [
+        list(range(9)),
+        list(range(9, 18)),
+        list(range(20, 30)),
+    ]
+    assert source.warnings == ()
+
+
+def test_masks_of_several_public_splits_have_a_column_each(tmp_path):
+    path, first, second = tmp_path / "made.npz", range(6), range(3, 9)
+    columns = {
+        name: np.stack([one, other], axis=1)
+        for (name, one), other in zip(
+            masks(first, range(9, 18), range(20, 30)).items(),
+            masks(second, range(9, 18), range(20, 30)).values(),
+            strict=True,
+        )
+    }
+    columns["test_mask"] = columns["test_mask"][:, 0]  # as in WikiCS: one test part for all splits
+    np.savez(path, **cora_like(), **columns)
+    source = load(f"graph:{path}")
+    assert source.parts.train.tolist() == list(first)
+    assert source.warnings == ("the masks hold 2 public splits; the first is used, ?split=1 takes the next",)
+    for number, nodes in enumerate((first, second)):
+        chosen = load(f"graph:{path}?split={number}")
+        assert chosen.parts.train.tolist() == list(nodes)
+        assert chosen.parts.test.tolist() == list(range(20, 30))
+        assert chosen.warnings == ()
+    with pytest.raises(UsageError, match=r"split=2: the masks hold 2 public splits, numbered from 0"):
+        load(f"graph:{path}?split=2")
+    np.savez(path, **cora_like())
+    with pytest.raises(UsageError, match="split=0 chooses a column of the masks, and there are none"):
+        load(f"graph:{path}?split=0")
+
+
+def test_features_are_normalised_by_row_on_request(tmp_path):
+    path = tmp_path / "made.npz"
+    features = np.array([[1, 3], [0, 0], [-1, 1], *[[2, 2]] * 27], dtype=np.float32)
+    np.savez(path, **cora_like(x=features))
+    plain, rows = load(f"graph:{path}"), load(f"graph:{path}?normalise=rows")
+    assert np.array_equal(plain.features, features)
+    assert rows.features[:4].tolist() == [[0.25, 0.75], [0, 0], [-0.5, 0.5], [0.5, 0.5]]
+    assert plain.split_hash != rows.split_hash
+    assert (plain.inputs.normalise, rows.inputs.normalise) == ("none", "rows")
+    with pytest.raises(UsageError, match=r"normalise: .*'rows'.* \(got 'columns'\)"):
+        load(f"graph:{path}?normalise=columns")
+
+
+def test_names_of_classes_and_features_of_a_graph(tmp_path):
+    path = tmp_path / "made.npz"
+    texts = np.array(["maths", "biology", ""])[np.arange(30) % 3]
+    np.savez(path, **cora_like(y=texts), feature_names=np.array(list("abcde")))
+    source = load(f"graph:{path}")
+    assert source.classes == source.inputs.classes == ("biology", "maths")
+    assert source.inputs.feature_names == tuple("abcde")
+    assert source.labels[:3].tolist() == [1, 0, -1]
+    assert sum(source.sizes.values()) == 20
+
+
 SPARSE = {"x": None, "x_indices": np.array([0]), "x_data": np.array([1]), "x_shape": np.array([30, 5])}
 
 
@@ -315,8 +388,19 @@ SPARSE = {"x": None, "x_indices": np.array([0]), "x_data": np.array([1]), "x_sha
         ({"train_idx": np.arange(4), "test_idx": np.arange(3, 9)}, "node 3 is listed twice"),
         ({"valid_idx": np.arange(4)}, "has valid nodes; give all three"),
         ({"train_idx": np.ones(30, dtype=bool)}, "train is bool"),
+        ({"train_mask": np.ones(29, dtype=bool)}, "train_mask is bool .29,.; needed is a bool for each of the 30"),
+        ({"train_mask": np.full(30, 2)}, "train_mask is int64"),
+        (
+            {"train_mask": np.ones(30), "train_idx": np.arange(3)},
+            "train_idx and train_mask; name the parts by lists or",
+        ),
+        ({"val_idx": np.arange(4)}, "unknown key 'val_idx'; did you mean 'valid_idx'"),
+        ({"valid_mask": np.arange(4)}, "unknown key 'valid_mask'; did you mean 'val_mask'"),
+        ({"trian_idx": np.arange(4)}, "unknown key 'trian_idx'; did you mean 'train_idx'"),
+        ({"y_train": np.arange(4)}, "unknown key 'y_train'"),
+        ({"feature_names": np.array(["a"])}, "1 feature names for 5 features"),
         ({"train_idx": np.zeros((2, 2), dtype=int)}, "the train nodes have shape"),
-        ({"train_idx": np.arange(4), "y": np.full(30, -1)}, "include one without a label"),
+        ({"train_idx": np.arange(4), "y": np.arange(30) % 3 - (np.arange(30) < 3)}, "include one without a label"),
     ],
 )
 def test_graph_errors_name_the_file(tmp_path, changes, message):
@@ -347,14 +431,24 @@ def test_pyg_reads_the_processed_file(tmp_path):
     assert source.task.outputs == 3
 
 
+def test_pyg_tells_of_what_it_leaves_out(tmp_path):
+    import torch
+
+    root = pyg_folder(tmp_path / "Made", edge_attr=torch.zeros(30, 2), title="made", num_nodes=30)
+    source = load(f"pyg:{root}?normalise=rows")
+    assert source.warnings == ("not used: edge_attr, title",)
+    assert np.allclose(source.features.sum(1), 1)
+
+
 def test_pyg_takes_the_first_of_several_public_splits(tmp_path):
     import torch
 
     masks = torch.zeros(30, 10, dtype=torch.bool)
     masks[:7, 0] = True
     masks[:9, 1] = True
-    source = load(f"pyg:{pyg_folder(tmp_path, train_mask=masks, y=torch.arange(30).view(30, 1) % 3)}")
-    assert source.parts.train.tolist() == list(range(7))
+    folder = pyg_folder(tmp_path, train_mask=masks, y=torch.arange(30).view(30, 1) % 3)
+    assert load(f"pyg:{folder}").parts.train.tolist() == list(range(7))
+    assert load(f"pyg:{folder}?split=1").parts.train.tolist() == list(range(9))
 
 
 def test_pyg_errors(tmp_path):

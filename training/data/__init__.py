@@ -11,6 +11,7 @@ from nas_core import refs
 from nas_core.errors import NasError, UsageError
 from training.data.source import GraphSource, ImageSource, Source
 from training.data.split import Split
+from training.reading import once
 
 GROUP = "nas.data"
 
@@ -59,9 +60,20 @@ def describe() -> list[Scheme]:
 def load(reference: str, split: Split = _DEFAULT) -> Source:
     """The data set of `SCHEME`, `SCHEME:ARGUMENT`, `file.py:function` or `file.py:function:ARGUMENT`, split.
 
-    A loader is `load(argument: str, split: Split) -> Source`. Raises UsageError for an unknown scheme or a malformed
-    file, NotFoundError for a missing one.
+    A loader is `load(argument: str, split: Split) -> Source`. Within `training.reading.reading` a data set is read
+    once, and its warnings are told. Raises UsageError for an unknown scheme or a malformed file, NotFoundError for a
+    missing one.
     """
+    key = (reference, split.model_dump_json(), Path.cwd())
+    return once(key, lambda: _load(reference, split), lambda source: _told(reference, source))
+
+
+def _told(reference: str, source: Source) -> list[str]:
+    # A source of a user's own class need not have warnings.
+    return [f"{reference}: {text}" for text in getattr(source, "warnings", ())]
+
+
+def _load(reference: str, split: Split) -> Source:
     own = _OWN_FILE.fullmatch(reference)
     target, argument = (own["target"], own["argument"] or "") if own else reference.partition(":")[::2]
     if own is None and target not in refs.names(BUILTIN, GROUP) and Path(reference).exists():

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import gzip
+import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_core.errors import NotFoundError, UsageError
+from nas_core.errors import NotFoundError, UsageError, unknown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+# A key with one of these words says which samples belong to which part.
+PART_WORDS = {
+    *("train", "training", "val", "valid", "validation", "dev", "eval", "evaluation", "test", "testing", "holdout"),
+    *("mask", "masks", "split", "splits", "fold", "folds"),
+}
 
 
 def folder_of(scheme: str, argument: str, example: str) -> Path:
@@ -62,8 +70,14 @@ def content(path: Path) -> bytes:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def arrays(path: Path, needed: Sequence[str], known: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of an npz file under the `known` keys, of which `needed` must be there; other keys are not read."""
+def arrays(
+    path: Path, needed: Sequence[str], known: Sequence[str], hint: str = ""
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The arrays of an npz file under the `known` keys, of which `needed` must be there, and what to tell of others.
+
+    Other keys are not read. Raises UsageError for one that could have meant something: a misspelt key, or one that
+    names a part of the data (`hint` is said then); and for Python objects and damaged files.
+    """
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):
@@ -73,11 +87,45 @@ def arrays(path: Path, needed: Sequence[str], known: Sequence[str]) -> dict[str,
             if missing:
                 has = f"needed: {', '.join(needed)}; found: {', '.join(file) or 'nothing'}"
                 raise UsageError(f"{path}: has no '{missing[0]}' ({has})")
-            return {key: file[key] for key in known if key in file}
+            others = [key for key in file if key not in known]
+            absent = [key for key in known if key not in file]
+            for key in others:
+                if difflib.get_close_matches(key.lower(), absent, cutoff=0.8) or PART_WORDS & set(_words(key)):
+                    raise UsageError(f"{path}: {unknown('key', key, known)}{hint}")
+            found = {key: _array(path, file, key) for key in known if key in file}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"{path}: not a readable .npz file of plain arrays (pickled objects are not read)") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return found, [f"not used: {', '.join(others)} (known: {', '.join(known)})"] if others else []
+
+
+def texts(path: Path, key: str, found: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+    """The names under a key of an npz file; none where it is not there."""
+    if key not in found:
+        return ()
+    names = found[key]
+    if names.dtype.kind != "U" or names.ndim != 1:
+        raise UsageError(f"{path}: {key} are {names.dtype} {names.shape}; needed is a list of texts")
+    return tuple(names.tolist())
+
+
+def _array(path: Path, file: Any, key: str) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = file[key]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise UsageError(
+            f"{path}: '{key}' holds Python objects (pickled objects are not read); save plain numbers or texts, "
+            f"as np.asarray({key}.tolist()) makes them"
+        ) from error
+    return array
+
+
+def _words(key: str) -> list[str]:
+    """`x_train` and `trainX` -> their words in lower case."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", key)]
 
 
 def _path(scheme: str, argument: str, example: str) -> Path:

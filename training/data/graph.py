@@ -3,36 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from nas_core.config import Config
 from nas_core.errors import UsageError
-from training.data.files import arrays, file_of
+from training.data.files import arrays, file_of, texts
+from training.data.masks import LISTS, MASKS, public_parts
+from training.data.reference import options
 from training.data.source import GraphSource, graph_source
 from training.data.split import Split
+from training.inputs.graphs import Normalise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXAMPLE = "graph:FILE, where FILE holds the arrays x, y and edge_index"
 SPARSE = ("x_indptr", "x_indices", "x_data", "x_shape")
-KEYS = ("x", *SPARSE, "y", "edge_index", "train_idx", "valid_idx", "test_idx")
+KEYS = ("x", *SPARSE, "y", "edge_index", *LISTS, *MASKS, "classes", "feature_names")
+
+
+class GraphOptions(Config):
+    """What may follow the file, as in `graph:FILE?normalise=rows&split=1`."""
+
+    normalise: Normalise = Field(default="none", description="rows: divide each node's features by their sum")
+    split: int | None = Field(default=None, ge=0, description="column of masks that hold several public splits")
+    labels: Literal["renumber"] | None = Field(default=None, description="number the labels that occur from 0")
 
 
 def load(argument: str, split: Split) -> GraphSource:
-    """Features dense (`x`) or in compressed rows (`x_indptr`, ...), labels `y`, `edge_index`, public index lists."""
-    path = file_of("graph", argument, EXAMPLE)
-    found = arrays(path, ("y", "edge_index"), KEYS)
+    """Features dense (`x`) or in compressed rows (`x_indptr`, ...), labels `y`, `edge_index`, public parts."""
+    where, chosen = options("graph", argument, GraphOptions)
+    path = file_of("graph", where, EXAMPLE)
+    found, warnings = arrays(path, ("y", "edge_index"), KEYS)
+    (train, valid, test), told = public_parts(str(path), found, len(found["y"]) if found["y"].ndim else 0, chosen.split)
     return graph_source(
         f"graph:{argument}",
         features_of(path, found),
         found["y"],
         found["edge_index"],
         split,
-        train=found.get("train_idx"),
-        valid=found.get("valid_idx"),
-        test=found.get("test_idx"),
+        train=train,
+        valid=valid,
+        test=test,
+        classes=texts(path, "classes", found),
+        feature_names=texts(path, "feature_names", found),
+        normalise=chosen.normalise,
+        renumber=chosen.labels == "renumber",
+        warnings=[*warnings, *told],
     )
 
 

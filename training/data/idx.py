@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from pydantic import Field
 
+from nas_core.config import Config
 from nas_core.errors import UsageError
 from training.data.files import content, first_of, folder_of
+from training.data.reference import options
 from training.data.source import ImageSource, image_source
 from training.data.split import Split
 from training.inputs.images import BYTES
@@ -19,9 +22,16 @@ if TYPE_CHECKING:
 EXAMPLE = "idx:DIR, where DIR holds train-images-idx3-ubyte.gz and the other three files"
 
 
+class Options(Config):
+    """What may follow the folder, as in `idx:DIR?labels=renumber`, which the letters of EMNIST (1 to 26) need."""
+
+    labels: Literal["renumber"] | None = Field(default=None, description="number the labels that occur from 0")
+
+
 def load(argument: str, split: Split) -> ImageSource:
     """Grey images [1, h, w]; `t10k` files are the test part. Raises NotFoundError or UsageError naming the file."""
-    folder = folder_of("idx", argument, EXAMPLE)
+    where, chosen = options("idx", argument, Options)
+    folder = folder_of("idx", where, EXAMPLE)
     (images, labels), (test_images, test_labels) = _part(folder, "train"), _part(folder, "t10k")
     if images.shape[1:] != test_images.shape[1:]:
         raise UsageError(f"{folder}: train images are {images.shape[1:]}, t10k images {test_images.shape[1:]}")
@@ -32,6 +42,7 @@ def load(argument: str, split: Split) -> ImageSource:
         split,
         test=np.arange(len(images), len(images) + len(test_images)),
         value_range=BYTES,
+        renumber=chosen.labels == "renumber",
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
+from nas_core.config import Config
 from nas_core.errors import UsageError
-from training.data.files import arrays, file_of
+from training.data.files import arrays, file_of, texts
+from training.data.reference import options
 from training.data.source import ImageSource, image_source
 from training.data.split import Split
 
@@ -17,16 +20,26 @@ if TYPE_CHECKING:
 
 EXAMPLE = "npz:FILE, where FILE holds the arrays images and labels"
 KEYS = ("images", "labels", "test_images", "test_labels", "classes", "layout")
+NO_VALIDATION = (
+    "; validation images are drawn from images (split.valid), and data with a part of their own for them are read from "
+    "a data set of your own (docs/data.md)"
+)
+
+
+class Options(Config):
+    """What may follow the file, as in `npz:FILE?labels=renumber`."""
+
+    labels: Literal["renumber"] | None = Field(default=None, description="number the labels that occur from 0")
 
 
 def load(argument: str, split: Split) -> ImageSource:
-    """Images [n, h, w], [n, h, w, c] or [n, c, h, w] with integer labels; a test part where the file has one."""
-    path = file_of("npz", argument, EXAMPLE)
-    found = arrays(path, ("images", "labels"), KEYS)
+    """Images [n, h, w], [n, h, w, c] or [n, c, h, w] with labels; a test part where the file has one."""
+    where, chosen = options("npz", argument, Options)
+    path = file_of("npz", where, EXAMPLE)
+    found, warnings = arrays(path, ("images", "labels"), KEYS, NO_VALIDATION)
     if ("test_images" in found) != ("test_labels" in found):
         raise UsageError(f"{path}: test_images and test_labels go together; only one of them is there")
     layout = _layout(path, found)
-    classes = _classes(path, found.get("classes"))
     images, labels = _channels_first(path, "images", found["images"], layout), found["labels"]
     test = None
     if "test_images" in found:
@@ -36,11 +49,21 @@ def load(argument: str, split: Split) -> ImageSource:
                 f"{path}: images are {images.dtype} {images.shape[1:]}, test_images {more.dtype} {more.shape[1:]}"
             )
         for name, count in (("labels", len(images)), ("test_labels", len(more))):
-            if found[name].shape != (count,):
+            if found[name].ndim < 1 or len(found[name]) != count:
                 raise UsageError(f"{path}: {name} have shape {found[name].shape}; needed are {count}, one per image")
+        more_labels = found["test_labels"]
+        if (labels.dtype.kind in "US") != (more_labels.dtype.kind in "US") or labels.shape[1:] != more_labels.shape[1:]:
+            kinds = f"{labels.dtype} {labels.shape}, test_labels {more_labels.dtype} {more_labels.shape}"
+            raise UsageError(f"{path}: labels are {kinds}; both need the same kind")
         test = np.arange(len(images), len(images) + len(more))
-        images, labels = np.concatenate([images, more]), np.concatenate([labels, found["test_labels"]])
-    return image_source(f"npz:{argument}", images, labels, split, test=test, classes=classes)
+        images, labels = np.concatenate([images, more]), np.concatenate([labels, more_labels])
+    return image_source(
+        *(f"npz:{argument}", images, labels, split),
+        test=test,
+        classes=texts(path, "classes", found),
+        renumber=chosen.labels == "renumber",
+        warnings=warnings,
+    )
 
 
 def images_of(path: Path, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
@@ -72,11 +95,3 @@ def _channels_first(path: Path, name: str, images: NDArray[Any], layout: str) ->
     if layout == "nhw":
         return images[:, None]
     return images.transpose(0, 3, 1, 2) if layout == "nhwc" else images
-
-
-def _classes(path: Path, names: NDArray[Any] | None) -> tuple[str, ...]:
-    if names is None:
-        return ()
-    if names.dtype.kind != "U" or names.ndim != 1:
-        raise UsageError(f"{path}: classes are {names.dtype} {names.shape}; needed is one text per class")
-    return tuple(names.tolist())

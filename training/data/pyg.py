@@ -10,10 +10,11 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from nas_core.errors import NotFoundError, UsageError
 from training.data.files import folder_of
+from training.data.graph import GraphOptions
+from training.data.masks import MASKS, public_parts
+from training.data.reference import options
 from training.data.source import GraphSource, graph_source
 from training.data.split import Split
 
@@ -23,23 +24,31 @@ if TYPE_CHECKING:
 EXAMPLE = "pyg:ROOT/NAME, the folder of a PyTorch Geometric data set, such as pyg:~/data/Cora"
 # What PyTorch Geometric keeps beside the data.
 SETTINGS = ("pre_filter.pt", "pre_transform.pt")
-MASKS = ("train_mask", "val_mask", "test_mask")
+KEYS = ("x", "y", "edge_index", *MASKS, "num_nodes")
 
 
 def load(argument: str, split: Split) -> GraphSource:
-    """Node features, labels and edges; the public masks where there are any (of several columns the first)."""
-    folder = folder_of("pyg", argument, EXAMPLE)
-    path = _processed(folder)
-    graph = _read(path)
+    """Node features, labels and edges; the public masks where there are any."""
+    where, chosen = options("pyg", argument, GraphOptions)
+    path = _processed(folder_of("pyg", where, EXAMPLE))
+    graph, others = _read(path)
     missing = [key for key in ("x", "y", "edge_index") if key not in graph]
     if missing:
-        raise UsageError(f"{path}: the graph has no '{missing[0]}' (it has {', '.join(graph)})")
-    labels = graph["y"]
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    train, valid, test = (_index(path, graph, key, len(labels)) for key in MASKS)
+        raise UsageError(f"{path}: the graph has no '{missing[0]}' (it has {', '.join([*graph, *others])})")
+    (train, valid, test), warnings = public_parts(str(path), graph, len(graph["y"]), chosen.split)
+    unused = [key for key in (*graph, *others) if key not in KEYS]
     return graph_source(
-        f"pyg:{argument}", graph["x"], labels, graph["edge_index"], split, train=train, valid=valid, test=test
+        f"pyg:{argument}",
+        graph["x"],
+        graph["y"],
+        graph["edge_index"],
+        split,
+        train=train,
+        valid=valid,
+        test=test,
+        normalise=chosen.normalise,
+        renumber=chosen.labels == "renumber",
+        warnings=[*([f"not used: {', '.join(unused)}"] if unused else []), *warnings],
     )
 
 
@@ -56,7 +65,8 @@ def _processed(folder: Path) -> Path:
     raise NotFoundError(f"{folder} holds no processed/data.pt of PyTorch Geometric (nothing is downloaded){raw}")
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]]:
+def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """The plain tensors of the graph, and the names of what else it holds."""
     import torch
     import torch_geometric.data  # noqa: F401 - allows its classes in files of plain tensors
 
@@ -73,15 +83,10 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         raise UsageError(f"{path}: holds {count} graphs; only data sets of one graph with labelled nodes work")
     if not isinstance(data, dict):
         data = data.to_dict() if hasattr(data, "to_dict") else {}
-    return {
-        key: value.numpy() for key, value in data.items() if isinstance(value, torch.Tensor) and not value.is_sparse
-    }
-
-
-def _index(path: Path, graph: dict[str, NDArray[Any]], key: str, nodes: int) -> NDArray[np.int64] | None:
-    if key not in graph:
-        return None
-    mask = graph[key] if graph[key].ndim == 1 else graph[key][:, 0]
-    if mask.dtype != np.bool_ or len(mask) != nodes:
-        raise UsageError(f"{path}: {key} is {mask.dtype} with {len(mask)} entries; needed is a bool for {nodes} nodes")
-    return np.flatnonzero(mask)
+    arrays, others = {}, []
+    for key, value in data.items():
+        if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+            arrays[key] = value.numpy()
+        elif value is not None:
+            others.append(key)
+    return arrays, others

@@ -13,6 +13,7 @@ from nas_core.errors import UsageError
 from nas_core.seeds import generator
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from training.data.augment import PLAIN, Augment
+from training.data.labels import Labels, absent, class_labels
 from training.data.split import UNLABELLED, Parts, Split, divide, split_hash, stratified
 from training.inputs import GraphInputs, ImageInputs, Inputs
 from training.inputs.graphs import Normalise, normalised
@@ -75,6 +76,8 @@ class ImageSource:
     classes: tuple[str, ...]
     value_range: tuple[float, float]  # the stored numbers of black and white
     fit: Fit = "stretch"
+    files: tuple[str, ...] = ()  # a name per image, to speak of it
+    warnings: tuple[str, ...] = ()  # sentences that the user of the data should read
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -146,6 +149,7 @@ class GraphSource:
     classes: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
     normalise: Normalise = "none"  # what has been done to the features
+    warnings: tuple[str, ...] = ()  # sentences that the user of the data should read
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -188,12 +192,16 @@ def image_source(
     classes: Sequence[str] = (),
     value_range: tuple[float, float] | None = None,
     fit: Fit = "stretch",
+    files: Sequence[str] = (),
+    renumber: bool = False,
+    warnings: Sequence[str] = (),
 ) -> ImageSource:
-    """A checked and split image set from images [n, c, h, w] and labels [n] in 0..k-1.
+    """A checked and split image set from images [n, c, h, w] and their labels, as `class_labels` takes them.
 
     `valid` and `test` are index lists into them where the data set has such parts. uint8 stays, other numbers become
     float32; samples that a limit leaves out are dropped. `value_range` are the numbers of black and white (by default
-    read off the images), `fit` is how images of another size were brought to this one.
+    read off the images), `fit` is how images of another size were brought to this one. `files` name the images, to
+    speak of them; `warnings` are sentences that the user of the data should read.
     Raises UsageError for what cannot be learned from.
     """
     where = f"data '{reference}'"
@@ -201,10 +209,8 @@ def image_source(
         raise UsageError(f"{where}: images have shape {images.shape}; needed are [n, channels, height, width]")
     if images.dtype != np.uint8:
         images = _as_floats(images, "images", where)
-    labels = _as_labels(labels, len(images), "images", where)
-    if labels.min() < 0:
-        raise UsageError(f"{where}: label {labels.min()} is negative; classes are numbered from 0")
-    outputs = _outputs(labels, len(classes), where)
+    read = class_labels(labels, len(images), "images", where, classes=classes, renumber=renumber)
+    labels = read.numbers
     black, white = observed_range(images) if value_range is None else value_range
     if not black < white:
         raise UsageError(f"{where}: the value range is {black:g} to {white:g}; black is below white")
@@ -213,11 +219,15 @@ def image_source(
     used = np.sort(np.concatenate([part for _, part in parts.items()]))
     if len(used) < len(images):
         images, labels = images[used], labels[used]
+        files = [files[number] for number in used] if files else ()
         parts = Parts(*(np.searchsorted(used, part) for _, part in parts.items()))
     _, c, h, w = images.shape
-    task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(c, h, w), outputs=outputs)
+    task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(c, h, w), outputs=read.outputs)
     images = np.require(images, requirements=["C", "W"])  # a tensor may share this memory
-    return ImageSource(reference, task, name, images, labels, parts, tuple(classes), (black, white), fit)
+    told = (*warnings, *read.warnings, *_absent(labels, parts, read))
+    return ImageSource(
+        *(reference, task, name, images, labels, parts, read.classes, (black, white), fit), tuple(files), told
+    )
 
 
 def graph_source(
@@ -233,8 +243,10 @@ def graph_source(
     classes: Sequence[str] = (),
     feature_names: Sequence[str] = (),
     normalise: Normalise = "none",
+    renumber: bool = False,
+    warnings: Sequence[str] = (),
 ) -> GraphSource:
-    """A checked and split graph from features [n, f], labels [n] (-1: unlabelled) and directed edges [2, e].
+    """A checked and split graph from features [n, f], labels as `class_labels` takes them, directed edges [2, e].
 
     Public index lists are used where given: all three; train and test (validation is drawn from train); or train
     alone (the other labelled nodes become validation and test, half each). `normalise` is done to the features here.
@@ -246,9 +258,8 @@ def graph_source(
     if feature_names and len(feature_names) != features.shape[1]:
         raise UsageError(f"{where}: {len(feature_names)} feature names for {features.shape[1]} features")
     nodes = len(features)
-    labels = _as_labels(labels, nodes, "nodes", where)
-    if labels.min() < UNLABELLED:
-        raise UsageError(f"{where}: label {labels.min()}; classes are numbered from 0, -1 stands for no label")
+    read = class_labels(labels, nodes, "nodes", where, classes=classes, unlabelled=True, renumber=renumber)
+    labels = read.numbers
     if edge_index.ndim != 2 or len(edge_index) != 2 or edge_index.dtype.kind not in "iu":
         raise UsageError(
             f"{where}: edge_index is {edge_index.dtype} {edge_index.shape}; needed are integers [2, edges]"
@@ -259,13 +270,15 @@ def graph_source(
     task = Task(
         kind=NODE_CLASSIFICATION,
         input_shape=(features.shape[1],),
-        outputs=_outputs(labels, len(classes), where),
+        outputs=read.outputs,
         nodes=nodes,
         edges=edge_index.shape[1],
     )
     name = split_hash(labels, parts, features, edge_index)
+    told = (*warnings, *read.warnings, *_absent(labels, parts, read))
     return GraphSource(
-        *(reference, task, name, features, labels, edge_index, parts), tuple(classes), tuple(feature_names), normalise
+        *(reference, task, name, features, labels, edge_index, parts),
+        *(read.classes, tuple(feature_names), normalise, told),
     )
 
 
@@ -302,30 +315,9 @@ def _divide(where: str, labels: NDArray[np.int64], split: Split, **parts: NDArra
         raise UsageError(f"{where}: {error}") from None
 
 
-def _outputs(labels: NDArray[np.int64], named: int, where: str) -> int:
-    found = int(labels.max()) + 1
-    if named and found > named:
-        raise UsageError(f"{where}: label {found - 1} has no name; {named} classes are named")
-    if found > len(labels):
-        raise UsageError(
-            f"{where}: label {found - 1} among {len(labels)} samples; number the classes from 0 without gaps"
-        )
-    if max(found, named) < 2:
-        raise UsageError(f"{where}: there is only one class; at least two are needed")
-    return max(found, named)
-
-
 def _class_names(named: tuple[str, ...], task: Task) -> tuple[str, ...]:
     """The names that the data give; classes without names are called by their numbers."""
     return named or tuple(str(number) for number in range(task.outputs))
-
-
-def _as_labels(labels: NDArray[Any], count: int, things: str, where: str) -> NDArray[np.int64]:
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise UsageError(f"{where}: labels are {labels.dtype} {labels.shape}; needed is one integer per sample")
-    if len(labels) != count:
-        raise UsageError(f"{where}: {len(labels)} labels for {count} {things}")
-    return labels.astype(np.int64)
 
 
 def _as_floats(values: NDArray[Any], name: str, where: str) -> NDArray[np.float32]:
@@ -345,6 +337,11 @@ def _as_index(index: NDArray[Any], nodes: int, name: str, where: str) -> NDArray
         outside = int(index.max() if index.max() >= nodes else index.min())
         raise UsageError(f"{where}: {name} names node {outside}; the {nodes} nodes are numbered from 0")
     return index.astype(np.int64)
+
+
+def _absent(labels: NDArray[np.int64], parts: Parts, read: Labels) -> list[str]:
+    names = read.classes or tuple(map(str, range(read.outputs)))
+    return absent(_class_counts(labels, parts, read.outputs), names, bool(read.classes))
 
 
 def _class_counts(labels: NDArray[np.int64], parts: Parts, outputs: int) -> Mapping[str, tuple[int, ...]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Keys that may be a name, or a mapping with a `name` and further settings: `-s strategy.population=20`.
 _NAMED = {"strategy": "strategy_config", "recipe": "recipe_config", "pruner": "pruner_config"}
-_LISTS = ("objectives", "constraints")
+_LISTS = ("objectives", "constraints", "metrics")
 
 
 def gather(file: Path | None, assignments: Sequence[str], flags: Mapping[str, Any]) -> SearchConfig:

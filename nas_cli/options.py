@@ -19,6 +19,10 @@ Files = Annotated[
     typer.Option("--files", envvar="NAS_FILES", help="Folder for checkpoints and weights [default: beside the db]."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option("--metric", help="More metrics: f1, balanced_accuracy, roc_auc, average_precision, FILE.py:FUNCTION."),
+]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study (see 'nas ls').")]
 Address = Annotated[str, typer.Argument(metavar="STUDY[:N]", help="A study, or its trial number N.")]
 

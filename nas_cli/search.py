@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
+from nas_cli.options import DEFAULT_DB, Db, Files, Json, Metrics, StudyName, open_store
 from nas_cli.run import run
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def search(
     pruner: Annotated[str | None, typer.Option(help="Stop single trainings early: median, percentile, ...")] = None,
     objective: Annotated[list[str] | None, typer.Option(help="Metric, or METRIC:min; repeat for several.")] = None,
     constraint: Annotated[list[str] | None, typer.Option(help="Such as params<=5e5; repeat for several.")] = None,
+    metric: Metrics = None,
     trials: Trials = None,
     time: Time = None,
     spend: Spend = None,
@@ -90,6 +91,7 @@ def search(
         "pruner": pruner,
         "objectives": objective,
         "constraints": constraint,
+        "metrics": metric,
         "trials": trials,
         "time": time,
         "spend": spend,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas_cli.errors import INTERRUPTED
-from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, open_store
+from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, Metrics, open_store
 
 if TYPE_CHECKING:
     from nas_core.records import Run, Study
@@ -19,13 +20,18 @@ if TYPE_CHECKING:
 
 def train(
     address: Address,
-    recipe: Annotated[str, typer.Option(help="quick, standard, paper, or for images ae-cnn.")] = "standard",
+    recipe: Annotated[
+        str | None, typer.Option(help="quick, standard, or one of a paper: see 'nas spaces show'. [default: standard]")
+    ] = None,
     size: Annotated[str, typer.Option(help="search, full, or changes such as full,channels=8.")] = "full",
     epochs: Annotated[int | None, typer.Option(help="Epochs instead of the recipe's.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings, each with its own seed.")] = 1,
     data: Annotated[str | None, typer.Option(help="Data instead of the study's (needed for tables).")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    setting: Annotated[list[str] | None, typer.Option("-s", help="KEY=VALUE of the recipe, e.g. lr=0.05.")] = None,
+    metric: Metrics = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("-s", help="[recipe.]KEY=VALUE of the recipe, e.g. lr=0.05.")
+    ] = None,
     find_lr: Annotated[
         bool, typer.Option("--find-lr", help="Train nothing: run a learning-rate range test and suggest rates.")
     ] = False,
@@ -41,7 +47,6 @@ def train(
     from nas_cli import find_lr as range_test
     from nas_cli.report import places
     from nas_cli.signals import Stopper
-    from nas_core.config import parse_assignments
     from nas_core.errors import NasError, UsageError
     from nas_core.strategy import State
     from studies.assemble import retraining
@@ -55,10 +60,10 @@ def train(
         raise UsageError(f"--seeds {seeds} is for trainings; --find-lr tests one network")
     with open_store(db, files) as store:
         study, trial = addressed_trial(store, address)
-        changes = parse_assignments(setting or [])
+        name, changes = recipe_changes(setting or [])
         if epochs is not None:
             changes["epochs"] = epochs
-        plan = retraining(study.spec, recipe, changes, size, data, device)
+        plan = retraining(study.spec, recipe or name or "standard", changes, size, data, device, metric or ())
         if find_lr:
             range_test.find_lr(store, study, trial, plan, picture, as_json)
             return 0
@@ -89,6 +94,36 @@ def train(
     return 0
 
 
+def recipe_changes(assignments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """The name of a recipe and the changes to it of `-s`: `lr=0.05` and, as in a search, `recipe.lr=0.05` and
+    `recipe=paper`. Raises UsageError where one field is given both ways with two values."""
+    from nas_core.config import parse_assignments
+    from nas_core.errors import UsageError
+
+    changes = parse_assignments(assignments)
+    named = changes.pop("recipe", {})
+    if isinstance(named, str):
+        named = {"name": named}
+    if not isinstance(named, dict):
+        raise UsageError(f"recipe is {named!r}; write recipe=NAME, or recipe.KEY=VALUE")
+    name = named.pop("name", None)
+    return name, _both(changes, named, "recipe.")
+
+
+def _both(bare: dict[str, Any], dotted: dict[str, Any], above: str) -> dict[str, Any]:
+    from nas_core.errors import UsageError
+
+    result = dict(bare)
+    for key, value in dotted.items():
+        if isinstance(bare.get(key), dict) and isinstance(value, dict):
+            result[key] = _both(bare[key], value, f"{above}{key}.")
+        elif bare.get(key, value) != value:
+            raise UsageError(f"-s gives {above}{key} twice: {bare[key]!r} and {value!r}")
+        else:
+            result[key] = value
+    return result
+
+
 class Line:
     """Progress on stderr: one line that is rewritten on a terminal, one every few seconds elsewhere."""
 
@@ -106,9 +141,8 @@ class Line:
         if time.monotonic() - self._said < interval and report.step < high:
             return
         self._said = time.monotonic()
-        shown = ", ".join(
-            f"{name} {value:.4f}" for name, value in report.metrics.items() if name.endswith(("_loss", "_accuracy"))
-        )
+        learned = ("train_", "val_", "test_", "smoothed_")
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in report.metrics.items() if name.startswith(learned))
         text = f"{self._what}: {self._unit} {report.step:g}/{high:g}: {shown}"
         self._console.print(text, end="\r" if self._console.is_terminal else "\n", soft_wrap=True)
 
@@ -137,7 +171,8 @@ def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Stor
         typer.echo(json.dumps({"trial": address, "seeds": len(runs), "metrics": rows, "runs": runs_json}))
         return
     typer.echo(f"{address}: {len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}")
+    width = max(14, *map(len, rows))
     for name, row in rows.items():
         spread = f" ± {number(row['std'])}" if row["std"] else ""
-        typer.echo(f"  {name:<14} {number(row['mean'])}{spread}")
+        typer.echo(f"  {name:<{width}} {number(row['mean'])}{spread}")
     typer.echo(f"\nnext:\n  nas export {address}{places(store)}")

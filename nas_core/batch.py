@@ -21,12 +21,20 @@ class Batch:
     """Inputs of a network and what it should answer.
 
     `model(*inputs)`: `(x,)` for images, `(x, edge_index)` for graphs. `target` has one entry per sample
-    or per node. Where `index` is given, loss and metrics use `output[index]` and `target[index]`.
+    or per node. Where `index` is given, loss and metrics use `output[index]` and `target[index]` (`scored`). The inputs
+    of a batch with `mixed` are blends of two samples each: a second `target`, and the share of the first.
     """
 
     inputs: tuple[Tensor, ...]
     target: Tensor
     index: Tensor | None = None
+    mixed: tuple[Tensor, float] | None = None
+
+    def scored(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs and the targets that loss and metrics are of."""
+        if self.index is None:
+            return output, self.target
+        return output[self.index], self.target[self.index]
 
 
 class Data(Protocol):
@@ -37,6 +45,10 @@ class Data(Protocol):
     def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
         """The batches of one pass over `part` (of PARTS or HALVES); order and augmentation of "train" and the halves
         depend on (seed, epoch, part) alone."""
+        ...
+
+    def targets(self, part: str) -> Tensor:
+        """What all samples of `part` should be answered with."""
         ...
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:

@@ -51,6 +51,23 @@ def load(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> 
     return Loaded(found, reference, file_hash)
 
 
+def load_function(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> Loaded:
+    """Resolve a reference to something that is called later: a function as it is; a class, or whatever the reference
+    gives arguments, is called once before. Raises like `load`, and UsageError for what cannot be called."""
+    target, arguments = split(reference, kind)
+    found, file_hash = _find(target, builtins, group, kind)
+    if arguments or isinstance(found, type):
+        try:
+            found = found(**arguments)
+        except NasError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise UsageError(f"{kind} '{reference}': {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise UsageError(f"{kind} '{reference}' is a {type(found).__name__}, which cannot be called; name a function")
+    return Loaded(found, reference, file_hash)
+
+
 def find(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> Any:
     """The object itself, without calling it; for strategies and other classes."""
     return _find(reference, builtins, group, kind)[0]

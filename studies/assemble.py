@@ -5,7 +5,7 @@ This is the one place where names turn into spaces, strategies and evaluators.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,7 @@ from nas_core.space import SearchSpace
 from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
 from strategies import pruning
-from studies.evaluators import Shared, evaluator_from, evaluator_of, resolved
+from studies.evaluators import Shared, check_files, evaluator_from, evaluator_of, files_of, judging, resolved
 from studies.kept import kept_in
 from studies.relaxed import SupernetConfig, SupernetParts, is_one_shot, learns_on, parts_of
 from studies.relaxed import settings_of as relaxed_settings
@@ -62,6 +62,7 @@ class SearchConfig(Config):
     epochs: int | None = Field(default=None, ge=1, description="per trial; of a table: the level")
     objectives: tuple[str, ...] | None = Field(default=None, min_length=1, description="by default accuracy")
     constraints: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = Field(default=(), description="of trainings, beside accuracy and loss")
     trials: int | None = Field(default=None, ge=1)
     time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds")
     trial_time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds of one trial")
@@ -375,9 +376,16 @@ def moved(spec: StudySpec, place: str | None, costs: str | None = None, scores: 
 
 
 def retraining(
-    spec: StudySpec, recipe: str, changes: Mapping[str, Any], size: str, data: str | None, device: str | None
+    spec: StudySpec,
+    recipe: str,
+    changes: Mapping[str, Any],
+    size: str,
+    data: str | None,
+    device: str | None,
+    metrics: Sequence[str] = (),
 ) -> Retraining:
-    """A training with a full recipe, on the study's data or on `data`. Raises UsageError for what does not fit."""
+    """A training with a full recipe, on the study's data or on `data`, measured by the study's own metrics and
+    `metrics`. Raises UsageError for what does not fit."""
     from training.data import load
     from training.evaluators.train import Train, default_threads
     from training.recipe import recipe as named_recipe
@@ -395,6 +403,8 @@ def retraining(
         raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")
     chosen = named_recipe(recipe, source.task, **changes)
     sized = size_of(space, size)
+    inherited = [metric for metric in spec.evaluator.get("metrics", ()) if metric not in metrics]
+    judged = judging([*inherited, *metrics], spec.objectives, chosen.model_dump(mode="json"))
     evaluator = Train(
         space,
         source,
@@ -404,7 +414,11 @@ def retraining(
         threads=spec.evaluator.get("threads") or default_threads(source.task),
         keep_weights=True,
         test=True,
+        metrics=judged.get("metrics", ()),
+        monitor=judged.get("monitor"),
     )
+    files = spec.evaluator.get("files", {})
+    check_files({metric: files[metric] for metric in inherited if metric in files}, evaluator.files)
     settings = {
         "recipe_name": recipe,
         "changes": dict(changes),
@@ -414,6 +428,8 @@ def retraining(
         "split": split,
         "split_hash": source.split_hash,
         **resolved(evaluator),
+        **judged,
+        **files_of(evaluator),
     }
     inputs = getattr(source, "inputs", None)  # a source of a class of one's own may not say
     return Retraining(evaluator, sized, settings, None if inputs is None else inputs.model_dump(mode="json"))

@@ -64,7 +64,7 @@ class Trial:
     source: int | None
     metrics: Mapping[str, float]
     asked_after: int
-    curve: Curve = field(default_factory=list)  # (step, first objective), oriented; only where a pruner reads it
+    curve: Curve = field(default_factory=list)  # (step, first objective), oriented; only where it may end early
     last: Report | None = None  # of the evaluation that runs
     tries: int = 0  # attempts begun since the furthest report
     begun: bool = False  # the attempt that runs is one of them
@@ -124,6 +124,7 @@ class Search:
         self.judge = Judge(parts)
         self.strategy = parts.make_strategy()
         self.spending = Spending(parts)
+        self._ends_early = parts.pruner is not None or getattr(parts.evaluator, "ends_early", False)
         self.pending: dict[int, Trial] = {}
         self.next = 0
         self.told = 0
@@ -378,7 +379,7 @@ class Search:
         """Add a report to the curve that a pruner reads; False where it has no finite value."""
         objective = self.parts.objectives[0]
         value = report.metrics.get(objective.metric, math.nan)
-        if self.parts.pruner is None or not math.isfinite(value):
+        if not self._ends_early or not math.isfinite(value):
             return False
         if not trial.curve or trial.curve[-1][0] < report.step:
             trial.curve.append((report.step, objective.orient(value)))
@@ -532,7 +533,7 @@ class Search:
         told: list[Run] = []
         objective = self.parts.objectives[0]
         curves: Mapping[int, Curve] = {}
-        if self.parts.pruner is not None:
+        if self._ends_early:
             curves = {
                 number: [(step, objective.orient(value)) for step, value in curve if math.isfinite(value)]
                 for number, curve in self.store.curves(self.study, objective.metric).items()

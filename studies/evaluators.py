@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from nas_core.records import StudySpec
 from nas_core.space import SearchSpace
 from training import evaluators
 from training.data.split import Split
+from training.recipe import Recipe, recipe
 
 if TYPE_CHECKING:
     from studies.assemble import SearchConfig
@@ -48,7 +49,6 @@ def evaluator_from(
         }
     elif name == "train":
         from training.data import load
-        from training.recipe import recipe
 
         task = load(config.data, config.split).task
         changes = config.recipe_config if config.epochs is None else {**config.recipe_config, "epochs": config.epochs}
@@ -62,15 +62,20 @@ def evaluator_from(
             "deterministic": config.deterministic,
             "checkpoint_seconds": config.checkpoint_seconds,
         }
+        settings |= judging(config.metrics, config.objectives or (), settings["recipe"])
     elif shared is not None:
         settings = _shared_from(config, size, shared, file_hash)
     else:
         raise unknown("evaluator", name, evaluators.BUILTIN)
+    if config.metrics and name != "train":
+        raise UsageError(
+            f"--metric {config.metrics[0]} is for candidates that are trained; evaluator '{name}' has what it recorded"
+        )
     if config.costs is not None:
         settings["costs"] = config.costs
     evaluator, split_hash = evaluator_of(settings, space, size)
     if name == "train":  # 'auto' becomes what this machine has, so that a resume trains in the same way
-        settings |= resolved(evaluator)
+        settings |= resolved(evaluator) | files_of(evaluator)
         if config.threads is None:  # the workers share the processor
             settings["threads"] = max(1, settings["threads"] // config.workers)
     if name == "table" and config.epochs is not None:
@@ -81,6 +86,32 @@ def evaluator_from(
             )
     settings["trial_seconds"] = config.trial_time
     return evaluator, settings, split_hash
+
+
+def judging(metrics: Sequence[str], objectives: Sequence[str], recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training is judged by beyond accuracy and loss: own metrics, and, where the recipe tells good epochs from
+    bad, the first objective that is measured on the validation part."""
+    monitor = next((text for text in objectives if text.startswith("val_")), None)
+    selects = Recipe(**recipe).selects
+    return {
+        **({"metrics": list(metrics)} if metrics else {}),
+        **({"monitor": monitor} if selects and monitor is not None else {}),
+    }
+
+
+def files_of(evaluator: Train) -> dict[str, Any]:
+    """The hashes of the user's files that metrics and loss come from."""
+    return {"files": dict(evaluator.files)} if evaluator.files else {}
+
+
+def check_files(then: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raises UsageError where a user's file of metrics or loss is not what it was."""
+    for reference, file_hash in then.items():
+        if now.get(reference) != file_hash:
+            raise UsageError(
+                f"the file of '{reference}' has changed since the study was made "
+                f"(then {file_hash}, now {now.get(reference)}); restore it, or start another --study"
+            )
 
 
 def _shared_from(config: SearchConfig, size: SizeConfig, shared: Shared, file_hash: str | None) -> dict[str, Any]:
@@ -140,7 +171,6 @@ def _plain_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: Size
         return table, hashlib.sha256(content).hexdigest()[:16]
     from training.data import load
     from training.evaluators.train import Train
-    from training.recipe import Recipe
 
     if settings["name"] == "supernet":
         return _supernet_evaluator(settings, space, size)
@@ -155,7 +185,10 @@ def _plain_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: Size
         threads=settings["threads"],
         deterministic=settings["deterministic"],
         checkpoint_seconds=settings["checkpoint_seconds"],
+        metrics=settings.get("metrics", ()),
+        monitor=settings.get("monitor"),
     )
+    check_files(settings.get("files", {}), evaluator.files)
     return evaluator, source.split_hash
 
 

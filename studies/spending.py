@@ -9,8 +9,8 @@ from studies.assemble import Parts
 class Spending:
     """Adds up what a study's trials have cost: 1 is one full evaluation, and 5 epochs of 20 a quarter of it.
 
-    A trial that continues another pays for what it adds. Reused and rejected trials are free; a pruned one pays for
-    the steps that it came to.
+    A trial that continues another pays for what it adds. Reused and rejected trials are free; a pruned one, and one
+    that its own patience has ended, pays for the steps that it came to.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -28,9 +28,10 @@ class Spending:
         return max(0.0, reached - before) / self._full
 
     def learn(self, outcome: Outcome, reached: float | None) -> None:
-        """Take in an outcome; `reached` is the last step of a pruned one."""
-        proposal = outcome.proposal
-        if proposal.budget is not None and outcome.state in (State.COMPLETE, State.REUSED):
-            self._budgets[outcome.number] = proposal.budget
-        if outcome.state in (State.COMPLETE, State.FAILED, State.PRUNED):
-            self.total += self.of(proposal, reached if outcome.state == State.PRUNED else None)
+        """Take in an outcome; `reached` is the last step of one that may have ended before its budget."""
+        proposal, state = outcome.proposal, outcome.state
+        steps = reached if state in (State.PRUNED, State.COMPLETE) else None
+        if proposal.budget is not None and state in (State.COMPLETE, State.REUSED):
+            self._budgets[outcome.number] = proposal.budget if steps is None else steps
+        if state in (State.COMPLETE, State.FAILED, State.PRUNED):
+            self.total += self.of(proposal, steps)

@@ -7,6 +7,8 @@ therefore not assume the default layout of its own maps: `x.flatten(1)` or `resh
 Two things a network may bring: `DropPath` modules, whose `progress` rises from 0 at the first step of the recipe to 1
 at its last, and a second head: where the training output is `(logits, auxiliary logits)`, what is minimised is the loss
 of the logits plus `model.auxiliary_weight` times that of the auxiliary ones. Reported losses are those of the logits.
+
+What the recipe may ask for beyond a step of the optimiser has files of its own: `loss`, `mixup`, `selection`.
 """
 
 from __future__ import annotations
@@ -22,20 +24,26 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas_core.batch import Batch, Data
 from nas_core.errors import NasError, TrialError, UsageError
-from nas_core.evaluation import Report
+from nas_core.evaluation import Objective, Report
 from nas_core.seeds import derive
 from nas_core.task import IMAGE_CLASSIFICATION
 from search_spaces.modules.drop_path import DropPath
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, CheckpointError
+from training.loss import Criterion
+from training.metrics import OwnMetric
+from training.mixup import mixed
 from training.outputs import logits_of
 from training.precision import resolve
 from training.recipe import Recipe, learning_rate
+from training.selection import Selection
 
 SMALLEST_MICRO_BATCH = 8
+ACCURACY = Objective("val_accuracy", "max")
 
 T = TypeVar("T")
 
@@ -53,6 +61,8 @@ def fit(
     stopping: Callable[[], bool] = lambda: False,
     deadline: float | None = None,
     test: bool = False,
+    metrics: Sequence[OwnMetric] = (),
+    monitor: Objective = ACCURACY,
 ) -> Iterator[Report]:
     """Train `model` in place, and yield `train_loss` and `val_*` metrics after each epoch.
 
@@ -63,6 +73,10 @@ def fit(
     epoch `recipe.epochs` also has `test_*`. Images report `micro_batch`, the samples per forward pass: the
     batch size, or less where memory did not suffice (batch normalisation then sees the smaller batches).
 
+    Own `metrics` are reported as `val_*` and `test_*` too. With `recipe.keep` best every report names the best epoch so
+    far by `monitor` (`kept_epoch`), and the last report of a budget has the figures of that epoch, whose weights are
+    then in `model`, and tested. `recipe.patience` may end the training, and so the reports, before the budget.
+
     Raises TrialError: `nan-loss`, `out-of-memory`, `time-limit` (`deadline`, in time.monotonic() seconds) or
     `exception`; CheckpointError where no generation is intact; UsageError for a checkpoint of another training.
     """
@@ -71,26 +85,32 @@ def fit(
     if not 1 <= epochs <= recipe.epochs:
         raise UsageError(f"budget {epochs} is not within the recipe's 1 to {recipe.epochs} epochs")
     with trial_failures():
-        training = Training(model, data, recipe, device, seed, deadline)
+        training = Training(model, data, recipe, device, seed, deadline, metrics, monitor)
     reports = training.resume(folder) if folder else []
     if len(reports) > epochs:
         raise UsageError(f"the checkpoint in '{folder}' is at epoch {len(reports)}, beyond the budget {epochs}")
     started -= reports[-1].seconds if reports else 0.0
 
     def complete(report: Report) -> Report:
-        if not test or report.step != recipe.epochs:
+        over = training.selection.over(report.step)
+        if report.step != epochs and not over:
             return report
+        kept = training.deliver(report)
+        if not test or (report.step != recipe.epochs and not over):
+            return kept
         with trial_failures():
             tested = training.evaluate("test")
-        return Report(report.step, {**report.metrics, **tested}, time.monotonic() - started)
+        return Report(kept.step, {**kept.metrics, **tested}, time.monotonic() - started)
 
     for report in reports:
         yield complete(report)
     for epoch in range(len(reports), epochs):
+        if training.selection.over(epoch):
+            return
         with trial_failures():
-            metrics = training.epoch(epoch)
-        reports.append(Report(epoch + 1, metrics, time.monotonic() - started))
-        last = epoch + 1 == epochs
+            found = training.epoch(epoch)
+        reports.append(training.select(Report(epoch + 1, found, time.monotonic() - started)))
+        last = epoch + 1 == epochs or training.selection.over(epoch + 1)
         due = not last and time.monotonic() - saved >= checkpoint_seconds
         if folder and (due or (last and epochs < recipe.epochs) or stopping()):
             training.save(folder, reports)
@@ -102,7 +122,15 @@ class Training:
     """A network in training: what one epoch does, and what a checkpoint must hold to continue after it."""
 
     def __init__(
-        self, model: nn.Module, data: Data, recipe: Recipe, device: torch.device, seed: int, deadline: float | None
+        self,
+        model: nn.Module,
+        data: Data,
+        recipe: Recipe,
+        device: torch.device,
+        seed: int,
+        deadline: float | None,
+        metrics: Sequence[OwnMetric] = (),
+        monitor: Objective = ACCURACY,
     ) -> None:
         self.data = data
         self.recipe = recipe
@@ -113,8 +141,29 @@ class Training:
         self.layout = torch.channels_last if has_convolutions(model) else torch.contiguous_format
         self.model = model.to(device).to(memory_format=self.layout)
         self.optimizer = make_optimizer(recipe, self.model, device)
+        self.criterion = Criterion(recipe, data)
+        self.metrics = metrics
+        self.selection = Selection(recipe, monitor)
+        self.averaged = None if recipe.ema is None else averaged(self.model, recipe.ema)
+        self.evaluated: nn.Module = self.model if self.averaged is None else self.averaged.module
         self.micro_batch = recipe.batch_size if data.task.kind == IMAGE_CLASSIFICATION else None
         self.drop_paths = [module for module in self.model.modules() if isinstance(module, DropPath)]
+
+    def select(self, report: Report) -> Report:
+        """Take an epoch's report for the choice of the best one, and name that in it where its weights are kept."""
+        self.selection.take(report, self.evaluated)
+        if self.recipe.keep == "last" or self.selection.report is None:
+            return report
+        return Report(report.step, {**report.metrics, "kept_epoch": self.selection.report.step}, report.seconds)
+
+    def deliver(self, report: Report) -> Report:
+        """Put the weights that count into the network, and give their figures to the last report."""
+        if self.selection.weights:
+            self.model.load_state_dict(self.selection.weights)
+        elif self.averaged is not None:
+            self.model.load_state_dict(self.averaged.module.state_dict())
+        self.evaluated = self.model
+        return self.selection.final(report)
 
     @cached_property
     def steps_per_epoch(self) -> int:
@@ -140,12 +189,17 @@ class Training:
         self.model.train()
         total, count = torch.zeros((), device=self.device), 0
         every_step = self.recipe.cyclic or bool(self.drop_paths)
-        for number, batch in enumerate(self.data.batches("train", epoch, self.seed)):
+        for number, batch in enumerate(self.batches(epoch)):
             if every_step:
                 self.before_step(epoch * self.steps_per_epoch + number)
             total += self.update(batch)
             count += samples_of(batch)
         return float(total) / max(count, 1)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """What an epoch trains on, one batch per step."""
+        batches = self.data.batches("train", epoch, self.seed)
+        return mixed(batches, self.recipe.mixup, self.seed, epoch) if self.recipe.mixup else batches
 
     def before_step(self, step: int) -> None:
         """Learning rate of a cycle and progress of drop path at optimiser step `step` of the training (from 0)."""
@@ -165,6 +219,8 @@ class Training:
         if self.recipe.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
         self.optimizer.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
         return total
 
     def gradients(self, pieces: Sequence[Batch]) -> Tensor:
@@ -172,40 +228,51 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         total, count = torch.zeros((), device=self.device), sum(map(samples_of, pieces))
         for piece in pieces:
-            logits, auxiliary = self.forward(piece)
-            loss, samples = self.data.loss(logits, piece), samples_of(piece)
+            logits, auxiliary = self.forward(piece, self.model)
+            loss, samples = self.criterion(logits, piece), samples_of(piece)
             total += loss.detach() * samples
             if auxiliary is not None:
-                loss = loss + self.model.auxiliary_weight * self.data.loss(auxiliary, piece)
+                loss = loss + self.model.auxiliary_weight * self.criterion(auxiliary, piece)
             (loss * (samples / count)).backward()
         return total
 
     def evaluate(self, part: str) -> dict[str, float]:
         """Mean metrics of one part, named `val_*` or `test_*`."""
-        self.model.eval()
+        self.evaluated.eval()
         sums: dict[str, Tensor] = {}
+        answers: list[tuple[Tensor, Tensor]] = []
         with torch.no_grad():
             for batch in self.data.batches(part, 0, self.seed):
-                for name, value in self.within_memory(batch, self.measure).items():
-                    sums[name] = sums[name] + value if name in sums else value
+                measured, answered = self.within_memory(batch, self.measure)
+                _add(sums, measured)
+                answers += answered
         prefix = {"valid": "val"}.get(part, part)
         count = float(sums.pop("count"))
-        return {f"{prefix}_{name}": float(value) / count for name, value in sums.items()}
+        found = {f"{prefix}_{name}": float(value) / count for name, value in sums.items()}
+        if self.metrics:
+            outputs, targets = (torch.cat(column) for column in zip(*answers, strict=True))
+            found |= {f"{prefix}_{metric.name}": metric(outputs, targets) for metric in self.metrics}
+        return found
 
-    def measure(self, pieces: Sequence[Batch]) -> dict[str, Tensor]:
-        """Sums of the metrics over all pieces of a batch, on the device."""
+    def measure(self, pieces: Sequence[Batch]) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
+        """Sums of the metrics over all pieces of a batch, on the device; and, where own metrics want them, outputs and
+        targets on the CPU."""
         sums: dict[str, Tensor] = {}
+        answers = []
         for piece in pieces:
-            for name, value in self.data.metrics(self.forward(piece)[0], piece).items():
-                sums[name] = sums[name] + value if name in sums else value
-        return sums
+            output, _ = self.forward(piece, self.evaluated)
+            _add(sums, self.criterion.metrics(output, piece))
+            if self.metrics:
+                scored, target = piece.scored(output)
+                answers.append((scored.cpu(), target.cpu()))
+        return sums, answers
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def forward(self, batch: Batch, model: nn.Module) -> tuple[Tensor, Tensor | None]:
         """Logits, and those of the auxiliary head where the network gives them, in float32."""
         # Nothing is copied where the data have this layout already.
         inputs = [x.contiguous(memory_format=self.layout) if x.dim() == 4 else x for x in batch.inputs]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            output = self.model(*inputs)
+            output = model(*inputs)
         logits, auxiliary = logits_of(output, len(inputs[0]), self.data.task)
         return logits.float(), None if auxiliary is None else auxiliary.float()
 
@@ -229,8 +296,12 @@ class Training:
         if self.micro_batch is None or count <= self.micro_batch:
             return (batch,)
         parts = math.ceil(count / self.micro_batch)
-        columns = [value.tensor_split(parts) for value in (*batch.inputs, batch.target)]
-        return [Batch(tuple(row[:-1]), row[-1]) for row in zip(*columns, strict=True)]
+        if batch.mixed is None:
+            columns = [value.tensor_split(parts) for value in (*batch.inputs, batch.target)]
+            return [Batch(tuple(row[:-1]), row[-1]) for row in zip(*columns, strict=True)]
+        second, share = batch.mixed
+        columns = [value.tensor_split(parts) for value in (*batch.inputs, batch.target, second)]
+        return [Batch(tuple(row[:-2]), row[-2], mixed=(row[-1], share)) for row in zip(*columns, strict=True)]
 
     def halve(self, batch: Batch) -> bool:
         """Make pieces smaller; False where they would be too small, or where a sample needs all others (graphs)."""
@@ -249,9 +320,12 @@ class Training:
             "training": self.description(),
             "micro_batch": self.micro_batch,
             "optimizer": plain,
-            "reports": [[report.step, dict(report.metrics), report.seconds] for report in reports],
+            "reports": [[report.step, _without_nan(report.metrics), report.seconds] for report in reports],
         }
         named = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        named |= {f"kept/{name}": tensor for name, tensor in self.selection.weights.items()}
+        if self.averaged is not None:
+            named |= {f"averaged/{name}": tensor for name, tensor in self.averaged.state_dict().items()}
         named |= {f"optimizer/{name}": tensor for name, tensor in tensors.items()}
         checkpoints.save(folder, Checkpoint(len(reports), named, state))
 
@@ -269,16 +343,35 @@ class Training:
                 )
         try:
             self.model.load_state_dict(_named(found.tensors, "model/"))
+            if self.averaged is not None:
+                self.averaged.load_state_dict(_named(found.tensors, "averaged/"))
             checkpoints.restore_optimizer(self.optimizer, _named(found.tensors, "optimizer/"), state["optimizer"])
         except (RuntimeError, ValueError, IndexError) as error:
             raise CheckpointError(f"the checkpoint in '{folder}' is of another network: {first_line(error)}") from error
         self.micro_batch = state["micro_batch"]
-        return [Report(step, metrics, seconds) for step, metrics, seconds in state["reports"]]
+        reports = [
+            Report(step, {name: math.nan if value is None else value for name, value in metrics.items()}, seconds)
+            for step, metrics, seconds in state["reports"]
+        ]
+        kept = {name: tensor.to(self.device) for name, tensor in _named(found.tensors, "kept/").items()}
+        self.selection.resume(reports, kept)
+        return reports
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be continued."""
         recipe = self.recipe.model_copy(update={"precision": self.precision})  # what "auto" has come to
-        return {"seed": self.seed, "recipe": recipe.model_dump(mode="json")}
+        described = {"seed": self.seed, "recipe": recipe.model_dump(mode="json")}
+        if self.metrics:
+            described["metrics"] = [metric.reference for metric in self.metrics]
+        if recipe.selects:
+            described["monitor"] = str(self.selection.monitor)
+        return described
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """The exponential moving average of a network: after its first step a copy, then `decay` of itself and the rest of
+    the network per step. Running statistics are averaged like weights, so that they belong to them."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module, device: torch.device) -> Optimizer:
@@ -336,3 +429,13 @@ def samples_of(batch: Batch) -> int:
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value
+
+
+def _without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """As JSON, which has no nan, can hold them."""
+    return {name: None if math.isnan(value) else value for name, value in metrics.items()}

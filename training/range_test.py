@@ -143,7 +143,7 @@ def _ramp(low: float, high: float, steps: int, linear: bool) -> list[float]:
 def _endless(training: Training) -> Iterator[Batch]:
     """The training batches of one epoch after the other."""
     for epoch in itertools.count():
-        yield from training.data.batches("train", epoch, training.seed)
+        yield from training.batches(epoch)
 
 
 @contextmanager
@@ -173,3 +173,6 @@ def _tensors(training: Training) -> Iterator[tuple[str, torch.Tensor]]:
     """All parameters and buffers, also those that a state dict leaves out."""
     yield from training.model.named_parameters()
     yield from training.model.named_buffers()
+    if training.averaged is not None:
+        for name, tensor in training.averaged.state_dict().items():
+            yield f"averaged/{name}", tensor

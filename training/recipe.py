@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nas_core.config import Config, validate
-from nas_core.errors import UsageError, unknown
+from nas_core.errors import UsageError, nearest, unknown
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from training.data.augment import PLAIN, Augment
 
@@ -17,6 +17,22 @@ CYCLIC = ("triangular", "triangular2", "exp_range")
 CYCLE_EPOCHS = 4  # Smith's CIFAR-10 runs: 2,000 iterations of 500 per epoch
 # Of each of these schedules; another one refuses them, and records of a recipe without them leave them out.
 _OWN = {"lr_base": CYCLIC, "cycle_epochs": CYCLIC, "gamma": ("exp_range",), "milestones": ("step",)}
+# Left out of records at these values, as the records from before the field are.
+_UNUSED: Mapping[str, Any] = {
+    "loss": "cross_entropy",
+    "class_weights": None,
+    "label_smoothing": 0.0,
+    "mixup": 0.0,
+    "ema": None,
+    "keep": "last",
+    "patience": None,
+}
+
+# Losses that need no file: functions of torch.nn.functional, each with the fields that it knows.
+LOSSES: Mapping[str, tuple[str, ...]] = {
+    "cross_entropy": ("class_weights", "label_smoothing"),
+    "multi_margin_loss": ("class_weights",),
+}
 
 
 class Recipe(Config):
@@ -44,6 +60,25 @@ class Recipe(Config):
     batch_size: int = Field(default=64, ge=1, le=65_536, description="of images; a graph is always one batch")
     grad_clip: float | None = Field(default=None, gt=0, description="largest norm of all gradients together")
     augment: Augment = Field(default=PLAIN, description="of training images")
+    mixup: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="alpha of mixup, usually 0.2 to 1 (Zhang et al. 2018)",
+    )
+    loss: str = Field(default="cross_entropy", description="cross_entropy, multi_margin_loss or FILE.py:FUNCTION")
+    class_weights: Literal["balanced"] | None = Field(
+        default=None, description="balanced: of a class inversely to its training samples"
+    )
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="decay per step of averaged weights, which are evaluated and kept"
+    )
+    keep: Literal["last", "best"] = Field(default="last", description="the epoch whose weights and figures count")
+    patience: int | None = Field(
+        default=None, ge=1, description="end the training after so many epochs without a better one"
+    )
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast where the processor is faster with it"
     )
@@ -63,7 +98,18 @@ class Recipe(Config):
             self._check_milestones()
         if self.cyclic:
             self._check_cycles()
+        self._check_loss()
         return self
+
+    def _check_loss(self) -> None:
+        if self.loss not in LOSSES and ":" not in self.loss:
+            raise ValueError(
+                f"unknown loss '{self.loss}'{nearest(self.loss, LOSSES)} ({', '.join(LOSSES)}, FILE.py:NAME)"
+            )
+        for name in ("class_weights", "label_smoothing"):
+            if getattr(self, name) and name not in LOSSES.get(self.loss, ()):
+                able = " or ".join(loss for loss, known in LOSSES.items() if name in known)
+                raise ValueError(f"{name} is for loss {able}, not for {self.loss}, which has its own way with targets")
 
     def _check_milestones(self) -> None:
         epochs = [epoch for epoch, _ in self.milestones]
@@ -99,7 +145,16 @@ class Recipe(Config):
     @model_serializer(mode="wrap")
     def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A recipe that does not use a setting is stored as it was before the setting existed.
-        return {name: value for name, value in handler(self).items() if name not in _OWN or value not in (None, (), [])}
+        return {
+            name: value
+            for name, value in handler(self).items()
+            if not (name in _OWN and value in (None, (), [])) and not (name in _UNUSED and value == _UNUSED[name])
+        }
+
+    @property
+    def selects(self) -> bool:
+        """Whether one epoch is told from another by a validation metric."""
+        return self.keep == "best" or self.patience is not None
 
     @property
     def cyclic(self) -> bool:
@@ -167,6 +222,7 @@ def whole_cycles(epochs: int, usual: int = CYCLE_EPOCHS) -> tuple[int, int]:
 
 
 _NASBENCH201 = {"optimizer": "sgd", "nesterov": True, "weight_decay": 5e-4, "schedule": "cosine"}
+_PAPER201 = {**_NASBENCH201, "epochs": 200, "lr": 0.1, "batch_size": 256, "augment": {"flip": True, "crop": 4}}
 _GRAPH = {"optimizer": "adam", "lr": 0.005, "schedule": "cosine"}
 
 RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -174,7 +230,36 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "quick": {**_NASBENCH201, "epochs": 8, "lr": 0.05, "batch_size": 64},
         "standard": {**_NASBENCH201, "epochs": 40, "lr": 0.1, "batch_size": 128, "warmup_epochs": 1},
         # NAS-Bench-201, table 2: 200 epochs, batch 256, random flip, 4 pixels of padding and crop.
-        "paper": {**_NASBENCH201, "epochs": 200, "lr": 0.1, "batch_size": 256, "augment": {"flip": True, "crop": 4}},
+        "paper": {**_PAPER201},
+        "nasbench201": {**_PAPER201},
+        # Liu et al., ICLR 2019, section 3.2; auxiliary head and drop path are of the size "full".
+        "darts": {
+            "epochs": 600,
+            "lr": 0.025,
+            "weight_decay": 3e-4,
+            "batch_size": 96,
+            "grad_clip": 5.0,
+            "augment": {"flip": True, "crop": 4, "cutout": 16},
+        },
+        # Zoph et al., CVPR 2018, as in the authors' program; cutout as in the paper's tables.
+        "nasnet": {
+            "epochs": 600,
+            "lr": 0.025,
+            "weight_decay": 5e-4,
+            "batch_size": 32,
+            "grad_clip": 5.0,
+            "augment": {"flip": True, "crop": 4, "cutout": 16},
+        },
+        # Radosavovic et al., CVPR 2020, as in the authors' model zoo: rate 0.1 per 128 images.
+        "regnet": {
+            "epochs": 100,
+            "lr": 0.1,
+            "nesterov": True,
+            "weight_decay": 5e-5,
+            "warmup_epochs": 5,
+            "batch_size": 128,
+            "augment": {"flip": True, "crop": 4},
+        },
         # Sun et al., IEEE TNNLS 31(4), 2020: rate 0.01 in the first epoch, then 0.1, 0.01 after 148, 0.001 after 248.
         "ae-cnn": {
             "epochs": 350,
@@ -195,11 +280,42 @@ RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
+OF_SPACES = ("darts", "nasnet", "nasbench201", "regnet")  # named like the space whose paper they are from
+PIXELS = 32  # of the images that these are for
+
+
+def _fitted(augment: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """The augmentation for images of this size."""
+    channels, *sides = task.input_shape
+    fitted = {name: augment.get(name, 0) * min(sides) // PIXELS for name in ("crop", "cutout")}
+    return {**fitted, "flip": channels == 3}
+
+
+def _shrunk(values: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """Warm-up and milestones of a named recipe in a shorter training: a share of it as before, rounded up."""
+    usual = values["epochs"]
+    if not 1 <= epochs < usual:
+        return {}
+
+    def scaled(epoch: int) -> int:
+        return -(-epoch * epochs // usual)
+
+    shrunk: dict[str, Any] = {}
+    if "warmup_epochs" in values:
+        shrunk["warmup_epochs"] = min(scaled(values["warmup_epochs"]), epochs - 1)
+    if "milestones" in values:  # of several that fall on one epoch the last counts
+        rising = {scaled(epoch): factor for epoch, factor in values["milestones"]}
+        shrunk["milestones"] = tuple((epoch, factor) for epoch, factor in rising.items() if epoch < epochs)
+    return shrunk
+
+
 def recipe(name: str, task: Task, **changes: Any) -> Recipe:
     """The named recipe for a task, with some fields changed (`augment` may be changed in part).
 
     "standard" augments images by what suits them: padding of an eighth of the height, and a flip where they have
-    colours (mirrored digits are other characters). A cyclic schedule does without the named recipe's warm-up.
+    colours (mirrored digits are other characters). Those of a space ("darts") are for 32 pixels: for other images
+    padding and cutout are in proportion, and there is no flip without colours. With fewer epochs than the named recipe
+    has, its warm-up and its milestones shrink. A cyclic schedule does without the warm-up.
     Raises UsageError for an unknown name, field or kind of task.
     """
     if task.kind not in RECIPES:
@@ -211,15 +327,20 @@ def recipe(name: str, task: Task, **changes: Any) -> Recipe:
     if task.kind == IMAGE_CLASSIFICATION and name == "standard":
         channels, height, _ = task.input_shape
         values["augment"] = {"crop": height // 8, "flip": channels == 3}
+    if task.kind == IMAGE_CLASSIFICATION and name in OF_SPACES:
+        values["augment"] = _fitted(values["augment"], task)
     schedule = changes.get("schedule", values.get("schedule"))
     # What belongs to the named recipe's own schedule; given as a change, it is refused where it does not fit.
     for field in ("warmup_epochs", "lr_end") if schedule in CYCLIC else ():
         values.pop(field, None)
     if schedule != "step":
         values.pop("milestones", None)
+    if isinstance(epochs := changes.get("epochs"), int):
+        values |= _shrunk(values, epochs)
     if isinstance(changes.get("augment"), Mapping):
         changes["augment"] = {**values.get("augment", {}), **changes["augment"]}
     made = validate(Recipe, {**values, **changes}, "recipe")
-    if task.kind != IMAGE_CLASSIFICATION and made.augment.active:
-        raise UsageError(f"recipe: augment is for images; the task is {task.kind}")
+    if task.kind != IMAGE_CLASSIFICATION and (made.augment.active or made.mixup):
+        name = "mixup" if made.mixup else "augment"
+        raise UsageError(f"recipe: {name} is for images; the task is {task.kind}")
     return made

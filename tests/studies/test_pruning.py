@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from nas_core.architecture import Architecture
 from nas_core.evaluation import Budget, Context, Fidelity, Report
 from nas_core.records import Run, StopAt
-from nas_core.strategy import Proposal, State
+from nas_core.strategy import Outcome, Proposal, State
 from strategies.pruning import Median, Percentile, Threshold
 from studies.blackbox import Ending, Search, Silent, Trial
+from studies.spending import Spending
 from studies.verify import verify
 
 Curve = list[tuple[float, float]]
@@ -125,3 +127,53 @@ def test_pruned_trials_in_the_loop(bench: Any, lag: int) -> None:
     assert next(run.state for run in runs if run.verdict.values and run.verdict.values[0] == best) == State.COMPLETE
     stopped, again = search(bench, f"stopped{lag}", lag, stop_every=7)
     assert (stopped, again) == (runs, spent)
+
+
+class Patient(Curves):
+    """Ends by itself after one to four steps, by the number of the letter a."""
+
+    ends_early = True
+
+    def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
+        last = 1 + list(proposal.arch.values.values())[:3].count("a")
+        yield from (report for report in super().evaluate(proposal, budget, context) if report.step <= last)
+
+
+@pytest.mark.parametrize("stop_every", [None, 5])
+def test_a_training_that_ends_by_itself_pays_for_its_steps(bench: Any, stop_every: int | None) -> None:
+    ending = None
+    with bench.store("s") as store:
+        study = bench.study(store, lag=1)
+        while ending != Ending.TRIALS:
+            seen: list[Report] = []
+
+            class Count(Silent):
+                def reported(self, trial: Trial, report: Report, seen: list[Report] = seen) -> None:
+                    seen.append(report)
+
+            def stopping(seen: list[Report] = seen) -> bool:
+                return stop_every is not None and len(seen) >= stop_every
+
+            parts = bench.parts(study.spec, Patient(bench.evaluator))
+            loop = Search(store, study, parts, listener=Count(), stopping=stopping)
+            ending = loop.run(StopAt(trials=12))
+        runs = list(store.trials(study, metrics=True))
+        steps = [[report.step for report in store.curve(run)] for run in runs if run.state == State.COMPLETE]
+        assert list(verify(store, study, parts)) == []
+        replayed = Search(store, study, bench.parts(study.spec, Patient(bench.evaluator))).spending.total
+    assert len({len(curve) for curve in steps}) > 1
+    assert loop.spending.total == replayed == sum(len(curve) / 4 for curve in steps)
+
+
+def test_what_continues_a_training_that_has_ended_pays_nothing() -> None:
+    class Parts:
+        evaluator = Curves
+        budget = None
+
+    spending, arch = Spending(Parts()), Architecture("flat", {"a": 1})  # type: ignore[arg-type]
+    first = Outcome(0, Proposal(arch, budget=2.0), State.COMPLETE, (1.0,), (), {})
+    more = Outcome(1, Proposal(arch, budget=4.0, continues=0), State.COMPLETE, (1.0,), (), {})
+    spending.learn(first, 1.0)
+    assert spending.total == 0.25
+    spending.learn(more, 1.0)
+    assert spending.total == 0.25

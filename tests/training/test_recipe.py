@@ -62,6 +62,22 @@ def test_augmentation_suits_the_images() -> None:
     assert recipe("standard", PHOTOS, augment={"flip": False}).augment == Augment(crop=4)
 
 
+def test_recipes_of_papers() -> None:
+    def fields(name: str) -> tuple[object, ...]:
+        made = recipe(name, PHOTOS)
+        rates = (made.lr, made.lr_end, made.warmup_epochs)
+        return made.epochs, made.batch_size, *rates, made.weight_decay, made.grad_clip, made.augment.cutout
+
+    assert fields("darts") == (600, 96, 0.025, 0.0, 0, 3e-4, 5.0, 16)
+    assert fields("nasnet") == (600, 32, 0.025, 0.0, 0, 5e-4, 5.0, 16)
+    assert fields("regnet") == (100, 128, 0.1, 0.0, 5, 5e-5, None, 0)
+    assert recipe("nasbench201", PHOTOS) == recipe("paper", PHOTOS)
+    assert recipe("darts", PHOTOS).augment == Augment(flip=True, crop=4, cutout=16)
+    assert recipe("darts", DIGITS).augment == Augment(crop=1, cutout=4)
+    large = Task(kind="image-classification", input_shape=(3, 96, 64), outputs=10)
+    assert recipe("nasnet", large).augment == Augment(flip=True, crop=8, cutout=32)
+
+
 def test_changes_win_and_are_checked() -> None:
     assert recipe("quick", DIGITS, epochs=3, lr=0.2).lr == 0.2
     for changes, message in [

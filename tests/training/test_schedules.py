@@ -24,7 +24,7 @@ from search_spaces.modules.drop_path import DropPath
 from training.checkpoint import adopt
 from training.data.bound import mean_loss, metric_sums
 from training.fit import fit
-from training.recipe import CYCLIC, Recipe, learning_rate, recipe, whole_cycles
+from training.recipe import CYCLIC, RECIPES, Recipe, learning_rate, recipe, whole_cycles
 
 PHOTOS = Task(kind="image-classification", input_shape=(3, 32, 32), outputs=10)
 
@@ -148,7 +148,24 @@ def test_ae_cnn_trains_as_its_authors_did() -> None:
     assert (chosen.optimizer, chosen.momentum, chosen.weight_decay, chosen.batch_size) == ("sgd", 0.9, 5e-4, 128)
     assert (chosen.augment.crop, chosen.augment.flip, chosen.nesterov) == (4, True, False)
     with pytest.raises(UsageError, match="milestone 249 is never reached in 20 epochs"):
-        recipe("ae-cnn", PHOTOS, epochs=20)
+        recipe("ae-cnn", PHOTOS, epochs=20, milestones=[[149, 0.1], [249, 0.01]])
+
+
+@pytest.mark.parametrize("name", RECIPES["image-classification"])
+def test_a_shorter_training_has_shorter_phases(name: str) -> None:
+    usual = recipe(name, PHOTOS)
+    for epochs in (1, 2, 7, usual.epochs - 1):
+        short = recipe(name, PHOTOS, epochs=epochs)
+        assert short.warmup_epochs <= min(usual.warmup_epochs, epochs - 1)
+        assert (short.warmup_epochs > 0) == (usual.warmup_epochs > 0 and epochs > 1)
+        if epochs > 2:  # one or two epochs of ae-cnn are those of its low rates
+            assert max(learning_rate(short, epoch) for epoch in range(epochs)) == usual.lr
+    tenth = recipe("ae-cnn", PHOTOS, epochs=35)
+    rates = [learning_rate(tenth, epoch) for epoch in range(35)]
+    assert rates == pytest.approx([0.01] + [0.1] * 14 + [0.01] * 10 + [0.001] * 10)
+    assert recipe("regnet", PHOTOS, epochs=50).warmup_epochs == 3
+    with pytest.raises(UsageError, match="warmup_epochs 5 leaves none of 3 epochs"):
+        recipe(name, PHOTOS, epochs=3, schedule="cosine", warmup_epochs=5)
 
 
 def test_another_schedule_leaves_behind_what_belongs_to_the_named_one() -> None:

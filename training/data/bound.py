@@ -77,6 +77,9 @@ class BoundImages:
                 images = _to_channels_last(images)
             yield Batch((images,), self._labels.index_select(0, rows))
 
+    def targets(self, part: str) -> Tensor:
+        return self._labels.index_select(0, self._parts[part].to(self.device))
+
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return mean_loss(output, batch)
 
@@ -111,6 +114,10 @@ class BoundGraph:
             raise unknown("part", part, (*PARTS, *HALVES))
         yield self._batches[part]
 
+    def targets(self, part: str) -> Tensor:
+        batch = self._batches[part]
+        return batch.target[batch.index]
+
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return mean_loss(output, batch)
 
@@ -120,23 +127,19 @@ class BoundGraph:
 
 def mean_loss(output: Tensor, batch: Batch) -> Tensor:
     """Mean cross entropy of logits [b, classes], in float32 under autocast too."""
-    return functional.cross_entropy(*_selected(output, batch))
+    output, target = batch.scored(output)
+    return functional.cross_entropy(output.float(), target)
 
 
 def metric_sums(output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
     """Sums over the samples of a batch, as scalars on the device: number correct, loss, how many."""
-    logits, target = _selected(output.detach(), batch)
+    output, target = batch.scored(output.detach())
+    logits = output.float()
     return {
         "accuracy": (logits.argmax(1) == target).sum(),
         "loss": functional.cross_entropy(logits, target, reduction="sum"),
         "count": torch.full((), len(target), device=target.device),
     }
-
-
-def _selected(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    if batch.index is None:
-        return output.float(), batch.target
-    return output[batch.index].float(), batch.target[batch.index]
 
 
 def _to_channels_last(images: Tensor) -> Tensor:

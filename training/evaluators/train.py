@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
-from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report
+from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report, parse_objective
 from nas_core.seeds import derive
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from training.recipe import Recipe
+from training.recipe import LOSSES, Recipe
 from training.threads import thread_count
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ class Train:
     recipe. `params` and `macs` are in every report, `latency_ms` is measured when asked for (`costs`): one sample,
     this device and these threads. With `keep_weights` the final weights are left in the run's folder.
 
+    `metrics`: further ones of the whole part, by name or `my.py:f1` (`training.metrics`). `monitor` (as an objective,
+    `val_f1:max`) tells good epochs from bad where the recipe keeps the best one or has patience; by default accuracy.
+    `ends_early`: whether patience may end a training before its budget. `files` has
+    the hash of every file of the user's that metrics and loss come from.
+
     `device`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1". `threads`: of the CPU, None for torch's
     own number. `deterministic` makes CUDA repeat itself bit for bit, slower; a CPU always does.
     """
@@ -58,9 +63,13 @@ class Train:
         keep_weights: bool = False,
         test: bool = False,
         checkpoint_seconds: float = 10.0,
+        metrics: Sequence[str] = (),
+        monitor: str | None = None,
     ) -> None:
-        """Raises UsageError where space and data do not fit, MachineError for a device that is not there."""
+        """Raises UsageError where space and data do not fit, or for metrics, a loss or a monitor that are none;
+        MachineError for a device that is not there."""
         from training import cost, precision
+        from training.metrics import load_metrics
 
         self.space, self.source, self.size, self.recipe = space, source, size, recipe
         self.task = source.task
@@ -79,15 +88,25 @@ class Train:
         self.in_process = self.device.type == "cpu"
         self.deterministic = deterministic or self.in_process
         self.fidelity = Fidelity("epoch", 1, recipe.epochs, continues=True)
+        self.ends_early = recipe.patience is not None
         known = cost.known(space, self.task)
         self._static = tuple(name for name in ("params", "macs") if name in known)
+        self.own = load_metrics(metrics)
+        learned = (Metric("val_accuracy"), Metric("val_loss", "min"), *(Metric(f"val_{own.name}") for own in self.own))
+        self.monitor = parse_objective(monitor or learned[0].name, learned)
+        self.files = {own.reference: own.file_hash for own in self.own if own.file_hash is not None}
+        if recipe.loss not in LOSSES:
+            from training.loss import load_loss
+
+            loss = load_loss(recipe.loss)
+            self.files |= {} if loss.file_hash is None else {loss.reference: loss.file_hash}
         self.metrics = (
-            Metric("val_accuracy"),
-            Metric("val_loss", "min"),
+            *learned,
             Metric("train_loss", "min"),
             *(Metric(name, "min", cost=True) for name in self._static),
             Metric("latency_ms", "min", "ms", cost=True, measured=True),
-            *([Metric("test_accuracy")] if test else []),
+            *(Metric(f"test_{name}") for name in ("accuracy", *(own.name for own in self.own)) if test),
+            *([Metric("kept_epoch", unit="epoch")] if recipe.keep == "best" else []),
             *([Metric("micro_batch", unit="samples")] if self.task.kind == IMAGE_CLASSIFICATION else []),
         )
 
@@ -125,12 +144,14 @@ class Train:
                 stopping=context.stopping,
                 deadline=context.deadline,
                 test=self.test,
+                metrics=self.own,
+                monitor=self.monitor,
             )
             for report in reports:
-                if self.keep_weights and report.step == epochs:
-                    write_tensors(context.workdir / WEIGHTS, model.state_dict())
                 learned = {name: value for name, value in report.metrics.items() if name in declared}
                 yield Report(report.step, {**learned, **static}, report.seconds)
+            if self.keep_weights:
+                write_tensors(context.workdir / WEIGHTS, model.state_dict())
 
     def range_test(self, arch: Architecture, seed: int, listen: Listener) -> RangeTest:
         """The learning-rate range test of the network that `evaluate` would train with this seed; nothing is written.

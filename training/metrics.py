@@ -1,0 +1,122 @@
+"""Metrics of all answers of a part, beside accuracy and loss: the user's own, and scikit-learn's by name.
+
+A metric is a function `(outputs, targets) -> float`: outputs are what the network gives, float32 [samples, classes]
+(logits, not probabilities), targets int64 [samples]; both are tensors on the CPU, of the whole validation or test part.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nas_core import refs
+from nas_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GROUP = "nas.metrics"
+
+BUILTIN = {
+    "f1": "training.metrics:f1",
+    "balanced_accuracy": "training.metrics:balanced_accuracy",
+    "roc_auc": "training.metrics:roc_auc",
+    "average_precision": "training.metrics:average_precision",
+}
+ALWAYS = ("accuracy", "loss")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class OwnMetric:
+    """A metric that was asked for; `name` is what follows `val_` and `test_`."""
+
+    name: str
+    reference: str
+    function: Callable[[Tensor, Tensor], Any]
+    file_hash: str | None = None
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
+        """Its value, nan where it is not finite. Raises TypeError for what is no number."""
+        value = self.function(outputs, targets)
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"metric '{self.reference}' returned a {type(value).__name__}, not a number") from error
+        return number if math.isfinite(number) else math.nan
+
+
+def load_metrics(references: Sequence[str]) -> tuple[OwnMetric, ...]:
+    """The metrics that references (`f1`, `my.py:f1`) name, in their order.
+
+    Raises UsageError for an unknown name, a name that is always reported, or two metrics of one name; NotFoundError.
+    """
+    found: dict[str, OwnMetric] = {}
+    for reference in references:
+        target = reference.partition("(")[0].strip()
+        name = target.rpartition(":")[2]
+        if name in ALWAYS:
+            raise UsageError(
+                f"metric '{reference}': val_{name} is always reported"
+                + ("; give the function another name" if ":" in target else "; leave it out")
+            )
+        loaded = refs.load_function(reference, BUILTIN, GROUP, "metric")
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"metric '{reference}': val_{name} is no name that a constraint could use; rename it")
+        if name in found:
+            raise UsageError(f"two metrics are called '{name}': {found[name].reference} and {reference}; rename one")
+        found[name] = OwnMetric(name, reference, loaded.object, loaded.file_hash)
+    return tuple(found.values())
+
+
+def f1(outputs: Tensor, targets: Tensor) -> float:
+    """`sklearn.metrics.f1_score`: of class 1 where there are two, else the mean over the classes (macro)."""
+    from sklearn.metrics import f1_score
+
+    average = "binary" if outputs.shape[1] == 2 else "macro"
+    return float(f1_score(targets.numpy(), outputs.argmax(1).numpy(), average=average, zero_division=0.0))
+
+
+def balanced_accuracy(outputs: Tensor, targets: Tensor) -> float:
+    """`sklearn.metrics.balanced_accuracy_score`: the mean recall over the classes of the part."""
+    from sklearn.metrics import balanced_accuracy_score
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
+        return float(balanced_accuracy_score(targets.numpy(), outputs.argmax(1).numpy()))
+
+
+def roc_auc(outputs: Tensor, targets: Tensor) -> float:
+    """`sklearn.metrics.roc_auc_score`: of class 1 where there are two, else the mean of every class against the rest.
+
+    nan where a class has no sample in the part.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    classes = outputs.shape[1]
+    if len(targets.unique()) < classes:
+        return math.nan
+    scores = outputs.softmax(1, dtype=outputs.double().dtype).numpy()
+    if classes == 2:
+        return float(roc_auc_score(targets.numpy(), scores[:, 1]))
+    return float(roc_auc_score(targets.numpy(), scores, multi_class="ovr"))
+
+
+def average_precision(outputs: Tensor, targets: Tensor) -> float:
+    """`sklearn.metrics.average_precision_score`: of class 1 where there are two, else the mean of every class against
+    the rest (macro). nan where a class has no sample in the part."""
+    from sklearn.metrics import average_precision_score
+    from sklearn.preprocessing import label_binarize
+
+    classes = outputs.shape[1]
+    if len(targets.unique()) < classes:
+        return math.nan
+    scores = outputs.softmax(1, dtype=outputs.double().dtype).numpy()
+    if classes == 2:
+        return float(average_precision_score(targets.numpy(), scores[:, 1]))
+    answers = label_binarize(targets.numpy(), classes=range(classes))
+    return float(average_precision_score(answers, scores, average="macro"))

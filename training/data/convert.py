@@ -50,7 +50,7 @@ def _decode(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images [n, h, w] or [n, h, w, 3] and labels [n]."""
     from PIL import Image
 
-    found, _ = arrays(path, JPEG_KEYS, JPEG_KEYS)
+    found = arrays(path, JPEG_KEYS, JPEG_KEYS)
     header, data, offsets, labels = (found[key] for key in JPEG_KEYS)
     if header.dtype != np.uint8 or data.dtype != np.uint8 or offsets.dtype.kind not in "iu":
         raise UsageError(f"{path}: header and data need uint8, offsets integers")

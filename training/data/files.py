@@ -7,7 +7,8 @@ import gzip
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,34 +71,46 @@ def content(path: Path) -> bytes:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def arrays(
-    path: Path, needed: Sequence[str], known: Sequence[str], hint: str = ""
-) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """The arrays of an npz file under the `known` keys, of which `needed` must be there, and what to tell of others.
+def arrays(path: Path, needed: Sequence[str], known: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz file under the `known` keys, of which `needed` must be there; other keys are not read.
 
-    Other keys are not read. Raises UsageError for one that could have meant something: a misspelt key, or one that
-    names a part of the data (`hint` is said then); and for Python objects and damaged files.
+    Raises UsageError for what is missing, Python objects and damaged files.
     """
+    with _opened(path, needed) as file:
+        missing = [key for key in needed if key not in file]
+        if missing:
+            has = f"needed: {', '.join(needed)}; found: {', '.join(file) or 'nothing'}"
+            raise UsageError(f"{path}: has no '{missing[0]}' ({has})")
+        return {key: _array(path, file, key) for key in known if key in file}
+
+
+def unused(path: Path, known: Sequence[str], hint: str = "") -> list[str]:
+    """What to tell of the keys of an npz file that are not `known`.
+
+    Raises UsageError for one that could have meant something: a known key that is misspelt, or the name of a part of
+    the data (`hint` is said then).
+    """
+    with _opened(path, known) as file:
+        others = [key for key in file if key not in known]
+        absent = [key for key in known if key not in file]
+    for key in others:
+        if difflib.get_close_matches(key.lower(), absent, cutoff=0.8) or PART_WORDS & set(_words(key)):
+            raise UsageError(f"{path}: {unknown('key', key, known)}{hint}")
+    return [f"not used: {', '.join(others)} (known: {', '.join(known)})"] if others else []
+
+
+@contextmanager
+def _opened(path: Path, needed: Sequence[str]) -> Iterator[Any]:
     try:
         file = np.load(path, allow_pickle=False)
         if isinstance(file, np.ndarray):
             raise UsageError(f"{path}: is a single array; an .npz file with {', '.join(needed)} is needed")
         with file:
-            missing = [key for key in needed if key not in file]
-            if missing:
-                has = f"needed: {', '.join(needed)}; found: {', '.join(file) or 'nothing'}"
-                raise UsageError(f"{path}: has no '{missing[0]}' ({has})")
-            others = [key for key in file if key not in known]
-            absent = [key for key in known if key not in file]
-            for key in others:
-                if difflib.get_close_matches(key.lower(), absent, cutoff=0.8) or PART_WORDS & set(_words(key)):
-                    raise UsageError(f"{path}: {unknown('key', key, known)}{hint}")
-            found = {key: _array(path, file, key) for key in known if key in file}
+            yield file
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"{path}: not a readable .npz file of plain arrays (pickled objects are not read)") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return found, [f"not used: {', '.join(others)} (known: {', '.join(known)})"] if others else []
 
 
 def texts(path: Path, key: str, found: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from nas_core.config import Config
 from nas_core.errors import UsageError
-from training.data.files import arrays, file_of, texts
+from training.data.files import arrays, file_of, texts, unused
 from training.data.masks import LISTS, MASKS, public_parts
 from training.data.reference import options
 from training.data.source import GraphSource, graph_source
@@ -37,7 +37,8 @@ def load(argument: str, split: Split) -> GraphSource:
     """Features dense (`x`) or in compressed rows (`x_indptr`, ...), labels `y`, `edge_index`, public parts."""
     where, chosen = options("graph", argument, GraphOptions)
     path = file_of("graph", where, EXAMPLE)
-    found, warnings = arrays(path, ("y", "edge_index"), KEYS)
+    found = arrays(path, ("y", "edge_index"), KEYS)
+    warnings = unused(path, KEYS)
     (train, valid, test), told = public_parts(str(path), found, len(found["y"]) if found["y"].ndim else 0, chosen.split)
     return graph_source(
         f"graph:{argument}",

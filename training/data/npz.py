@@ -10,7 +10,7 @@ from pydantic import Field
 
 from nas_core.config import Config
 from nas_core.errors import UsageError
-from training.data.files import arrays, file_of, texts
+from training.data.files import arrays, file_of, texts, unused
 from training.data.reference import options
 from training.data.source import ImageSource, image_source
 from training.data.split import Split
@@ -36,7 +36,8 @@ def load(argument: str, split: Split) -> ImageSource:
     """Images [n, h, w], [n, h, w, c] or [n, c, h, w] with labels; a test part where the file has one."""
     where, chosen = options("npz", argument, Options)
     path = file_of("npz", where, EXAMPLE)
-    found, warnings = arrays(path, ("images", "labels"), KEYS, NO_VALIDATION)
+    found = arrays(path, ("images", "labels"), KEYS)
+    warnings = unused(path, KEYS, NO_VALIDATION)
     if ("test_images" in found) != ("test_labels" in found):
         raise UsageError(f"{path}: test_images and test_labels go together; only one of them is there")
     layout = _layout(path, found)

@@ -6,7 +6,7 @@ import numpy as np
 
 from nas_core.errors import UsageError
 from training.data.files import arrays, file_of
-from training.data.graph import EXAMPLE, KEYS, features_of
+from training.data.graph import EXAMPLE, SPARSE, features_of
 from training.infer.samples import Samples
 from training.inputs.graphs import GraphInputs
 
@@ -17,7 +17,7 @@ def read(inputs: GraphInputs, argument: str) -> Samples:
     if not colon or scheme != "graph":
         raise UsageError(f"'{argument}' is no graph, but the network classifies the nodes of one; give graph:FILE")
     path = file_of("graph", rest, EXAMPLE)
-    found, _ = arrays(path, ("edge_index",), KEYS)
+    found = arrays(path, ("edge_index",), ("x", *SPARSE, "edge_index"))
     features, edges = features_of(path, found), found["edge_index"]
     if features.ndim != 2 or features.shape[1] != inputs.features:
         raise UsageError(f"{path}: features have shape {features.shape}; the network takes [nodes, {inputs.features}]")

@@ -9,7 +9,7 @@ import numpy as np
 
 from nas_core.errors import NotFoundError, UsageError
 from training.data.files import arrays, file_of
-from training.data.npz import EXAMPLE, KEYS, images_of
+from training.data.npz import EXAMPLE, images_of
 from training.infer.samples import Samples
 from training.inputs.images import ImageInputs
 from training.inputs.pictures import pixels
@@ -53,7 +53,7 @@ def _picture(inputs: ImageInputs, path: Path) -> Samples:
 
 def _arrays(inputs: ImageInputs, argument: str) -> Samples:
     path = file_of("npz", argument, EXAMPLE)
-    stored = images_of(path, arrays(path, ("images",), KEYS)[0])
+    stored = images_of(path, arrays(path, ("images",), ("images", "layout")))
     needed = (inputs.channels, inputs.height, inputs.width)
     if stored.shape[1:] != needed:
         raise UsageError(f"{path}: images are {_shape(stored.shape[1:])}, the network takes {_shape(needed)}")

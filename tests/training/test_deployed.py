@@ -222,7 +222,7 @@ def test_a_graph_is_classified_as_in_training(tmp_path: Path, capfd: pytest.Capt
 def test_what_a_network_cannot_take_is_said(tmp_path: Path) -> None:
     inputs = load("digits").inputs
     karate = load("karate").inputs
-    Image.new("I;16", (8, 8)).save(tmp_path / "deep.png")
+    Image.new("F", (8, 8)).save(tmp_path / "deep.tif")
     (tmp_path / "text.png").write_text("no image")
     np.savez(tmp_path / "small.npz", images=np.zeros((2, 4, 4)))
     np.savez(tmp_path / "graph.npz", x=np.zeros((2, 5)), edge_index=np.array([[0], [2]]))
@@ -233,7 +233,7 @@ def test_what_a_network_cannot_take_is_said(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert "there is no file" in refused(inputs, "{}/none.png")
-    assert "more than 8 bits per channel" in refused(inputs, "{}/deep.png")
+    assert "more than 16 bits per channel" in refused(inputs, "{}/deep.tif")
     assert "not a readable image" in refused(inputs, "{}/text.png")
     assert "is a folder; name its image files" in refused(inputs, "{}")
     assert "images are 1x4x4, the network takes 1x8x8" in refused(inputs, "npz:{}/small.npz")

@@ -15,8 +15,11 @@ def main() -> None:
         print(f"nas: {problem}", file=sys.stderr)
         sys.exit(5)
     from nas_cli.app import run
+    from nas_cli.output import standard_streams
 
-    sys.exit(run(sys.argv[1:]))
+    with standard_streams():
+        code = run(sys.argv[1:])
+    sys.exit(code)
 
 
 if __name__ == "__main__":

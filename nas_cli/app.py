@@ -24,11 +24,12 @@ from nas_cli import (
     search,
     train,
 )
+from nas_cli.command import Commands
 from nas_cli.errors import guarded
 from nas_cli.told import Told
 from training.reading import reading
 
-app = typer.Typer(
+app = Commands(
     name="nas",
     help="Neural architecture search: search, resume, query, retrain, export.",
     no_args_is_help=True,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas_cli.command import Commands
 from nas_cli.errors import INTERRUPTED
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from studies.bench.plan import Plan
     from studies.store.store import Store
 
-bench = typer.Typer(help="Compare strategies on a table.", no_args_is_help=True, rich_markup_mode=None)
+bench = Commands(help="Compare strategies on a table.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="BENCH", help="Name of a bench (see 'nas bench ls').")]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes [default: one per core].")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas_cli.command import Commands
 from nas_cli.options import Json
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 ONE_SHOT, BLACK_BOX = "one-shot", "black-box"
 EXACT = 200_000  # spaces up to this size are counted where there is no closed form
 
-spaces = typer.Typer(help="Search spaces.", no_args_is_help=True, rich_markup_mode=None)
-strategies = typer.Typer(help="Search strategies.", no_args_is_help=True, rich_markup_mode=None)
-data = typer.Typer(help="Data sets.", no_args_is_help=True, rich_markup_mode=None)
+spaces = Commands(help="Search spaces.", no_args_is_help=True, rich_markup_mode=None)
+strategies = Commands(help="Search strategies.", no_args_is_help=True, rich_markup_mode=None)
+data = Commands(help="Data sets.", no_args_is_help=True, rich_markup_mode=None)
 
 SpaceName = Annotated[str, typer.Argument(metavar="SPACE", help="A name, FILE.py:OBJECT or PACKAGE.MODULE:OBJECT.")]
 StrategyName = Annotated[str, typer.Argument(metavar="STRATEGY", help="A name, FILE.py:CLASS or PACKAGE.MODULE:CLASS.")]

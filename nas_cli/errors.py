@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 
+from nas_cli.output import Closed
 from nas_core.errors import NasError
 
 INTERRUPTED = 130
@@ -18,8 +18,7 @@ def guarded(work: Callable[[], object], *, debug: bool) -> int:
     except KeyboardInterrupt:
         print("nas: stopped", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # `nas trials STUDY | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Closed:
         return 0
     except NasError as error:
         if debug:

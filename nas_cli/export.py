@@ -29,6 +29,7 @@ def export(
 ) -> None:
     """Export the training with the best validation value of STUDY:N (or of the study's best trial), or the training
     STUDY:N/train-K, with a model card."""
+    from nas_cli.render import emit
     from studies.export import export_trial
     from studies.trained import addressed_training, training_address
 
@@ -38,7 +39,7 @@ def export(
         place = None if store.shareable == DEFAULT_DB else store.shareable
         paths = export_trial(store, study, trial, training, chosen, out, verify=verify, raw=raw, db=place)
     if as_json:
-        typer.echo(
+        emit(
             json.dumps(
                 {
                     "trial": f"{study.name}:{trial.number}",
@@ -48,5 +49,4 @@ def export(
             )
         )
         return
-    for path in paths:
-        typer.echo(path)
+    emit(*map(str, paths))

@@ -23,6 +23,7 @@ def extract(
     The study has trained a supernet, or searched on one (--evaluator supernet:STUDY). Load the network in Python by
     studies.extract.load_extracted(FOLDER); it is in the style of the supernet and not trained on its own.
     """
+    from nas_cli.render import emit
     from studies.extract import CARD, trial_to_extract
     from studies.extract import extract as write
 
@@ -33,8 +34,7 @@ def extract(
     metrics = json.loads((folder / CARD).read_text(encoding="utf-8"))["metrics"]
     if as_json:
         found = {"trial": f"{study.name}:{trial.number}", "files": [str(path) for path in paths], "metrics": metrics}
-        typer.echo(json.dumps(found))
+        emit(json.dumps(found))
         return
-    for path in paths:
-        typer.echo(path)
+    emit(*map(str, paths))
     typer.echo(f"supernet_accuracy {metrics['supernet_accuracy']:.4f}, {metrics['params']:,} parameters", err=True)

@@ -7,8 +7,6 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 if TYPE_CHECKING:
     from nas_core.records import Run, Study
     from studies.retrain import Retraining
@@ -27,6 +25,7 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Retraining, picture: P
     folder of the trial's files. Raises UsageError for a picture that cannot be written, NasError where the network
     fails or does not learn.
     """
+    from nas_cli.render import emit
     from nas_cli.report import places
     from nas_cli.train import Line
     from nas_core.errors import NasError, TrialError
@@ -71,7 +70,7 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Retraining, picture: P
         "next": shlex.join(command(address, {**plan.settings, "changes": changes}, 1)) + places(store),
     }
     if as_json:
-        typer.echo(json.dumps(facts))
+        emit(json.dumps(facts))
     else:
         _print(facts, found)
 
@@ -107,16 +106,16 @@ def _csv(found: RangeTest) -> str:
 
 
 def _print(facts: dict[str, Any], found: RangeTest) -> None:
-    from nas_cli.render import number
+    from nas_cli.render import emit, number
 
     first, last = found.rates[0], found.rates[-1]
-    typer.echo(f"{facts['trial']}: learning-rate range test, {facts['steps']} steps from {first:g} to {last:.3g}")
+    emit(f"{facts['trial']}: learning-rate range test, {facts['steps']} steps from {first:g} to {last:.3g}")
     for name, meaning in (
         ("lr_max", "top of a cycle: a third of the rate at the lowest smoothed loss"),
         ("lr_base", "its bottom: a quarter of that"),
         ("lr_steepest", "where the loss falls fastest"),
     ):
-        typer.echo(f"  {name:<12} {number(_rounded(facts[name])):<9} {meaning}")
+        emit(f"  {name:<12} {number(_rounded(facts[name])):<9} {meaning}")
     if found.falls_to_the_end:
-        typer.echo("the loss still fell at the highest rate; higher ones were not tried")
-    typer.echo(f"curve: {facts['curve']}\npicture: {facts['picture']}\n\nnext:\n  {facts['next']}")
+        emit("the loss still fell at the highest rate; higher ones were not tried")
+    emit(f"curve: {facts['curve']}\npicture: {facts['picture']}\n\nnext:\n  {facts['next']}")

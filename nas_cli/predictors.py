@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+from nas_cli.command import Commands
 from nas_cli.options import Json
 
-predictors = typer.Typer(help="Zero-cost proxies and surrogates.", no_args_is_help=True, rich_markup_mode=None)
+predictors = Commands(help="Zero-cost proxies and surrogates.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="PREDICTOR", help="A name, FILE.py:CLASS or PACKAGE.MODULE:CLASS.")]
 

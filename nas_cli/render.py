@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
+
+from nas_cli.output import data, write
 
 FANCY_ROWS = 1_000  # rich lays out a few thousand rows per second; longer tables are plain
 
@@ -18,13 +19,12 @@ _PLAIN = str.maketrans({"≤": "<=", "≥": ">=", "…": "..."} | dict(zip("●�
 def emit(*lines: str) -> None:
     """Print lines; characters that stdout cannot encode become plain ones. Flushes, so that a closed pipe shows."""
     text = "\n".join(lines) + "\n"
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = data().encoding or "utf-8"
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
         text = text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    write(text)
 
 
 def document(value: list[Any] | Mapping[str, Any]) -> None:
@@ -46,7 +46,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[s
     """
     cells = [[clean(cell) for cell in row] for row in rows]
     aligned = [head in set(right) for head in heads]
-    if sys.stdout.isatty() and len(cells) <= FANCY_ROWS:
+    if data().isatty() and len(cells) <= FANCY_ROWS:
         emit(_fancy(heads, cells, aligned))
         return
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
@@ -109,7 +109,7 @@ def _fancy(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[
         layout.add_column(Text(head), justify="right" if to_right else "left", overflow="fold")
     for row in rows:
         layout.add_row(*(Text(cell) for cell in row))
-    console = Console(file=sys.stdout)
+    console = Console(file=data())
     with console.capture() as capture:
         console.print(layout)
     return capture.get().rstrip("\n")

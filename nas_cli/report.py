@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from dataclasses import asdict
 from typing import Any
 
-import typer
-
 from nas_cli.options import DEFAULT_DB
-from nas_cli.render import clean, number
+from nas_cli.render import clean, emit, number
 from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError
 from nas_core.records import Run, Study
@@ -31,30 +30,30 @@ def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> N
     except (InfeasibleError, NotFoundError) as error:
         best, trouble = None, str(error)
     if as_json:
-        typer.echo(json.dumps(_document(study, ending, counts, best, failed)))
+        emit(json.dumps(_document(study, ending, counts, best, failed)))
         return
     evaluated = sum(counts.get(state, 0) for state in (State.COMPLETE, State.PRUNED, State.FAILED))
     supernet = study.spec.supernet is not None
     trials = "" if supernet and not counts else f"{evaluated} trial{'s' * (evaluated != 1)} evaluated; "
-    typer.echo(f"study {study.name}: {trials}{ending}")
+    emit(f"study {study.name}: {trials}{ending}")
     if supernet and not counts:
         pass  # nothing was to be evaluated yet, or the supernet is the result
     elif best is None:
-        typer.echo(trouble, err=True)
+        print(trouble, file=sys.stderr)
     else:
         if failed:
-            typer.echo(clean(causes_text(study, failed)))
-        typer.echo(f"\nbest: {study.name}:{best.number}")
+            emit(clean(causes_text(study, failed)))
+        emit(f"\nbest: {study.name}:{best.number}")
         objectives = [text.partition(":")[0] for text in study.spec.objectives]
         for name in sorted(best.metrics, key=lambda name: (name not in objectives, name)):
-            typer.echo(f"  {name:<14} {number(best.metrics[name])}")
+            emit(f"  {name:<14} {number(best.metrics[name])}")
         note = caution(study.spec)
         if note is not None:
-            typer.echo(f"  note: {note}")
-        typer.echo("  " + "\n  ".join(f"{name} = {value}" for name, value in best.arch.values.items()))
-    typer.echo("\nnext:")
+            emit(f"  note: {note}")
+        emit("  " + "\n  ".join(f"{name} = {value}" for name, value in best.arch.values.items()))
+    emit("\nnext:")
     for command in next_commands(store, study, ending, best):
-        typer.echo(f"  {command}")
+        emit(f"  {command}")
 
 
 def database(store: Store) -> str:

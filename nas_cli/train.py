@@ -45,6 +45,7 @@ def train(
 ) -> int:
     """Train STUDY:N (or the study's best) from scratch and keep the weights; the test part is scored at the end."""
     from nas_cli import find_lr as range_test
+    from nas_cli.render import emit
     from nas_cli.report import places
     from nas_cli.signals import Stopper
     from nas_core.errors import NasError, UsageError
@@ -84,7 +85,7 @@ def train(
                 if ended is None:
                     again = shlex.join(command(address, plan.settings, seeds)) + places(store)
                     if as_json:
-                        typer.echo(json.dumps({"trial": address, "ending": "interrupted", "seeds": len(done)}))
+                        emit(json.dumps({"trial": address, "ending": "interrupted", "seeds": len(done)}))
                     typer.echo(f"nas: interrupted; go on with: {again}", err=True)
                     return INTERRUPTED
                 if ended.state != State.COMPLETE:
@@ -154,7 +155,7 @@ class Line:
 def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Store) -> None:
     import statistics
 
-    from nas_cli.render import number
+    from nas_cli.render import emit, number
     from nas_cli.report import places
 
     values: dict[str, list[float]] = {}
@@ -168,11 +169,11 @@ def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Stor
     address = f"{study.name}:{trial.number}"
     if as_json:
         runs_json = [{"address": f"{address}/train-{run.number}", "metrics": dict(run.metrics)} for run in runs]
-        typer.echo(json.dumps({"trial": address, "seeds": len(runs), "metrics": rows, "runs": runs_json}))
+        emit(json.dumps({"trial": address, "seeds": len(runs), "metrics": rows, "runs": runs_json}))
         return
-    typer.echo(f"{address}: {len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}")
+    emit(f"{address}: {len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}")
     width = max(14, *map(len, rows))
     for name, row in rows.items():
         spread = f" ± {number(row['std'])}" if row["std"] else ""
-        typer.echo(f"  {name:<{width}} {number(row['mean'])}{spread}")
-    typer.echo(f"\nnext:\n  nas export {address}{places(store)}")
+        emit(f"  {name:<{width}} {number(row['mean'])}{spread}")
+    emit(f"\nnext:\n  nas export {address}{places(store)}")

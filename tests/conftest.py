@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.postgresql import NoServer, server
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +18,13 @@ def shared_data() -> Path:
     if not (root / "data" / "nb201.csv.gz").is_file():
         pytest.skip(f"needs the shared data sets and tables ({root / 'data'}, or set NAS_SHARED)")
     return root / "data"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Callable[[], str]]:
+    """Makes an empty PostgreSQL database and gives its URL; a test skips where no server can be started."""
+    try:
+        with server() as new_database:
+            yield new_database
+    except NoServer as error:
+        pytest.skip(f"needs a PostgreSQL server: {error}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,9 @@ def test_sqlite(tmp_path: Path, durable: bool) -> None:
     assert list(check(lambda: Store(f"sqlite:///{tmp_path}/nas.db", durable=durable))) == []
 
 
-def test_postgresql() -> None:
-    url = os.environ.get("NAS_TEST_POSTGRESQL")
-    if not url:
-        pytest.skip("needs an empty PostgreSQL database; name its URL in NAS_TEST_POSTGRESQL")
-    assert list(check(lambda: Store(url))) == []
+def test_postgresql(tmp_path: Path, postgresql: Callable[[], str]) -> None:
+    url = postgresql()
+    assert list(check(lambda: Store(url, tmp_path))) == []
 
 
 def test_a_store_that_forgets_is_noticed(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class Program:
             found = _CALL.match(line)
             inside = re.findall(rf"[<\"]{re.escape(str(folder))}/([^\">]+)[\">]", line)
             if found and found["name"] in ("rename", "unlink"):
-                inside += re.findall(r'"([^"/][^"]*)"', line)  # relative to the folder
+                inside += [name for name in re.findall(r'"([^"]*)"', line) if not name.startswith("/")]
             if found and (inside or not watched):
                 calls[found["thread"], found["name"]] += 1
                 if inside:

@@ -75,8 +75,9 @@ class Session:
             assert code in {-9, 0, *self.codes}, where
         else:
             assert code in {5, 0, *self.codes}, where
-            text = "disk is full|disk full|No space left" if how == NO_SPACE else "input/output error"
-            assert code == 0 or re.search(f"{text}|Input/output error", said, re.IGNORECASE), where
+            # SQLite does not tell why it could not enlarge the file of its shared memory.
+            full = "disk is full|disk full|No space left|SQLITE_IOERR_SHM"
+            assert code == 0 or re.search(full if how == NO_SPACE else "(?i)input/output error", said), where
         self._look(said, where)
         again, said = self.program.run(self.folder, self.commands[-1])
         assert again == 0, f"{where}\nthen: {said}"

@@ -18,19 +18,9 @@ from pathlib import Path
 import pytest
 
 from nas_cli.app import run as nas
+from tests.crash.sessions import contents
 
 NAS = [sys.executable, "-m", "nas_cli"]
-
-# Measured durations and what counts attempts; everything else must be equal, bit for bit.
-LEFT_OUT = {
-    "runs": {"attempt", "started", "ended", "environment"},
-    "studies": {"created"},
-    "environments": None,
-    "artifacts": {"created"},
-    "snapshots": None,  # one is taken when telling has taken long
-    "supernets": {"attempt", "started", "ended", "seconds", "environment"},  # the weights' SHA-256 stays
-    "epochs": {"seconds"},
-}
 
 TRAINING = [
     *("--data", "digits", "-s", "split.limit=240", "--size", "channels=4,cells=1", "--epochs", "4", "--trials", "8"),
@@ -75,22 +65,6 @@ class Pairs(SearchSpace):
 
 space = Pairs()
 """
-
-
-def contents(database: Path, durations: bool) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of every table, without what may differ."""
-    tables = {}
-    with sqlite3.connect(database) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            columns = [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
-            left_out = LEFT_OUT.get(name, set())
-            if left_out is None or name == "sqlite_sequence":
-                continue
-            kept = [c for c in columns if c not in left_out and (durations or (name, c) != ("runs", "seconds"))]
-            selected = ", ".join(f'"{column}"' for column in kept)
-            tables[name] = connection.execute(f"SELECT {selected} FROM {name} ORDER BY {selected}").fetchall()
-    return tables
 
 
 def run(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:

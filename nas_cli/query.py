@@ -43,7 +43,12 @@ def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
 
 def show(
     address: Annotated[
-        str | None, typer.Argument(metavar="[STUDY[:N]]", help="A study, or its trial number N.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[STUDY[:N[/train-K]]]",
+            help="A study, its trial number N, or a training of it.",
+            show_default=False,
+        ),
     ] = None,
     architecture: Annotated[
         str | None, typer.Option(metavar="SPACE:NAME", help="A published architecture, or SPACE:TEXT in its notation.")
@@ -52,10 +57,10 @@ def show(
     files: Files = None,
     as_json: Json = False,
 ) -> None:
-    """Show a study, all of one trial, or an architecture."""
+    """Show a study, all of one trial, one training of it (STUDY:N/train-K), or an architecture."""
     from nas_cli import render, supernet_view, view
     from nas_core.errors import InfeasibleError, NotFoundError, UsageError
-    from studies.queries import best_trial, parse_address, state_counts
+    from studies.queries import best_trial, parse_training, state_counts
 
     if address is None and architecture is None:
         raise UsageError("nothing to show; name a study or trial, STUDY[:N], or --architecture SPACE:NAME")
@@ -67,10 +72,15 @@ def show(
         page.show(architecture, as_json)
         return
     assert address is not None
-    name, number = parse_address(address)
+    name, number, training = parse_training(address)
     with open_store(db, files, reading=True) as store:
         study = store.study(name)
         seen = view.View.of(study)
+        if training is not None:
+            from nas_cli import training_view
+
+            training_view.show(seen, store, address, as_json)
+            return
         if number is not None:
             run = store.trial(study, number)
             if as_json:

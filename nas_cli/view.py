@@ -194,21 +194,22 @@ def full_document(view: View, store: Store, run: Run) -> dict[str, Any]:
         **trial_document(view, run),
         "graph": None if graph is None else {"nodes": graph.nodes, "edges": graph.edges},
         "curve": [{"step": report.step, **report.metrics} for report in store.curve(run)],
-        "retrainings": [
-            {
-                "address": child_address(view, run, child),
-                "recipe": child.recipe,
-                "repeat": child.repeat,
-                "state": str(child.state),
-                "reason": child.verdict.reason,
-                "traceback": child.verdict.traceback,
-                "metrics": dict(child.metrics),
-                "seconds": child.verdict.seconds,
-                "files": _files(store, child),
-            }
-            for child in store.children(run, RETRAIN)
-        ],
+        "retrainings": [training_document(view, store, run, child) for child in store.children(run, RETRAIN)],
         "files": _files(store, run),
+    }
+
+
+def training_document(view: View, store: Store, run: Run, child: Run) -> dict[str, Any]:
+    """A training of a trial with its files."""
+    return {
+        "address": child_address(view, run, child),
+        "recipe": child.recipe,
+        "repeat": child.repeat,
+        "state": str(child.state),
+        "reason": child.verdict.reason,
+        "metrics": dict(child.metrics),
+        "seconds": child.verdict.seconds,
+        "files": _files(store, child),
     }
 
 
@@ -319,10 +320,8 @@ def trial_page(view: View, store: Store, run: Run) -> None:
     )
     traceback_page(verdict.traceback)
     architecture_page(view, run.arch)
-    if run.metrics:
-        render.emit("", "metrics")
-        _metrics(view, run)
-    _curve(store, run)
+    metrics_page(view, run)
+    curve_page(store, run)
     _retrainings(view, store, run)
     files = [(file, who) for who in (run, *store.children(run, RETRAIN)) for file in store.artifacts(who)]
     if files:
@@ -353,6 +352,13 @@ def architecture_page(view: View, arch: Architecture) -> None:
         render.pairs(choices, "  ")
 
 
+def metrics_page(view: View, run: Run) -> None:
+    """The metrics of a run under a heading, where it has any."""
+    if run.metrics:
+        render.emit("", "metrics")
+        _metrics(view, run)
+
+
 def _metrics(view: View, run: Run) -> None:
     """The metrics of a run, objectives first."""
     order = [objective.metric for objective in view.objectives if objective.metric in run.metrics]
@@ -360,7 +366,7 @@ def _metrics(view: View, run: Run) -> None:
     render.pairs({name: render.number(run.metrics[name]) for name in order}, "  ")
 
 
-def _curve(store: Store, run: Run) -> None:
+def curve_page(store: Store, run: Run) -> None:
     curve = store.curve(run)
     if len(curve) < 2:
         return

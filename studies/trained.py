@@ -25,11 +25,24 @@ def addressed_training(store: Store, address: str) -> tuple[Study, Run, Run]:
 
     Raises NotFoundError where there is none, UsageError for one that is not complete, and like `best_trial`.
     """
-    name, number, training = parse_training(address)
-    if training is None:
+    if parse_training(address)[2] is None:
         study, trial = addressed_trial(store, address)
         return study, trial, best_training(store, study, trial)
-    assert number is not None
+    study, trial, found = named_training(store, address)
+    if found.state != State.COMPLETE:
+        reason = f" ({found.verdict.reason})" if found.verdict.reason else ""
+        raise UsageError(f"the training '{address}' is {found.state}, not complete{reason}")
+    return study, trial, found
+
+
+def named_training(store: Store, address: str) -> tuple[Study, Run, Run]:
+    """The study, the trial and the training of `STUDY:N/train-K`, whatever its state.
+
+    Raises NotFoundError where there is none, UsageError for another address.
+    """
+    name, number, training = parse_training(address)
+    if number is None or training is None:
+        raise UsageError(f"'{address}' is no training; write STUDY:NUMBER/train-NUMBER")
     study = store.study(name)
     trial = store.trial(study, number)
     runs = store.children(trial, RETRAIN)
@@ -38,9 +51,6 @@ def addressed_training(store: Store, address: str) -> tuple[Study, Run, Run]:
         known = ", ".join(training_address(study, trial, run) for run in runs)
         listing = f" (there are: {known})" if known else f"; run 'nas train {name}:{number}' first"
         raise NotFoundError(f"there is no training '{address}'{listing}")
-    if found.state != State.COMPLETE:
-        reason = f" ({found.verdict.reason})" if found.verdict.reason else ""
-        raise UsageError(f"the training '{address}' is {found.state}, not complete{reason}")
     return study, trial, found
 
 

@@ -20,6 +20,7 @@ from nas_core.architecture import Architecture
 from nas_core.evaluation import Report
 from nas_core.pareto import dominates
 from nas_core.records import RETRAIN, StopAt, StudySpec, Verdict
+from nas_core.seeds import derive
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
 from search_spaces.nasbench201 import NasBench201
@@ -586,3 +587,15 @@ def _uncoloured(line: str) -> str:
     import re
 
     return re.sub(r"\x1b\[[0-9;]*m", "", line)
+
+
+def test_show_a_training(say: Said, folder: Path) -> None:
+    code, out, err = say("show", "hand:0/train-1")
+    assert (code, err) == (0, "")
+    assert ["training", "hand:0/train-1"] in [line.split() for line in out.splitlines()]
+    assert "test_accuracy  0.987654" in out
+    assert "weights.safetensors  weights" in out
+    found = document(say("show", "hand:0/train-1", "--json"))
+    assert found["metrics"] == {"test_accuracy": 0.987654321}
+    assert found["seed"] == derive(3, 0, "retrain", found["repeat"])
+    assert say("show", "hand:0/train-2")[0] == 3

@@ -56,7 +56,7 @@ class Card(Config):
     `space` is a reference that `nas_core.refs` resolves and `size` the fields of its Size: together with the
     architecture they rebuild the network. `macs` are multiply-accumulates of one sample (of the whole
     graph for graphs); `seed` is the training seed of the exported weights, `study_seed` that of the search, `command`
-    makes the weights again. `notes` are sentences that a user of the network should read.
+    makes the weights again.
     """
 
     title: str
@@ -77,7 +77,6 @@ class Card(Config):
     split_hash: str | None = None
     recipe: str | dict[str, Any] | None = None
     command: str
-    notes: tuple[str, ...] = ()
 
     params: int | None = Field(None, ge=0)
     task: Task | None = None
@@ -92,7 +91,7 @@ class Card(Config):
 
 def model_card(card: Card) -> str:
     """The card as Markdown: title, what it is, its inputs, metrics, cost, provenance, the command, the files."""
-    parts = [f"# {card.title}", _what(card), "\n".join(card.notes)]
+    parts = [f"# {card.title}", _what(card)]
     if card.notation:
         parts.append(_code(card.notation))
     if card.inputs:

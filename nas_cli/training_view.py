@@ -1,0 +1,45 @@
+"""One training of a trial (`nas show STUDY:N/train-K`), as text or JSON."""
+
+from __future__ import annotations
+
+from nas_cli import render
+from nas_cli.view import View, curve_page, metrics_page, settings_text, training_document
+from studies.retrain import INPUTS, training_seed
+from studies.store.store import Store
+from studies.trained import named_training
+
+
+def show(view: View, store: Store, address: str, as_json: bool) -> None:
+    """Raises NotFoundError where there is no such training."""
+    study, trial, training = named_training(store, address)
+    document = training_document(view, store, trial, training)
+    document["seed"] = training_seed(study, trial, training.repeat)
+    if as_json:
+        render.document({**document, "curve": [{"step": one.step, **one.metrics} for one in store.curve(training)]})
+        return
+    settings = training.recipe or {}
+    inputs = settings.get(INPUTS)
+    render.pairs(
+        {
+            "training": address,
+            "trial": view.address(trial),
+            "state": str(training.state),
+            "reason": training.verdict.reason,
+            "recipe": settings.get("recipe_name"),
+            "settings": settings_text(settings.get("recipe", {})),
+            "size": settings_text(settings.get("size", {})),
+            "data": settings.get("data"),
+            "split hash": settings.get("split_hash"),
+            "inputs": None if inputs is None else settings_text(inputs),
+            "seed": str(document["seed"]),
+            "device": settings.get("device"),
+            "started": render.moment(training.started),
+            "ended": render.moment(training.ended),
+            "seconds": render.number(training.verdict.seconds),
+        }
+    )
+    metrics_page(view, training)
+    curve_page(store, training)
+    if document["files"]:
+        render.emit("", "files")
+        render.pairs({file["path"]: file["kind"] for file in document["files"]}, "  ")

@@ -186,18 +186,20 @@ def _bench(store: Store, name: str | None, plan: Plan) -> Bench:
     Raises UsageError where the named one has another configuration.
     """
     from nas_core.errors import UsageError
-    from studies.bench.plan import NAME, Plan, differences
+    from nas_core.names import bench_name, stem
+    from studies.bench.plan import Plan, differences
 
     if name is None:
         for other in store.bench_names():
             found = store.bench(other)
             if not differences(Plan.model_validate(found.config), plan):
                 return found
-        stem = f"{plan.problem.space_name}-{plan.problem.evaluator['data']}"
-        stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in stem)[:80]
-        return store.create_numbered_bench(stem, plan.model_dump(mode="json"))
-    if not NAME.fullmatch(name):
-        raise UsageError(f"--name '{name}': use up to 100 letters, digits, '.', '_' and '-'")
+        text = f"{plan.problem.space_name}-{plan.problem.evaluator['data']}"
+        return store.create_numbered_bench(stem(text), plan.model_dump(mode="json"))
+    try:
+        bench_name(name)
+    except ValueError as error:
+        raise UsageError(f"--name '{name}': {error}") from None
     existing = store.find_bench(name)
     if existing is None:
         return store.create_bench(name, plan.model_dump(mode="json"))

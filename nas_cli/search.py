@@ -240,14 +240,14 @@ def _warm(store: Store, source: Study, spec: StudySpec) -> StudySpec:
 def _study(store: Store, wanted: SearchConfig, spec: StudySpec, budget: StopAt) -> Study:
     """The named study if its configuration is the same, or a new one. Raises UsageError if it differs."""
     from nas_core.errors import UsageError
+    from nas_core.names import stem
     from nas_core.records import as_stored
     from studies.assemble import completed
 
     name = wanted.study
     if name is None:
-        stem = f"{spec.space_name}-{spec.evaluator['data'].split(':')[0]}"
-        stem = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in stem)
-        return store.create_numbered_study(stem[:180], spec, budget)
+        text = f"{spec.space_name}-{spec.evaluator['data'].split(':')[0]}"
+        return store.create_numbered_study(stem(text), spec, budget)
     existing = store.study_or_new(name, spec, budget)
     asked = {key for key in wanted.model_fields_set if getattr(wanted, key) is not None}
     old, new = completed(existing.spec).model_dump(), as_stored(spec, existing.spec, asked).model_dump()

@@ -57,10 +57,58 @@ class TrialError(NasError):
         self.reason = reason
 
 
+SYNONYMS = {
+    "acc": "accuracy",
+    "top1": "accuracy",
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "cutout_length": "cutout",
+    "decay": "weight_decay",
+    "evolution": "regularized-evolution",
+    "flops": "macs",
+    "init_channels": "channels",
+    "iterations": "trials",
+    "latency": "latency_ms",
+    "layers": "cells",
+    "learning_rate": "lr",
+    "madds": "macs",
+    "max_epochs": "epochs",
+    "multadds": "macs",
+    "n_epochs": "epochs",
+    "num_cells": "cells",
+    "num_epochs": "epochs",
+    "num_parameters": "params",
+    "parameters": "params",
+    "pop_size": "population",
+    "population_size": "population",
+    "rate": "lr",
+    "rea": "regularized-evolution",
+    "sample_size": "sample",
+    "tournament_size": "sample",
+    "valid": "val",
+    "validation": "val",
+    "wd": "weight_decay",
+    "width": "channels",
+}
+"""What others call a thing, and how it is called here; used for hints alone."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest known word, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    """`; did you mean 'x'?` for the known word that means the same or is the closest, or an empty string."""
+    names = list(known)
+    found = _synonym(word, names) or next(iter(difflib.get_close_matches(word, names, n=1, cutoff=0.5)), None)
+    return f"; did you mean '{found}'?" if found else ""
+
+
+def _synonym(word: str, names: list[str]) -> str | None:
+    """The first known name that is, or ends with, what the word or its parts mean: `valid_acc` is `val_accuracy`."""
+    plain = word.lower().replace("-", "_")
+    meant = SYNONYMS.get(plain) or "_".join(SYNONYMS.get(part, part) for part in plain.split("_"))
+    if meant == plain:
+        return None
+    return next((name for name in names if name == meant), None) or next(
+        (name for name in names if name.endswith(f"_{meant}")), None
+    )
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> UsageError:

@@ -140,6 +140,19 @@ def parse_objective(text: str, metrics: Sequence[Metric]) -> Objective:
     return Objective(name, goal or known[name].goal)  # type: ignore[arg-type]
 
 
+def parse_objectives(texts: Sequence[str], metrics: Sequence[Metric]) -> tuple[Objective, ...]:
+    """One objective per metric: nothing is the best at both ends of one. Raises UsageError."""
+    found: dict[str, tuple[str, Objective]] = {}
+    for text in texts:
+        objective = parse_objective(text, metrics)
+        if objective.metric in found:
+            raise UsageError(
+                f"objectives '{found[objective.metric][0]}' and '{text}' are the same metric; name each metric once"
+            )
+        found[objective.metric] = (text, objective)
+    return tuple(objective for _, objective in found.values())
+
+
 _CONSTRAINT = re.compile(r"\s*([\w.]+)\s*(<=|>=)\s*(\S+)\s*")
 
 
@@ -155,3 +168,15 @@ def parse_constraint(text: str, metrics: Sequence[Metric]) -> Constraint:
     if match[1] not in {metric.name for metric in metrics}:
         raise unknown("metric", match[1], [metric.name for metric in metrics])
     return Constraint(match[1], match[2], bound)  # type: ignore[arg-type]
+
+
+def parse_constraints(texts: Sequence[str], metrics: Sequence[Metric]) -> tuple[Constraint, ...]:
+    """Raises UsageError also for two that no number satisfies."""
+    found = tuple(parse_constraint(text, metrics) for text in texts)
+    for lower in found:
+        for upper in found:
+            if (lower.metric, lower.relation, upper.relation) != (upper.metric, ">=", "<="):
+                continue
+            if lower.bound > upper.bound:
+                raise UsageError(f"constraints '{lower}' and '{upper}': no candidate can satisfy both")
+    return found

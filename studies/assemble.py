@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 import search_spaces
 import strategies
@@ -17,7 +17,17 @@ from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import Config, SizeConfig, restore, validate
 from nas_core.errors import UsageError
-from nas_core.evaluation import Constraint, Evaluator, Fidelity, Objective, parse_constraint, parse_objective
+from nas_core.evaluation import (
+    Constraint,
+    Evaluator,
+    Fidelity,
+    Objective,
+    parse_constraint,
+    parse_constraints,
+    parse_objective,
+    parse_objectives,
+)
+from nas_core.names import study_name
 from nas_core.one_shot import OneShotConfig
 from nas_core.records import StopAt, StudySpec, final_size_of
 from nas_core.space import SearchSpace
@@ -41,7 +51,7 @@ class SearchConfig(Config):
     """What `nas search` can be asked for: the keys of a configuration file."""
 
     then: dict[str, Any] = Field(default_factory=dict, description="settings of the strategy of --then")
-    study: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)
+    study: Annotated[str, AfterValidator(study_name)] | None = None
     space: str = "nasbench201"
     size: str | dict[str, Any] = "search"
     final_size: str | dict[str, Any] | None = Field(
@@ -174,8 +184,8 @@ def describe(config: SearchConfig, shared: Shared | None = None) -> StudySpec:
         evaluator=settings,
         task=task,
         split_hash=split_hash,
-        objectives=tuple(str(parse_objective(text, evaluator.metrics)) for text in _objectives(config, evaluator)),
-        constraints=tuple(str(parse_constraint(text, evaluator.metrics)) for text in config.constraints),
+        objectives=tuple(map(str, parse_objectives(_objectives(config, evaluator), evaluator.metrics))),
+        constraints=tuple(map(str, parse_constraints(config.constraints, evaluator.metrics))),
         seed=config.seed,
         lag=config.lag or (1 if config.workers == 1 else 4 * config.workers),
         ordering=config.order,

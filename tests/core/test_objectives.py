@@ -10,11 +10,32 @@ from hypothesis import strategies as st
 
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError
-from nas_core.evaluation import Constraint, Metric, Objective, parse_constraint, parse_objective
+from nas_core.evaluation import (
+    Constraint,
+    Metric,
+    Objective,
+    parse_constraint,
+    parse_constraints,
+    parse_objective,
+    parse_objectives,
+)
 from nas_core.pareto import best, better, dominates, front
 from nas_core.strategy import Outcome, Proposal, State
 
 METRICS = (Metric("val_accuracy"), Metric("loss", "min"), Metric("params", "min", cost=True))
+
+
+@pytest.mark.parametrize("texts", [("loss", "loss:max"), ("params:min", "val_accuracy", "params")])
+def test_a_metric_is_one_objective_at_most(texts: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="are the same metric; name each metric once"):
+        parse_objectives(texts, METRICS)
+    assert [str(one) for one in parse_objectives(("loss", "params"), METRICS)] == ["loss:min", "params:min"]
+
+
+def test_constraints_that_no_number_satisfies() -> None:
+    assert len(parse_constraints(("params>=2", "params<=2", "loss<=1"), METRICS)) == 3
+    with pytest.raises(UsageError, match="'params>=3' and 'params<=2': no candidate can satisfy both"):
+        parse_constraints(("params<=2", "loss>=5", "params>=3"), METRICS)
 
 
 def test_an_objective_takes_the_metric_s_own_goal() -> None:

@@ -199,7 +199,9 @@ def test_rows_by_digits_that_count_from_zero(tmp_path: Path) -> None:
 
 
 def test_rows_of_classes(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="rows 2 and 3 both describe conv3"):
+    with pytest.raises(
+        UsageError, match=r"rows 2 and 3 both describe conv3 \(operation=conv, .*wide=False; .*wide=True\)"
+    ):
         Table(SPACE, write(tmp_path, match="identity"), "toy")
     rows = "".join(line for line in ROWS.splitlines(keepends=True) if "True" not in line)
     table = Table(SPACE, write(tmp_path, rows, match="identity"), "toy")
@@ -258,7 +260,10 @@ WRONG_FILES: list[tuple[bytes, str]] = [
     (ROWS.replace("skip,,", "skip,3,").encode(), "row 1: choice 'kernel' is inactive but given"),
     (ROWS.splitlines()[0].encode(), "has no rows"),
     (ROWS.encode() + b"conv,3\n", "line 7: 2 cells, but the header has 7"),
-    (ROWS.encode() + b'conv,5,True,"2,2,2",66,67,5\n', "rows 5 and 6 both describe"),
+    (
+        ROWS.encode() + b'conv,5,True,"2,2,2",66,67,5\n',
+        "rows 5 and 6 both describe operation=conv, kernel=5, wide=True$",
+    ),
     (b"\x89PNG\r\n\x1a\n\xff\xfe\x00", "is not a readable csv file"),
     (gzip.compress(ROWS.encode())[:-20], "is not a readable csv file"),
     (gzip.compress(ROWS.encode())[:10] + b"garbage", "is not a readable csv file"),

@@ -79,9 +79,17 @@ class Rows:
                 if by_text and key != name[0]:
                     raise UsageError(f"table '{file}', row 1: '{name[0]}' is written '{key}' by the space")
             if key in rows:
-                raise UsageError(f"table '{file}': rows {rows[key] + 1} and {row + 1} both describe {key}")
+                twins = [] if by_text else [parse(names[rows[key]]), parse(name)]
+                what = "; ".join(dict.fromkeys(map(_choices, twins)))
+                if key not in {arch.key for arch in twins}:
+                    what = f"{key} ({what})" if what else key
+                raise UsageError(f"table '{file}': rows {rows[key] + 1} and {row + 1} both describe {what}")
             rows[key] = row
         return rows
+
+
+def _choices(arch: Architecture) -> str:
+    return ", ".join(f"{name}={value}" for name, value in arch.values.items())
 
 
 def _read(file: Path, names: Sequence[str]) -> list[tuple[str, ...]]:

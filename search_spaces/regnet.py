@@ -133,7 +133,7 @@ def blocks(stages: Sequence[Stage], stem_width: int, se: bool) -> Iterator[Block
 
 def build_network(stages: Sequence[Stage], task: Task, size: Size, se: bool) -> nn.Module:
     """The AnyNet with these stages, for images of any shape: `(n, *task.input_shape)` to `(n, outputs)`."""
-    from search_spaces.modules.blocks import BlockNetwork, Bottleneck, ConvNorm
+    from search_spaces.modules.blocks import BlockNetwork, Bottleneck, ConvNormReLU
 
     channels, _, _ = _image(task)
     stages = scaled(stages, size.width_scale)
@@ -141,7 +141,7 @@ def build_network(stages: Sequence[Stage], task: Task, size: Size, se: bool) -> 
         Bottleneck(block.inputs, block.outputs, block.stride, block.inner, block.groups, block.squeezed)
         for block in blocks(stages, size.stem_width, se)
     ]
-    stem = ConvNorm(channels, size.stem_width, 3, size.stem_stride)
+    stem = ConvNormReLU(channels, size.stem_width, 3, size.stem_stride)
     return BlockNetwork(stem, body, stages[-1].width, task.outputs)
 
 

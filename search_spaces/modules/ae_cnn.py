@@ -30,8 +30,8 @@ class PreActivated(nn.Sequential):
 
 
 class DenseLayer(nn.Module):
-    """Bottleneck layer of a DenseNet (Huang et al., CVPR 2017): 1x1 to 4 x growth, 3x3 to `growth`, appended to
-    its input: `[b, inputs, h, w]` to `[b, inputs + growth, h, w]`."""
+    """Bottleneck layer of a DenseNet (Huang et al., CVPR 2017): 1x1 to four times the growth, 3x3 to the growth,
+    appended to the input: `[b, inputs, h, w]` to `[b, inputs + growth, h, w]`."""
 
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ def pooling_unit(mode: str) -> nn.Module:
 
 
 class UnitNetwork(nn.Module):
-    """Units one after the other, then a linear classifier of the flattened map of `features` values:
-    `[b, channels, h, w]` to `[b, outputs]`."""
+    """Units one after the other, then a linear classifier of the flattened map: `[b, channels, h, w]` to
+    `[b, outputs]`."""
 
     def __init__(self, units: Iterable[nn.Module], features: int, outputs: int) -> None:
         super().__init__()

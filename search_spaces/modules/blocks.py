@@ -9,17 +9,23 @@ from torch import Tensor, nn
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution without bias, padded to keep the resolution, batch normalisation and, unless
-    `activate` is false, ReLU: `(n, inputs, h, w)` to `(n, outputs, ceil(h / stride), ceil(w / stride))`."""
+    """Convolution without bias, padded to keep the resolution, and batch normalisation: `(n, inputs, h, w)` to
+    `(n, outputs, ceil(h / stride), ceil(w / stride))`."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, activate: bool = True
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(
             nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
             nn.BatchNorm2d(outputs),
-            *([nn.ReLU(inplace=True)] if activate else []),
         )
+
+
+class ConvNormReLU(ConvNorm):
+    """Convolution without bias, padded to keep the resolution, batch normalisation, ReLU: `(n, inputs, h, w)` to
+    `(n, outputs, ceil(h / stride), ceil(w / stride))`."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups)
+        self.append(nn.ReLU(inplace=True))
 
 
 class SqueezeExcite(nn.Module):
@@ -39,10 +45,10 @@ class SqueezeExcite(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Residual bottleneck: 1x1 to `inner`, 3x3 in `groups` with the stride, 1x1 to `outputs`.
+    """Residual bottleneck: 1x1, 3x3 in groups and with the stride, 1x1, and the shortcut around them.
 
-    The X block of Radosavovic et al. (CVPR 2020, figure 4); with `squeezed` > 0 the Y block, whose gate
-    follows the 3x3. The shortcut is projected where the shape changes. `(n, inputs, h, w)` to
+    The X block of Radosavovic et al. (CVPR 2020, figure 4): 1x1 to `inner`, 3x3, 1x1 to `outputs`; with `squeezed` > 0
+    the Y block, whose gate follows the 3x3. The shortcut is projected where the shape changes. `(n, inputs, h, w)` to
     `(n, outputs, ceil(h / stride), ceil(w / stride))`.
     """
 
@@ -50,11 +56,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs or stride != 1:
-            self.shortcut = ConvNorm(inputs, outputs, 1, stride, activate=False)
-        self.expand = ConvNorm(inputs, inner, 1)
-        self.grouped = ConvNorm(inner, inner, 3, stride, groups)
+            self.shortcut = ConvNorm(inputs, outputs, 1, stride)
+        self.expand = ConvNormReLU(inputs, inner, 1)
+        self.grouped = ConvNormReLU(inner, inner, 3, stride, groups)
         self.gate = SqueezeExcite(inner, squeezed) if squeezed else nn.Identity()
-        self.project = ConvNorm(inner, outputs, 1, activate=False)
+        self.project = ConvNorm(inner, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.shortcut(x) + self.project(self.gate(self.grouped(self.expand(x)))))

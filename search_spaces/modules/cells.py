@@ -21,8 +21,10 @@ CELL_OUTPUT = 3
 
 class ConvBN(nn.Sequential):
     """Convolution, batch normalisation; the input is rectified by the caller. `[b, i, h, w]` to
-    `[b, o, ceil(h / stride), ceil(w / stride)]`. In the style "search" the normalisation has no affine part, and the
-    convolution a bias instead."""
+    `[b, o, ceil(h / stride), ceil(w / stride)]`.
+
+    In the style "search" the normalisation has no affine part, and the convolution a bias instead.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, style: Style = "full") -> None:
         affine = style == "full"
@@ -33,7 +35,7 @@ class ConvBN(nn.Sequential):
 
 
 class Convolution(ConvBN):
-    """ReLU, convolution, batch normalisation of a node of `channels`."""
+    """ReLU, convolution, batch normalisation: `[b, c, h, w]` to the same shape."""
 
     def __init__(self, channels: int, kernel: int, style: Style) -> None:
         super().__init__(channels, channels, kernel, style=style)
@@ -83,8 +85,15 @@ class Skip(nn.Module):
 class Pool(nn.Module):
     """Average of 3x3; padding does not count."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+
+    def plain(self) -> nn.Module:
+        return self.pool
+
     def forward(self, node: Features) -> Tensor | None:
-        return node.once("pool", lambda x: functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False))
+        return node.once("pool", self.pool)
 
     def weighted(self, weight: Tensor, node: Features) -> Tensor | None:
         """`weight * self(node)`; on a CPU a depthwise convolution is several times faster than torch's pooling."""
@@ -199,7 +208,7 @@ class ReductionBlock(nn.Module):
 
 
 class CellNetwork(nn.Module):
-    """Stem, three stages of `cells` cells at c, 2c and 4c channels, classifier: `[b, inputs, h, w]` to `[b, outputs]`.
+    """Stem, three stages of cells at c, 2c and 4c channels, classifier: `[b, inputs, h, w]` to `[b, outputs]`.
 
     `make_cell(channels)` gives a module that keeps the shape `[b, channels, h, w]`.
     """

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from nas_core.choice import Value
 from nas_core.relax import Pick, Style
-from search_spaces.darts import EDGES, KERNELS, REPEATS, Layer, edge_group
+from search_spaces.darts import EDGES, KERNELS, Layer, edge_group
 from search_spaces.genotype import AVG_POOL, MAX_POOL, NODES, NONE, OPERATIONS, SKIP
 from search_spaces.modules.cells import scaled_norm
 from search_spaces.modules.drop_path import DropPath
@@ -90,16 +90,17 @@ class Pool(Normalised):
     def __init__(self, name: str, stride: int, norm: nn.BatchNorm2d | None, drop_path: DropPath | None) -> None:
         super().__init__(stride, norm, drop_path)
         self.name = name
+        self.pool = (
+            nn.MaxPool2d(3, stride, 1) if name == MAX_POOL else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+        )
+
+    def plain(self) -> nn.Module:
+        return self.pool if self.norm is None and self.drop_path is None else self
 
     def response(self, node: Features) -> Tensor | None:
-        pooled = node.once((self.name, self.stride), self._pooled)
+        pooled = node.once((self.name, self.stride), self.pool)
         # An empty node has no stride: only the inputs of a cell are reduced, and they are never empty.
         return node.value if pooled is None and self.norm is not None else pooled
-
-    def _pooled(self, x: Tensor) -> Tensor:
-        if self.name == MAX_POOL:
-            return functional.max_pool2d(x, 3, self.stride, 1)
-        return functional.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)
 
 
 class Convolutions(Normalised):
@@ -131,6 +132,20 @@ class Convolutions(Normalised):
     def response(self, node: Features) -> Tensor:
         response: Tensor = self.layers(rectified(node))
         return response
+
+
+class SeparableConvolution(Convolutions):
+    """ReLU, depthwise convolution, 1x1 convolution, normalisation; then the same again without the stride."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, style: Style, drop_path: DropPath | None) -> None:
+        super().__init__(channels, kernel, stride, 1, 2, style, drop_path)
+
+
+class DilatedConvolution(Convolutions):
+    """ReLU, depthwise convolution that reads every second pixel, 1x1 convolution, normalisation."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, style: Style, drop_path: DropPath | None) -> None:
+        super().__init__(channels, kernel, stride, 2, 1, style, drop_path)
 
 
 class Pointwise(Normalised):
@@ -169,8 +184,7 @@ class FactorisedReduction(Normalised):
 
 
 def _odd(x: Tensor) -> Tensor:
-    height, width = x.shape[2:]
-    return functional.pad(x[:, :, 1::2, 1::2], (0, width % 2, 0, height % 2))
+    return functional.pad(x[:, :, 1::2, 1::2], (0, x.size(3) % 2, 0, x.size(2) % 2))
 
 
 def rectified(node: Features) -> Tensor:
@@ -186,19 +200,24 @@ def operation(name: str, channels: int, stride: int, style: Style, drop_path: Dr
         return FactorisedReduction(channels, channels, style, drop_path) if stride == 2 else Skip()
     if name in (MAX_POOL, AVG_POOL):
         return Pool(name, stride, nn.BatchNorm2d(channels, affine=False) if style == "search" else None, drop_path)
-    dilation = 2 if name.startswith("dil") else 1
-    return Convolutions(channels, KERNELS[name], stride, dilation, REPEATS[name], style, drop_path)
+    kind = DilatedConvolution if name.startswith("dil") else SeparableConvolution
+    return kind(channels, KERNELS[name], stride, style, drop_path)
 
 
 class Cell(nn.Module):
-    """A cell: the outputs of the two cells before, `[b, layer.channels, h, w]` (the earlier one twice as large with
-    `layer.halve`), to `[b, layer.outputs, *layer.output_shape]`."""
+    """A cell: nodes 0 and 1 are the fitted outputs of the two cells before it, nodes 2 to 5 sum their incoming edges,
+    and their values are concatenated.
+
+    The outputs of the two cells before, `[b, layer.channels, h, w]` (the earlier one twice as large with `layer.halve`),
+    to `[b, layer.outputs, *layer.output_shape]`.
+    """
 
     def __init__(self, pick: Pick, layer: Layer, drop_path: DropPath | None) -> None:
         super().__init__()
         (previous, current), width, style = layer.channels, layer.width, pick.style
         fit = FactorisedReduction if layer.halve else Pointwise
         self.layer = layer
+        self.variant = layer.cell  # how its class is called where a network is written as source
         self.fit_previous = fit(previous, width, style)
         self.fit_current = Pointwise(current, width, style)
         self.edges = nn.ModuleDict()
@@ -255,8 +274,9 @@ class DartsNetwork(nn.Module):
         self.cells = nn.ModuleList(Cell(pick, layer, dropping) for layer in layers)
         self.classifier = nn.Linear(layers[-1].outputs, outputs)
         self.auxiliary: nn.Module | None = None
-        for layer in layers:
+        for position, layer in enumerate(layers):
             if layer.auxiliary and pick.auxiliary:
+                self.auxiliary_cell = position
                 self.auxiliary = AuxiliaryHead(layer.outputs, layer.output_shape, outputs)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -266,7 +286,7 @@ class DartsNetwork(nn.Module):
         auxiliary = None
         for cell in self.cells:
             previous, current = current, Features(cell(previous, current))
-            if self.training and self.auxiliary is not None and cell.layer.auxiliary:
+            if self.training and self.auxiliary is not None and cell is self.cells[self.auxiliary_cell]:
                 auxiliary = self.auxiliary(current.value)
         logits: Tensor = self.classifier(current.value.mean((2, 3)))
         return logits if auxiliary is None else (logits, auxiliary)

@@ -9,7 +9,23 @@ from torch import Tensor
 from torch.nn import functional
 
 
-class Features:
+class Shared:
+    """A tensor that several layers read, with what they need of it: computed once. Where a network is written as
+    source of its own, the tensor takes its place."""
+
+    __slots__ = ()
+
+    @property
+    def tensor(self) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is there; `tensor` is zero."""
+        return False
+
+
+class Features(Shared):
     """A node's value `x` `[b, c, h, w]`; None where nothing reaches it: it is zero in the shape `like`."""
 
     __slots__ = ("_made", "like", "x")
@@ -38,6 +54,14 @@ class Features:
             return self.x
         assert self.like is not None
         return torch.zeros_like(self.like)
+
+    @property
+    def tensor(self) -> Tensor:
+        return self.value
+
+    @property
+    def empty(self) -> bool:
+        return self.x is None
 
 
 def total(terms: Iterable[Tensor | None]) -> Tensor | None:

@@ -24,7 +24,7 @@ from torch_geometric.utils import add_self_loops, remove_self_loops
 
 from nas_core.choice import Value
 from nas_core.relax import Pick
-from search_spaces.modules.features import total
+from search_spaces.modules.features import Shared, total
 from search_spaces.modules.supernet import copy_weights
 
 SPARSE_BELOW = 0.1
@@ -33,7 +33,7 @@ SPARSE_BELOW = 0.1
 SKIP = "skip"
 
 
-class Links:
+class Links(Shared):
     """The edges `[2, e]` among `nodes` in one pass, and what several layers need of them: made at the first call."""
 
     __slots__ = ("_made", "edges", "nodes")
@@ -46,6 +46,10 @@ class Links:
     def of(edges: Tensor | Links, x: Tensor) -> Links:
         """The edges among the nodes that have the features `x`."""
         return edges if isinstance(edges, Links) else Links(edges, x.size(0))
+
+    @property
+    def tensor(self) -> Tensor:
+        return self.edges
 
     @property
     def unlooped(self) -> Tensor:
@@ -83,6 +87,9 @@ class Convolution(GCNConv):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__(width, hidden, normalize=False)  # the weights of the edges are given
 
+    def plain(self) -> nn.Module:
+        return GCNConv(self.in_channels, self.out_channels)
+
     def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
         return super().forward(x, *Links.of(edges, x).normalised(x.dtype, loops="added"))
 
@@ -93,14 +100,18 @@ class Attention(GATConv):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__(width, hidden // 2, heads=2, add_self_loops=False)  # the self-loops are given
 
+    def plain(self) -> nn.Module:
+        return GATConv(self.in_channels, self.out_channels, self.heads)
+
     def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
         return super().forward(x, Links.of(edges, x).looped)
 
 
 class Aggregate(MessagePassing):
-    """`AGG_j (W x_j) + V x_i + b` over the in-neighbours j of node i: GraphSAGE with "mean" (Hamilton et al.
-    2017), the k-GNN with "sum" and k = 1 (Morris et al. 2019). `(nodes, width), (2, edges)` to
-    `(nodes, hidden)`.
+    """`AGG_j (W x_j) + V x_i + b` over the in-neighbours j of node i.
+
+    GraphSAGE with "mean" (Hamilton et al. 2017), the k-GNN with "sum" and k = 1 (Morris et al. 2019).
+    `(nodes, width), (2, edges)` to `(nodes, hidden)`.
     """
 
     def __init__(self, width: int, hidden: int, aggregation: str) -> None:
@@ -174,6 +185,9 @@ class Arma(Normalised):
 class Dense(nn.Linear):
     """A linear map of every node by itself."""
 
+    def plain(self) -> nn.Module:
+        return nn.Linear(self.in_features, self.out_features)
+
     def forward(self, x: Tensor, edges: Tensor | Links | None = None) -> Tensor:
         return super().forward(x)
 
@@ -233,15 +247,8 @@ def operation(name: str, width: int, hidden: int) -> nn.Module:
     return LAYERS[name](width, hidden)
 
 
-class Join(nn.Linear):
-    """The linear map of the concatenated leaves `{node: [n, hidden]}`."""
-
-    def forward(self, leaves: Mapping[int, Tensor], nodes: int) -> Tensor:
-        return super().forward(torch.cat(list(leaves.values()), dim=1))
-
-
 class SlicedJoin(nn.Module):
-    """`Join` of any of the computing nodes: a slice of its weights for every node that can be a leaf."""
+    """The linear map of any leaves `{node: [n, hidden]}`: a slice of its weights for every node that can be one."""
 
     def __init__(self, leaves: Sequence[int], hidden: int) -> None:
         super().__init__()
@@ -269,7 +276,8 @@ Weight: TypeAlias = float | Tensor
 
 
 class NodeNetwork(nn.Module):
-    """A network of computing nodes, each reading one earlier node (NAS-Bench-Graph, Qin et al. 2022, section 3).
+    """A network of computing nodes, each reading one earlier node (NAS-Bench-Graph, Qin et al. 2022, section 3); those
+    that nobody reads are concatenated and classified: `(nodes, features), (2, edges)` to `(nodes, classes)`.
 
     `groups`: the topologies, then the operations of every node. A topology names the input of each node; 0 is the raw
     features, after dropout. A node that reads hidden features applies batch normalisation, ReLU and dropout to them,
@@ -297,7 +305,8 @@ class NodeNetwork(nn.Module):
     ) -> None:
         super().__init__()
         topology, *names = groups
-        self.dropout = dropout
+        self.drop_features = FeatureDropout(dropout, sparse=len(groups[topology]) > 1)
+        self.drop = Dropout(dropout)
         self.topology = pick.route(topology, groups[topology])
         self.taken = [pick.route(name, groups[name]) for name in names]
         self.operations = nn.ModuleList()
@@ -324,22 +333,19 @@ class NodeNetwork(nn.Module):
             self.operations.append(nn.ModuleDict(layers) if len(layers) > 1 else layers[kinds[0]])
         self.norms = nn.ModuleList(nn.BatchNorm1d(hidden, affine=pick.style == "full") for _ in names)
         leaves = sorted({leaf for link in links for leaf in _leaves(link)})
-        self.join = Join(hidden * len(leaves), hidden) if len(links) == 1 else SlicedJoin(leaves, hidden)
+        self.join = nn.Linear(hidden * len(leaves), hidden) if len(links) == 1 else SlicedJoin(leaves, hidden)
         self.classify = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         edges = Links(edge_index, x.size(0))
-        if self.training:
-            features = drop_features(x, self.dropout)
-        else:  # where many layers read them, finding out that they are sparse pays without dropout too
-            features = x if len(self.topology.options) == 1 else drop_features(x, 0.0)
+        features = self.drop_features(x)
         reads, gates = self._wiring()
         raw: dict[int, Weight] = {0: 1.0}
-        hidden: dict[int, Tensor] = {}
+        states: dict[int, Tensor] = {}
         for node, (inputs, route) in enumerate(zip(reads, self.taken, strict=True), start=1):
             taken = dict(route.taken())
             shares = [_times(weight, raw[source]) for source, weight in inputs.items() if source in raw]
-            mixed = {source: weight for source, weight in inputs.items() if source in hidden}
+            mixed = {source: weight for source, weight in inputs.items() if source in states}
             terms = []
             if shares:
                 share = sum(shares[1:], shares[0])
@@ -348,15 +354,17 @@ class NodeNetwork(nn.Module):
                 if SKIP in taken:
                     raw[node] = _times(share, _share(taken[SKIP]))
             if mixed:
-                state = total(_scaled(hidden[source], weight) for source, weight in mixed.items())
-                state = functional.relu(self.norms[node - 1](state))
-                state = drop(state, self.dropout if self.training else 0.0)
+                state = total(_scaled(states[source], weight) for source, weight in mixed.items())
+                state = self.drop(functional.relu(self.norms[node - 1](state)))
                 rests = [_times(weight, 1.0 - raw.get(source, 0.0)) for source, weight in mixed.items()]
                 terms.append(_scaled(self._layer(node, "hidden")(state, edges), sum(rests[1:], rests[0])))
             if terms:
-                hidden[node] = terms[0] + terms[1] if len(terms) > 1 else terms[0]
-        leaves = {node: _scaled(functional.relu(hidden[node]), gates[node]) for node in sorted(gates) if node in hidden}
-        joined = self.join(leaves, edges.nodes)
+                states[node] = terms[0] + terms[1] if len(terms) > 1 else terms[0]
+        leaves = {node: _scaled(functional.relu(states[node]), gates[node]) for node in sorted(gates) if node in states}
+        if isinstance(self.join, SlicedJoin):
+            joined = self.join(leaves, edges.nodes)
+        else:
+            joined = self.join(torch.cat(list(leaves.values()), dim=1))
         scalar = self.topology.scalar()
         return self.classify(joined if scalar is None else joined + scalar)
 
@@ -412,6 +420,33 @@ def _times(one: Weight, other: Weight) -> Weight:
 
 def _scaled(x: Any, share: Weight) -> Any:
     return x if isinstance(share, float) and share == 1.0 else share * x
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout`, faster on the CPU."""
+
+    def plain(self) -> nn.Module:
+        return nn.Dropout(self.p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return drop(x, self.p if self.training else 0.0)
+
+
+class FeatureDropout(nn.Dropout):
+    """Dropout of raw features. In training mostly-zero ones become a sparse tensor; with `sparse` in evaluation too:
+    where many layers read them, finding out that they are sparse pays without dropout."""
+
+    def __init__(self, p: float, sparse: bool) -> None:
+        super().__init__(p)
+        self.sparse = sparse
+
+    def plain(self) -> nn.Module:
+        return nn.Dropout(self.p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return drop_features(x, self.p)
+        return drop_features(x, 0.0) if self.sparse else x
 
 
 def drop(x: Tensor, probability: float) -> Tensor:

@@ -39,7 +39,7 @@ class Separable(nn.Sequential):
 
 
 class Split(nn.Sequential):
-    """Convolution 1 x `size`, then `size` x 1, and BN; the input is rectified by the caller. `(n, width, h, w)` to
+    """Convolution along the rows, then along the columns, and BN; the input is rectified by the caller. `(n, width, h, w)` to
     `(n, width, ceil(h / stride), ceil(w / stride))`."""
 
     def __init__(self, width: int, size: int, stride: int) -> None:
@@ -84,16 +84,19 @@ def operation(name: str, width: int, stride: int) -> nn.Module:
 
 
 class Cell(nn.Module):
-    """A cell: `h_{i-1}` and `h_i`, each `(n, layer.channels, h, w)` (h_{i-1} twice as large with `layer.halve`), to
-    `(n, layer.outputs, *layer.output_shape)`.
+    """A cell: states 0 and 1 are the fitted outputs of the two cells before it, each block combines two paths from
+    earlier states to a new one, and the states that no block reads are concatenated.
 
-    A state is rectified once for all operations that read it.
+    `h_{i-1}` and `h_i`, each `(n, layer.channels, h, w)` (h_{i-1} twice as large with `layer.halve`), to
+    `(n, layer.outputs, *layer.output_shape)`. A state is rectified once for all operations that read it.
     """
 
     def __init__(self, layer: Layer, drop_path: float) -> None:
         super().__init__()
         width, (previous, current) = layer.width, layer.channels
         self.layer = layer
+        # How its class is called where a network is written as source.
+        self.variant = "reduction" if layer.stride == 2 else "normal"
         self.fit_previous = FactorisedReduction(previous, width) if layer.halve else ConvBN(previous, width, 1)
         self.fit_current = ConvBN(current, width, 1)
         self.paths = nn.ModuleList(
@@ -111,7 +114,7 @@ class Cell(nn.Module):
         self.reductions = nn.ModuleDict(
             {str(state): FactorisedReduction(width, width) for state in self.unread if layer.path_stride(state) == 2}
         )
-        self.drop_path = DropPath(drop_path)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, previous: Tensor, current: Tensor) -> Tensor:
         states = [self.fit_previous(functional.relu(previous)), self.fit_current(functional.relu(current))]
@@ -181,8 +184,9 @@ class NASNetwork(nn.Module):
         self.cells = nn.ModuleList(Cell(layer, drop_path) for layer in layers)
         self.classifier = nn.Linear(layers[-1].outputs, outputs)
         self.auxiliary: nn.Module | None = None
-        for layer in layers:
+        for position, layer in enumerate(layers):
             if layer.auxiliary:
+                self.auxiliary_cell = position
                 self.auxiliary = AuxiliaryHead(layer.outputs, layer.output_shape, outputs)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -190,7 +194,7 @@ class NASNetwork(nn.Module):
         auxiliary = None
         for cell in self.cells:
             previous, x = x, cell(previous, x)
-            if self.training and self.auxiliary is not None and cell.layer.auxiliary:
+            if self.training and self.auxiliary is not None and cell is self.cells[self.auxiliary_cell]:
                 auxiliary = self.auxiliary(x)
         logits = self.classifier(functional.relu(x).mean((2, 3)))
         return logits if auxiliary is None else (logits, auxiliary)

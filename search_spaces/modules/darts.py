@@ -208,8 +208,8 @@ class Cell(nn.Module):
     """A cell: nodes 0 and 1 are the fitted outputs of the two cells before it, nodes 2 to 5 sum their incoming edges,
     and their values are concatenated.
 
-    The outputs of the two cells before, `[b, layer.channels, h, w]` (the earlier one twice as large with `layer.halve`),
-    to `[b, layer.outputs, *layer.output_shape]`.
+    The outputs of the two cells before, `[b, layer.channels, h, w]` (the earlier one twice as large with
+    `layer.halve`), to `[b, layer.outputs, *layer.output_shape]`.
     """
 
     def __init__(self, pick: Pick, layer: Layer, drop_path: DropPath | None) -> None:

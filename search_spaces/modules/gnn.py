@@ -305,9 +305,9 @@ class NodeNetwork(nn.Module):
     ) -> None:
         super().__init__()
         topology, *names = groups
-        self.drop_features = FeatureDropout(dropout, sparse=len(groups[topology]) > 1)
-        self.drop = Dropout(dropout)
         self.topology = pick.route(topology, groups[topology])
+        self.drop_features = FeatureDropout(dropout, sparse=len(self.topology.options) > 1)
+        self.drop = Dropout(dropout)
         self.taken = [pick.route(name, groups[name]) for name in names]
         self.operations = nn.ModuleList()
         links = [_links(text) for text in self.topology.options]

@@ -39,8 +39,8 @@ class Separable(nn.Sequential):
 
 
 class Split(nn.Sequential):
-    """Convolution along the rows, then along the columns, and BN; the input is rectified by the caller. `(n, width, h, w)` to
-    `(n, width, ceil(h / stride), ceil(w / stride))`."""
+    """Convolution along the rows, then along the columns, and BN; the input is rectified by the caller.
+    `(n, width, h, w)` to `(n, width, ceil(h / stride), ceil(w / stride))`."""
 
     def __init__(self, width: int, size: int, stride: int) -> None:
         super().__init__(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.export.python.terms import Argument, Build, Role, Term, Unwritable, Value, is_literal
+from training.export.python.terms import Argument, Build, Role, Unwritable, Value, is_literal
 
 ROLES: Mapping[str, Role] = {
     "in_channels": "in",

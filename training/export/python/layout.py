@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 
 WIDTH = 120
 STEP = "    "
@@ -18,11 +19,11 @@ def statement(text: str, indent: str = "", width: int = WIDTH) -> list[str]:
     """A statement as lines of at most `width` characters, broken as formatters do; `text` is one line."""
     if len(indent) + len(text) <= width:
         return [indent + text]
-    if match := _STATEMENT.fullmatch(text):
-        if places := _places(match["expression"], _OPERATOR):
-            parts = _cut(match["expression"], places)
-            inner = [line for part in parts for line in statement(part.strip(), indent + STEP, width)]
-            return [f"{indent}{match['head']}(", *inner, f"{indent})"]
+    match = _STATEMENT.fullmatch(text)
+    if match and (places := _places(match["expression"], _OPERATOR)):
+        parts = _cut(match["expression"], places)
+        inner = [line for part in parts for line in statement(part.strip(), indent + STEP, width)]
+        return [f"{indent}{match['head']}(", *inner, f"{indent})"]
     found = _last_bracket(text)
     if found is None:
         return [indent + text]
@@ -64,7 +65,7 @@ def _bare(text: str) -> str:
 
 def _cut(text: str, places: list[int]) -> list[str]:
     bounds = [0, *places, len(text)]
-    return [text[one:other] for one, other in zip(bounds, bounds[1:], strict=False)]
+    return [text[one:other] for one, other in pairwise(bounds)]
 
 
 def _scan(text: str) -> Iterator[tuple[int, str, int]]:

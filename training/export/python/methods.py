@@ -11,7 +11,6 @@ import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from torch import nn
@@ -19,8 +18,8 @@ from torch import nn
 from search_spaces.modules.features import Shared
 from training.export.python.layers import public_place
 from training.export.python.layout import STEP, WIDTH, statement
+from training.export.python.lines import unparsed
 from training.export.python.terms import Unwritable, is_literal, literal
-from training.export.python.trace import unparsed
 
 SEARCH = ("nas_core", "search_spaces.modules.features", "search_spaces.modules.pick", "search_spaces.modules.supernet")
 """What only a search needs: source that uses it is not copied."""
@@ -100,9 +99,9 @@ def free_names(text: str) -> set[str]:
 
     def walk(table: symtable.SymbolTable) -> Iterator[str]:
         for symbol in table.get_symbols():
-            if symbol.is_global() or (table.get_type() == "module" and not symbol.is_assigned()):
-                if symbol.is_referenced():
-                    yield symbol.get_name()
+            outer = symbol.is_global() or (table.get_type() == "module" and not symbol.is_assigned())
+            if outer and symbol.is_referenced():
+                yield symbol.get_name()
         for child in table.get_children():
             yield from walk(child)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -105,7 +104,6 @@ def _usage(task: Task, inputs: Inputs | None, subject: Subject) -> list[str]:
     names = ["load"] if inputs is None else ["CLASSES", "load", "preprocess"]
     lines = [
         f"from {subject.module} import {', '.join(names)}",
-        "",
         f"network = load()  # from {subject.weights} beside this file",
     ]
     if isinstance(inputs, GraphInputs):
@@ -119,8 +117,7 @@ def _usage(task: Task, inputs: Inputs | None, subject: Subject) -> list[str]:
         lines.insert(0, "from PIL import Image")
         lines.append('probabilities = network(preprocess(Image.open("FILE"))).softmax(1)[0]')
         lines.append("print(CLASSES[probabilities.argmax()])")
-    # A blank line inside would end the paragraph.
-    return ["\n".join(f"    {line}" for line in lines if line)]
+    return ["\n".join(f"    {line}" for line in lines)]
 
 
 def _facts(inputs: Inputs | None) -> list[str]:
@@ -214,10 +211,11 @@ def _graph(inputs: GraphInputs) -> str:
 
 
 def _imports(body: str, known: Mapping[str, str]) -> tuple[list[str], tuple[str, ...]]:
-    """The import statements that the source needs, sorted as linters want them, and the distributions they come from."""
+    """The import statements of the source, sorted as linters want them, and the distributions that they come from."""
     table = {**_STANDARD, **known}
     names = {name for name in free_names(body) if name in table}
-    whole, parts = set(), {}
+    whole: set[str] = set()
+    parts: dict[str, set[str]] = {}
     for name in names:
         text = table[name]
         if text.startswith("import "):
@@ -226,8 +224,8 @@ def _imports(body: str, known: Mapping[str, str]) -> tuple[list[str], tuple[str,
             module, _, imported = text.removeprefix("from ").partition(" import ")
             parts.setdefault(module, set()).add(imported)
     found = [(text.split()[1], 0, text) for text in whole]
-    for module, imported in parts.items():
-        members = ", ".join(sorted(imported, key=_member))
+    for module, members_of in parts.items():
+        members = ", ".join(sorted(members_of, key=_member))
         found.append((module, 1, f"from {module} import {members}"))
     found.sort(key=lambda entry: (entry[1], entry[0].lower()))
     standard = [text for module, _, text in found if module.partition(".")[0] in sys.stdlib_module_names]

@@ -28,6 +28,11 @@ class Parameter:
     default: Term | None = None
 
     @property
+    def signature(self) -> str:
+        default = "" if self.default is None else f" = {self.default}"
+        return f"{self.name}: {self.annotation}{default}"
+
+    @property
     def annotation(self) -> str:
         kinds = {_annotation(value) for value in self.values}
         if kinds == {"int", "float"}:
@@ -44,8 +49,8 @@ def _annotation(term: Term) -> str:
 
 
 def shape(record: Record) -> Any:
-    """Equal for blocks that one class can make: the same parts, and the same kinds of modules in containers. A part that
-    stands alone may be of any kind; it is handed to the constructor."""
+    """Equal for blocks that one class can make: the same parts, and the same kinds of modules in containers. A part
+    that stands alone may be of any kind; it is handed to the constructor."""
     return tuple((name, _shape(term) if isinstance(term, Group) else None) for name, term in record)
 
 
@@ -137,7 +142,7 @@ def _role(hole: _Hole) -> Role:
         return "other"
     if {"in", "out"} <= roles:
         return "width"
-    return next((role for role in ("in", "out") if role in roles), "width")  # type: ignore[return-value]
+    return next((role for role in ("in", "out") if role in roles), "width")
 
 
 def _default(hole: _Hole) -> Term | None:

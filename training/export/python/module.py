@@ -80,8 +80,8 @@ def network_source(
         *blocks.library.sources.values(),
         *blocks.classes.values(),
         _load(subject),
-        _read(network),
         *_preprocess(inputs),
+        _read(network),
     ]
     body = "\n\n\n".join(_spaced(code))
     lines, needs = _imports(body, blocks.library.imports)
@@ -101,17 +101,18 @@ def _needs(needs: Sequence[str]) -> str:
 
 
 def _usage(task: Task, inputs: Inputs | None, subject: Subject) -> list[str]:
-    names = ["load"] if inputs is None else ["CLASSES", "load", "preprocess"]
+    entry = "preprocess" if isinstance(inputs, ImageInputs) and inputs.mode else "normalise"
+    names = ["load"] if inputs is None else ["CLASSES", "load", entry]
     lines = [
         f"from {subject.module} import {', '.join(names)}",
         f"network = load()  # from {subject.weights} beside this file",
     ]
     if isinstance(inputs, GraphInputs):
-        lines.append("probabilities = network(preprocess(features), edge_index).softmax(1)  # of every node")
+        lines.append("probabilities = network(normalise(features), edge_index).softmax(1)  # of every node")
     elif task.kind == NODE_CLASSIFICATION:
         lines.append("probabilities = network(features, edge_index).softmax(1)  # of every node")
     elif inputs is None or inputs.mode is None:
-        given = "images" if inputs is None else "preprocess(images)"
+        given = "images" if inputs is None else "normalise(images)"
         lines.append(f"probabilities = network({given}).softmax(1)")
     else:
         lines.insert(0, "from PIL import Image")
@@ -167,47 +168,43 @@ def _preprocess(inputs: Inputs | None) -> list[str]:
 
 
 def _image(inputs: ImageInputs) -> list[str]:
-    about = f"`[batch, {inputs.channels}, {inputs.height}, {inputs.width}]`"
-    normalise = f'''(images: Tensor) -> Tensor:
-    """Images {about} with numbers from 0 to 1, as the network reads them."""
+    shape = f"[batch, {inputs.channels}, {inputs.height}, {inputs.width}]"
+    normalise = f'''def normalise(images: Tensor) -> Tensor:
+    """Images `{shape}` of numbers from 0 (black) to 1 (white), as the network reads them."""
     mean, deviation = torch.tensor(MEAN), torch.tensor(DEVIATION)
     return (images - mean[:, None, None]) / deviation[:, None, None]'''
     if inputs.mode is None:
-        return [f"def preprocess{normalise}"]
-    size = f"({inputs.width}, {inputs.height})"
-    if inputs.fit == "crop":
-        fitted = f"ImageOps.fit(image, {size}, Image.Resampling.BICUBIC)"
-        how = f"the largest centred part that fits, at {inputs.width} x {inputs.height}"
-    else:
-        fitted = f"image.resize({size}, Image.Resampling.BICUBIC)"
-        how = f"at {inputs.width} x {inputs.height}"
+        return [normalise]
+    size = f"({inputs.width}, {inputs.height}), Image.Resampling.BICUBIC"
+    cropped = inputs.fit == "crop"
+    where = "the largest centred part of that shape, " * cropped
     kind = "grey" if inputs.mode == "L" else "RGB"
-    text = "\n".join(
-        docstring(
-            f"An image of Pillow as the network reads it, a batch of one: upright, in {kind}, {how}, normalised.",
-            "    ",
-        )
+    about = (
+        f"An image of Pillow as the network reads it, a batch of one: upright, {kind}, {where}"
+        f"at {inputs.width} x {inputs.height} pixels, normalised."
     )
+    text = "\n".join(docstring(about, "    "))
+    sides = f"1, {inputs.height}, {inputs.width}, {inputs.channels}"
     preprocess = f"""def preprocess(image) -> Tensor:
 {text}
     from PIL import Image, ImageOps
 
+    if image.mode[0] in "IF":
+        raise ValueError(f"the image has mode {{image.mode}}, more than 8 bits per channel")
     image = ImageOps.exif_transpose(image).convert({literal(inputs.mode)})
-    image = {fitted}
+    image = {f"ImageOps.fit(image, {size})" if cropped else f"image.resize({size})"}
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return normalise(pixels.reshape(1, {inputs.height}, {inputs.width}, {inputs.channels}).permute(0, 3, 1, 2) / 255)"""
-    return [preprocess, f"def normalise{normalise}"]
+    return normalise(pixels.reshape({sides}).permute(0, 3, 1, 2) / 255)"""
+    return [preprocess, normalise]
 
 
 def _graph(inputs: GraphInputs) -> str:
-    about = f"Features of nodes `[nodes, {inputs.features}]` as the network reads them"
-    if inputs.normalise == "none":
-        return f'''def preprocess(features: Tensor) -> Tensor:
-    """{about}."""
-    return features.float()'''
-    return f'''def preprocess(features: Tensor) -> Tensor:
-    """{about}: each row divided by its sum of absolute values."""
-    return features / features.abs().sum(1, keepdim=True).clamp_min(torch.finfo(features.dtype).tiny)'''
+    rows = inputs.normalise == "rows"
+    how = ": each row is divided by the sum of its absolute values" * rows
+    sums = "features.abs().sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)"
+    return f'''def normalise(features: Tensor) -> Tensor:
+    """Features `[nodes, {inputs.features}]` as the network reads them{how}."""
+    return features{f" / {sums}" * rows}'''
 
 
 def _imports(body: str, known: Mapping[str, str]) -> tuple[list[str], tuple[str, ...]]:

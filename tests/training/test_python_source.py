@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import io
-import json
 import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +17,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from nas_cli.packages import PACKAGES
@@ -30,13 +26,9 @@ from nas_core.moves import sample
 from nas_core.space import HasNamed, SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from search_spaces import BUILTIN, GROUP
-from search_spaces.modules.supernet import Supernet
 from training.export.python import check
-from training.export.python.layout import statement
-from training.export.python.module import Subject, module_name, network_source
-from training.export.python.terms import Unwritable, literal
-from training.inputs import GraphInputs, ImageInputs, Inputs
-from training.inputs.pictures import pixels
+from training.export.python.module import Subject, network_source
+from training.inputs import Inputs
 
 IMAGES = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 16, 16), outputs=5)
 LARGE = Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 40, 40), outputs=3)
@@ -99,7 +91,8 @@ def loaded(text: str, folder: Path, network: nn.Module) -> ModuleType:
         safetensors.torch.save({name: tensor.clone() for name, tensor in network.state_dict().items()})
     )
     spec = importlib.util.spec_from_file_location("net", folder / "net.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = sys.modules["net"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -150,7 +143,7 @@ def assert_readable(text: str) -> None:
             roots = {(node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name}
             assert not {root.partition(".")[0] for root in roots} & {*PACKAGES, "safetensors", "numpy"}
         for name in {*names} - entries - {"annotations"}:
-            assert len(re.findall(rf"\b{name}\b", text)) > 1 and name in read, name
+            assert name in read, name
     words = re.findall(r"\b(?:Features|Links|Mixed|Pick|route|style|supernet|once)\b", text)
     assert words == []
     parts = {target for name, node in classes_of(text).items() for target in _parts(node)}
@@ -159,10 +152,11 @@ def assert_readable(text: str) -> None:
 
 def _parts(node: ast.ClassDef) -> Iterator[str]:
     for each in ast.walk(node):
-        if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Attribute):
-            # A weight that takes no part is still one of the network: `recurrent` of ARMA, norms of raw nodes.
-            if "nn.Parameter" not in ast.unparse(each.value) and "BatchNorm" not in ast.unparse(each.value):
-                yield each.targets[0].attr
+        if not isinstance(each, ast.Assign) or not isinstance(each.targets[0], ast.Attribute):
+            continue
+        # A weight that takes no part is still one of the network: `recurrent` of ARMA, norms of raw nodes.
+        if not re.search("nn.Parameter|BatchNorm", ast.unparse(each.value)):
+            yield each.targets[0].attr
 
 
 @pytest.mark.parametrize(("reference", "task", "size", "count"), DRAWN, ids=lambda value: str(value)[:40])

@@ -1,7 +1,8 @@
 """The fresh process that runs a written network: a request on stdin, the answer on stdout.
 
 It is run as a script of its own, by its path. Once the cases are read, it can import neither this program nor what the
-file does not need. The answer is `{"differences": [[largest difference, largest expected], ...]}`, or `{"error": text}`.
+file does not need. The answer is `{"differences": [[largest difference, largest expected], ...]}`, one pair per case,
+or `{"error": text}`.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _load(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location("written", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["written"] = module
     spec.loader.exec_module(module)

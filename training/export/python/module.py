@@ -86,7 +86,8 @@ def network_source(
     body = "\n\n\n".join(_spaced(code))
     lines, needs = _imports(body, blocks.library.imports)
     head = docstring("\n\n".join([subject.title, *subject.paragraphs, *_usage(task, inputs, subject), _needs(needs)]))
-    return Source("\n".join([*head, "", "from __future__ import annotations", "", *lines, "", body, ""]), needs)
+    gap = ["", ""] if body.startswith(("class ", "def ", "@")) else [""]
+    return Source("\n".join([*head, "", "from __future__ import annotations", "", *lines, *gap, body, ""]), needs)
 
 
 def _spaced(code: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ class Refuse:
         self._names = frozenset(names)
         for name in [name for name in sys.modules if name.partition(".")[0] in self._names]:
             del sys.modules[name]
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, self)
         for name in names:
             with contextlib.suppress(ModuleNotFoundError):
                 importlib.import_module(name)

@@ -39,6 +39,9 @@ def test_commands(document: Path, tmp_path: Path) -> None:
         named = FILE.search(before)
         if language == "yaml" and named:
             (tmp_path / named[1]).write_text(content)
+        module = re.match(r"# (\w+\.py)\n", content)
+        if language == "python" and module:
+            (tmp_path / module[1]).write_text(content)
         if language != "sh":
             continue
         for command in commands(content):

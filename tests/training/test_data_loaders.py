@@ -510,7 +510,7 @@ def test_a_loader_of_ones_own(tmp_path):
     for name, message in (
         ("broken", "the loader fails: ZeroDivisionError: division by zero"),
         ("wrong", "returns list without task"),
-        ("number", "is no function"),
+        ("number", "is int; needed is a torch.utils.data.Dataset"),
     ):
         with pytest.raises(UsageError, match=message):
             load(f"{path}:{name}")

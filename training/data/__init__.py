@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nas_core import refs
-from nas_core.errors import NasError, UsageError
+from nas_core.errors import UsageError
+from training.data import dataset, own
 from training.data.source import GraphSource, ImageSource, Source
 from training.data.split import Split
 from training.reading import once
@@ -26,7 +27,6 @@ BUILTIN = {
     "pyg": "training.data.pyg:load",
 }
 
-_OWN_FILE = re.compile(r"(?P<target>.+\.py:[^:]+)(?::(?P<argument>.*))?", re.DOTALL)
 _DEFAULT = Split()
 
 
@@ -53,16 +53,16 @@ SCHEMES = (
 
 def describe() -> list[Scheme]:
     """All schemes: built-in, then those of installed packages."""
-    own = [name for name in refs.names(BUILTIN, GROUP) if name not in BUILTIN]
-    return [*SCHEMES, *(Scheme(name, "ARGUMENT", "from an installed package") for name in own)]
+    others = [name for name in refs.names(BUILTIN, GROUP) if name not in BUILTIN]
+    return [*SCHEMES, *(Scheme(name, "ARGUMENT", "from an installed package") for name in others)]
 
 
 def load(reference: str, split: Split = _DEFAULT) -> Source:
-    """The data set of `SCHEME`, `SCHEME:ARGUMENT`, `file.py:function` or `file.py:function:ARGUMENT`, split.
+    """The data set of `SCHEME`, `SCHEME:ARGUMENT` or of a user's file (`training.data.own.load`), split.
 
-    A loader is `load(argument: str, split: Split) -> Source`. Within `training.reading.reading` a data set is read
-    once, and its warnings are told. Raises UsageError for an unknown scheme or a malformed file, NotFoundError for a
-    missing one.
+    A loader of a package is `load(argument: str, split: Split) -> Source`. Within `training.reading.reading` a data
+    set is read once, and its warnings are told. Raises UsageError for an unknown scheme or a malformed file,
+    NotFoundError for a missing one.
     """
     key = (reference, split.model_dump_json(), Path.cwd())
     return once(key, lambda: _load(reference, split), lambda source: _told(reference, source))
@@ -74,24 +74,18 @@ def _told(reference: str, source: Source) -> list[str]:
 
 
 def _load(reference: str, split: Split) -> Source:
-    own = _OWN_FILE.fullmatch(reference)
-    target, argument = (own["target"], own["argument"] or "") if own else reference.partition(":")[::2]
-    if own is None and target not in refs.names(BUILTIN, GROUP) and Path(reference).exists():
+    target, _, argument = reference.partition(":")
+    source: Any
+    if own.is_own(reference):
+        source = own.load(reference, split)
+    elif target in BUILTIN:
+        source = refs.find(target, BUILTIN, GROUP, "data")(argument, split)
+    elif target not in refs.names(BUILTIN, GROUP) and Path(reference).exists():
         raise UsageError(
             f"data '{reference}' is a path; say what it holds: {', '.join(BUILTIN)} - as in idx:{reference}"
         )
-    loader = refs.find(target, BUILTIN, GROUP, "data")
-    if not callable(loader):
-        raise UsageError(f"data '{reference}': '{target}' is no function load(argument, split)")
-    if target in BUILTIN:
-        source = loader(argument, split)
     else:
-        try:
-            source = loader(argument, split)
-        except NasError:
-            raise
-        except Exception as error:
-            raise UsageError(f"data '{reference}': the loader fails: {type(error).__name__}: {error}") from error
+        source = dataset.called(refs.find(target, BUILTIN, GROUP, "data"), f"data '{reference}'", argument, split)
     if isinstance(source, ImageSource | GraphSource):
         return dataclasses.replace(source, reference=reference)
     missing = [name for name in ("task", "split_hash", "sizes", "class_counts", "bind") if not hasattr(source, name)]

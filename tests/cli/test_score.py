@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,10 @@ def test_bad_input_is_one_line(
 
 def test_an_interrupted_call_keeps_what_it_has_scored(folder: Path) -> None:
     command = [sys.executable, "-m", "nas_cli", *SMALL[:3], "--sample", "3000", "--proxies", "naswot"]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # in the background of a shell it would be ignored
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as running:
         assert running.stderr is not None
         assert running.stderr.readline() == "nasbench201: 1/3000 architectures scored\n"
         running.send_signal(signal.SIGINT)

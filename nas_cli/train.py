@@ -29,6 +29,9 @@ def train(
     data: Annotated[str | None, typer.Option(help="Data instead of the study's (needed for tables).")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     metric: Metrics = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights to start from: FILE.safetensors, or STUDY:N/train-K.")
+    ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("-s", help="[recipe.]KEY=VALUE of the recipe, e.g. lr=0.05.")
     ] = None,
@@ -54,6 +57,7 @@ def train(
     from studies.environment import environment
     from studies.queries import addressed_trial
     from studies.retrain import command, retrain
+    from studies.trained import start_of
 
     if picture is not None and not find_lr:
         raise UsageError("--picture is the picture of --find-lr; a training draws none")
@@ -64,7 +68,11 @@ def train(
         name, changes = recipe_changes(setting or [])
         if epochs is not None:
             changes["epochs"] = epochs
-        plan = retraining(study.spec, recipe or name or "standard", changes, size, data, device, metric or ())
+        start = None if weights is None else start_of(store, weights)
+        plan = retraining(study.spec, recipe or name or "standard", changes, size, data, device, metric or (), start)
+        taken = plan.evaluator.taken(trial.arch)
+        if taken is not None:
+            typer.echo(f"weights: {taken}", err=True)
         if find_lr:
             range_test.find_lr(store, study, trial, plan, picture, as_json)
             return 0

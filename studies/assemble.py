@@ -45,6 +45,7 @@ from training.data.split import Split
 if TYPE_CHECKING:
     from studies.executors import Executor
     from studies.store.store import Store
+    from training.start import Start
 
 
 class SearchConfig(Config):
@@ -393,9 +394,10 @@ def retraining(
     data: str | None,
     device: str | None,
     metrics: Sequence[str] = (),
+    start: Start | None = None,
 ) -> Retraining:
     """A training with a full recipe, on the study's data or on `data`, measured by the study's own metrics and
-    `metrics`. Raises UsageError for what does not fit."""
+    `metrics`, from fresh weights or those of `start`. Raises UsageError for what does not fit."""
     from training.data import load
     from training.evaluators.train import Train, default_threads
     from training.recipe import recipe as named_recipe
@@ -426,6 +428,7 @@ def retraining(
         test=True,
         metrics=judged.get("metrics", ()),
         monitor=judged.get("monitor"),
+        start=start,
     )
     files = spec.evaluator.get("files", {})
     check_files({metric: files[metric] for metric in inherited if metric in files}, evaluator.files)
@@ -440,6 +443,7 @@ def retraining(
         **resolved(evaluator),
         **judged,
         **files_of(evaluator),
+        **({} if start is None else {"weights": {"from": start.reference, "sha256": start.sha256}}),
     }
     inputs = getattr(source, "inputs", None)  # a source of a class of one's own may not say
     return Retraining(evaluator, sized, settings, None if inputs is None else inputs.model_dump(mode="json"))

@@ -139,6 +139,8 @@ def command(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
     words = ["nas", "train", address, "--recipe", settings["recipe_name"], "--size", size_text(settings["size"])]
     words += ["--seeds", str(seeds)]
     words += ["--data", settings["data"], "--device", settings["device"]]
+    if "weights" in settings:
+        words += ["--weights", settings["weights"]["from"]]
     for metric in settings.get("metrics", ()):
         words += ["--metric", metric]
     for path, value in _flat(settings["changes"]):

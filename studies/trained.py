@@ -12,6 +12,7 @@ from nas_core.strategy import State
 from studies.queries import addressed_trial, parse_training
 from studies.retrain import command, weights_of
 from studies.store.store import Store
+from training.start import Start, start_from
 
 
 def training_address(study: Study, trial: Run, training: Run) -> str:
@@ -79,6 +80,19 @@ def trained_weights(store: Store, study: Study, trial: Run, training: Run) -> Pa
             f"the weights of {address} in '{store.files}' are gone or damaged; train again:\n{again}"
         )
     return path
+
+
+def start_of(store: Store, text: str) -> Start:
+    """The weights that a text means: a safetensors file, or a training like `STUDY:17/train-2`, of `STUDY:17` the best.
+
+    Raises NotFoundError, and UsageError for another file.
+    """
+    if text.endswith(".safetensors"):
+        return start_from(Path(text), text)
+    if text.startswith(("./", "../", "/", "~")) or Path(text).is_file():
+        raise UsageError(f"--weights '{text}': weights are a .safetensors file, or STUDY:NUMBER/train-NUMBER")
+    study, trial, training = addressed_training(store, text)
+    return start_from(trained_weights(store, study, trial, training), training_address(study, trial, training))
 
 
 def validation(study: Study, training: Run) -> tuple[str, float]:

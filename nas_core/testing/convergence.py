@@ -77,6 +77,9 @@ class Samples:
         order = torch.from_numpy(generator(seed, epoch, part).permutation(len(x)))
         return (Batch((x[chosen],), y[chosen]) for chosen in order.split(BATCH))
 
+    def targets(self, part: str) -> Tensor:
+        return self.parts[part][1]
+
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         from torch.nn.functional import cross_entropy
 

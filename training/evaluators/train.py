@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nas_core.batch import Data
     from training.data.source import Source
     from training.range_test import Listener, RangeTest
+    from training.start import Start, Taken
 
 WEIGHTS = "weights.safetensors"
 SMALL_IMAGE = 16 * 16  # pixels
@@ -45,6 +46,8 @@ class Train:
     `val_f1:max`) tells good epochs from bad where the recipe keeps the best one or has patience; by default accuracy.
     `ends_early`: whether patience may end a training before its budget. `files` has
     the hash of every file of the user's that metrics and loss come from.
+
+    `start`: weights that every training begins with, where the network has them too.
 
     `device`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1". `threads`: of the CPU, None for torch's
     own number. `deterministic` makes CUDA repeat itself bit for bit, slower; a CPU always does.
@@ -65,13 +68,14 @@ class Train:
         checkpoint_seconds: float = 10.0,
         metrics: Sequence[str] = (),
         monitor: str | None = None,
+        start: Start | None = None,
     ) -> None:
         """Raises UsageError where space and data do not fit, or for metrics, a loss or a monitor that are none;
         MachineError for a device that is not there."""
         from training import cost, precision
         from training.metrics import load_metrics
 
-        self.space, self.source, self.size, self.recipe = space, source, size, recipe
+        self.space, self.source, self.size, self.recipe, self.start = space, source, size, recipe, start
         self.task = source.task
         if self.task.kind not in space.tasks:
             raise UsageError(
@@ -123,13 +127,12 @@ class Train:
     def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
         """A report per epoch up to `budget`; continues a checkpoint in `context.workdir`. Raises as `fit`."""
         from training.checkpoint import write_tensors
-        from training.fit import fit, trial_failures
+        from training.fit import fit
 
         epochs = self._epochs(budget)
         declared = {metric.name for metric in self.metrics}
         with thread_count(self.threads), repeatable(self.device, self.deterministic):
-            with trial_failures():
-                model = build(self.space, proposal.arch, self.task, self.size, context.seed)
+            model = self._made(proposal.arch, context.seed)
             static = self.costs(proposal.arch, self._static)
             data = self._data
             reports = fit(
@@ -162,10 +165,25 @@ class Train:
         from training.range_test import range_test
 
         with thread_count(self.threads), repeatable(self.device, self.deterministic):
+            model = self._made(arch, seed)
             with trial_failures():
-                model = build(self.space, arch, self.task, self.size, seed)
                 training = Training(model, self._data, self.recipe, self.device, seed, None)
             return range_test(training, listen=listen)
+
+    def taken(self, arch: Architecture) -> Taken | None:
+        """How much of the network of `arch` the weights to start from give; None without such weights. Raises as
+        `Start.take`."""
+        return None if self.start is None else self.start.take(build(self.space, arch, self.task, self.size, 0))
+
+    def _made(self, arch: Architecture, seed: int) -> nn.Module:
+        """The network before its first step."""
+        from training.fit import trial_failures
+
+        with trial_failures():
+            model = build(self.space, arch, self.task, self.size, seed)
+        if self.start is not None:
+            self.start.take(model)
+        return model
 
     def _epochs(self, budget: Budget | None) -> int:
         if budget is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from studies.store.places import parse, shareable, shown
 from studies.store.store import Store
 from training.data import load
 from training.data.source import ImageSource
+from training.data.split import Split
+from training.inputs import inputs_from
 
 Say = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,8 +68,8 @@ def test_no_written_file_holds_a_password_or_a_path(say: Say, folder: Path, monk
     (place / "own.py").write_text("from strategies.random_search import RandomSearch as Own\n")
     source = load("digits")
     assert isinstance(source, ImageSource)
-    for part in (source.parts.valid[:60],):
-        np.savez(place / "some.npz", images=source.images[part], labels=source.labels[part])
+    part = source.parts.valid[:60]
+    np.savez(place / "some.npz", images=source.images[part], labels=source.labels[part])
     db = f"sqlite:///{folder / 'nas.db'}"
     sizes = ["--size", "search", "--epochs", "1", "--threads", "1", "--data", f"npz:{place / 'some.npz'}"]
     given = ["--space", f"{place / 'mine.py'}:space", "--strategy", f"{place / 'own.py'}:Own", "--db", db]
@@ -87,6 +90,11 @@ def test_no_written_file_holds_a_password_or_a_path(say: Say, folder: Path, monk
     assert "--data npz:some.npz" in first
     assert "--db" not in first
     assert "--db postgresql+psycopg://me@db.example/studies" in second
+    # Other data at the same place are not what the network was trained on.
+    np.savez(place / "some.npz", images=source.images[part][::-1], labels=source.labels[part])
+    code, _, err = say("export", "s", "--format", "json")
+    assert code == 2
+    assert "are not what s:0/train-1 was trained on" in err
 
 
 def _at(place: str, url: str) -> Store:
@@ -137,11 +145,28 @@ def test_a_wrong_url_is_refused_without_its_password(say: Say, url: str) -> None
     assert "s3cret" not in out + err
 
 
+def _a_wrong_mean_is_not_exported(say: Say) -> None:
+    """What the network needs of its inputs is kept with its training, and held against the data when it is exported."""
+    with sqlite3.connect("nas.db") as connection:
+        (text,) = connection.execute("SELECT recipe FROM runs WHERE kind = 'retrain'").fetchone()
+        stored = json.loads(text)
+        limited = load("digits", Split(limit=200))
+        assert inputs_from(stored["inputs"]) == limited.inputs
+        stored["inputs"]["mean"] = [0.0]
+        connection.execute("UPDATE runs SET recipe = ? WHERE kind = 'retrain'", [json.dumps(stored)])
+    code, _, err = say("export", "s", "--format", "safetensors", "--out", "wrong")
+    assert code == 7
+    assert "differs from the network" in err
+    with sqlite3.connect("nas.db") as connection:
+        connection.execute("UPDATE runs SET recipe = ? WHERE kind = 'retrain'", [text])
+
+
 def test_infer_answers_what_it_can(say: Say, folder: Path) -> None:
     search = ["--size", "channels=2,cells=1", "-s", "split.limit=200", "--threads", "1"]
     assert say("search", "--study", "s", "--epochs", "1", "--trials", "1", *search)[0] == 0
     assert say("train", "s", "--size", "channels=2,cells=1", "--epochs", "2")[0] == 0
     assert say("export", "s", "--format", "safetensors", "--no-verify", "--out", "net")[0] == 0
+    _a_wrong_mean_is_not_exported(say)
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (9, 8, 3), dtype=np.uint8)).save("a.png")
     np.savez("many.npz", images=rng.integers(0, 17, (300, 8, 8), dtype=np.uint8))

@@ -14,7 +14,7 @@ from nas_cli.options import Json
 
 def infer(
     model: Annotated[
-        Path, typer.Argument(help="What 'nas export' wrote: .onnx, .pt2, .safetensors, .json, or the folder.")
+        Path, typer.Argument(help="What 'nas export' wrote: .onnx, .pt2, .safetensors, .json, .py, or the folder.")
     ],
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Image files, npz:FILE, or graph:FILE.")],
     top: Annotated[

@@ -184,10 +184,12 @@ def test_infer_answers_what_it_can(say: Say, folder: Path) -> None:
         ["a.png", one["class"], f"{one['probability']:.4f}"] for one in classes[:5]
     ]
     (folder / "net" / "s-0.safetensors").rename(folder / "net" / "other.safetensors")
+    (folder / "bad.py").write_text("raise ValueError('not here')")
     for model, words in (
         ("net", "is one of two files"),
         ("net/s-0.json", "holds the weights of the network, is not there"),
         ("none", "there is no file 'none'"),
+        ("bad.py", "cannot be run: ValueError: not here"),
         ("a.png", "is no exported network; known are .onnx"),
     ):
         code, _, err = say("infer", model, "a.png")

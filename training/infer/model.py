@@ -51,8 +51,9 @@ def properties(inputs: Inputs | None, raw: bool) -> dict[str, str]:
 
 
 def open_model(path: Path) -> Model:
-    """The network of an `.onnx`, `.pt2`, `.safetensors` or `.json` file, or of the one export in a folder.
+    """The network of an `.onnx`, `.pt2`, `.safetensors`, `.json` or `.py` file, or of the one export in a folder.
 
+    A `.py` file is run: open only what you trust.
     Raises NotFoundError where nothing is there, UsageError for a file of another kind or one that cannot be read.
     """
     if path.is_dir():
@@ -123,6 +124,25 @@ def _beside(path: Path, suffix: str, extracted: str, what: str) -> Path:
     return found
 
 
+def _python(path: Path) -> Model:
+    """A network as source, run with the normalisation in it; the JSON beside it says what its inputs are."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        network = module.load()
+    except Exception as error:  # whatever a file of Python raises
+        raise UsageError(f"'{path}' cannot be run: {type(error).__name__}: {_line(error)}") from error
+    description = path.with_suffix(".json")
+    stored = json.loads(description.read_text(encoding="utf-8")).get("inputs") if description.is_file() else None
+    bare = _of(lambda first, *others: network(module.normalise(first) if stored else first, *others))
+    return Model(path, None if stored is None else inputs_from(stored), True, bare)
+
+
 def _described(description: Path, weights: Path) -> Model:
     from training.export.rebuild import load_network
 
@@ -160,4 +180,5 @@ _OPEN: Mapping[str, Callable[[Path], Model]] = {
     ".pt2": _pt2,
     ".safetensors": _weights,
     ".json": _description,
+    ".py": _python,
 }

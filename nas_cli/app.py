@@ -22,6 +22,7 @@ from nas_cli import (
     query,
     score,
     search,
+    tidy,
     train,
 )
 from nas_cli.command import Commands
@@ -57,6 +58,8 @@ app.command()(train.train)
 app.command()(export.export)
 app.command()(infer.infer)
 app.command()(extract.extract)
+app.command()(tidy.rm)
+app.command()(tidy.gc)
 app.command()(doctor.doctor)
 app.add_typer(bench.bench, name="bench")
 app.add_typer(catalog.spaces, name="spaces")

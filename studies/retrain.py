@@ -56,6 +56,7 @@ def retrain(
     """
     run = _find(store, trial, retraining, repeat)
     if run is not None and run.state == State.COMPLETE and weights_of(store, run) is not None:
+        _tidy(store.folder(study, run))
         yield run, None
         return
     if run is None:
@@ -108,7 +109,14 @@ def retrain(
         store.add_artifact(run, WEIGHTS, folder / "weights.safetensors")
         verdict = Verdict(State.COMPLETE, seconds=last.seconds)
     store.finish(run.id, verdict)
+    _tidy(folder)
     yield _again(store, trial, run), None
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the checkpoints of a training that has ended; where a process is killed before, the next one does."""
+    for path in folder.glob("checkpoint-*"):
+        path.unlink(missing_ok=True)
 
 
 def training_seed(study: Study, trial: Run, repeat: int) -> int:

@@ -147,8 +147,8 @@ def explain(error: DBAPIError, place: str, file: Path | None = None) -> NasError
     state = getattr(error.orig, "sqlstate", None) or ""
     if state == "58030" or (name.startswith("SQLITE_IOERR") and not _disk_is_full(file)):
         return MachineError(
-            f"input/output error: {place}: {text} ({name or state}); the disk or its connection fails; "
-            "what was committed is safe as far as it can be read"
+            f"input/output error: {place}: {text} ({name or state}); the disk or its connection fails, or is full; "
+            "what was committed before is kept"
         )
     if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR") or state == "53100":
         return MachineError(f"the disk is full: {place}: {text}; what was committed is safe")

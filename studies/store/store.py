@@ -160,6 +160,15 @@ class Store:
         s = t.studies.c
         return [row.name for row in self.read(sa.select(s.name).where(s.bench.is_(None)).order_by(s.id))]
 
+    def every_study(self) -> Iterator[Study]:
+        """All studies, the children of benches too, in the order of their creation."""
+        for row in self.read(sa.select(t.studies).order_by(t.studies.c.id)):
+            yield rows.study(row)
+
+    def run_count(self, study: Study) -> int:
+        """How many runs a study has, of all kinds."""
+        return int(self.read(sa.select(sa.func.count()).where(t.runs.c.study == study.id))[0][0])
+
     def set_stop_at(self, study: Study, stop_at: StopAt) -> None:
         change = t.studies.update().where(t.studies.c.id == study.id).values(budget=stop_at.model_dump_json())
         self.write(lambda c: c.execute(change))
@@ -542,6 +551,19 @@ class Store:
         finally:
             if on_file:
                 self._connection.connection.driver_connection.set_authorizer(None)  # type: ignore[union-attr]
+
+    def spare_bytes(self) -> int:
+        """What `compact` would give back to the disk; a server looks after that itself."""
+        if self._file is None:
+            return 0
+        (free,), (size,) = (self.read(sa.text(f"PRAGMA {what}"))[0] for what in ("freelist_count", "page_size"))
+        return int(free * size)
+
+    def compact(self) -> None:
+        """Write the database file anew without the pages that are free. Needs as much room again meanwhile."""
+        with self._errors(), self._connection.begin():  # without a transaction, which VACUUM does not bear
+            self._connection.exec_driver_sql("VACUUM")
+            self._connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @property
     def place(self) -> str:

@@ -75,8 +75,8 @@ class Session:
             assert code in {-9, 0, *self.codes}, where
         else:
             assert code in {5, 0, *self.codes}, where
-            # SQLite does not tell why it could not enlarge the file of its shared memory.
-            full = "disk is full|disk full|No space left|SQLITE_IOERR_SHM"
+            # SQLite keeps to itself why it could not flush, or enlarge the file of its shared memory.
+            full = "disk is full|disk full|No space left|SQLITE_IOERR_(SHM|FSYNC|TRUNCATE)"
             assert code == 0 or re.search(full if how == NO_SPACE else "(?i)input/output error", said), where
         self._look(said, where)
         again, said = self.program.run(self.folder, self.commands[-1])

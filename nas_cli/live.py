@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from nas_core.strategy import State
 
 if TYPE_CHECKING:
-    from nas_core.evaluation import Objective, Report
+    from nas_core.evaluation import Fidelity, Objective, Report
     from studies.blackbox import Trial
 
 PLAIN_SECONDS = 5.0  # between two plain lines
@@ -19,8 +19,17 @@ PLAIN_SECONDS = 5.0  # between two plain lines
 class Progress:
     """Listens to a search. Use as a context manager."""
 
-    def __init__(self, name: str, objectives: tuple[Objective, ...], trials: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        objectives: tuple[Objective, ...],
+        trials: int | None,
+        fidelity: Fidelity | None = None,
+        budget: float | None = None,
+    ) -> None:
         self.name = name
+        self.fidelity = fidelity
+        self.budget = budget  # of a proposal that names none; None: the full one
         self.objectives = objectives
         self.trials = trials
         self.done = 0
@@ -30,7 +39,7 @@ class Progress:
         self.running: dict[int, str] = {}
         self.begun = time.monotonic()
         self.first_done: int | None = None
-        self._said = 0.0
+        self._said, self._last = 0.0, ""
         self._live: Any = None
 
     def __enter__(self) -> Self:
@@ -63,7 +72,8 @@ class Progress:
     def reported(self, trial: Trial, report: Report) -> None:
         metric = self.objectives[0].metric
         value = report.metrics.get(metric)
-        self.running[trial.number] = f"step {report.step:g}" + (f", {metric} {value:.4f}" if value is not None else "")
+        learned = f", {metric} {value:.4f}" if value is not None else ""
+        self.running[trial.number] = f"{self._step(trial, report.step)}{learned}"
         self._say()
 
     def finished(self, trial: Trial, evaluated: int) -> None:
@@ -97,6 +107,13 @@ class Progress:
             parts.append(f"{duration(left)} left")
         return " | ".join(parts)
 
+    def _step(self, trial: Trial, step: float) -> str:
+        """`epoch 6/8`."""
+        if self.fidelity is None:
+            return f"step {step:g}"
+        budget = self.budget if trial.proposal.budget is None else trial.proposal.budget
+        return f"{self.fidelity.unit} {step:g}/{self.fidelity.high if budget is None else budget:g}"
+
     def _seconds_left(self) -> float | None:
         if self.trials is None or self.first_done is None or self.done <= self.first_done:
             return None
@@ -106,9 +123,11 @@ class Progress:
     def _say(self, force: bool = False) -> None:
         now = time.monotonic()
         if self._live is None and (force or now - self._said >= PLAIN_SECONDS):
-            self._said = now
             running = [f"trial {number}: {what}" for number, what in sorted(self.running.items())]
-            print(" | ".join([self.line(), *running]), file=sys.stderr, flush=True)
+            line = " | ".join([self.line(), *running])
+            if line != self._last:  # at the end the last one may have been said already
+                print(line, file=sys.stderr, flush=True)
+            self._said, self._last = now, line
 
     def _panel(self) -> Any:
         from rich.console import Group

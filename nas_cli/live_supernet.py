@@ -31,7 +31,7 @@ class SupernetProgress:
         self.since = 0  # the epoch that derived the present architecture, as far as this process knows
         self._first: tuple[int, float] | None = None
         self._options: dict[str, tuple[str, ...]] = {}
-        self._said = 0.0
+        self._said, self._said_epoch = 0.0, 0
         self._told: Architecture | None = None
         self._live: Any = None
 
@@ -49,7 +49,7 @@ class SupernetProgress:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
-        elif kind is None and self.last is not None:
+        elif kind is None and self.last is not None and self.last.number != self._said_epoch:
             self._say()
 
     def epoch(self, epoch: Epoch, total: int) -> None:
@@ -88,7 +88,7 @@ class SupernetProgress:
 
     def _say(self) -> None:
         """A plain line; the derived architecture where it is another than in the line before."""
-        self._said = time.monotonic()
+        self._said, self._said_epoch = time.monotonic(), 0 if self.last is None else self.last.number
         parts = [self.line()]
         if self.last is not None and self.last.arch not in (None, self._told):
             self._told = self.last.arch

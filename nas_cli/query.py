@@ -140,18 +140,22 @@ def trials(
 
 
 def best(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
-    """Show the best feasible trial."""
+    """Show the best feasible trial; of several objectives the best at each (all that are worth a look: nas front)."""
     from nas_cli import render
     from nas_cli.view import View, best_page, trial_document
-    from studies.queries import best_trial
+    from studies.queries import best_trials
 
     with open_store(db, reading=True) as store:
         seen = View.of(_study(store, study))
-        run = best_trial(store, seen.study)
+        leading = best_trials(store, seen.study)
+    (_, first), *others = leading.items()
     if as_json:
-        render.document(trial_document(seen, run))
-    else:
-        best_page(seen, run)
+        render.document(trial_document(seen, first))
+        return
+    best_page(seen, first)
+    for metric, run in others:
+        render.emit("")
+        best_page(seen, run, at=metric)
 
 
 def front(

@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from nas_cli.metrics import shown
 from nas_cli.options import DEFAULT_DB
 from nas_cli.render import clean, emit, number
 from nas_core.config import size_text
@@ -16,7 +17,7 @@ from nas_core.errors import InfeasibleError, NotFoundError
 from nas_core.records import Run, Study
 from nas_core.strategy import State
 from studies.blackbox import Ending
-from studies.queries import Cause, best_trial, causes, causes_text, state_counts
+from studies.queries import Cause, best_trials, causes, causes_text, state_counts
 from studies.relaxed import caution
 from studies.store.store import Store
 
@@ -25,12 +26,12 @@ def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> N
     """To stdout: text, or one JSON document."""
     counts, failed = state_counts(store, study), causes(store, study)
     try:
-        best: Run | None = best_trial(store, study)
-        trouble = ""
+        leading, trouble = best_trials(store, study), ""
     except (InfeasibleError, NotFoundError) as error:
-        best, trouble = None, str(error)
+        leading, trouble = {}, str(error)
+    best = next(iter(leading.values()), None)
     if as_json:
-        emit(json.dumps(_document(study, ending, counts, best, failed)))
+        emit(json.dumps(_document(study, ending, counts, leading, failed)))
         return
     evaluated = sum(counts.get(state, 0) for state in (State.COMPLETE, State.PRUNED, State.FAILED))
     supernet = study.spec.supernet is not None
@@ -43,17 +44,22 @@ def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> N
     else:
         if failed:
             emit(clean(causes_text(study, failed)))
-        emit(f"\nbest: {study.name}:{best.number}")
-        objectives = [text.partition(":")[0] for text in study.spec.objectives]
-        for name in sorted(best.metrics, key=lambda name: (name not in objectives, name)):
-            emit(f"  {name:<14} {number(best.metrics[name])}")
-        note = caution(study.spec)
-        if note is not None:
-            emit(f"  note: {note}")
-        emit("  " + "\n  ".join(f"{name} = {value}" for name, value in best.arch.values.items()))
+        for metric, run in leading.items():
+            emit(f"\nbest{'' if run is best else f' {metric}'}: {study.name}:{run.number}")
+            _best(study, run, list(leading))
     emit("\nnext:")
     for command in next_commands(store, study, ending, best):
         emit(f"  {command}")
+
+
+def _best(study: Study, run: Run, objectives: list[str]) -> None:
+    """Its metrics, objectives first, and its choices."""
+    for name in shown(dict(sorted(run.metrics.items())), study.spec.evaluator.get("recipe"), objectives):
+        emit(f"  {name:<14} {number(run.metrics[name])}")
+    note = caution(study.spec)
+    if note is not None:
+        emit(f"  note: {note}")
+    emit("  " + "\n  ".join(f"{name} = {value}" for name, value in run.arch.values.items()))
 
 
 def database(store: Store) -> str:
@@ -88,14 +94,15 @@ def next_commands(store: Store, study: Study, ending: Ending, best: Run | None) 
         commands.append(f"nas resume {name} --trials {(study.stop_at.trials or 20) * 2}{db}")
     if best is None:
         return commands
-    shown = [f"nas show {name}:{best.number}{db}"]
+    found = [f"nas front {name}{database(store)}"] if len(study.spec.objectives) > 1 else []
+    found.append(f"nas show {name}:{best.number}{db}")
     if study.spec.evaluator["name"] != "table":
-        shown.append(f"nas train {name}:{best.number}{db}")
+        found.append(f"nas train {name}:{best.number}{db}")
     if study.spec.evaluator["name"] == "train":
-        shown.append(f"nas export {name}:{best.number}{db}")
+        found.append(f"nas export {name}:{best.number}{db}")
     if study.spec.evaluator["name"] == "supernet":
-        shown.append(f"nas extract {name}:{best.number}{db}")
-    return shown + commands
+        found.append(f"nas extract {name}:{best.number}{db}")
+    return found + commands
 
 
 def _size(study: Study) -> str:
@@ -103,14 +110,17 @@ def _size(study: Study) -> str:
 
 
 def _document(
-    study: Study, ending: Ending, counts: dict[str, int], best: Run | None, failed: list[Cause]
+    study: Study, ending: Ending, counts: dict[str, int], leading: dict[str, Run], failed: list[Cause]
 ) -> dict[str, Any]:
+    documents = {
+        metric: {"number": run.number, "architecture": dict(run.arch.values), "metrics": dict(run.metrics)}
+        for metric, run in leading.items()
+    }
     return {
         "study": study.name,
         "ending": ending.name.lower(),
         "trials": counts,
         "failures": [asdict(cause) for cause in failed],
-        "best": None
-        if best is None
-        else {"number": best.number, "architecture": dict(best.arch.values), "metrics": dict(best.metrics)},
+        "best": next(iter(documents.values()), None),
+        "best_by_objective": documents,
     }

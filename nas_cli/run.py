@@ -91,7 +91,7 @@ def _search(store: Store, study: Study, parts: Parts, workers: int, stopper: Sto
         print(
             f"trial {died} may have taken its process down; candidates now get a process of their own", file=sys.stderr
         )
-    progress = Progress(study.name, parts.objectives, budget.trials)
+    progress = Progress(study.name, parts.objectives, budget.trials, parts.evaluator.fidelity, parts.budget)
     loop = Search(
         store,
         study,

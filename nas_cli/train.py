@@ -163,6 +163,7 @@ class Line:
 def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Store) -> None:
     import statistics
 
+    from nas_cli.metrics import shown
     from nas_cli.render import emit, number
     from nas_cli.report import places
 
@@ -181,7 +182,8 @@ def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Stor
         return
     emit(f"{address}: {len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}")
     width = max(14, *map(len, rows))
-    for name, row in rows.items():
+    names = shown({name: row["mean"] for name, row in rows.items()}, (runs[0].recipe or {}).get("recipe"))
+    for name, row in ((name, rows[name]) for name in names):
         spread = f" ± {number(row['std'])}" if row["std"] else ""
         emit(f"  {name:<{width}} {number(row['mean'])}{spread}")
     emit(f"\nnext:\n  nas export {address}{places(store)}")

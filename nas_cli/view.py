@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from nas_cli import render
+from nas_cli import metrics, render
 from nas_cli.draw import draw
 from nas_cli.listing import budget_text, objective
+from nas_cli.metrics import MICRO_BATCH
 from nas_core.architecture import Architecture
 from nas_core.errors import NasError, UsageError, unknown
 from nas_core.evaluation import Objective
@@ -276,9 +277,11 @@ def _correlation(found: Mapping[float, float]) -> str:
     return f"{text} (below {TOO_LOW:g} at {low}: too aggressive, lower eta or raise minimum)" if low else text
 
 
-def best_page(view: View, run: Run, shown: bool = False) -> None:
-    """The address, metrics and architecture of the best trial. `shown`: the page has drawn the latter already."""
-    render.emit(f"best: {view.address(run)}{' (the architecture derived above)' if shown else ''}")
+def best_page(view: View, run: Run, shown: bool = False, at: str = "") -> None:
+    """The address, metrics and architecture of the best trial, `at` one of several objectives. `shown`: the page has
+    drawn the latter already."""
+    head = f"best {at}" if at else "best"
+    render.emit(f"{head}: {view.address(run)}{' (the architecture derived above)' if shown else ''}")
     _metrics(view, run)
     note = caution(view.study.spec)
     if note is not None:
@@ -361,8 +364,9 @@ def metrics_page(view: View, run: Run) -> None:
 
 def _metrics(view: View, run: Run) -> None:
     """The metrics of a run, objectives first."""
-    order = [objective.metric for objective in view.objectives if objective.metric in run.metrics]
-    order += [name for name in run.metrics if name not in order]
+    order = metrics.shown(
+        run.metrics, view.study.spec.evaluator.get("recipe"), [objective.metric for objective in view.objectives]
+    )
     render.pairs({name: render.number(run.metrics[name]) for name in order}, "  ")
 
 
@@ -371,7 +375,7 @@ def curve_page(store: Store, run: Run) -> None:
     if len(curve) < 2:
         return
     shown = curve[-LAST:]
-    names = list(dict.fromkeys(name for report in shown for name in report.metrics))
+    names = [name for name in dict.fromkeys(name for report in shown for name in report.metrics) if name != MICRO_BATCH]
     render.emit("", f"curve (the last {len(shown)} of {len(curve)} steps)")
     rows = [
         [render.number(report.step), *(render.number(report.metrics.get(name)) for name in names)] for report in shown
@@ -383,7 +387,11 @@ def _retrainings(view: View, store: Store, run: Run) -> None:
     children = store.children(run, RETRAIN)
     if not children:
         return
-    names = list(dict.fromkeys(name for child in children for name in child.metrics))
+    names = list(
+        dict.fromkeys(
+            name for child in children for name in metrics.shown(child.metrics, (child.recipe or {}).get("recipe"))
+        )
+    )
     heads = ["run", "recipe", "state", *names, "seconds"]
     rows = [
         [

@@ -188,6 +188,20 @@ def front_trials(store: Store, study: Study) -> list[Run]:
     best = best_trial(store, study)
     if len(study.spec.objectives) == 1:
         return [best]
+    return [store.trial(study, number) for number, _ in _front_of(store, study, best)]
+
+
+def best_trials(store: Store, study: Study) -> dict[str, Run]:
+    """By objective the best trial: by the first `best_trial`, by every other one that of the front. Raises alike."""
+    best = best_trial(store, study)
+    first, *others = (text.rpartition(":")[0] for text in study.spec.objectives)
+    front = _front_of(store, study, best) if others else []
+    numbers = {metric: max(front, key=lambda row: row[1][place])[0] for place, metric in enumerate(others, start=1)}
+    return {first: best, **{metric: store.trial(study, number) for metric, number in numbers.items()}}
+
+
+def _front_of(store: Store, study: Study, best: Run) -> list[tuple[int, list[float]]]:
+    """The numbers and oriented values of the front that the best trial lies on."""
     r = t.runs.c
     rows = store.read(
         sa.select(r.number, r.objectives)
@@ -195,11 +209,11 @@ def front_trials(store: Store, study: Study) -> list[Run]:
         .where(r.budget.is_not_distinct_from(best.proposal.budget))
         .order_by(r.objective.desc(), r.number)
     )
-    return [store.trial(study, number) for number in _front(rows)]
+    return _front(rows)
 
 
-def _front(rows: Sequence[Any]) -> list[int]:
-    """Numbers of the non-dominated rows (number, JSON of oriented values)."""
+def _front(rows: Sequence[Any]) -> list[tuple[int, list[float]]]:
+    """The non-dominated ones of rows (number, JSON of oriented values)."""
     kept: list[tuple[int, list[float]]] = []
     for number, text in rows:  # by falling first value: what a later row dominates has an equal first value
         values = json.loads(text)
@@ -207,7 +221,7 @@ def _front(rows: Sequence[Any]) -> list[int]:
             continue
         kept = [(n, other) for n, other in kept if not dominates(values, other)]
         kept.append((number, values))
-    return [number for number, _ in kept]
+    return kept
 
 
 def parse_address(address: str) -> tuple[str, int | None]:

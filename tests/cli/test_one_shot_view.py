@@ -371,15 +371,14 @@ def test_plain_lines_name_an_architecture_once(capsys: pytest.CaptureFixture[str
         for number in (48, 49, 50):
             progress._said = -math.inf
             progress.epoch(epoch(number), TOTAL)
-    first, second, third, last = capsys.readouterr().err.splitlines()
+    first, second, third = capsys.readouterr().err.splitlines()
     assert first.startswith("plain: supernet epoch 48/200 | train_loss 0.04167")
     assert first.endswith(
         "| derives |none~0|+|nor_conv_1x1~0|nor_conv_3x3~1|+|nor_conv_3x3~0|avg_pool_3x3~1|nor_conv_1x1~2|"
     )
     assert "derives" not in second
     assert "derives |nor_conv_3x3~0|+" in third
-    assert last.startswith("plain: supernet epoch 50/200")
-    assert "derives" not in last
+    assert third.startswith("plain: supernet epoch 50/200")  # and the end does not say it once more
 
 
 def test_plain_lines_of_uniform_sampling(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,8 @@ def test_a_real_search_and_what_follows(folder: Path, capsys: pytest.CaptureFixt
     assert run(["search", *FAST]) == 0
     out, err = capsys.readouterr()
     assert "study nasbench201-digits-1: 3 trials evaluated" in out
-    assert "3/3 trials" in err
+    assert len([line for line in err.splitlines() if "3/3 trials" in line]) == 1
+    assert "micro_batch" not in out
     address = next(line.split()[1] for line in out.splitlines() if line.startswith("best:"))
     assert f"nas train {address}" in out
     train = ["train", address, "--size", "channels=2,cells=1", "--epochs", "2", "--seeds", "2", "--json"]
@@ -96,9 +97,19 @@ def test_resume_raises_the_budget(folder: Path, table: list[str], capsys: pytest
 def test_constraints_and_several_objectives(folder: Path, table: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--objective", "val_accuracy", "--objective", "params:min", "--constraint", "params<=150"]
     assert run(["search", *table, *options, "--study", "s", "--trials", "12"]) == 0
-    capsys.readouterr()
+    out, _ = capsys.readouterr()
+    assert out.splitlines()[out.splitlines().index("next:") + 1] == "  nas front s"
     assert run(["front", "s", "--json"]) == 0
-    assert capsys.readouterr().out
+    front = json.loads(capsys.readouterr().out)
+    best = {
+        "val_accuracy": max(front, key=lambda trial: trial["metrics"]["val_accuracy"])["address"],
+        "params": min(front, key=lambda trial: trial["metrics"]["params"])["address"],
+    }
+    assert best["val_accuracy"] != best["params"]
+    lines = [f"best: {best['val_accuracy']}", f"best params: {best['params']}"]
+    assert [line for line in out.splitlines() if line.startswith("best")] == lines
+    assert run(["best", "s"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("best")] == lines
     with sqlite3.connect(folder / "nas.db") as connection:
         states = dict(connection.execute("SELECT state, COUNT(*) FROM trials GROUP BY state").fetchall())
         worst = connection.execute("SELECT MAX(value) FROM trials_flat WHERE metric = 'params' AND state = 'complete'")

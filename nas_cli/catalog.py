@@ -346,8 +346,8 @@ def check_data(
     setting: Annotated[list[str] | None, typer.Option("-s", help="As in 'nas search': split.valid=0.2.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Load and split; print shapes and counts."""
-    from nas_cli import render
+    """Load and split; print shapes, counts and what would be silently wrong."""
+    from nas_cli import data_check
     from nas_core.config import parse_assignments, validate
     from nas_core.errors import unknown
     from training.data import load
@@ -357,36 +357,7 @@ def check_data(
     for key in settings:
         if key != "split":
             raise unknown("key", key, [f"split.{name}" for name in Split.model_fields])
-    source = load(reference, validate(Split, settings.get("split", {}), "split"))
-    task, counts = source.task, source.class_counts
-    classes = list(getattr(source, "classes", ())) or [str(number) for number in range(task.outputs)]
-    if as_json:
-        render.document(
-            {
-                "data": reference,
-                "task": task.model_dump(mode="json"),
-                "parts": dict(source.sizes),
-                "classes": classes,
-                "class_counts": dict(counts),
-                "split_hash": source.split_hash,
-            }
-        )
-        return
-    render.pairs(
-        {
-            "data": reference,
-            "task": task.kind,
-            "features" if task.nodes else "images": " x ".join(map(str, task.input_shape)),
-            "nodes": render.number(task.nodes),
-            "edges": render.number(task.edges),
-            "classes": str(task.outputs),
-            "split hash": source.split_hash,
-        }
-    )
-    render.emit("")
-    rows = [[name, *(f"{counts[part][number]:,}" for part in counts)] for number, name in enumerate(classes)]
-    total = ["all", *(f"{source.sizes[part]:,}" for part in counts)]
-    render.table(["class", *counts], [*rows, total], right=list(counts))
+    data_check.show(reference, load(reference, validate(Split, settings.get("split", {}), "split")), as_json)
 
 
 @data.command("convert")

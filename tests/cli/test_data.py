@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 Said = Callable[..., tuple[int, str, str]]
 
@@ -18,6 +21,17 @@ def load(argument, split):
         calls.write("read\\n")
     rng = np.random.default_rng(0)
     return image_source("mine", rng.random((40, 1, 8, 8)), np.arange(40) % 2 + 1, split)
+"""
+
+DATASET = """
+import torch
+from torch.utils.data import TensorDataset
+
+class Named(TensorDataset):
+    classes = ["a", "b", "c"]
+
+train = Named(torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2)
+test = Named(torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(10) % 2)
 """
 
 
@@ -41,3 +55,37 @@ def test_data_check_warns_on_stderr(say: Said, folder: Path) -> None:
     code, out, err = say("data", "check", "graph:g.npz?normalise=rows&spilt=1")
     assert (code, out) == (2, "")
     assert "unknown option 'spilt'; did you mean 'split'? (known: normalise, split, labels)" in err
+
+
+def test_data_check_shows_what_would_be_silently_wrong(say: Said, folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        place = Path("set", "test" if number % 4 == 0 else "train", "rare" if number in (0, 5) else "usual")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).save(place / f"{number}.png")
+    shutil.copy("set/train/usual/1.png", "set/test/usual/copy.png")
+    Path("set", "train", "usual", "notes.txt").write_text("left out")
+    code, out, err = say("data", "check", "folder:set")
+    assert code == 0
+    assert "1 test image is equal to one in the training part: test/usual/copy.png = train/usual/1.png" in out
+    assert "imbalance    15 (15 training samples of usual, 1 of rare)" in out
+    assert "answering 'usual' always is right for 100.0% of the validation part" in out
+    mean = next(line for line in out.splitlines() if line.startswith("mean")).split(maxsplit=1)[1]
+    assert all(100 < float(value) < 155 for value in mean.split(", "))
+    assert "left out 1 files that are no images of a class: train/usual/notes.txt" in err
+    assert "class 'rare' has no validation sample (1 in train, 1 in test)" in err
+    code, out, err = say("data", "check", "folder:set", "--json")
+    found = json.loads(out)
+    assert (found["imbalance"], found["value_range"], len(found["mean"])) == (15, [0, 255], 3)
+    assert sum("equal to one" in text for text in found["warnings"]) == 1
+    assert sum("left out" in text for text in found["warnings"]) == 1
+
+
+def test_a_data_set_of_ones_own_is_searched_on_in_other_processes_too(say: Said, folder: Path) -> None:
+    Path("my_data.py").write_text(DATASET)
+    wanted = ("--data", "my_data.py", "--trials", "2", "--workers", "2", "--epochs", "1", "--study", "s")
+    size = ("--size", "search,channels=4,cells=1", "--threads", "1")
+    code, _, err = say("search", "--space", "nasbench201", "--strategy", "random", *wanted, *size)
+    assert (code, err.count("warning")) == (0, 1)
+    assert "nas: warning: my_data.py: class 'c' has no sample at all" in err
+    assert [trial["state"] for trial in json.loads(say("trials", "s", "--json")[1])] == ["complete"] * 2

@@ -54,17 +54,16 @@ def _software() -> Iterator[Check]:
     from importlib.metadata import PackageNotFoundError, requires
 
     from nas_cli import packages
+    from nas_core import distribution
 
     problem = packages.intruder()
     place = str(Path(__file__).resolve().parent.parent)
-    yield (
-        Check("nas", BROKEN, problem) if problem else Check("nas", OK, f"{_version('nas') or 'not installed'}, {place}")
-    )
+    yield (Check("nas", BROKEN, problem) if problem else Check("nas", OK, f"{distribution.version()}, {place}"))
     yield Check(
         "python", OK if sys.version_info >= (3, 11) else BROKEN, f"{platform.python_version()}, {sys.executable}"
     )
     try:
-        wanted = requires("nas") or []
+        wanted = requires(distribution.NAME) or []
     except PackageNotFoundError:
         yield Check("packages", BROKEN, f"nas is not installed; run 'pip install {place}'")
         return

@@ -7,9 +7,10 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from nas_core import distribution
 from nas_core.records import StudySpec
 
-_PACKAGES = ("nas", "torch", "torch-geometric", "numpy")
+_PACKAGES = (distribution.NAME, "torch", "torch-geometric", "numpy")
 
 
 def environment(spec: StudySpec) -> dict[str, Any]:

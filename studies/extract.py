@@ -7,10 +7,10 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_core import distribution
 from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
 from nas_core.public import public
@@ -111,7 +111,7 @@ def write(
         "metrics": {**metrics, "params": params(network)},
         "recalibration": f"{evaluator.batches} batches of {evaluator.batch_size} from the training part",
         "weights_sha256": hashlib.sha256(content).hexdigest(),
-        "software": f"nas {version('nas')}",
+        "software": f"nas {distribution.version()}",
         "load": "studies.extract.load_extracted(FOLDER)",
     }
     contents = {WEIGHTS: content, DESCRIPTION: _json(description), CARD: _json(card)}

@@ -66,7 +66,7 @@ class Store:
         except DBAPIError as error:
             raise places.explain(error, self.place, self._file) from None
         except (SQLAlchemyError, ModuleNotFoundError) as error:
-            hint = "; run: pip install 'nas[postgresql]'" if isinstance(error, ModuleNotFoundError) else ""
+            hint = "; run: pip install 'psycopg[binary]'" if isinstance(error, ModuleNotFoundError) else ""
             raise MachineError(f"cannot reach the database {self.place}: {places.short(error)}{hint}") from None
         self.schema = SCHEMA  # that the database has
         with self._errors():

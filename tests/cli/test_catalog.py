@@ -364,7 +364,7 @@ def test_doctor_finds_this_installation_sound(say: Said, folder: Path) -> None:
     found = checks(said)
     assert (said[0], said[2]) == (0, "")
     assert version("torch") in found["torch"]["detail"]
-    assert version("nas") in found["nas"]["detail"]
+    assert version("nas-search") in found["nas"]["detail"]
     assert "bf16" in found["cpu"]["detail"]
     assert found["database"]["state"] == "note"  # there is none yet, and the folder can be written
     assert "GiB free" in found["disk"]["detail"]
@@ -388,14 +388,14 @@ def test_doctor_looks_at_the_database(say: Said, folder: Path) -> None:
 
 def test_doctor_names_what_is_missing(say: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("onnxscript", "rich") else installed(name))
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("psycopg", "rich") else installed(name))
     said = say("doctor", "--quick", "--json")
     found = checks(said)
     assert said[0] == 5
     assert found["rich"]["state"] == "broken"
     assert found["rich"]["detail"].startswith("missing: pip install 'rich>=")
-    assert found["extra onnx"]["state"] == "note"
-    assert found["extra onnx"]["detail"].endswith("pip install 'onnxscript>=0.4'")
+    assert found["extra postgresql"]["state"] == "note"
+    assert found["extra postgresql"]["detail"].endswith("pip install 'psycopg[binary]>=3.1'")
     assert said[2] == "nas: broken: rich\n"
 
 

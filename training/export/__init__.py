@@ -19,13 +19,13 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nas_core import distribution
 from nas_core.architecture import Architecture
 from nas_core.config import validate
 from nas_core.errors import MachineError, UsageError
@@ -155,7 +155,7 @@ def _completed(
         "key": description["key"],
         "notation": description["notation"],
         "size": description["size"],
-        "software": f"nas {version('nas')}, torch {torch.__version__}",
+        "software": f"nas {distribution.version()}, torch {torch.__version__}",
         "files": [
             {"name": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for name, content in contents.items()

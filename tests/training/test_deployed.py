@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -169,19 +170,28 @@ def test_a_wrong_normalisation_is_not_kept(tmp_path: Path, fault: str) -> None:
 
 def test_a_raw_program_normalises_nothing(tmp_path: Path) -> None:
     source = _digits()
-    network = _export(source, tmp_path, "pt2", raw=True)
+    network = _export(source, tmp_path, "onnx", raw=True)
     seen = next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs
     with torch.inference_mode():
-        bare = torch.export.load(tmp_path / "net.pt2").module()(*seen)
-        assert torch.allclose(bare, network(*seen), atol=1e-5)
+        expected = network(*seen).numpy()
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    assert np.allclose(session.run(None, {"image": seen[0].numpy()})[0], expected, atol=1e-5)
     model = open_model(tmp_path)
     assert not model.inside
     # Stored numbers go from 0 to 16; `nas infer` takes them so, too.
     np.savez(tmp_path / "valid.npz", images=source.images[source.parts.valid])
     assert model.inputs is not None
     shares = read(model.inputs, f"npz:{tmp_path / 'valid.npz'}").tensors
-    assert np.allclose(model.run(shares), network(*seen).detach().numpy(), atol=1e-4)
-    assert "the bare network" in (tmp_path / "net.md").read_text()
+    assert np.allclose(model.run(shares), expected, atol=1e-4)
+    card = (tmp_path / "net.md").read_text()
+    assert "the bare network" in card
+    (tmp_path / "proof.png").write_bytes(proofs_of(source)[0].content)
+    (answer,), _ = classify(model, str(tmp_path / "proof.png"))
+    script = card.partition("```python\n")[2].partition("```")[0]
+    printed = [line.split() for line in run_alone(script, tmp_path, "proof.png").splitlines()]
+    assert [(name, float(odds)) for name, odds in printed] == [
+        (name, pytest.approx(odds, abs=1e-3)) for name, odds in answer.classes
+    ]
 
 
 def test_a_graph_is_classified_as_in_training(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,8 @@ from nas_core.task import Task
 from training.export.script import script
 from training.inputs import GraphInputs, ImageInputs
 
+LISTED = 20  # classes that a card names; the files hold all of them
+
 
 class CardMetric(Config):
     """One measured figure: of the exported network, and over all `seeds` trainings of this kind the mean and, where
@@ -157,7 +159,8 @@ def _inputs(inputs: ImageInputs | GraphInputs, raw: bool) -> str:
                 ("edges", "[2, edges], int64; an undirected graph holds both directions"),
                 ("normalisation", "none" if inputs.normalise == "none" else f"{inputs.normalise}, {where}"),
             ]
-    rows.append(("classes", ", ".join(inputs.classes)))
+    more = f", ... ({len(inputs.classes):,} in all)" if len(inputs.classes) > LISTED else ""
+    rows.append(("classes", ", ".join(inputs.classes[:LISTED]) + more))
     return _table(("input", "value"), [(name, value) for name, value in rows if value])
 
 

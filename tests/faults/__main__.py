@@ -177,24 +177,25 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
         return record.make(options.names, place, root)
     path, kept = root / HERE.relative_to(ROOT) / "faults.yaml", root / RESULTS.relative_to(ROOT)
     faults = load(path)
-    known = {fault.name for fault in faults}
-    if not known.issuperset(options.names):
-        raise SystemExit(f"no such fault: {', '.join(sorted(set(options.names) - known))}")
+    named = {fault.name: fault for fault in faults}
+    if not named.keys() >= set(options.names):
+        raise SystemExit(f"no such fault: {', '.join(sorted(set(options.names) - named.keys()))}")
     wrong = list(misfits(faults, root))
     if wrong:
         raise SystemExit("\n".join(wrong))
-    chosen = [fault for fault in faults if not options.names or fault.name in options.names]
-    now, order = commit(root), [fault.name for fault in faults]
+    chosen = [named[name] for name in options.names] or faults
+    now, order = commit(root), list(named)
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        copy: Copy | None = None
+        copy, recorded = None, None
         for fault in chosen:
             before = held(kept).get(fault.name)
             if before and before.digest == fault.digest and _decided(before, now, options.until):
                 result = before
             else:
                 copy = copy or Copy(root, Path(folder))
+                recorded = recorded or record.load(place)
                 begun, first = time.monotonic(), before.found_by if before else ""
-                tried, found = search(copy, record.load(place), fault, first, options.until)
+                tried, found = search(copy, recorded, fault, first, options.until)
                 result = Result(fault.name, fault.digest, now, tried, found, round(time.monotonic() - begun, 1))
                 keep(kept, result, order)
             print(_line(fault, result), flush=True)

@@ -108,7 +108,7 @@ def test_the_harness_says_who_finds_a_fault_and_asks_nobody_twice(
     assert first.endswith("4 of 5 faults found (80.0%)\n")
     assert (tmp_path / "nas_core/sums.py").read_text(encoding="utf-8") == FILES["nas_core/sums.py"]
 
-    (tmp_path / ".faults" / "record.json").unlink()  # nothing is run again
+    (tmp_path / ".faults" / "001" / "record.json").unlink()  # nothing is run again
     assert harness.main([], tmp_path) == 1
     assert capsys.readouterr().out == first
     with pytest.raises(SystemExit, match="no such fault: halve"):

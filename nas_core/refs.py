@@ -6,24 +6,22 @@ Any of them may carry arguments: `regnet(stages=2)`. Nothing is imported before 
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
-import importlib.util
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nas_core.errors import MachineError, NasError, NotFoundError, UsageError, unknown
+from nas_core.user_files import load_file
 
 _CALL = re.compile(r"(?P<target>[^()]+)(?:\((?P<arguments>.*)\))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An object and where it came from; `file_hash` (SHA-256, 16 hex digits) is set for a user's file."""
+    """An object and where it came from; `file_hash` is set for a user's file (`user_files.digest_of`)."""
 
     object: Any
     reference: str
@@ -121,21 +119,8 @@ def _from_module(target: str, kind: str) -> Any:
 def _from_file(path: Path, attribute: str, kind: str) -> tuple[Any, str]:
     if not path.is_file():
         raise NotFoundError(f"{kind} '{path}:{attribute}': there is no file '{path}'")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    # Registered under a name of our own, so that dataclasses and pickling work; its folder stays off sys.path.
-    name = f"nas_user_{digest}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise UsageError(f"{kind} '{path}': cannot be loaded as a Python module")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
-            del sys.modules[name]
-            raise UsageError(f"{kind} '{path}' fails to load: {type(error).__name__}: {error}") from error
-    return _attribute(sys.modules[name], attribute, f"{path}:{attribute}"), digest
+    module, digest = load_file(path, kind)
+    return _attribute(module, attribute, f"{path}:{attribute}"), digest
 
 
 def _attribute(module: Any, attribute: str, target: str) -> Any:

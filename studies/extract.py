@@ -115,15 +115,16 @@ def write(
         "load": "studies.extract.load_extracted(FOLDER)",
     }
     contents = {WEIGHTS: content, DESCRIPTION: _json(description), CARD: _json(card)}
-    if source.file:
-        contents[SPACE] = source.file.read_bytes()
+    contents |= source.copies(SPACE)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".extract-", dir=folder) as aside:
             for name, written in contents.items():
+                (Path(aside) / name).parent.mkdir(parents=True, exist_ok=True)
                 (Path(aside) / name).write_bytes(written)
             _verify(Path(aside), network, evaluator)
             for name in contents:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(Path(aside) / name, folder / name)
     except OSError as error:
         raise MachineError(f"cannot write to '{folder}': {error.strerror or error}") from error

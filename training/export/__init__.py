@@ -4,7 +4,7 @@
 - `pt2`: a `torch.export` program, run by `torch.export.load(...).module()`. The archive that torch 2.13
   writes for it holds JSON and raw tensors; nothing in it is pickled, and loading unpickles nothing.
 - `safetensors` with `json`: weights, and the architecture that rebuilds the network (`load_network`). A
-  space in a user's own file travels along as `<stem>.space.py`.
+  space in a user's own file travels along as `<stem>.space.py`, the modules beside it that it imports by their names.
 
 The batch stays free; for graphs the numbers of nodes and edges do. All nine operators of NAS-Bench-Graph
 export in all four formats (torch 2.13, PyTorch Geometric 2.8).
@@ -94,8 +94,10 @@ def export(
         contents[f"{stem}.safetensors"] = safetensors_bytes(network)
     if "json" in names:
         contents[f"{stem}.json"] = json.dumps(description, indent=2).encode()
-    if source.file and "json" in names:
-        contents[f"{stem}.space.py"] = source.file.read_bytes()
+    if "json" in names:
+        copies = source.copies(f"{stem}.space.py")
+        _spare_others(folder, {name: content for name, content in copies.items() if name != f"{stem}.space.py"})
+        contents |= copies
     about = {"inputs": None if inputs is None else inputs.model_dump(), "raw": raw}
     text = model_card(_completed(given, description, network, contents, about))
     try:
@@ -107,6 +109,7 @@ def export(
             if verify:
                 verification.verify(partial, stem, names, expected, network)
             for name in (*contents, f"{stem}.md"):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(partial / name, folder / name)
             _sync(folder)
     except OSError as error:
@@ -164,7 +167,17 @@ def _completed(
     return validate(Card, given.model_dump() | facts, "model card")
 
 
+def _spare_others(folder: Path, modules: Mapping[str, bytes]) -> None:
+    """Raises UsageError where a module would take the place of another one of its name, of an earlier export."""
+    for name, content in modules.items():
+        if (folder / name).is_file() and (folder / name).read_bytes() != content:
+            raise UsageError(
+                f"'{folder / name}' is there and differs from the one beside the space; choose another --out"
+            )
+
+
 def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         file.write(content)
         file.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from nas_core.public import public
 from nas_core.relax import Style
 from nas_core.space import HasNotation, SearchSpace
 from nas_core.task import Task
+from nas_core.user_files import digest_of, files_of
 from search_spaces import BUILTIN, GROUP
 from search_spaces.modules.pick import Chosen
 from search_spaces.modules.supernet import relaxable
@@ -39,6 +39,14 @@ class Origin:
     reference: str
     file: Path | None
     file_hash: str | None
+
+    def copies(self, name: str) -> dict[str, bytes]:
+        """What must lie in one folder for the space to be loaded there: the user's file, called `name`, and the modules
+        beside it that it imports."""
+        if self.file is None:
+            return {}
+        beside = {file.relative_to(self.file.parent).as_posix(): file.read_bytes() for file in files_of(self.file)}
+        return {name: self.file.read_bytes(), **beside}
 
 
 def origin(reference: str) -> Origin:
@@ -128,8 +136,10 @@ def _space(data: Mapping[str, Any], path: Path) -> SearchSpace:
     if data["space_file"] is not None:
         file = path.parent / data["space_file"]
         target = f"{file}:{target.rpartition(':')[2]}"
-        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest()[:16] != data["space_hash"]:
-            raise UsageError(f"'{file}' was changed since '{path}' was written; put the original back")
+        if file.is_file() and digest_of(file) != data["space_hash"]:
+            beside = ", ".join(f"'{other.name}'" for other in files_of(file))
+            what = f"'{file}' or one of {beside} beside it" if beside else f"'{file}'"
+            raise UsageError(f"{what} was changed since '{path}' was written; put the original back")
     found = refs.find(target, BUILTIN, GROUP, KIND)
     space: SearchSpace = found(**arguments) if callable(found) else found
     if space.version != data["space_version"]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nas_core.errors import UsageError, VerificationError
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+from nas_core.user_files import Added
 from training.export.formats import FORMATS
 from training.export.proof import Proof
 
@@ -98,7 +99,8 @@ def verify(folder: Path, stem: str, formats: Sequence[str], expected: Sequence[C
 
 def _ask(request: Mapping[str, Any]) -> Mapping[str, Any]:
     # The fresh process sees the same packages as this one, whatever the current folder holds (-P).
-    path = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
+    entries = (entry for entry in sys.path if not isinstance(entry, Added))  # the files bring what they need
+    path = os.pathsep.join(str(Path(entry).absolute()) for entry in entries)
     done = subprocess.run(
         [sys.executable, "-P", "-m", "training.export.check"],
         input=json.dumps(request),

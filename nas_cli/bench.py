@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas_cli import complete
 from nas_cli.command import Commands
 from nas_cli.errors import INTERRUPTED
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 bench = Commands(help="Compare strategies on a table.", no_args_is_help=True, rich_markup_mode=None)
 
-Name = Annotated[str, typer.Argument(metavar="BENCH", help="Name of a bench (see 'nas bench ls').")]
+Name = Annotated[
+    str, typer.Argument(metavar="BENCH", help="Name of a bench (see 'nas bench ls').", autocompletion=complete.benches)
+]
 Jobs = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Processes [default: one per core].")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Write regret curves and ranks to this .png or .svg file.")]
 Durable = Annotated[bool, typer.Option("--durable", help="Wait for the disk at every commit (power failures).")]
@@ -31,12 +34,18 @@ def strategies(
         str, typer.Option("--strategies", metavar="A,B,...", help="Strategies, each STRATEGY or NAME=STRATEGY.")
     ],
     table: Annotated[Path, typer.Option(help="Table of recorded results (csv or csv.gz).")],
-    space: Annotated[str, typer.Option(help="Search space: a name, or FILE.py:OBJECT.")] = "nasbench201",
+    space: Annotated[
+        str, typer.Option(help="Search space: a name, or FILE.py:OBJECT.", autocompletion=complete.spaces)
+    ] = "nasbench201",
     data: Annotated[str | None, typer.Option(help="Data set of the table [default: its first].")] = None,
     mapping: Annotated[str | None, typer.Option(help="What the table's columns hold, if not beside it.")] = None,
     scores: Annotated[Path | None, typer.Option(help="Table with recorded scores of zero-cost proxies.")] = None,
-    score_on: Annotated[str | None, typer.Option(help="Data on which untrained networks are scored.")] = None,
-    objective: Annotated[str, typer.Option(help="Metric, or METRIC:min.")] = "val_accuracy",
+    score_on: Annotated[
+        str | None, typer.Option(help="Data on which untrained networks are scored.", autocompletion=complete.data)
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="Metric, or METRIC:min.", autocompletion=complete.objectives)
+    ] = "val_accuracy",
     queries: Annotated[int, typer.Option(help="Evaluations per search.")] = 100,
     seeds: Annotated[int, typer.Option(help="Searches per strategy.")] = 50,
     workers: Annotated[int, typer.Option(help="Asynchronous workers on a simulated clock.")] = 1,

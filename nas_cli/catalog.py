@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas_cli import complete
 from nas_cli.command import Commands
 from nas_cli.options import Json
 
@@ -23,9 +24,22 @@ spaces = Commands(help="Search spaces.", no_args_is_help=True, rich_markup_mode=
 strategies = Commands(help="Search strategies.", no_args_is_help=True, rich_markup_mode=None)
 data = Commands(help="Data sets.", no_args_is_help=True, rich_markup_mode=None)
 
-SpaceName = Annotated[str, typer.Argument(metavar="SPACE", help="A name, FILE.py:OBJECT or PACKAGE.MODULE:OBJECT.")]
-StrategyName = Annotated[str, typer.Argument(metavar="STRATEGY", help="A name, FILE.py:CLASS or PACKAGE.MODULE:CLASS.")]
-DataName = Annotated[str, typer.Argument(metavar="DATA", help="A data reference, such as digits or idx:DIR.")]
+SpaceName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SPACE", help="A name, FILE.py:OBJECT or PACKAGE.MODULE:OBJECT.", autocompletion=complete.spaces
+    ),
+]
+StrategyName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STRATEGY", help="A name, FILE.py:CLASS or PACKAGE.MODULE:CLASS.", autocompletion=complete.strategies
+    ),
+]
+DataName = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="A data reference, such as digits or idx:DIR.", autocompletion=complete.data),
+]
 
 
 # -- spaces ---------------------------------------------------------------------------------------------------

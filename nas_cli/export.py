@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nas_cli import complete
 from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json
 from nas_cli.options import open_to_read as open_store
 
@@ -16,7 +17,11 @@ def export(
     address: Address,
     formats: Annotated[
         str | None,
-        typer.Option("--format", help="Of onnx, pt2, safetensors, json; comma-separated [default: all]."),
+        typer.Option(
+            "--format",
+            help="Of onnx, pt2, safetensors, json; comma-separated [default: all].",
+            autocompletion=complete.formats,
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("export"),
     verify: Annotated[bool, typer.Option(help="Load every file back in a fresh process and compare.")] = True,

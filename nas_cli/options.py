@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas_cli import complete
+
 if TYPE_CHECKING:
     from studies.store.store import Store
 
@@ -23,8 +25,12 @@ Metrics = Annotated[
     list[str] | None,
     typer.Option("--metric", help="More metrics: f1, balanced_accuracy, roc_auc, average_precision, FILE.py:FUNCTION."),
 ]
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study (see 'nas ls').")]
-Address = Annotated[str, typer.Argument(metavar="STUDY[:N]", help="A study, or its trial number N.")]
+StudyName = Annotated[
+    str, typer.Argument(metavar="STUDY", help="Name of a study (see 'nas ls').", autocompletion=complete.studies)
+]
+Address = Annotated[
+    str, typer.Argument(metavar="STUDY[:N]", help="A study, or its trial number N.", autocompletion=complete.studies)
+]
 
 
 def open_store(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas_cli import complete
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def show(
         str | None,
         typer.Argument(
             metavar="[STUDY[:N[/train-K]]]",
+            autocompletion=complete.studies,
             help="A study, its trial number N, or a training of it.",
             show_default=False,
         ),
@@ -108,10 +110,17 @@ def show(
 def trials(
     study: StudyName,
     sort: Annotated[
-        str, typer.Option(help="number, seconds or a metric (an objective: best first); -KEY turns the order round.")
+        str,
+        typer.Option(
+            help="number, seconds or a metric (an objective: best first); -KEY turns the order round.",
+            autocompletion=complete.sort_keys,
+        ),
     ] = "number",
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Show this many.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only complete, failed, rejected, reused, ... ones.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help="Only complete, failed, rejected, reused, ... ones.", autocompletion=complete.states),
+    ] = None,
     db: Db = DEFAULT_DB,
     as_json: Json = False,
 ) -> None:

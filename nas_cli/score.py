@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas_cli import complete
 from nas_cli.errors import INTERRUPTED
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
 
@@ -31,14 +32,27 @@ def score(
     proxies: Annotated[
         str, typer.Option("--proxies", metavar="A,B,...", help="Proxies and rankings, or 'all' (nas predictors list).")
     ] = "naswot,synflow,gradsign",
-    space: Annotated[str | None, typer.Option(help="Search space: a name, or FILE.py:OBJECT.")] = None,
-    size: Annotated[str | None, typer.Option(help="search, full, or changes such as channels=8,cells=1.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data reference; with --scores the name of its data set.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Search space: a name, or FILE.py:OBJECT.", autocompletion=complete.spaces)
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="search, full, or changes such as channels=8,cells=1.", autocompletion=complete.sizes),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Data reference; with --scores the name of its data set.", autocompletion=complete.data),
+    ] = None,
     sample: Annotated[int | None, typer.Option(help=f"Draw so many architectures [default: {SAMPLE}].")] = None,
     architecture: Annotated[
         list[str] | None, typer.Option(help="An architecture: name, notation, or CHOICE=OPTION,...; repeat it.")
     ] = None,
-    of: Annotated[str | None, typer.Option(metavar="STUDY", help="The architectures and results of a study.")] = None,
+    of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY", help="The architectures and results of a study.", autocompletion=complete.studies
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sample and of the intervals.")] = 0,
     batch: Annotated[int | None, typer.Option(help="Samples that a network is scored with [default: 64].")] = None,
     scores: Annotated[Path | None, typer.Option(help="Take recorded scores from this table.")] = None,
@@ -48,7 +62,9 @@ def score(
     top: Annotated[int, typer.Option(min=0, help="How many of the best are shown.")] = 10,
     sort: Annotated[str | None, typer.Option(metavar="SCORE", help="Show the best by this score alone.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write ranks against ranks to this .png or .svg file.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=complete.devices)
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     setting: Annotated[list[str] | None, typer.Option("-s", help="KEY=VALUE, e.g. split.limit=2000.")] = None,
     db: Db = DEFAULT_DB,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas_cli import complete
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, Metrics, StudyName, open_store
 from nas_cli.run import run
 
@@ -25,47 +26,96 @@ Spend = Annotated[float | None, typer.Option("--spend", help="Stop when budgets 
 
 def search(
     config: Annotated[Path | None, typer.Argument(help="YAML file with the keys below.")] = None,
-    space: Annotated[str | None, typer.Option(help="Search space: a name, or FILE.py:OBJECT.")] = None,
-    size: Annotated[str | None, typer.Option(help="search, full, or changes such as channels=8,cells=1.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Search space: a name, or FILE.py:OBJECT.", autocompletion=complete.spaces)
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="search, full, or changes such as channels=8,cells=1.", autocompletion=complete.sizes),
+    ] = None,
     final_size: Annotated[
         str | None,
-        typer.Option(help="Of the network that you get, whose costs count [default: --size; one-shot: full]."),
+        typer.Option(
+            help="Of the network that you get, whose costs count [default: --size; one-shot: full].",
+            autocompletion=complete.sizes,
+        ),
     ] = None,
-    strategy: Annotated[str | None, typer.Option(help="Search strategy: a name, or FILE.py:CLASS.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data reference (see 'nas data list').")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Search strategy: a name, or FILE.py:CLASS.", autocompletion=complete.strategies)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data reference (see 'nas data list').", autocompletion=complete.data)
+    ] = None,
     table: Annotated[Path | None, typer.Option(help="Look results up in this table instead of training.")] = None,
     costs: Annotated[Path | None, typer.Option(help="Table with more cost metrics, e.g. latencies.")] = None,
     scores: Annotated[Path | None, typer.Option(help="Table with recorded scores of zero-cost proxies.")] = None,
-    score_on: Annotated[str | None, typer.Option(help="Data on which untrained networks are scored.")] = None,
-    evaluator: Annotated[str | None, typer.Option(help="train, table, or supernet:STUDY.")] = None,
-    pruner: Annotated[str | None, typer.Option(help="Stop single trainings early: median, percentile, ...")] = None,
-    objective: Annotated[list[str] | None, typer.Option(help="Metric, or METRIC:min; repeat for several.")] = None,
-    constraint: Annotated[list[str] | None, typer.Option(help="Such as params<=5e5; repeat for several.")] = None,
+    score_on: Annotated[
+        str | None, typer.Option(help="Data on which untrained networks are scored.", autocompletion=complete.data)
+    ] = None,
+    evaluator: Annotated[
+        str | None, typer.Option(help="train, table, or supernet:STUDY.", autocompletion=complete.evaluators)
+    ] = None,
+    pruner: Annotated[
+        str | None,
+        typer.Option(help="Stop single trainings early: median, percentile, ...", autocompletion=complete.pruners),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="Metric, or METRIC:min; repeat for several.", autocompletion=complete.objectives),
+    ] = None,
+    constraint: Annotated[
+        list[str] | None,
+        typer.Option(help="Such as params<=5e5; repeat for several.", autocompletion=complete.constraints),
+    ] = None,
     metric: Metrics = None,
     trials: Trials = None,
     time: Time = None,
     spend: Spend = None,
     trial_time: Annotated[float | None, typer.Option(help="Seconds that one trial may take.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Training recipe: quick, standard, paper or ae-cnn.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Training recipe: quick, standard, paper or ae-cnn.", autocompletion=complete.recipes),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs per trial.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=complete.devices)
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a training.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     workers: Annotated[int | None, typer.Option(help="Candidates evaluated at a time, each in a process.")] = None,
     lag: Annotated[int | None, typer.Option(help="Ask k sees outcomes up to k-lag [default: 4 per worker].")] = None,
-    order: Annotated[str | None, typer.Option(help="strict: timing changes nothing; free: tell as they come.")] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(help="strict: timing changes nothing; free: tell as they come.", autocompletion=complete.orders),
+    ] = None,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Bitwise repeatable on a GPU.")] = False,
     warm_up: Annotated[
         str | None, typer.Option(metavar="PREDICTOR:N", help="Begin with the best-scored of N random architectures.")
     ] = None,
-    guard: Annotated[str | None, typer.Option(help="hessian: stop a one-shot search before it collapses.")] = None,
+    guard: Annotated[
+        str | None,
+        typer.Option(help="hessian: stop a one-shot search before it collapses.", autocompletion=complete.guards),
+    ] = None,
     search_on: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Data that a supernet is trained on, where it is not --data.")
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Data that a supernet is trained on, where it is not --data.",
+            autocompletion=complete.data,
+        ),
     ] = None,
     then: Annotated[
-        str | None, typer.Option(metavar="STRATEGY", help="Search on the trained supernet with this strategy.")
+        str | None,
+        typer.Option(
+            metavar="STRATEGY",
+            help="Search on the trained supernet with this strategy.",
+            autocompletion=complete.strategies,
+        ),
     ] = None,
-    warm_start: Annotated[str | None, typer.Option(metavar="STUDY", help="Learn from another study's results.")] = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="Learn from another study's results.", autocompletion=complete.studies),
+    ] = None,
     study: Annotated[str | None, typer.Option(help="Name of the study [default: made up].")] = None,
     setting: Annotated[list[str] | None, typer.Option("-s", help="KEY=VALUE, e.g. strategy.population=20.")] = None,
     db: Db = DEFAULT_DB,

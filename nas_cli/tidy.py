@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nas_cli import complete
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
 
 if TYPE_CHECKING:
@@ -17,7 +18,12 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 
 
 def rm(
-    name: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study or of a bench.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY", help="Name of a study or of a bench.", autocompletion=complete.studies_and_benches
+        ),
+    ],
     yes: Yes = False,
     db: Db = DEFAULT_DB,
     files: Files = None,

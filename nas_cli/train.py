@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas_cli import complete
 from nas_cli.errors import INTERRUPTED
 from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, Metrics, open_store
 
@@ -21,13 +22,23 @@ if TYPE_CHECKING:
 def train(
     address: Address,
     recipe: Annotated[
-        str | None, typer.Option(help="quick, standard, or one of a paper: see 'nas spaces show'. [default: standard]")
+        str | None,
+        typer.Option(
+            help="quick, standard, or one of a paper: see 'nas spaces show'. [default: standard]",
+            autocompletion=complete.recipes,
+        ),
     ] = None,
-    size: Annotated[str, typer.Option(help="search, full, or changes such as full,channels=8.")] = "full",
+    size: Annotated[
+        str, typer.Option(help="search, full, or changes such as full,channels=8.", autocompletion=complete.sizes)
+    ] = "full",
     epochs: Annotated[int | None, typer.Option(help="Epochs instead of the recipe's.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings, each with its own seed.")] = 1,
-    data: Annotated[str | None, typer.Option(help="Data instead of the study's (needed for tables).")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data instead of the study's (needed for tables).", autocompletion=complete.data)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=complete.devices)
+    ] = None,
     metric: Metrics = None,
     weights: Annotated[
         str | None, typer.Option(help="Weights to start from: FILE.safetensors, or STUDY:N/train-K.")

@@ -57,8 +57,9 @@ def show(reference: str, source: Source, as_json: bool) -> None:
 def _statistics(source: Source) -> Mapping[str, list[float]]:
     """Black and white, mean and deviation per channel of images, in the numbers of the data; of features over all."""
     from training.data.source import GraphSource, ImageSource
+    from training.data.stream import StreamSource
 
-    if isinstance(source, ImageSource):
+    if isinstance(source, ImageSource | StreamSource):
         mean, deviation = source.statistics
         return {"value_range": [*source.value_range], "mean": [*mean], "deviation": [*deviation]}
     if isinstance(source, GraphSource):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 Said = Callable[..., tuple[int, str, str]]
@@ -89,3 +90,25 @@ def test_a_data_set_of_ones_own_is_searched_on_in_other_processes_too(say: Said,
     assert (code, err.count("warning")) == (0, 1)
     assert "nas: warning: my_data.py: class 'c' has no sample at all" in err
     assert [trial["state"] for trial in json.loads(say("trials", "s", "--json")[1])] == ["complete"] * 2
+
+
+@pytest.mark.slow  # the fast one: test_batches_are_those_of_images_in_memory
+def test_a_streamed_set_is_searched_resumed_trained_and_exported(say: Said, folder: Path) -> None:
+    """The same study as that of the images in memory: same batches, same results, whatever reads them."""
+    Path("my_data.py").write_text(DATASET)
+    search = ("search", "--space", "nasbench201", "--strategy", "random", "--epochs", "2", "--threads", "1")
+    size = ("--size", "search,channels=4,cells=1", "-s", "recipe.augment.flip=true")
+    results = []
+    for study, data in (("memory", "my_data.py"), ("stream", "my_data.py?stream=yes&workers=1")):
+        assert say(*search, *size, "--data", data, "--study", study, "--trials", "1")[0] == 0
+        code, _, err = say("resume", study, "--trials", "2")
+        assert code == 0, err
+        trials = json.loads(say("trials", study, "--json")[1])
+        results.append([(trial["key"], trial["metrics"]) for trial in trials])
+    assert results[0] == results[1]
+    assert say("train", "stream:0", "--epochs", "1", "--recipe", "quick")[0] == 0
+    code, out, err = say("export", "stream:0", "--out", "model", "--format", "pt2")
+    assert code == 0, err
+    code, out, err = say("data", "check", "my_data.py?stream=yes&workers=0")
+    assert code == 0
+    assert "images       1 x 8 x 8" in out

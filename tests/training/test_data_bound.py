@@ -8,7 +8,7 @@ import torch
 
 from nas_core.batch import Batch
 from nas_core.errors import UsageError
-from training.data import bound
+from training.data import bound, passes
 from training.data.augment import Augment
 from training.data.source import GraphSource, ImageSource, graph_source, image_source
 from training.data.split import Split
@@ -87,7 +87,7 @@ def test_only_a_last_training_batch_of_one_is_left_out(batch_size, sizes):
 
 def test_evaluation_keeps_a_last_batch_of_one_and_uses_large_batches(monkeypatch):
     source = images_of(90)
-    monkeypatch.setattr(bound, "EVALUATION_VALUES", 17 * 90)
+    monkeypatch.setattr(passes, "EVALUATION_VALUES", 17 * 90)
     data = source.bind("cpu", batch_size=4)
     assert source.sizes["test"] == 18
     assert [len(batch.target) for batch in data.batches("test", 0, 0)] == [17, 1]

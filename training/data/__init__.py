@@ -12,6 +12,7 @@ from nas_core.errors import UsageError
 from training.data import dataset, own
 from training.data.source import GraphSource, ImageSource, Source
 from training.data.split import Split
+from training.data.stream import StreamSource
 from training.reading import once
 
 GROUP = "nas.data"
@@ -86,7 +87,7 @@ def _load(reference: str, split: Split) -> Source:
         )
     else:
         source = dataset.called(refs.find(target, BUILTIN, GROUP, "data"), f"data '{reference}'", argument, split)
-    if isinstance(source, ImageSource | GraphSource):
+    if isinstance(source, ImageSource | StreamSource | GraphSource):
         return dataclasses.replace(source, reference=reference)
     missing = [name for name in ("task", "split_hash", "sizes", "class_counts", "bind") if not hasattr(source, name)]
     if missing:

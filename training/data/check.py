@@ -10,6 +10,8 @@ import numpy as np
 
 from training.data.labels import listed
 from training.data.source import GraphSource, ImageSource, Source
+from training.data.stream import StreamSource
+from training.reading import counted
 
 UNEVEN = 10  # so many times as many samples in the largest class as in the smallest are told
 WORDS = {"train": "training", "valid": "validation", "test": "test"}
@@ -36,7 +38,7 @@ class Imbalance:
 def findings(source: Source, classes: Sequence[str]) -> list[str]:
     """Sentences on what the user of the data should look at, besides those that were told when they were read."""
     told = []
-    if isinstance(source, ImageSource):
+    if isinstance(source, ImageSource | StreamSource):
         told += equal_images(source)
     if isinstance(source, GraphSource):
         told += _edges(source)
@@ -60,7 +62,7 @@ def imbalance(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> Im
     )
 
 
-def equal_images(source: ImageSource) -> list[str]:
+def equal_images(source: ImageSource | StreamSource) -> list[str]:
     """Parts that share images, images that occur more than once in a part, and equal ones of different classes.
 
     Images are compared as the network sees them: turned, converted and resized.
@@ -76,9 +78,9 @@ def equal_images(source: ImageSource) -> list[str]:
         for part, other in PAIRS:
             twins = by_part[other][:1]
             for number in by_part[part][part == other :] if twins else ():
-                shared.setdefault((part, other), []).append(f"{_name(source, number)} = {_name(source, twins[0])}")
+                shared.setdefault((part, other), []).append(f"{source.name(number)} = {source.name(twins[0])}")
         different = [number for number in group if source.labels[number] != source.labels[group[0]]]
-        labels += [f"{_name(source, number)} = {_name(source, group[0])}" for number in different]
+        labels += [f"{source.name(number)} = {source.name(group[0])}" for number in different]
     told = []
     for part, other in (pair for pair in PAIRS if pair in shared):
         where = "that part already" if part == other else f"the {WORDS[other]} part"
@@ -93,13 +95,11 @@ def _images(pairs: list[str], part: str) -> str:
     return f"{len(pairs):,} {WORDS[part]} image{'' if one else 's'} {'is' if one else 'are'} equal to one"
 
 
-def _digests(source: ImageSource) -> Iterator[tuple[int, bytes]]:
-    for number, image in enumerate(source.images):
+def _digests(source: ImageSource | StreamSource) -> Iterator[tuple[int, bytes]]:
+    numbers = np.sort(np.concatenate([part for _, part in source.parts.items()])).tolist()
+    for number in counted(numbers, f"{source.reference} once more"):
+        image = source.images[number] if isinstance(source, ImageSource) else source.stored([number], 0)
         yield number, hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
-
-
-def _name(source: ImageSource, number: int) -> str:
-    return source.files[number] if source.files else f"image {number}"
 
 
 def _edges(source: GraphSource) -> list[str]:

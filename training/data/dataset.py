@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from nas_core.config import Config
 from nas_core.errors import NasError, UsageError
-from training.data.items import Item, Unreadable, gather
+from training.data.items import Item, ItemOptions, Unreadable, gather
 from training.data.labels import listed
 from training.data.parts import NAMES, one_each, part_of, refuse_lookalikes
-from training.data.source import Source, image_source
+from training.data.source import ImageSource, image_source
 from training.data.split import Split
+from training.data.stream import StreamSource, stream_source
 from training.inputs.images import BYTES, Fit
 from training.inputs.pictures import pixels
 from training.seeded import seeded
@@ -25,20 +24,8 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
 ITEMS = "items are (image, label): a tensor [channels, height, width] or a Pillow image, and a whole number"
-
-
-class Options(Config):
-    """What may follow the name, as in `my_data.py:train?size=32&skip=unreadable`."""
-
-    size: int | None = Field(default=None, ge=1, description="side of the square that every Pillow image becomes")
-    fit: Fit = Field(default="stretch", description="how: both sides alone, or the largest centred square")
-    skip: Literal["unreadable"] | None = Field(default=None, description="leave out what cannot be read")
-
-    @model_validator(mode="after")
-    def _together(self) -> Self:
-        if "fit" in self.model_fields_set and self.size is None:
-            raise ValueError("fit says how images come to a size; add size=PIXELS")
-        return self
+RANDOM = "items differ when they are read again:"
+ADVICE = "; leave them out of the data set and use recipe.augment (flip, crop, cutout)"
 
 
 def parts_of(found: object, where: str) -> dict[str, Dataset[Any]] | None:
@@ -96,40 +83,65 @@ def called(function: Any, where: str, *arguments: object) -> object:
         raise UsageError(f"{where}: the loader fails: {type(error).__name__}: {error}") from error
 
 
-def dataset_source(reference: str, parts: Mapping[str, Dataset[Any]], options: Options, split: Split) -> Source:
-    """The data sets of the parts, read once into memory. A part that is not given is drawn from "train".
+def dataset_source(
+    reference: str,
+    parts: Mapping[str, Dataset[Any]],
+    options: ItemOptions,
+    split: Split,
+    again: Callable[[], Mapping[str, Dataset[Any]]],
+) -> ImageSource | StreamSource:
+    """The data sets of the parts, read once into memory or streamed. A part that is not given is drawn from "train".
 
-    Names of the classes are those of `classes` of the data sets. Random transforms are drawn once.
-    Raises UsageError for items that are no (image, label), and as `gather`.
+    Names of the classes are those of `classes` of the data sets. In memory random transforms are drawn once.
+    `again` makes the same data sets in another process. Raises UsageError for items that are no (image, label), and as
+    `gather` and `stream_source`.
     """
     where = f"data '{reference}'"
-    items = DatasetItems(parts, options.size, options.fit)
+    items = DatasetItems(parts, options.size, options.fit, again)
+    classes, random = class_names(items.parts, where), items.random()
+    ends = np.cumsum([0, *(len(data) for data in items.parts.values())])
+    bounds = {part: (start, end) for part, start, end in zip(items.parts, ends[:-1], ends[1:], strict=True)}
+    if options.stream:
+        lists = {part: np.arange(*bound) for part, bound in bounds.items()}
+        return stream_source(
+            *(reference, items, items.targets(), split),
+            valid=lists.get("valid"),
+            test=lists.get("test"),
+            classes=classes,
+            value_range=BYTES if items.pictures else None,
+            fit=options.fit,
+            workers=options.workers,
+            warnings=[f"{RANDOM} validation and test images are changed at random too{ADVICE}"] if random else [],
+        )
     with seeded(0):
         read = gather(items, reference, skip=options.skip is not None)
     if len({type(label) for label in read.labels}) > 1:
         raise UsageError(f"{where}: some labels are whole numbers, others texts")
-    ends = np.cumsum([0, *(len(data) for data in items.parts.values())])
-    lists = {
-        part: np.flatnonzero((read.kept >= start) & (read.kept < end))
-        for part, start, end in zip(items.parts, ends[:-1], ends[1:], strict=True)
-    }
+    lists = {part: np.flatnonzero((read.kept >= start) & (read.kept < end)) for part, (start, end) in bounds.items()}
     return image_source(
         *(reference, read.images, np.array(read.labels), split),
         valid=lists.get("valid"),
         test=lists.get("test"),
-        classes=class_names(items.parts, where),
+        classes=classes,
         value_range=BYTES if items.pictures else None,
         fit=options.fit,
         files=[items.name(number) for number in read.kept],
-        warnings=[*items.warnings(), *read.warnings],
+        warnings=[*([f"{RANDOM} their random transforms are drawn once{ADVICE}"] if random else []), *read.warnings],
     )
 
 
 class DatasetItems:
     """The items of the parts one after another (`training.data.items.Items`)."""
 
-    def __init__(self, parts: Mapping[str, Dataset[Any]], size: int | None, fit: Fit) -> None:
-        self.parts: dict[str, Any] = {part: parts[part] for part in NAMES if part in parts}
+    def __init__(
+        self,
+        parts: Mapping[str, Dataset[Any]],
+        size: int | None,
+        fit: Fit,
+        again: Callable[[], Mapping[str, Dataset[Any]]],
+    ) -> None:
+        self.parts = _in_order(parts)
+        self._again = again
         self._size, self._fit = None if size is None else (size, size), fit
         self.pictures: bool | None = None
         """Whether the items are Pillow images; known when one has been read."""
@@ -151,15 +163,23 @@ class DatasetItems:
             raise Unreadable(f"is {_kind(item)}; {ITEMS}")
         return Item(self._pixels(item[0]), _label(item[1]))
 
-    def warnings(self) -> list[str]:
-        """What is odd about the items, whose labels and sizes are not looked at."""
+    def random(self) -> bool:
+        """Whether an item is another one when it is read again."""
         first, again = self._drawn(1), self._drawn(2)
-        if first is None or again is None or np.array_equal(first, again):
-            return []
-        return [
-            "items differ when they are read again: their random transforms are drawn once, for validation and test "
-            "too; leave them out and use recipe.augment (flip, crop, cutout)"
-        ]
+        return first is not None and again is not None and not np.array_equal(first, again)
+
+    def targets(self) -> list[int | str] | None:
+        """The labels of all items without reading these, where every data set has them."""
+        found = [_targets(data) for data in self.parts.values()]
+        return None if None in found else [label for labels in found for label in labels or ()]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Data sets of a user's file cannot be pickled for another process: it makes them again.
+        return {name: value for name, value in vars(self).items() if name != "parts"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.parts = _in_order(self._again())
 
     def _drawn(self, seed: int) -> NDArray[Any] | None:
         with seeded(seed):
@@ -192,6 +212,10 @@ class DatasetItems:
         raise IndexError(number)
 
 
+def _in_order(parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {part: parts[part] for part in NAMES if part in parts}
+
+
 def class_names(parts: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """`classes` of the data sets, none where they have none. Raises UsageError where two parts have different ones."""
     found = {part: names for part, data in parts.items() if (names := _classes(data, f"{where}: '{part}'"))}
@@ -212,6 +236,23 @@ def _classes(data: Any, what: str) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise UsageError(f"{what}: its classes are {_kind(names)}; needed is a list of texts")
     return tuple(names)
+
+
+def _targets(data: Any) -> list[int | str] | None:
+    """`targets` or `labels`, as the data sets of torchvision have them; of a Subset or ConcatDataset from within."""
+    found = next((getattr(data, name) for name in ("targets", "labels") if hasattr(data, name)), None)
+    if found is None and hasattr(data, "dataset") and hasattr(data, "indices"):
+        inner = _targets(data.dataset)
+        return None if inner is None else [inner[number] for number in data.indices]
+    if found is None and hasattr(data, "datasets"):
+        each = [_targets(one) for one in data.datasets]
+        return None if None in each else [label for labels in each for label in labels or ()]
+    if found is None or len(found) != len(data):
+        return None
+    try:
+        return [_label(label) for label in found]
+    except Unreadable:
+        return None
 
 
 def _from_tensor(image: Tensor) -> NDArray[Any]:

@@ -6,20 +6,19 @@ import os
 import unicodedata
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from nas_core.config import Config
 from nas_core.errors import NotFoundError, UsageError
 from training.data.files import folder_of
-from training.data.items import Item, Unreadable, gather
+from training.data.items import Item, ItemOptions, Unreadable, gather
 from training.data.labels import listed
 from training.data.parts import NAMES, one_each, refuse_lookalikes
 from training.data.reference import options
 from training.data.source import ImageSource, image_source
 from training.data.split import Split
+from training.data.stream import StreamSource, stream_source
 from training.inputs.images import BYTES, Fit
 from training.inputs.pictures import pixels
 
@@ -35,29 +34,28 @@ ENDINGS = (
 LEFT_BY_SYSTEMS = ("__macosx", "thumbs.db", "desktop.ini")
 
 
-class Options(Config):
-    """What may follow the folder, as in `folder:DIR?size=32&skip=unreadable`."""
-
-    size: int | None = Field(default=None, ge=1, description="side of the square that every image becomes, in pixels")
-    fit: Fit = Field(default="stretch", description="how: both sides alone, or the largest centred square")
-    skip: Literal["unreadable"] | None = Field(default=None, description="leave out what cannot be read")
-
-    @model_validator(mode="after")
-    def _together(self) -> Self:
-        if "fit" in self.model_fields_set and self.size is None:
-            raise ValueError("fit says how images come to a size; add size=PIXELS")
-        return self
-
-
-def load(argument: str, split: Split) -> ImageSource:
+def load(argument: str, split: Split) -> ImageSource | StreamSource:
     """Images [1, h, w] where all files are grey, [3, h, w] otherwise; classes are the folder names in order.
 
-    All images have one size, or are resized (bicubic) to the square that `?size=32` asks for. Raises NotFoundError for
-    a folder without images, UsageError for one that can be misunderstood, and as `gather`.
+    All images have one size, or are resized (bicubic) to the square that `?size=32` asks for. With `?stream=yes` they
+    stay on the disk. Raises NotFoundError for a folder without images, UsageError for one that can be misunderstood,
+    and as `gather` and `stream_source`.
     """
-    where, chosen = options("folder", argument, Options)
+    where, chosen = options("folder", argument, ItemOptions)
     root = folder_of("folder", where, EXAMPLE)
     files = ImageFiles(root, chosen.size, chosen.fit)
+    if chosen.stream:
+        lists = {part: np.array(numbers, dtype=np.int64) for part, numbers in files.parts.items()}
+        return stream_source(
+            *(f"folder:{argument}", files, files.labels, split),
+            valid=lists.get("valid"),
+            test=lists.get("test"),
+            classes=files.classes,
+            value_range=BYTES,
+            fit=chosen.fit,
+            workers=chosen.workers,
+            warnings=files.warnings,
+        )
     read = gather(files, f"folder:{argument}", skip=chosen.skip is not None)
     place = {number: position for position, number in enumerate(read.kept.tolist())}
     parts = {

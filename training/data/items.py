@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
+from nas_core.config import Config
 from nas_core.errors import MachineError, UsageError
 from training.data.labels import listed
+from training.inputs.images import Fit
 from training.memory import free_bytes
 from training.reading import counted
 
@@ -16,6 +19,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHOWN = 20  # items that are listed in an error
+
+
+class ItemOptions(Config):
+    """What may follow a folder or a data set, as in `folder:DIR?size=32&skip=unreadable`."""
+
+    size: int | None = Field(default=None, ge=1, description="side of the square that image files become, in pixels")
+    fit: Fit = Field(default="stretch", description="how: both sides alone, or the largest centred square")
+    skip: Literal["unreadable"] | None = Field(default=None, description="leave out what cannot be read")
+    stream: bool = Field(default=False, description="read images while they are needed, not all at the start")
+    workers: int | None = Field(default=None, ge=0, description="processes that read ahead while streaming")
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if "fit" in self.model_fields_set and self.size is None:
+            raise ValueError("fit says how images come to a size; add size=PIXELS")
+        if self.stream and self.skip:
+            raise ValueError("what cannot be read is known when all has been read; leave out skip or stream")
+        if self.workers is not None and not self.stream:
+            raise ValueError("workers read ahead while streaming; add stream=yes")
+        return self
 
 
 class Unreadable(Exception):
@@ -58,11 +81,14 @@ class Gathered:
     warnings: list[str]
 
 
-def gather(items: Items, what: str, *, skip: bool = False) -> Gathered:
+SKIP = "; add ?skip=unreadable to go on without them"
+
+
+def gather(items: Items, what: str, *, skip: bool = False, advice: str = SKIP) -> Gathered:
     """Reads all items. Grey ones become coloured where others are, bytes become floats where others are.
 
-    With `skip` items that cannot be read are left out, which is told. Raises UsageError that lists them otherwise,
-    and for more than one size; MachineError where the memory does not suffice.
+    With `skip` items that cannot be read are left out, which is told. Raises UsageError that lists them otherwise (with
+    `advice`), and for more than one size; MachineError where the memory does not suffice.
     """
     where = f"data '{what}'"
     images: NDArray[Any] | None = None
@@ -92,7 +118,7 @@ def gather(items: Items, what: str, *, skip: bool = False) -> Gathered:
         labels.append(item.label)
         kept.append(number)
     if unreadable and (not skip or images is None):
-        raise UsageError(f"{where}: {_listing(unreadable, len(items), images is None)}")
+        raise UsageError(f"{where}: {_listing(unreadable, len(items), images is None, advice)}")
     if other_sizes or images is None:
         raise UsageError(
             f"{where}: {len(other_sizes):,} of {len(items):,} images have another size ({listed(other_sizes, 3)}); "
@@ -136,11 +162,11 @@ def _widened(images: NDArray[Any], pixels: NDArray[Any]) -> NDArray[Any]:
     return images if images.dtype == pixels.dtype else images.astype(np.float32, copy=False)
 
 
-def _listing(unreadable: dict[str, str], count: int, gave_up: bool) -> str:
+def _listing(unreadable: dict[str, str], count: int, gave_up: bool, advice: str) -> str:
     lines = [f"{name}: {problem}" for name, problem in unreadable.items()]
     if gave_up:
         head = f"none of the first {len(lines):,} of {count:,} samples can be read" if len(lines) > 1 else lines.pop()
         return "\n".join([head, *lines])
     more = [f"... and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
-    head = f"{len(lines):,} of {count:,} samples cannot be read; add ?skip=unreadable to go on without them"
+    head = f"{len(lines):,} of {count:,} samples cannot be read{advice}"
     return "\n".join([head, *lines[:SHOWN], *more])

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from nas_core import refs
 from nas_core.errors import UsageError
-from training.data.dataset import Options, called, dataset_source, of_module, parts_of
+from training.data.dataset import called, dataset_source, of_module, parts_of
+from training.data.items import ItemOptions
 from training.data.reference import options
 from training.data.source import Source
 from training.data.split import Split
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
 
 _REFERENCE = re.compile(r"(?P<file>.+?\.py)(?::(?P<name>[^:?]+))?(?P<rest>[:?].*)?", re.DOTALL)
 
@@ -34,6 +40,22 @@ def load(reference: str, split: Split) -> Source:
     load(argument: str, split: Split), which returns one of these or a Source. Raises UsageError for anything else,
     NotFoundError for a missing file or object.
     """
+    found, rest = _found(reference, split)
+    if not isinstance(found, dict):
+        return found
+    chosen = options("", reference, ItemOptions)[1] if rest.startswith("?") else ItemOptions()
+    return dataset_source(reference, found, chosen, split, partial(_parts, reference, split))
+
+
+def _parts(reference: str, split: Split) -> Mapping[str, Dataset[Any]]:
+    """The data sets of a reference that is known to name some."""
+    found, _ = _found(reference, split)
+    assert isinstance(found, dict)
+    return found
+
+
+def _found(reference: str, split: Split) -> tuple[Any, str]:
+    """Part -> data set where the reference names such, what its loader returns otherwise; and what follows NAME."""
     match = _REFERENCE.fullmatch(reference)
     assert match is not None
     file, name, rest = match["file"], match["name"], match["rest"] or ""
@@ -45,14 +67,13 @@ def load(reference: str, split: Split) -> Source:
     if parts is not None:
         if rest.startswith(":"):
             raise UsageError(f"{where}: a data set takes no argument; options are written {file}:{name}?size=32")
-        return dataset_source(reference, parts, options("", reference, Options)[1] if rest else Options(), split)
+        return parts, rest
     if not callable(found):
         raise UsageError(f"{where}: '{name}' is {type(found).__name__}; needed is {KINDS}")
     if rest.startswith("?"):
         raise UsageError(f"{where}: options are for data sets; a loader gets its argument as {file}:{name}:ARGUMENT")
-    source: Any = called(found, where, rest[1:], split)
-    parts = parts_of(source, where)
-    return source if parts is None else dataset_source(reference, parts, Options(), split)
+    source = called(found, where, rest[1:], split)
+    return parts_of(source, where) or source, rest
 
 
 def _takes(function: Any, *arguments: object) -> bool:

@@ -85,24 +85,11 @@ class ImageSource:
 
     @cached_property
     def inputs(self) -> ImageInputs:
-        low, high = self.value_range
-        channels, height, width = self.task.input_shape
-        mean, deviation = self.statistics
-        return ImageInputs(
-            mode="L" if channels == 1 else "RGB" if channels == 3 else None,
-            channels=channels,
-            height=height,
-            width=width,
-            fit=self.fit,
-            value_range=self.value_range,
-            mean=tuple((value - low) / (high - low) for value in mean),
-            deviation=tuple(value / (high - low) for value in deviation),
-            classes=_class_names(self.classes, self.task),
-        )
+        return image_inputs(self.task, self.value_range, self.statistics, self.fit, self.classes)
 
     @cached_property
     def class_counts(self) -> Mapping[str, tuple[int, ...]]:
-        return _class_counts(self.labels, self.parts, self.task.outputs)
+        return class_counts(self.labels, self.parts, self.task.outputs)
 
     @cached_property
     def statistics(self) -> tuple[Floats, Floats]:
@@ -110,18 +97,11 @@ class ImageSource:
 
         A network sees `(image - mean) / deviation`; a constant channel has deviation 1.
         """
-        channels = self.images.shape[1]
-        total, squares, count = np.zeros(channels), np.zeros(channels), 0
-        for start in range(0, len(self.parts.train), 2048):
-            chunk = self.images[self.parts.train[start : start + 2048]].astype(np.float64)
-            total += chunk.sum(axis=(0, 2, 3))
-            squares += np.square(chunk).sum(axis=(0, 2, 3))
-            count += chunk.size // channels
-        mean = total / count
-        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
-        # Rounding leaves about 1e-8 of a constant channel's mean; dividing by it would blow up noise.
-        deviation[deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)] = 1.0
-        return tuple(mean.tolist()), tuple(deviation.tolist())
+        return channel_statistics(self.images, self.parts.train)
+
+    def name(self, number: int) -> str:
+        """How to speak of an image."""
+        return self.files[number] if self.files else f"image {number}"
 
     def bind(
         self,
@@ -166,7 +146,7 @@ class GraphSource:
 
     @cached_property
     def class_counts(self) -> Mapping[str, tuple[int, ...]]:
-        return _class_counts(self.labels, self.parts, self.task.outputs)
+        return class_counts(self.labels, self.parts, self.task.outputs)
 
     def bind(
         self,
@@ -224,7 +204,7 @@ def image_source(
     _, c, h, w = images.shape
     task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(c, h, w), outputs=read.outputs)
     images = np.require(images, requirements=["C", "W"])  # a tensor may share this memory
-    told = (*warnings, *read.warnings, *_absent(labels, parts, read))
+    told = (*warnings, *read.warnings, *absent_classes(labels, parts, read))
     return ImageSource(
         *(reference, task, name, images, labels, parts, read.classes, (black, white), fit), tuple(files), told
     )
@@ -275,7 +255,7 @@ def graph_source(
         edges=edge_index.shape[1],
     )
     name = split_hash(labels, parts, features, edge_index)
-    told = (*warnings, *read.warnings, *_absent(labels, parts, read))
+    told = (*warnings, *read.warnings, *absent_classes(labels, parts, read))
     return GraphSource(
         *(reference, task, name, features, labels, edge_index, parts),
         *(read.classes, tuple(feature_names), normalise, told),
@@ -339,10 +319,52 @@ def _as_index(index: NDArray[Any], nodes: int, name: str, where: str) -> NDArray
     return index.astype(np.int64)
 
 
-def _absent(labels: NDArray[np.int64], parts: Parts, read: Labels) -> list[str]:
+def absent_classes(labels: NDArray[np.int64], parts: Parts, read: Labels) -> list[str]:
+    """What to tell of classes without a sample in a part, by their names."""
     names = read.classes or tuple(map(str, range(read.outputs)))
-    return absent(_class_counts(labels, parts, read.outputs), names, bool(read.classes))
+    return absent(class_counts(labels, parts, read.outputs), names, bool(read.classes))
 
 
-def _class_counts(labels: NDArray[np.int64], parts: Parts, outputs: int) -> Mapping[str, tuple[int, ...]]:
+def class_counts(labels: NDArray[np.int64], parts: Parts, outputs: int) -> Mapping[str, tuple[int, ...]]:
+    """Samples per class for each part."""
     return {name: tuple(np.bincount(labels[part], minlength=outputs).tolist()) for name, part in parts.items()}
+
+
+def channel_statistics(images: NDArray[Any], rows: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Mean and standard deviation per channel over some of the images [n, c, h, w]; that of a constant channel is 1."""
+    channels = images.shape[1]
+    total, squares, count = np.zeros(channels), np.zeros(channels), 0
+    for start in range(0, len(rows), 2048):
+        chunk = images[rows[start : start + 2048]].astype(np.float64)
+        total += chunk.sum(axis=(0, 2, 3))
+        squares += np.square(chunk).sum(axis=(0, 2, 3))
+        count += chunk.size // channels
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    # Rounding leaves about 1e-8 of a constant channel's mean; dividing by it would blow up noise.
+    deviation[deviation <= 1e-6 * np.maximum(np.abs(mean), 1e-6)] = 1.0
+    return tuple(mean.tolist()), tuple(deviation.tolist())
+
+
+def image_inputs(
+    task: Task,
+    value_range: tuple[float, float],
+    statistics: tuple[Floats, Floats],
+    fit: Fit,
+    classes: tuple[str, ...],
+) -> ImageInputs:
+    """What a network needs to know of such images; `statistics` are in the numbers of the data."""
+    low, high = value_range
+    channels, height, width = task.input_shape
+    mean, deviation = statistics
+    return ImageInputs(
+        mode="L" if channels == 1 else "RGB" if channels == 3 else None,
+        channels=channels,
+        height=height,
+        width=width,
+        fit=fit,
+        value_range=value_range,
+        mean=tuple((value - low) / (high - low) for value in mean),
+        deviation=tuple(value / (high - low) for value in deviation),
+        classes=_class_names(classes, task),
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from training.data.source import GraphSource, ImageSource, Source
+from training.data.stream import StreamSource
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,21 +35,20 @@ def proofs_of(source: Source) -> list[Proof]:
 
     None for a source of a class of one's own, whose stored values are not known.
     """
-    if isinstance(source, ImageSource):
+    if isinstance(source, ImageSource | StreamSource):
         return _pictures(source)
     if isinstance(source, GraphSource):
         return [_graph(source)]
     return []
 
 
-def _pictures(source: ImageSource) -> list[Proof]:
+def _pictures(source: ImageSource | StreamSource) -> list[Proof]:
     low, high = source.value_range
     rows = source.parts.valid[:IMAGES]
-    stored = source.images[rows].astype(np.float64)
-    (seen,) = next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs
-    seen = seen[: len(rows)]
+    found, seen = _in_memory(source, rows) if isinstance(source, ImageSource) else _streamed(source, rows)
+    stored = found.astype(np.float64)
     if source.inputs.mode is None:
-        content = _npz(images=source.images[rows], layout=np.array("nchw"))
+        content = _npz(images=found, layout=np.array("nchw"))
         return [Proof("proof.npz", content, "npz:{}/proof.npz", (seen,))]
     bytes_ = np.clip(np.rint((stored - low) / (high - low) * 255), 0, 255).astype(np.uint8)
     # A file holds 256 levels: where the data hold others, the network in training is asked about what the file holds.
@@ -60,6 +60,18 @@ def _pictures(source: ImageSource) -> list[Proof]:
         Proof(f"proof-{n}.png", _png(image), f"{{}}/proof-{n}.png", (exact[n : n + 1],))
         for n, image in enumerate(bytes_)
     ]
+
+
+def _in_memory(source: ImageSource, rows: NDArray[np.int64]) -> tuple[NDArray[Any], Tensor]:
+    (seen,) = next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs
+    return source.images[rows], seen[: len(rows)]
+
+
+def _streamed(source: StreamSource, rows: NDArray[np.int64]) -> tuple[NDArray[Any], Tensor]:
+    """Each image is read once: it may be another one the next time."""
+    found = source.stored(rows.tolist(), 0)
+    mean, deviation = (np.asarray(values).reshape(1, -1, 1, 1) for values in source.statistics)
+    return found, torch.from_numpy(((found - mean) / deviation).astype(np.float32))
 
 
 def _graph(source: GraphSource) -> Proof:

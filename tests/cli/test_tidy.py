@@ -167,3 +167,37 @@ def test_a_training_leaves_no_checkpoints(folder: Path, fails: bool) -> None:
         assert run.state == (State.FAILED if fails else State.COMPLETE)
         left = [path.name for path in store.folder(study, run).iterdir()]
     assert left == ["weights.safetensors"]
+
+
+def test_a_training_that_is_complete_has_its_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the two commits, it is not complete yet."""
+
+    class Killed(Exception):
+        pass
+
+    class Trains:
+        fidelity = None
+
+        def evaluate(self, proposal: Proposal, budget: float | None, context: Context) -> Iterator[Report]:
+            context.workdir.mkdir(parents=True, exist_ok=True)
+            (context.workdir / "weights.safetensors").write_bytes(b"x")
+            yield Report(1, {"val_accuracy": 0.5}, 1.0)
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with Store("sqlite:///nas.db") as store:
+        study = store.create_study("s", SPEC, StopAt())
+        arch = Architecture("letters", {"a": 1})
+        store.propose(study, 0, Proposal(arch), arch.key, Verdict(State.COMPLETE, None, (0.5,)))
+        trial = store.trial(study, 0)
+        plan = Retraining(Trains(), None, {"recipe_name": "quick"}, None)  # type: ignore[arg-type]
+        for verb in ("add_artifact", "finish"):
+            with monkeypatch.context() as patch:
+                patch.setattr(store, verb, killed)
+                with pytest.raises(Killed):
+                    list(retrain(store, study, trial, plan, 0, stopping=lambda: False))
+            (run,) = store.children(trial, RETRAIN)
+            assert run.state == State.RUNNING
+        *_, (run, _) = retrain(store, study, trial, plan, 0, stopping=lambda: False)
+        assert (run.state, len(store.artifacts(run)), len(store.children(trial, RETRAIN))) == (State.COMPLETE, 1, 1)

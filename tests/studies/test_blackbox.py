@@ -218,6 +218,32 @@ def _plain(run: Run) -> str:
     ))  # fmt: skip
 
 
+def test_nothing_is_heard_of_before_it_is_committed(bench: Any) -> None:
+    """What another process finds in the database at that moment."""
+    store = bench.store()
+    study = bench.study(store, strategy="random")
+    heard = []
+
+    class Look:
+        def started(self, trial: Any, evaluated: int) -> None:
+            self._look("started", trial, lambda run: run.state == State.RUNNING)
+
+        def reported(self, trial: Any, report: Report) -> None:
+            self._look("reported", trial, lambda run: run.metrics["score"] == report.metrics["score"])
+
+        def finished(self, trial: Any, evaluated: int) -> None:
+            self._look("finished", trial, lambda run: run.verdict == trial.verdict)
+
+        def _look(self, event: str, trial: Any, there: Any) -> None:
+            with bench.store() as other:
+                assert there(other.trial(study, trial.number)), event
+            heard.append(event)
+
+    assert Search(store, study, bench.parts(study.spec), listener=Look()).run(StopAt(trials=5)) == Ending.TRIALS
+    assert heard.count("started") == heard.count("finished") == 5
+    assert heard.count("reported") >= 3  # some fail before
+
+
 def test_stopping_keeps_the_running_trial_for_the_resume(bench: Any) -> None:
     store = bench.store()
     study = bench.study(store)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from nas_core.errors import MachineError, NotFoundError, UsageError
 from nas_core.records import StopAt
 from nas_core.testing.store import SPEC
 from studies.store import SCHEMA, tables
-from studies.store.schema import upgrade
+from studies.store.schema import LOCK, upgrade
 from studies.store.store import Store
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -106,3 +108,25 @@ def test_drivers_of_one_study_meet_on_the_server(tmp_path: Path, postgresql: Cal
         pass
     here.close()
     there.close()
+
+
+def test_the_schema_is_changed_by_one_process_at_a_time(tmp_path: Path, postgresql: Callable[[], str]) -> None:
+    """A second one waits until the first has made the tables, and finds them."""
+    url = postgresql()
+    made: list[str] = []
+
+    def make() -> None:
+        with Store(url, tmp_path) as store:
+            made.append(store.create_study("s", SPEC, StopAt()).name)
+
+    waiting = sa.text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    other = threading.Thread(target=make)
+    with sa.create_engine(url).connect() as first, sa.create_engine(url).connect() as look:
+        with first.begin():
+            first.execute(sa.text("SELECT pg_advisory_xact_lock(:id)"), {"id": LOCK})
+            other.start()
+            while other.is_alive() and not look.execute(waiting).scalar():
+                time.sleep(0.01)
+            assert made == []
+        other.join()
+    assert made == ["s"]

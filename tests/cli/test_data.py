@@ -73,7 +73,7 @@ def test_data_check_shows_what_would_be_silently_wrong(say: Said, folder: Path) 
     assert "answering 'usual' always is right for 100.0% of the validation part" in out
     mean = next(line for line in out.splitlines() if line.startswith("mean")).split(maxsplit=1)[1]
     assert all(100 < float(value) < 155 for value in mean.split(", "))
-    assert "left out 1 files that are no images of a class: train/usual/notes.txt" in err
+    assert "left out 1 file that is no image of a class: train/usual/notes.txt" in err
     assert "class 'rare' has no validation sample (1 in train, 1 in test)" in err
     code, out, err = say("data", "check", "folder:set", "--json")
     found = json.loads(out)
@@ -88,7 +88,7 @@ def test_a_data_set_of_ones_own_is_searched_on_in_other_processes_too(say: Said,
     size = ("--size", "search,channels=4,cells=1", "--threads", "1")
     code, _, err = say("search", "--space", "nasbench201", "--strategy", "random", *wanted, *size)
     assert (code, err.count("warning")) == (0, 1)
-    assert "nas: warning: my_data.py: class 'c' has no sample at all" in err
+    assert "nas: warning: my_data.py: class 'c' has no sample in any part" in err
     assert [trial["state"] for trial in json.loads(say("trials", "s", "--json")[1])] == ["complete"] * 2
 
 

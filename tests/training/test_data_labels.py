@@ -112,13 +112,14 @@ def test_what_is_no_label_is_explained(labels, options, message):
 
 def test_classes_without_a_sample_are_told_part_by_part():
     counts = {"train": (5, 0, 3, 0), "valid": (1, 0, 0, 0), "test": (2, 4, 1, 0)}
-    assert absent(counts, "abcd", named=True) == [
-        "class 'd' has no sample at all",
+    assert absent(counts, "abcd") == [
+        "class 'd' has no sample in any part",
         "class 'b' has no training sample (0 in valid, 4 in test), so no network can learn it",
         "classes 'b', 'c' have no validation sample (3 in train, 5 in test)",
     ]
-    assert len(absent(counts, "abcd", named=False)) == 2
-    assert absent({"train": (1, 2), "test": (1, 1)}, "ab", named=True) == []
+    assert len(absent(counts, "abcd", told_before=(3,))) == 2
+    assert absent({"train": (1, 2), "test": (1, 1)}, "ab") == []
+    assert absent({"train": (0, 0, 1), "test": (1, 1, 0)}, "abc")[0].endswith("so no network can learn them")
     assert listed(list("abcdefg")) == "a, b, c, d, e and 2 more"
 
 

@@ -352,6 +352,14 @@ def test_features_are_normalised_by_row_on_request(tmp_path):
         load(f"graph:{path}?normalise=columns")
 
 
+def test_classes_that_are_in_no_part_are_told(tmp_path):
+    path = tmp_path / "made.npz"
+    np.savez(path, **cora_like(), train_idx=np.arange(0, 30, 3), test_idx=np.arange(1, 30, 3))
+    told = load(f"graph:{path}").warnings
+    assert told[0] == "class '2' has no sample in any part"
+    assert told[1].startswith("class '1' has no training sample")
+
+
 def test_names_of_classes_and_features_of_a_graph(tmp_path):
     path = tmp_path / "made.npz"
     texts = np.array(["maths", "biology", ""])[np.arange(30) % 3]

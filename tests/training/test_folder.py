@@ -101,7 +101,7 @@ def test_other_folders_and_missing_classes_are_told(tmp_path):
     assert source.classes == ("a", "b", "c", "d", "empty")
     assert source.warnings == (
         "folders beside 'train' are not used: unlabelled",
-        "class 'empty' has no sample at all",
+        "class 'empty' has no sample in any part",
         "class 'd' has no training sample (0 in valid, 2 in test), so no network can learn it",
         "class 'd' has no validation sample (0 in train, 2 in test)",
         "class 'c' has no test sample (5 in train, 1 in valid)",
@@ -110,7 +110,7 @@ def test_other_folders_and_missing_classes_are_told(tmp_path):
 
 def test_hidden_files_and_what_systems_leave_behind_are_passed_over(two):
     plain = load(f"folder:{two}")
-    for place in ("a/.ipynb_checkpoints", "a/__MACOSX", "__MACOSX/a", ".git/a", "a/.Trash/deeper"):
+    for place in ("a/.ipynb_checkpoints", "a/__MACOSX", "__MACOSX/a", "@eaDir/a", ".git/a", "a/.Trash/deeper"):
         (two / place).mkdir(parents=True)
         shutil.copy(two / "a" / "0.png", two / place / "copy.png")
     for name in ("a/._0.png", "b/.hidden.png", ".DS_Store", "a/Thumbs.db", "b/desktop.ini"):
@@ -343,3 +343,13 @@ def test_folder_errors(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "a" / "one.png")
     with pytest.raises(UsageError, match="there is only one class"):
         load(f"folder:{tmp_path}")
+
+
+def test_what_decoders_complain_of_is_told_once_and_not_as_a_python_warning(two):
+    for number in range(3):
+        exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\0" * number
+        Image.new("RGB", (4, 4)).save(two / "a" / f"tag{number}.jpg", exif=exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (text,) = load(f"folder:{two}").warnings
+    assert text == ("Corrupt EXIF data.  Expecting to read N bytes but only got N: a/tag0.jpg, a/tag1.jpg, a/tag2.jpg")

@@ -77,10 +77,10 @@ def _told(reference: str, source: Source) -> list[str]:
 def _load(reference: str, split: Split) -> Source:
     target, _, argument = reference.partition(":")
     source: Any
-    if own.is_own(reference):
-        source = own.load(reference, split)
-    elif target in BUILTIN:
+    if target in BUILTIN:
         source = refs.find(target, BUILTIN, GROUP, "data")(argument, split)
+    elif own.is_own(reference):
+        source = own.load(reference, split)
     elif target not in refs.names(BUILTIN, GROUP) and Path(reference).exists():
         raise UsageError(
             f"data '{reference}' is a path; say what it holds: {', '.join(BUILTIN)} - as in idx:{reference}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 import warnings
 from pathlib import Path
@@ -31,7 +32,10 @@ ENDINGS = (
     *(".ppm", ".pgm", ".tif", ".tiff"),
 )
 # What systems leave beside images, besides files that begin with a dot.
-LEFT_BY_SYSTEMS = ("__macosx", "thumbs.db", "desktop.ini")
+LEFT_BY_SYSTEMS = (
+    *("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"),
+    *("system volume information", "lost+found"),
+)
 
 
 def load(argument: str, split: Split) -> ImageSource | StreamSource:
@@ -109,7 +113,8 @@ class ImageFiles:
             )
         if left_out:
             shown = listed(sorted(str(path.relative_to(root)) for path in left_out))
-            self.warnings.append(f"left out {len(left_out):,} files that are no images of a class: {shown}")
+            files = "file that is no image" if len(left_out) == 1 else "files that are no images"
+            self.warnings.append(f"left out {len(left_out):,} {files} of a class: {shown}")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -150,7 +155,8 @@ def read_image(path: Path, size: tuple[int, int] | None, fit: Fit) -> tuple[NDAr
                 found = pixels(image, size, fit).transpose(2, 0, 1)
         except Exception as error:  # decoders raise whatever they stumble over
             raise Unreadable(f"not a readable image ({error})") from error
-    remarks = [str(warning.message).partition("\n")[0] for warning in caught]
+    # Counts in them would make many remarks out of one.
+    remarks = [re.sub(r"\d+", "N", str(warning.message).partition("\n")[0]).rstrip(" .") for warning in caught]
     if frames > 1:
         remarks.append("more than one frame, of which the first is used")
     return found, tuple(remarks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ class Labels:
     numbers: NDArray[np.int64]
     outputs: int
     classes: tuple[str, ...]
+    gaps: tuple[int, ...] = ()  # numbers that the labels skip
     warnings: tuple[str, ...] = ()
 
 
@@ -73,16 +74,16 @@ def class_labels(
     return _checked(numbers, names, where)
 
 
-def absent(counts: Mapping[str, Sequence[int]], classes: Sequence[str], named: bool) -> list[str]:
+def absent(counts: Mapping[str, Sequence[int]], classes: Sequence[str], told_before: Collection[int] = ()) -> list[str]:
     """What to tell of classes without a sample in a part of the split; `counts` are the samples per class and part.
 
-    Of classes without a name those that have no sample at all are left out: `class_labels` has told of them.
+    Left out are the numbers of classes that `class_labels` has told of.
     """
     total = [sum(column) for column in zip(*counts.values(), strict=True)]
     told = []
-    empty = [name for name, count in zip(classes, total, strict=True) if not count]
-    if named and empty:
-        told.append(f"{_classes(empty)} no sample at all")
+    empty = [classes[number] for number, count in enumerate(total) if not count and number not in told_before]
+    if empty:
+        told.append(f"{_classes(empty)} no sample in any part")
     words = {"train": "training", "valid": "validation"}
     for part, column in counts.items():
         missing = [number for number, count in enumerate(column) if not count and total[number]]
@@ -93,7 +94,7 @@ def absent(counts: Mapping[str, Sequence[int]], classes: Sequence[str], named: b
         )
         told.append(
             f"{_classes([classes[number] for number in missing])} no {words.get(part, part)} sample ({elsewhere})"
-            + (", so no network can learn it" if part == "train" else "")
+            + (f", so no network can learn {'it' if len(missing) == 1 else 'them'}" if part == "train" else "")
         )
     return told
 
@@ -162,7 +163,7 @@ def _checked(numbers: NDArray[np.int64], names: tuple[str, ...], where: str) -> 
         return Labels(numbers, max(found, len(names)), names)
     what = f"start at {present[0]}" if gaps == list(range(present[0])) else f"leave out {listed(list(map(str, gaps)))}"
     outputs = f"{len(gaps)} of the {found} outputs of a network would be for no sample"
-    return Labels(numbers, found, names, (f"the labels {what}: {outputs}; {advice}",))
+    return Labels(numbers, found, names, tuple(gaps), (f"the labels {what}: {outputs}; {advice}",))
 
 
 def _classes(names: Sequence[str]) -> str:

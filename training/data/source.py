@@ -322,7 +322,7 @@ def _as_index(index: NDArray[Any], nodes: int, name: str, where: str) -> NDArray
 def absent_classes(labels: NDArray[np.int64], parts: Parts, read: Labels) -> list[str]:
     """What to tell of classes without a sample in a part, by their names."""
     names = read.classes or tuple(map(str, range(read.outputs)))
-    return absent(class_counts(labels, parts, read.outputs), names, bool(read.classes))
+    return absent(class_counts(labels, parts, read.outputs), names, read.gaps)
 
 
 def class_counts(labels: NDArray[np.int64], parts: Parts, outputs: int) -> Mapping[str, tuple[int, ...]]:

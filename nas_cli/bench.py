@@ -46,6 +46,9 @@ def strategies(
     objective: Annotated[
         str, typer.Option(help="Metric, or METRIC:min.", autocompletion=complete.objectives)
     ] = "val_accuracy",
+    constraint: Annotated[
+        list[str] | None, typer.Option(help="Such as params<=5e5: only what satisfies it counts; repeat for several.")
+    ] = None,
     queries: Annotated[int, typer.Option(help="Evaluations per search.")] = 100,
     seeds: Annotated[int, typer.Option(help="Searches per strategy.")] = 50,
     workers: Annotated[int, typer.Option(help="Asynchronous workers on a simulated clock.")] = 1,
@@ -76,6 +79,7 @@ def strategies(
         "scores": None if scores is None else str(scores),
         "score_on": score_on,
         "objectives": [objective],
+        "constraints": constraint or None,
     }
     wanted = plan.make(
         {key: value for key, value in search.items() if value is not None},

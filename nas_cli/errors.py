@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from nas_cli.output import Closed
-from nas_core.errors import NasError
+from nas_core.errors import NasError, Notice
 
 INTERRUPTED = 130
 
@@ -14,7 +16,8 @@ INTERRUPTED = 130
 def guarded(work: Callable[[], object], *, debug: bool) -> int:
     """Run a command and return its exit code."""
     try:
-        result = work()
+        with notices():
+            result = work()
     except KeyboardInterrupt:
         print("nas: stopped", file=sys.stderr)
         return INTERRUPTED
@@ -38,6 +41,23 @@ def guarded(work: Callable[[], object], *, debug: bool) -> int:
             return _say(f"{message()}{hint}", getattr(error, "exit_code", 2))
         return _say(*_unexpected(error))
     return result if isinstance(result, int) else 0
+
+
+@contextmanager
+def notices() -> Iterator[None]:
+    """Print each `Notice` once, as a line on stderr; other warnings look as they always do."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+            if issubclass(category, Notice):
+                print(f"nas: {message}", file=sys.stderr)
+            else:
+                usual(message, category, *place, **more)  # type: ignore[arg-type]
+
+        warnings.simplefilter("once", Notice)
+        warnings.showwarning = show  # put back by `catch_warnings`
+        yield
 
 
 def _unexpected(error: Exception) -> tuple[str, int]:

@@ -55,12 +55,15 @@ def show(
     architecture: Annotated[
         str | None, typer.Option(metavar="SPACE:NAME", help="A published architecture, or SPACE:TEXT in its notation.")
     ] = None,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Of a trial: measure its network at the study's final size, now.")
+    ] = False,
     db: Db = DEFAULT_DB,
     files: Files = None,
     as_json: Json = False,
 ) -> None:
     """Show a study, all of one trial, one training of it (STUDY:N/train-K), or an architecture."""
-    from nas_cli import render, supernet_view, view
+    from nas_cli import costs_view, render, supernet_view, view
     from nas_core.errors import InfeasibleError, NotFoundError, UsageError
     from studies.queries import best_trial, parse_training, state_counts
 
@@ -75,6 +78,8 @@ def show(
         return
     assert address is not None
     name, number, training = parse_training(address)
+    if latency and (number is None or training is not None):
+        raise UsageError(f"--latency measures the network of a trial; name one, {name}:N")
     with open_store(db, files, reading=True) as store:
         study = store.study(name)
         seen = view.View.of(study)
@@ -85,10 +90,13 @@ def show(
             return
         if number is not None:
             run = store.trial(study, number)
+            measured = {"latency": costs_view.latency(study, run)} if latency else {}
             if as_json:
-                render.document(view.full_document(seen, store, run))
+                render.document({**view.full_document(seen, store, run), **measured})
             else:
                 view.trial_page(seen, store, run)
+                for found in measured.values():
+                    costs_view.latency_page(found)
             return
         try:
             best, trouble = best_trial(store, study), ""

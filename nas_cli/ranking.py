@@ -19,11 +19,12 @@ def page(name: str, plan: Plan, standings: Standings) -> None:
     """The strategies, best mean rank first."""
     ordered = sorted(standings.strategies, key=lambda standing: standing.rank)
     objective, landscape, problem = plan.objective, plan.landscape, plan.problem
+    limits = f" that satisfy {', '.join(problem.constraints)}" if problem.constraints else ""
     workers = f", {plan.workers} simulated workers" if plan.simulated else ""
     render.emit(
         f"bench {name}: {problem.space_name} on {problem.evaluator['data']}, {plan.queries} queries{workers}, "
         f"{standings.seeds} seeds" + (f" of {plan.seeds}" if standings.seeds < plan.seeds else ""),
-        f"the best of {landscape.rows:,} rows has {objective.metric} {objective.orient(landscape.optimum):.6g}",
+        f"the best of {landscape.rows:,} rows{limits} has {objective.metric} {objective.orient(landscape.optimum):.6g}",
     )
     _incumbents(f"{objective.metric} of the incumbent after so many queries", {s.label: s.validation for s in ordered})
     if plan.test_metric is not None:
@@ -45,6 +46,7 @@ def document(name: str, plan: Plan, standings: Standings) -> dict[str, Any]:
         "space": plan.problem.space_name,
         "data": plan.problem.evaluator["data"],
         "objective": str(plan.objective),
+        "constraints": list(plan.problem.constraints),
         "test": plan.test_metric,
         "queries": plan.queries,
         "workers": plan.workers,

@@ -16,6 +16,7 @@ from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, Metrics, open_
 
 if TYPE_CHECKING:
     from nas_core.records import Run, Study
+    from studies.costs import Limit
     from studies.store.store import Store
 
 
@@ -29,8 +30,11 @@ def train(
         ),
     ] = None,
     size: Annotated[
-        str, typer.Option(help="search, full, or changes such as full,channels=8.", autocompletion=complete.sizes)
-    ] = "full",
+        str | None,
+        typer.Option(
+            help="search, full, or full,channels=8 [default: the study's final size].", autocompletion=complete.sizes
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs instead of the recipe's.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings, each with its own seed.")] = 1,
     data: Annotated[
@@ -65,6 +69,7 @@ def train(
     from nas_core.errors import NasError, UsageError
     from nas_core.strategy import State
     from studies.assemble import retraining
+    from studies.costs import remarks
     from studies.environment import environment
     from studies.queries import addressed_trial
     from studies.retrain import command, retrain
@@ -84,6 +89,9 @@ def train(
         taken = plan.evaluator.taken(trial.arch)
         if taken is not None:
             typer.echo(f"weights: {taken}", err=True)
+        limits, lines = remarks(study, trial, plan, chosen=size is not None)
+        for line in lines:
+            typer.echo(f"nas: {line}", err=True)
         if find_lr:
             range_test.find_lr(store, study, trial, plan, picture, as_json)
             return 0
@@ -110,7 +118,7 @@ def train(
                 if ended.state != State.COMPLETE:
                     raise NasError(f"training {study.name}:{trial.number} failed: {ended.verdict.reason}")
                 done.append(ended)
-    _print(study, trial, done, as_json, store)
+    _print(study, trial, done, limits, as_json, store)
     return 0
 
 
@@ -171,7 +179,7 @@ class Line:
             self._console.print()
 
 
-def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Store) -> None:
+def _print(study: Study, trial: Run, runs: list[Run], limits: list[Limit], as_json: bool, store: Store) -> None:
     import statistics
 
     from nas_cli.metrics import shown
@@ -189,7 +197,15 @@ def _print(study: Study, trial: Run, runs: list[Run], as_json: bool, store: Stor
     address = f"{study.name}:{trial.number}"
     if as_json:
         runs_json = [{"address": f"{address}/train-{run.number}", "metrics": dict(run.metrics)} for run in runs]
-        emit(json.dumps({"trial": address, "seeds": len(runs), "metrics": rows, "runs": runs_json}))
+        document = {
+            "trial": address,
+            "seeds": len(runs),
+            "size": (runs[0].recipe or {}).get("size"),
+            "limits": [{"limit": str(one.constraint), "value": one.value, "kept": one.kept} for one in limits],
+            "metrics": rows,
+            "runs": runs_json,
+        }
+        emit(json.dumps(document))
         return
     emit(f"{address}: {len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}")
     width = max(14, *map(len, rows))

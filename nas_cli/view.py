@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from nas_cli import metrics, render
+from nas_cli import costs_view, metrics, render
 from nas_cli.draw import draw
 from nas_cli.listing import budget_text, objective
 from nas_cli.metrics import MICRO_BATCH
@@ -194,6 +194,8 @@ def full_document(view: View, store: Store, run: Run) -> dict[str, Any]:
     return {
         **trial_document(view, run),
         "graph": None if graph is None else {"nodes": graph.nodes, "edges": graph.edges},
+        "final_size": final_size_of(view.study.spec),
+        "search_size_costs": costs_view.search_costs(view, run),
         "curve": [{"step": report.step, **report.metrics} for report in store.curve(run)],
         "retrainings": [training_document(view, store, run, child) for child in store.children(run, RETRAIN)],
         "files": _files(store, run),
@@ -324,6 +326,7 @@ def trial_page(view: View, store: Store, run: Run) -> None:
     traceback_page(verdict.traceback)
     architecture_page(view, run.arch)
     metrics_page(view, run)
+    costs_view.search_page(view, run)
     curve_page(store, run)
     _retrainings(view, store, run)
     files = [(file, who) for who in (run, *store.children(run, RETRAIN)) for file in store.artifacts(who)]

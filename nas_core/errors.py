@@ -57,6 +57,10 @@ class TrialError(NasError):
         self.reason = reason
 
 
+class Notice(UserWarning):
+    """Something that the user should know and that stops nothing; given by `warnings.warn`."""
+
+
 SYNONYMS = {
     "acc": "accuracy",
     "top1": "accuracy",

@@ -22,13 +22,15 @@ Budget = float
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A number that an evaluator reports. `cost`: a property of the architecture, known without training;
-    `measured`: a duration or the like, which never repeats exactly."""
+    `measured`: a duration or the like, which never repeats exactly; `spread_of`: the metric whose spread it is, known
+    wherever that one is."""
 
     name: str
     goal: Goal = "max"
     unit: str = ""
     cost: bool = False
     measured: bool = False
+    spread_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,14 @@ _CONSTRAINT = re.compile(r"\s*([\w.]+)\s*(<=|>=)\s*(\S+)\s*")
 
 def parse_constraint(text: str, metrics: Sequence[Metric]) -> Constraint:
     """`params<=5e5` or `val_accuracy>=0.9`. Raises UsageError."""
+    found = read_constraint(text)
+    if found.metric not in {metric.name for metric in metrics}:
+        raise unknown("metric", found.metric, [metric.name for metric in metrics])
+    return found
+
+
+def read_constraint(text: str) -> Constraint:
+    """A constraint on whatever metric, such as a stored one. Raises UsageError."""
     match = _CONSTRAINT.fullmatch(text)
     try:
         bound = float(match[3]) if match else math.nan
@@ -165,8 +175,6 @@ def parse_constraint(text: str, metrics: Sequence[Metric]) -> Constraint:
         bound = math.nan
     if not match or not math.isfinite(bound):
         raise UsageError(f"constraint '{text}' is malformed; write metric<=number or metric>=number, e.g. params<=5e5")
-    if match[1] not in {metric.name for metric in metrics}:
-        raise unknown("metric", match[1], [metric.name for metric in metrics])
     return Constraint(match[1], match[2], bound)  # type: ignore[arg-type]
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.config import Config as BaseConfig
+from nas_core.config import SizeConfig
 from nas_core.evaluation import Budget, Constraint, Fidelity, Objective
 from nas_core.space import SearchSpace
+from nas_core.task import Task
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -87,7 +89,8 @@ class Setting:
     UsageError for a predictor that gives none here; None: this search has no scores. `prior` are architectures of
     another study with their first objective, oriented, on whatever scale that study had. `kept` is where to put what
     takes long to make and depends on its key alone, such as a generator trained on a space: plain data and arrays as in
-    `Snapshots`, which other searches find there; to lose it costs time only.
+    `Snapshots`, which other searches find there; to lose it costs time only. `network` are task and size of the network
+    that the user gets, whose costs are bounded; None: those of what the strategy trains itself.
     """
 
     space: SearchSpace
@@ -98,6 +101,7 @@ class Setting:
     fidelity: Fidelity | None = None
     score: Callable[[str, Sequence[Architecture]], Sequence[float]] | None = None
     prior: tuple[tuple[Architecture, float], ...] = ()
+    network: tuple[Task, SizeConfig] | None = None
     kept: MutableMapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False, compare=False)
 
 

@@ -41,6 +41,8 @@ from studies.relaxed import settings_of as relaxed_settings
 from studies.retrain import Retraining
 from studies.scoring import DEFAULT_BATCH, Counted, Scoring, settings_of, source_of
 from training.data.split import Split
+from training.evaluators.costs_only import CostsOnly, needs_costs_only
+from training.latency import LatencyConfig
 
 if TYPE_CHECKING:
     from studies.executors import Executor
@@ -96,6 +98,7 @@ class SearchConfig(Config):
     device: str = "auto"
     threads: int | None = Field(default=None, ge=1)
     deterministic: bool = False
+    latency: LatencyConfig = LatencyConfig()
     checkpoint_seconds: float = Field(default=10.0, ge=0, description="between checkpoints of one training")
 
 
@@ -285,7 +288,8 @@ def build(spec: StudySpec) -> Parts:
             "start another --study"
         )
     size = size_of(space, spec.size)
-    evaluator, split_hash = evaluator_of(spec.evaluator, space, size)
+    final = size_of(space, final_size_of(spec))
+    evaluator, split_hash = evaluator_of(spec.evaluator, space, size, final)
     if split_hash != spec.split_hash:
         raise UsageError(
             f"the data '{spec.evaluator['data']}'{_beside(spec)} is not what the study was made with "
@@ -293,6 +297,9 @@ def build(spec: StudySpec) -> Parts:
         )
     objectives = tuple(parse_objective(text, evaluator.metrics) for text in spec.objectives)
     constraints = tuple(parse_constraint(text, evaluator.metrics) for text in spec.constraints)
+    wanted = [*(one.metric for one in objectives), *(one.metric for one in constraints)]
+    if spec.evaluator["name"] != "table" and needs_costs_only(evaluator, wanted):
+        evaluator = CostsOnly(evaluator)
     strategy = refs.find(spec.strategy, strategies.ALL, strategies.GROUP, "strategy")
     config = restore(strategy.Config, spec.strategy_config, "strategy")
 
@@ -303,7 +310,9 @@ def build(spec: StudySpec) -> Parts:
     scored = None if opening is None else Counted(Scoring(opening))
     prior = tuple((Architecture(space.name, values), value) for values, value in spec.prior or ())
     fidelity = _up_to(evaluator.fidelity, spec.evaluator.get("level"))
-    setting = Setting(space, spec.seed, objectives, constraints, identity, fidelity, scored, prior)
+    # What a study stored before bounds is what its strategy trains.
+    network = None if spec.final_size is None else (evaluator.task, final)
+    setting = Setting(space, spec.seed, objectives, constraints, identity, fidelity, scored, prior, network)
     return Parts(
         space=space,
         size=size,
@@ -390,14 +399,15 @@ def retraining(
     spec: StudySpec,
     recipe: str,
     changes: Mapping[str, Any],
-    size: str,
+    size: str | None,
     data: str | None,
     device: str | None,
     metrics: Sequence[str] = (),
     start: Start | None = None,
 ) -> Retraining:
     """A training with a full recipe, on the study's data or on `data`, measured by the study's own metrics and
-    `metrics`, from fresh weights or those of `start`. Raises UsageError for what does not fit."""
+    `metrics`, from fresh weights or those of `start`; `size` None: the study's final size. Raises UsageError for what
+    does not fit."""
     from training.data import load
     from training.evaluators.train import Train, default_threads
     from training.recipe import recipe as named_recipe
@@ -414,7 +424,7 @@ def retraining(
     if source.task.kind not in space.tasks:
         raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")
     chosen = named_recipe(recipe, source.task, **changes)
-    sized = size_of(space, size)
+    sized = size_of(space, final_size_of(spec) if size is None else size)
     inherited = [metric for metric in spec.evaluator.get("metrics", ()) if metric not in metrics]
     judged = judging([*inherited, *metrics], spec.objectives, chosen.model_dump(mode="json"))
     evaluator = Train(

@@ -14,6 +14,7 @@ from nas_core.records import StudySpec
 from nas_core.space import SearchSpace
 from training import evaluators
 from training.data.split import Split
+from training.latency import ONE_PASS, LatencyConfig
 from training.recipe import Recipe, recipe
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ def evaluator_from(
         )
     if config.costs is not None:
         settings["costs"] = config.costs
+    if config.latency != ONE_PASS:  # what is not said is not stored, as in studies of before
+        if name == "table":
+            raise UsageError("latency settings are for measuring; a table has recorded its latencies")
+        settings["latency"] = config.latency.model_dump(mode="json")
     evaluator, split_hash = evaluator_of(settings, space, size)
     if name == "train":  # 'auto' becomes what this machine has, so that a resume trains in the same way
         settings |= resolved(evaluator) | files_of(evaluator)
@@ -84,6 +89,8 @@ def evaluator_from(
             raise UsageError(
                 f"--epochs {config.epochs}: the table has {', '.join(f'{level:g}' for level in levels) or 'one level'}"
             )
+    if name != "table":
+        config.latency.check(evaluator.task, evaluator.device.type)
     settings["trial_seconds"] = config.trial_time
     return evaluator, settings, split_hash
 
@@ -148,9 +155,17 @@ def resolved(evaluator: Train) -> dict[str, Any]:
     return {"device": str(evaluator.device), "threads": threads, "precision": evaluator.precision}
 
 
-def evaluator_of(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
-    """An evaluator from its stored settings, with their table of costs, and the hash of what both read."""
-    evaluator, read = _plain_evaluator(settings, space, size)
+def latency_of(settings: Mapping[str, Any]) -> LatencyConfig:
+    """How an evaluator with these settings measures latencies."""
+    return LatencyConfig(**settings.get("latency", {}))
+
+
+def evaluator_of(
+    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None = None
+) -> tuple[Any, str]:
+    """An evaluator from its stored settings, with their table of costs, and the hash of what both read. Costs are those
+    of the network at `final_size`, by default `size`."""
+    evaluator, read = _plain_evaluator(settings, space, size, final_size)
     if "costs" not in settings:
         return evaluator, read
     from training.evaluators.joined import CostTable, Joined
@@ -161,7 +176,9 @@ def evaluator_of(settings: Mapping[str, Any], space: SearchSpace, size: SizeConf
     return Joined(evaluator, table), hashlib.sha256(content).hexdigest()[:16]
 
 
-def _plain_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
+def _plain_evaluator(
+    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None
+) -> tuple[Any, str]:
     if settings["name"] == "table":
         from training.evaluators.table import Table
         from training.evaluators.table_mapping import hashed
@@ -173,7 +190,7 @@ def _plain_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: Size
     from training.evaluators.train import Train
 
     if settings["name"] == "supernet":
-        return _supernet_evaluator(settings, space, size)
+        return _supernet_evaluator(settings, space, size, final_size)
     source = load(settings["data"], Split(**settings["split"]))
     chosen = Recipe(**settings["recipe"])
     evaluator = Train(
@@ -181,6 +198,8 @@ def _plain_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: Size
         source,
         size,
         chosen if "precision" not in settings else chosen.model_copy(update={"precision": settings["precision"]}),
+        final_size=final_size,
+        latency=latency_of(settings),
         device=settings["device"],
         threads=settings["threads"],
         deterministic=settings["deterministic"],
@@ -192,7 +211,9 @@ def _plain_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: Size
     return evaluator, source.split_hash
 
 
-def _supernet_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig) -> tuple[Any, str]:
+def _supernet_evaluator(
+    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None
+) -> tuple[Any, str]:
     from training.data import load
     from training.evaluators.supernet import SupernetEvaluator
 
@@ -207,6 +228,8 @@ def _supernet_evaluator(settings: Mapping[str, Any], space: SearchSpace, size: S
         source,
         size,
         path,
+        final_size=final_size,
+        latency=latency_of(settings),
         device=settings["device"],
         threads=settings["threads"],
         precision=settings["precision"],

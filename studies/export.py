@@ -13,13 +13,14 @@ from nas_core.public import public
 from nas_core.records import RETRAIN, Run, Study
 from nas_core.strategy import State
 from studies.assemble import load_space, size_of
+from studies.costs import COUNTS, limits, network_costs
 from studies.queries import best_random
 from studies.retrain import command, inputs_of, settings_of, training_seed
 from studies.store.store import Store
 from studies.trained import trained_weights, training_address
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from training.latency import Latency
 
 _SPLITS = {"train": "train", "val": "valid", "test": "test"}
 
@@ -73,6 +74,11 @@ def export_trial(
         if other.state == State.COMPLETE and settings_of(other) == settings_of(run)
     ]
     address = f"{study.name}:{trial.number}"
+    costs = network_costs(study.spec, space, source.task, size, "cpu")
+    found = costs.latency(trial.arch)
+    here = study.spec.evaluator.get("device") == "cpu"  # where the study's latencies are of another device
+    measured = {"latency_ms": found.ms, "latency_iqr_ms": found.spread_ms} if here else {}
+    kept = limits(study, trial, source.task, size, lambda names: {**measured, **costs.of(trial.arch, COUNTS)})
     card = {
         "title": f"{space.name} {address}",
         "summary": f"Found by {public(study.spec.strategy)} in study {study.name}, trained from scratch with the "
@@ -82,7 +88,8 @@ def export_trial(
         "metrics": _metrics(run, alike),
         "random_search": _random(store, study),
         "macs": run.metrics.get("macs"),
-        "latency": _latency(network, seen if source.task.nodes else tuple(tensor[:1] for tensor in seen)),
+        "latency": _latency(found),
+        "limits": [{"limit": str(one.constraint), "value": one.value, "kept": one.kept} for one in kept],
         "study": study.name,
         "trial": trial.number,
         "training": training_address(study, trial, run),
@@ -102,13 +109,16 @@ def export_trial(
     )
 
 
-def _latency(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Any]:
-    import torch
-
-    from training.cost import latency
-
-    found = latency(network, inputs, torch.device("cpu"))
-    return {"milliseconds": found.ms, "device": found.device, "threads": found.threads, "batch": found.batch}
+def _latency(found: Latency) -> dict[str, Any]:
+    return {
+        "milliseconds": found.ms,
+        "spread": found.spread_ms,
+        "device": found.device,
+        "threads": found.threads,
+        "batch": found.batch,
+        "dtype": found.dtype,
+        "runtime": found.runtime,
+    }
 
 
 def _metrics(run: Run, alike: Sequence[Run]) -> list[dict[str, Any]]:

@@ -22,7 +22,9 @@ class Judge:
         metrics = parts.evaluator.metrics
         self._costs = {metric.name for metric in metrics if metric.cost}
         self._repeatable = [metric.name for metric in metrics if metric.cost and not metric.measured]
-        self._needed = list(dict.fromkeys(name for name in needed if name in self._costs))
+        named = list(dict.fromkeys(name for name in needed if name in self._costs))
+        spreads = [metric.name for metric in metrics if metric.spread_of in named and metric.name not in named]
+        self._needed = [*named, *spreads]
 
     def before(self, arch: Architecture) -> tuple[Verdict | None, dict[str, float]]:
         """A verdict of REJECTED where the architecture is illegal or its costs violate a constraint (FAILED where

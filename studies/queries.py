@@ -17,7 +17,7 @@ from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError, UsageError
 from nas_core.failures import WORKER_DIED
 from nas_core.pareto import dominates
-from nas_core.records import TRIAL, Run, Study
+from nas_core.records import TRIAL, Run, Study, final_size_of
 from nas_core.strategy import State
 from studies.store import supernets
 from studies.store import tables as t
@@ -170,6 +170,8 @@ def best_random(store: Store, study: Study) -> tuple[int, Run] | None:
     for name in store.study_names():
         other = store.study(name)
         same = all(getattr(other.spec, field) == getattr(study.spec, field) for field in problem)
+        if study.spec.constraints:  # which are on what the final network costs
+            same = same and final_size_of(other.spec) == final_size_of(study.spec)
         if not same or other.spec.strategy != "random":
             continue
         counts = state_counts(store, other)

@@ -9,6 +9,7 @@ from pathlib import Path
 from nas_core.errors import NotFoundError, UsageError, VerificationError
 from nas_core.records import RETRAIN, Run, Study
 from nas_core.strategy import State
+from studies.costs import bounds_of
 from studies.queries import addressed_trial, parse_training
 from studies.retrain import command, weights_of
 from studies.store.store import Store
@@ -56,7 +57,8 @@ def named_training(store: Store, address: str) -> tuple[Study, Run, Run]:
 
 
 def best_training(store: Store, study: Study, trial: Run) -> Run:
-    """The complete training with the best validation value; the earliest of equals.
+    """The complete training with the best validation value; the earliest of equals. One of a size beyond the study's
+    limits is taken only where there is no other.
 
     Validation values compare on the same data alone: those of the study's own data come first, else those of the
     newest training's. Raises NotFoundError where the trial has not been trained.
@@ -67,7 +69,7 @@ def best_training(store: Store, study: Study, trial: Run) -> Run:
         raise NotFoundError(f"{address} has no trained weights yet; run 'nas train {address}' first")
     own = [run for run in complete if _split(run) == study.spec.split_hash]
     alike = own or [run for run in complete if _split(run) == _split(complete[-1])]
-    return max(alike, key=lambda run: (validation(study, run)[1], -run.number))
+    return max(alike, key=lambda run: (_within(study, run), validation(study, run)[1], -run.number))
 
 
 def trained_weights(store: Store, study: Study, trial: Run, training: Run) -> Path:
@@ -106,6 +108,12 @@ def validation(study: Study, training: Run) -> tuple[str, float]:
         name, goal = "val_accuracy", "max"
     value = training.metrics.get(name, math.nan)
     return name, -math.inf if math.isnan(value) else value if goal == "max" else -value
+
+
+def _within(study: Study, training: Run) -> bool:
+    """Whether a training keeps the limits on what it has reported itself: parameters and MACs."""
+    found = [(one, training.metrics.get(one.metric)) for one in bounds_of(study.spec)]
+    return all(value is None or one.violation(value) <= 0 for one, value in found)
 
 
 def _split(training: Run) -> str | None:

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates, latency.
+"""What a network costs: parameters, multiply-accumulates, latency (measured in `training.latency`).
 
 MACs are those of convolutions and matrix products for one sample, half of what `torch.utils.flop_counter` counts.
 It sees no message passing: graph spaces count their own (`HasCosts`).
@@ -6,33 +6,24 @@ It sees no message passing: graph spaces count their own (`HasCosts`).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
 from nas_core.errors import NasError, UsageError, unknown
+from nas_core.evaluation import Metric
 from nas_core.space import HasCosts, SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+from training import latency
 from training.fit import trial_failures
+from training.latency import ONE_PASS, LatencyConfig
 
-COSTS = ("params", "macs", "latency_ms")
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Median duration of one forward pass in milliseconds, and the conditions it was measured under."""
-
-    ms: float
-    device: str
-    threads: int
-    batch: int
+COUNTS = ("params", "macs")
+COSTS = (*COUNTS, latency.METRIC, latency.SPREAD)
 
 
 def params(model: nn.Module) -> int:
@@ -49,25 +40,45 @@ def macs(model: nn.Module, inputs: Sequence[Tensor]) -> int:
     return counter.get_total_flops() // 2
 
 
-def latency(
-    model: nn.Module, inputs: Sequence[Tensor], device: torch.device, threads: int = 1, seconds: float = 0.5
-) -> Latency:
-    """Latency of a copy of `model` in float32 and evaluation mode, measured for about `seconds`."""
-    model = copy.deepcopy(model).to(device).eval()
-    inputs = [value.to(device) for value in inputs]
-    with torch.inference_mode():
-        model(*inputs)
-        timer = Timer("model(*inputs)", globals={"model": model, "inputs": inputs}, num_threads=threads)
-        measured = timer.blocked_autorange(min_run_time=seconds)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    return Latency(measured.median * 1e3, name, threads, len(inputs[0]))
-
-
 def known(space: SearchSpace, task: Task) -> tuple[str, ...]:
     """The costs that `costs` can give: message passing is counted only by the space itself."""
     if isinstance(space, HasCosts) or task.kind == IMAGE_CLASSIFICATION:
         return COSTS
     return tuple(name for name in COSTS if name != "macs")
+
+
+class NetworkCosts:
+    """The cost metrics of the networks of a space for a task at one size. `counts`: those that need no measuring."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        task: Task,
+        size: SizeConfig,
+        device: torch.device,
+        threads: int | None = None,
+        measured: LatencyConfig = ONE_PASS,
+    ) -> None:
+        self.space, self.task, self.size = space, task, size
+        self._device, self._threads, self._measured = device, threads, measured
+        self.counts = tuple(name for name in COUNTS if name in known(space, task))
+        self.metrics = (
+            *(Metric(name, "min", cost=True) for name in self.counts),
+            Metric(latency.METRIC, "min", "ms", cost=True, measured=True),
+            Metric(latency.SPREAD, "min", "ms", cost=True, measured=True, spread_of=latency.METRIC),
+        )
+
+    def of(self, arch: Architecture, names: Collection[str]) -> dict[str, float]:
+        """Those of `names` that are among the metrics. Raises TrialError when the network cannot be built."""
+        asked = [metric.name for metric in self.metrics if metric.name in names]
+        threads = self._threads or torch.get_num_threads()
+        return costs(self.space, arch, self.task, self.size, asked, self._device, threads, self._measured)
+
+    def latency(self, arch: Architecture) -> latency.Latency:
+        """Measured now. Raises TrialError when the network cannot be built or run."""
+        with trial_failures(), torch.random.fork_rng(devices=[]):
+            model = self.space.build(arch, self.task, self.size)
+            return _measure(model, self.task, self._device, self._threads or torch.get_num_threads(), self._measured)
 
 
 def costs(
@@ -78,33 +89,33 @@ def costs(
     names: Collection[str],
     device: torch.device | None = None,
     threads: int = 1,
+    measured: LatencyConfig = ONE_PASS,
 ) -> dict[str, float]:
-    """The costs `names` of an architecture: by the space itself where it can (`HasCosts`), else by building it.
+    """The costs `names` of an architecture.
 
-    Parameters are counted on the meta device where the network can be built there, MACs on the CPU with one sample,
-    latency on `device` with one sample (or the whole graph). Raises UsageError for an unknown name, or for MACs of
+    Parameters and MACs (of one sample, or of the whole graph) are the space's own where it counts them (`HasCosts`),
+    else they are counted on the meta device, or on the CPU where the network cannot be built or run there. For a
+    latency the network is built once, and measured on `device`. Raises UsageError for an unknown name, or for MACs of
     a graph network whose space does not count them; TrialError when the network cannot be built.
     """
     for name in names:
         if name not in COSTS:
             raise unknown("cost", name, COSTS)
     found: dict[str, float] = {}
-    if isinstance(space, HasCosts) and {"params", "macs"} & set(names):
+    if isinstance(space, HasCosts) and set(COUNTS) & set(names):
         with trial_failures():
             found = {name: float(value) for name, value in space.costs(arch, task, size).items()}
     missing = [name for name in names if name not in found]
-    if missing == ["params"]:
-        found["params"] = float(params(_skeleton(space, arch, task, size)))
-    elif missing:
-        if "macs" in missing and task.kind != IMAGE_CLASSIFICATION:
-            raise UsageError(f"space '{space.name}' does not count the MACs of its networks; give it a method `costs`")
+    if "macs" in missing and task.kind != IMAGE_CLASSIFICATION:
+        raise UsageError(f"space '{space.name}' does not count the MACs of its networks; give it a method `costs`")
+    if latency.METRIC in missing or latency.SPREAD in missing:
         with trial_failures(), torch.random.fork_rng(devices=[]):
-            model, inputs = space.build(arch, task, size), sample_inputs(task)
-            found["params"] = float(params(model))
-            if "macs" in missing:
-                found["macs"] = float(macs(model, inputs))
-            if "latency_ms" in missing:
-                found["latency_ms"] = latency(model, inputs, device or torch.device("cpu"), threads).ms
+            model = space.build(arch, task, size)
+            taken = _measure(model, task, device or torch.device("cpu"), threads, measured)
+            found |= {latency.METRIC: taken.ms, latency.SPREAD: taken.spread_ms}
+            found |= _counts(model, missing, sample_inputs(task))
+    elif missing:
+        found |= _counted(space, arch, task, size, missing)
     return {name: found[name] for name in names}
 
 
@@ -122,17 +133,32 @@ def sample_inputs(task: Task, batch: int = 1) -> tuple[Tensor, ...]:
     return nodes, torch.randint(task.nodes, (2, task.edges), generator=generator)
 
 
-def _skeleton(space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
-    """The network on the meta device, without memory for its weights; on the CPU where it cannot be built there."""
+def _measure(
+    model: nn.Module, task: Task, device: torch.device, threads: int, measured: LatencyConfig
+) -> latency.Latency:
+    return latency.measure(model, sample_inputs(task, measured.batch), task, device, measured, threads)
+
+
+def _counted(
+    space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, names: Collection[str]
+) -> dict[str, float]:
+    """On the meta device, without memory for weights and maps; on the CPU where that fails."""
+    inputs = sample_inputs(task) if "macs" in names else ()
     try:
         with torch.device("meta"):
-            return space.build(arch, task, size)
+            model = space.build(arch, task, size)
+        return _counts(model, names, [value.to("meta") for value in inputs])
     except NasError:
         raise
     except Exception:
-        # Some graph layers compute while they are built; a real defect shows itself again on the CPU.
+        # Some layers compute while they are built, or look at values; a real defect shows itself again on the CPU.
         with trial_failures(), torch.random.fork_rng(devices=[]):
-            return space.build(arch, task, size)
+            return _counts(space.build(arch, task, size), names, inputs)
+
+
+def _counts(model: nn.Module, names: Collection[str], inputs: Sequence[Tensor]) -> dict[str, float]:
+    found = {"params": float(params(model))} if "params" in names else {}
+    return {**found, "macs": float(macs(model, inputs))} if "macs" in names else found
 
 
 def _forward(model: nn.Module, inputs: Sequence[Tensor]) -> None:

@@ -108,18 +108,8 @@ class Supernet(nn.Module):
 
     def costs(self, metric: str) -> Costs:
         """Parameters ("params"), or multiply-accumulates of one sample ("macs"), of the networks that `build` makes.
-
-        Counted on a skeleton in the style "full", candidate by candidate. Raises UsageError for another metric,
-        and for a space whose costs are no such sum: its attribute `why_not_additive` says why.
-        """
-        if metric not in ("params", "macs"):
-            raise UsageError(f"cost '{metric}' is no sum over the parts of a network; use params or macs")
-        reason = getattr(self.space, "why_not_additive", None)
-        if reason is not None:
-            raise UsageError(f"space '{self.space.name}': {metric} is no sum over the choices, because {reason}")
-        with torch.device("meta"):
-            skeleton = Supernet(self.space, self.task, self.size, "full")
-        return _count_params(skeleton) if metric == "params" else _count_macs(skeleton)
+        Raises as `costs_of`."""
+        return costs_of(self.space, self.task, self.size, metric)
 
     @contextmanager
     def _mixing(self, mix: Mix) -> Iterator[None]:
@@ -128,6 +118,22 @@ class Supernet(nn.Module):
             yield
         finally:
             self._current.mix = None
+
+
+def costs_of(space: SearchSpace, task: Task, size: SizeConfig, metric: str) -> Costs:
+    """Parameters ("params"), or multiply-accumulates of one sample ("macs"), of the networks that `build` makes.
+
+    Counted on a skeleton in the style "full", candidate by candidate. Raises UsageError for another metric, and for a
+    space whose costs are no such sum: its attribute `why_not_additive` says why.
+    """
+    if metric not in ("params", "macs"):
+        raise UsageError(f"cost '{metric}' is no sum over the parts of a network; use params or macs")
+    reason = getattr(space, "why_not_additive", None)
+    if reason is not None:
+        raise UsageError(f"space '{space.name}': {metric} is no sum over the choices, because {reason}")
+    with torch.device("meta"):
+        skeleton = Supernet(space, task, size, "full")
+    return _count_params(skeleton) if metric == "params" else _count_macs(skeleton)
 
 
 def relaxable(space: SearchSpace) -> Relaxable:

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from nas_core import moves
 from nas_core.architecture import Architecture
+from nas_core.config import SizeConfig
 from nas_core.errors import InfeasibleError, UsageError
 from nas_core.evaluation import Constraint
 from nas_core.relax import Group
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
-from search_spaces.modules.supernet import Costs, Supernet, relaxable
+from nas_core.task import Task
+from search_spaces.modules.supernet import Costs, Supernet, costs_of, relaxable
 from strategies.one_shot.projection import Band, Mask, Matrix
 from training.cost import costs
 
@@ -31,17 +33,27 @@ LIMIT = 5_000
 class Bounds:
     """The bounds of a setting on the networks that `build` would make, for one supernet.
 
+    `network` are the task and the size of these networks, by default those of the supernet, which may well be smaller:
+    the search decides the groups, the network that is built of them has the costs.
+
     Without `none`, candidates that add nothing are `barred` (where a group has others): no repair takes them, and they
     are not `counted` in expected costs, [groups, candidates].
 
     Raises UsageError, when made, for a metric other than `METRICS`, for costs that do not add up over the groups of the
-    supernet, and for a bound that no architecture can meet, with the costs of the cheapest and the dearest one;
-    InfeasibleError where each bound can be met, but nothing was found that meets them all.
+    supernet, for networks with groups that the supernet lacks, and for a bound that no architecture can meet, with the
+    costs of the cheapest and the dearest one; InfeasibleError where each bound can be met, but nothing was found that
+    meets them all.
     """
 
-    def __init__(self, supernet: Supernet, constraints: Sequence[Constraint], none: bool = True) -> None:
+    def __init__(
+        self,
+        supernet: Supernet,
+        constraints: Sequence[Constraint],
+        none: bool = True,
+        network: tuple[Task, SizeConfig] | None = None,
+    ) -> None:
         self.space: SearchSpace = supernet.space
-        self.task, self.size = supernet.task, supernet.size
+        self.task, self.size = network or (supernet.task, supernet.size)
         self.groups: Mapping[str, Group] = supernet.groups
         self.barred = {
             name: frozenset(
@@ -60,7 +72,7 @@ class Bounds:
         self.constraints = tuple(constraints)
         check_metrics(constraints)
         self.metrics = tuple(dict.fromkeys(constraint.metric for constraint in constraints))
-        self.costs: dict[str, Costs] = {metric: supernet.costs(metric) for metric in self.metrics}
+        self.costs: dict[str, Costs] = {metric: self._counted(metric) for metric in self.metrics}
         self._tables = {
             metric: {
                 name: dict(zip(self.groups[name].options, values.tolist(), strict=True))
@@ -158,6 +170,21 @@ class Bounds:
             if best == arch:
                 return arch
             arch = best
+
+    def _counted(self, metric: str) -> Costs:
+        """What the networks cost, with a row for every group of the supernet: zeros for one that they lack."""
+        found = costs_of(self.space, self.task, self.size, metric)
+        more = [name for name in found.candidates if name not in self.groups]
+        if more:
+            raise UsageError(
+                f"the network of size '{self.size}' has groups that the supernet lacks, such as '{more[0]}'; "
+                "search with a larger --size"
+            )
+        rows = {
+            name: found.candidates.get(name, torch.zeros(len(group.options), dtype=torch.float64))
+            for name, group in self.groups.items()
+        }
+        return Costs(found.fixed, rows)
 
     def _barred(self, arch: Architecture) -> int:
         return sum(value in self.barred.get(name, ()) for name, value in self.space.assignment(arch).items())

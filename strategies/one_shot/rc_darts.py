@@ -35,7 +35,8 @@ ROUNDS = 5
 
 
 class RcDarts:
-    """First-order DARTS whose bounds are the constraints on "params" and "macs" (of one sample), upper and lower.
+    """First-order DARTS whose bounds are the constraints on "params" and "macs" (of one sample), upper and lower. They
+    are those of the network at its final size, which may be larger than the supernet.
 
     A warm-up trains the weights alone. Every later epoch is one of DARTS (an unconstrained phase), then a projection.
     Adam's state is dropped where a projection has moved the parameters: it points out of the bounds.
@@ -125,7 +126,7 @@ class RcDarts:
         self.weights = SharedWeights(make(), data, self.config, compute)
         self.supernet = self.weights.supernet
         self.alphas = Alphas(self.supernet.groups, self.config, self.weights.device)
-        self.bounds = Bounds(self.supernet, self.setting.constraints, self.config.none)
+        self.bounds = Bounds(self.supernet, self.setting.constraints, self.config.none, self.setting.network)
         self._masks = {
             name: torch.tensor(counted[: len(group.options)], dtype=torch.float32, device=self.weights.device)
             for (name, group), counted in zip(self.supernet.groups.items(), self.bounds.counted, strict=True)

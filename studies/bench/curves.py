@@ -96,16 +96,16 @@ def _trials(store: Store, bench: Bench, plan: Plan) -> dict[int, list[tuple[floa
         t.metrics, sa.and_(m.run == r.id, m.name == (plan.test_metric or ""))
     )
     statement = (
-        sa.select(r.study, r.state, r.budget, r.objective, m.value)
+        sa.select(r.study, r.state, r.budget, r.objective, r.feasible, m.value)
         .select_from(joined)
         .where(s.bench == bench.id, r.kind == TRIAL, r.told.isnot(None))
         .where(r.state.in_([State.COMPLETE, State.FAILED]))
         .order_by(r.study, r.told)
     )
     found: dict[int, list[tuple[float, float, float]]] = {}
-    for study, state, budget, objective, test in store.read(statement):
+    for study, state, budget, objective, feasible, test in store.read(statement):
         cost = plan.cost(budget)
-        full = state == State.COMPLETE and cost == 1.0
-        trial = cost, objective if full else math.nan, math.nan if test is None else test
+        counts = state == State.COMPLETE and cost == 1.0 and feasible
+        trial = cost, objective if counts else math.nan, math.nan if test is None else test
         found.setdefault(study, []).append(trial)
     return found

@@ -15,8 +15,8 @@ from pydantic import Field
 import strategies
 from nas_core import refs
 from nas_core.config import Config, validate
-from nas_core.errors import NotFoundError, UsageError, unknown
-from nas_core.evaluation import Objective
+from nas_core.errors import InfeasibleError, NotFoundError, UsageError, unknown
+from nas_core.evaluation import Constraint, Objective
 from nas_core.records import StopAt, StudySpec, as_stored
 from studies.assemble import Parts, SearchConfig, build, describe
 
@@ -39,7 +39,7 @@ class Contender(Config):
 
 
 class Landscape(Config):
-    """The searched column of the table, oriented so that higher is better.
+    """The searched column of the table, oriented so that higher is better, of the rows that satisfy the constraints.
 
     `mean`, and `test_mean` of the test column: what one candidate drawn blindly is expected to have. `threshold`: the
     value of the worst of the `top` best rows, one in a thousand. `full`: the budget of a full evaluation, None where
@@ -139,7 +139,7 @@ def make(
         seeds=seeds,
         workers=workers,
         simulated=simulated,
-        landscape=_landscape(table, parts.objectives[0]),
+        landscape=_landscape(table, parts.objectives[0], parts.constraints),
     )
     _check_suitable(found, parts)
     return found
@@ -212,16 +212,24 @@ def _order(workers: int) -> dict[str, Any]:
     return {} if workers == 1 else {"ordering": "free", "lag": workers}
 
 
-def _landscape(table: Table, objective: Objective) -> Landscape:
+def _landscape(table: Table, objective: Objective, constraints: Sequence[Constraint]) -> Landscape:
+    """Of the rows that satisfy the constraints. Raises InfeasibleError where none does."""
     column = table.column(objective.metric)
-    column = column[numpy.isfinite(column)]
-    if not len(column):
+    known = numpy.isfinite(column)
+    if not known.any():
         raise UsageError(f"table '{table.file.name}' has no {objective.metric}")
+    within = numpy.ones_like(known)
+    for one in constraints:
+        limited = table.column(one.metric)
+        within &= limited <= one.bound if one.relation == "<=" else limited >= one.bound
+    if not (known & within).any():
+        raise InfeasibleError(f"no row of table '{table.file.name}' satisfies {', '.join(map(str, constraints))}")
+    column = column[known & within]
     values = numpy.sort(column if objective.goal == "max" else -column)[::-1]
     top = math.ceil(len(values) / TOP)
     test, test_mean = test_of(objective.metric), None
     if test in {metric.name for metric in table.metrics}:
-        test_mean = float(numpy.nanmean(table.column(test)))
+        test_mean = float(numpy.nanmean(table.column(test)[within]))
     return Landscape(
         full=table.fidelity.high if table.fidelity else None,
         rows=len(values),

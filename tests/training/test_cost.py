@@ -102,13 +102,6 @@ def test_the_spaces_own_count_is_that_of_the_counter(operation: str) -> None:
     assert own == {"params": cost.params(model), "macs": cost.macs(model, cost.sample_inputs(IMAGES))}
 
 
-def test_latency_records_its_conditions() -> None:
-    measured = cost.latency(nn.Linear(6, 4), (torch.ones(3, 6),), CPU, threads=1, seconds=0.01)
-    assert 0 < measured.ms < 1000
-    assert (measured.device, measured.threads, measured.batch) == ("cpu", 1, 3)
-    assert costs(Convolution(), IMAGES, ["latency_ms"])["latency_ms"] > 0
-
-
 def test_a_network_that_the_meta_device_refuses_is_counted_on_the_cpu() -> None:
     class Picky(Convolution):
         def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
@@ -116,7 +109,33 @@ def test_a_network_that_the_meta_device_refuses_is_counted_on_the_cpu() -> None:
             assert next(model.parameters()).abs().sum().item() > 0  # a value is read
             return model
 
-    assert costs(Picky(), IMAGES, ["params"]) == costs(Convolution(), IMAGES, ["params"])
+    for names in (["params"], ["macs"], ["params", "macs"]):
+        assert costs(Picky(), IMAGES, names) == costs(Convolution(), IMAGES, names)
+
+
+def test_nothing_is_built_where_the_space_counts_and_a_latency_builds_once() -> None:
+    built: list[str] = []
+
+    class Watched(Convolution):
+        def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
+            model = super().build(arch, task, size)
+            built.append(next(model.parameters()).device.type)
+            return model
+
+    class Counting(Watched):
+        def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> dict[str, float]:
+            return {"params": 3, "macs": 4}
+
+    for space, names, wanted in (
+        (Watched(), ["params", "macs"], ["meta"]),
+        (Watched(), list(cost.COSTS), ["cpu"]),
+        (Counting(), ["params", "macs"], []),
+        (Counting(), list(cost.COSTS), ["cpu"]),
+    ):
+        built.clear()
+        found = costs(space, IMAGES, names)
+        assert (built, list(found)) == (wanted, names)
+    assert costs(Counting(), IMAGES, ["macs"]) == {"macs": 4}
 
 
 def test_counting_parameters_draws_no_random_numbers() -> None:
@@ -128,7 +147,7 @@ def test_counting_parameters_draws_no_random_numbers() -> None:
 
 
 def test_graph_networks() -> None:
-    assert cost.known(Nodes(), GRAPH) == ("params", "latency_ms")
+    assert cost.known(Nodes(), GRAPH) == ("params", "latency_ms", "latency_iqr_ms")
     assert cost.known(Convolution(), IMAGES) == cost.known(NasBench201(), IMAGES) == cost.COSTS
     assert costs(Nodes(), GRAPH, ["params"]) == {"params": 16 * 3 + 3}
     assert costs(Nodes(), GRAPH, ["latency_ms"])["latency_ms"] > 0

@@ -16,7 +16,8 @@ from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from training.evaluators.train import cpu_threads, find_device, repeatable
+from training.evaluators.train import find_device, repeatable
+from training.latency import ONE_PASS, LatencyConfig
 from training.precision import Request, resolve
 from training.threads import thread_count
 
@@ -38,8 +39,8 @@ class SupernetEvaluator:
     supernet itself is never changed, so a report depends on nothing but the architecture.
 
     `supernet_accuracy` and `supernet_loss` are no `val_accuracy` and `val_loss`: shared and trained weights do not
-    compare. `params` and `macs` are those of the stand-alone network that `build` makes, and so is `latency_ms`, which
-    is measured when asked for (`costs`).
+    compare. Costs are those of the stand-alone network that `build` makes at `final_size`, by default the supernet's;
+    `latency_ms` is measured when asked for (`costs`), as `latency` says.
 
     `weights`: a safetensors file of `Supernet.state_dict()`. `device`, `threads`: as for `Train`. `precision`: of the
     forward passes.
@@ -55,6 +56,8 @@ class SupernetEvaluator:
         size: SizeConfig,
         weights: Path,
         *,
+        final_size: SizeConfig | None = None,
+        latency: LatencyConfig = ONE_PASS,
         device: str = "auto",
         threads: int | None = None,
         precision: Request = "auto",
@@ -63,7 +66,7 @@ class SupernetEvaluator:
     ) -> None:
         """Raises UsageError where the space is not relaxable or space and data do not fit, NotFoundError for missing
         weights, VerificationError for damaged ones or those of another supernet, MachineError for a missing device."""
-        from training import cost
+        from training.cost import NetworkCosts
 
         self.space, self.source, self.size, self.task = space, source, size, source.task
         if self.task.kind not in space.tasks:
@@ -79,13 +82,11 @@ class SupernetEvaluator:
         self.in_process = self.device.type == "cpu"
         self.batches, self.batch_size = recalibrate, batch_size
         self.supernet = load_supernet(space, self.task, size, weights)
-        known = cost.known(space, self.task)
-        self._static = tuple(name for name in ("params", "macs") if name in known)
+        self._costs = NetworkCosts(space, self.task, final_size or size, self.device, threads, latency)
         self.metrics = (
             Metric("supernet_accuracy"),
             Metric("supernet_loss", "min"),
-            *(Metric(name, "min", cost=True) for name in self._static),
-            Metric("latency_ms", "min", "ms", cost=True, measured=True),
+            *self._costs.metrics,
         )
 
     def identity(self, arch: Architecture) -> str | None:
@@ -93,11 +94,8 @@ class SupernetEvaluator:
         return arch.key
 
     def costs(self, arch: Architecture, names: Sequence[str]) -> Mapping[str, float]:
-        """Parameters, MACs and latency; MACs of a graph network only where its space counts them."""
-        from training import cost
-
-        asked = [name for name in names if name in (*self._static, "latency_ms")]
-        return cost.costs(self.space, arch, self.task, self.size, asked, self.device, self.threads or cpu_threads())
+        """Parameters, MACs and latency at the final size; MACs of a graph network only where its space counts them."""
+        return self._costs.of(arch, names)
 
     def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
         """One report. Raises UsageError for a budget; TrialError `nan-loss`, `time-limit`, `out-of-memory` and
@@ -107,7 +105,7 @@ class SupernetEvaluator:
         if budget is not None:
             raise UsageError(f"budget {budget:g}: an evaluation on shared weights has none")
         started = time.monotonic()
-        static = self.costs(proposal.arch, self._static)
+        static = self.costs(proposal.arch, self._costs.counts)
         with trial_failures():
             _, found = self.inherit(proposal.arch, context.deadline)
         yield Report(1, {**found, **static}, time.monotonic() - started)

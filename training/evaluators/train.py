@@ -19,6 +19,7 @@ from nas_core.seeds import derive
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
 from nas_core.task import IMAGE_CLASSIFICATION, Task
+from training.latency import ONE_PASS, LatencyConfig
 from training.recipe import LOSSES, Recipe
 from training.threads import thread_count
 
@@ -39,8 +40,9 @@ class Train:
     """Trains each candidate from scratch by a recipe (`nas_core.evaluation.Evaluator`).
 
     Selection sees the validation part only; with `test` the test part is reported once, after the last epoch of the
-    recipe. `params` and `macs` are in every report, `latency_ms` is measured when asked for (`costs`): one sample,
-    this device and these threads. With `keep_weights` the final weights are left in the run's folder.
+    recipe. Costs are those of the network at `final_size`, by default the one that is trained: `params` and `macs` are
+    in every report, `latency_ms` is measured when asked for (`costs`), on this device, as `latency` says. With
+    `keep_weights` the final weights are left in the run's folder.
 
     `metrics`: further ones of the whole part, by name or `my.py:f1` (`training.metrics`). `monitor` (as an objective,
     `val_f1:max`) tells good epochs from bad where the recipe keeps the best one or has patience; by default accuracy.
@@ -60,6 +62,8 @@ class Train:
         size: SizeConfig,
         recipe: Recipe,
         *,
+        final_size: SizeConfig | None = None,
+        latency: LatencyConfig = ONE_PASS,
         device: str = "auto",
         threads: int | None = None,
         deterministic: bool = False,
@@ -72,7 +76,8 @@ class Train:
     ) -> None:
         """Raises UsageError where space and data do not fit, or for metrics, a loss or a monitor that are none;
         MachineError for a device that is not there."""
-        from training import cost, precision
+        from training import precision
+        from training.cost import NetworkCosts
         from training.metrics import load_metrics
 
         self.space, self.source, self.size, self.recipe, self.start = space, source, size, recipe, start
@@ -92,9 +97,8 @@ class Train:
         self.in_process = self.device.type == "cpu"
         self.deterministic = deterministic or self.in_process
         self.fidelity = Fidelity("epoch", 1, recipe.epochs, continues=True)
+        self._costs = NetworkCosts(space, self.task, final_size or size, self.device, threads, latency)
         self.ends_early = recipe.patience is not None
-        known = cost.known(space, self.task)
-        self._static = tuple(name for name in ("params", "macs") if name in known)
         self.own = load_metrics(metrics)
         learned = (Metric("val_accuracy"), Metric("val_loss", "min"), *(Metric(f"val_{own.name}") for own in self.own))
         self.monitor = parse_objective(monitor or learned[0].name, learned)
@@ -107,8 +111,7 @@ class Train:
         self.metrics = (
             *learned,
             Metric("train_loss", "min"),
-            *(Metric(name, "min", cost=True) for name in self._static),
-            Metric("latency_ms", "min", "ms", cost=True, measured=True),
+            *self._costs.metrics,
             *(Metric(f"test_{name}") for name in ("accuracy", *(own.name for own in self.own)) if test),
             *([Metric("kept_epoch", unit="epoch")] if recipe.keep == "best" else []),
             *([Metric("micro_batch", unit="samples")] if self.task.kind == IMAGE_CLASSIFICATION else []),
@@ -118,11 +121,8 @@ class Train:
         return None
 
     def costs(self, arch: Architecture, names: Sequence[str]) -> Mapping[str, float]:
-        """Parameters, MACs and latency; MACs of a graph network only where its space counts them."""
-        from training import cost
-
-        asked = [name for name in names if name in (*self._static, "latency_ms")]
-        return cost.costs(self.space, arch, self.task, self.size, asked, self.device, self.threads or cpu_threads())
+        """Parameters, MACs and latency at the final size; MACs of a graph network only where its space counts them."""
+        return self._costs.of(arch, names)
 
     def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
         """A report per epoch up to `budget`; continues a checkpoint in `context.workdir`. Raises as `fit`."""
@@ -133,7 +133,7 @@ class Train:
         declared = {metric.name for metric in self.metrics}
         with thread_count(self.threads), repeatable(self.device, self.deterministic):
             model = self._made(proposal.arch, context.seed)
-            static = self.costs(proposal.arch, self._static)
+            static = self.costs(proposal.arch, self._costs.counts)
             data = self._data
             reports = fit(
                 model,

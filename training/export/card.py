@@ -29,12 +29,23 @@ class CardMetric(Config):
 
 
 class CardLatency(Config):
-    """Median time of one forward pass in milliseconds, and what it was measured on."""
+    """Median time of one forward pass in milliseconds with its interquartile range, and what it was measured under."""
 
     milliseconds: float = Field(gt=0)
+    spread: float | None = Field(None, ge=0)
+    dtype: str = "float32"
+    runtime: str = "torch"
     device: str
     threads: int | None = Field(None, ge=1)
     batch: int | None = Field(None, ge=1)
+
+
+class CardLimit(Config):
+    """A limit of the study on what the network costs, as it was typed, and what it does cost; None: not known."""
+
+    limit: str
+    value: float | None = None
+    kept: bool | None = None
 
 
 class CardReference(Config):
@@ -69,6 +80,7 @@ class Card(Config):
     random_search: CardReference | None = None
     macs: float | None = Field(None, ge=0)
     latency: CardLatency | None = None
+    limits: tuple[CardLimit, ...] = ()
     study: str | None = None
     trial: int | None = None
     training: str | None = None
@@ -191,9 +203,16 @@ def _cost(card: Card) -> str:
     if card.latency is None:
         rows.append(("latency", "not measured"))
     else:
-        threads = f", threads {card.latency.threads}" if card.latency.threads else ""
-        batch = f", batch {card.latency.batch}" if card.latency.batch else ""
-        rows.append(("latency", f"{card.latency.milliseconds:.4g} ms ({card.latency.device}{threads}{batch})"))
+        found = card.latency
+        spread = "" if found.spread is None else f" ± {found.spread:.2g} between quartiles"
+        threads = f", threads {found.threads}" if found.threads else ""
+        batch = f", batch {found.batch}" if found.batch else ""
+        under = f"{found.device}{threads}{batch}, {found.dtype}, {found.runtime}"
+        rows.append(("latency", f"{found.milliseconds:.4g} ms{spread} ({under})"))
+    words = {True: "kept", False: "exceeded", None: "not known at this size"}
+    for one in card.limits:
+        value = "" if one.value is None else f": {one.value:,.6g}"
+        rows.append((f"limit `{one.limit}`", f"{words[one.kept]}{value}"))
     return _table(("cost", "value"), rows)
 
 

@@ -27,6 +27,8 @@ from studies.store.store import Store
 
 T = TypeVar("T")
 
+_APART = ("kind", "classes")  # of a network's inputs: what a page shows elsewhere
+LISTED = 20  # names of classes
 LAST = 5  # epochs of a curve that are shown
 TOO_LOW = 0.5  # a Kendall's tau below this means that a bracket promotes by chance as much as by merit
 
@@ -249,6 +251,8 @@ def study_head(view: View, states: Mapping[str, int], correlation: Mapping[float
                 for name, value in spec.evaluator.items()
             },
             "task": f"{spec.task.kind}, {shape(spec.task.input_shape)} to {spec.task.outputs} classes",
+            "inputs": settings_text({key: value for key, value in (spec.inputs or {}).items() if key not in _APART}),
+            "classes": _listed((spec.inputs or {}).get("classes", ())),
             "split hash": spec.split_hash,
             "objectives": ", ".join(spec.objectives),
             "constraints": ", ".join(spec.constraints),
@@ -268,6 +272,11 @@ def study_best(view: View, best: Run | None, trouble: str, drawn: Architecture |
         render.emit(render.clean(trouble))
     else:
         best_page(view, best, best.arch == drawn)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", ... ({len(names):,} in all)" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
 
 
 def _correlation(found: Mapping[float, float]) -> str:

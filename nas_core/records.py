@@ -51,6 +51,7 @@ class StudySpec(Config):
     prior: tuple[tuple[dict[str, Value], float], ...] | None = None  # what was known before: see `Setting.prior`
     supernet: dict[str, Any] | None = None  # of a one-shot search: what its supernet is trained on, and with
     final_size: dict[str, Any] | None = None  # of the network that the user gets; see `final_size_of`
+    inputs: dict[str, Any] | None = None  # what its networks need to know of their inputs: `training.inputs`
 
 
 def final_size_of(spec: StudySpec) -> dict[str, Any]:
@@ -68,7 +69,8 @@ def as_stored(wanted: StudySpec, stored: StudySpec, asked: Collection[str] = ())
     command another study. A field that the user `asked` for stays, unless it says what the stored study did."""
     lacking = [name for name in _LATER if getattr(stored, name) is None]
     same = [name for name in lacking if name not in asked or getattr(wanted, name) == _LATER[name](stored)]
-    return wanted.model_copy(update=dict.fromkeys(same))
+    # Inputs follow from the data, which are compared by their hash.
+    return wanted.model_copy(update={**dict.fromkeys(same), "inputs": stored.inputs})
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,14 @@ def describe(config: SearchConfig, shared: Shared | None = None) -> StudySpec:
         ),
         supernet=_supernet_from(config, space, strategy_config, settings) if is_one_shot(strategy) else None,
         final_size=_final_size(config, space, size, evaluator, shared, is_one_shot(strategy)).model_dump(mode="json"),
+        inputs=_inputs(evaluator),
     )
+
+
+def _inputs(evaluator: Evaluator) -> dict[str, Any] | None:
+    """What the data of an evaluator say of a network's inputs: nothing of a table, or of a source of another class."""
+    inputs = getattr(getattr(evaluator, "source", None), "inputs", None)
+    return None if inputs is None else inputs.model_dump(mode="json")
 
 
 def _final_size(

@@ -25,6 +25,7 @@ _JSON_FIELDS = (
     "prior",
     "supernet",
     "final_size",
+    "inputs",
 )
 
 

@@ -62,6 +62,7 @@ studies = Table(
     Column("prior", Text),  # JSON: what was known before the first trial
     Column("supernet", Text),  # JSON: what a one-shot search trains its supernet on
     Column("final_size", Text),  # JSON; empty in a study of before: its search size
+    Column("inputs", Text),  # JSON: what its networks need to know of their inputs; empty for a table
 )
 Index("studies_bench", studies.c.bench)
 

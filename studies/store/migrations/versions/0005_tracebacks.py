@@ -1,4 +1,4 @@
-"""Where a candidate's exception came from, how often it was begun without getting on, and final sizes."""
+"""Where an exception came from, how often a candidate was begun without getting on, final sizes, inputs."""
 
 from studies.store.half import add_column
 
@@ -11,3 +11,4 @@ def upgrade() -> None:
         add_column(table, "tries INTEGER DEFAULT 0 NOT NULL")
         add_column(table, "traceback TEXT")
     add_column("studies", "final_size TEXT")
+    add_column("studies", "inputs TEXT")

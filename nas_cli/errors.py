@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nas_cli.output import Closed
-from nas_core.errors import NasError, Notice
+from nas_core.errors import SYNONYMS, NasError, Notice
+from nas_core.failures import user_place
 
 INTERRUPTED = 130
+RECIPE = ("augment", "batch_size", "cutout", "grad_clip", "lr", "momentum", "optimizer", "schedule", "weight_decay")
+"""Settings of recipes that people try as options."""
 
 
 def guarded(work: Callable[[], object], *, debug: bool) -> int:
@@ -38,7 +41,7 @@ def guarded(work: Callable[[], object], *, debug: bool) -> int:
                 return 2
             context = getattr(error, "ctx", None)
             hint = f"\nTry '{context.command_path} --help'." if context is not None else ""
-            return _say(f"{message()}{hint}", getattr(error, "exit_code", 2))
+            return _say(f"{_setting(error) or message()}{hint}", getattr(error, "exit_code", 2))
         return _say(*_unexpected(error))
     return result if isinstance(result, int) else 0
 
@@ -60,7 +63,21 @@ def notices() -> Iterator[None]:
         yield
 
 
+def _setting(error: Exception) -> str | None:
+    """What to write instead of an option that does not exist, where it means a setting of the recipe."""
+    option = getattr(error, "option_name", "") if type(error).__name__ == "NoSuchOption" else ""
+    word = option.lstrip("-").replace("-", "_")
+    meant = SYNONYMS.get(word, word)
+    if meant not in RECIPE:
+        return None
+    return f"No such option: {option}; it is a setting of the recipe: -s recipe.{meant}=VALUE"
+
+
 def _unexpected(error: Exception) -> tuple[str, int]:
+    place = user_place(error)
+    if place is not None:
+        text = " ".join(str(error).split())
+        return f"{place}: {type(error).__name__}: {text}\nThis is your own code; --debug shows the traceback.", 1
     if isinstance(error, OSError) and error.errno is not None:
         place = f": '{error.filename}'" if error.filename else ""
         return f"{error.strerror}{place}", 5

@@ -39,7 +39,7 @@ def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
         created = render.moment(summary.created)
         rows.append([summary.name, summary.space, summary.strategy, data, standing(summary), best, failures, created])
     heads = ["study", "space", "strategy", "data", "evaluated", "best", "failures", "created"]
-    render.table(heads, rows, right=["evaluated", "failures"])
+    render.table(heads, rows, right=["evaluated", "failures"], spare=["created", "failures", "data"])
 
 
 def show(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from nas_cli.output import data, write
 
+NARROW = 16  # characters that a column on a terminal has at least, where its cells wrap
 FANCY_ROWS = 1_000  # rich lays out a few thousand rows per second; longer tables are plain
 
 _PLAIN = str.maketrans({"≤": "<=", "≥": ">=", "…": "..."} | dict(zip("●─│├┤┼┴╰╯←×–±", "*-|++++`'<x-~", strict=True)))
@@ -39,15 +41,27 @@ def document(value: list[Any] | Mapping[str, Any]) -> None:
     emit(ends[0], ",\n".join(lines), ends[1]) if lines else emit(ends)
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[str] = ()) -> None:
+def table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Iterable[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
     """Print rows under their heads; the columns named in `right` are aligned to the right.
 
-    Nothing is cut: in a pipe a row is one line however long, on a terminal long cells wrap.
+    In a pipe a row is one line however long, with all columns. On a terminal the longest cells wrap; where that is not
+    enough, the columns `spare` are left out, one after the other, and named on stderr.
     """
     cells = [[clean(cell) for cell in row] for row in rows]
     aligned = [head in set(right) for head in heads]
     if data().isatty() and len(cells) <= FANCY_ROWS:
-        emit(_fancy(heads, cells, aligned))
+        width = _width()
+        left_out = _left_out(heads, cells, spare, width)
+        kept = [place for place, head in enumerate(heads) if head not in left_out]
+        shown = [[row[place] for place in kept] for row in (heads, *cells)]
+        emit(_fancy(shown[0], shown[1:], [aligned[place] for place in kept], width))
+        if left_out:
+            print(f"too narrow for {', '.join(left_out)}: make it wider, or see them all by '| cat'", file=sys.stderr)
         return
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     for row in (heads, *cells):
@@ -98,18 +112,55 @@ def first_line(text: str | None) -> str:
     return paragraph if len(paragraph) <= 160 else paragraph[:159].rsplit(" ", 1)[0] + " ..."
 
 
-def _fancy(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+def _width() -> int:
+    from rich.console import Console
+
+    return Console(file=data()).width
+
+
+def _widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, int]:
+    return {head: max(map(len, (head, *column))) for head, *column in zip(heads, *rows, strict=True)}
+
+
+def _left_out(heads: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], width: int) -> list[str]:
+    """The spare columns that a terminal has no room for, where the others have at least `NARROW` each."""
+    widths = _widths(heads, rows)
+    left_out: list[str] = []
+    for head in spare:
+        kept = [min(one, NARROW) if head not in spare else one for head, one in widths.items() if head not in left_out]
+        if sum(kept) + 2 * len(kept) <= width:
+            break
+        left_out.append(head)
+    return left_out
+
+
+def _wrapping(widths: Sequence[int], width: int) -> set[int]:
+    """The columns whose cells wrap: as few as possible, the widest, with at least `NARROW` for each."""
+    order = sorted(range(len(widths)), key=lambda place: -widths[place])
+    room = width - sum(widths) - 2 * len(widths)
+    wrapping: set[int] = set()
+    for place in order:
+        if room >= 0:
+            break
+        wrapping.add(place)
+        room += max(widths[place] - NARROW, 0)
+    return wrapping
+
+
+def _fancy(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], width: int) -> str:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     layout = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for head, to_right in zip(heads, right, strict=True):
-        layout.add_column(Text(head), justify="right" if to_right else "left", overflow="fold")
+    wrapping = _wrapping(list(_widths(heads, rows).values()), width)
+    for place, (head, to_right) in enumerate(zip(heads, right, strict=True)):
+        justify: Literal["left", "right"] = "right" if to_right else "left"
+        layout.add_column(Text(head), justify=justify, overflow="fold", no_wrap=place not in wrapping)
     for row in rows:
         layout.add_row(*(Text(cell) for cell in row))
-    console = Console(file=data())
+    console = Console(file=data(), width=width)
     with console.capture() as capture:
         console.print(layout)
     return capture.get().rstrip("\n")

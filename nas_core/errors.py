@@ -100,7 +100,9 @@ SYNONYMS = {
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the known word that means the same or is the closest, or an empty string."""
     names = list(known)
-    found = _synonym(word, names) or next(iter(difflib.get_close_matches(word, names, n=1, cutoff=0.5)), None)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    within = [name for name in names if len(word) > 2 and word.lower() in name.lower()]
+    found = next(iter(filter(None, (_synonym(word, names), *close, *within))), None)
     return f"; did you mean '{found}'?" if found else ""
 
 

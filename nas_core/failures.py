@@ -55,6 +55,14 @@ def user_traceback(error: BaseException) -> str | None:
     return without_paths("".join(found.format()).rstrip())[-LENGTH:] if _cut(found) else None
 
 
+def user_place(error: BaseException) -> str | None:
+    """The last place in the user's own files that an exception came from: `my_space.py, line 12, in allowed`."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if _is_users(frame.filename):
+            return f"{without_paths(os.path.abspath(frame.filename))}, line {frame.lineno}, in {frame.name}"
+    return None
+
+
 def without_paths(text: str) -> str:
     """The text with paths below this folder made relative, and of other absolute paths the last name alone."""
     return _FOLDERS.sub("", text.replace(f"{os.getcwd()}{os.sep}", ""))

@@ -103,6 +103,8 @@ def _find(target: str, builtins: Mapping[str, str], group: str, kind: str) -> tu
     points = _entry_points(group)
     if target in points:
         return points[target].load(), None
+    if target.endswith(".py"):
+        raise UsageError(f"{kind} '{target}' names a file alone; name the object in it too: {target}:NAME")
     raise unknown(kind, target, [*builtins, *points])
 
 

@@ -547,7 +547,8 @@ class Store:
                 transaction.rollback()
                 return answer
         except SQLAlchemyError as error:
-            raise UsageError(f"the database refuses the query: {places.short(error)}") from None
+            reason = places.short(error).replace("not authorized", "it would change something, and here one only reads")
+            raise UsageError(f"the database refuses the query: {reason}") from None
         finally:
             if on_file:
                 self._connection.connection.driver_connection.set_authorizer(None)  # type: ignore[union-attr]

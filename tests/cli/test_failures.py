@@ -137,6 +137,17 @@ def test_a_training_that_fails_keeps_its_traceback(folder: Path, say: Say) -> No
     assert '  File "own.py", line ' in out
 
 
+def test_an_error_in_a_space_of_one_s_own_is_no_defect_of_ours(folder: Path, say: Say) -> None:
+    own = SPACE.replace("KINDS", "('plain',)").replace(
+        "    def build(", "    def allowed(self, choice, prefix):\n        return {}[choice.name]\n\n    def build("
+    )
+    Path("own.py").write_text(own)
+    code, out, err = say("search", "--space", "own.py:space", "--trials", "1")
+    assert (code, out) == (1, "")
+    assert err.startswith("nas: own.py, line ")
+    assert "in allowed: KeyError: 'kind'\nThis is your own code" in err
+
+
 def test_scores_of_a_network_with_too_many_outputs(folder: Path, say: Say) -> None:
     Path("own.py").write_text(SPACE.replace("KINDS", "('wide', 'plain')"))
     code, _, err = say("score", "--space", "own.py:space", "--proxies", "grad_norm", "--sample", "2")

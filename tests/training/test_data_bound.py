@@ -103,6 +103,15 @@ def test_augmentation_is_for_training_alone_and_repeats():
         assert torch.equal(passed(plain, part)[0], passed(changed, part)[0])
 
 
+def test_the_border_of_a_crop_is_black_and_not_the_mean():
+    rng = np.random.default_rng(0)
+    images = rng.integers(100, 256, (60, 3, 6, 5)).astype(np.uint8)
+    source = image_source("made", images, np.arange(60) % 3, Split())
+    mean, deviation = (torch.tensor(values).view(3) for values in source.statistics)
+    seen, _ = passed(source.bind("cpu", augment=Augment(crop=2)), "train")
+    assert torch.allclose(seen.amin((0, 2, 3)), -mean / deviation, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 def test_large_sets_are_normalised_batch_by_batch_with_the_same_result(monkeypatch, kind):
     source, everything = images_of(kind=kind), Augment(flip=True, crop=1, cutout=2)

@@ -287,6 +287,8 @@ def test_skipping_keeps_every_image_in_its_part(tmp_path):
         (tmp_path / part / "a" / "0.png").write_bytes(b"")
     source = load(f"folder:{tmp_path}?skip=unreadable")
     assert source.sizes == {"train": 11, "valid": 11, "test": 11}
+    for number, file in enumerate(source.files):
+        assert (source.images[number] == 10 * source.labels[number] + int(Path(file).stem)).all()
     for part, numbers in source.parts.items():
         assert {source.files[number].split("/")[0] for number in numbers} == {part}
         assert {source.files[number].split("/")[1] == "b" for number in numbers if source.labels[number]} == {True}

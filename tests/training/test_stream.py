@@ -46,6 +46,11 @@ class Random(Made):
         noise = torch.rand(1) + random.random() + np.random.rand()
         return self.images[number] * noise, self.labels_of_mine[number]
 
+class Noise(Made):
+    """Its images show what was drawn, and nothing else."""
+    def __getitem__(self, number):
+        return torch.rand(1) * torch.ones(1, 6, 5), number % 3
+
 class Moved(Made):
     """Its targets are not the labels of its items."""
     def __getitem__(self, number):
@@ -58,6 +63,7 @@ class Grey(Made):
         image, label = super().__getitem__(number)
         return (image if number == BAD else image[:1]), label
 
+noise = Noise()
 data, no_targets, random_ones, moved, grey = Made(), Made(targets=False), Random(), Moved(), Grey()
 subset, joined = Subset(Made(80), range(10, 70)), ConcatDataset([Made(30), Made(30)])
 broken = Made()
@@ -120,6 +126,9 @@ def test_a_pass_depends_on_seed_and_epoch_and_on_nothing_else(own):
     assert same(later, last)
     assert not same(later, batches(alone, epoch=6))
     assert not same(later, batches(alone, epoch=5, seed=5))
+    noise = streamed(f"{own}:noise?stream=yes&workers=0").bind("cpu", 16)
+    drawn = {tuple(batches(noise, epoch=epoch)[0][0][:, 0, 0, 0].tolist()) for epoch in (0, 0, 1, 2)}
+    assert len(drawn) == 3
     assert torch.equal(torch.random.get_rng_state(), state[0])
     assert np.random.get_state()[1].tolist() == state[1]
     assert any("changed at random too" in text for text in load(f"{own}:random_ones?stream=yes").warnings)

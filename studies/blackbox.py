@@ -7,6 +7,7 @@ the same search. Free order tells every outcome as it comes; `asked_after` recor
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -16,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from nas_core.architecture import Architecture
 from nas_core.errors import NasError
 from nas_core.evaluation import Report
 from nas_core.failures import ATTEMPTS, Failure, died
@@ -229,7 +231,7 @@ class Search:
     def _admit(self, proposal: Proposal) -> None:
         """Judge a proposal without evaluating it, and commit it."""
         identity = self.parts.identity(proposal.arch)
-        known, costs = self.judge.before(proposal.arch)
+        known, costs = self._before(proposal.arch)
         source = self._source(proposal, identity) if known is None else self._rejected.get(proposal.arch.key)
         report: Report | None = None
         metrics: Mapping[str, float] = costs
@@ -266,6 +268,24 @@ class Search:
         self.next += 1
         if verdict.state == State.RUNNING:
             self._submit(trial)
+
+    def _before(self, arch: Architecture) -> tuple[Verdict | None, dict[str, float]]:
+        """The judge's verdict before evaluation. Its costs may need the network built, by whatever code a user wrote,
+        and nothing is stored of the candidate yet: processes that end in that are counted in a file."""
+        if self.study.spec.evaluator["name"] == "table" or not self.judge.counts_costs:
+            return self.judge.before(arch)
+        mark = self.store.folder(self.study) / "judging"
+        key, _, tries = mark.read_text().partition(" ") if mark.is_file() else ("", "", "")
+        ended = int(tries) if key == arch.key and tries.isdecimal() else 0
+        if ended >= ATTEMPTS:
+            return Verdict(State.FAILED, died(ended, of="counting the costs of this candidate")), {}
+        with contextlib.suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.write_text(f"{arch.key} {ended + 1}")
+        try:
+            return self.judge.before(arch)
+        finally:
+            mark.unlink(missing_ok=True)
 
     def _dispatch(self) -> bool:
         """Start what waits, in the order of the numbers, while the executor has room; whether anything finished."""

@@ -26,6 +26,11 @@ class Judge:
         spreads = [metric.name for metric in metrics if metric.spread_of in named and metric.name not in named]
         self._needed = [*named, *spreads]
 
+    @property
+    def counts_costs(self) -> bool:
+        """Whether `before` asks the evaluator for costs."""
+        return bool(self._needed)
+
     def before(self, arch: Architecture) -> tuple[Verdict | None, dict[str, float]]:
         """A verdict of REJECTED where the architecture is illegal or its costs violate a constraint (FAILED where
         they cannot be computed), and the costs that the study's objectives and constraints name."""

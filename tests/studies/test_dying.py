@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from nas_core.architecture import Architecture
 from nas_core.evaluation import Budget, Context, Fidelity, Report
 from nas_core.records import StopAt
 from nas_core.strategy import Proposal, State
@@ -49,6 +51,9 @@ class Mortal:
             sqlite3.connect(self.bench.folder / f"{self.attempt}.db") as later,
         ):
             now.backup(later)
+        files = self.bench.folder / f"{self.attempt - 1}-files"
+        if files.is_dir():
+            shutil.copytree(files, self.bench.folder / f"{self.attempt}-files", dirs_exist_ok=True)
 
 
 def search(bench: Any, lives: Any) -> tuple[Any, Any]:
@@ -101,6 +106,36 @@ def test_steps_reported_again_are_no_progress(bench: Any) -> None:
     failed = [run for run in runs if run.state == State.FAILED]
     assert {run.attempt for run in failed} == {3}
     assert {run.metrics["score"] for run in failed} == {2.0}
+
+
+def test_a_candidate_that_ends_processes_when_its_costs_are_counted(bench: Any) -> None:
+    evaluator = Mortal(bench, lambda attempt: 5)
+    alive = evaluator.costs
+
+    def costs(arch: Architecture, names: Sequence[str]) -> Mapping[str, float]:
+        if "".join(map(str, arch.values.values())).startswith("dd"):
+            evaluator.attempt += 1
+            evaluator.snapshot()
+            raise Killed
+        return alive(arch, names)
+
+    evaluator.costs = costs
+    for process in range(20):
+        with bench.store(str(process)) as store:
+            study = store.find_study("s") or bench.study(store, constraints=("params<=1000",), seed=3)
+            try:
+                assert Search(store, study, bench.parts(study.spec, evaluator)).run(StopAt(trials=30)) == Ending.TRIALS
+            except Killed:
+                continue
+            failed = [run for run in store.trials(study) if run.state == State.FAILED]
+            assert failed
+            assert process == 3 * len(failed)
+            assert {run.verdict.reason for run in failed} == {
+                "worker-died: 3 processes ended in counting the costs of this candidate without a report of it"
+            }
+            assert not list(bench.folder.glob(f"{process}-files/s/judging"))
+            return
+    raise AssertionError("it never ends")
 
 
 def test_an_orderly_stop_does_not_count(bench: Any) -> None:

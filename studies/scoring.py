@@ -102,8 +102,11 @@ class Scoring:
 
     @cached_property
     def context(self) -> int | None:
-        """The id under which the store keeps them."""
-        return None if self.store is None else self.store.context(self.source.context)
+        """The id under which the store keeps them; None where it keeps none, or is only read and has none."""
+        if self.store is None:
+            return None
+        facts = self.source.context
+        return self.store.find_context(facts) if self.store.reading else self.store.context(facts)
 
     def kept_in(self, store: Store) -> Scoring:
         """The same scores, kept in this store."""
@@ -149,7 +152,7 @@ class Scoring:
             self._commit(waiting)
 
     def _commit(self, waiting: list[Scored]) -> None:
-        if self.store is not None and self.context is not None and waiting:
+        if self.store is not None and not self.store.reading and self.context is not None and waiting:
             self.store.save_scores(
                 self.context,
                 [

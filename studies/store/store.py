@@ -68,6 +68,7 @@ class Store:
         except (SQLAlchemyError, ModuleNotFoundError) as error:
             hint = "; run: pip install 'psycopg[binary]'" if isinstance(error, ModuleNotFoundError) else ""
             raise MachineError(f"cannot reach the database {self.place}: {places.short(error)}{hint}") from None
+        self.reading = reading
         self.schema = SCHEMA  # that the database has
         with self._errors():
             if reading:
@@ -441,8 +442,14 @@ class Store:
 
     # -- scores -------------------------------------------------------------------------------------------
 
+    def find_context(self, facts: Mapping[str, Any]) -> int | None:
+        """The id of what scores depend on beside the architecture and the predictor; None where none are stored."""
+        c = t.contexts.c
+        found = self.read(sa.select(c.id).where(c.json == json.dumps(dict(facts), sort_keys=True)))
+        return found[0].id if found else None
+
     def context(self, facts: Mapping[str, Any]) -> int:
-        """The id of what scores depend on beside the architecture and the predictor, stored once."""
+        """The same id; what is not there is stored, once."""
         text = json.dumps(dict(facts), sort_keys=True)
         c = t.contexts.c
 

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nas_cli import told
+from training.reading import counted, reading
+
 Said = Callable[..., tuple[int, str, str]]
 
 OWN = """
@@ -34,6 +37,26 @@ class Named(TensorDataset):
 train = Named(torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2)
 test = Named(torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(10) % 2)
 """
+
+
+def test_the_reading_of_a_large_set_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(told, "PATIENCE", 0.0)
+    monkeypatch.setattr(told, "REFRESH", 0.0)
+    with told.Told() as shown, reading(shown):
+        assert list(counted(range(3), "a set")) == [0, 1, 2]
+        assert list(counted(range(2), "another")) == [0, 1]
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [line.split(" |")[0] for line in err.splitlines()] == [
+        "a set: 1/3 samples read",
+        "another: 1/2 samples read",
+    ]
+    monkeypatch.setattr(told, "PATIENCE", 60.0)
+    with told.Told() as shown, reading(shown):
+        list(counted(range(3), "a small set"))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_search_reads_its_data_once_and_warns_once(say: Said, folder: Path) -> None:

@@ -69,6 +69,7 @@ class Stream(IterableDataset):
     def __iter__(self):
         yield from ()
 
+later = TensorDataset(torch.zeros(30, 1, 4, 4), torch.arange(30) % 2 + 1)
 data, pictures, floats, random_ones, broken = Made(), Pictures(), Floats(), Random(), Broken()
 two = {"train": Made(20), "test": Made(9, first=100)}
 three = {"Train": Made(20), "val": Made(6, first=50), "testing": Made(9, first=100)}
@@ -244,6 +245,16 @@ def test_items_that_cannot_be_read_are_listed_and_may_be_skipped(own):
 def test_what_is_no_data_set_is_explained(own, name, message):
     with pytest.raises(UsageError, match=message):
         load(f"{own}:{name}")
+
+
+@pytest.mark.parametrize("options", ["", "&stream=yes"])
+def test_labels_with_gaps_are_told_and_renumbered(own, options):
+    (text,) = load(f"{own}:later{options.replace('&', '?')}").warnings[-1:]
+    assert text.startswith("the labels start at 1: 1 of the 3 outputs")
+    source = load(f"{own}:later?labels=renumber{options}")
+    assert (source.classes, source.labels[:2].tolist(), source.task.outputs) == (("1", "2"), [0, 1], 2)
+    with pytest.raises(UsageError, match="its classes have names"):
+        load(f"{own}:data?labels=renumber")
 
 
 def test_the_reading_is_counted(own):

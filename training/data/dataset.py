@@ -111,6 +111,7 @@ def dataset_source(
             value_range=BYTES if items.pictures else None,
             fit=options.fit,
             workers=options.workers,
+            renumber=options.labels is not None,
             warnings=[f"{RANDOM} validation and test images are changed at random too{ADVICE}"] if random else [],
         )
     with seeded(0):
@@ -126,6 +127,7 @@ def dataset_source(
         value_range=BYTES if items.pictures else None,
         fit=options.fit,
         files=[items.name(number) for number in read.kept],
+        renumber=options.labels is not None,
         warnings=[*([f"{RANDOM} their random transforms are drawn once{ADVICE}"] if random else []), *read.warnings],
     )
 

@@ -58,6 +58,7 @@ def load(argument: str, split: Split) -> ImageSource | StreamSource:
             value_range=BYTES,
             fit=chosen.fit,
             workers=chosen.workers,
+            renumber=chosen.labels is not None,
             warnings=files.warnings,
         )
     read = gather(files, f"folder:{argument}", skip=chosen.skip is not None)
@@ -74,6 +75,7 @@ def load(argument: str, split: Split) -> ImageSource | StreamSource:
         value_range=BYTES,
         fit=chosen.fit,
         files=[files.name(number) for number in read.kept],
+        renumber=chosen.labels is not None,
         warnings=[*files.warnings, *read.warnings],
     )
 

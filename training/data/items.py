@@ -27,6 +27,7 @@ class ItemOptions(Config):
     size: int | None = Field(default=None, ge=1, description="side of the square that image files become, in pixels")
     fit: Fit = Field(default="stretch", description="how: both sides alone, or the largest centred square")
     skip: Literal["unreadable"] | None = Field(default=None, description="leave out what cannot be read")
+    labels: Literal["renumber"] | None = Field(default=None, description="number the labels that occur from 0")
     stream: bool = Field(default=False, description="read images while they are needed, not all at the start")
     workers: int | None = Field(default=None, ge=0, description="processes that read ahead while streaming")
 

@@ -150,7 +150,7 @@ def _renumbered(numbers: NDArray[np.int64], unlabelled: bool) -> tuple[NDArray[n
 def _checked(numbers: NDArray[np.int64], names: tuple[str, ...], where: str) -> Labels:
     present = np.unique(numbers[numbers >= 0]).tolist()
     found = present[-1] + 1 if present else 0
-    advice = "number the classes from 0 without gaps, or add ?labels=renumber"
+    advice = "number the classes from 0 without gaps, or add ?labels=renumber (in a loader: renumber=True)"
     if names and found > len(names):
         start = f" (the least label is {present[0]}; {advice})" if present[0] else ""
         raise UsageError(f"{where}: label {found - 1} has no name; {len(names)} classes are named{start}")

@@ -113,6 +113,7 @@ def stream_source(
     value_range: tuple[float, float] | None = None,
     fit: Fit = "stretch",
     workers: int | None = None,
+    renumber: bool = False,
     warnings: Sequence[str] = (),
 ) -> StreamSource:
     """A checked and split image set whose images stay where they are; arguments as of `image_source`.
@@ -126,7 +127,7 @@ def stream_source(
     if labels is None or list(labels[: len(first.labels)]) != first.labels:
         labels = _labels(items, reference)
         told.append("all items are read for their labels whenever the data are loaded; give the data set `targets`")
-    read = class_labels(np.array(labels), len(items), "images", where, classes=classes)
+    read = class_labels(np.array(labels), len(items), "images", where, classes=classes, renumber=renumber)
     try:
         parts = divide(read.numbers, split, valid=valid, test=test)
     except UsageError as error:

@@ -2,8 +2,8 @@
 
 Every fault is planted in a copy of the tree. First run the tests that execute the changed lines, then the folders of
 tests of that package, and the whole gate only for what survived both; every test runs once at most, and the first
-failure ends it. What came out is kept in `results.csv`: a fault with a result of this commit is not tried again, and
-who found it before is asked first.
+failure ends it, if that test passes without the fault. What came out is kept in `results.csv`: a fault with a result
+of this commit is not tried again, and who found it before is asked first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from tests.faults import record
@@ -107,34 +107,55 @@ class Copy:
         raise SystemExit(f"pytest ended with {code}:\n{(self.place / 'output').read_text()[-3000:]}")
 
 
-def search(copy: Copy, known: record.Record, fault: Fault, first: str, until: str) -> tuple[str, str]:
-    """The last stage that ran, and who found the fault in it; `first` is asked before all others."""
-    text = (copy.tree / fault.file).read_text(encoding="utf-8")
-    tests = sorted(known.tests(fault, text), key=lambda test: test != first)
-    package = fault.file.partition("/")[0]
-    folders = [f"tests/{name}" for name in FOLDERS.get(package, ()) if (copy.tree / "tests" / name).is_dir()]
-    copy.write(fault.file, fault.planted(text))
-    try:
+@dataclass
+class Finder:
+    """Searches for the tests that find faults. A test counts that passes without the fault: `red` ones do not."""
+
+    copy: Copy
+    known: record.Record
+    red: set[str] = field(default_factory=set)
+    green: set[str] = field(default_factory=set)
+
+    def search(self, fault: Fault, first: str, until: str) -> tuple[str, str]:
+        """The last stage that ran, and who found the fault in it; `first` is asked before all others."""
+        text = (self.copy.tree / fault.file).read_text(encoding="utf-8")
+        tests = sorted(self.known.tests(fault, text), key=lambda test: test != first)
         for stage in STAGES[: STAGES.index(until) + 1]:
-            done = {*known.failed, *(tests if stage != LINES else ())}
-            if stage == LINES:
-                found = _among(copy, known, tests)
-            elif stage == FOLDER:
-                found = copy.run(folders, None, sorted(done), _limit(known, None)) if folders else None
-            else:
-                done |= {test for test in known.seconds if test.startswith(tuple(f"{name}/" for name in folders))}
-                found = copy.run([], None, sorted(done), _limit(known, None))
-            if found:
-                return stage, found
-    finally:
-        copy.write(fault.file, text)
-    return until, ""
+            while True:
+                self.copy.write(fault.file, fault.planted(text))
+                try:
+                    found = self._stage(stage, fault, tests)
+                finally:
+                    self.copy.write(fault.file, text)
+                if not found:
+                    break
+                if self._passes(found):
+                    return stage, found
+        return until, ""
 
+    def _stage(self, stage: str, fault: Fault, tests: Sequence[str]) -> str | None:
+        """The first test that fails in a stage; what an earlier one has run is left out."""
+        copy, known = self.copy, self.known
+        if stage == LINES:
+            left = [test for test in tests if test not in self.red]
+            files = sorted({test.partition("::")[0] for test in left})
+            there = [file for file in files if (copy.tree / file).is_file()]
+            return copy.run(there, left, (), _limit(known, left)) if there else None
+        names = FOLDERS.get(fault.file.partition("/")[0], ())
+        folders = [f"tests/{name}" for name in names if (copy.tree / "tests" / name).is_dir()]
+        done = {*known.failed, *self.red, *tests}
+        if stage == FOLDER:
+            return copy.run(folders, None, sorted(done), _limit(known, None)) if folders else None
+        done |= {test for test in known.seconds if test.startswith(tuple(f"{name}/" for name in folders))}
+        return copy.run([], None, sorted(done), _limit(known, None))
 
-def _among(copy: Copy, known: record.Record, tests: Sequence[str]) -> str | None:
-    files = sorted({test.partition("::")[0] for test in tests})
-    there = [file for file in files if (copy.tree / file).is_file()]
-    return copy.run(there, tests, (), _limit(known, tests)) if there else None
+    def _passes(self, found: str) -> bool:
+        """Whether a test that failed passes without the fault."""
+        test = found.partition(" (")[0] if found.endswith(")") else found
+        if test not in self.green | self.red:
+            fails = self.copy.run([test.partition("::")[0]], [test] if "::" in test else None, (), LARGEST[0])
+            (self.red if fails else self.green).add(test)
+        return test in self.green
 
 
 def _limit(known: record.Record, tests: Sequence[str] | None) -> float:
@@ -164,7 +185,7 @@ def keep(path: Path, result: Result, order: Sequence[str]) -> None:
     results = {**held(path), result.name: result}
     new = path.with_suffix(".new")
     with new.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Result)], lineterminator="\n")
+        writer = csv.DictWriter(file, [one.name for one in fields(Result)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(results[name]) for name in order if name in results)
     new.replace(path)
@@ -186,16 +207,15 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
     chosen = [named[name] for name in options.names] or faults
     now, order = commit(root), list(named)
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        copy, recorded = None, None
+        finder: Finder | None = None
         for fault in chosen:
             before = held(kept).get(fault.name)
             if before and before.digest == fault.digest and _decided(before, now, options.until):
                 result = before
             else:
-                copy = copy or Copy(root, Path(folder))
-                recorded = recorded or record.load(place)
+                finder = finder or Finder(Copy(root, Path(folder)), record.load(place))
                 begun, first = time.monotonic(), before.found_by if before else ""
-                tried, found = search(copy, recorded, fault, first, options.until)
+                tried, found = finder.search(fault, first, options.until)
                 result = Result(fault.name, fault.digest, now, tried, found, round(time.monotonic() - begun, 1))
                 keep(kept, result, order)
             print(_line(fault, result), flush=True)

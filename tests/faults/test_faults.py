@@ -25,6 +25,7 @@ FILES: Mapping[str, str] = {
         "@pytest.fixture(scope='module')\ndef four():\n    return half(8)\n\n"
         "def test_slow():\n    sum(range(1_000_000))\n    assert half(2) == 1\n\n"
         "def test_red():\n    assert half(2) == 3\n\n"
+        "def test_turned_red():\n    assert half(2) == open('turned').read().count('x')\n\n"
         "def test_capped():\n    assert capped(9) == 7\n\n"
         "def test_nothing(four):\n    pass\n\n"
         "def test_four(four):\n    assert four == 4\n"
@@ -37,6 +38,7 @@ FILES: Mapping[str, str] = {
     ),
     "tests/cli/test_words.py": "def test_words():\n    assert 'return inf' in open('nas_core/sums.py').read()\n",
     "tests/faults/faults.yaml": "",
+    "turned": "x",
     "pyproject.toml": "[tool.pytest.ini_options]\naddopts = '--import-mode=importlib'\ntestpaths = ['tests']\n",
     ".gitignore": ".faults/\n__pycache__/\n",
 }
@@ -92,10 +94,16 @@ def test_the_harness_says_who_finds_a_fault_and_asks_nobody_twice(
         if not path.name.startswith("test_"):
             (tmp_path / path.relative_to(ROOT)).write_bytes(path.read_bytes())
     (tmp_path / "tests/faults/faults.yaml").write_text(FAULTS, encoding="utf-8")
-    for command in ("init -q", "add .", "-c user.name=a -c user.email=a commit -qm one"):
-        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+
+    def git(*commands: str) -> None:
+        for command in commands:
+            subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+
+    git("init -q", "add .", "-c user.name=a -c user.email=a commit -qm one")
 
     assert harness.main(["--record"], tmp_path) == 1  # test_red fails without a fault, and so finds none
+    (tmp_path / "turned").write_text("xx", encoding="utf-8")  # another one does so now
+    git("-c user.name=a -c user.email=a commit -qam two")
     capsys.readouterr()
     assert harness.main([], tmp_path) == 1
     first = capsys.readouterr().out

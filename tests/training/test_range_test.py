@@ -44,7 +44,7 @@ class Quadratic:
         self.curvature = curvature
 
     def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
-        yield Batch((torch.ones(1),), torch.zeros(1))
+        yield Batch((torch.ones(1, 1),), torch.zeros(1))
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return self.curvature * output.square().sum() / 2

@@ -19,7 +19,7 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            help="Of onnx, pt2, safetensors, json; comma-separated [default: all].",
+            help="Of onnx, pt2, safetensors, json, python; comma-separated [default: all but python].",
             autocompletion=complete.formats,
         ),
     ] = None,

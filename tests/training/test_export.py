@@ -10,6 +10,7 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from torch import Tensor, nn
 
 import training.export.verify as verification
 from nas_core.architecture import Architecture
+from nas_core.config import SizeConfig
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from search_spaces.nasbench201 import NasBench201, Size
 from search_spaces.nasbench_graph import OPERATIONS, GraphSize, NasBenchGraph
 from training.export import FORMATS, SIGNATURES, Card, check_formats, export, load_network, model_card
+from training.export.rebuild import origin
 from training.export.write import onnx_bytes, pt2_bytes, trace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,7 +142,7 @@ def trained() -> Trained:
 def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "new" / "folder"
     written = trained.export(folder, *FORMATS)
-    assert [path.name for path in written] == ["net.onnx", "net.pt2", "net.safetensors", "net.json", "net.md"]
+    assert [path.name for path in written] == ["net.onnx", "net.pt2", "net.safetensors", "net.json", "net.py", "net.md"]
     assert sorted(folder.iterdir()) == sorted(written)
     return folder
 
@@ -242,6 +245,14 @@ def _wrong_json(path: Path) -> None:
     path.write_text(json.dumps(data), encoding="utf-8")
 
 
+def _wrong_python(path: Path) -> None:
+    path.write_text(path.read_text(encoding="utf-8").replace("+ self.shortcut", "- self.shortcut"), encoding="utf-8")
+
+
+def _curious(path: Path) -> None:
+    path.write_text(path.read_text(encoding="utf-8") + "\nimport nas_core\n", encoding="utf-8")
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
 
@@ -252,6 +263,8 @@ def _cut(path: Path) -> None:
         ("onnx", _wrong_onnx, r"'net\.onnx' .*format onnx differs from the network by \d.* on a batch of 1 \(allowed"),
         ("pt2", _wrong_pt2, r"'net\.pt2' .*format pt2 differs from the network by \d"),
         ("safetensors", _wrong_safetensors, r"'net\.safetensors' .*format safetensors differs from the network by \d"),
+        ("python", _wrong_python, r"'net\.py' .*format python differs from the network by \d"),
+        ("python", _curious, r"'net\.py' .*python: ModuleNotFoundError: No module named 'nas_core'"),
         ("safetensors", _cut, r"'net\.safetensors' .*does not hold the weights of this network"),
         (
             "json",
@@ -270,9 +283,9 @@ def test_a_wrong_file_is_not_kept(
 ) -> None:
     check = verification.verify
 
-    def damaged(folder: Path, stem: str, *rest: Any) -> None:
-        damage(folder / f"{stem}{FORMATS[form].suffix}")
-        check(folder, stem, *rest)
+    def damaged(folder: Path, stem: str, *rest: Any, **more: Any) -> None:
+        damage(folder / FORMATS[form].file(stem))
+        check(folder, stem, *rest, **more)
 
     monkeypatch.setattr(verification, "verify", damaged)
     (tmp_path / "other").write_text("stays")
@@ -334,9 +347,70 @@ def test_own_space_travels_along(tmp_path: Path, capfd: pytest.CaptureFixture[st
         load_network(folder / "net.json")
 
 
+SPACE_WITH_CLASSES = OWN_SPACE.replace(
+    "class Space(",
+    """
+import torch
+from einops import rearrange
+from torch import nn
+
+OFFSET = 0.5
+
+
+class Block(nn.Module):
+    \"\"\"A block.\"\"\"
+
+    def __init__(self, width, outputs):
+        super().__init__()
+        self.layer = nn.Linear(width, outputs)
+        KEPT
+
+    def forward(self, x):
+        return self.layer(rearrange(x, "b c h w -> b (c h w)") + OFFSET)
+
+
+class Space(""",
+).replace(
+    "nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, task.outputs))", "Block(64, 10)"
+)
+
+EINOPS = """
+def rearrange(x, form):
+    return x.flatten(1)
+"""
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_own_space_as_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
+    """It needs what the space's file imports; what cannot be written alone is built by that file, and says why."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "einops.py").write_text(EINOPS)
+    monkeypatch.syspath_prepend(packages)
+    (tmp_path / "project").mkdir()
+    path = tmp_path / "project" / "my_space.py"
+    kept = "" if alone else "self.register_buffer('table', torch.rand(99), persistent=False)"
+    path.write_text(SPACE_WITH_CLASSES.replace("KEPT", kept), encoding="utf-8")
+    arch = Architecture("own", {"width": 4})
+    network = origin(f"{path}:Space(factor=3)").space.build(arch, IMAGES, SizeConfig())
+    own = Trained(_disturb(network), IMAGES, (_images(2),), arch, _card(f"{path}:Space(factor=3)"))
+    written = own.export(tmp_path / "out", "python")
+    assert [file.name for file in written] == ["net.safetensors", "net.json", "net.space.py", "net.py", "net.md"]
+    text = (tmp_path / "out" / "net.py").read_text(encoding="utf-8")
+    card = (tmp_path / "out" / "net.md").read_text(encoding="utf-8")
+    ours = packages_distributions()["nas_core"][0]
+    needs = ", ".join(sorted(["einops", "torch", *([] if alone else [ours])]))
+    assert f"Needs {needs}." in text
+    assert f"net.load()  # needs {needs}" in card
+    assert ("nas_core" in text) is not alone
+    why = "class Block: it keeps 99 numbers in self.table that are no part of its state"
+    assert (why in " ".join(text.split())) is not alone
+
+
 def test_formats_are_checked(trained: Trained) -> None:
     assert check_formats(["json", "pt2", "json"], IMAGES) == ("pt2", "json")
     assert check_formats(["safetensors"], GRAPH) == ("safetensors", "json")
+    assert check_formats(["python"], GRAPH) == ("safetensors", "json", "python")
     with pytest.raises(UsageError, match="unknown export format 'onx'; did you mean 'onnx'"):
         check_formats(["onx"], IMAGES)
     with pytest.raises(UsageError, match="no export format"):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from nas_cli.packages import PACKAGES
@@ -26,9 +27,14 @@ from nas_core.moves import sample
 from nas_core.space import HasNamed, SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from search_spaces import BUILTIN, GROUP
+from search_spaces.modules.supernet import Supernet
+from training.export.formats import module_name
 from training.export.python import check
+from training.export.python.layout import statement
 from training.export.python.module import Subject, network_source
-from training.inputs import Inputs
+from training.export.python.terms import Unwritable, literal
+from training.inputs import GraphInputs, ImageInputs, Inputs
+from training.inputs.pictures import pixels
 
 IMAGES = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 16, 16), outputs=5)
 LARGE = Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 40, 40), outputs=3)
@@ -79,8 +85,8 @@ def example(task: Task) -> tuple[Tensor, ...]:
 def written(
     network: nn.Module, task: Task, inputs: Inputs | None = None, own: Callable[[Any], bool] = ours
 ) -> tuple[str, tuple[str, ...]]:
-    subject = Subject("A network", ("Of a test.",), "net", "net.safetensors")
-    source = network_source(network, task, inputs, subject, own)
+    subject = Subject("A network", ("Of a test.",), "net", "net.safetensors", task, inputs)
+    source = network_source(network, subject, own)
     return source.text, source.needs
 
 
@@ -229,3 +235,318 @@ print(len(cases))
         lint = ["ruff", "check", "--isolated", "--line-length", "120", "--select", "E,F,I", str(tmp_path)]
         found = subprocess.run(lint, capture_output=True, text=True, check=False)
         assert found.returncode == 0, found.stdout
+
+
+def test_what_a_cell_does_not_use_is_not_there() -> None:
+    space = space_of("nasbench201")
+    # Edge 1-3 is none, so nothing of node 1 reaches the output; edge 0-1 keeps its weights, pooling has none.
+    cell = "|{}~0|+|nor_conv_1x1~0|none~1|+|nor_conv_1x1~0|none~1|skip_connect~2|"
+    texts = {
+        operation: written(space.build(space.from_text(cell.format(operation)), IMAGES, space.Size()), IMAGES)[0]  # type: ignore[attr-defined]
+        for operation in ("avg_pool_3x3", "nor_conv_3x3")
+    }
+    assert ['"0-1"' in text for text in texts.values()] == [False, True]
+    assert "nn.AvgPool2d(3" not in texts["avg_pool_3x3"]
+    bare, gated = (
+        written(space.build(sample(space, np.random.default_rng(0)), IMAGES, space.Size()), IMAGES)[0]
+        for space in (space_of("regnet(se=False)"), space_of("regnet"))
+    )
+    assert "SqueezeExcite" in gated
+    assert not re.search("SqueezeExcite|gate", bare)
+    space = space_of("nasnet")
+    arch = space.named["NASNet-A"]  # type: ignore[attr-defined]
+    plain, dropping = (
+        written(space.build(arch, IMAGES, space.Size(cells=1, filters=48, auxiliary=part, drop_path=rate)), IMAGES)[0]
+        for part, rate in ((False, 0.0), (True, 0.3))
+    )
+    assert {"DropPath", "AuxiliaryHead"} <= set(classes_of(dropping))
+    assert not re.search("(?i)drop_?path|auxiliary", plain)
+
+
+def test_dropping_paths_drops_them(tmp_path: Path) -> None:
+    space = space_of("darts")
+    arch = space.named["DARTS_V2"]  # type: ignore[attr-defined]
+    network = space.build(arch, IMAGES, space.Size(channels=4, layers=3, drop_path=0.9))
+    again = loaded(written(network, IMAGES)[0], tmp_path, network).load().train()
+    images = example(IMAGES)[0]
+    assert torch.equal(again(images), again(images))
+    drops = [module for module in again.modules() if type(module).__name__ == "DropPath"]
+    for drop in drops:
+        drop.progress = 1.0
+    torch.manual_seed(0)
+    assert len(drops) > 3
+    assert not torch.allclose(again(images), again(images))
+    again.eval()
+    assert torch.equal(again(images), again(images))
+
+
+def test_networks_of_a_supernet_in_its_style(tmp_path: Path) -> None:
+    for reference, task, size in (
+        ("darts", IMAGES, {"channels": 4, "layers": 3}),
+        ("nasbench_graph", GRAPH, {"hidden": 8, "dropout": 0.0}),
+    ):
+        space = space_of(reference)
+        supernet = disturbed(Supernet(space, task, space.Size(**size)))
+        network = supernet.extract(sample(space, np.random.default_rng(4)))
+        assert_same(network, loaded(written(network, task)[0], tmp_path, network).load(), example(task))
+
+
+def test_changed_widths_are_written_as_they_are(tmp_path: Path) -> None:
+    """What compression leaves: blocks of one class with widths of their own."""
+    space = space_of("regnet(se=False)")
+    network = space.build(sample(space, np.random.default_rng(2)), IMAGES, space.Size(width_scale=0.25))
+    for number, block in enumerate(network.blocks):
+        width = block.expand[0].out_channels
+        block.expand = nn.Sequential(nn.Conv2d(block.expand[0].in_channels, 3 + number, 1), nn.ReLU())
+        block.grouped = nn.Sequential(nn.Conv2d(3 + number, width, 3, block.grouped[0].stride, 1), nn.ReLU())
+    text, _ = written(disturbed(network), IMAGES)
+    assert_readable(text)
+    assert sum(name.startswith("Bottleneck") for name in classes_of(text)) == 1
+    assert_same(network, loaded(text, tmp_path, network).load(), example(IMAGES))
+
+
+OWN = '''
+import math
+from collections import OrderedDict
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+SCALE = 0.5
+ROOT = math.sqrt(2)
+
+
+def scaled(x, by=SCALE):
+    """A helper that stays as it is."""
+    return x * by
+
+
+class Base(nn.Module):
+    def widen(self, x):
+        return self.activation(scaled(x)) * ROOT
+
+
+class Block(Base):
+    """A block of my own.
+
+    More about it.
+    """
+
+    heads = 2
+
+    def __init__(self, width, activation, extra=None):
+        super().__init__()
+        self.activation, self.width = activation, width
+        self.first = nn.Linear(width, width)
+        self.extra = extra
+        self.weight = nn.Parameter(torch.ones(width))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+        self.register_buffer("table", torch.arange(3.0), persistent=False)
+
+    @property
+    def half(self):
+        return self.width / self.heads
+
+    def forward(self, x):
+        # This comment is mine.
+        x = self.widen(self.first(x)) * self.weight
+        if self.extra is not None:
+            x = self.extra(x)
+        for value in self.table:
+            x = x + value / self.half
+        return x
+
+
+class Net(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.named = nn.Sequential(OrderedDict([("in", nn.Linear(768, 8)), ("act", nn.GELU(approximate="tanh"))]))
+        self.blocks = nn.ModuleList([Block(8, torch.tanh), Block(8, F.relu, nn.LayerNorm(8)), Block(8, F.relu)])
+        self.tied = nn.Linear(8, 8)
+        self.tied.weight = self.blocks[0].first.weight
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.out = nn.Linear(8, outputs)
+
+    def forward(self, x):
+        x = self.named(self.flatten(x))
+        for block in self.blocks:
+            x = block(x)
+        x = self.tied(x)
+        x = x + self.attention(x[:, None], x[:, None], x[:, None])[0][:, 0]
+        return self.out(x)
+'''
+
+
+def own_module(text: str, folder: Path, name: str = "mine") -> ModuleType:
+    (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def of(module: ModuleType) -> Callable[[Any], bool]:
+    return lambda thing: getattr(thing, "__module__", None) == module.__name__
+
+
+def test_networks_of_ones_own(tmp_path: Path) -> None:
+    module = own_module(OWN, tmp_path)
+    network = disturbed(module.Net(5))
+    text, needs = written(network, IMAGES, own=of(module))
+    assert needs == ("torch",)
+    assert "# This comment is mine." in text
+    assert '"""A block of my own."""' in text
+    assert "numpy" not in text
+    again = loaded(text, tmp_path, network).load()
+    assert_same(network, again, example(IMAGES))
+    assert again.tied.weight is again.blocks[0].first.weight
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("self.activation = lambda x: x if x.sum() > 0 else -x", "class Part: it keeps a function in self.activation"),
+        ("self.activation = [nn.Linear(8, 8)][0].forward", "class Part: it keeps a method in self.activation"),
+        ("self.activation = lambda x: x.relu() if self.training else x", "uses variables of the function"),
+        ("self.activation = nn.utils.parametrizations.weight_norm(nn.Linear(8, 8))", "activation"),
+        ("self.activation = nn.TransformerEncoderLayer(8, 2, batch_first=True)", "does not keep its 'd_model'"),
+        ("self.activation = nn.ParameterList([torch.ones(8)])", "is a ParameterList"),
+        ("self.activation = lambda x: x.clamp_(0)", "changes a tensor in place"),
+        ("self.activation = nn.Tanh(); self.register_buffer('big', torch.rand(99), persistent=False)", "99 numbers"),
+        ("self.activation = nn.Linear(8, 8); self.activation.out_features = 9", "was changed after it was made"),
+    ],
+)
+def test_what_cannot_be_written_is_named(change: str, message: str, tmp_path: Path) -> None:
+    text = f"""
+import torch
+from torch import nn
+
+
+class Part(nn.Module):
+    def __init__(self):
+        super().__init__()
+        {change}
+
+    def forward(self, x):
+        return self.activation(x)
+"""
+    module = own_module(text, tmp_path, "part")
+    with pytest.raises(Unwritable, match=re.escape(message)):
+        written(module.Part(), IMAGES, own=of(module))
+
+
+@pytest.mark.parametrize(("mode", "fit"), [("RGB", "stretch"), ("L", "crop")])
+def test_images_are_prepared_as_in_training(mode: str, fit: str, tmp_path: Path) -> None:
+    channels = len(mode) if mode == "RGB" else 1
+    inputs = ImageInputs.model_validate(
+        {
+            "mode": mode,
+            "fit": fit,
+            "channels": channels,
+            "height": 16,
+            "width": 12,
+            "value_range": (0, 255),
+            "mean": (0.4, 0.3, 0.2)[:channels],
+            "deviation": (0.2, 0.3, 0.4)[:channels],
+            "classes": ("a 'quoted' \"one\"", "b\\c", "ü", "d", "e"),
+        }
+    )
+    task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(channels, 16, 12), outputs=5)
+    space = space_of("nasbench201")
+    network = space.build(sample(space, np.random.default_rng(0)), task, space.Size(channels=2, cells=1))
+    text, needs = written(network, task, inputs)
+    assert needs == ("torch",)
+    module = loaded(text, tmp_path, network)
+    assert inputs.classes == module.CLASSES
+    rng = np.random.default_rng(5)
+    colours = Image.fromarray(rng.integers(0, 256, (30, 21, 4), dtype=np.uint8), "RGBA")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    colours.save(tmp_path / "turned.png", exif=turned)
+    for image in (
+        colours,
+        colours.convert("L"),
+        colours.convert("RGB").quantize(7),
+        Image.open(tmp_path / "turned.png"),
+    ):
+        given = pixels(image, (16, 12), inputs.fit, mode).transpose(2, 0, 1)[None].astype(np.float32) / 255
+        (expected,) = inputs.normalised((given,))
+        torch.testing.assert_close(module.preprocess(image), torch.from_numpy(expected), rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        module.preprocess(Image.new("I;16", (9, 9)))
+
+
+def test_graphs_are_prepared_as_in_training(tmp_path: Path) -> None:
+    for how in ("rows", "none"):
+        inputs = GraphInputs.model_validate({"features": 12, "normalise": how, "classes": tuple("abcd")})
+        space = space_of("nasbench_graph")
+        network = space.build(space.from_text("0123:gat,gcn,gin,fc"), GRAPH, space.Size(hidden=4))  # type: ignore[attr-defined]
+        module = loaded(written(network, GRAPH, inputs)[0], tmp_path, network)
+        x, edges = example(GRAPH)
+        x[3] = 0
+        expected = inputs.normalised((x.numpy(), edges.numpy()))[0]
+        torch.testing.assert_close(module.normalise(x), torch.from_numpy(expected))
+
+
+def test_long_statements_are_broken_without_a_change() -> None:
+    words = ["alpha", "beta_gamma", '"a, (b"', "delta[:, ::2]", "f(x)", "{1: 2, 3: g(4)}", "[i for i in range(9) if i]"]
+    forms = ["f({})", "[{}]", "(z, {})", "a[{}]", "g(x, key=({}, 1))", "({} + y)"]
+    rng = np.random.default_rng(0)
+
+    def term(depth: int) -> str:
+        parts = [term(depth - 1) if depth else str(rng.choice(words)) for _ in range(rng.integers(1, 5))]
+        return str(rng.choice(forms)).format(", ".join(parts))
+
+    for _ in range(100):
+        text = f"{rng.choice(['value = ', 'return ', ''])}{term(2)} + {term(2)}"
+        lines = statement(text, " " * 8)
+        broken = ast.parse("\n".join(["def h():", "    if x:", *lines]))
+        assert len(lines) > 1
+        assert ast.dump(broken) == ast.dump(ast.parse(f"def h():\n if x:\n  {text}"))
+
+
+def test_names_of_modules() -> None:
+    names = {stem: module_name(stem) for stem in ("digits-20", "20", "class", "a.b c", "größe")}
+    assert names == {
+        "digits-20": "digits_20",
+        "20": "model_20",
+        "class": "model_class",
+        "a.b c": "a_b_c",
+        "größe": "gr__e",
+    }
+    for text in ("it's", 'a "b" \\ \n \t', "\x00\u2028é"):
+        assert ast.literal_eval(literal(text)) == text
+
+
+def test_functions_that_are_kept_are_written_where_they_are_called(tmp_path: Path) -> None:
+    text = """
+from torch import nn
+
+
+class Made(nn.Identity):
+    def forward(self, x):
+        return x + 1
+
+
+class Part(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.made, self.layer = Made(), nn.Linear(16, 16)
+        self.activation = lambda x: x * 2
+
+    def forward(self, x):
+        return self.layer(self.activation(self.made(x)))
+"""
+    module = own_module(text, tmp_path, "part")
+    network = module.Part()
+    assert_same(network, loaded(written(network, IMAGES, own=of(module))[0], tmp_path, network).load(), example(IMAGES))
+
+
+def test_the_check_refuses_all_of_this_program() -> None:
+    assert set(PACKAGES) < set(check.REFUSED)

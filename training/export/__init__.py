@@ -3,6 +3,7 @@
 - `onnx`: ONNX by the dynamo exporter, weights inside, run by onnxruntime.
 - `pt2`: a `torch.export` program, run by `torch.export.load(...).module()`. The archive that torch 2.13
   writes for it holds JSON and raw tensors; nothing in it is pickled, and loading unpickles nothing.
+- `python`: a readable file that needs PyTorch alone (PyTorch Geometric for graphs), beside the weights.
 - `safetensors` with `json`: weights, and the architecture that rebuilds the network (`load_network`). A
   space in a user's own file travels along as `<stem>.space.py`, the modules beside it that it imports by their names.
 
@@ -37,6 +38,7 @@ from training.export.card import Card, model_card
 from training.export.formats import FORMATS, SIGNATURES, available, check_formats
 from training.export.normalise import normalised
 from training.export.proof import Proof
+from training.export.python.written import python_source
 from training.export.rebuild import describe, load_network, origin
 from training.export.write import onnx_bytes, pt2_bytes, safetensors_bytes, trace
 from training.infer.model import properties
@@ -98,7 +100,15 @@ def export(
         copies = source.copies(f"{stem}.space.py")
         _spare_others(folder, {name: content for name, content in copies.items() if name != f"{stem}.space.py"})
         contents |= copies
-    about = {"inputs": None if inputs is None else inputs.model_dump(), "raw": raw}
+    written = None
+    if "python" in names:
+        written = python_source(network, task, inputs, source, given, description, stem)
+        contents[FORMATS["python"].file(stem)] = written.text.encode()
+    about = {
+        "inputs": None if inputs is None else inputs.model_dump(),
+        "raw": raw,
+        "python_needs": () if written is None else written.needs,
+    }
     text = model_card(_completed(given, description, network, contents, about))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +117,7 @@ def export(
             for name, content in (contents | {f"{stem}.md": text.encode()}).items():
                 _write(partial / name, content)
             if verify:
-                verification.verify(partial, stem, names, expected, network)
+                verification.verify(partial, stem, names, expected, network, alone=written is None or written.alone)
             for name in (*contents, f"{stem}.md"):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(partial / name, folder / name)

@@ -101,6 +101,7 @@ class Card(Config):
     files: tuple[CardFile, ...] = ()
     inputs: ImageInputs | GraphInputs | None = Field(None, discriminator="kind")
     raw: bool = False
+    python_needs: tuple[str, ...] = Field((), description="what has to be installed for the Python file")
 
 
 def model_card(card: Card) -> str:
@@ -239,14 +240,19 @@ _LOADING = {
     ".onnx": 'onnxruntime.InferenceSession("{name}")',
     ".pt2": 'torch.export.load("{name}").module()',
     ".json": 'training.export.load_network("{name}"{weights})',
+    ".py": "{module}.load()  # needs {needs}",
 }
 
 
 def _loading(card: Card) -> str:
-    by_suffix = {name[name.rindex(".") :]: name for name in (file.name for file in card.files)}
+    names = [file.name for file in card.files if not file.name.endswith(".space.py")]
+    by_suffix = {name[name.rindex(".") :]: name for name in names}
+    needs = ", ".join(card.python_needs)
     weights = f', "{by_suffix[".safetensors"]}"' if ".safetensors" in by_suffix else ""
     lines = [
-        form.format(name=by_suffix[suffix], weights=weights) for suffix, form in _LOADING.items() if suffix in by_suffix
+        form.format(name=by_suffix[suffix], module=by_suffix[suffix].removesuffix(".py"), weights=weights, needs=needs)
+        for suffix, form in _LOADING.items()
+        if suffix in by_suffix
     ]
     return f"Loaded by:\n\n{_code(chr(10).join(lines), 'python')}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,12 +29,25 @@ SIGNATURES: Mapping[str, Signature] = {
 class Format:
     """One file format: its suffix, and the task kinds it supports (None: every kind).
 
-    `refusal` says why the other kinds are refused.
+    `refusal` says why the other kinds are refused; `brings` are formats that are written with it. One that is not
+    `usual` is written where it is asked for.
     """
 
     suffix: str
     kinds: frozenset[str] | None = None
     refusal: str = ""
+    brings: tuple[str, ...] = ()
+    usual: bool = True
+
+    def file(self, stem: str) -> str:
+        """The name of the file; that of a Python file can be imported."""
+        return f"{module_name(stem) if self.suffix == '.py' else stem}{self.suffix}"
+
+
+def module_name(stem: str) -> str:
+    """A name that Python can import: `digits-20` is `digits_20`."""
+    name = re.sub(r"\W", "_", stem, flags=re.ASCII)
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"model_{name}"
 
 
 _UNTRACED = "its program would be frozen at one input size: which dimensions change is described for {known} only"
@@ -40,13 +55,15 @@ _UNTRACED = "its program would be frozen at one input size: which dimensions cha
 FORMATS: Mapping[str, Format] = {
     "onnx": Format(".onnx", frozenset(SIGNATURES), _UNTRACED),
     "pt2": Format(".pt2", frozenset(SIGNATURES), _UNTRACED),
-    "safetensors": Format(".safetensors"),
+    "safetensors": Format(".safetensors", brings=("json",)),
     "json": Format(".json"),
+    "python": Format(".py", brings=("safetensors", "json"), usual=False),
 }
 
 
 def check_formats(formats: Sequence[str], task: Task) -> tuple[str, ...]:
-    """The formats to write, each once, in the table's order; weights bring the architecture they belong to.
+    """The formats to write, each once, in the table's order; weights bring the architecture they belong to, Python
+    brings its weights.
 
     Raises UsageError for no format, an unknown one, or one that does not support the task.
     """
@@ -59,10 +76,12 @@ def check_formats(formats: Sequence[str], task: Task) -> tuple[str, ...]:
         if form.kinds is not None and task.kind not in form.kinds:
             reason = form.refusal.format(known=" and ".join(sorted(form.kinds)))
             raise UsageError(f"format '{name}' does not support {task.kind}: {reason}\nUse safetensors,json instead.")
-    wanted = {*formats, "json"} if "safetensors" in formats else set(formats)
+    wanted = {*formats, *(brought for name in formats for brought in FORMATS[name].brings)}
     return tuple(name for name in FORMATS if name in wanted)
 
 
 def available(task: Task) -> tuple[str, ...]:
-    """The formats that there are for the task."""
-    return tuple(name for name, form in FORMATS.items() if form.kinds is None or task.kind in form.kinds)
+    """The formats that are written for the task where none is asked for."""
+    return tuple(
+        name for name, form in FORMATS.items() if form.usual and (form.kinds is None or task.kind in form.kinds)
+    )

@@ -40,6 +40,14 @@ class Origin:
     file: Path | None
     file_hash: str | None
 
+    @property
+    def target(self) -> str:
+        return refs.split(self.reference, KIND)[0]
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        return refs.split(self.reference, KIND)[1]
+
     def copies(self, name: str) -> dict[str, bytes]:
         """What must lie in one folder for the space to be loaded there: the user's file, called `name`, and the modules
         beside it that it imports."""

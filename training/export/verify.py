@@ -20,6 +20,7 @@ from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from nas_core.user_files import Added
 from training.export.formats import FORMATS
 from training.export.proof import Proof
+from training.export.python import check
 
 TOLERANCE = 1e-4
 CASES = "cases.safetensors"
@@ -60,11 +61,19 @@ def _answer(network: nn.Module, inputs: tuple[Tensor, ...], name: str) -> Tensor
     return output
 
 
-def verify(folder: Path, stem: str, formats: Sequence[str], expected: Sequence[Case], network: nn.Module) -> None:
+def verify(
+    folder: Path,
+    stem: str,
+    formats: Sequence[str],
+    expected: Sequence[Case],
+    network: nn.Module,
+    alone: bool = True,
+) -> None:
     """Load every file `folder/stem.*` in a fresh process, run it on `expected`, compare the answers.
 
-    The largest difference may be `TOLERANCE` times the largest answer. Raises VerificationError, naming the
-    file, the format and the difference.
+    A Python file runs where nothing of this program can be imported, unless it is not `alone`. The largest difference
+    may be `TOLERANCE` times the largest answer. Raises VerificationError, naming the file, the format and the
+    difference.
     """
     tensors: dict[str, Tensor] = {}
     arguments: list[str | None] = []
@@ -81,15 +90,31 @@ def verify(folder: Path, stem: str, formats: Sequence[str], expected: Sequence[C
     request = {
         "cases": str(folder / CASES),
         "arguments": arguments,
-        "files": {name: str(folder / f"{stem}{FORMATS[name].suffix}") for name in formats},
+        "files": {name: str(folder / FORMATS[name].file(stem)) for name in formats if name != "python"},
         "shapes": {name: list(tensor.shape) for name, tensor in network.state_dict().items()},
     }
-    for name, answer in _ask(request).items():
-        file = f"{stem}{FORMATS[name].suffix}"
+    answers = dict(_ask(["-m", "training.export.check"], request))
+    asked = dict.fromkeys(answers, expected)
+    if "python" in formats:
+        # Arrays in a file are read by 'nas infer' alone.
+        numbers = [number for number, argument in enumerate(arguments) if ":" not in (argument or "")]
+        asked["python"] = [expected[number] for number in numbers]
+        answers["python"] = _ask(
+            [check.__file__],
+            {
+                **request,
+                "source": str(folder / FORMATS["python"].file(stem)),
+                "weights": str(folder / FORMATS["safetensors"].file(stem)),
+                "numbers": numbers,
+                "refused": check.REFUSED if alone else (),
+            },
+        )
+    for name, answer in answers.items():
+        file = FORMATS[name].file(stem)
         if "error" in answer:
             raise VerificationError(f"'{file}' failed its verification and was not kept: {name}: {answer['error']}")
         # The json file holds no weights: it is checked by rebuilding alone, and has no differences.
-        for case, (difference, scale) in zip(expected, answer["differences"], strict=name != "json"):
+        for case, (difference, scale) in zip(asked[name], answer["differences"], strict=name != "json"):
             if not difference <= TOLERANCE * scale:
                 raise VerificationError(
                     f"'{file}' failed its verification and was not kept: format {name} differs from the network by "
@@ -97,12 +122,12 @@ def verify(folder: Path, stem: str, formats: Sequence[str], expected: Sequence[C
                 )
 
 
-def _ask(request: Mapping[str, Any]) -> Mapping[str, Any]:
+def _ask(program: Sequence[str], request: Mapping[str, Any]) -> Mapping[str, Any]:
     # The fresh process sees the same packages as this one, whatever the current folder holds (-P).
     entries = (entry for entry in sys.path if not isinstance(entry, Added))  # the files bring what they need
     path = os.pathsep.join(str(Path(entry).absolute()) for entry in entries)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "training.export.check"],
+        [sys.executable, "-P", *program],
         input=json.dumps(request),
         capture_output=True,
         text=True,

@@ -58,13 +58,13 @@ class Blocks:
         if not self.own(type(self._root)):
             if type(self._root) is not nn.Sequential:
                 raise Unwritable(f"the network itself is a {type(self._root).__name__}, which is no class of its own")
-            self._class(ROOT, nn.Sequential, [self._reader.record(self._root, frozenset())], ())
+            self._class(ROOT, nn.Sequential, [self._reader.record(self._root, Methods((), frozenset()))], ())
 
     def _write(self, kind: type, blocks: Sequence[nn.Module]) -> None:
         variants: dict[Any, list[tuple[nn.Module, Record]]] = defaultdict(list)
         for block, found in zip(blocks, self._methods(kind, blocks), strict=True):
-            if not self._tracer.passes(block):
-                record = self._reader.record(block, found.reads)
+            if block is self._root or not self._tracer.passes(block):
+                record = self._reader.record(block, found)
                 name = ROOT if block is self._root else _camel(getattr(block, "variant", "")) + kind.__name__
                 variants[name, found.texts, shape(record)].append((block, record))
         for (wish, texts, _), members in variants.items():
@@ -83,7 +83,7 @@ class Blocks:
         try:
             found = methods(kind, blocks, trial)
             for block in blocks:
-                self._reader.record(block, found.reads)
+                self._reader.record(block, found)
         except Unwritable as reason:
             self._traced.add(kind)
             try:
@@ -103,7 +103,7 @@ class Blocks:
             lines += statement(line, STEP, width)
         text = "\n".join(lines)
         beside = methods(kind, (), self.library, forward=False)
-        return Methods((text, *beside.texts), beside.reads | set(re.findall(r"self\.(\w+)", text)))
+        return Methods((text, *beside.texts), beside.reads | set(re.findall(r"self\.(\w+)", text)), explicit=True)
 
     def _class(self, name: str, kind: type, records: Sequence[Record], texts: Sequence[str]) -> Sequence[Parameter]:
         record, parameters = (records[0], []) if name == ROOT else unify(records)

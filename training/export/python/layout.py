@@ -24,10 +24,12 @@ def statement(text: str, indent: str = "", width: int = WIDTH) -> list[str]:
         parts = _cut(match["expression"], places)
         inner = [line for part in parts for line in statement(part.strip(), indent + STEP, width)]
         return [f"{indent}{match['head']}(", *inner, f"{indent})"]
-    found = _last_bracket(text)
-    if found is None:
+    pairs = _brackets(text)
+    if not pairs:
         return [indent + text]
-    start, end = found
+    # The last pair where that is short before and after it, else the last one.
+    room = width - len(indent)
+    start, end = next((pair for pair in pairs if pair[0] < room and len(text) - pair[1] <= room), pairs[0])
     head, body, tail = text[: start + 1], text[start + 1 : end], text[end:]
     return [indent + head, *_body(head, body, indent + STEP, width), indent + tail]
 
@@ -91,14 +93,15 @@ def _outside(text: str) -> set[int]:
     return {place for place, letter, depth in _scan(text) if depth == 0 and letter not in _OPEN + _CLOSE}
 
 
-def _last_bracket(text: str) -> tuple[int, int] | None:
-    """The last pair of outermost brackets that holds something."""
-    found, start = None, 0
+def _brackets(text: str) -> list[tuple[int, int]]:
+    """The pairs of outermost brackets that hold something, the last first."""
+    found: list[tuple[int, int]] = []
+    start = 0
     for place, letter, depth in _scan(text):
         if depth == 0 and letter in _OPEN:
             start = place
         elif depth == 0 and letter in _CLOSE and text[start + 1 : place].strip():
-            found = start, place
+            found.insert(0, (start, place))
     return found
 
 

@@ -114,10 +114,16 @@ def free_names(text: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Methods:
-    """The methods of a class as source, from `def` on, and which attributes of the block they read."""
+    """The methods of a class as source, from `def` on, and which attributes of the block they read. `explicit`: they
+    name every part that they call."""
 
     texts: tuple[str, ...]
     reads: frozenset[str]
+    explicit: bool = False
+
+    def calls(self, key: str) -> bool:
+        """Whether the part of this name in a dictionary may be called."""
+        return not self.explicit or any(f"[{literal(key)}]" in text for text in self.texts)
 
 
 def methods(kind: type, blocks: Sequence[nn.Module], library: Library, forward: bool = True) -> Methods:
@@ -136,7 +142,8 @@ def methods(kind: type, blocks: Sequence[nn.Module], library: Library, forward: 
             continue
         function, text = found
         tree = ast.parse(text)
-        assert isinstance(tree.body[0], ast.FunctionDef)
+        if not isinstance(tree.body[0], ast.FunctionDef):
+            raise Unwritable(f"its method '{name}' is not written with def")
         if any(isinstance(node, ast.Name) and node.id == "super" for node in ast.walk(tree)):
             following = kind.__mro__[1]
             if library.own(following):
@@ -288,7 +295,7 @@ def _parts(block: nn.Module) -> Mapping[str, Any]:
 
 
 def _passes(part: Any) -> bool:
-    return isinstance(part, nn.Identity) or (isinstance(part, nn.Dropout) and part.p == 0)
+    return type(part) is nn.Identity or (type(part) is nn.Dropout and part.p == 0)
 
 
 def _is_shared(value: Any) -> bool:

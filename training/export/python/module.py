@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
 from typing import Any
@@ -45,81 +44,88 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Subject:
-    """What the file says of itself: a title, paragraphs, and the names of its module and of its weights."""
+    """What the file says of itself: a title, paragraphs, the names of its module and of its weights, its inputs."""
 
     title: str
     paragraphs: tuple[str, ...]
     module: str
     weights: str
+    task: Task
+    inputs: Inputs | None
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of source, and the distributions that have to be installed for it."""
+    """A file of source, and the distributions that have to be installed for it; `alone`: it needs nothing of ours."""
 
     text: str
     needs: tuple[str, ...]
+    alone: bool = True
 
 
-def module_name(stem: str) -> str:
-    """A name that Python can import: `digits-20` is `digits_20`."""
-    name = re.sub(r"\W", "_", stem, flags=re.ASCII)
-    return name if name.isidentifier() else f"model_{name}"
-
-
-def network_source(
-    network: nn.Module, task: Task, inputs: Inputs | None, subject: Subject, own: Callable[[Any], bool]
-) -> Source:
+def network_source(network: nn.Module, subject: Subject, own: Callable[[Any], bool]) -> Source:
     """The network as a file of its own. `own` says which classes and functions are copied rather than imported.
 
     Raises Unwritable where a part of the network cannot be written.
     """
     blocks = Blocks(network, own)
-    code = [
-        *_facts(inputs),
-        *blocks.library.sources.values(),
-        *blocks.classes.values(),
-        _load(subject),
-        *_preprocess(inputs),
-        _read(network),
-    ]
-    body = "\n\n\n".join(_spaced(code))
-    lines, needs = _imports(body, blocks.library.imports)
-    head = docstring("\n\n".join([subject.title, *subject.paragraphs, *_usage(task, inputs, subject), _needs(needs)]))
-    gap = ["", ""] if body.startswith(("class ", "def ", "@")) else [""]
-    return Source("\n".join([*head, "", "from __future__ import annotations", "", *lines, *gap, body, ""]), needs)
+    code = [*blocks.library.sources.values(), *blocks.classes.values(), *rest(network, subject, ROOT)]
+    return Source(*assembled(subject, code, blocks.library.imports))
 
 
-def _spaced(code: Sequence[str]) -> list[str]:
-    """Constants stand together."""
+def rest(network: nn.Module, subject: Subject, root: str) -> list[str]:
+    """What follows the network, which `root()` makes: loading, inputs, the reader of its weights."""
+    load = f'''def load(weights: str | Path = Path(__file__).with_name({literal(subject.weights)})) -> nn.Module:
+    """The trained network, in evaluation mode."""
+    network = {root}()
+    network.load_state_dict(read_safetensors(weights))
+    return network.eval()'''
+    return [load, *_preprocess(subject.inputs), _read(network)]
+
+
+def assembled(
+    subject: Subject,
+    code: Sequence[str],
+    imports: Mapping[str, str],
+    why: Sequence[str] = (),
+    packages: Set[str] = frozenset(),
+) -> tuple[str, tuple[str, ...]]:
+    """The text of the file, and the distributions that it needs: what it is, imports, constants, code.
+
+    `packages` are needed beside those that it imports itself.
+    """
+    code = [*_facts(subject.inputs), *code]
     constants = [text for text in code if not text.startswith(("class ", "def ", "@"))]
-    rest = [text for text in code if text.startswith(("class ", "def ", "@"))]
-    return ["\n".join(constants), *rest] if constants else rest
+    blocks = [text for text in code if text not in constants]
+    body = "\n\n\n".join((["\n".join(constants)] if constants else []) + blocks)
+    lines, roots = _imports(body, imports)
+    needs = tuple(sorted({distribution(root) for root in roots | packages}))
+    about = (subject.title, *subject.paragraphs, *why, _usage(subject), f"Needs {', '.join(needs)}.")
+    gap = [""] if constants else ["", ""]
+    head = [*docstring("\n\n".join(about)), "", "from __future__ import annotations", ""]
+    return "\n".join([*head, *lines, *gap, body, ""]), needs
 
 
-def _needs(needs: Sequence[str]) -> str:
-    return f"Needs {' and '.join(needs)}."
-
-
-def _usage(task: Task, inputs: Inputs | None, subject: Subject) -> list[str]:
-    entry = "preprocess" if isinstance(inputs, ImageInputs) and inputs.mode else "normalise"
-    names = ["load"] if inputs is None else ["CLASSES", "load", entry]
+def _usage(subject: Subject) -> str:
+    inputs = subject.inputs
+    picture = isinstance(inputs, ImageInputs) and inputs.mode is not None
+    names = ["load"] if inputs is None else ["CLASSES", "load", "preprocess" if picture else "normalise"]
+    given = "inputs" if inputs is None else f"{names[-1]}({_given(subject, picture)})"
+    given = f"{given}, edge_index" if subject.task.kind == NODE_CLASSIFICATION else given
     lines = [
+        *(["from PIL import Image"] if picture else []),
         f"from {subject.module} import {', '.join(names)}",
         f"network = load()  # from {subject.weights} beside this file",
+        f"probabilities = network({given}).softmax(1)",
+        *([] if inputs is None else ["print(CLASSES[probabilities[0].argmax()])"]),
     ]
-    if isinstance(inputs, GraphInputs):
-        lines.append("probabilities = network(normalise(features), edge_index).softmax(1)  # of every node")
-    elif task.kind == NODE_CLASSIFICATION:
-        lines.append("probabilities = network(features, edge_index).softmax(1)  # of every node")
-    elif inputs is None or inputs.mode is None:
-        given = "images" if inputs is None else "normalise(images)"
-        lines.append(f"probabilities = network({given}).softmax(1)")
-    else:
-        lines.insert(0, "from PIL import Image")
-        lines.append('probabilities = network(preprocess(Image.open("FILE"))).softmax(1)[0]')
-        lines.append("print(CLASSES[probabilities.argmax()])")
-    return ["\n".join(f"    {line}" for line in lines)]
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def _given(subject: Subject, picture: bool) -> str:
+    if picture:
+        return 'Image.open("FILE")'
+    return "features" if subject.task.kind == NODE_CLASSIFICATION else "images"
 
 
 def _facts(inputs: Inputs | None) -> list[str]:
@@ -131,15 +137,6 @@ def _facts(inputs: Inputs | None) -> list[str]:
     elif inputs.feature_names:
         values["FEATURES"] = inputs.feature_names
     return ["\n".join(statement(f"{name} = {literal(value)}")) for name, value in values.items()]
-
-
-def _load(subject: Subject) -> str:
-    name = literal(subject.weights)
-    return f'''def load(weights: str | Path = Path(__file__).with_name({name})) -> {ROOT}:
-    """The trained network, in evaluation mode."""
-    network = {ROOT}()
-    network.load_state_dict(read_safetensors(weights))
-    return network.eval()'''
 
 
 def _read(network: nn.Module) -> str:
@@ -208,8 +205,8 @@ def _graph(inputs: GraphInputs) -> str:
     return features{f" / {sums}" * rows}'''
 
 
-def _imports(body: str, known: Mapping[str, str]) -> tuple[list[str], tuple[str, ...]]:
-    """The import statements of the source, sorted as linters want them, and the distributions that they come from."""
+def _imports(body: str, known: Mapping[str, str]) -> tuple[list[str], set[str]]:
+    """The import statements of the source, sorted as linters want them, and the packages beside Python's own."""
     table = {**_STANDARD, **known}
     names = {name for name in free_names(body) if name in table}
     whole: set[str] = set()
@@ -229,7 +226,7 @@ def _imports(body: str, known: Mapping[str, str]) -> tuple[list[str], tuple[str,
     standard = [text for module, _, text in found if module.partition(".")[0] in sys.stdlib_module_names]
     others = [text for module, _, text in found if module.partition(".")[0] not in sys.stdlib_module_names]
     roots = {module.partition(".")[0] for module, _, _ in found} - set(sys.stdlib_module_names)
-    return [*standard, *([""] if standard and others else []), *others], tuple(sorted(map(_distribution, roots)))
+    return [*standard, *([""] if standard and others else []), *others], roots
 
 
 def _member(name: str) -> tuple[int, str]:
@@ -238,5 +235,6 @@ def _member(name: str) -> tuple[int, str]:
     return (0 if bare.isupper() and len(bare) > 1 else 1 if bare[:1].isupper() else 2), bare
 
 
-def _distribution(root: str) -> str:
+def distribution(root: str) -> str:
+    """The distribution that a package is installed from."""
     return root if root == "torch" else packages_distributions().get(root, [root])[0]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.export.python.layers import base_call, layer, public_place
+from training.export.python.methods import Methods
 from training.export.python.symbols import function_name
 from training.export.python.terms import Argument, Build, Group, Name, Term, Unwritable, Value, is_literal
 from training.export.python.unify import Record
@@ -40,16 +41,16 @@ class Reader:
     made: Mapping[int, Build]
     imports: dict[str, str] = field(default_factory=dict)
 
-    def record(self, block: nn.Module, reads: frozenset[str]) -> Record:
-        """The parts of a block whose methods read these attributes; the first, without a name, is its base.
+    def record(self, block: nn.Module, methods: Methods) -> Record:
+        """The parts of a block with these methods; the first, without a name, is its base.
 
         Raises Unwritable for what has no source form.
         """
         base = base_of(type(block), self.own)
         if base in CONTAINERS:
-            return (("", self._group(block, CONTAINERS[base])), *self._attributes(block, reads))
+            return (("", self._group(block, CONTAINERS[base], methods)), *self._attributes(block, methods.reads))
         call, inherited = base_call(block, base, self.paths[id(block)])
-        parts = (*self._attributes(block, reads), *self._modules(block, reads), *self._tensors(block))
+        parts = (*self._attributes(block, methods.reads), *self._modules(block, methods), *self._tensors(block))
         return (("", call), *((name, term) for name, term in parts if name not in inherited))
 
     def _attributes(self, block: nn.Module, reads: frozenset[str]) -> Iterator[tuple[str, Term]]:
@@ -68,13 +69,13 @@ class Reader:
             else:
                 raise Unwritable(f"it keeps a {type(value).__name__} in self.{name}")
 
-    def _modules(self, block: nn.Module, reads: frozenset[str]) -> Iterator[tuple[str, Term]]:
+    def _modules(self, block: nn.Module, methods: Methods) -> Iterator[tuple[str, Term]]:
         for name, child in block._modules.items():
             if child is None:
-                if name in reads:
+                if name in methods.reads:
                     yield name, Value(None)
-            elif name in reads or child.state_dict():
-                yield name, self._term(child)
+            elif name in methods.reads or child.state_dict():
+                yield name, self._term(child, methods)
 
     def _tensors(self, block: nn.Module) -> Iterator[tuple[str, Term]]:
         for name, parameter in block._parameters.items():
@@ -92,14 +93,14 @@ class Reader:
             else:
                 raise Unwritable(f"it keeps {buffer.numel()} numbers in self.{name} that are no part of its state")
 
-    def _term(self, module: nn.Module) -> Term:
+    def _term(self, module: nn.Module, methods: Methods) -> Term:
         path = self.paths[id(module)]
         if self.passes(module):
             return Build("nn.Identity")
         if id(module) in self.made:
             return self.made[id(module)]
         if type(module) in CONTAINERS:
-            return self._group(module, CONTAINERS[type(module)])
+            return self._group(module, CONTAINERS[type(module)], methods)
         if isinstance(module, nn.ParameterList | nn.ParameterDict):
             raise Unwritable(f"'{path}' is a {type(module).__name__}")
         found = layer(module, path)
@@ -107,14 +108,15 @@ class Reader:
             self.imports[found.callee] = f"from {public_place(type(module))} import {found.callee}"
         return found
 
-    def _group(self, module: nn.Module, callee: str) -> Group:
+    def _group(self, module: nn.Module, callee: str, methods: Methods) -> Group:
         items = []
         for name, child in module._modules.items():
             if child is None:
                 raise Unwritable(f"'{self.paths[id(module)]}' has an empty place")
-            # What computes nothing has no number to hold here.
-            if callee != "nn.ModuleDict" or not self.passes(child):
-                items.append((name, self._term(child)))
+            # What computes nothing, or is not computed, holds a place only where places are counted.
+            unused = self.passes(child) or (not child.state_dict() and not methods.calls(name))
+            if callee != "nn.ModuleDict" or not unused:
+                items.append((name, self._term(child, methods)))
         return Group(callee, tuple(items))
 
 

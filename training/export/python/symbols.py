@@ -93,7 +93,7 @@ class Symbol:
         return iter(items)
 
     def __bool__(self) -> bool:
-        raise Unwritable("it decides by the values of a tensor")
+        raise Unwritable("it decides by a value that is known only when it runs")
 
     def __neg__(self) -> Symbol:
         return self._tape.add(ast.UnaryOp(ast.USub(), written(self)))

@@ -98,7 +98,7 @@ class Tracer:
 
     def passes(self, module: nn.Module) -> bool:
         """Whether it computes nothing: it answers None, or hands its input on."""
-        if isinstance(module, nn.Identity) or (isinstance(module, nn.Dropout) and module.p == 0):
+        if type(module) is nn.Identity or (type(module) is nn.Dropout and module.p == 0):
             return True
         if not self.own(type(module)) or not self.traced(module):
             return False
@@ -130,6 +130,9 @@ class Tracer:
 
     def _replica(self, module: nn.Module, tape: Tape) -> nn.Module:
         """The block with symbols for its parameters and calls for its parts."""
+        for name, value in vars(module).items():
+            if isinstance(value, types.FunctionType) and value.__closure__:  # what it sees there is not followed
+                raise Unwritable(f"the function in self.{name} uses variables of the function that it is defined in")
         replica = copy.copy(module)
         vars(replica).update(_modules={}, _parameters={}, _buffers={})
         this = ast.Name("self", ast.Load())
@@ -139,6 +142,7 @@ class Tracer:
             replica._modules[name] = None if child is None else self._part(child, tape, place)
         for name, tensor in (*module._parameters.items(), *module._buffers.items()):
             vars(replica)[name] = None if tensor is None else tape.add(_attribute(this, name), cheap=True)
+        vars(replica)["training"] = tape.add(_attribute(this, "training"), cheap=True)
         for name in _inherited(type(module), self.own):
             vars(replica)[name] = recorder(_attribute(this, name), tape)
         return replica

@@ -17,7 +17,7 @@ from training.data.source import graph_source, image_source
 from training.data.split import Split
 from training.inputs import ImageInputs, inputs_from
 from training.inputs.images import observed_range
-from training.inputs.pictures import pixels
+from training.inputs.pictures import Unreadable, pixels, read_file
 
 
 def _gradient(height: int, width: int) -> Image.Image:
@@ -108,3 +108,18 @@ def test_pixels_are_upright_converted_and_brought_to_size() -> None:
     exif[0x0112] = 6  # to be turned clockwise
     image.save(file, "png", exif=exif)
     assert np.array_equal(pixels(Image.open(file)), np.rot90(np.asarray(image), -1))
+
+
+def test_a_file_is_read_upright_and_its_oddities_are_told(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "a.png", exif=exif)
+    found = read_file(tmp_path / "a.png", (30, 20))
+    assert (found.pixels.shape, found.shown, found.remarks) == ((3, 30, 20), (30, 20), ())
+    frames = [Image.new("RGB", (4, 3), (number, 0, 0)) for number in range(2)]
+    frames[0].save(tmp_path / "b.gif", save_all=True, append_images=frames[1:])
+    odd = read_file(tmp_path / "b.gif")
+    assert (odd.shown, odd.remarks) == ((3, 4), ("more than one frame, of which the first is used",))
+    (tmp_path / "c.png").write_bytes(b"")
+    with pytest.raises(Unreadable, match="not a readable image"):
+        read_file(tmp_path / "c.png")

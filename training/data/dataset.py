@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_core.errors import NasError, UsageError
-from training.data.items import Item, ItemOptions, Unreadable, gather
+from training.data.items import Item, ItemOptions, gather
 from training.data.labels import listed
 from training.data.parts import NAMES, one_each, part_of, refuse_lookalikes
 from training.data.source import ImageSource, image_source
 from training.data.split import Split
 from training.data.stream import StreamSource, stream_source
 from training.inputs.images import BYTES, Fit
-from training.inputs.pictures import pixels
+from training.inputs.pictures import Unreadable, pixels
 from training.seeded import seeded
 
 if TYPE_CHECKING:

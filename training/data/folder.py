@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas_core.errors import NotFoundError, UsageError
 from training.data.files import folder_of
-from training.data.items import Item, ItemOptions, Unreadable, gather
+from training.data.items import Item, ItemOptions, gather
 from training.data.labels import listed
 from training.data.parts import NAMES, one_each, refuse_lookalikes
 from training.data.reference import options
@@ -21,10 +18,7 @@ from training.data.source import ImageSource, image_source
 from training.data.split import Split
 from training.data.stream import StreamSource, stream_source
 from training.inputs.images import BYTES, Fit
-from training.inputs.pictures import pixels
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from training.inputs.pictures import read_file
 
 EXAMPLE = "folder:DIR, where DIR holds one folder of images per class, or train/ and test/ with such folders"
 ENDINGS = (
@@ -125,8 +119,8 @@ class ImageFiles:
         return str(self.paths[number].relative_to(self.root))
 
     def read(self, number: int) -> Item:
-        pixels, remarks = read_image(self.paths[number], self._size, self._fit)
-        return Item(pixels, self.labels[number], remarks)
+        found = read_file(self.paths[number], self._size, self._fit)
+        return Item(found.pixels, self.labels[number], found.remarks)
 
     def _roots(self) -> dict[str, Path]:
         """The folder of each part that has one; without a training folder, the whole as `train`."""
@@ -143,25 +137,6 @@ class ImageFiles:
         if others:
             self.warnings.append(f"folders beside '{parts['train']}' are not used: {listed(sorted(others))}")
         return {part: self.root / parts[part] for part in NAMES if part in parts}
-
-
-def read_image(path: Path, size: tuple[int, int] | None, fit: Fit) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Pixels [c, h, w] of an image file and what is odd about it. Raises Unreadable."""
-    from PIL import Image
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            with Image.open(path) as image:
-                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-                found = pixels(image, size, fit).transpose(2, 0, 1)
-        except Exception as error:  # decoders raise whatever they stumble over
-            raise Unreadable(f"not a readable image ({error})") from error
-    # Counts in them would make many remarks out of one.
-    remarks = [re.sub(r"\d+", "N", str(warning.message).partition("\n")[0]).rstrip(" .") for warning in caught]
-    if frames > 1:
-        remarks.append("more than one frame, of which the first is used")
-    return found, tuple(remarks)
 
 
 def _folders(root: Path) -> list[Path]:

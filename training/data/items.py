@@ -12,6 +12,7 @@ from nas_core.config import Config
 from nas_core.errors import MachineError, UsageError
 from training.data.labels import listed
 from training.inputs.images import Fit
+from training.inputs.pictures import Unreadable
 from training.memory import free_bytes
 from training.reading import counted
 
@@ -40,10 +41,6 @@ class ItemOptions(Config):
         if self.workers is not None and not self.stream:
             raise ValueError("workers read ahead while streaming; add stream=yes")
         return self
-
-
-class Unreadable(Exception):
-    """An item cannot be read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

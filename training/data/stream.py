@@ -12,12 +12,13 @@ import numpy as np
 from nas_core.errors import UsageError
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from training.data.augment import PLAIN, Augment
-from training.data.items import Item, Items, Unreadable, fits, gather, size_of
+from training.data.items import Item, Items, fits, gather, size_of
 from training.data.labels import class_labels
 from training.data.source import Floats, absent_classes, channel_statistics, class_counts, image_inputs
 from training.data.split import Parts, Split, divide, split_hash
 from training.inputs import ImageInputs
 from training.inputs.images import Fit, observed_range
+from training.inputs.pictures import Unreadable
 from training.reading import counted
 from training.seeded import seeded
 

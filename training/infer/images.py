@@ -12,7 +12,7 @@ from training.data.files import arrays, file_of
 from training.data.npz import EXAMPLE, images_of
 from training.infer.samples import Samples
 from training.inputs.images import ImageInputs
-from training.inputs.pictures import pixels
+from training.inputs.pictures import Unreadable, read_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,8 +29,6 @@ def read(inputs: ImageInputs, argument: str) -> Samples:
 
 
 def _picture(inputs: ImageInputs, path: Path) -> Samples:
-    from PIL import Image
-
     if inputs.mode is None:
         raise UsageError(
             f"the network takes images of {inputs.channels} channels, which no image file has; give npz:FILE"
@@ -39,16 +37,14 @@ def _picture(inputs: ImageInputs, path: Path) -> Samples:
         raise UsageError(f"'{path}' is a folder; name its image files: {path}/*")
     if not path.exists():
         raise NotFoundError(f"there is no file '{path}'; inputs are image files or npz:FILE")
+    size = (inputs.height, inputs.width)
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            found = pixels(image, (inputs.height, inputs.width), inputs.fit, inputs.mode)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(f"'{path}' is not a readable image ({error})") from error
-    share = found.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
-    resized = (height, width) != (inputs.height, inputs.width)
-    note = f"brought to {inputs.width}x{inputs.height} pixels ({inputs.fit})" if resized else ""
-    return Samples((str(path),), (share,), note=note)
+        found = read_file(path, size, inputs.fit, inputs.mode)
+    except Unreadable as problem:
+        raise UsageError(f"'{path}' is {problem}") from problem
+    share = found.pixels[None].astype(np.float32) / np.float32(255)
+    resized = [f"brought to {inputs.width}x{inputs.height} pixels ({inputs.fit})"] if found.shown != size else []
+    return Samples((str(path),), (share,), note="; ".join([*resized, *found.remarks]))
 
 
 def _arrays(inputs: ImageInputs, argument: str) -> Samples:

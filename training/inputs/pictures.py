@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +17,45 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 GREY = ("1", "L", "LA")
+ORIENTATION = 0x0112  # of EXIF; from 5 on height and width change places
+
+
+class Unreadable(Exception):
+    """An image cannot be read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Pixels [c, h, w] of an image file, and its (height, width) as viewers show it, before it came to a size.
+
+    `remarks` say what is odd about it, in words that are the same for every file that has it.
+    """
+
+    pixels: NDArray[Any]
+    shown: tuple[int, int]
+    remarks: tuple[str, ...] = ()
+
+
+def read_file(
+    path: Path, size: tuple[int, int] | None = None, fit: Fit = "stretch", mode: str | None = None
+) -> Picture:
+    """An image file as `pixels` makes it. Of several frames the first is used. Raises Unreadable."""
+    from PIL import Image
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            with Image.open(path) as image:
+                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+                shown = image.size if image.getexif().get(ORIENTATION, 1) >= 5 else image.size[::-1]
+                found = pixels(image, size, fit, mode).transpose(2, 0, 1)
+        except Exception as error:  # decoders raise whatever they stumble over
+            raise Unreadable(f"not a readable image ({error})") from error
+    # Counts in them would make many remarks out of one.
+    remarks = [re.sub(r"\d+", "N", str(warning.message).partition("\n")[0]).rstrip(" .") for warning in caught]
+    if frames > 1:
+        remarks.append("more than one frame, of which the first is used")
+    return Picture(found, shown, tuple(dict.fromkeys(remarks)))
 
 
 def pixels(

@@ -158,9 +158,10 @@ def explain(error: DBAPIError, place: str, file: Path | None = None) -> NasError
         )
     if name.startswith("SQLITE_READONLY") or state == "25006":
         return MachineError(f"no permission to write {place}: {text}")
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) or state.startswith("XX"):
-        return MachineError(f"{place} is not a study database, or is damaged: {text}")
-    if low.startswith(("no such table", "no such column")) or state in ("42P01", "42703"):
+    if name.startswith("SQLITE_NOTADB"):
+        return MachineError(f"{place} is not a study database: {text}")
+    missing = low.startswith(("no such table", "no such column")) or state in ("42P01", "42703")
+    if missing or name.startswith("SQLITE_CORRUPT") or state.startswith("XX"):
         return MachineError(f"{place} is damaged: {text}")
     if "unable to open" in low or "connect" in low:
         return MachineError(f"cannot reach the database {place}: {text}")

@@ -307,4 +307,5 @@ def test_errors_are_named_as_they_are(tmp_path: Path) -> None:
     assert text("SQLITE_FULL").startswith("the disk is full")
     assert "locked by another process" in text("SQLITE_BUSY")
     assert "no permission to write" in text("SQLITE_READONLY_DBMOVED")
-    assert "damaged" in text("SQLITE_CORRUPT")
+    assert "is damaged" in text("SQLITE_CORRUPT")
+    assert "is not a study database" in text("SQLITE_NOTADB")

@@ -14,7 +14,7 @@ from nas_cli.options import DEFAULT_DB
 from nas_cli.render import clean, emit, number
 from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError
-from nas_core.records import Run, Study
+from nas_core.records import RETRAIN, Run, Study
 from nas_core.strategy import State
 from studies.blackbox import Ending
 from studies.queries import Cause, best_trials, causes, causes_text, state_counts
@@ -98,7 +98,7 @@ def next_commands(store: Store, study: Study, ending: Ending, best: Run | None) 
     found.append(f"nas show {name}:{best.number}{db}")
     if study.spec.evaluator["name"] != "table":
         found.append(f"nas train {name}:{best.number}{db}")
-    if study.spec.evaluator["name"] == "train":
+    if any(child.state == State.COMPLETE for child in store.children(best, RETRAIN)):
         found.append(f"nas export {name}:{best.number}{db}")
     if study.spec.evaluator["name"] == "supernet":
         found.append(f"nas extract {name}:{best.number}{db}")

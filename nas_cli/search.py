@@ -199,8 +199,22 @@ def resume(
         budget = found.stop_at
         if trials is not None or time is not None or spend is not None:
             budget = validate(StopAt, {"trials": trials, "seconds": time, "spent": spend}, "budget")
+            _check_trials(store, found, trials)
         spec = moved(found.spec, data, costs, scores)
         return run(store, replace(found, spec=spec), build(spec), budget, workers, as_json)
+
+
+def _check_trials(store: Store, study: Study, trials: int | None) -> None:
+    """Raises UsageError for fewer trials than there are: the number is that of all, not of more."""
+    from nas_core.errors import UsageError
+    from studies.queries import evaluated
+
+    done = evaluated(store, study)
+    if trials is not None and trials < done:
+        raise UsageError(
+            f"--trials {trials}: study '{study.name}' has {done} evaluated trials already, and the number is that of "
+            f"all of them; for {trials} more: --trials {done + trials}"
+        )
 
 
 def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable: bool, as_json: bool) -> int:

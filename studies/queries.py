@@ -42,6 +42,12 @@ def state_counts(store: Store, study: Study) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
+def evaluated(store: Store, study: Study) -> int:
+    """How many trials count as evaluations."""
+    counts = state_counts(store, study)
+    return sum(counts.get(state, 0) for state in (State.COMPLETE, State.PRUNED, State.FAILED))
+
+
 def died_in(store: Store, study: Study) -> int | None:
     """The number of a trial that has taken a process down, or seems to: it was begun, and nothing is known of its end.
     None: there is none."""

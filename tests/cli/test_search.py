@@ -46,6 +46,7 @@ def test_a_real_search_and_what_follows(folder: Path, capsys: pytest.CaptureFixt
     assert "micro_batch" not in out
     address = next(line.split()[1] for line in out.splitlines() if line.startswith("best:"))
     assert f"nas train {address}" in out
+    assert "nas export" not in out  # nothing is trained that could be exported
     train = ["train", address, "--size", "channels=2,cells=1", "--epochs", "2", "--seeds", "2", "--json"]
     assert run(train) == 0
     trained = json.loads(capsys.readouterr().out)
@@ -92,6 +93,8 @@ def test_resume_raises_the_budget(folder: Path, table: list[str], capsys: pytest
     assert json.loads(capsys.readouterr().out)["trials"] == {"complete": 9}
     assert run(["resume", "s", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["trials"] == {"complete": 9}
+    assert run(["resume", "s", "--trials", "4"]) == 2
+    assert "has 9 evaluated trials already" in capsys.readouterr().err
 
 
 def test_constraints_and_several_objectives(folder: Path, table: list[str], capsys: pytest.CaptureFixture[str]) -> None:

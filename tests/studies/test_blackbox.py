@@ -111,7 +111,7 @@ def test_failures_become_states_with_reasons(bench: Any) -> None:
     assert found.startswith("Traceback")
     assert "conftest.py" in found
     assert found.endswith("ZeroDivisionError: in a user's code")
-    assert "blackbox" not in found
+    assert "inline.py" not in found
     assert runs[3].verdict.traceback is None
     assert all(outcome.values is None for outcome in strategy.outcomes[:3])
 

@@ -119,7 +119,7 @@ class Finder:
     def search(self, fault: Fault, first: str, until: str) -> tuple[str, str]:
         """The last stage that ran, and who found the fault in it; `first` is asked before all others."""
         text = (self.copy.tree / fault.file).read_text(encoding="utf-8")
-        tests = sorted(self.known.tests(fault, text), key=lambda test: test != first)
+        tests = sorted(self.known.tests(fault, text), key=lambda test: (test != first, _distance(fault, test)))
         for stage in STAGES[: STAGES.index(until) + 1]:
             while True:
                 self.copy.write(fault.file, fault.planted(text))
@@ -156,6 +156,14 @@ class Finder:
             fails = self.copy.run([test.partition("::")[0]], [test] if "::" in test else None, (), LARGEST[0])
             (self.red if fails else self.green).add(test)
         return test in self.green
+
+
+def _distance(fault: Fault, test: str) -> int:
+    """How far a test is from a fault, by their names: of its module, of its package, or of another one."""
+    if Path(fault.file).stem in Path(test.partition("::")[0]).stem:
+        return 0
+    folder = test.removeprefix("tests/").partition("/")[0]
+    return 1 if folder in FOLDERS.get(fault.file.partition("/")[0], ()) else 2
 
 
 def _limit(known: record.Record, tests: Sequence[str] | None) -> float:

@@ -167,7 +167,7 @@ def test_infer_answers_what_it_can(say: Say, folder: Path) -> None:
     search = ["--size", "channels=2,cells=1", "-s", "split.limit=200", "--threads", "1"]
     assert say("search", "--study", "s", "--epochs", "1", "--trials", "1", *search)[0] == 0
     assert say("train", "s", "--size", "channels=2,cells=1", "--epochs", "2")[0] == 0
-    assert say("export", "s", "--format", "safetensors", "--no-verify", "--out", "net")[0] == 0
+    assert say("export", "s", "--format", "python", "--no-verify", "--out", "net")[0] == 0
     _a_wrong_mean_is_not_exported(say)
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (9, 8, 3), dtype=np.uint8)).save("a.png")
@@ -181,6 +181,9 @@ def test_infer_answers_what_it_can(say: Say, folder: Path) -> None:
     code, text, err = say("infer", "net/s-0.json", "a.png", "--json", "--top", "10")
     ((name, classes),) = ((one["input"], one["classes"]) for one in json.loads(text))
     assert (code, name, len(classes)) == (0, "a.png", 10)
+    source = json.loads(say("infer", "net/s_0.py", "a.png", "--json", "--top", "10")[1])[0]["classes"]
+    assert [one["class"] for one in source] == [one["class"] for one in classes]
+    assert [one["probability"] for one in source] == pytest.approx([one["probability"] for one in classes], abs=1e-6)
     assert sum(one["probability"] for one in classes) == pytest.approx(1)
     assert [line.split() for line in out.splitlines()[1:6]] == [
         ["a.png", one["class"], f"{one['probability']:.4f}"] for one in classes[:5]

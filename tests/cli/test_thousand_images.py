@@ -50,6 +50,16 @@ for name in json.load(open("files.json")):
 print(json.dumps(first))
 """
 
+_SOURCE = """
+import json, sys
+from PIL import Image
+sys.path.insert(0, ".")
+from s_0 import CLASSES, load, preprocess
+network = load()
+files = json.load(open("files.json"))
+print(json.dumps([CLASSES[network(preprocess(Image.open(name))).argmax()] for name in files]))
+"""
+
 
 def _photographs(file: Path, folder: Path) -> list[str]:
     """A folder of JPEG files: 100 of each class as `valid`, 60 as `train`, 10 as `test`; the first of these."""
@@ -76,7 +86,7 @@ def test_a_thousand_images(tmp_path: Path, shared_data: Path, monkeypatch: pytes
     common = ["--study", "s", "--data", "folder:photographs", "--threads", "1", "--seed", "1"]
     assert run(["search", *common, *small, "--epochs", "1", "--trials", "1"]) == 0
     assert run(["train", "s", *small, "--epochs", "6"]) == 0
-    assert run(["export", "s", "--out", "net"]) == 0
+    assert run(["export", "s:0", "--format", "onnx,pt2,python", "--out", "net"]) == 0
 
     # What the network in training says of the validation part, which holds these files in this order.
     with Store("sqlite:///nas.db") as store:
@@ -95,9 +105,9 @@ def test_a_thousand_images(tmp_path: Path, shared_data: Path, monkeypatch: pytes
 
     (stem,) = (path.stem for path in (tmp_path / "net").glob("*.onnx"))
     found: dict[str, list[str]] = {}
-    for ending in (".onnx", ".pt2", ".safetensors"):
-        model = open_model(tmp_path / "net" / f"{stem}{ending}")
-        found[f"nas infer {ending}"] = [classify(model, file)[0][0].classes[0][0] for file in files]
+    for name in (f"{stem}.onnx", f"{stem}.pt2", f"{stem}.safetensors", "s_0.py"):
+        model = open_model(tmp_path / "net" / name)
+        found[f"nas infer {name}"] = [classify(model, file)[0][0].classes[0][0] for file in files]
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         assert run(["infer", "net", *files, "--json"]) == 0
@@ -108,6 +118,7 @@ def test_a_thousand_images(tmp_path: Path, shared_data: Path, monkeypatch: pytes
     found["script"] = json.loads(run_alone(_EACH, tmp_path / "net"))
     (tmp_path / "net" / f"{stem}.pt2").rename(tmp_path / "net" / "net.pt2")
     found["pt2 alone"] = json.loads(run_alone(_PT2, tmp_path / "net"))
+    found["model.py alone"] = json.loads(run_alone(_SOURCE, tmp_path / "net"))
     alike = {name: sum(map(str.__eq__, answers, expected)) for name, answers in found.items()}
     print(alike)
     assert all(count >= AGREE for count in alike.values()), alike

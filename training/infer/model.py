@@ -128,6 +128,8 @@ def _python(path: Path) -> Model:
     """A network as source, run with the normalisation in it; the JSON beside it says what its inputs are."""
     import importlib.util
 
+    from training.export.formats import module_name
+
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -137,8 +139,9 @@ def _python(path: Path) -> Model:
         network = module.load()
     except Exception as error:  # whatever a file of Python raises
         raise UsageError(f"'{path}' cannot be run: {type(error).__name__}: {_line(error)}") from error
-    description = path.with_suffix(".json")
-    stored = json.loads(description.read_text(encoding="utf-8")).get("inputs") if description.is_file() else None
+    # The file's own name is one that Python can import, and so may be another than that of its description.
+    named = [other for other in sorted(path.parent.glob("*.json")) if module_name(other.stem) == path.stem]
+    stored = json.loads(named[0].read_text(encoding="utf-8")).get("inputs") if named else None
     bare = _of(lambda first, *others: network(module.normalise(first) if stored else first, *others))
     return Model(path, None if stored is None else inputs_from(stored), True, bare)
 

@@ -20,7 +20,7 @@ from nas_core.errors import NasError, UsageError, unknown
 from nas_core.evaluation import Objective
 from nas_core.graph import ArchGraph
 from nas_core.records import RETRAIN, Run, Study, StudySpec, final_size_of
-from nas_core.space import HasNotation, SearchSpace
+from nas_core.space import HasNotation, SearchSpace, builds
 from nas_core.strategy import State
 from studies.relaxed import caution
 from studies.store.store import Store
@@ -53,7 +53,7 @@ class View:
             return cls(study, objectives, None, str(error))
         except Exception as error:  # a user's file may raise anything; the stored trial is shown all the same
             return cls(study, objectives, None, f"{type(error).__name__}: {error}")
-        changed = file_hash != study.spec.space_hash or space.version != study.spec.space_version
+        changed = file_hash != study.spec.space_hash or not builds(space, study.spec.space_version)
         return cls(study, objectives, space, "it has changed since the study was made" if changed else "")
 
     def address(self, run: Run) -> str:

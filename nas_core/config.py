@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from nas_core.errors import UsageError, nearest, unknown
+
+if TYPE_CHECKING:
+    from nas_core.task import Task
 
 
 class Config(BaseModel):
@@ -23,13 +26,26 @@ class SizeConfig(Config):
     """How large the networks of a space are built; `presets` must hold "search" and "full"."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"search": {}, "full": {}}
+    # Fields whose default is what stored sizes mean, and what they are in a size that a user asks for.
+    unsaid: ClassVar[Mapping[str, Any]] = {}
+    # Fields that came later: left out of records at their defaults.
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    def fitted(self, task: Task) -> Self:
+        """The size with whatever is chosen by the task's inputs; by default there is nothing."""
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        defaults = {name: type(self).model_fields[name].default for name in self.later}
+        return {name: value for name, value in handler(self).items() if name not in defaults or value != defaults[name]}
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
         """The named preset with some fields changed. Raises UsageError for an unknown preset or field."""
         if name not in cls.presets:
             raise unknown("size preset", name, cls.presets)
-        return validate(cls, {**cls.presets[name], **changes}, "size")
+        return validate(cls, {**cls.unsaid, **cls.presets[name], **changes}, "size")
 
     @classmethod
     def parse(cls, size: str | Mapping[str, Any]) -> Self:

@@ -24,6 +24,7 @@ class SearchSpace(Protocol):
 
     name: str
     version: int = 1
+    earlier: tuple[int, ...] = ()  # versions whose recorded sizes still give the networks that they gave
     choices: tuple[Choice, ...]
     tasks: frozenset[str]
     Size: type[SizeConfig] = SizeConfig
@@ -55,6 +56,11 @@ class SearchSpace(Protocol):
         """The architecture as a graph with operation labels; by default a chain of its values."""
         labels = ("input", *(f"{name}={value}" for name, value in arch.values.items()), "output")
         return ArchGraph(labels, tuple((node, node + 1) for node in range(len(labels) - 1)))
+
+
+def builds(space: SearchSpace, version: int) -> bool:
+    """Whether the space makes the networks that it made at this version."""
+    return version == space.version or version in getattr(space, "earlier", ())
 
 
 @runtime_checkable

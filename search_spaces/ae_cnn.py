@@ -27,6 +27,7 @@ from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
 from nas_core.space import SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, Task
+from search_spaces.stems import AUTO, CIFAR, Stem, stem_for
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -41,6 +42,7 @@ MAX_INPUTS = {12: 128, 20: 64, 40: 32}  # the width that a DenseNet unit reduces
 MODES = ("max", "avg")
 MUTATIONS = {"add": 0.4, "remove": 0.3, "alter": 0.3}
 LONGEST = 50
+STEM = (32, 64)  # channels of the convolutions before the first unit, for photographs
 
 _UNIT = re.compile(r"(?P<letter>[RD])(?P<count>[0-9]{1,4})-(?P<width>[0-9]{1,4})|P(?P<mode>max|avg)")
 T = TypeVar("T")
@@ -135,23 +137,38 @@ def densenet(layers: int, growth: int) -> DenseNetUnit:
 
 
 class Size(SizeConfig):
-    """How much wider and deeper the units are built than they say; counts are rounded and at least 1."""
+    """How much wider and deeper the units are built than they say; counts are rounded and at least 1.
+
+    The paper's networks have no stem. For photographs two 3x3 convolutions of stride 2 come first.
+    """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "search": {"width_scale": 0.25, "depth_scale": 0.3},
         "full": {"width_scale": 1.0, "depth_scale": 1.0},
     }
 
+    unsaid: ClassVar[Mapping[str, Any]] = {"stem": AUTO}
+    later: ClassVar[frozenset[str]] = frozenset({"stem"})
+
     width_scale: float = Field(1.0, gt=0, le=4, description="factor on channels, growth and widest dense input")
     depth_scale: float = Field(1.0, gt=0, le=4, description="factor on the blocks and layers of a unit")
+    stem: Stem = Field("cifar", description="none, or for photographs two convolutions of stride 2")
+
+    def fitted(self, task: Task) -> Size:
+        return self.model_copy(update={"stem": stem_for(task)}) if self.stem == AUTO else self
+
+
+def times(number: int, factor: float) -> int:
+    return max(1, round(number * factor))
+
+
+def stem_widths(size: Size) -> list[int]:
+    """Channels after each convolution of the stem."""
+    return [] if size.stem == CIFAR else [times(width, size.width_scale) for width in STEM]
 
 
 def scaled(unit: Unit, size: Size) -> Unit:
     """The unit as it is built."""
-
-    def times(number: int, factor: float) -> int:
-        return max(1, round(number * factor))
-
     width, depth = size.width_scale, size.depth_scale
     if isinstance(unit, ResNetUnit):
         return ResNetUnit(times(unit.blocks, depth), times(unit.channels, width))
@@ -169,7 +186,8 @@ class AeCnn(SearchSpace):
     """
 
     name = "ae-cnn"
-    version = 1
+    version = 2
+    earlier = (1,)
     tasks = frozenset({IMAGE_CLASSIFICATION})
     Size = Size
     why_not_relaxable = (
@@ -263,11 +281,16 @@ class AeCnn(SearchSpace):
         Raises UsageError for an illegal architecture, another kind of task, or a size of another space.
         """
         from search_spaces.modules.ae_cnn import UnitNetwork, dense_unit, pooling_unit, resnet_unit
+        from search_spaces.modules.blocks import ConvNormReLU
 
         modules: list[nn.Module] = []
         width, height, breadth = _image(task)
+        own = _own(size).fitted(task)
+        for channels in stem_widths(own):
+            modules.append(ConvNormReLU(width, channels, 3, 2))
+            width, height, breadth = channels, _halved(height), _halved(breadth)
         for unit in self.units(arch):
-            built = scaled(unit, _own(size))
+            built = scaled(unit, own)
             match built:
                 case ResNetUnit(blocks, channels):
                     modules.append(resnet_unit(width, blocks, channels))
@@ -284,8 +307,12 @@ class AeCnn(SearchSpace):
         additions and pooling count nothing. Raises UsageError like `build`."""
         params = macs = 0
         width, height, breadth = _image(task)
+        own = _own(size).fitted(task)
+        for channels in stem_widths(own):
+            weights, width, height, breadth = 9 * width * channels, channels, _halved(height), _halved(breadth)
+            params, macs = params + weights + 2 * channels, macs + weights * height * breadth
         for unit in self.units(arch):
-            built = scaled(unit, _own(size))
+            built = scaled(unit, own)
             for convolution in built.convolutions(width):
                 params += convolution.weights + 2 * convolution.normed
                 macs += convolution.weights * height * breadth

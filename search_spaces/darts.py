@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -50,6 +50,7 @@ from search_spaces.genotype import (
     from_text,
     to_text,
 )
+from search_spaces.stems import AUTO, CIFAR, IMAGENET, Stem, halvings, stem_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,11 +76,20 @@ class Size(SizeConfig):
         "imagenet": {"channels": 48, "layers": 14, "auxiliary": True, "stem": "imagenet"},
     }
 
+    unsaid: ClassVar[Mapping[str, Any]] = {"stem": AUTO, "auxiliary_head": AUTO}
+    later: ClassVar[frozenset[str]] = frozenset({"auxiliary_head"})
+
     channels: int = Field(36, ge=1, le=1024, description="channels of a node in the first cell")
     layers: int = Field(20, ge=3, le=100, description="cells, two of them reductions")
-    stem: Literal["cifar", "imagenet"] = Field("cifar", description="for small images, or for those of ImageNet")
+    stem: Stem = Field("cifar", description="for small images, or for photographs")
     auxiliary: bool = Field(False, description="a second classifier while training; no part of params")
     drop_path: float = Field(0.0, ge=0.0, lt=1.0, description="probability of dropping a path at the last step")
+    auxiliary_head: Stem = Field("cifar", description="the second classifier's form [auto: that of the stem]")
+
+    def fitted(self, task: Task) -> Size:
+        stem = stem_for(task) if self.stem == AUTO else self.stem
+        head = stem if self.auxiliary_head == AUTO else self.auxiliary_head
+        return self.model_copy(update={"stem": stem, "auxiliary_head": head})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +137,10 @@ class StemConvolution:
 def stem_of(task: Task, size: Size) -> list[StemConvolution]:
     """One of stride 1 for small images; three of stride 2 for those of ImageNet (Liu et al., section 3.3)."""
     shape = (task.input_shape[1], task.input_shape[2])
-    if size.stem == "cifar":
+    if size.fitted(task).stem == CIFAR:
         return [StemConvolution(STEM * size.channels, shape)]
-    found = []
-    for channels in (max(1, size.channels // 2), size.channels, size.channels):
-        shape = halved(shape)
-        found.append(StemConvolution(channels, shape))
-    return found
+    widths = (max(1, size.channels // 2), size.channels, size.channels)
+    return [StemConvolution(*pair) for pair in zip(widths, halvings(shape, 3), strict=True)]
 
 
 class Darts(SearchSpace):
@@ -144,7 +151,8 @@ class Darts(SearchSpace):
     """
 
     name = "darts"
-    version = 1
+    version = 2
+    earlier = (1,)
     tasks = frozenset({IMAGE_CLASSIFICATION})
     Size = Size
 
@@ -172,11 +180,12 @@ class Darts(SearchSpace):
         """All cells of the network in order. Raises UsageError for another task, or a size of another space."""
         size = _own(size, self)
         _, height, width = _image(task, self.name)
+        size = size.fitted(task)
         reductions = (size.layers // 3, 2 * size.layers // 3)
         result: list[Layer] = []
         channels, shape, filters, halve = (STEM * size.channels,) * 2, (height, width), size.channels, False
         if size.stem == "imagenet":
-            channels, shape, halve = (size.channels,) * 2, halved(halved(halved(shape))), True
+            channels, shape, halve = (size.channels,) * 2, halvings(shape, 3)[-1], True
         for position in range(size.layers):
             stride = 2 if position in reductions else 1
             filters *= stride
@@ -204,10 +213,11 @@ class Darts(SearchSpace):
         """The description of the network; every edge is a group, shared by all cells of a type. Raises as `build`."""
         from search_spaces.modules.darts import DartsNetwork
 
-        size = _own(size, self)
+        size = _own(size, self).fitted(task)
         layers = self.layers(task, size)
         stem = [convolution.channels for convolution in stem_of(task, size)]
-        return DartsNetwork(pick, layers, task.input_shape[0], stem, task.outputs, size.drop_path)
+        head = size.auxiliary_head == IMAGENET
+        return DartsNetwork(pick, layers, task.input_shape[0], stem, task.outputs, size.drop_path, head)
 
     def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
         """The operation of each of the 14 edges of every cell type; None for those that are not used."""

@@ -18,6 +18,7 @@ from nas_core.graph import ArchGraph
 from nas_core.relax import Pick, derive_by_choice
 from nas_core.space import SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, Task
+from search_spaces.stems import AUTO, CIFAR, Stem, halvings, stem_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,22 +55,33 @@ LINKS = tuple(
 
 
 class Size(SizeConfig):
-    """`channels` of the first stage (doubled twice) and `cells` per stage (three stages)."""
+    """`channels` of the first stage (doubled twice) and `cells` per stage (three stages).
+
+    The benchmark's stem is one 3x3 convolution. For photographs there are two of stride 2, the first half as wide.
+    """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "search": {"channels": 16, "cells": 1},
         "full": {"channels": 16, "cells": 5},
     }
 
+    unsaid: ClassVar[Mapping[str, Any]] = {"stem": AUTO}
+    later: ClassVar[frozenset[str]] = frozenset({"stem"})
+
     channels: int = Field(default=16, ge=1, le=1024)
     cells: int = Field(default=5, ge=1, le=100)
+    stem: Stem = Field(default="cifar", description="of one convolution, or of two of stride 2 for photographs")
+
+    def fitted(self, task: Task) -> Size:
+        return self.model_copy(update={"stem": stem_for(task)}) if self.stem == AUTO else self
 
 
 class NasBench201(SearchSpace):
     """The search space; architectures write and read the official string `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""
 
     name = "nasbench201"
-    version = 1
+    version = 2
+    earlier = (1,)
     choices = tuple(Choice(name, OPERATIONS, kind="operation") for name in EDGES)
     tasks = frozenset({IMAGE_CLASSIFICATION})
     Size = Size
@@ -91,8 +103,12 @@ class NasBench201(SearchSpace):
         """The description of the network; every edge is a group, shared by all cells. Raises as `build`."""
         from search_spaces.modules.cells import Cell, CellNetwork
 
-        channels, cells = _dimensions(size)
-        return CellNetwork(lambda width: Cell(pick, EDGES, width), _image(task)[0], task.outputs, channels, cells)
+        inputs, *_ = _image(task)
+        fitted = _own(size, task)
+        narrow = None if fitted.stem == CIFAR else _stem(task, fitted)[0][0]
+        return CellNetwork(
+            lambda width: Cell(pick, EDGES, width), inputs, task.outputs, fitted.channels, fitted.cells, narrow
+        )
 
     def derive(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
         """The strongest operation of every edge; `none` may be selected (Dong and Yang, section 4)."""
@@ -107,10 +123,13 @@ class NasBench201(SearchSpace):
         benchmark's own FLOPs (7.78305 M at least) add the 10 biases of its classifier.
         """
         inputs, height, width = _image(task)
-        channels, cells = _dimensions(size)
+        fitted = _own(size, task)
+        channels, cells = fitted.channels, fitted.cells
         kernels = [KERNELS[str(value)] for value in arch.values.values() if value in KERNELS]
-        stem = 9 * inputs * channels
-        params, macs = stem + 2 * channels, stem * height * width
+        params = macs = 0
+        for outputs, (height, width) in _stem(task, fitted):
+            weights, inputs = 9 * inputs * outputs, outputs
+            params, macs = params + weights + 2 * outputs, macs + weights * height * width
         for stage in range(3):
             if stage:
                 channels, height, width = 2 * channels, (height + 1) // 2, (width + 1) // 2
@@ -230,11 +249,19 @@ def _operation(part: str, source: int, group: str) -> str:
     return operation
 
 
-def _dimensions(size: SizeConfig) -> tuple[int, int]:
-    """Channels and cells per stage. Raises UsageError for a size of another space."""
+def _own(size: SizeConfig, task: Task) -> Size:
+    """The size for the task's images. Raises UsageError for a size of another space."""
     if not isinstance(size, Size):
         raise UsageError(f"space 'nasbench201' needs its own Size (channels, cells), got {type(size).__name__}")
-    return size.channels, size.cells
+    return size.fitted(task)
+
+
+def _stem(task: Task, size: Size) -> list[tuple[int, tuple[int, int]]]:
+    """Channels and resolution after each convolution of the stem."""
+    _, height, width = _image(task)
+    if size.stem == CIFAR:
+        return [(size.channels, (height, width))]
+    return list(zip((max(1, size.channels // 2), size.channels), halvings((height, width), 2), strict=True))
 
 
 def _image(task: Task) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, permutations, product
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -37,6 +37,7 @@ from nas_core.errors import UsageError, nearest
 from nas_core.graph import ArchGraph
 from nas_core.space import SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, Task
+from search_spaces.stems import AUTO, Stem, stem_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,12 +94,17 @@ class Size(SizeConfig):
         "full": {"cells": 6, "filters": 768, "stem_filters": 96, "drop_path": 0.4, "auxiliary": True},
     }
 
+    unsaid: ClassVar[Mapping[str, Any]] = {"stem": AUTO}
+
     cells: int = Field(6, ge=1, le=100, description="N: normal cells per stage")
     filters: int = Field(768, ge=2 * PER_FILTER, le=24_000, multiple_of=PER_FILTER, description="F of N @ F")
-    stem: Literal["cifar", "imagenet"] = Field("cifar", description="3x3, or 3x3 of stride 2 and two reduction cells")
+    stem: Stem = Field("cifar", description="3x3, or for photographs 3x3 of stride 2 and two reduction cells")
     stem_filters: int = Field(96, ge=1, le=1024, description="channels of the stem's convolution")
     drop_path: float = Field(0.0, ge=0.0, lt=1.0, description="probability of dropping a path at the last step")
     auxiliary: bool = Field(False, description="a second classifier while training; no part of params")
+
+    def fitted(self, task: Task) -> Size:
+        return self.model_copy(update={"stem": stem_for(task)}) if self.stem == AUTO else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +181,8 @@ class NASNet(SearchSpace):
     """
 
     name = "nasnet"
-    version = 1
+    version = 2
+    earlier = (1,)
     tasks = frozenset({IMAGE_CLASSIFICATION})
     Size = Size
     why_not_relaxable = (
@@ -202,6 +209,7 @@ class NASNet(SearchSpace):
         """All cells of the network in order. Raises UsageError for an illegal architecture, task or size."""
         size = _own(size)
         _, *sides = _image(task)
+        size = size.fitted(task)
         cells = self.cells(arch)
         width = size.filters // PER_FILTER
         plan: list[tuple[str, int]] = []
@@ -232,7 +240,7 @@ class NASNet(SearchSpace):
         """
         from search_spaces.modules.nasnet import NASNetwork
 
-        size = _own(size)
+        size = _own(size).fitted(task)
         layers = self.layers(arch, task, size)
         stride = 2 if size.stem == "imagenet" else 1
         return NASNetwork(layers, task.input_shape[0], size.stem_filters, stride, task.outputs, size.drop_path)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy
 from pydantic import Field
@@ -25,6 +25,7 @@ from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
 from nas_core.space import SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, Task
+from search_spaces.stems import AUTO, IMAGENET, stem_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,14 +100,22 @@ class Size(SizeConfig):
     """The stem, and how much wider the stages are built than their parameters say."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "search": {"stem_width": 16, "stem_stride": 1, "width_scale": 0.5},
-        "full": {"stem_width": 16, "stem_stride": 1, "width_scale": 1.0},
+        "search": {"stem_width": 16, "width_scale": 0.5},
+        "full": {"stem_width": 16, "width_scale": 1.0},
         "imagenet": {"stem_width": 32, "stem_stride": 2, "width_scale": 1.0},
     }
 
+    unsaid: ClassVar[Mapping[str, Any]] = {"stem_stride": AUTO}
+
     stem_width: int = Field(16, ge=1, le=1024, description="channels of the stem")
-    stem_stride: int = Field(1, ge=1, le=4, description="stride of the stem's 3x3 convolution")
+    stem_stride: Annotated[int, Field(ge=1, le=4)] | Literal["auto"] = Field(
+        1, description="stride of the stem's 3x3 convolution [auto: 1, for photographs 2]"
+    )
     width_scale: float = Field(1.0, gt=0, le=16, description="factor on the widths of all stages")
+
+    def fitted(self, task: Task) -> Size:
+        stride = 2 if stem_for(task) == IMAGENET else 1
+        return self.model_copy(update={"stem_stride": stride}) if self.stem_stride == AUTO else self
 
 
 def scaled(stages: Sequence[Stage], factor: float) -> tuple[Stage, ...]:
@@ -136,12 +145,13 @@ def build_network(stages: Sequence[Stage], task: Task, size: Size, se: bool) -> 
     from search_spaces.modules.blocks import BlockNetwork, Bottleneck, ConvNormReLU
 
     channels, _, _ = _image(task)
+    size = size.fitted(task)
     stages = scaled(stages, size.width_scale)
     body = [
         Bottleneck(block.inputs, block.outputs, block.stride, block.inner, block.groups, block.squeezed)
         for block in blocks(stages, size.stem_width, se)
     ]
-    stem = ConvNormReLU(channels, size.stem_width, 3, size.stem_stride)
+    stem = ConvNormReLU(channels, size.stem_width, 3, int(size.stem_stride))
     return BlockNetwork(stem, body, stages[-1].width, task.outputs)
 
 
@@ -149,6 +159,7 @@ def network_costs(stages: Sequence[Stage], task: Task, size: Size, se: bool) -> 
     """`params`, and `macs`: multiply-adds of all convolutions and the classifier for one image; biases,
     batch normalisation, activations, gates' products and means count nothing."""
     channels, *shape = _image(task)
+    size = size.fitted(task)
     stages = scaled(stages, size.width_scale)
     params = macs = 0
 
@@ -158,7 +169,7 @@ def network_costs(stages: Sequence[Stage], task: Task, size: Size, se: bool) -> 
         params += weights + 2 * outputs  # scale and shift of its batch normalisation
         macs += weights * area
 
-    height, width = (-(-side // size.stem_stride) for side in shape)
+    height, width = (-(-side // int(size.stem_stride)) for side in shape)
     convolution(channels, size.stem_width, 3, height * width)
     for block in blocks(stages, size.stem_width, se):
         before = height * width
@@ -183,7 +194,8 @@ class RegNet(SearchSpace):
     """
 
     name = "regnet"
-    version = 1
+    version = 2
+    earlier = (1,)
     tasks = frozenset({IMAGE_CLASSIFICATION})
     Size = Size
     why_not_relaxable = (

@@ -30,7 +30,7 @@ from nas_core.evaluation import (
 from nas_core.names import study_name
 from nas_core.one_shot import OneShotConfig
 from nas_core.records import StopAt, StudySpec, final_size_of
-from nas_core.space import SearchSpace
+from nas_core.space import SearchSpace, builds
 from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
 from strategies import pruning
@@ -169,9 +169,10 @@ def describe(config: SearchConfig, shared: Shared | None = None) -> StudySpec:
     strategy = refs.find(config.strategy, strategies.ALL, strategies.GROUP, "strategy")
     strategy_config = validate(strategy.Config, config.strategy_config, f"strategy {config.strategy}")
     space, file_hash = load_space(config.space)
-    size = size_of(space, config.size)
+    size = _asked(space, config.size)
     evaluator, settings, split_hash = evaluator_from(config, space, size, shared, file_hash)
     task: Task = evaluator.task
+    size = size.fitted(task)
     if task.kind not in space.tasks:
         raise UsageError(
             f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, but the data '{config.data}' "
@@ -209,12 +210,18 @@ def _inputs(evaluator: Evaluator) -> dict[str, Any] | None:
     return None if inputs is None else inputs.model_dump(mode="json")
 
 
+def _asked(space: SearchSpace, size: str | Mapping[str, Any]) -> SizeConfig:
+    """The size that a user asks for; where fields are not said, they are not those of an old study."""
+    return size_of(space, size if isinstance(size, str) else {**space.Size.unsaid, **size})
+
+
 def _final_size(
     config: SearchConfig, space: SearchSpace, size: SizeConfig, evaluator: Any, shared: Shared | None, one_shot: bool
 ) -> SizeConfig:
     """What was asked for; by default what a table has recorded, what a supernet was trained for, `full` for a one-shot
     strategy, the search size for others. Raises UsageError for another size than a table's."""
-    asked = None if config.final_size is None else size_of(space, config.final_size)
+    task = evaluator.task
+    asked = None if config.final_size is None else _asked(space, config.final_size).fitted(task)
     recorded: SizeConfig | None = getattr(evaluator, "recorded_size", None)
     if recorded is not None:
         if asked not in (None, recorded):
@@ -227,7 +234,7 @@ def _final_size(
         return asked
     if shared is not None:
         return size_of(space, final_size_of(shared.spec))
-    return space.Size.preset("full") if one_shot else size
+    return space.Size.preset("full").fitted(task) if one_shot else size
 
 
 def _supernet_from(
@@ -289,7 +296,7 @@ def build(spec: StudySpec) -> Parts:
             f"the file of space '{spec.space}' has changed since the study was made "
             f"(then {spec.space_hash}, now {file_hash}); restore it, or start another --study"
         )
-    if space.version != spec.space_version:
+    if not builds(space, spec.space_version):
         raise UsageError(
             f"space '{spec.space}' is version {space.version}, but the study was made with {spec.space_version}; "
             "start another --study"
@@ -349,8 +356,15 @@ def completed(spec: StudySpec) -> StudySpec:
         evaluator = {**evaluator, "recipe": recipe.model_dump(mode="json")}
     if supernet is not None:
         supernet = {"learns_on": learns_on(spec.task, config), **supernet}
+    space, _ = load_space(spec.space)
+    version = space.version if builds(space, spec.space_version) else spec.space_version
     return spec.model_copy(
-        update={"strategy_config": config.model_dump(mode="json"), "evaluator": evaluator, "supernet": supernet}
+        update={
+            "space_version": version,
+            "strategy_config": config.model_dump(mode="json"),
+            "evaluator": evaluator,
+            "supernet": supernet,
+        }
     )
 
 
@@ -431,7 +445,7 @@ def retraining(
     if source.task.kind not in space.tasks:
         raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")
     chosen = named_recipe(recipe, source.task, **changes)
-    sized = size_of(space, final_size_of(spec) if size is None else size)
+    sized = size_of(space, final_size_of(spec) if size is None else size).fitted(source.task)
     inherited = [metric for metric in spec.evaluator.get("metrics", ()) if metric not in metrics]
     judged = judging([*inherited, *metrics], spec.objectives, chosen.model_dump(mode="json"))
     evaluator = Train(

@@ -130,7 +130,7 @@ def _shared_from(config: SearchConfig, size: SizeConfig, shared: Shared, file_ha
             f"the supernet of study '{shared.study}' is of space '{source.space}', not '{config.space}'; "
             f"search with --space {source.space}"
         )
-    if size.model_dump(mode="json") != source.size:
+    if size.fitted(source.task).model_dump(mode="json") != source.size:
         raise UsageError(
             f"the supernet of study '{shared.study}' has another size; search with --size {size_text(source.size)}"
         )

@@ -15,6 +15,7 @@ from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
 from nas_core.public import public
 from nas_core.records import Run, Study
+from nas_core.space import builds
 from studies.assemble import load_space, size_of
 from studies.queries import addressed_trial, parse_address, state_counts
 from studies.store import supernets
@@ -164,7 +165,7 @@ def _evaluator(study: Study, settings: Mapping[str, Any], weights: Path) -> Supe
 
     spec = study.spec
     space, file_hash = load_space(spec.space)
-    if (file_hash, space.version) != (spec.space_hash, spec.space_version):
+    if file_hash != spec.space_hash or not builds(space, spec.space_version):
         raise UsageError(f"space '{spec.space}' has changed since the study was made; restore it")
     source = load(settings["data"], Split(**settings["split"]))
     if source.split_hash != settings["split_hash"]:

@@ -21,6 +21,7 @@ from nas_core.errors import UsageError
 from nas_core.evaluation import Objective
 from nas_core.records import Study
 from nas_core.seeds import generator
+from nas_core.space import builds
 from nas_core.strategy import FINISHED
 from predictors import GROUP, SURROGATES
 from predictors.scoring import split_score
@@ -254,7 +255,7 @@ class Models:
     def _learned(self, store: Store, source: Study, parts: Parts) -> Surrogate:
         """The surrogate of the source's results."""
         space = parts.space
-        if source.spec.space_name != space.name or source.spec.space_version != space.version:
+        if source.spec.space_name != space.name or not builds(space, source.spec.space_version):
             raise UsageError(
                 f"--warm-start '{source.name}' searched space '{source.spec.space_name}' (version "
                 f"{source.spec.space_version}), this study '{space.name}' (version {space.version})"

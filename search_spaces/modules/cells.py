@@ -210,14 +210,23 @@ class ReductionBlock(nn.Module):
 class CellNetwork(nn.Module):
     """Stem, three stages of cells at c, 2c and 4c channels, classifier: `[b, inputs, h, w]` to `[b, outputs]`.
 
-    `make_cell(channels)` gives a module that keeps the shape `[b, channels, h, w]`.
+    `make_cell(channels)` gives a module that keeps the shape `[b, channels, h, w]`. The stem keeps the resolution; with
+    `narrow` it is one for photographs, of two convolutions that halve it each, the first to so many channels.
     """
 
     def __init__(
-        self, make_cell: Callable[[int], nn.Module], inputs: int, outputs: int, channels: int, cells: int
+        self,
+        make_cell: Callable[[int], nn.Module],
+        inputs: int,
+        outputs: int,
+        channels: int,
+        cells: int,
+        narrow: int | None = None,
     ) -> None:
         super().__init__()
-        self.stem = ConvBN(inputs, channels, 3)
+        self.stem: nn.Module = ConvBN(inputs, channels, 3)
+        if narrow is not None:
+            self.stem = nn.Sequential(ConvBN(inputs, narrow, 3, 2), nn.ReLU(), ConvBN(narrow, channels, 3, 2))
         body: list[nn.Module] = []
         for width in (channels, 2 * channels, 4 * channels):
             if body:

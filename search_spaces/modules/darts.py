@@ -21,7 +21,7 @@ from search_spaces.genotype import AVG_POOL, MAX_POOL, NODES, NONE, OPERATIONS, 
 from search_spaces.modules.cells import scaled_norm
 from search_spaces.modules.drop_path import DropPath
 from search_spaces.modules.features import Features, total
-from search_spaces.modules.nasnet import AuxiliaryHead
+from search_spaces.modules.nasnet import AUXILIARY_WIDTHS, AuxiliaryHead
 
 
 class Operation(nn.Module):
@@ -241,6 +241,28 @@ class Cell(nn.Module):
         return torch.cat([node.value for node in nodes[2:]], dim=1)
 
 
+class ImageNetHead(nn.Sequential):
+    """The second classifier for photographs, as in the published program: 5x5 average pooling of stride 2, which leaves
+    2x2 of the 7x7 of ImageNet, 1x1 to 128 filters, a convolution over all that is left to 768 without normalisation,
+    linear. `(n, inputs, *shape)` to `(n, outputs)`. Where the image is smaller than 5, pooling covers it."""
+
+    def __init__(self, inputs: int, shape: tuple[int, int], outputs: int) -> None:
+        window = (min(5, shape[0]), min(5, shape[1]))
+        left = ((shape[0] - window[0]) // 2 + 1, (shape[1] - window[1]) // 2 + 1)
+        narrow, wide = AUXILIARY_WIDTHS
+        super().__init__(
+            nn.ReLU(),
+            nn.AvgPool2d(window, 2),
+            nn.Conv2d(inputs, narrow, 1, bias=False),
+            nn.BatchNorm2d(narrow),
+            nn.ReLU(),
+            nn.Conv2d(narrow, wide, left, bias=False),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(wide, outputs),
+        )
+
+
 def _normalised(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """A 3x3 convolution of the stem, normalised."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
@@ -259,7 +281,14 @@ class DartsNetwork(nn.Module):
     auxiliary_weight = 0.4
 
     def __init__(
-        self, pick: Pick, layers: Sequence[Layer], inputs: int, stem: Sequence[int], outputs: int, drop_path: float
+        self,
+        pick: Pick,
+        layers: Sequence[Layer],
+        inputs: int,
+        stem: Sequence[int],
+        outputs: int,
+        drop_path: float,
+        imagenet_head: bool = False,
     ) -> None:
         super().__init__()
         # The paper's search has no drop path.
@@ -277,7 +306,8 @@ class DartsNetwork(nn.Module):
         for position, layer in enumerate(layers):
             if layer.auxiliary and pick.auxiliary:
                 self.auxiliary_cell = position
-                self.auxiliary = AuxiliaryHead(layer.outputs, layer.output_shape, outputs)
+                head = ImageNetHead if imagenet_head else AuxiliaryHead
+                self.auxiliary = head(layer.outputs, layer.output_shape, outputs)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         previous = current = Features(self.stem(x))

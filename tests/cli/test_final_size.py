@@ -13,7 +13,7 @@ import pytest
 from nas_core.records import StudySpec, as_stored, final_size_of
 from nas_core.testing.store import SPEC
 from search_spaces.nasbench201 import Size
-from studies.assemble import SearchConfig, describe, load_space
+from studies.assemble import SearchConfig, build, describe, load_space
 from studies.store.store import Store
 
 Say = Callable[..., tuple[int, str, str]]
@@ -46,7 +46,7 @@ def stored_before(name: str) -> None:
 
 
 def test_the_search_size_by_default_and_full_for_one_shot() -> None:
-    small, full = {"channels": 2, "cells": 1}, Size.preset("full").model_dump()
+    small, full = {"channels": 2, "cells": 1}, Size(channels=16, cells=5).model_dump()
     for strategy, final, wanted in (
         ("random", None, small),
         ("random", "full", full),
@@ -73,7 +73,7 @@ def test_a_search_on_shared_weights_is_for_what_the_supernet_was_trained_for(say
     assert say(*spos, "s")[0] == 0
     again = ("search", "--evaluator", "supernet:s", "--strategy", "random", "-n", "1", *SMALL[:2], "--study")
     assert say(*again, "a")[0] == 0
-    assert spec("a").final_size == spec("s").final_size == Size.preset("full").model_dump()
+    assert spec("a").final_size == spec("s").final_size == Size(channels=16, cells=5).model_dump()
 
 
 @pytest.mark.parametrize(("words", "final"), [(RANDOM, "channels=2,cells=1"), (DARTS, "")])
@@ -105,7 +105,7 @@ def test_a_table_says_its_size(say: Say, folder: Path) -> None:
     command = ("search", "--table", "cells.csv", "--data", "made", "--strategy", "random", "-n", "1", "--study")
     Path("cells.yaml").write_text(TABLE)
     assert say(*command, "a")[0] == 4 or spec("a")
-    assert spec("a").final_size == Size.preset("search").model_dump()
+    assert spec("a").final_size == Size(channels=16, cells=1).model_dump()
     for text, wanted in (
         ("full", {"channels": 16, "cells": 5}),
         ("{channels: 8, cells: 2}", {"channels": 8, "cells": 2}),
@@ -156,4 +156,32 @@ def test_the_shipped_mappings_say_full(shared_data: Path, name: str, data: str) 
     space = "nasbench201" if name == "nb201" else "nasbench_graph"
     table = str(shared_data / f"{name}.csv.gz")
     found = describe(SearchConfig(space=space, table=table, data=data, strategy="random"))
-    assert final_size_of(found) == load_space(space)[0].Size.preset("full").model_dump(mode="json")
+    assert final_size_of(found) == load_space(space)[0].Size.preset("full").fitted(found.task).model_dump(mode="json")
+
+
+def test_photographs_have_their_stem_in_what_is_stored(folder: Path) -> None:
+    """Chosen once, by the images, and written down; a study of an earlier version that is the same goes on."""
+    import numpy
+
+    rng = numpy.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 128, 128, 3), dtype=numpy.uint8)
+    numpy.savez(folder / "photos.npz", images=images, labels=numpy.arange(20) % 2)
+    for size in ("channels=2,cells=1", {"channels": 2, "cells": 1}):
+        found = describe(SearchConfig(size=size, final_size="full", data="npz:photos.npz", strategy="random"))
+        assert found.size == {"channels": 2, "cells": 1, "stem": "imagenet"}
+        assert found.final_size == {"channels": 16, "cells": 5, "stem": "imagenet"}
+    plain = describe(SearchConfig(size="channels=2,cells=1,stem=cifar", data="npz:photos.npz", strategy="random"))
+    assert plain.size == {"channels": 2, "cells": 1}
+    assert build(plain.model_copy(update={"space_version": 1})).size == Size(channels=2, cells=1)
+
+
+def test_a_study_of_an_earlier_version_goes_on_by_the_same_command(say: Say) -> None:
+    assert say(*RANDOM, "--study", "old")[0] == 0
+    with sqlite3.connect("nas.db") as connection:
+        connection.execute("UPDATE studies SET space_version = 1")
+    assert say(*RANDOM, "--study", "old", "--json")[0] == 0
+    assert say("resume", "old", "--trials", "3", "--json")[0] == 0
+    with sqlite3.connect("nas.db") as connection:
+        connection.execute("UPDATE studies SET space_version = 3")
+    code, _, err = say("resume", "old", "--trials", "4", "--json")
+    assert (code, "is version 2, but the study was made with 3" in err) == (2, True)

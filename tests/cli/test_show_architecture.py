@@ -48,7 +48,7 @@ def test_a_published_architecture_is_drawn_with_its_choices_and_costs(say: Said)
     code, out, err = say("show", "--architecture", "nasnet:NASNet-A")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].split() == ["space", "nasnet", "(version", "1)"]
+    assert lines[0].split() == ["space", "nasnet", "(version", f"{SPACE.version})"]
     assert lines[1].split() == ["name", "NASNet-A"]
     assert SPACE.to_text(NASNET_A) in lines[2]
     assert any(line.endswith("17  normal output           ← 4, 7, 10, 13, 16") for line in lines)
@@ -64,7 +64,12 @@ def test_a_published_architecture_is_drawn_with_its_choices_and_costs(say: Said)
 def test_as_a_document(say: Said) -> None:
     found = document(say("show", "--architecture", "nasnet:AmoebaNet-A", "--json"))
     arch = SPACE.named["AmoebaNet-A"]
-    assert (found["space"], found["version"], found["name"], found["key"]) == ("nasnet", 1, "AmoebaNet-A", arch.key)
+    assert (found["space"], found["version"], found["name"], found["key"]) == (
+        "nasnet",
+        SPACE.version,
+        "AmoebaNet-A",
+        arch.key,
+    )
     assert found["architecture"] == dict(arch.values)
     assert found["notation"] == SPACE.to_text(arch)
     assert found["identity"] == SPACE.identity(arch)

@@ -337,7 +337,8 @@ def test_sizes_scale_width_and_depth() -> None:
     assert resnet(torch.zeros(2, 3, 4, 4)).shape[1] == 128
     assert dense(torch.zeros(2, 128, 4, 4)).shape[1] == 64 + 5 * 6
     assert wide(torch.zeros(2, 94, 4, 4)).shape[1] == 16 + 2 * 20  # 1.5 layers are rounded to 2
-    assert (Size.preset("search").width_scale, Size.preset("full")) == (0.25, Size(width_scale=1, depth_scale=1))
+    assert Size.preset("search").width_scale == 0.25
+    assert Size.preset("full").fitted(CIFAR) == Size(width_scale=1, depth_scale=1)
 
 
 @settings(max_examples=15, deadline=None)

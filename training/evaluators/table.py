@@ -42,7 +42,6 @@ class Table:
         self.file = Path(file)
         self.mapping_file, self._mapping = open_mapping(space, self.file, mapping)
         self._space = space
-        self.recorded_size = self._recorded_size()
         if not self._mapping.data:
             raise UsageError(f"table '{self.file.name}' has costs only; give it by --costs, beside what is evaluated")
         if data not in self._mapping.data:
@@ -50,6 +49,7 @@ class Table:
         self._data = self._mapping.data[data]
         self._cost_columns = self._mapping.costs | self._data.costs
         self.task = self._data.task
+        self.recorded_size = self._recorded_size()
         self.metrics = (
             *(Metric(name, one.goal, one.unit) for name, one in self._data.metrics.items()),
             *(one.metric(name) for name, one in self._cost_columns.items()),
@@ -100,7 +100,7 @@ class Table:
         if self._mapping.size is None:
             return None
         try:
-            return self._space.Size.parse(self._mapping.size)
+            return self._space.Size.parse(self._mapping.size).fitted(self.task)
         except UsageError as error:
             raise UsageError(f"mapping '{self.mapping_file.name}': {error}") from None
 

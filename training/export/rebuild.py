@@ -18,7 +18,7 @@ from nas_core.config import SizeConfig, validate
 from nas_core.errors import NotFoundError, UsageError
 from nas_core.public import public
 from nas_core.relax import Style
-from nas_core.space import HasNotation, SearchSpace
+from nas_core.space import HasNotation, SearchSpace, builds
 from nas_core.task import Task
 from nas_core.user_files import digest_of, files_of
 from search_spaces import BUILTIN, GROUP
@@ -150,7 +150,7 @@ def _space(data: Mapping[str, Any], path: Path) -> SearchSpace:
             raise UsageError(f"{what} was changed since '{path}' was written; put the original back")
     found = refs.find(target, BUILTIN, GROUP, KIND)
     space: SearchSpace = found(**arguments) if callable(found) else found
-    if space.version != data["space_version"]:
+    if not builds(space, data["space_version"]):
         raise UsageError(
             f"'{path}' was written for version {data['space_version']} of '{data['space']}', this is {space.version}"
         )

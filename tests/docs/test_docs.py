@@ -60,7 +60,7 @@ def test_the_gate_runs_the_readme_s_test_command() -> None:
 
 def test_links_between_documents() -> None:
     for document in [*DOCUMENTS, ROOT / "CONTRIBUTING.md"]:
-        prose = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)  # code has calls like it
+        prose = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)  # no code
         for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", prose):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
 

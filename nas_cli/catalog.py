@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nas_core.space import SearchSpace
 
 ONE_SHOT, BLACK_BOX = "one-shot", "black-box"
+AUXILIARY = 0.4  # weight of the second classifier's loss in the networks that have one
 EXACT = 200_000  # spaces up to this size are counted where there is no closed form
 
 spaces = Commands(help="Search spaces.", no_args_is_help=True, rich_markup_mode=None)
@@ -99,6 +100,7 @@ def show_space(space: SpaceName, as_json: Json = False) -> None:
             "named": list(loaded.named) if isinstance(loaded, HasNamed) else [],
             "not_relaxable": not_relaxable(loaded),
             "groups": len(loaded.assignment(example)) if not_relaxable(loaded) is None else None,
+            "recipe": _recipe(loaded),
         }
     if as_json:
         choices = [
@@ -128,6 +130,7 @@ def show_space(space: SpaceName, as_json: Json = False) -> None:
             else f"not relaxable: {facts['not_relaxable']}",
             "notation": facts["notation"],
             "published": ", ".join(facts["named"]),
+            "recipe": _recipe_text(facts["recipe"], presets["full"]),
         }
     )
     render.emit("")
@@ -188,6 +191,40 @@ def _space_facts(space: SearchSpace, exact: bool = False) -> dict[str, Any]:
         "tasks": sorted(space.tasks),
         "what": describe.line(type(space)),
     }
+
+
+def _recipe(space: SearchSpace) -> dict[str, Any] | None:
+    """The evaluation recipe of the space's paper: the one of its name, for images of 32 pixels."""
+    from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+    from training.recipe import RECIPES, recipe
+
+    shapes = {IMAGE_CLASSIFICATION: (3, 32, 32), NODE_CLASSIFICATION: (1,)}
+    for kind in sorted(space.tasks & shapes.keys()):
+        if space.name in RECIPES[kind]:
+            task = Task(kind=kind, input_shape=shapes[kind], outputs=10)
+            return {"name": space.name, **recipe(space.name, task).model_dump(mode="json")}
+    return None
+
+
+def _recipe_text(recipe: Mapping[str, Any] | None, full: Mapping[str, Any]) -> str | None:
+    """In a line, with what a network at full size has beside it."""
+    if recipe is None:
+        return None
+    augment = {name: value for name, value in recipe["augment"].items() if value}
+    parts = [
+        f"{recipe['epochs']} epochs",
+        f"{recipe['optimizer']} {recipe['lr']:g} {recipe['schedule']}",
+        *([f"{recipe['warmup_epochs']} of warm-up"] if recipe["warmup_epochs"] else []),
+        f"weight decay {recipe['weight_decay']:g}",
+        f"batch {recipe['batch_size']}",
+        *([f"clip {recipe['grad_clip']:g}"] if recipe["grad_clip"] else []),
+        *(name if value is True else f"{name} {value}" for name, value in augment.items()),
+    ]
+    if full.get("drop_path"):
+        parts.append(f"drop path {full['drop_path']:g} (size full)")
+    if full.get("auxiliary"):
+        parts.append(f"auxiliary {AUXILIARY:g} (size full)")
+    return f"{recipe['name']}: {', '.join(parts)}"
 
 
 def _size_text(facts: Mapping[str, Any]) -> str:

@@ -449,3 +449,24 @@ def test_the_script_for_a_shell_is_printed() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "_NAS_COMPLETE=complete_bash" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ("darts", "600 epochs, sgd 0.025 cosine, weight decay 0.0003, batch 96, clip 5, crop 4, flip, cutout 16"),
+        ("nasnet", "600 epochs, sgd 0.025 cosine, weight decay 0.0005, batch 32, clip 5, crop 4, flip, cutout 16"),
+        ("regnet", "100 epochs, sgd 0.1 cosine, 5 of warm-up, weight decay 5e-05, batch 128, crop 4, flip"),
+        ("ae-cnn", "350 epochs, sgd 0.1 step, weight decay 0.0005, batch 128, crop 4, flip"),
+        ("nasbench201", "200 epochs, sgd 0.1 cosine, weight decay 0.0005, batch 256, crop 4, flip"),
+    ],
+)
+def test_spaces_show_the_recipe_of_their_paper(say: Said, space: str, told: str) -> None:
+    code, out, _ = say("spaces", "show", space)
+    assert (code, f"{space}: {told}" in out) == (0, True)
+    if space == "darts":
+        assert "drop path 0.2 (size full), auxiliary 0.4 (size full)" in out
+        from search_spaces.modules.darts import DartsNetwork
+
+        assert DartsNetwork.auxiliary_weight == 0.4
+    assert json.loads(say("spaces", "show", space, "--json")[1])["recipe"]["name"] == space

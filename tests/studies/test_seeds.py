@@ -136,7 +136,9 @@ def test_another_seed_is_other_weights_and_another_order_of_the_data(
 
     def noted(self: Any, epoch: int) -> Any:
         weights = torch.cat([parameter.detach().flatten() for parameter in self.model.parameters()])
-        found.append((weights, torch.cat([batch.target for batch in self.batches(epoch)])))
+        order, next_order = (torch.cat([batch.target for batch in self.batches(n)]) for n in (epoch, epoch + 1))
+        assert not torch.equal(order, next_order)
+        found.append((weights, order))
         return original(self, epoch)
 
     monkeypatch.setattr(fit.Training, "epoch", noted)

@@ -455,7 +455,8 @@ class Search:
         state, proposal = outcome.state, outcome.proposal
         if state == State.COMPLETE:
             self._seen.setdefault(self._same(proposal, identity), outcome.number)
-        elif state == State.REJECTED:
+        again = state == State.REJECTED and proposal.arch.key in self._rejected
+        if state == State.REJECTED:
             self._rejected.setdefault(proposal.arch.key, outcome.number)
         self.evaluated += state in EVALUATED
         if state in (State.COMPLETE, State.REUSED) and outcome.values and outcome.violation == 0:
@@ -463,7 +464,10 @@ class Search:
             if self.best is None or (budget, outcome.values[0]) > (self._best_budget, self.best[0]):
                 self.best, self._best_budget = (outcome.values[0], outcome.number), budget
         for streak in self._streak:
-            self._streak[streak] = self._streak[streak] + 1 if state == streak else 0
+            if state == streak:
+                self._streak[streak] += 1
+            elif not again:  # what was rejected before is nothing new among what is reused
+                self._streak[streak] = 0
         self.spending.learn(outcome, curve[-1][0] if curve else None)
         if self.parts.pruner is not None:
             self._curves.append(list(curve) if state == State.COMPLETE else [])

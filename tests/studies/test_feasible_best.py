@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from nas_core.architecture import Architecture
+from nas_core.config import Config
 from nas_core.errors import InfeasibleError
 from nas_core.records import StopAt
-from nas_core.strategy import State
-from studies.blackbox import Search
+from nas_core.strategy import Proposal, State
+from studies.blackbox import REUSED_IN_A_ROW, Ending, Search
 from studies.queries import best_trial, front_trials, summaries
 
 TRIALS = 60
@@ -46,3 +48,28 @@ def test_there_is_none_where_nothing_is_feasible(bench: Any) -> None:
             with pytest.raises(InfeasibleError, match="satisfies other<=-1"):
                 query(store, study)
         assert [summary.best for summary in summaries(store)] == [None]
+
+
+class InTurn:
+    """Proposes the same two candidates for ever: one that is reused, one that a limit rejects."""
+
+    Config = Config
+
+    def __init__(self, setting: Any, config: Any) -> None:
+        self.space = setting.space
+
+    def ask(self, number: int, pending: Any) -> Proposal:
+        last = "ad"[number % 2]
+        return Proposal(Architecture(self.space.name, {f"edge{n}": "a" if n < 3 else last for n in range(4)}))
+
+    def tell(self, outcome: Any) -> None: ...
+
+
+def test_a_search_ends_where_all_is_reused_or_rejected_again(bench: Any) -> None:
+    with bench.store() as store:
+        study = bench.study(store, constraints=("params<=50",))
+        search = Search(store, study, bench.parts(study.spec, make=InTurn))
+        assert search.run(StopAt(trials=5)) == Ending.EXHAUSTED
+        states = [run.state for run in store.trials(study)]
+        assert states.count(State.REUSED) == REUSED_IN_A_ROW
+        assert set(states) == {State.COMPLETE, State.REUSED, State.REJECTED}

@@ -151,9 +151,11 @@ def _counted(
     except NasError:
         raise
     except Exception:
-        # Some layers compute while they are built, or look at values; a real defect shows itself again on the CPU.
-        with trial_failures(), torch.random.fork_rng(devices=[]):
-            return _counts(space.build(arch, task, size), names, inputs)
+        # Some layers compute while they are built, or look at values; a real defect shows itself again on the CPU,
+        # outside of this handler, so that its traceback does not begin with this one.
+        pass
+    with trial_failures(), torch.random.fork_rng(devices=[]):
+        return _counts(space.build(arch, task, size), names, inputs)
 
 
 def _counts(model: nn.Module, names: Collection[str], inputs: Sequence[Tensor]) -> dict[str, float]:

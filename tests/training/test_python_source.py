@@ -247,6 +247,9 @@ def test_what_a_cell_does_not_use_is_not_there() -> None:
     }
     assert ['"0-1"' in text for text in texts.values()] == [False, True]
     assert "nn.AvgPool2d(3" not in texts["avg_pool_3x3"]
+    empty = space.from_text("|none~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|none~0|skip_connect~1|nor_conv_3x3~2|")  # type: ignore[attr-defined]
+    text, _ = written(space.build(empty, IMAGES, space.Size()), IMAGES)
+    assert not re.search("zeros|node1|AvgPool2d\\(3", text)
     bare, gated = (
         written(space.build(sample(space, np.random.default_rng(0)), IMAGES, space.Size()), IMAGES)[0]
         for space in (space_of("regnet(se=False)"), space_of("regnet"))
@@ -522,6 +525,48 @@ def test_names_of_modules() -> None:
     }
     for text in ("it's", 'a "b" \\ \n \t', "\x00\u2028é"):
         assert ast.literal_eval(literal(text)) == text
+
+
+def test_what_is_left_out_is_left_out_for_every_block(tmp_path: Path) -> None:
+    """A stride that is the kernel goes without saying, but not in a class whose blocks have other kernels."""
+    text = """
+from torch import nn
+
+
+class Part(nn.Module):
+    def __init__(self, kernel):
+        super().__init__()
+        self.pool = nn.MaxPool2d(kernel, stride=2)
+
+    def forward(self, x):
+        return self.pool(x)
+
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(Part(2), Part(3))
+"""
+    network = own_module(text, tmp_path, "part").Net()
+    again = loaded(written(network, IMAGES, own=of(sys.modules["part"]))[0], tmp_path, network).load()
+    assert torch.equal(again(example(IMAGES)[0]), network(example(IMAGES)[0]))
+
+
+def test_a_pass_that_differs_in_training_is_not_followed(tmp_path: Path) -> None:
+    text = """
+from torch import nn
+
+
+class Part(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.activation = lambda x: x * 2
+
+    def forward(self, x):
+        return self.activation(x) if self.training else x
+"""
+    module = own_module(text, tmp_path, "part")
+    with pytest.raises(Unwritable, match="known only when it runs"):
+        written(module.Part(), IMAGES, own=of(module))
 
 
 def test_functions_that_are_kept_are_written_where_they_are_called(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -68,7 +69,10 @@ class InTurn:
 def test_a_search_ends_where_all_is_reused_or_rejected_again(bench: Any) -> None:
     with bench.store() as store:
         study = bench.study(store, constraints=("params<=50",))
-        search = Search(store, study, bench.parts(study.spec, make=InTurn))
+        calls = count()
+        search = Search(
+            store, study, bench.parts(study.spec, make=InTurn), stopping=lambda: next(calls) > 10 * REUSED_IN_A_ROW
+        )
         assert search.run(StopAt(trials=5)) == Ending.EXHAUSTED
         states = [run.state for run in store.trials(study)]
         assert states.count(State.REUSED) == REUSED_IN_A_ROW

@@ -202,7 +202,8 @@ def _recipe(space: SearchSpace) -> dict[str, Any] | None:
     for kind in sorted(space.tasks & shapes.keys()):
         if space.name in RECIPES[kind]:
             task = Task(kind=kind, input_shape=shapes[kind], outputs=10)
-            return {"name": space.name, **recipe(space.name, task).model_dump(mode="json")}
+            unused = {"batch_size"} if kind == NODE_CLASSIFICATION else set()  # a graph is one batch
+            return {"name": space.name, **recipe(space.name, task).model_dump(mode="json", exclude=unused)}
     return None
 
 
@@ -216,7 +217,7 @@ def _recipe_text(recipe: Mapping[str, Any] | None, full: Mapping[str, Any]) -> s
         f"{recipe['optimizer']} {recipe['lr']:g} {recipe['schedule']}",
         *([f"{recipe['warmup_epochs']} of warm-up"] if recipe["warmup_epochs"] else []),
         f"weight decay {recipe['weight_decay']:g}",
-        f"batch {recipe['batch_size']}",
+        *([f"batch {recipe['batch_size']}"] if "batch_size" in recipe else []),
         *([f"clip {recipe['grad_clip']:g}"] if recipe["grad_clip"] else []),
         *(name if value is True else f"{name} {value}" for name, value in augment.items()),
     ]

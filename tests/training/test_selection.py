@@ -152,7 +152,10 @@ def test_averaged_weights_are_an_exponential_average_of_every_step() -> None:
 
 def test_what_is_delivered_are_the_averaged_weights() -> None:
     model = network()
+    raw = network()
+    reports(raw, recipe(3))
     found = reports(model, recipe(3, ema=0.8), test=True)
+    assert not torch.equal(model.state_dict()["4.weight"], raw.state_dict()["4.weight"])
     assert found[-1].metrics["val_accuracy"] == pytest.approx(accuracy(model, "valid"))
     assert found[-1].metrics["test_accuracy"] == pytest.approx(accuracy(model, "test"))
 

@@ -101,8 +101,8 @@ class SharedWeights:
         loss = self.data.loss(output, batch)
         if smoothing == 0:
             return loss
-        chosen = output if batch.index is None else output[batch.index]
-        return (1 - smoothing) * loss - smoothing * chosen.log_softmax(1).mean()
+        logits, _ = batch.scored(output)
+        return (1 - smoothing) * loss - smoothing * logits.log_softmax(1).mean()
 
     def step(self, batch: Batch, mix: Mix) -> Tensor:
         """One step of the weights alone; the loss before it, on the device. Gradients of the mix come as well, where

@@ -134,7 +134,7 @@ def test_a_search_and_all_that_follows(data: st.DataObject) -> None:
         assert code == 0, err
         assert "beyond" not in err
         document = json.loads(out)
-        assert document["size"] == size_of(space, final).model_dump(mode="json")
+        assert document["size"] == size_of(space, final).fitted(task).model_dump(mode="json")
         assert [one["kept"] for one in document["limits"]] == [True]
         code, out, err = say("export", "s", "--format", "safetensors", "--no-verify", "--json")
         assert code == 0, err
@@ -166,7 +166,7 @@ def test_what_a_supernet_derives(final: str, share: float) -> None:
         assert trial.metrics["params"] == cost(space, trial.arch, DIGITS, final, "params") <= bound
         code, out, err = say("train", "s", "--epochs", "1", "--recipe", "quick", "--json")
         assert code == 0, err
-        assert json.loads(out)["size"] == size_of(space, final).model_dump(mode="json")
+        assert json.loads(out)["size"] == size_of(space, final).fitted(DIGITS).model_dump(mode="json")
         assert "beyond" not in err
 
 

@@ -497,7 +497,7 @@ def test_damaged_descriptions_are_explained(trained: Trained, tmp_path: Path) ->
 
     assert "damaged: its architecture has key" in damaged(key="0" * 16)
     assert "of version 1" in damaged(version=2)
-    assert "written for version 9 of 'nasbench201', this is 1" in damaged(space_version=9)
+    assert "written for version 9 of 'nasbench201', this is 2" in damaged(space_version=9)
     assert "holds no architecture" in damaged(architecture={})
     path.write_text(json.dumps({name: good[name] for name in good if name != "size"}), encoding="utf-8")
     with pytest.raises(UsageError, match="damaged: it lacks size"):

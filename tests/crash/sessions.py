@@ -92,7 +92,9 @@ def contents(database: Path, durations: bool) -> dict[str, list[tuple[object, ..
             if left_out is None or name == "sqlite_sequence":
                 continue
             kept = [c for c in columns if c not in left_out and (durations or (name, c) != ("runs", "seconds"))]
-            selected = ", ".join(f'"{column}"' for column in kept)
+            # What a bench measures are durations too; that it has measured them is not.
+            shown = [f"{c} IS NULL" if not durations and c == "measured" else f'"{c}"' for c in kept]
+            selected = ", ".join(shown)
             found[name] = connection.execute(f"SELECT {selected} FROM {name} ORDER BY {selected}").fetchall()
     connection.close()
     return found

@@ -60,6 +60,16 @@ def test_exported_files_are_whole_before_they_have_their_names(tmp_path: Path, m
     assert disk.events == [("flush", "model.onnx", "1000")]
 
 
+def test_what_a_killed_export_has_left_goes_with_the_next(tmp_path: Path) -> None:
+    from training.export.aside import aside
+
+    (tmp_path / ".s-0-killed").mkdir()
+    (tmp_path / ".s-0-killed" / "half").write_bytes(b"x")
+    with aside(tmp_path, "s-0") as first, aside(tmp_path, "s-0") as second:
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted((first.name, second.name))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("durable", [True, False])
 def test_durable_waits_for_the_disk_at_every_commit(tmp_path: Path, durable: bool) -> None:
     """Nothing is said before what it says has reached the disk."""

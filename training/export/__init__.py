@@ -18,7 +18,6 @@ import copy
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from nas_core.public import public
 from nas_core.task import Task
 from training.cost import params
 from training.export import verify as verification
+from training.export.aside import aside
 from training.export.card import Card, model_card
 from training.export.formats import FORMATS, SIGNATURES, available, check_formats
 from training.export.normalise import normalised
@@ -112,8 +112,7 @@ def export(
     text = model_card(_completed(given, description, network, contents, about))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{stem}-", dir=folder) as aside:
-            partial = Path(aside)
+        with aside(folder, stem) as partial:
             for name, content in (contents | {f"{stem}.md": text.encode()}).items():
                 _write(partial / name, content)
             if verify:

@@ -15,6 +15,7 @@ from studies.store.store import Store
 LEFT_OUT = {
     "runs": {"attempt", "started", "ended", "environment", "tries"},
     "studies": {"created"},
+    "benches": {"created"},
     "environments": None,
     "artifacts": {"created"},
     "snapshots": None,  # one is taken when telling has taken long

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.zygote import Call, Zygote
 
 WRITES = ("pwrite64", "write", "fsync", "fdatasync", "ftruncate", "rename", "unlink")
 KILL, NO_SPACE, IO_ERROR = "signal=KILL", "error=ENOSPC", "error=EIO"
@@ -38,38 +38,24 @@ class Point:
 class Program:
     """Runs commands in a folder, each in a process of its own."""
 
-    def __init__(self, *modules: str) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")}
-        self._zygote = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("zygote.py")), "nas_cli.app", *modules],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**environment, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"},
-        )
-
-    def close(self) -> None:
-        assert self._zygote.stdin is not None
-        self._zygote.stdin.close()
-        self._zygote.wait()
+    def __init__(self, zygote: Zygote) -> None:
+        self._zygote = zygote
 
     def run(
         self, folder: Path, arguments: Sequence[str], *, strace: Sequence[str] = (), db: str | None = None
     ) -> tuple[int, str]:
         """Exit code and stderr of a command; minus the signal where one has ended it. The database is `nas.db` in the
         folder, by its whole path: a tracer looks for files by their names."""
-        assert self._zygote.stdin is not None
-        assert self._zygote.stdout is not None
         stderr = folder.with_suffix(".stderr")
         stderr.unlink(missing_ok=True)
-        streams = {"stdout": os.devnull, "stderr": str(stderr)}
-        job = {"folder": str(folder), "arguments": list(arguments), "db": db or f"sqlite:///{folder}/nas.db"}
-        print(json.dumps(job | streams), file=self._zygote.stdin, flush=True)
-        child = int(self._zygote.stdout.readline())
+        environment = {"NAS_DB": db or f"sqlite:///{folder}/nas.db"}
+        call = Call("nas_cli.app:run", arguments, str(folder), str(stderr), environment=environment, stopped=True)
+        child = self._zygote.start(call)
         _wait(child, "State", "T")
         tracer = _attach(child, strace) if strace else None
         os.kill(child, signal.SIGCONT)
-        code = int(self._zygote.stdout.readline())
+        code = self._zygote.wait(child)
+        assert code is not None
         if tracer is not None:
             tracer.wait()
         return code, stderr.read_text()
@@ -112,11 +98,9 @@ def program(*modules: str) -> Iterator[Program]:
     trial = subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, text=True)
     if trial.returncode:
         pytest.skip(f"processes cannot be traced here: {trial.stderr.strip()[:200]}")
-    found = Program(*modules)
-    try:
-        yield found
-    finally:
-        found.close()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")}
+    with Zygote(["nas_cli.app", *modules], {**environment, "PYTHONDONTWRITEBYTECODE": "1"}) as zygote:
+        yield Program(zygote)
 
 
 def _attach(child: int, options: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -18,10 +18,12 @@ FILES: Mapping[str, str] = {
         "LARGEST = 7\n\n\n"
         "def capped(x):\n    return min(x, LARGEST)\n\n\n"
         "def half(x):\n    if x is None:\n        return inf\n    return (\n        x / 2\n    )\n\n\n"
-        "def name(x):\n    return f'sum {x}'\n"
+        "def name(x):\n    return f'sum {x}'\n\n\n"
+        "def twice(x):\n    return 2 * x\n"
     ),
     "tests/core/test_half.py": (
-        "import pytest\nfrom nas_core.sums import capped, half\n\n"
+        "import importlib, pytest\n\nsums = importlib.import_module('nas_core.sums')\n"
+        "capped, half = sums.capped, sums.half\n\n"
         "@pytest.fixture(scope='module')\ndef four():\n    return half(8)\n\n"
         "def test_slow():\n    sum(range(1_000_000))\n    assert half(2) == 1\n\n"
         "def test_red():\n    assert half(2) == 3\n\n"
@@ -29,6 +31,11 @@ FILES: Mapping[str, str] = {
         "def test_capped():\n    assert capped(9) == 7\n\n"
         "def test_nothing(four):\n    pass\n\n"
         "def test_four(four):\n    assert four == 4\n"
+    ),
+    "tests/core/test_more.py": (
+        "from nas_core.sums import twice\n\n"
+        "def test_red():\n    assert twice(2) == 5\n\n"
+        "def test_twice():\n    assert twice(2) == 4\n"
     ),
     "tests/core/test_process.py": (
         "import subprocess, sys\n\n"
@@ -46,6 +53,7 @@ FAULTS = """
 - {name: half, file: nas_core/sums.py, before: x / 2, after: x / 3, breaks: halves}
 - {name: cap, file: nas_core/sums.py, before: LARGEST = 7, after: LARGEST = 8, breaks: the cap}
 - {name: name, file: nas_core/sums.py, before: "f'sum {x}'", after: "f'sum: {x}'", breaks: a name}
+- {name: twice, file: nas_core/sums.py, before: 2 * x, after: 3 * x, breaks: doubles}
 - {name: words, file: nas_core/sums.py, before: return inf, after: return 1e999, breaks: words}
 - {name: none, file: nas_core/sums.py, before: x is None, after: x is 0.5, breaks: nothing that is tested}
 """
@@ -90,7 +98,7 @@ def test_the_harness_says_who_finds_a_fault_and_asks_nobody_twice(
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    for path in [*HERE.glob("*.py"), HERE / "coveragerc"]:
+    for path in [*HERE.glob("*.py"), HERE / "coveragerc"]:  # pytest loads the plugin from the tree
         if not path.name.startswith("test_"):
             (tmp_path / path.relative_to(ROOT)).write_bytes(path.read_bytes())
     (tmp_path / "tests/faults/faults.yaml").write_text(FAULTS, encoding="utf-8")
@@ -105,19 +113,20 @@ def test_the_harness_says_who_finds_a_fault_and_asks_nobody_twice(
     (tmp_path / "turned").write_text("xx", encoding="utf-8")  # another one does so now
     git("-c user.name=a -c user.email=a commit -qam two")
     capsys.readouterr()
-    assert harness.main([], tmp_path) == 1
+    assert harness.main([], tmp_path, ["pytest"]) == 1
     first = capsys.readouterr().out
     found = {line.partition(":")[0]: line.partition(": ")[2] for line in first.splitlines() if ":" in line}
     assert "found by tests/core/test_half.py::test_four (lines" in found["half"]
     assert "found by tests/core/test_half.py::test_capped (lines" in found["cap"]
+    assert "found by tests/core/test_more.py::test_twice (near" in found["twice"]
     assert "found by tests/core/test_process.py::test_name (folder" in found["name"]
     assert "found by tests/cli/test_words.py::test_words (gate" in found["words"]
     assert found["none"].startswith("UNSEEN after gate")
-    assert first.endswith("4 of 5 faults found (80.0%)\n")
+    assert first.endswith("5 of 6 faults found (83.3%)\n")
     assert (tmp_path / "nas_core/sums.py").read_text(encoding="utf-8") == FILES["nas_core/sums.py"]
 
     (tmp_path / ".faults" / "001" / "record.json").unlink()  # nothing is run again
-    assert harness.main([], tmp_path) == 1
+    assert harness.main([], tmp_path, ["pytest"]) == 1
     assert capsys.readouterr().out == first
     with pytest.raises(SystemExit, match="no such fault: halve"):
-        harness.main(["halve"], tmp_path)
+        harness.main(["halve"], tmp_path, ["pytest"])

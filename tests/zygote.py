@@ -1,0 +1,108 @@
+"""A process that has imported modules already and forks a child for each call it is asked for: the start of Python, and
+of torch, costs more than what the tests of a command do.
+
+Over its pipe goes one JSON document per line, the fields of `Call`; it answers with the child's process number at once
+and with its exit code at its end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Self
+
+PR_SET_PTRACER, ANY = 0x59616D61, -1  # where only parents may trace
+
+
+@dataclass(frozen=True)
+class Call:
+    """`function(arguments)` of a module (`package.module:function`), whose result is the exit code, in a folder, with
+    `path` before `sys.path`. Where it is `stopped` the child stops itself first, so that a tracer can take hold."""
+
+    function: str
+    arguments: Sequence[str]
+    folder: str
+    stderr: str
+    stdout: str = os.devnull
+    environment: Mapping[str, str] = field(default_factory=dict)
+    path: Sequence[str] = ()
+    stopped: bool = False
+
+
+class Zygote:
+    """The process, seen from the one that has started it. Children lead sessions of their own."""
+
+    def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__, *modules],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**environment, "OMP_NUM_THREADS": "1"},
+            bufsize=0,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    def start(self, call: Call) -> int:
+        """The process number of the child that makes a call."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{json.dumps(asdict(call))}\n".encode())
+        return int(self._line())
+
+    def wait(self, child: int, limit: float | None = None) -> int | None:
+        """The exit code of the child, minus the signal where one ended it; None where it had to be killed, with all it
+        had started, after `limit` seconds."""
+        ended = limit is None or bool(select.select([self._process.stdout], [], [], limit)[0])
+        if not ended:
+            os.killpg(child, signal.SIGKILL)
+        code = int(self._line())
+        return code if ended else None
+
+    def _line(self) -> bytes:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+def main(modules: Sequence[str]) -> None:
+    for module in modules:
+        importlib.import_module(module)
+    gc.freeze()  # a child that collects would copy every page of what is imported
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            run(Call(**json.loads(line)))
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def run(call: Call) -> None:
+    os.setsid()
+    os.chdir(call.folder)
+    os.environ.update(call.environment)
+    sys.path[:0] = call.path
+    for stream, name in ((0, os.devnull), (1, call.stdout), (2, call.stderr)):
+        os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), stream)
+    if call.stopped:
+        ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANY, 0, 0, 0)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    module, _, function = call.function.partition(":")
+    sys.exit(getattr(importlib.import_module(module), function)(call.arguments))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -169,7 +169,7 @@ def scores(folder: Path, searching: Program) -> Session:
 
 def bench(folder: Path, searching: Program) -> Session:
     command = ["bench", "strategies", "--space", "toy.py:space", "--table", "toy.csv", "--data", "pics", "--jobs", "1"]
-    options = ["--strategies", "random,local-search", "--queries", "6", "--seeds", "2", "--name", "b"]
+    options = ["--strategies", "random,local-search", "--queries", "4", "--seeds", "1", "--name", "b"]
     commands = [[*command, *options]]
     return Session(folder / "work", write_toy, commands, searching, durations=False, codes=frozenset({1}))
 

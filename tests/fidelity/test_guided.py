@@ -158,6 +158,16 @@ def test_bananas_proposes_the_best_of_its_pool(local: int) -> None:
         assert (set(pool) == around) if local else (around < set(pool))
 
 
+def test_the_mutants_of_bananas_have_one_or_two_moves() -> None:
+    strategy, spy = spied(setting(), initial=2, parents=1, mutants=60, centres=0, uniform=1, local=0)
+    first, second, _ = told(strategy, 3)
+    (pool,) = spy.asked
+    parent = max(first.arch, second.arch, key=quality)
+    moved = [sum(arch.values[name] != value for name, value in parent.values.items()) for arch in pool]
+    assert set(moved[:-1]) == {1, 2}  # the last one is the uniform draw
+    assert len(moved) > 30  # of 60: there are 18 neighbours, and no mutant is the parent
+
+
 def test_bananas_learns_normal_scores_and_believes_its_predictions_of_pending_trials() -> None:
     strategy, spy = spied(setting(), initial=3)
     found = told(strategy, 3)

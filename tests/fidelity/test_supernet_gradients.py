@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from nas_core.relax import Mix
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from search_spaces.modules.cells import CellNetwork, box_sum
+from search_spaces.modules.cells import CellNetwork, box_sum, scaled_norm
 from search_spaces.modules.features import blend
 from search_spaces.modules.supernet import Supernet
 from search_spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, Size
@@ -148,6 +148,24 @@ def test_outputs_and_all_gradients(name: str, training: bool, layout: torch.memo
     for one, other, zero in zip(mine, expected, zeros, strict=True):
         torch.testing.assert_close(zero if one is None else one, zero if other is None else other, rtol=1e-9, atol=1e-9)
     assert any(gradient is not None and gradient.abs().max() > 1e-3 for gradient in mine[: len(EDGES)])
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_scaled_normalisation_is_the_weight_times_it(affine: bool, momentum: float | None) -> None:
+    torch.manual_seed(0)
+    plain, scaled = (nn.BatchNorm2d(CHANNELS, affine=affine, momentum=momentum) for _ in range(2))
+    if affine:
+        for parameter in plain.parameters():
+            nn.init.normal_(parameter)
+    scaled.load_state_dict(plain.state_dict())
+    weight = torch.tensor(0.3)
+    for training in (True, True, False):
+        plain.train(training)
+        scaled.train(training)
+        x = torch.randn(4, CHANNELS, 5, 5)
+        torch.testing.assert_close(scaled_norm(scaled, x, weight), weight * plain(x))
+    torch.testing.assert_close(dict(scaled.named_buffers()), dict(plain.named_buffers()))
 
 
 def test_statistics_are_counted_as_by_plain_layers() -> None:

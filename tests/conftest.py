@@ -10,6 +10,10 @@ import pytest
 
 from tests.postgresql import NoServer, server
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in children: workers share the cores
+
+pytest_plugins = ["pytester", "tests.plugins.cpu", "tests.plugins.lottery"]
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

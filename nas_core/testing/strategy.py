@@ -89,13 +89,19 @@ class History:
     told: tuple[Outcome, ...]
 
 
-def check(factory: Factory, space: SearchSpace, trials: int = 40, replays: int = 5) -> Iterator[str]:
+def check(
+    factory: Factory,
+    space: SearchSpace,
+    trials: int = 40,
+    replays: int = 5,
+    scenarios: Sequence[Scenario] = SCENARIOS,
+) -> Iterator[str]:
     """What is wrong with the strategies that `factory` makes, when they search `space`.
 
     Each scenario has `trials` trials and is replayed into `replays` fresh instances.
     """
     yield from collect("config", _config, factory, space)
-    for scenario in SCENARIOS:
+    for scenario in scenarios:
         yield from collect(scenario.name, _scenario, factory, space, scenario, trials, replays)
     yield from collect("one budget only", _one_budget, factory, space)
     yield from collect("no scores", _no_scores, factory, space)

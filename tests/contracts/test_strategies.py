@@ -1,8 +1,10 @@
-"""Every listed strategy keeps the contract on every kind of space; a new one is tested by being listed."""
+"""Every listed strategy keeps the contract on the trait spaces, and four of them on every listed space; a new strategy,
+and a new space, is tested by being listed. All of them on all spaces: `-m matrix`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from nas_core.evaluation import Objective
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting, Strategy
 from nas_core.testing.findings import Reference
-from nas_core.testing.strategy import check, check_fresh
+from nas_core.testing.strategy import SCENARIOS, Scenario, check, check_fresh
+from nas_core.testing.trait_spaces import TRAIT_SPACES
 
 EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
 SPACES = [*search_spaces.BUILTIN, EXAMPLE]
+TRAITED = {name: f"{space.__module__}:{space.__name__}" for name, space in TRAIT_SPACES.items()}
 
 TINY = {"layers": 1, "width": 8, "heads": 2, "hidden": 8, "steps": 4, "samples": 40, "batch": 8}  # a denoiser
 
@@ -99,12 +103,13 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
 }
 # Trials and replays of a slow strategy.
 BRIEF: Mapping[str, tuple[int, int]] = {
-    "gp": (6, 2),
+    "tpe": (24, 2),
+    "gp": (5, 2),
     "reinforce": (24, 3),
     "ppo": (24, 3),
     "agnn-rl": (24, 3),
     "bananas": (12, 2),
-    "diffusion": (8, 1),
+    "diffusion": (7, 1),
     "diffusion-nag": (8, 1),
     "proxy-filter": (16, 2),
     "genetic-predictor": (16, 2),
@@ -112,25 +117,28 @@ BRIEF: Mapping[str, tuple[int, int]] = {
 }
 # Strategies that refuse a space, and what their error names.
 UNSUITABLE: Mapping[tuple[str, str], str] = {
-    ("agnn-rl", "nasbench201"): "kind 'operation'; use reinforce or ppo",
+    **{("agnn-rl", text): "kind 'operation'; use reinforce or ppo" for text in ("nasbench201", "fixed-graph")},
     **{
         ("diffusion-nag", text): "changes which nodes or edges there are; use diffusion"
-        for text in SPACES
+        for text in [*SPACES, "unit-list"]
         if text != "nasbench201"
     },
+    ("diffusion-nag", "six"): "(ArchGraph.skeleton); use diffusion",
 }
-# Strategies that encode what they are told, and spaces where that takes long: the gate has one configuration of each.
-ENCODING = ("bananas", "diffusion")
-LARGE = ("ae-cnn", "darts", "nasnet")
-# What takes half a minute and more, beside the same on `darts`.
-LONG = (("gp", "nasnet"), ("diffusion", "nasnet"))
+# One for each way in which strategies read a space: by its moves, its tokens, its encodings and graph, its legal parts.
+REPRESENTATIVES: Mapping[str, dict[str, Any]] = {
+    "regularized-evolution": {"population": 6, "sample": 3},
+    "reinforce": {"units": 8, "batch": 3},
+    "bananas": {"initial": 4, "mutants": 4, "centres": 1, "uniform": 2, "local": 2},
+    "diffusion": {"initial": 3, "pool": 4, "mutants": 2, "guide": {"steps": 4}, "generator": {**TINY, "samples": 8}},
+}
 CASES = [(name, config) for name in strategies.BUILTIN for config in CONFIGS.get(name, [{}])]
 
 
 def references(strategy: str, space: str) -> tuple[Reference, Reference]:
     return (
         Reference(strategy, strategies.BUILTIN, strategies.GROUP, "strategy"),
-        Reference(space, search_spaces.BUILTIN, search_spaces.GROUP, "space"),
+        Reference(space, {**search_spaces.BUILTIN, **TRAITED}, search_spaces.GROUP, "space"),
     )
 
 
@@ -141,39 +149,65 @@ def loaded(text: str) -> SearchSpace:
     return space
 
 
-def cases() -> Iterator[Any]:
-    for name, config in CASES:
-        for text in SPACES:
-            if (name, text) not in UNSUITABLE:
-                again = name in ENCODING and text in LARGE and config is not CONFIGS[name][0]
-                yield pytest.param(name, config, text, marks=[pytest.mark.slow] * (again or (name, text) in LONG))
-
-
-@pytest.mark.parametrize(
-    ("name", "config", "text"),
-    list(cases()),
-    ids=lambda value: value.rsplit("/", 1)[-1] if isinstance(value, str) else str(value),
-)
-def test_strategy_contract(name: str, config: dict[str, Any], text: str) -> None:
+def findings(
+    name: str, config: dict[str, Any], text: str, *brief: int, scenarios: Sequence[Scenario] = SCENARIOS
+) -> list[str]:
     kind = references(name, text)[0].find()
 
     def make(setting: Setting) -> Strategy:
         made: Strategy = kind(setting, validate(kind.Config, config, "strategy"))
         return made
 
-    assert list(check(make, loaded(text), *BRIEF.get(name, (30, 4)))) == []
+    return list(check(make, loaded(text), *brief, scenarios=scenarios))
 
 
-@pytest.mark.parametrize("text", ["nasbench201", EXAMPLE], ids=lambda text: Path(text).name)
-def test_strategies_repeat_in_a_fresh_interpreter(text: str) -> None:
+def suitable(spaces: Iterable[str]) -> Iterator[Any]:
+    for name, config in CASES:
+        for text in spaces:
+            if (name, text) not in UNSUITABLE:
+                number = CONFIGS.get(name, [{}]).index(config)
+                yield pytest.param(name, config, text, id=f"{name}-{number}-{Path(text).name}")
+
+
+@pytest.mark.parametrize(("name", "config", "text"), list(suitable(TRAITED)))
+def test_strategy_contract(name: str, config: dict[str, Any], text: str) -> None:
+    assert findings(name, config, text, *BRIEF.get(name, (30, 4))) == []
+
+
+@pytest.mark.parametrize("text", SPACES, ids=lambda text: Path(text).name)
+@pytest.mark.parametrize("name", REPRESENTATIVES)
+def test_every_space_can_be_searched(name: str, text: str) -> None:
+    """One trial at a time, and several with two objectives."""
+    brief = (SCENARIOS[0], SCENARIOS[3])
+    assert findings(name, REPRESENTATIVES[name], text, 8, 1, scenarios=brief) == []
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(("name", "config", "text"), list(suitable(SPACES)))
+def test_strategy_contract_on_every_space(name: str, config: dict[str, Any], text: str) -> None:
+    assert findings(name, config, text, *BRIEF.get(name, (30, 4))) == []
+
+
+def repeats(text: str) -> list[str]:
     cases = [(*references(name, text), config) for name, config in CASES if (name, text) not in UNSUITABLE]
-    assert list(check_fresh(*cases)) == []
+    return list(check_fresh(*cases))
+
+
+@pytest.mark.parametrize("text", ["fixed-graph", "unit-list"])
+def test_strategies_repeat_in_a_fresh_interpreter(text: str) -> None:
+    assert repeats(text) == []
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("text", ["nasbench201", EXAMPLE], ids=lambda text: Path(text).name)
+def test_strategies_repeat_in_a_fresh_interpreter_on_listed_spaces(text: str) -> None:
+    assert repeats(text) == []
 
 
 @pytest.mark.parametrize(("name", "text"), UNSUITABLE)
 def test_strategy_refuses(name: str, text: str) -> None:
     strategy, space = references(name, text)
     kind = strategy.find()
-    with pytest.raises(UsageError, match=UNSUITABLE[name, text]) as refused:
+    with pytest.raises(UsageError, match=re.escape(UNSUITABLE[name, text])) as refused:
         kind(Setting(space.load(), 0, (Objective("quality", "max"),)), kind.Config())
     assert "\n" not in str(refused.value)

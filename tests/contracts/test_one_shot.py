@@ -1,5 +1,5 @@
-"""Every listed one-shot strategy keeps the contract on every kind of relaxable space; a new one is tested by being
-listed. The suite itself finds the defects that it is there for."""
+"""Every listed one-shot strategy keeps the contract on two small networks, and two of them on every relaxable space; a
+new one is tested by being listed. The suite itself finds the defects that it is there for."""
 
 from __future__ import annotations
 
@@ -119,7 +119,10 @@ def through_a_file(folder: Path, state: Mapping[str, Any]) -> Mapping[str, Any]:
     return checkpoint.unpack(found.tensors, found.state)
 
 
-# Every strategy on every space, its further settings on the first two.
+# What every relaxable space meets: mixing weights of all candidates, and single paths.
+REPRESENTATIVES = ("darts", "spos")
+
+# Every strategy with all its settings on two networks, one of images and one of a graph; the third is dear.
 CASES = [
     (name, number, small)
     for name in strategies.ONE_SHOT
@@ -129,8 +132,8 @@ CASES = [
 
 
 def parameters(name: str, number: int, small: Small) -> Any:
-    # The curvature of a DARTS supernet takes half a minute; the gate has that strategy on the two other spaces.
-    marks = [pytest.mark.slow] if (name, small.text) == ("hessian-guard", "darts") else []
+    product = small not in SPACES[:2] and name not in REPRESENTATIVES
+    marks = [pytest.mark.matrix] if product else []
     return pytest.param(name, number, small, id=f"{name}-{number}-{small.text}", marks=marks)
 
 

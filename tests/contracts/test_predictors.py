@@ -1,4 +1,8 @@
-"""Every listed proxy and surrogate keeps its contract; a new one is tested by being listed."""
+"""Every listed proxy and surrogate keeps its contract; a new one is tested by being listed.
+
+Surrogates are fitted on the trait spaces, and two of them on every listed space: one that reads encodings of choices,
+and one that reads the graph. All of them on all spaces: `-m matrix`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import pytest
 import search_spaces
 from nas_core import refs
 from nas_core.space import SearchSpace
+from nas_core.testing.trait_spaces import FixedGraph, UnitList
 from predictors import GROUP, PROXIES, SURROGATES
 from predictors.surrogate import Problem
 from predictors.testing import check_proxy, check_surrogate
@@ -60,8 +65,24 @@ def test_proxy_contract(name: str, space: str) -> None:
     assert list(found) == []
 
 
+def surrogate_findings(name: str, space: SearchSpace) -> list[str]:
+    return list(check_surrogate(name + QUICK.get(name, ""), Problem(space, seed=1)))
+
+
+@pytest.mark.parametrize("space", [FixedGraph, UnitList], ids=lambda space: space.name)
+@pytest.mark.parametrize("name", SURROGATES)
+def test_surrogate_contract(name: str, space: type[SearchSpace]) -> None:
+    assert surrogate_findings(name, space()) == []
+
+
+@pytest.mark.parametrize("space", search_spaces.BUILTIN)
+@pytest.mark.parametrize("name", ["ridge", "graph-network"])
+def test_every_space_can_be_learned(name: str, space: str) -> None:
+    assert surrogate_findings(name, loaded(space)) == []
+
+
+@pytest.mark.matrix
 @pytest.mark.parametrize("space", search_spaces.BUILTIN)
 @pytest.mark.parametrize("name", SURROGATES)
-def test_surrogate_contract(name: str, space: str) -> None:
-    problem = Problem(loaded(space), seed=1)
-    assert list(check_surrogate(name + QUICK.get(name, ""), problem)) == []
+def test_surrogate_contract_on_every_space(name: str, space: str) -> None:
+    assert surrogate_findings(name, loaded(space)) == []

@@ -107,18 +107,18 @@ def check(
     yield from collect("no scores", _no_scores, factory, space)
 
 
-def check_fresh(*cases: tuple[Reference, Reference, dict[str, Any]]) -> Iterator[str]:
+def check_fresh(*cases: tuple[Reference, Reference, dict[str, Any]], trials: int = 30) -> Iterator[str]:
     """Whether a new interpreter with another hash seed searches in the same way: strategies, spaces, and configs as
     plain data. One interpreter is asked about all cases, because most of its time is its start."""
     code = (
         "from nas_core.testing.strategy import trajectory\n"
         "cases = zip(*[iter(ARGUMENTS)] * 3)\n"
-        "print(json.dumps([trajectory(*case) for case in cases]))\n"
+        f"print(json.dumps([trajectory(*case, {trials}) for case in cases]))\n"
     )
     answers = ask_fresh(code, *(part for case in cases for part in case), seconds=600.0)
     for case, there in zip(cases, answers, strict=True):
         strategy, space, _ = case
-        for mine, other in zip(trajectory(*case), there, strict=True):
+        for mine, other in zip(trajectory(*case, trials), there, strict=True):
             if mine != other:
                 who = f"{strategy.text} on {space.text}"
                 yield f"{who}: another interpreter with another hash seed proposes {other} instead of {mine}"

@@ -12,11 +12,12 @@ import pytest
 from nas_core.architecture import Architecture
 from nas_core.config import Config, SizeConfig
 from nas_core.evaluation import Context, Report
-from nas_core.records import StopAt
+from nas_core.records import Run, StopAt, Study, Verdict
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from studies.blackbox import Search
 from studies.queries import best_trial
 from studies.retrain import Retraining, retrain
+from studies.store.store import Store
 from studies.verify import verify
 
 
@@ -95,11 +96,8 @@ def test_a_duplicate_has_the_same_function_budget_and_continued_trial(bench: Any
     assert [runs[5].verdict.values, runs[5].metrics["params"]] == [runs[4].verdict.values, 0]
 
 
-def test_retrainings_have_other_seeds(bench: Any, seeds: list[int]) -> None:
-    store = bench.store()
-    study = bench.study(store)
-    both = proposing(Proposal(arch("abca")), Proposal(arch("aaca")))
-    Search(store, study, bench.parts(study.spec, make=both)).run(StopAt())
+def retrainings(bench: Any, store: Store, study: Study, repeats: Sequence[int]) -> list[Run]:
+    """Of all trials of a study, each with weights."""
 
     class Keeps(type(bench.evaluator)):  # type: ignore[misc]
         def evaluate(self, proposal: Proposal, budget: float | None, context: Context) -> Iterator[Report]:
@@ -108,11 +106,39 @@ def test_retrainings_have_other_seeds(bench: Any, seeds: list[int]) -> None:
             (context.workdir / "weights.safetensors").write_bytes(b"")
 
     plan = Retraining(Keeps(), SizeConfig(), {"recipe": "none"}, None)
+    found = []
     for trial in store.trials(study):
-        for repeat in (0, 1, 2):
+        for repeat in repeats:
             *_, (run, _) = retrain(store, study, trial, plan, repeat, stopping=lambda: False)
             assert run.state == State.COMPLETE
+            found.append(run)
+    return found
+
+
+def test_retrainings_have_other_seeds(bench: Any, seeds: list[int]) -> None:
+    store = bench.store()
+    study = bench.study(store)
+    both = proposing(Proposal(arch("abca")), Proposal(arch("aaca")))
+    Search(store, study, bench.parts(study.spec, make=both)).run(StopAt())
+    retrainings(bench, store, study, (0, 1, 2))
     assert len(seeds) == len(set(seeds)) == 2 + 6
+
+
+def test_a_training_is_complete_after_its_weights_are_recorded(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or one that is killed between the two would be complete without any."""
+    store = bench.store()
+    study = bench.study(store)
+    Search(store, study, bench.parts(study.spec, make=proposing(Proposal(arch("abca"))))).run(StopAt())
+    recorded: list[list[int]] = []
+    finish = Store.finish
+
+    def noted(self: Store, run_id: int, verdict: Verdict) -> None:
+        recorded.append(list(self.study_artifacts(study)))
+        finish(self, run_id, verdict)
+
+    monkeypatch.setattr(Store, "finish", noted)
+    (run,) = retrainings(bench, store, study, (0,))
+    assert recorded == [[run.id]]
 
 
 def test_another_seed_is_other_weights_and_another_order_of_the_data(

@@ -195,7 +195,7 @@ def repeats(text: str, trials: int) -> list[str]:
 
 @pytest.mark.parametrize("text", ["fixed-graph", "unit-list"])
 def test_strategies_repeat_in_a_fresh_interpreter(text: str) -> None:
-    assert repeats(text, 8) == []  # past the start of every one
+    assert repeats(text, 8) == []
 
 
 @pytest.mark.matrix

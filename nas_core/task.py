@@ -2,25 +2,122 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Self
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nas_core.config import Config
+from nas_core.errors import UsageError
 
 IMAGE_CLASSIFICATION: Final = "image-classification"
 NODE_CLASSIFICATION: Final = "node-classification"
+TABULAR_CLASSIFICATION: Final = "tabular-classification"
+TABULAR_REGRESSION: Final = "tabular-regression"
+
+
+class InputSpec(Config):
+    """One input tensor of a network.
+
+    `shape` is that of one sample (of one node, of one edge), without the dimension that counts them; its place is the
+    kind's matter (`training.tasks`).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Literal["float32", "int64"] = "float32"
+    vocabulary: int | None = Field(default=None, ge=1, description="integers from 0 up to this, exclusive")
+    categories: tuple[int, ...] = Field(
+        default=(), description="widths of the fields that a row is made of: 1 a number, k > 1 a one-hot block"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.categories and (min(self.categories) < 1 or self.shape != (sum(self.categories),)):
+            raise ValueError(f"input '{self.name}': fields of {self.categories} values do not make up {self.shape}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unused = {name for name, field in type(self).model_fields.items() if getattr(self, name) == field.default}
+        return {name: value for name, value in handler(self).items() if name not in unused}
+
+    def __str__(self) -> str:
+        """As it is spoken of: `x float32 [14]`."""
+        return f"{self.name} {self.dtype} {list(self.shape)}"
 
 
 class Task(Config):
     """A learning task.
 
-    `input_shape` is the shape of one sample without the batch: (channels, height, width) for images,
-    (features,) for the nodes of a graph. `outputs` is the number of classes. `nodes` and `edges` are the
-    size of the (full-batch) graph, which the cost of a graph network depends on; edges are directed.
+    `inputs` are the tensors that a network takes, in order; `input_shape` is the shape of the first: (channels, height,
+    width) for images, (features,) for the nodes of a graph, (width,) for the rows of a table. One follows from the
+    other: of images and graphs the shape says all, and only that is stored. `outputs` is the number of classes, or of
+    numbers that are predicted. `nodes` and `edges` are the size of the (full-batch) graph, which the cost of a graph
+    network depends on; edges are directed.
     """
 
     kind: str
-    input_shape: tuple[int, ...]
+    input_shape: tuple[int, ...] = ()
     outputs: int
     metric: str = "accuracy"
     nodes: int | None = None
     edges: int | None = None
+    inputs: tuple[InputSpec, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        shape, inputs = values.get("input_shape"), values.get("inputs")
+        if not inputs and isinstance(shape, tuple | list):
+            return {**values, "inputs": _usual(values.get("kind"), shape)}
+        if inputs and shape is None:
+            first = inputs[0]
+            return {**values, "input_shape": first["shape"] if isinstance(first, Mapping) else first.shape}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.inputs:
+            raise ValueError("a task needs input_shape, or inputs, of which the first has that shape")
+        if self.inputs[0].shape != self.input_shape:
+            raise ValueError(f"input_shape {self.input_shape} is not that of the first input, {self.inputs[0]}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Inputs that follow from the shape were not stored before there were others.
+        usual = self.inputs == tuple(InputSpec(**each) for each in _usual(self.kind, self.input_shape))
+        return {name: value for name, value in handler(self).items() if name != "inputs" or not usual}
+
+    def images(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the images that are learned from. Raises UsageError where none are."""
+        if len(self.inputs) != 1 or len(self.input_shape) != 3:
+            raise self._other("images, one input [channels, height, width]")
+        channels, height, width = self.input_shape
+        return channels, height, width
+
+    def graph(self) -> int:
+        """The features per node of the graph that is learned from. Raises UsageError where there is none."""
+        if [len(each.shape) for each in self.inputs] != [1, 1] or self.inputs[1].dtype != "int64":
+            raise self._other("a graph, features of nodes and pairs of them as edges")
+        return self.input_shape[0]
+
+    def table(self) -> tuple[int, ...]:
+        """The widths of the fields that the rows of the table are made of: 1 a number, k > 1 a one-hot block of k
+        levels. Raises UsageError where no table is learned from."""
+        if len(self.inputs) != 1 or not self.inputs[0].categories:
+            raise self._other("rows of a table, one input with its fields' widths as categories")
+        return self.inputs[0].categories
+
+    def _other(self, needed: str) -> UsageError:
+        return UsageError(f"needed are {needed}; '{self.kind}' has {', '.join(map(str, self.inputs)) or 'no inputs'}")
+
+
+def _usual(kind: object, shape: tuple[int, ...] | list[int]) -> tuple[dict[str, Any], ...]:
+    """The inputs of a task of which only the shape is said."""
+    if kind == NODE_CLASSIFICATION:
+        return {"name": "x", "shape": shape}, {"name": "edge_index", "shape": (2,), "dtype": "int64"}
+    return ({"name": "image" if kind == IMAGE_CLASSIFICATION else "x", "shape": shape},)

@@ -38,7 +38,7 @@ class BoundImages:
 
     def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
         """One pass over `part`; the order and the augmentation of a training pass depend on (seed, epoch)."""
-        now = self._passes.of(part, epoch, seed)
+        now = self._passes.orders.of(part, epoch, seed)
         for rows in now.order.to(self.device).split(now.batch_size):
             images = self._images.index_select(0, rows)
             if not self._normalised:
@@ -46,7 +46,7 @@ class BoundImages:
             yield Batch((self._passes.finish(images, now.draws),), self._labels.index_select(0, rows))
 
     def targets(self, part: str) -> Tensor:
-        return self._labels.index_select(0, self._passes.parts[part].to(self.device))
+        return self._labels.index_select(0, self._passes.orders.parts[part].to(self.device))
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return mean_loss(output, batch)

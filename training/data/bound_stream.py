@@ -50,7 +50,7 @@ class BoundStream:
 
     def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
         """One pass over `part`; the order and the changes of a training pass depend on (seed, epoch)."""
-        now = self._passes.of(part, epoch, seed)
+        now = self._passes.orders.of(part, epoch, seed)
         rows = now.order.split(now.batch_size)
         when = (part,) if now.draws is None else (seed, epoch, part)
         keys = [(derive("items", *when, number), chosen.tolist()) for number, chosen in enumerate(rows)]
@@ -60,7 +60,7 @@ class BoundStream:
             yield Batch((self._passes.finish(images, now.draws),), labels)
 
     def targets(self, part: str) -> Tensor:
-        return self._labels.index_select(0, self._passes.parts[part].to(self.device))
+        return self._labels.index_select(0, self._passes.orders.parts[part].to(self.device))
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         return mean_loss(output, batch)

@@ -1,4 +1,4 @@
-"""One pass over a part of an image set: which images make up a batch, and how they reach the network."""
+"""One pass over a part of a data set: which samples make up a batch, and how images reach the network."""
 
 from __future__ import annotations
 
@@ -31,12 +31,42 @@ class Pass:
     draws: torch.Generator | None
 
 
-class Passes:
-    """The passes over images of one shape, wherever these are kept.
+class Orders:
+    """The passes over samples of `values` numbers each, wherever these are kept.
 
-    Training batches are shuffled and augmented by draws on the CPU that depend on (seed, epoch, part) alone, so every
-    device sees the same ones; a last training batch of one sample, which batch normalisation cannot use, is left out.
-    Validation and test come in order and in large batches.
+    Training batches are shuffled by draws on the CPU that depend on (seed, epoch, part) alone, so every device sees the
+    same ones; a last training batch of one sample, which batch normalisation cannot use, is left out. Validation and
+    test come in order and in large batches. `strata` [n] are what the halves have in equal shares, mostly classes.
+    """
+
+    def __init__(self, strata: NDArray[Any], parts: Parts, batch_size: int, values: int) -> None:
+        """Raises UsageError for a batch size below 1."""
+        if batch_size < 1:
+            raise UsageError(f"batch size {batch_size}: at least 1 is needed")
+        self._batch_size = batch_size
+        self._evaluation_size = max(batch_size, min(1024, EVALUATION_VALUES // values))
+        train = parts.train
+        halves = stratified(strata[train], 0.5, generator("halves"))
+        every = {**dict(parts.items()), **{name: train[half] for name, half in zip(HALVES, halves, strict=True)}}
+        self.parts = {name: torch.from_numpy(part) for name, part in every.items()}
+
+    def of(self, part: str, epoch: int, seed: int) -> Pass:
+        """Raises UsageError for a part that is none of PARTS and HALVES."""
+        if part not in self.parts:
+            raise unknown("part", part, (*PARTS, *HALVES))
+        order = self.parts[part]
+        if part not in ("train", *HALVES):
+            return Pass(order, self._evaluation_size, None)
+        draws = torch.Generator()
+        draws.manual_seed(derive(seed, epoch, part))
+        order, size = order[torch.randperm(len(order), generator=draws)], self._batch_size
+        return Pass(order[:-1] if size > 1 and len(order) % size == 1 else order, size, draws)
+
+
+class Passes:
+    """The passes over images of one shape, wherever these are kept, in the order that `Orders` says.
+
+    The augmentation of a training pass goes on with the draws of its order.
     """
 
     def __init__(
@@ -52,31 +82,13 @@ class Passes:
     ) -> None:
         """Raises UsageError for a batch size or an augmentation that images of this shape do not allow."""
         c, h, w = shape
-        if batch_size < 1:
-            raise UsageError(f"batch size {batch_size}: at least 1 is needed")
+        self.orders = Orders(labels, parts, batch_size, c * h * w)
         for name, pixels in (("crop", augment.crop), ("cutout", augment.cutout)):
             if pixels >= min(h, w):
                 raise UsageError(f"augment.{name} {pixels} is too large for images of {h}x{w} pixels")
-        self._batch_size, self._augment, self._channels_last = batch_size, augment, channels_last
-        self._evaluation_size = max(batch_size, min(1024, EVALUATION_VALUES // (c * h * w)))
+        self._augment, self._channels_last = augment, channels_last
         mean, deviation = (torch.tensor(values, dtype=torch.float32) for values in statistics)
         self._mean, self._deviation = (values.view(1, c, 1, 1).to(device) for values in (mean, deviation))
-        train = parts.train
-        halves = stratified(labels[train], 0.5, generator("halves"))
-        every = {**dict(parts.items()), **{name: train[half] for name, half in zip(HALVES, halves, strict=True)}}
-        self.parts = {name: torch.from_numpy(part) for name, part in every.items()}
-
-    def of(self, part: str, epoch: int, seed: int) -> Pass:
-        """Raises UsageError for a part that is none of PARTS and HALVES."""
-        if part not in self.parts:
-            raise unknown("part", part, (*PARTS, *HALVES))
-        order = self.parts[part]
-        if part not in ("train", *HALVES):
-            return Pass(order, self._evaluation_size, None)
-        draws = torch.Generator()
-        draws.manual_seed(derive(seed, epoch, part))
-        order, size = order[torch.randperm(len(order), generator=draws)], self._batch_size
-        return Pass(order[:-1] if size > 1 and len(order) % size == 1 else order, size, draws)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Stored values [n, c, h, w] as the network sees them, in float32."""

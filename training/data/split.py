@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 UNLABELLED = -1
+TARGET_BINS = 10
+"""Into which a number that is predicted is divided, so that every part has as many small ones and large ones."""
 
 
 class Split(Config):
@@ -98,7 +100,17 @@ def stratified(
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
-def split_hash(labels: NDArray[np.int64], parts: Parts, *arrays: NDArray[np.generic]) -> str:
+def target_bins(targets: NDArray[np.floating], bins: int = TARGET_BINS) -> NDArray[np.int64]:
+    """The number of the bin [n] that each target [n] falls into, so that numbers are divided as classes are.
+
+    The bins hold about equally many; equal targets share one, and there are at least two samples to a bin.
+    """
+    bins = max(min(bins, len(targets) // 2), 1)
+    edges = np.quantile(targets, np.arange(1, bins) / bins)
+    return np.searchsorted(np.unique(edges), targets, side="right").astype(np.int64)
+
+
+def split_hash(labels: NDArray[np.generic], parts: Parts, *arrays: NDArray[np.generic]) -> str:
     """16 hex digits of a SHA-256 over the labels, the parts and the data itself."""
     digest = hashlib.sha256()
     for array in (labels, parts.train, parts.valid, parts.test, *arrays):

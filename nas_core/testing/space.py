@@ -19,7 +19,14 @@ from nas_core.config import SizeConfig
 from nas_core.graph import ArchGraph
 from nas_core.seeds import generator
 from nas_core.space import HasCosts, HasNotation, SearchSpace
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+from nas_core.task import (
+    IMAGE_CLASSIFICATION,
+    NODE_CLASSIFICATION,
+    TABULAR_CLASSIFICATION,
+    TABULAR_REGRESSION,
+    InputSpec,
+    Task,
+)
 from nas_core.testing.findings import Reference, ask_fresh, collect
 
 if TYPE_CHECKING:
@@ -27,27 +34,32 @@ if TYPE_CHECKING:
 
 ENUMERABLE = 20_000  # spaces up to this size are enumerated in full
 BUILT = 3  # architectures built per task
-HEAVY = ("torch", "torch_geometric", "optuna", "matplotlib", "sklearn", "PIL")
+HEAVY = ("torch", "torch_geometric", "optuna", "matplotlib", "sklearn", "pandas", "PIL")
 
 
 def example_tasks() -> tuple[Task, ...]:
     """Small tasks of every kind that `check` knows how to feed; shapes and class counts differ."""
+    fields, numbers = (
+        InputSpec(name="x", shape=(sum(widths),), categories=widths) for widths in ((1, 4, 1, 7), (1, 1))
+    )
     return (
         Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 32, 32), outputs=10),
         Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 28, 28), outputs=7),
         Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 8, 8), outputs=10),
         Task(kind=NODE_CLASSIFICATION, input_shape=(20,), outputs=7, nodes=30, edges=60),
         Task(kind=NODE_CLASSIFICATION, input_shape=(5,), outputs=2, nodes=12, edges=24),
+        Task(kind=TABULAR_CLASSIFICATION, inputs=(fields,), outputs=3),
+        Task(kind=TABULAR_REGRESSION, inputs=(numbers,), outputs=1, metric="rmse"),
     )
 
 
 def example_inputs(task: Task, samples: int = 4) -> tuple[Tensor, ...]:
-    """Normally distributed inputs: `(x [samples, *shape],)` for images; for graphs `(x [nodes, features],
+    """Normally distributed inputs: `(x [samples, *shape],)` for images and tables; for graphs `(x [nodes, features],
     edge_index [2, edges])`, a ring with chords in both directions. Raises ValueError for another kind."""
     import torch
 
     random = torch.Generator().manual_seed(0)
-    if task.kind == IMAGE_CLASSIFICATION:
+    if task.kind in (IMAGE_CLASSIFICATION, TABULAR_CLASSIFICATION, TABULAR_REGRESSION):
         return (torch.randn(samples, *task.input_shape, generator=random),)
     if task.kind == NODE_CLASSIFICATION:
         nodes, pairs = task.nodes or 12, (task.edges or 24) // 2

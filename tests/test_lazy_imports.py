@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "torch_geometric", "optuna", "ray", "matplotlib", "sklearn", "onnx", "onnxruntime")
+HEAVY = ("torch", "torch_geometric", "optuna", "ray", "matplotlib", "sklearn", "pandas", "onnx", "onnxruntime")
 STUDIES = ("sqlalchemy", "numpy")
 
 RUN = """

@@ -24,6 +24,7 @@ BUILTIN = {
     "cifar10": "training.data.cifar10:load",
     "folder": "training.data.folder:load",
     "npz": "training.data.npz:load",
+    "csv": "training.data.csv:load",
     "graph": "training.data.graph:load",
     "pyg": "training.data.pyg:load",
 }
@@ -47,6 +48,7 @@ SCHEMES = (
     Scheme("cifar10", "DIR", "CIFAR-10, the official binary version"),
     Scheme("folder", "DIR[?size=PIXELS]", "images in one folder per class, with or without train/ and test/ above"),
     Scheme("npz", "FILE", "images and labels as numpy arrays"),
+    Scheme("csv", "FILE?target=COLUMN", "rows of a table, of which one column is predicted from the others"),
     Scheme("graph", "FILE", "one graph with labelled nodes as numpy arrays"),
     Scheme("pyg", "DIR", "a processed PyTorch Geometric data set of one graph, for example ROOT/Cora"),
 )

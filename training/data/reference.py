@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,9 +18,12 @@ def options(scheme: str, argument: str, known: type[C]) -> tuple[str, C]:
     An argument that is a path as it stands, question mark and all, has no options. Raises UsageError for an option
     that is unknown, has no value or another kind of value, or is given twice.
     """
-    where, mark, query = argument.rpartition("?")
-    if not mark or Path(argument).expanduser().exists():
+    if "?" not in argument or Path(argument).expanduser().exists():
         return argument, known()
+    # A value may be a question mark, as in missing=?, so options begin where the first name and = follow one.
+    start = re.search(r"\?(?=\w+=)", argument)
+    place = start.start() if start else argument.rindex("?")
+    where, query = argument[:place], argument[place + 1 :]
     what = f"data '{scheme}:{argument}'" if scheme else f"data '{argument}'"
     found: dict[str, str] = {}
     for part in query.split("&"):

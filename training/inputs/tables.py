@@ -58,27 +58,30 @@ class NumberColumn(Config):
 
 
 class CategoryColumn(Config):
-    """A column of texts: one of `levels` is 1, the others are 0. A text that is none of them leaves all 0.
+    """A column of texts: one of `levels` is 1, the others are 0. A missing value is the text "".
 
-    A missing value is the level "" where the training part has such, and otherwise none.
+    A text that is none of them, such as one that the training part has not seen, leaves all 0; with `rare` it is 1 in
+    a last field, which stands for the rare texts of the training part.
     """
 
     type: Literal["category"] = "category"
     name: str
     levels: tuple[str, ...] = Field(min_length=1, description="in order")
+    rare: bool = False
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Of its fields: one."""
-        return (len(self.levels),)
+        return (len(self.levels) + self.rare,)
 
     def encode(self, cells: Sequence[str], missing: Sequence[str]) -> NDArray[np.float64]:
-        """[n, levels] of n texts."""
+        """[n, width] of n texts."""
         place = {level: number for number, level in enumerate(self.levels)}
-        encoded = np.zeros((len(cells), len(self.levels)))
+        others = len(self.levels) if self.rare else None
+        encoded = np.zeros((len(cells), *self.widths))
         for row, cell in enumerate(cells):
             text = cell.strip()
-            if (found := place.get("" if text in missing else text)) is not None:
+            if (found := place.get("" if text in missing else text, others)) is not None:
                 encoded[row, found] = 1.0
         return encoded
 

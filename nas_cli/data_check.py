@@ -6,17 +6,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from training.data.check import Imbalance
     from training.data.source import Source
+    from training.data.table_source import TableSource
 
 
 def show(reference: str, source: Source, as_json: bool) -> None:
-    """Print shapes, statistics, counts per class and part, and what should be looked at."""
+    """Print shapes, statistics, columns of a table, counts per class and part, and what should be looked at."""
     from nas_cli import render
     from training.data.check import findings, imbalance
+    from training.data.table_source import TableSource
 
     task, counts = source.task, source.class_counts
-    classes = list(getattr(source, "classes", ())) or [str(number) for number in range(task.outputs)]
-    uneven, told = imbalance(counts, classes), findings(source, classes)
+    table = source if isinstance(source, TableSource) else None
+    named = table.inputs.classes if table else getattr(source, "classes", ())
+    classes = list(named) or [str(number) for number in range(task.outputs if counts else 0)]
+    uneven, told = imbalance(counts, classes) if counts else None, findings(source, classes)
     if as_json:
         render.document(
             {
@@ -27,29 +32,46 @@ def show(reference: str, source: Source, as_json: bool) -> None:
                 "class_counts": dict(counts),
                 "split_hash": source.split_hash,
                 **_statistics(source),
-                "imbalance": uneven.ratio,
+                **(_described(table) if table else {}),
+                "imbalance": uneven.ratio if uneven else None,
                 "warnings": [*getattr(source, "warnings", ()), *told],
             }
         )
         return
-    sides = f" ({uneven.most:,} training samples of {uneven.largest}, {uneven.least:,} of {uneven.smallest})"
+    shape = " x ".join(map(str, task.input_shape))
     render.pairs(
         {
             "data": reference,
             "task": task.kind,
-            "features" if task.nodes else "images": " x ".join(map(str, task.input_shape)),
+            "target": table.inputs.target if table else None,
+            "width" if table else "features" if task.nodes else "images": shape,
             "nodes": render.number(task.nodes),
             "edges": render.number(task.edges),
-            "classes": str(task.outputs),
+            "classes": str(task.outputs) if counts else None,
             **{name.replace("_", " "): _numbers(values) for name, values in _statistics(source).items()},
-            "imbalance": f"{uneven.ratio:.3g}{sides}" if uneven.ratio > 1 else "none",
+            "imbalance": _words(uneven) if uneven else None,
             "split hash": source.split_hash,
         }
     )
     render.emit("")
-    rows = [[name, *(f"{counts[part][number]:,}" for part in counts)] for number, name in enumerate(classes)]
-    total = ["all", *(f"{source.sizes[part]:,}" for part in counts)]
-    render.table(["class", *counts], [*rows, total], right=list(counts))
+    if table:
+        rows = [
+            [column["name"], column["type"], f"{column['missing']:,}", _shown(column)] for column in _columns(table)
+        ]
+        render.table(["column", "type", "missing", "becomes"], rows, right=["missing"])
+        render.emit("")
+    if counts:
+        rows = [[name, *(f"{counts[part][number]:,}" for part in counts)] for number, name in enumerate(classes)]
+        rows.append(["all", *(f"{source.sizes[part]:,}" for part in counts)])
+        render.table(["class", *counts], rows, right=list(counts))
+    elif table:
+        parts = _target(table)
+        rows = [
+            [part, f"{source.sizes[part]:,}", *(f"{value:.6g}" for value in found.values())]
+            for part, found in parts.items()
+        ]
+        heads = ["part", "rows", *parts["train"]]
+        render.table(heads, rows, right=heads[1:])
     if told:
         render.emit("", "to look at:", *(f"  {render.clean(text)}" for text in told))
 
@@ -65,6 +87,66 @@ def _statistics(source: Source) -> Mapping[str, list[float]]:
     if isinstance(source, GraphSource):
         return {"mean": [float(source.features.mean())], "deviation": [float(source.features.std())]}
     return {}
+
+
+def _columns(source: TableSource) -> list[dict[str, Any]]:
+    """What each column of a table is, how many training rows have no value there, and how these are filled."""
+    from training.inputs.tables import NumberColumn
+
+    found = []
+    start = 0
+    for column in source.inputs.columns:
+        place, missing = start, 0
+        start += sum(column.widths)
+        if isinstance(column, NumberColumn):
+            place += 1
+            told = {**column.model_dump(include={"median", "mean", "deviation", "indicator"})}
+            has = column.indicator
+        else:
+            told = {"levels": [*column.levels], "rare": column.rare}
+            has = "" in column.levels
+            place += column.levels.index("") if has else 0
+        if has:
+            missing = int(source.features[source.parts.train, place].sum())
+        found.append({"name": column.name, "type": column.type, "missing": missing, **told})
+    return found
+
+
+def _described(source: TableSource) -> dict[str, Any]:
+    """What a document says of a table."""
+    target = {"name": source.inputs.target, **({} if source.inputs.classes else _target(source))}
+    return {"target": target, "columns": _columns(source)}
+
+
+def _shown(column: Mapping[str, Any]) -> str:
+    """`(value - 38.5) / 13.6; missing: the median 37, and an indicator`, `5 levels: a, b, c, d, and rare ones`."""
+    from training.data.labels import listed
+
+    if column["type"] == "number":
+        filled = f"; missing: the median {column['median']:.4g}, and an indicator" if column["indicator"] else ""
+        return f"(value - {column['mean']:.4g}) / {column['deviation']:.4g}{filled}"
+    names = [level or "missing" for level in column["levels"]]
+    count = len(names) + column["rare"]
+    return f"{count} levels: {listed(names, 6)}{', and rare ones' if column['rare'] else ''}"
+
+
+def _target(source: TableSource) -> dict[str, dict[str, float]]:
+    """Mean, deviation and bounds of a number that is predicted, per part."""
+    parts = {name: source.targets[rows] for name, rows in source.parts.items()}
+    return {
+        name: {
+            "mean": float(values.mean()),
+            "deviation": float(values.std()),
+            "least": float(values.min()),
+            "most": float(values.max()),
+        }
+        for name, values in parts.items()
+    }
+
+
+def _words(uneven: Imbalance) -> str:
+    sides = f" ({uneven.most:,} training samples of {uneven.largest}, {uneven.least:,} of {uneven.smallest})"
+    return f"{uneven.ratio:.3g}{sides}" if uneven.ratio > 1 else "none"
 
 
 def _numbers(values: Any) -> str:

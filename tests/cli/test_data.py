@@ -135,3 +135,36 @@ def test_a_streamed_set_is_searched_resumed_trained_and_exported(say: Said, fold
     code, out, err = say("data", "check", "my_data.py?stream=yes&workers=0")
     assert code == 0
     assert "images       1 x 8 x 8" in out
+
+
+def test_data_check_shows_the_columns_of_a_table(say: Said, folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{'' if n % 10 == 3 else 20 + n % 40}, {('', 'red', 'blue')[n % 3]}, {rng.normal():.3f}, "
+        f"{'no' if n % 3 else 'yes'}"
+        for n in range(300)
+    ]
+    Path("t.csv").write_text("\n".join(["age, colour, pay, buys", *rows, *rows[-6:]]) + "\n")
+    code, out, err = say("data", "check", "csv:t.csv?target=buys")
+    assert (code, err) == (0, "")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "target buys" in lines
+    assert "width 6" in lines
+    assert any(line.startswith("age number 2") and "missing: the median 39, and an indicator" in line for line in lines)
+    assert any(line.startswith("colour category 7") and line.endswith("3 levels: missing, blue, red") for line in lines)
+    assert any(line.startswith("pay number 0 (value - ") and "missing" not in line for line in lines)
+    assert any(line.startswith("no 1") for line in lines)
+    assert "are equal to one of the training part in all columns but the target" in out
+    found = json.loads(say("data", "check", "csv:t.csv?target=pay", "--json")[1])
+    assert (found["classes"], found["class_counts"], found["imbalance"]) == ([], {}, None)
+    assert found["target"]["name"] == "pay"
+    assert found["target"].keys() == {"name", "train", "valid", "test"}
+    assert found["target"]["test"].keys() == {"mean", "deviation", "least", "most"}
+    assert [column["type"] for column in found["columns"]] == ["number", "category", "category"]
+    code, out, err = say("data", "check", "csv:t.csv?target=pay")
+    assert (code, err) == (0, "")
+    assert {"train", "valid", "test"} <= {line.split()[0] for line in out.splitlines() if line}
+    code, out, err = say("data", "check", "csv:t.csv?target=bys")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "unknown column 'bys'; did you mean 'buys'? (known: age, colour, pay, buys)" in err

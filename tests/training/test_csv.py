@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas_core.errors import UsageError
+from nas_core.errors import NotFoundError, UsageError
 from training.data import load
 from training.data.cells import read
 from training.data.split import Split
 from training.data.table_source import TableSource
+from training.infer import tables as samples
 from training.inputs.tables import CategoryColumn, NumberColumn, TableInputs
 
 Write = Callable[..., str]
@@ -347,3 +348,35 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     path.with_suffix(".csv.gz").write_bytes(b"a,b\n1,2\n")
     with pytest.raises(UsageError, match="damaged gzip file"):
         load(f"csv:{path}.gz?target=b")
+
+
+# Files for a trained network
+
+
+def test_rows_of_a_file_are_read_for_a_network(write: Write) -> None:
+    """Without the target, with columns in another order and one more, the same rows come out."""
+    rows = people()
+    write(text_of(rows))
+    source = table("csv:t.csv?target=buys")
+    write(text_of([[row[2], "x", row[1], row[0]] for row in rows[:9]], "pay,note,colour,age"), "new.csv.gz")
+    found = samples.read(source.inputs, "csv:new.csv.gz")
+    assert np.array_equal(found.tensors[0], source.features[:9])
+    assert found.names[:2] == ("new.csv.gz:2", "new.csv.gz:3")
+    assert (found.note, found.apart) == ("", True)
+    write(text_of([["1", "pink", "2"], ["1", "", "2"]], "age,colour,pay"), "odd.csv")
+    assert samples.read(source.inputs, "odd.csv").note == (
+        "hold texts that the training part does not have: 'pink', no value of column 'colour'"
+    )
+
+
+def test_a_file_that_a_network_cannot_read_is_named(write: Write) -> None:
+    write(text_of(people()))
+    inputs = table("csv:t.csv?target=buys").inputs
+    write("age,pay\n1,2\n", "u.csv")
+    with pytest.raises(UsageError, match=r"u.csv: there is no column 'colour'; found are age, pay"):
+        samples.read(inputs, "u.csv")
+    write("age,colour,pay\n1,red,2\n1,red,lots\n", "u.csv")
+    with pytest.raises(UsageError, match=r"u.csv: column 'pay': 'lots' in row 1 is no number"):
+        samples.read(inputs, "u.csv")
+    with pytest.raises(NotFoundError, match=r"nowhere.csv does not exist"):
+        samples.read(inputs, "csv:nowhere.csv")

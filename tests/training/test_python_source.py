@@ -25,7 +25,7 @@ from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.moves import sample
 from nas_core.space import HasNamed, SearchSpace
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, TABULAR_REGRESSION, InputSpec, Task
 from search_spaces import BUILTIN, GROUP
 from search_spaces.modules.supernet import Supernet
 from training.export.formats import module_name
@@ -39,6 +39,8 @@ from training.inputs.pictures import pixels
 IMAGES = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 16, 16), outputs=5)
 LARGE = Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 40, 40), outputs=3)
 GRAPH = Task(kind=NODE_CLASSIFICATION, input_shape=(12,), outputs=4, nodes=30, edges=80)
+FIELDS = InputSpec(name="x", shape=(9,), categories=(1, 4, 1, 3))
+TABLE = Task(kind=TABULAR_REGRESSION, inputs=(FIELDS,), outputs=1, metric="rmse")
 
 # A space, a task, a size, how many architectures are drawn.
 DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
@@ -52,6 +54,7 @@ DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
     ("regnet", IMAGES, {"width_scale": 0.25, "stem_width": 7}, 3),
     ("regnet(se=False, bottleneck=2, stages=3)", LARGE, {"width_scale": 0.25, "stem_stride": 2}, 2),
     ("nasbench_graph", GRAPH, {"hidden": 8, "dropout": 0.0}, 12),
+    ("mlp", TABLE, {"width_scale": 0.25}, 6),
 )
 
 
@@ -75,7 +78,7 @@ def disturbed(network: nn.Module) -> nn.Module:
 
 def example(task: Task) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(3)
-    if task.kind == IMAGE_CLASSIFICATION:
+    if task.nodes is None:
         return (torch.randn(3, *task.input_shape, generator=generator),)
     # Loops, edges that occur twice, nodes without edges, and directed ones.
     edges = torch.randint(0, 24, (2, 80), generator=generator)

@@ -1,4 +1,4 @@
-"""What would be silently wrong with a data set: equal images in several parts, classes of very different size."""
+"""What would be silently wrong with a data set: equal samples in several parts, classes of very different size."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from training.data.labels import listed
 from training.data.source import GraphSource, ImageSource, Source
 from training.data.stream import StreamSource
+from training.data.table_source import TableSource
 from training.reading import counted
 
 UNEVEN = 10  # so many times as many samples in the largest class as in the smallest are told
@@ -42,6 +43,10 @@ def findings(source: Source, classes: Sequence[str]) -> list[str]:
         told += equal_images(source)
     if isinstance(source, GraphSource):
         told += _edges(source)
+    if isinstance(source, TableSource):
+        told += _equal_rows(source)
+    if not source.class_counts:
+        return told
     uneven = imbalance(source.class_counts, classes)
     if uneven.ratio >= UNEVEN:
         sides = f"'{uneven.largest}' has {uneven.most:,} training samples, class '{uneven.smallest}' {uneven.least:,}"
@@ -100,6 +105,18 @@ def _digests(source: ImageSource | StreamSource) -> Iterator[tuple[int, bytes]]:
     for number in counted(numbers, f"{source.reference} once more"):
         image = source.images[number] if isinstance(source, ImageSource) else source.stored([number], 0)
         yield number, hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+
+
+def _equal_rows(source: TableSource) -> list[str]:
+    """Rows of the parts that are selected by whose columns are those of a training row, with the same target or not."""
+    train = {source.features[row].tobytes() for row in source.parts.train.tolist()}
+    told = []
+    for part, rows in source.parts.items():
+        shared = sum(source.features[row].tobytes() in train for row in rows.tolist()) if part != "train" else 0
+        if shared:
+            share = f"{shared / len(rows):.1%} of the {WORDS[part]} rows"
+            told.append(f"{share} ({shared:,}) are equal to one of the training part in all columns but the target")
+    return told
 
 
 def _edges(source: GraphSource) -> list[str]:

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from nas_core.batch import Batch
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from predictors.probe import Probe, weights
+from predictors.forward_pass import ForwardPass, weights
 from predictors.zero_cost.gradsign import GradSign
 from search_spaces.nasbench201 import CONV3, NasBench201
 from training.data.bound import mean_loss
@@ -47,7 +47,7 @@ def loop(model: nn.Module, batch: Batch) -> float:
     return sum(float(total.abs().sum()) for total in totals)
 
 
-def make_probe(options: argparse.Namespace) -> Probe:
+def make_probe(options: argparse.Namespace) -> ForwardPass:
     space = NasBench201()
     task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, options.resolution, options.resolution), outputs=10)
     size = space.Size(channels=options.channels, cells=options.cells)
@@ -58,11 +58,11 @@ def make_probe(options: argparse.Namespace) -> Probe:
     labels = torch.randint(10, (options.batch,), generator=generator)
     device = torch.device(options.device)
     batch = Batch((images.to(device),), labels.to(device))
-    return Probe(lambda: space.build(arch, task, size), batch, mean_loss, task)
+    return ForwardPass(lambda: space.build(arch, task, size), batch, mean_loss, task)
 
 
-def ours(probe: Probe, chunk: int) -> float:
-    return GradSign(GradSign.Config(chunk=chunk)).score(probe)["gradsign"]
+def ours(forward: ForwardPass, chunk: int) -> float:
+    return GradSign(GradSign.Config(chunk=chunk)).score(forward)["gradsign"]
 
 
 def peak(options: argparse.Namespace, chunk: int | None) -> float:
@@ -70,12 +70,12 @@ def peak(options: argparse.Namespace, chunk: int | None) -> float:
     torch.set_num_threads(options.threads)
     small = argparse.Namespace(**{**vars(options), "channels": 1, "cells": 1, "batch": 2})
     loop(make_probe(small).model, make_probe(small).batch)  # what torch loads and keeps at the first pass
-    probe = make_probe(options)
+    forward = make_probe(options)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if chunk is None:
-        loop(probe.model, probe.batch)
+        loop(forward.model, forward.batch)
     else:
-        ours(probe, chunk)
+        ours(forward, chunk)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
@@ -114,12 +114,12 @@ def main() -> None:
     if options.device == "cpu":  # first: a process inherits the peak of the one that started it
         show_memory(options)
     torch.set_num_threads(options.threads)
-    probe = make_probe(options)
-    model = probe.copy()
+    forward = make_probe(options)
+    model = forward.copy()
     rows = []
     for number in range(options.rounds + 1):  # the first warms up
-        slow, expected = timed(loop, model, probe.batch)
-        fast, score = timed(ours, probe, options.chunk)
+        slow, expected = timed(loop, model, forward.batch)
+        fast, score = timed(ours, forward, options.chunk)
         if number:
             rows.append((slow, fast))
             print(f"round {number}: loop {slow:.3f} s, gradsign {fast:.3f} s, {slow / fast:.2f} times", flush=True)

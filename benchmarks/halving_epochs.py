@@ -41,7 +41,7 @@ def search(
         assert not findings, findings
         best = best_trial(store, study)
         assert best.proposal.budget in (None, float(arguments.epochs)), "nothing reached the top"
-        return loop.spending.total * arguments.epochs, best.metrics["val_accuracy"]
+        return loop.spent.total * arguments.epochs, best.metrics["val_accuracy"]
 
 
 def main() -> None:

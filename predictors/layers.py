@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
 
-from predictors.watch import LAYERS
+from predictors.function_hooks import LAYERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ class Backward:
 
 
 class Layers:
-    """Computes the layers whose weights are `named`, through `instead` (see `Watch`). `source`: the network's input.
+    """Computes the layers whose weights are `named`, through `instead` (see `FunctionHooks`). `source`: the
+    network's input.
 
     `tapped`: keep their outputs. `scaled`: give each weight a scale, and a leaf of its own that shares its memory;
     what reaches the gradient of the parameter itself then comes from elsewhere than these layers.

@@ -10,14 +10,15 @@ from nas_core.config import Config as BaseConfig
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION
 
 if TYPE_CHECKING:
-    from predictors.probe import Probe
+    from predictors.forward_pass import ForwardPass
 
 EVERY_TASK = frozenset({IMAGE_CLASSIFICATION, NODE_CLASSIFICATION})
 IMAGES = frozenset({IMAGE_CLASSIFICATION})
 
 
 class Need(Flag):
-    """What a proxy reads of the labelled pass that all proxies of a network share (`predictors.probe.Pass`)."""
+    """What a proxy reads of the labelled pass that all proxies of a network share: parts of a
+    `predictors.forward_pass.LabelledPass`."""
 
     NOTHING = 0
     GRADIENTS = auto()  # of the mean loss, by weight
@@ -47,10 +48,10 @@ class Proxy(Protocol):
 
     def __init__(self, config: Any) -> None: ...
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """The components, oriented so that higher is better; NaN counts as the worst, minus infinity.
 
-        Depends on the probe alone: same network, batch and seed, same score. Leaves `probe.model` as it is.
+        Depends on the forward alone: same network, batch and seed, same score. Leaves `forward.model` as it is.
         Raises Unscorable.
         """
         ...

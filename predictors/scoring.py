@@ -151,7 +151,7 @@ class Networks:
         return self._proxies[reference]
 
     def _scored(self, arch: Architecture, wanted: Mapping[str, Proxy]) -> Scored:
-        from predictors.probe import Probe
+        from predictors.forward_pass import ForwardPass
         from training.outputs import logits_of
 
         needs = Need.NOTHING
@@ -159,7 +159,7 @@ class Networks:
             needs |= found.needs
         begun = time.perf_counter()
         try:
-            probe = Probe(
+            forward = ForwardPass(
                 lambda: self.space.build(arch, self.task, self.size),
                 self._batch,
                 self._data.loss,
@@ -168,7 +168,7 @@ class Networks:
                 seed=self._seed,
             )
             if needs:
-                logits_of(probe.passed.output, probe.samples, self.task)
+                logits_of(forward.passed.output, forward.samples, self.task)
         except TrialError as error:
             raise NasError(f"cannot score {dict(arch.values)}: {error}") from error
         except NasError:
@@ -183,7 +183,7 @@ class Networks:
         for name, found in wanted.items():
             begun = time.perf_counter()
             try:
-                components = found.score(probe)
+                components = found.score(forward)
             except Unscorable as error:
                 components = dict.fromkeys(found.components, WORST)
                 reasons[name] = str(error)

@@ -29,7 +29,7 @@ from predictors.scoring import Networks, proxy, score_names
 from predictors.surrogate import Problem, Surrogate
 
 if TYPE_CHECKING:
-    from predictors.probe import Probe
+    from predictors.forward_pass import ForwardPass
     from predictors.surrogate import Floats
     from training.data.source import Source
 
@@ -140,22 +140,22 @@ def _scores(reference: str, networks: Networks, source: Source, archs: Sequence[
     data = source.bind("cpu", batch_size=BATCH)
     batch = next(iter(data.batches("train", 0, 0)))
 
-    def fresh(arch: Architecture) -> Probe:
-        from predictors.probe import Probe
+    def fresh(arch: Architecture) -> ForwardPass:
+        from predictors.forward_pass import ForwardPass
 
         build = partial(networks.space.build, arch, source.task, networks.size)
-        return Probe(build, batch, data.loss, source.task, needs=found.needs)
+        return ForwardPass(build, batch, data.loss, source.task, needs=found.needs)
 
     _score(found, fresh(archs[0]))  # what is imported by a first score may draw random numbers
     for arch in archs:
-        probe = fresh(arch)
+        forward = fresh(arch)
         if found.needs:
-            _ = probe.passed  # its own work, which others share, is not the proxy's
-        before, others = _state(probe), _stirred()
-        values = _score(found, probe)
+            _ = forward.passed  # its own work, which others share, is not the proxy's
+        before, others = _state(forward), _stirred()
+        values = _score(found, forward)
         if others != _randomness():
             yield f"score draws from a global random generator, or seeds it, for {arch}"
-        if changed := [name for name, value in _state(probe).items() if before.get(name) != value]:
+        if changed := [name for name, value in _state(forward).items() if before.get(name) != value]:
             yield f"score leaves the network with another {changed[0]} than it found, for {arch}"
         if isinstance(values, str):  # unscorable
             continue
@@ -166,17 +166,17 @@ def _scores(reference: str, networks: Networks, source: Source, archs: Sequence[
             if math.isnan(float(value)) or float(value) == math.inf:
                 yield f"{name} is {float(value)} for {arch}; what cannot be told is minus infinity, or Unscorable"
         for what, other in (
-            ("the same probe", probe),
-            ("another probe of the same seed", fresh(arch)),
+            ("the same forward pass", forward),
+            ("another of the same seed", fresh(arch)),
         ):
             again = _score(proxy(reference)[1], other)
             if _plain(again) != _plain(values):
                 yield f"scored again, by {what}, it is {again} instead of {values} for {arch}"
 
 
-def _score(found: Proxy, probe: Probe) -> Mapping[str, float] | str:
+def _score(found: Proxy, forward: ForwardPass) -> Mapping[str, float] | str:
     try:
-        return found.score(probe)
+        return found.score(forward)
     except Unscorable as error:
         return str(error)
 
@@ -185,12 +185,12 @@ def _plain(values: Mapping[str, float] | str) -> Any:
     return values if isinstance(values, str) else {name: repr(float(value)) for name, value in values.items()}
 
 
-def _state(probe: Probe) -> dict[str, str]:
+def _state(forward: ForwardPass) -> dict[str, str]:
     """Everything of the network, and of the batch, that a proxy could leave changed, as digests."""
-    model = probe.model
+    model = forward.model
     tensors = {f"weight {name}": value for name, value in model.named_parameters()}
     tensors |= {f"buffer {name}": value for name, value in model.named_buffers()}
-    tensors |= {f"input {place}": value for place, value in enumerate(probe.batch.inputs)}
+    tensors |= {f"input {place}": value for place, value in enumerate(forward.batch.inputs)}
     found = {name: _digest(value) for name, value in tensors.items()}
     for name, value in tensors.items():
         found[f"requires_grad of {name}"] = str(value.requires_grad)

@@ -7,7 +7,7 @@ mutants of several of the best, all neighbours of the very best, uniform draws a
 best-scored; one candidate is proposed at a time; every other one (`local`) is the best neighbour of the best outcome
 by the same acquisition function, because a surrogate that is wrongly sure of itself would not look there.
 
-What is learned, from scores and from other studies too, and how a search begins: `strategies/learner.py`.
+What is learned, from scores and from other studies too, and how a search begins: `strategies/surrogate_search.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.seeds import generator
 from nas_core.strategy import Outcome, Pending, Proposal, Setting
-from strategies.learner import Learner, LearnerConfig, neighbours, ordered
+from strategies.surrogate_search import SurrogateSearch, SurrogateSearchConfig, neighbours, ordered
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -34,7 +34,7 @@ MOVES = 2
 class Bananas:
     """A proposal's note says whether it is a start, or the best of the pool by the acquisition function."""
 
-    class Config(LearnerConfig):
+    class Config(SurrogateSearchConfig):
         """What is learned, what is proposed, and what the pool holds."""
 
         parents: int = Field(10, ge=1, le=1_000, description="outcomes, best first, that are mutated")
@@ -50,29 +50,29 @@ class Bananas:
     def __init__(self, setting: Setting, config: Config) -> None:
         self._setting = setting
         self._config = config
-        self._learner = Learner(setting, config, "bananas")
-        self.surrogate = self._learner.surrogate
+        self._search = SurrogateSearch(setting, config, "bananas")
+        self.surrogate = self._search.surrogate
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
-        learner, local = self._learner, self._config.local
-        known = learner.taken(pending)
-        if learner.begins(pending):
-            return learner.start(number, known)
+        search, local = self._search, self._config.local
+        known = search.known(pending)
+        if search.begins(pending):
+            return search.start(number, known)
         rng = generator(self._setting.seed, number, "pool")
-        targets = learner.targets(number)
+        targets = search.targets(number)
         best = ordered(targets)
-        near = bool(local) and (learner.told + len(pending)) % local == 0
-        candidates = (near and learner.around(best, known, rng)) or learner.new(self._sources(best, rng), known)
+        near = bool(local) and (search.told + len(pending)) % local == 0
+        candidates = (near and search.around(best, known, rng)) or search.new(self._sources(best, rng), known)
         if not candidates:
-            return learner.start(number, known)
-        return Proposal(learner.best(candidates, targets, pending, number), note={"role": "acquired"})
+            return search.start(number, known)
+        return Proposal(search.best(candidates, targets, pending, number), note={"role": "acquired"})
 
     def tell(self, outcome: Outcome) -> None:
-        self._learner.tell(outcome)
+        self._search.tell(outcome)
 
     def _sources(self, best: Sequence[Architecture], rng: Generator) -> Iterator[Architecture]:
         """The pool; `best`: outcomes, best first."""
-        config, space, learner = self._config, self._setting.space, self._learner
+        config, space, search = self._config, self._setting.space, self._search
         variation = moves.variation(space)
         parents = best[: config.parents]
         for _ in range(config.mutants):
@@ -87,6 +87,6 @@ class Bananas:
             yield from neighbours(space, centre, rng)
         for _ in range(config.uniform):
             yield moves.sample(space, rng)
-        if learner.pool is not None:
-            yield from islice(learner.pool.best, config.top)
-        yield from islice(learner.prior, config.top)
+        if search.pool is not None:
+            yield from islice(search.pool.best, config.top)
+        yield from islice(search.prior, config.top)

@@ -22,7 +22,7 @@ from nas_core.config import Config as BaseConfig
 from nas_core.pareto import best
 from nas_core.seeds import generator
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
-from strategies.random_search import sample_new, taken
+from strategies.random_search import known_to, sample_new
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -71,7 +71,7 @@ class RegularizedEvolution:
 
     def _founder(self, number: int, pending: Sequence[Pending]) -> Proposal:
         rng = generator(self._setting.seed, number, "founder")
-        arch = sample_new(self._setting, taken(self._setting, self._founders, pending), rng)
+        arch = sample_new(self._setting, known_to(self._setting, self._founders, pending), rng)
         return Proposal(arch or moves.sample(self._setting.space, rng), note={"role": "founder"})
 
     def _draw(self, rng: Generator) -> list[Outcome]:

@@ -22,7 +22,7 @@ from nas_core.config import Config
 from nas_core.pareto import ranks
 from nas_core.seeds import generator
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
-from strategies.random_search import Taken, sample_new, taken
+from strategies.random_search import Known, known_to, sample_new
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -122,7 +122,7 @@ class Generations:
     def ask(self, number: int, pending: Sequence[Pending], litter: int = 0) -> Proposal:
         """The next offspring; never waits. Other litters come from other couples. Raises Exhausted."""
         serial = self._told + len(pending)
-        known = taken(self._setting, self._known, pending)
+        known = known_to(self._setting, self._known, pending)
         if serial < self._rates.population or not self._parents:
             return self._founder(number, known)
         # Two children of a couple are asked one after the other: both asks draw the same couple.
@@ -160,7 +160,7 @@ class Generations:
         """The population, or what has been told of the first generation while that is not complete."""
         return self.population or self._offspring
 
-    def _founder(self, number: int, known: Taken) -> Proposal:
+    def _founder(self, number: int, known: Known) -> Proposal:
         rng = generator(self._setting.seed, number, "founder")
         arch = sample_new(self._setting, known, rng)
         if arch is None:

@@ -25,7 +25,7 @@ from nas_core.config import Config as BaseConfig
 from nas_core.pareto import best, better
 from nas_core.seeds import generator
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
-from strategies.random_search import sample_new, taken
+from strategies.random_search import known_to, sample_new
 from strategies.scored_pool import SCORED, ScoredPool
 
 
@@ -91,7 +91,7 @@ class LocalSearch:
 
     def _start(self, number: int, pending: Sequence[Pending]) -> Proposal:
         rng = generator(self._setting.seed, number, "start")
-        known = taken(self._setting, self._known, pending)
+        known = known_to(self._setting, self._known, pending)
         best = self._pool.best if self._pool else ()
         arch = next((arch for arch in best if not known(self._setting.identity(arch))), None)
         arch = arch or sample_new(self._setting, known, rng)

@@ -32,7 +32,7 @@ from nas_core.config import Config as BaseConfig
 from nas_core.pareto import ranks
 from nas_core.seeds import derive, generator
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
-from strategies.random_search import Taken, sample_new, taken
+from strategies.random_search import Known, known_to, sample_new
 from strategies.targets import normal_scores
 from training.threads import thread_count
 
@@ -82,7 +82,7 @@ class _OptunaStrategy(ABC):
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
         setting, rng = self._setting, generator(self._setting.seed, number, "draw")
-        known = taken(setting, self._known, pending)
+        known = known_to(setting, self._known, pending)
         role = "start"
         if self._told + len(pending) >= self._config.startup and self._outcomes:
             suggestion = None
@@ -234,7 +234,7 @@ class GP(_OptunaStrategy):
         return thread_count(1)
 
 
-def _mutant(setting: Setting, arch: Architecture, known: Taken, rng: Generator) -> Architecture | None:
+def _mutant(setting: Setting, arch: Architecture, known: Known, rng: Generator) -> Architecture | None:
     """A candidate near `arch` that is not known, the nearest distances first; None where none was met."""
     variation = moves.variation(setting.space)
     for distance in DISTANCES:

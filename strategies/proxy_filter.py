@@ -25,7 +25,7 @@ from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, Snapshots
 from predictors.ranking import ranking
 from strategies.inner import InnerConfig, adopt
-from strategies.random_search import taken
+from strategies.random_search import known_to
 from strategies.scored_pool import SCORED, scores_of
 
 NOTE = "scored"
@@ -68,7 +68,7 @@ class ProxyFilter:
                 other = self.inner.ask(derive(number, "candidate", place), bare)
                 if other is not None:
                     found.setdefault(other.arch, other)
-        known = taken(self._setting, self._known, pending)
+        known = known_to(self._setting, self._known, pending)
         new = [arch for arch in found if not known(self._setting.identity(arch))]
         if len(new) < 2:
             return found[new[0]] if new else first

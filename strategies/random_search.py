@@ -38,7 +38,7 @@ TRIES = 64
 SPARSE_TRIES = 1_000
 """The same where the space cannot be listed: as many known candidates in a row mean that none is left."""
 
-Taken = Callable[[str], bool]
+Known = Callable[[str], bool]
 
 
 class RandomSearch:
@@ -53,7 +53,7 @@ class RandomSearch:
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
         rng = generator(self._setting.seed, number, "draw")
-        arch = draw(self._setting, taken(self._setting, self._told, pending), rng)
+        arch = draw(self._setting, known_to(self._setting, self._told, pending), rng)
         if arch is None:
             raise Exhausted("every candidate of the space is known")
         return Proposal(arch)
@@ -62,40 +62,40 @@ class RandomSearch:
         self._told.add(self._setting.identity(outcome.proposal.arch))
 
 
-def taken(setting: Setting, told: set[str], pending: Sequence[Pending]) -> Taken:
+def known_to(setting: Setting, told: set[str], pending: Sequence[Pending]) -> Known:
     """Whether an identity is among those told or pending."""
     waiting = {setting.identity(trial.proposal.arch) for trial in pending}
     return lambda identity: identity in told or identity in waiting
 
 
-def draw(setting: Setting, taken: Taken, rng: Generator) -> Architecture | None:
-    """A candidate that is not taken, uniformly where the space can be listed; None when there is none.
+def draw(setting: Setting, known: Known, rng: Generator) -> Architecture | None:
+    """A candidate that is not known, uniformly where the space can be listed; None when there is none.
 
-    Where it cannot be listed, None means that `SPARSE_TRIES` draws in a row were taken.
+    Where it cannot be listed, None means that `SPARSE_TRIES` draws in a row were known.
     """
     listing = candidates(_Same(setting.space), setting.identity)
     if listing is None:
-        return _sample(setting, taken, rng, SPARSE_TRIES)
+        return _sample(setting, known, rng, SPARSE_TRIES)
     for _ in range(TRIES):
         candidate = int(rng.integers(len(listing.identities)))
-        if not taken(listing.identities[candidate]):
+        if not known(listing.identities[candidate]):
             return listing.member(setting.space, candidate, rng)
-    left = [candidate for candidate, identity in enumerate(listing.identities) if not taken(identity)]
+    left = [candidate for candidate, identity in enumerate(listing.identities) if not known(identity)]
     return listing.member(setting.space, left[int(rng.integers(len(left)))], rng) if left else None
 
 
-def sample_new(setting: Setting, taken: Taken, rng: Generator) -> Architecture | None:
-    """An architecture sampled choice by choice whose identity is not taken; None when there is none.
+def sample_new(setting: Setting, known: Known, rng: Generator) -> Architecture | None:
+    """An architecture sampled choice by choice whose identity is not known; None when there is none.
 
     Larger classes are likelier than in `draw`, and the space is listed only when hardly anything is left.
     """
-    return _sample(setting, taken, rng, TRIES) or draw(setting, taken, rng)
+    return _sample(setting, known, rng, TRIES) or draw(setting, known, rng)
 
 
-def _sample(setting: Setting, taken: Taken, rng: Generator, tries: int) -> Architecture | None:
+def _sample(setting: Setting, known: Known, rng: Generator, tries: int) -> Architecture | None:
     for _ in range(tries):
         arch = moves.sample(setting.space, rng)
-        if not taken(setting.identity(arch)):
+        if not known(setting.identity(arch)):
             return arch
     return None
 

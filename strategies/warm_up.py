@@ -18,7 +18,7 @@ from pydantic import Field
 
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, Snapshots
 from strategies.inner import InnerConfig, adopt
-from strategies.random_search import taken
+from strategies.random_search import known_to
 from strategies.scored_pool import SCORED, ScoredPool
 
 
@@ -48,7 +48,7 @@ class WarmUp:
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
         if self._told + len(pending) < self._first:
-            known = taken(self._setting, self._known, pending)
+            known = known_to(self._setting, self._known, pending)
             begin = self._new.ask(number, ())
             arch = next((arch for arch in self._pool.best if not known(self._setting.identity(arch))), None)
             if arch is not None and begin is not None:

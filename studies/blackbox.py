@@ -25,11 +25,11 @@ from nas_core.records import Run, StopAt, Study, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Snapshots, State, Strategy
 from studies.assemble import Parts
+from studies.budget import SpentBudget
 from studies.executors import Begun, Died, Ended, Event, Executor, Halted, Job, Reported
 from studies.executors.inline import Inline
-from studies.judge import Judge
-from studies.spending import Spending
 from studies.store.store import Store
+from studies.verdicts import Verdicts
 
 REUSED_IN_A_ROW = 1_000
 REJECTED_IN_A_ROW = 10_000
@@ -123,9 +123,9 @@ class Search:
         self.stopping = stopping
         self.environment = environment
         self.executor: Executor = executor or Inline(parts.evaluator, parts.trial_seconds)
-        self.judge = Judge(parts)
+        self.verdicts = Verdicts(parts)
         self.strategy = parts.make_strategy()
-        self.spending = Spending(parts)
+        self.spent = SpentBudget(parts)
         self._ends_early = parts.pruner is not None or getattr(parts.evaluator, "ends_early", False)
         self.pending: dict[int, Trial] = {}
         self.next = 0
@@ -225,8 +225,8 @@ class Search:
         return self.evaluated + sum(trial.counts for trial in self.pending.values())
 
     def _spent(self) -> float:
-        waiting = (self.spending.of(trial.proposal) for trial in self.pending.values() if trial.counts)
-        return self.spending.total + sum(waiting)
+        waiting = (self.spent.of(trial.proposal) for trial in self.pending.values() if trial.counts)
+        return self.spent.total + sum(waiting)
 
     def _admit(self, proposal: Proposal) -> None:
         """Judge a proposal without evaluating it, and commit it."""
@@ -270,10 +270,10 @@ class Search:
             self._submit(trial)
 
     def _before(self, arch: Architecture) -> tuple[Verdict | None, dict[str, float]]:
-        """The judge's verdict before evaluation. Its costs may need the network built, by whatever code a user wrote,
+        """The verdict before evaluation. Its costs may need the network built, by whatever code a user wrote,
         and nothing is stored of the candidate yet: processes that end in that are counted in a file."""
-        if self.study.spec.evaluator["name"] == "table" or not self.judge.counts_costs:
-            return self.judge.before(arch)
+        if self.study.spec.evaluator["name"] == "table" or not self.verdicts.counts_costs:
+            return self.verdicts.before(arch)
         mark = self.store.folder(self.study) / "judging"
         key, _, tries = mark.read_text().partition(" ") if mark.is_file() else ("", "", "")
         ended = int(tries) if key == arch.key and tries.isdecimal() else 0
@@ -283,7 +283,7 @@ class Search:
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.write_text(f"{arch.key} {ended + 1}")
         try:
-            return self.judge.before(arch)
+            return self.verdicts.before(arch)
         finally:
             mark.unlink(missing_ok=True)
 
@@ -381,7 +381,7 @@ class Search:
         if self._prunes(trial, report):
             self.executor.drop(trial.number)
             report = Report(report.step, {**report.metrics, **trial.metrics}, report.seconds)
-            verdict = self.judge.after(report.metrics, report.seconds)
+            verdict = self.verdicts.after(report.metrics, report.seconds)
             if verdict.state == State.COMPLETE:
                 verdict = replace(verdict, state=State.PRUNED, reason=f"pruned: at {report.step:g}")
             self._finish(trial, verdict, report)
@@ -413,7 +413,7 @@ class Search:
             verdict = Verdict(State.FAILED, "no-report: the evaluator ended without a report")
         else:
             last = Report(last.step, {**last.metrics, **trial.metrics}, last.seconds)
-            verdict = self.judge.after(last.metrics, last.seconds)
+            verdict = self.verdicts.after(last.metrics, last.seconds)
             stored = False
         final = last is not None and last.step >= self._budget(trial.proposal)[1]
         self._finish(trial, verdict, last if final or not stored else None)
@@ -468,7 +468,7 @@ class Search:
                 self._streak[streak] += 1
             elif not again:  # what was rejected before is nothing new among what is reused
                 self._streak[streak] = 0
-        self.spending.learn(outcome, curve[-1][0] if curve else None)
+        self.spent.learn(outcome, curve[-1][0] if curve else None)
         if self.parts.pruner is not None:
             self._curves.append(list(curve) if state == State.COMPLETE else [])
 
@@ -507,8 +507,8 @@ class Search:
     ) -> tuple[Verdict, Mapping[str, float]]:
         """The learned metrics of the source and the architecture's own costs."""
         original = self.store.trial(self.study, source)
-        metrics = self.judge.reuse(original, proposal.arch, costs)
-        verdict = self.judge.after(metrics, 0.0)
+        metrics = self.verdicts.reuse(original, proposal.arch, costs)
+        verdict = self.verdicts.after(metrics, 0.0)
         if verdict.state == State.COMPLETE:
             verdict = replace(verdict, state=State.REUSED, reason=f"same as trial {source}")
         return verdict, metrics
@@ -593,7 +593,7 @@ class Search:
         self.told = len(told)
         for trial in self.pending.values():
             if not trial.finished:
-                trial.metrics = self.judge.before(trial.proposal.arch)[1]
+                trial.metrics = self.verdicts.before(trial.proposal.arch)[1]
         self._sweep(kept)
 
     def _sweep(self, kept: set[int]) -> None:

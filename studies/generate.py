@@ -28,10 +28,10 @@ from nas_core.space import HasCosts
 from nas_core.strategy import FINISHED, Generates, State, Wanted
 from studies.assemble import Parts
 from studies.blackbox import restore
-from studies.judge import Judge
 from studies.predict import LEAST, Models, PredictConfig, Prediction, enough, observed
 from studies.queries import MEASURED
 from studies.store.store import Store
+from studies.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from predictors.surrogate import Surrogate
@@ -167,13 +167,13 @@ class Limits:
         self.constraints = tuple(one for one in every if metrics[one.metric].cost)
         goals = [goal.metric for goal in parts.objectives if metrics[goal.metric].cost]
         self.names = tuple(dict.fromkeys((*(one.metric for one in self.constraints), *goals)))
-        self._judge = Judge(replace(parts, constraints=self.constraints))
+        self._verdicts = Verdicts(replace(parts, constraints=self.constraints))
         self._known: dict[str, Mapping[str, float]] = {}
 
     def costs(self, arch: Architecture) -> Mapping[str, float]:
         """Those that are bounded or objectives, as far as they are known: none of a network that cannot be built."""
         if arch.key not in self._known:
-            self._known[arch.key] = self._judge.before(arch)[1]
+            self._known[arch.key] = self._verdicts.before(arch)[1]
         return self._known[arch.key]
 
     def satisfied(self, arch: Architecture) -> bool:
@@ -266,12 +266,12 @@ def _trained(store: Store, study: Study, parts: Parts, runs: Sequence[Run]) -> t
             own.tell(run.outcome())  # type: ignore[attr-defined]
         return study.spec.strategy, own
     kind = refs.find(DEFAULT, strategies.BUILTIN, strategies.GROUP, "strategy")
-    learner: Any = kind(parts.setting, validate(kind.Config, {}, f"strategy {DEFAULT}"))
+    search: Any = kind(parts.setting, validate(kind.Config, {}, f"strategy {DEFAULT}"))
     full = max(_budget(run) for run in runs if run.state in MEASURED)
     for run in runs:
         if run.state == State.REJECTED or (run.state in FINISHED and _budget(run) == full):
-            learner.tell(run.outcome())
-    return DEFAULT, learner
+            search.tell(run.outcome())
+    return DEFAULT, search
 
 
 def _budget(run: Run) -> float:

@@ -30,8 +30,8 @@ from predictors.transfer import Transfer, TransferConfig
 from studies import pool
 from studies.assemble import Parts
 from studies.correlation import Correlation, correlate
-from studies.judge import Judge
 from studies.store.store import Store
+from studies.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -314,11 +314,11 @@ def _mutants(
 
 def _feasible(parts: Parts, ranked: Iterable[Prediction], top: int) -> tuple[list[Prediction], int]:
     """The first `top` that the known costs allow, and how many better ones they do not."""
-    judge = Judge(parts)
+    verdicts = Verdicts(parts)
     kept: list[Prediction] = []
     left_out = 0
     for one in ranked:
-        if judge.before(one.arch)[0] is None:
+        if verdicts.before(one.arch)[0] is None:
             kept.append(one)
             if len(kept) == top:
                 break

@@ -14,10 +14,10 @@ from nas_core.evaluation import Context
 from nas_core.records import TRIAL, Run, Study
 from nas_core.strategy import Exhausted, Pending, State
 from studies.assemble import Parts
-from studies.judge import Judge
 from studies.oneshot import derived
 from studies.store import supernets, tables
 from studies.store.store import Store
+from studies.verdicts import Verdicts
 
 
 def verify(store: Store, study: Study, parts: Parts) -> Iterator[str]:
@@ -32,13 +32,13 @@ def verify(store: Store, study: Study, parts: Parts) -> Iterator[str]:
     if parts.supernet is not None and not runs:
         return
     parts = derived(store, study, parts).kept_in(store)
-    judge = Judge(parts)
+    verdicts = Verdicts(parts)
     yield from _numbers(runs)
     yield from _proposals(runs, parts)
     by_number = {run.number: run for run in runs}
     tabular = study.spec.evaluator["name"] == "table"
     for run in runs:
-        for problem in _contents(run, parts, judge, by_number, tabular):
+        for problem in _contents(run, parts, verdicts, by_number, tabular):
             yield f"trial {run.number}: {problem}"
     yield from _columns(store, study)
     yield from _files(store, study)
@@ -88,7 +88,7 @@ def _proposals(runs: list[Run], parts: Parts) -> Iterator[str]:
             return  # what follows was told other outcomes than the strategy now knows
 
 
-def _contents(run: Run, parts: Parts, judge: Judge, by_number: dict[int, Run], tabular: bool) -> Iterator[str]:
+def _contents(run: Run, parts: Parts, verdicts: Verdicts, by_number: dict[int, Run], tabular: bool) -> Iterator[str]:
     reason = parts.space.illegal(run.arch)
     if reason and run.state != State.REJECTED:
         yield f"its architecture is illegal: {reason}"
@@ -98,11 +98,11 @@ def _contents(run: Run, parts: Parts, judge: Judge, by_number: dict[int, Run], t
     if run.state == State.FAILED and run.verdict.values is not None:
         yield "it is stored as failed, but has values"
     if run.state == State.REJECTED:
-        known, _ = judge.before(run.arch)
+        known, _ = verdicts.before(run.arch)
         if known is None or (known.state, known.violations) != (run.state, run.verdict.violations):
             yield "it is stored as rejected, but its architecture and costs say something else"
     if run.state in (State.COMPLETE, State.REUSED, State.PRUNED):
-        verdict = judge.after(run.metrics, run.verdict.seconds)
+        verdict = verdicts.after(run.metrics, run.verdict.seconds)
         if (verdict.values, verdict.violations) != (run.verdict.values, run.verdict.violations):
             yield f"its metrics give {verdict.values}, {verdict.violations}; stored are " + (
                 f"{run.verdict.values}, {run.verdict.violations}"

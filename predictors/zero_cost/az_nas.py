@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe
+from predictors.forward_pass import ForwardPass
 from predictors.proxy import IMAGES, Need, Unscorable
 from predictors.zero_cost.transform import gaussian_like, kaiming, reinitialise
 from training.cost import macs
@@ -48,12 +48,12 @@ class AZNAS:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for a network without two successive blocks, or with a block whose output is constant."""
-        generator, model = probe.generator("az_nas"), probe.copy()
+        generator, model = forward.generator("az_nas"), forward.copy()
         reinitialise(model, generator, kaiming)
-        image = gaussian_like(probe.batch.inputs[0], generator)
-        taps = _taps(probe, model, image)
+        image = gaussian_like(forward.batch.inputs[0], generator)
+        taps = _taps(forward, model, image)
         if len(taps) < 2:
             raise Unscorable("the network has no body of at least two blocks with feature maps [n, channels, h, w]")
         entropies = [entropy(tap.detach()) for tap in taps]
@@ -118,7 +118,7 @@ def body(model: nn.Module) -> Sequence[nn.Module]:
     return [] if largest is None else list(largest.children())
 
 
-def _taps(probe: Probe, model: nn.Module, image: Tensor) -> list[Tensor]:
+def _taps(forward: ForwardPass, model: nn.Module, image: Tensor) -> list[Tensor]:
     """The features between blocks, in the order in which they are computed, in one autograd graph."""
     found: list[Tensor] = []
 
@@ -137,5 +137,5 @@ def _taps(probe: Probe, model: nn.Module, image: Tensor) -> list[Tensor]:
     for block in body(model):
         block.register_forward_hook(keep)
     with torch.enable_grad():
-        probe.run(model, Batch((image, *probe.batch.inputs[1:]), probe.batch.target))
+        forward.run(model, Batch((image, *forward.batch.inputs[1:]), forward.batch.target))
     return found

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe, total, weights
+from predictors.forward_pass import ForwardPass, total, weights
 from predictors.proxy import IMAGES, Need, Unscorable
 
 
@@ -31,10 +31,10 @@ class Fisher:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for a network that computes no convolution and no linear layer."""
-        channels = probe.passed.channels
+        channels = forward.passed.channels
         if not channels:
             raise Unscorable("the network computes no convolution and no linear layer")
-        named = weights(probe.model)
+        named = weights(forward.model)
         return {"fisher": total(each.double() * named[name][0].numel() for name, each in channels.items())}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe, total
+from predictors.forward_pass import ForwardPass, total
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 
 
@@ -28,9 +28,9 @@ class GradNorm:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for a network without convolutions and linear layers."""
-        gradients = probe.passed.gradients
+        gradients = forward.passed.gradients
         if not gradients:
             raise Unscorable("the network has no convolution and no linear layer")
         return {"grad_norm": total(gradient.norm() for gradient in gradients.values())}

@@ -32,7 +32,7 @@ from torch.overrides import TorchFunctionMode
 from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from nas_core.task import NODE_CLASSIFICATION
-from predictors.probe import Probe, weights
+from predictors.forward_pass import ForwardPass, weights
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 
 CONVOLUTIONS = {
@@ -75,18 +75,18 @@ class GradSign:
     def __init__(self, config: Config) -> None:
         self._config = config
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for a network without weights, and where the loss of a sample is not finite."""
-        with _borrowed(probe.model) as model:
+        with _borrowed(forward.model) as model:
             signs = Signs(weights(model))
             if not signs.totals:
                 raise Unscorable("the network has no convolution and no linear layer")
-            if probe.task.kind == NODE_CLASSIFICATION:
-                _calibrate(probe, model)
-                _nodes(probe, model, signs, self._config.chunk)
-            elif self._config.bn == "calibrated" or not _by_own_statistics(probe, model, signs, self._config.chunk):
-                _calibrate(probe, model)
-                _samples(probe, model, signs, self._config.chunk)
+            if forward.task.kind == NODE_CLASSIFICATION:
+                _calibrate(forward, model)
+                _nodes(forward, model, signs, self._config.chunk)
+            elif self._config.bn == "calibrated" or not _by_own_statistics(forward, model, signs, self._config.chunk):
+                _calibrate(forward, model)
+                _samples(forward, model, signs, self._config.chunk)
         score = signs.agreement()
         return {"gradsign": score / signs.size if self._config.reduction == "mean" else score}
 
@@ -157,28 +157,28 @@ def _borrowed(model: nn.Module) -> Iterator[nn.Module]:
                 buffer.copy_(value)
 
 
-def _by_own_statistics(probe: Probe, model: nn.Module, signs: Signs, chunk: int) -> bool:
+def _by_own_statistics(forward: ForwardPass, model: nn.Module, signs: Signs, chunk: int) -> bool:
     """The samples with batch normalisation of each by its own statistics; whether that is possible."""
     for norm in _norms(model):
         norm.track_running_stats = False
         norm.running_mean = norm.running_var = norm.num_batches_tracked = None
     try:
-        _samples(probe, model, signs, chunk)
+        _samples(forward, model, signs, chunk)
     except ValueError:  # torch's "Expected more than 1 value per channel when training"
         signs.clear()
         return False
     return True
 
 
-def _calibrate(probe: Probe, model: nn.Module) -> None:
+def _calibrate(forward: ForwardPass, model: nn.Module) -> None:
     """Give batch normalisation the statistics of the whole batch, and freeze them."""
     like = next(model.parameters())
     for norm in _norms(model):
         norm.track_running_stats, norm.momentum = True, None  # None: the mean over all batches, here one
         norm.running_mean, norm.running_var = like.new_zeros(norm.num_features), like.new_ones(norm.num_features)
-        norm.num_batches_tracked = torch.zeros((), dtype=torch.long, device=probe.device)
+        norm.num_batches_tracked = torch.zeros((), dtype=torch.long, device=forward.device)
     with torch.no_grad():
-        probe.run(model.train())
+        forward.run(model.train())
     model.eval()
 
 
@@ -186,13 +186,13 @@ def _norms(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
-def _nodes(probe: Probe, model: nn.Module, signs: Signs, chunk: int) -> None:
+def _nodes(forward: ForwardPass, model: nn.Module, signs: Signs, chunk: int) -> None:
     """The samples are nodes, and all come from one forward pass."""
-    batch, output = probe.batch, probe.run(model)
+    batch, output = forward.batch, forward.run(model)
     answer = output.detach().requires_grad_()
-    nodes = torch.arange(len(output), device=probe.device) if batch.index is None else batch.index
+    nodes = torch.arange(len(output), device=forward.device) if batch.index is None else batch.index
     for part in nodes.split(chunk):
-        losses = [probe.loss(answer, Batch(batch.inputs, batch.target, node)) for node in part.split(1)]
+        losses = [forward.loss(answer, Batch(batch.inputs, batch.target, node)) for node in part.split(1)]
         _check(torch.stack(losses))
         given = torch.stack([torch.autograd.grad(loss, answer)[0] for loss in losses])
         try:
@@ -202,13 +202,13 @@ def _nodes(probe: Probe, model: nn.Module, signs: Signs, chunk: int) -> None:
                 signs.add_backward(output, one, keep=True)
 
 
-def _samples(probe: Probe, model: nn.Module, signs: Signs, chunk: int) -> None:
+def _samples(forward: ForwardPass, model: nn.Module, signs: Signs, chunk: int) -> None:
     """The samples are computed apart, in the first of three ways that the network allows."""
     ways = (_in_one_pass, _mapped, _one_by_one)
     for way in ways:
         try:
-            for start in range(0, probe.samples, chunk):
-                way(probe, model, signs, start, min(start + chunk, probe.samples))
+            for start in range(0, forward.samples, chunk):
+                way(forward, model, signs, start, min(start + chunk, forward.samples))
             return
         except (Coupled, RuntimeError):  # of vmap, for example: control flow that depends on values
             if way is ways[-1]:
@@ -216,22 +216,22 @@ def _samples(probe: Probe, model: nn.Module, signs: Signs, chunk: int) -> None:
             signs.clear()
 
 
-def _one_by_one(probe: Probe, model: nn.Module, signs: Signs, start: int, stop: int) -> None:
+def _one_by_one(forward: ForwardPass, model: nn.Module, signs: Signs, start: int, stop: int) -> None:
     for sample in range(start, stop):
-        batch = probe.part(sample, sample + 1)
-        loss = probe.loss(probe.run(model, batch), batch)
+        batch = forward.part(sample, sample + 1)
+        loss = forward.loss(forward.run(model, batch), batch)
         _check(loss)
         signs.add_backward(loss)
 
 
-def _mapped(probe: Probe, model: nn.Module, signs: Signs, start: int, stop: int) -> None:
+def _mapped(forward: ForwardPass, model: nn.Module, signs: Signs, start: int, stop: int) -> None:
     """The gradients of all weights together, by vmap."""
 
     def loss(values: Mapping[str, Tensor], target: Tensor, *inputs: Tensor) -> Tensor:
         batch = Batch(tuple(value[None] for value in inputs), target[None])
-        return probe.loss(probe.run(lambda *x: functional_call(model, values, x), batch), batch)
+        return forward.loss(forward.run(lambda *x: functional_call(model, values, x), batch), batch)
 
-    batch = probe.part(start, stop)
+    batch = forward.part(start, stop)
     values = {name: weight.detach() for name, weight in signs.named.items()}
     of_each = vmap(grad_and_value(loss), (None, 0, *[0] * len(batch.inputs)))
     gradients, losses = of_each(values, batch.target, *batch.inputs)
@@ -240,18 +240,18 @@ def _mapped(probe: Probe, model: nn.Module, signs: Signs, start: int, stop: int)
         signs.add(name, gradient.sign())
 
 
-def _in_one_pass(probe: Probe, model: nn.Module, signs: Signs, start: int, stop: int) -> None:
+def _in_one_pass(forward: ForwardPass, model: nn.Module, signs: Signs, start: int, stop: int) -> None:
     """Layer by layer, in one pass back through all samples. Raises Coupled where that would not be right."""
     with Separate(signs, stop - start) as separate:
-        output = probe.run(model, probe.part(start, stop))
+        output = forward.run(model, forward.part(start, stop))
     if len(output) != stop - start or _reached(output) & {id(weight) for weight in signs.named.values()}:
         raise Coupled  # or a weight is used otherwise than by a known layer
     answers = [answer.requires_grad_() for answer in output.detach().split(1)]
-    losses = [probe.loss(answer, probe.part(start + row, start + row + 1)) for row, answer in enumerate(answers)]
+    losses = [forward.loss(answer, forward.part(start + row, start + row + 1)) for row, answer in enumerate(answers)]
     _check(torch.stack(losses))
     if start == 0:
         with torch.no_grad(), Separate(signs, 1):
-            alone = probe.run(model, probe.part(0, 1))
+            alone = forward.run(model, forward.part(0, 1))
         if not (output[:1] - alone).abs().max() <= CLOSE * alone.abs().max():
             raise Coupled  # such as other normalisations over the batch
     separate.backward(output, torch.cat(torch.autograd.grad(losses, answers)))

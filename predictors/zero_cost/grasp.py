@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe, total
+from predictors.forward_pass import ForwardPass, total
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 
 
@@ -28,9 +28,9 @@ class GraSP:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for a network whose weights the loss does not reach: 0 would be a good score."""
-        passed = probe.passed
+        passed = forward.passed
         if not any(gradient.any() for gradient in passed.gradients.values()):
             raise Unscorable("the loss reaches no weight of a convolution or linear layer")
         return {"grasp": total(-product for product in passed.curvature.values())}

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe
+from predictors.forward_pass import ForwardPass
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 
 K = 1e-5
@@ -36,9 +36,9 @@ class JacobianCovariance:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for fewer than two samples."""
-        jacobian = probe.passed.jacobian
+        jacobian = forward.passed.jacobian
         if jacobian is None or len(jacobian) < 2:
             raise Unscorable("one sample has nothing to correlate with")
         constant = (jacobian == jacobian[:, :1]).all(1).any()

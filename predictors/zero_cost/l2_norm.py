@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe, total, weights
+from predictors.forward_pass import ForwardPass, total, weights
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 
 
@@ -27,9 +27,9 @@ class L2Norm:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for a network without convolutions and linear layers."""
-        named = weights(probe.model)
+        named = weights(forward.model)
         if not named:
             raise Unscorable("the network has no convolution and no linear layer")
         return {"l2_norm": total(weight.detach().norm() for weight in named.values())}

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe
+from predictors.forward_pass import ForwardPass
+from predictors.function_hooks import ACTIVATIONS
 from predictors.proxy import IMAGES, Need, Unscorable
-from predictors.watch import ACTIVATIONS
 from predictors.zero_cost.transform import Rewrite, argument, kaiming, reinitialise
 
 
@@ -49,18 +49,18 @@ class LinearRegions:
     def __init__(self, config: Config) -> None:
         self._config = config
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for a network without activations; 1, the worst, where nothing depends on the image."""
-        generator, model = probe.generator("linear_regions"), probe.copy()
+        generator, model = forward.generator("linear_regions"), forward.copy()
         found = []
         for _ in range(self._config.repeats):
             reinitialise(model, generator, kaiming)
-            found.append(regions(self._patterns(probe, model, self._crops(probe, generator))))
+            found.append(regions(self._patterns(forward, model, self._crops(forward, generator))))
         return {"linear_regions": sum(found) / len(found)}
 
-    def _crops(self, probe: Probe, generator: torch.Generator) -> Tensor:
+    def _crops(self, forward: ForwardPass, generator: torch.Generator) -> Tensor:
         """`[samples, channels, crop, crop]`, all channels equal."""
-        images = probe.batch.inputs[0]
+        images = forward.batch.inputs[0]
         for axis in (2, 3):
             images = images.unfold(axis, min(self._config.crop, images.shape[axis]), 1)
         lines, points = self._config.lines, self._config.points
@@ -71,7 +71,7 @@ class LinearRegions:
         crops = torch.lerp(first, second, along)
         return crops[:, None].expand(-1, images.shape[1], -1, -1).contiguous()
 
-    def _patterns(self, probe: Probe, model: nn.Module, crops: Tensor) -> Tensor:
+    def _patterns(self, forward: ForwardPass, model: nn.Module, crops: Tensor) -> Tensor:
         """`[samples, units]`: which units are on."""
         found: list[Tensor] = []
 
@@ -89,7 +89,7 @@ class LinearRegions:
         rules = {name + mark: tap for name in ACTIVATIONS for mark in ("", "_")} | {"linear": head}
         try:
             with torch.no_grad(), Rewrite(rules):
-                probe.run(model, Batch((crops, *probe.batch.inputs[1:]), probe.batch.target))
+                forward.run(model, Batch((crops, *forward.batch.inputs[1:]), forward.batch.target))
         except _HeadError:
             pass  # nothing that comes after a linear layer of all positions is counted
         if not found:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe
+from predictors.forward_pass import ForwardPass
 from predictors.proxy import EVERY_TASK, Need
 from predictors.zero_cost.synflow import flow, total
 
@@ -28,7 +28,7 @@ class LogSynFlow:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for a network without weights, or whose flow is beyond float64."""
         # A softmax can turn a gradient negative; its size counts.
-        return {"logsynflow": total([weight * gradient.abs().log1p() for weight, gradient in flow(probe)])}
+        return {"logsynflow": total([weight * gradient.abs().log1p() for weight, gradient in flow(forward)])}

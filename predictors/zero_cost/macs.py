@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe
+from predictors.forward_pass import ForwardPass
 from predictors.proxy import EVERY_TASK, Need
 from training import cost
 
@@ -31,20 +31,20 @@ class Macs:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        inputs = probe.batch.inputs
-        if probe.batch.index is None:
-            return {"macs": float(cost.macs(probe.model, [value[:1] for value in inputs]))}
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        inputs = forward.batch.inputs
+        if forward.batch.index is None:
+            return {"macs": float(cost.macs(forward.model, [value[:1] for value in inputs]))}
         messages: list[int] = []
 
         def count(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
             messages.append(output.numel())
 
         with ExitStack() as hooks:
-            for module in probe.model.modules():
+            for module in forward.model.modules():
                 # PyTorch Geometric's message passing calls these with all messages of a layer, [edges, ...].
                 register = getattr(module, "register_message_forward_hook", None)
                 if register is not None:
                     hooks.callback(register(count).remove)
-            products = cost.macs(probe.model, inputs)
+            products = cost.macs(forward.model, inputs)
         return {"macs": float(products + sum(messages))}

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe
+from predictors.forward_pass import ForwardPass
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 
 
@@ -33,13 +33,13 @@ class Naswot:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for a network without activations."""
-        codes = probe.passed.codes
-        if codes is None or not probe.passed.units:
+        codes = forward.passed.codes
+        if codes is None or not forward.passed.units:
             raise Unscorable("the network has no elementwise activation")
         # Rounding leaves a determinant that is a little off zero.
-        if (codes.tril(-1) == probe.passed.units).any():
+        if (codes.tril(-1) == forward.passed.units).any():
             return {"naswot": float("-inf")}
         sign, value = torch.linalg.slogdet(codes)
         return {"naswot": float(value) if sign > 0 else float("-inf")}

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe, weights
+from predictors.forward_pass import ForwardPass, weights
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 
 SAMPLES = 32  # the kernel takes as many backward passes over as many samples
@@ -41,24 +41,24 @@ class NTKCondition:
     def __init__(self, config: Config) -> None:
         self._samples, self._repeats = config.samples, config.repeats
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for fewer than two samples."""
-        if probe.samples < 2:
+        if forward.samples < 2:
             raise Unscorable("the kernel of one sample has one eigenvalue")
-        model, generator = probe.copy(), probe.generator("ntk_condition")
+        model, generator = forward.copy(), forward.generator("ntk_condition")
         scores = []
         for _ in range(self._repeats):
             _initialise(model, generator)
-            scores.append(-_log_condition(kernel(probe, model, self._samples)))
+            scores.append(-_log_condition(kernel(forward, model, self._samples)))
         return {"ntk_condition": sum(scores) / len(scores)}
 
 
-def kernel(probe: Probe, model: nn.Module, samples: int = SAMPLES) -> Tensor:
+def kernel(forward: ForwardPass, model: nn.Module, samples: int = SAMPLES) -> Tensor:
     """The empirical neural tangent kernel of the summed outputs of the first `samples`, [n, n] float64."""
-    batch = probe.part(0, min(probe.samples, samples))
+    batch = forward.part(0, min(forward.samples, samples))
     parameters = [value for name, value in model.named_parameters() if name.rpartition(".")[2] == "weight"]
     with torch.enable_grad():
-        output = probe.run(model, batch)
+        output = forward.run(model, batch)
         summed = (output if batch.index is None else output[batch.index]).sum(1)
     found = torch.zeros(len(summed), len(summed), dtype=torch.float64, device=summed.device)
     if not summed.requires_grad or not parameters:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe
+from predictors.forward_pass import ForwardPass
 from predictors.proxy import EVERY_TASK, Need
 from training import cost
 
@@ -24,5 +24,5 @@ class Params:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        return {"params": float(cost.params(probe.model))}
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        return {"params": float(cost.params(forward.model))}

@@ -19,9 +19,9 @@ from torch.nn import functional
 
 from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe
+from predictors.forward_pass import ForwardPass
+from predictors.function_hooks import ACTIVATIONS
 from predictors.proxy import IMAGES, Need, Unscorable
-from predictors.watch import ACTIVATIONS
 from predictors.zero_cost.transform import Rewrite, argument
 
 Arguments = Sequence[Any]
@@ -56,16 +56,16 @@ class PathNorm:
     def __init__(self, config: Config) -> None:
         self._q = config.q
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable."""
-        model = probe.copy().double().eval()
+        model = forward.copy().double().eval()
         passes = _Paths(model, self._q)
-        image = torch.ones_like(probe.batch.inputs[0][:1], dtype=torch.float64)
+        image = torch.ones_like(forward.batch.inputs[0][:1], dtype=torch.float64)
         # Two more images for the check, as softmax and the like see no difference between equal values.
-        other = image * (0.5 + torch.rand(image.shape, generator=probe.generator("path_norm")).to(image))
+        other = image * (0.5 + torch.rand(image.shape, generator=forward.generator("path_norm")).to(image))
         images = torch.cat([0 * image, image, other, 2 * other])
         with torch.no_grad(), Rewrite(passes.rules):
-            output = probe.run(model, Batch((images, *probe.batch.inputs[1:]), probe.batch.target))
+            output = forward.run(model, Batch((images, *forward.batch.inputs[1:]), forward.batch.target))
         zero, one, once, twice = output.flatten(1).sum(1).tolist()
         if not max(one, twice) < float("inf"):
             raise Unscorable("the path-norm is too large for float64")

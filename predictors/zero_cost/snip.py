@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe, total, weights
+from predictors.forward_pass import ForwardPass, total, weights
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 
 
@@ -28,10 +28,10 @@ class Snip:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for a network without convolutions and linear layers."""
-        gradients = probe.passed.gradients
+        gradients = forward.passed.gradients
         if not gradients:
             raise Unscorable("the network has no convolution and no linear layer")
-        named = weights(probe.model)
+        named = weights(forward.model)
         return {"snip": total((named[name].detach() * gradient).abs() for name, gradient in gradients.items())}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from nas_core.task import NODE_CLASSIFICATION
-from predictors.probe import Probe, weights
+from predictors.forward_pass import ForwardPass, weights
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 from predictors.zero_cost.transform import NORMALISATIONS, Rewrite, argument, unchanged
 
@@ -47,26 +47,26 @@ class SynFlow:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for a network without weights, or whose flow is beyond float64."""
-        return {"synflow": total([weight * gradient for weight, gradient in flow(probe)])}
+        return {"synflow": total([weight * gradient for weight, gradient in flow(forward)])}
 
 
-def flow(probe: Probe) -> list[tuple[Tensor, Tensor]]:
+def flow(forward: ForwardPass) -> list[tuple[Tensor, Tensor]]:
     """Every weight |theta| of convolutions and linear layers, and the gradient of R with respect to it, in float64.
 
     Raises Unscorable for a network without weights.
     """
-    model = positive(probe.copy())
-    first, *others = probe.batch.inputs
-    shape = first.shape if probe.task.kind == NODE_CLASSIFICATION else (1, *first.shape[1:])
+    model = positive(forward.copy())
+    first, *others = forward.batch.inputs
+    shape = first.shape if forward.task.kind == NODE_CLASSIFICATION else (1, *first.shape[1:])
     inputs = [torch.ones(shape, dtype=torch.float64, device=first.device)]
     inputs += [value.double().abs() if value.is_floating_point() else value for value in others]
     found = list(weights(model).values())
     if not found:
         raise Unscorable("the network has no weights of convolutions or linear layers")
     with torch.enable_grad(), Rewrite(_Rules().rules):
-        output = probe.run(model, Batch(tuple(inputs), probe.batch.target, probe.batch.index))
+        output = forward.run(model, Batch(tuple(inputs), forward.batch.target, forward.batch.index))
     gradients = torch.autograd.grad(output.sum(), found, allow_unused=True, materialize_grads=True)
     return [(weight.detach(), gradient) for weight, gradient in zip(found, gradients, strict=True)]
 

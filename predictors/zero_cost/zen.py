@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe
+from predictors.forward_pass import ForwardPass
 from predictors.proxy import IMAGES, Need, Unscorable
 from predictors.zero_cost.transform import gaussian_like, reinitialise
 
@@ -46,11 +46,11 @@ class Zen:
     def __init__(self, config: Config) -> None:
         self._config = config
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for a network that computes no feature maps."""
-        generator, model = probe.generator("zen"), probe.copy()
+        generator, model = forward.generator("zen"), forward.copy()
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-        image = probe.batch.inputs[0]
+        image = forward.batch.inputs[0]
         if not norms:  # nothing holds the values down: float32 overflows at some 30 layers
             model, image = model.double(), image.double()
         found = []
@@ -58,16 +58,16 @@ class Zen:
             reinitialise(model, generator, lambda fan_in: 1.0)
             image = gaussian_like(image, generator)
             changed = image + self._config.mixup * gaussian_like(image, generator)
-            difference = features(probe, model, image) - features(probe, model, changed)
+            difference = features(forward, model, image) - features(forward, model, changed)
             reaction = float(difference.abs().flatten(1).sum(1).mean())
             found.append(math.log(reaction) + _scale(norms) if reaction > 0 else -math.inf)
         return {"zen": sum(found) / len(found)}
 
 
-def features(probe: Probe, model: nn.Module, image: Tensor) -> Tensor:
+def features(forward: ForwardPass, model: nn.Module, image: Tensor) -> Tensor:
     """The feature maps of a network in training mode. Raises Unscorable where there are none."""
     with torch.no_grad(), _Features(len(image)) as tap:
-        probe.run(model, Batch((image, *probe.batch.inputs[1:]), probe.batch.target))
+        forward.run(model, Batch((image, *forward.batch.inputs[1:]), forward.batch.target))
     if tap.found is None:
         raise Unscorable("the network computes no feature maps [n, channels, h, w]")
     return tap.found

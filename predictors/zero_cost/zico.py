@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 
 from nas_core.config import Config as BaseConfig
-from predictors.probe import Probe, total
+from predictors.forward_pass import ForwardPass, total
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 
 
@@ -34,11 +34,11 @@ class ZiCo:
     def __init__(self, config: Config) -> None:
         pass
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         """Raises Unscorable for fewer than two samples, and without convolutions and linear layers."""
-        if probe.samples < 2:
+        if forward.samples < 2:
             raise Unscorable("one sample makes no two batches")
-        one, other = (probe.gradients(half) for half in probe.halves())
+        one, other = (forward.gradients(half) for half in forward.halves())
         if not one:
             raise Unscorable("the network has no convolution and no linear layer")
         layers = []

@@ -11,8 +11,8 @@ and a surrogate chooses among what was generated.
 
 A pool of architectures is generated from every `batch` outcomes, and duplicates and what is known are dropped. It joins
 mutants of the best, and every proposal is the candidate of the pool that is worth most by a surrogate that has seen
-all outcomes so far (`strategies/learner.py`); one in `local` is the best neighbour of the best outcome by the same
-measure, because a guide that is wrongly sure of itself would not lead there. Modes:
+all outcomes so far (`strategies/surrogate_search.py`); one in `local` is the best neighbour of the best outcome by the
+same measure, because a guide that is wrongly sure of itself would not lead there. Modes:
 
 - `guided`: at every step the options of a slot weigh c(a | decided) exp(gamma E[y | decided, a]), where the expectation
   is that of an ensemble that reads undecided slots too (`strategies/diffusion/guide.py`); gamma takes several values
@@ -40,7 +40,7 @@ from nas_core.seeds import derive, generator
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, Wanted
 from strategies.diffusion.config import FIRM, DenoiserConfig, GuideConfig
 from strategies.diffusion.slots import Slots
-from strategies.learner import Learner, LearnerConfig, Round, ordered
+from strategies.surrogate_search import Round, SurrogateSearch, SurrogateSearchConfig, ordered
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -67,7 +67,7 @@ class Diffusion:
     """A proposal's note says whether it is a start, generated (at which scale, in a pool of how many of which what part
     was unique and new), a mutant, or a neighbour."""
 
-    class Config(LearnerConfig):
+    class Config(SurrogateSearchConfig):
         """What is learned, what is generated from it, and what is proposed."""
 
         mode: Mode = Field("guided", description="how the generator is led: guided, cfg or refit")
@@ -93,38 +93,38 @@ class Diffusion:
     def __init__(self, setting: Setting, config: Config) -> None:
         self._setting = setting
         self._config = config
-        self._learner = Learner(setting, config, "diffusion")
+        self._search = SurrogateSearch(setting, config, "diffusion")
         self._slots = Slots(setting.space)
         self._round = Round(0, {})
         self._pool: tuple[Round, list[Proposal]] | None = None  # the last one that was generated
         self._learned: Denoiser | None = None  # by outcomes; only in the modes that learn
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
-        learner = self._learner
-        known = learner.taken(pending)
-        if learner.begins(pending) and not learner.transfers:
-            return learner.start(number, known)
-        targets, local = learner.targets(number), self._config.local
-        if local and targets and (learner.told + len(pending)) % local == 0:
-            near = learner.around(ordered(targets), known, generator(self._setting.seed, number, "near"))
+        search = self._search
+        known = search.known(pending)
+        if search.begins(pending) and not search.transfers:
+            return search.start(number, known)
+        targets, local = search.targets(number), self._config.local
+        if local and targets and (search.told + len(pending)) % local == 0:
+            near = search.around(ordered(targets), known, generator(self._setting.seed, number, "near"))
             if near and len(targets) > 1:
-                return Proposal(learner.best(near, targets, pending, number), note={"role": "neighbour"})
+                return Proposal(search.best(near, targets, pending, number), note={"role": "neighbour"})
         notes: dict[Architecture, Proposal] = {}
         for proposal in self._candidates():
             notes.setdefault(proposal.arch, proposal)
-        candidates = learner.new(notes, known)
+        candidates = search.new(notes, known)
         if not candidates:
-            return learner.start(number, known)
-        return notes[learner.best(candidates, targets, pending, number)]
+            return search.start(number, known)
+        return notes[search.best(candidates, targets, pending, number)]
 
     def tell(self, outcome: Outcome) -> None:
-        learner, config = self._learner, self._config
-        learner.tell(outcome)
-        begun = learner.told > learner.starts
-        if len(learner.outcomes) < 2 or (begun and learner.told - self._round.told < config.batch):
+        search, config = self._search, self._config
+        search.tell(outcome)
+        begun = search.told > search.starts
+        if len(search.outcomes) < 2 or (begun and search.told - self._round.told < config.batch):
             return
-        self._round = learner.round()
-        if config.mode != "guided" and learner.told >= learner.starts:
+        self._round = search.round()
+        if config.mode != "guided" and search.told >= search.starts:
             self._learned = self._taught(self._round)
 
     def generate(self, count: int, rng: Generator, wanted: Sequence[Wanted] = ()) -> list[Architecture]:
@@ -141,7 +141,7 @@ class Diffusion:
         from strategies.diffusion.prior import arrays
 
         return {
-            "learner": self._learner.state_dict(),
+            "learner": self._search.state_dict(),
             "round": self._round.told,
             "targets": [[row.tolist(), target] for row, target in self._rows(self._round.targets)],
             "generator": None if self._learned is None else arrays(self._learned),
@@ -150,7 +150,7 @@ class Diffusion:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         from strategies.diffusion.prior import load
 
-        self._learner.load_state_dict(state["learner"])
+        self._search.load_state_dict(state["learner"])
         archs = self._slots.decode(numpy.array([row for row, _ in state["targets"]], numpy.int64))
         self._round = Round(
             int(state["round"]), dict(zip(archs, (target for _, target in state["targets"]), strict=True))
@@ -171,7 +171,7 @@ class Diffusion:
 
     def _drawn(self, begun: Round, rng: Generator) -> Iterator[Proposal]:
         """Generated architectures, less guided and hotter where most of them are known, and mutants."""
-        config, learner, space = self._config, self._learner, self._setting.space
+        config, search, space = self._config, self._search, self._setting.space
         known = {self._setting.identity(arch) for arch in begun.targets}
         weaker = temperature = 1.0
         for _ in range(1 + REDRAWN):
@@ -184,7 +184,7 @@ class Diffusion:
             if new >= 1 - KNOWN:
                 break
             weaker, temperature = weaker / 2, temperature * HOTTER
-        best = ordered(begun.targets)[:PARENTS] or list(learner.prior)[:PARENTS]
+        best = ordered(begun.targets)[:PARENTS] or list(search.prior)[:PARENTS]
         variation = moves.variation(space)
         for _ in range(config.mutants):
             try:
@@ -192,8 +192,8 @@ class Diffusion:
             except ValueError:  # the space leaves nothing to mutate
                 continue
             yield Proposal(arch, note={"role": "mutant"})
-        if learner.pool is not None:
-            for arch in learner.pool.best[: config.top]:
+        if search.pool is not None:
+            for arch in search.pool.best[: config.top]:
                 yield Proposal(arch, note={"role": "scored"})
 
     def _generated(
@@ -244,8 +244,8 @@ class Diffusion:
 
     def _now(self) -> Round:
         """All that was told."""
-        learner = self._learner
-        return learner.round() if learner.outcomes else self._round
+        search = self._search
+        return search.round() if search.outcomes else self._round
 
     def _rows(self, targets: Mapping[Architecture, float]) -> list[tuple[Any, float]]:
         return list(zip(self._slots.encode(list(targets)), targets.values(), strict=True))
@@ -254,7 +254,7 @@ class Diffusion:
         """The mean of the ensemble on the targets of a round, and on what the surrogate makes of another study's."""
         from strategies.diffusion.guide import Guide
 
-        targets = {**self._learner.believed(begun.targets), **begun.targets}
+        targets = {**self._search.believed(begun.targets), **begun.targets}
         seed = derive(self._setting.seed, begun.told, "guide")
         guide: Guide = Guide(self._slots, self._config.guide, seed)
         if len(targets) < 2:

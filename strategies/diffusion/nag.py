@@ -10,8 +10,8 @@ function.
 Deviations. The default sampler takes Heun steps (Karras et al., "Elucidating the Design Space of Diffusion-Based
 Generative Models", NeurIPS 2022). Targets are normal scores of ranks, so the guidance is of another strength than the
 published 10,000; it differs within a pool where the paper's falls from one sampling round to the next, and is halved
-where a pool has too little that is new. The predictor without noise is a surrogate (`strategies/learner.py`), by
-default a Gaussian process, fitted before every proposal.
+where a pool has too little that is new. The predictor without noise is a surrogate (`strategies/surrogate_search.py`),
+by default a Gaussian process, fitted before every proposal.
 
 With another study's results (`Setting.prior`), the paper's transferable setting, the first proposals are generated
 too: guided by what a surrogate makes of that study, and ranked by it. The spaces are those of
@@ -35,7 +35,7 @@ from nas_core.seeds import derive, generator
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, Wanted
 from strategies.diffusion.config import FIRM, NoisyConfig, ScoreConfig
 from strategies.diffusion.skeleton import Skeleton
-from strategies.learner import Learner, LearnerConfig, Round
+from strategies.surrogate_search import Round, SurrogateSearch, SurrogateSearchConfig
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -67,7 +67,7 @@ class DiffusionNag:
     """A proposal's note says whether it is a start or generated; then with which scale, and of its pool what share was
     valid, of that unique, and of that new."""
 
-    class Config(LearnerConfig):
+    class Config(SurrogateSearchConfig):
         """What is learned, what is generated from it, and what is proposed."""
 
         initial: int = Field(10, ge=2, le=100_000, description="random candidates before anything is learned")
@@ -94,29 +94,29 @@ class DiffusionNag:
         self._setting = setting
         self._config = config
         self.skeleton = Skeleton(setting.space)
-        self._learner = Learner(setting, config, "diffusion-nag")
+        self._search = SurrogateSearch(setting, config, "diffusion-nag")
         self._round = Round(0, {})
         self._pool: tuple[Round, list[Proposal]] | None = None  # the last one that was generated
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
-        learner = self._learner
-        known = learner.taken(pending)
-        if learner.begins(pending) and not learner.transfers:
-            return learner.start(number, known)
+        search = self._search
+        known = search.known(pending)
+        if search.begins(pending) and not search.transfers:
+            return search.start(number, known)
         notes: dict[Architecture, Proposal] = {}
         for proposal in self._candidates():
             notes.setdefault(proposal.arch, proposal)
-        candidates = learner.new(notes, known)
+        candidates = search.new(notes, known)
         if not candidates:
-            return learner.start(number, known)
-        return notes[learner.best(candidates, learner.targets(number), pending, number)]
+            return search.start(number, known)
+        return notes[search.best(candidates, search.targets(number), pending, number)]
 
     def tell(self, outcome: Outcome) -> None:
-        learner = self._learner
-        learner.tell(outcome)
-        ignorant = not learner.transfers and len(self._round.targets) < 2
-        if ignorant or learner.told == learner.starts or learner.told - self._round.told >= self._config.batch:
-            self._round = self._learner.round()
+        search = self._search
+        search.tell(outcome)
+        ignorant = not search.transfers and len(self._round.targets) < 2
+        if ignorant or search.told == search.starts or search.told - self._round.told >= self._config.batch:
+            self._round = self._search.round()
 
     def generate(self, count: int, rng: Generator, wanted: Sequence[Wanted] = ()) -> list[Architecture]:
         """Guided by what is wanted, and by all that was told as strongly as leaves what is wanted likely; completed by
@@ -124,7 +124,7 @@ class DiffusionNag:
         from strategies.diffusion.noisy import NoisyWish
 
         wishes = [NoisyWish(self.skeleton, one, self.score.levels, _seed(rng)) for one in wanted]
-        predictor = self._predictor(self._learner.round())
+        predictor = self._predictor(self._search.round())
 
         def drawn(weaker: float, more: int) -> list[Architecture]:
             found = self._sampled(max(more, TRIED), rng, predictor, weaker, [wish.gradient for wish in wishes])
@@ -156,7 +156,7 @@ class DiffusionNag:
 
     def _drawn(self, begun: Round, rng: Generator) -> Iterator[Proposal]:
         """What is valid of a pool, with its rates; drawn again with half the guidance where too little is new."""
-        config, learner, identity = self._config, self._learner, self._setting.identity
+        config, search, identity = self._config, self._search, self._setting.identity
         known = {identity(arch) for arch in begun.targets}
         predictor = self._predictor(begun)
         for turn in range(1 + REDRAWN):
@@ -174,8 +174,8 @@ class DiffusionNag:
             if len(new) >= config.batch:
                 break
             known |= new
-        if learner.pool is not None:
-            for arch in learner.pool.best[: config.top]:
+        if search.pool is not None:
+            for arch in search.pool.best[: config.top]:
                 yield Proposal(arch, note={"role": "scored"})
 
     def _sampled(
@@ -237,7 +237,7 @@ class DiffusionNag:
         where nothing is known."""
         from strategies.diffusion.noisy import NoisyEnsemble
 
-        targets = {**self._learner.believed(begun.targets), **begun.targets}
+        targets = {**self._search.believed(begun.targets), **begun.targets}
         if len(targets) < 2:
             return None
         made = NoisyEnsemble(self.skeleton, self._config.predictor, derive(self._setting.seed, begun.told, "predictor"))

@@ -122,7 +122,7 @@ def search(
             raise NasError(f"strategy '{label}', seed {seed} ({name}): {text}") from error
         if ending == Ending.INTERRUPTED:
             return False
-        measured = {"seconds": time.perf_counter() - begun, "spent": loop.spending.total}
+        measured = {"seconds": time.perf_counter() - begun, "spent": loop.spent.total}
         if timed[0].asks:
             measured["ask_seconds"] = statistics.median(timed[0].asks)
         if timed[0].tells:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from nas_core.errors import MachineError, NotFoundError
 from studies.store import SCHEMA
 from studies.store import tables as t
-from studies.store.places import writing
+from studies.store.urls import writing
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x6E61735F736368  # of PostgreSQL's advisory locks; those of studies are their small ids

@@ -29,7 +29,7 @@ from nas_core.errors import MachineError, NotFoundError, UsageError, nearest
 from nas_core.evaluation import Report
 from nas_core.records import TRIAL, Artifact, Bench, Run, StopAt, Study, StudySpec, Verdict
 from nas_core.strategy import Proposal, State
-from studies.store import SCHEMA, locks, places, rows, snapshots, sqlite
+from studies.store import SCHEMA, locks, rows, snapshots, sqlite, urls
 from studies.store import tables as t
 from studies.store.schema import look, prepare
 from studies.store.statements import Statements
@@ -54,26 +54,26 @@ class Store:
         create: bool = True,
         reading: bool = False,
     ) -> None:
-        parsed = places.parse(url)
+        parsed = urls.parse(url)
         self.url = url
-        self.default_files = places.default_files(parsed)
+        self.default_files = urls.default_files(parsed)
         self.files = files or self.default_files
         self._file = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
         if self._file is not None:
-            places.check_file(self._file, create=create and not reading, reading=reading)
+            urls.check_file(self._file, create=create and not reading, reading=reading)
         try:
-            self._connection, self.risks = places.connect(parsed, durable=durable, reading=reading)
+            self._connection, self.risks = urls.connect(parsed, durable=durable, reading=reading)
         except DBAPIError as error:
-            raise places.explain(error, self.place, self._file) from None
+            raise urls.explain(error, self.place, self._file) from None
         except (SQLAlchemyError, ModuleNotFoundError) as error:
             hint = "; run: pip install 'psycopg[binary]'" if isinstance(error, ModuleNotFoundError) else ""
-            raise MachineError(f"cannot reach the database {self.place}: {places.short(error)}{hint}") from None
+            raise MachineError(f"cannot reach the database {self.place}: {urls.short(error)}{hint}") from None
         self.reading = reading
         self.schema = SCHEMA  # that the database has
         with self._errors():
             if reading:
                 self.schema = look(self._connection)
-                places.forbid_writing(self._connection)
+                urls.forbid_writing(self._connection)
             else:
                 prepare(self._connection, create=create)
         self._sql = Statements(self._connection.dialect)
@@ -108,7 +108,7 @@ class Store:
         """A new study with the first free name of STEM-1, STEM-2, ... Raises as `study_or_new`."""
 
         def work(connection: Connection) -> str:
-            places.hold(connection, t.studies)
+            urls.hold(connection, t.studies)
             name = _free(connection, t.studies, stem)
             self._insert_study(connection, name, spec, stop_at, None)
             return name
@@ -117,7 +117,7 @@ class Store:
 
     def _study_or_new(self, name: str, spec: StudySpec, stop_at: StopAt, bench: int | None) -> tuple[Study, bool]:
         def work(connection: Connection) -> bool:
-            places.hold(connection, t.studies)
+            urls.hold(connection, t.studies)
             if connection.execute(sa.select(t.studies.c.id).where(t.studies.c.name == name)).first():
                 return False
             self._insert_study(connection, name, spec, stop_at, bench)
@@ -180,7 +180,7 @@ class Store:
         """A new bench. Raises UsageError when the name is taken."""
 
         def work(connection: Connection) -> None:
-            places.hold(connection, t.benches)
+            urls.hold(connection, t.benches)
             if connection.execute(sa.select(t.benches.c.id).where(t.benches.c.name == name)).first():
                 raise UsageError(f"bench '{name}' exists already; choose another name")
             connection.execute(t.benches.insert(), _bench_row(name, config))
@@ -192,7 +192,7 @@ class Store:
         """A new bench with the first free name of STEM-1, STEM-2, ..."""
 
         def work(connection: Connection) -> str:
-            places.hold(connection, t.benches)
+            urls.hold(connection, t.benches)
             name = _free(connection, t.benches, stem)
             connection.execute(t.benches.insert(), _bench_row(name, config))
             return name
@@ -554,7 +554,7 @@ class Store:
                 transaction.rollback()
                 return answer
         except SQLAlchemyError as error:
-            reason = places.short(error).replace("not authorized", "it would change something, and here one only reads")
+            reason = urls.short(error).replace("not authorized", "it would change something, and here one only reads")
             raise UsageError(f"the database refuses the query: {reason}") from None
         finally:
             if on_file:
@@ -576,12 +576,12 @@ class Store:
     @property
     def place(self) -> str:
         """Where the database is, for messages; without a password."""
-        return places.shown(places.parse(self.url))
+        return urls.shown(urls.parse(self.url))
 
     @property
     def shareable(self) -> str:
         """The database's URL for files that are passed on: no password, no absolute path."""
-        return places.shareable(places.parse(self.url))
+        return urls.shareable(urls.parse(self.url))
 
     def _runs(self, where: Any, metrics: bool) -> Iterator[Run]:
         """Runs in pages, so that a long study does not have to fit into memory."""
@@ -613,7 +613,7 @@ class Store:
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Do some work in a transaction of its own."""
-        with self._errors(), places.writing(self._connection):
+        with self._errors(), urls.writing(self._connection):
             return work(self._connection)
 
     @contextmanager
@@ -621,7 +621,7 @@ class Store:
         try:
             yield
         except DBAPIError as error:
-            raise places.explain(error, self.place, self._file) from None
+            raise urls.explain(error, self.place, self._file) from None
 
 
 def _free(connection: Connection, table: sa.Table, stem: str) -> str:

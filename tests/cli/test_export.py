@@ -15,8 +15,8 @@ from PIL import Image
 import nas_cli.export as command
 from nas_core.public import public
 from nas_core.seeds import derive
-from studies.store.places import parse, shareable, shown
 from studies.store.store import Store
+from studies.store.urls import parse, shareable, shown
 from training.data import load
 from training.data.source import ImageSource
 from training.data.split import Split

@@ -56,8 +56,8 @@ class Layers:
     def __init__(self, config):
         pass
 
-    def score(self, probe):
-        count = sum(1 for _ in probe.model.parameters()) // 3
+    def score(self, forward):
+        count = sum(1 for _ in forward.model.parameters()) // 3
         if count % 2:
             raise Unscorable("an odd number of layers")
         return {"layers": float(count)}

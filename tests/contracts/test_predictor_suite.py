@@ -19,7 +19,7 @@ from nas_core.architecture import Architecture
 from nas_core.config import Config as BaseConfig
 from nas_core.errors import UsageError
 from nas_core.tokens import one_hot
-from predictors.probe import Probe, weights
+from predictors.forward_pass import ForwardPass, weights
 from predictors.proxy import EVERY_TASK, IMAGES, Need, Unscorable
 from predictors.surrogate import Problem
 from predictors.testing import check_proxy, check_surrogate
@@ -62,19 +62,19 @@ class GoodProxy:
     def __init__(self, config: Any) -> None:
         self.config = config
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        gradients = sum(float(gradient.square().sum()) for gradient in probe.passed.gradients.values())
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        gradients = sum(float(gradient.square().sum()) for gradient in forward.passed.gradients.values())
         return {
             "gradients": gradients**self.config.power,
-            "weights": sum(float(weight.detach().square().sum()) for weight in weights(probe.model).values()),
+            "weights": sum(float(weight.detach().square().sum()) for weight in weights(forward.model).values()),
         }
 
 
 class Dead(GoodProxy):
     """Minus infinity where it cannot tell is right."""
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        found = dict(super().score(probe))
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        found = dict(super().score(forward))
         if found["gradients"] < 3:
             found["gradients"] = -math.inf
         return found
@@ -109,47 +109,47 @@ class NoNeed(GoodProxy):
 
 
 class Forgets(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         return {"gradients": 1.0}
 
 
 class NotANumber(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        return {**super().score(probe), "weights": math.nan}
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        return {**super().score(forward), "weights": math.nan}
 
 
 class Infinite(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        return {**super().score(probe), "weights": math.inf}
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        return {**super().score(forward), "weights": math.inf}
 
 
 class Constant(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        return {**super().score(probe), "weights": 4.0}
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        return {**super().score(forward), "weights": 4.0}
 
 
 class NothingToMeasure(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         raise Unscorable("no reason at all")
 
 
 class GlobalNoise(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        return {**super().score(probe), "weights": float(torch.randn(()))}
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        return {**super().score(forward), "weights": float(torch.randn(()))}
 
 
 class PythonNoise(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         random.random()
-        return super().score(probe)
+        return super().score(forward)
 
 
 class Seeds(GoodProxy):
     """The same numbers every time, but of the generator of all."""
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         torch.manual_seed(0)
-        return {**super().score(probe), "weights": float(torch.randn(())) + super().score(probe)["weights"]}
+        return {**super().score(forward), "weights": float(torch.randn(())) + super().score(forward)["weights"]}
 
 
 class Fickle(GoodProxy):
@@ -157,70 +157,73 @@ class Fickle(GoodProxy):
 
     asked = 0
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         self.asked += 1
-        return {**super().score(probe), "weights": float(self.asked)}
+        return {**super().score(forward), "weights": float(self.asked)}
 
 
 class TrainsOn(GoodProxy):
     """Moves the running statistics."""
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         with torch.no_grad():
-            probe.run(probe.model)
-        return super().score(probe)
+            forward.run(forward.model)
+        return super().score(forward)
 
 
 class ChangesWeights(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        found = super().score(probe)
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        found = super().score(forward)
         with torch.no_grad():
-            next(iter(weights(probe.model).values())).abs_()
+            next(iter(weights(forward.model).values())).abs_()
         return found
 
 
 class Evaluates(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        probe.model.eval()
-        return super().score(probe)
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        forward.model.eval()
+        return super().score(forward)
 
 
 class LeavesGradients(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        for weight in weights(probe.model).values():
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        for weight in weights(forward.model).values():
             weight.grad = torch.ones_like(weight)
-        return super().score(probe)
+        return super().score(forward)
 
 
 class Freezes(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        found = super().score(probe)
-        probe.model.requires_grad_(False)
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        found = super().score(forward)
+        forward.model.requires_grad_(False)
         return found
 
 
 class LeavesHooks(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        probe.model.register_forward_hook(lambda *_: None)
-        return super().score(probe)
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        forward.model.register_forward_hook(lambda *_: None)
+        return super().score(forward)
 
 
 class ChangesInputs(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        found = super().score(probe)
-        probe.batch.inputs[0][0] += 1
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        found = super().score(forward)
+        forward.batch.inputs[0][0] += 1
         return found
 
 
 class SeesOthers(GoodProxy):
     """Its score depends on what else was asked of the shared pass."""
 
-    def score(self, probe: Probe) -> Mapping[str, float]:
-        return {**super().score(probe), "weights": float(len(probe.passed.channels)) + super().score(probe)["weights"]}
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
+        return {
+            **super().score(forward),
+            "weights": float(len(forward.passed.channels)) + super().score(forward)["weights"],
+        }
 
 
 class Fails(GoodProxy):
-    def score(self, probe: Probe) -> Mapping[str, float]:
+    def score(self, forward: ForwardPass) -> Mapping[str, float]:
         raise RuntimeError("no such layer")
 
 

@@ -20,7 +20,7 @@ from nas_core import moves
 from nas_core.batch import Batch
 from nas_core.seeds import generator
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
-from predictors.probe import Probe, weights
+from predictors.forward_pass import ForwardPass, weights
 from predictors.proxy import Unscorable
 from predictors.zero_cost import gradsign
 from predictors.zero_cost.gradsign import GradSign
@@ -63,26 +63,26 @@ def cell(text: str, task: Task = IMAGES) -> Build:
     return lambda: SPACE.build(SPACE.from_text(text), task, SMALL)
 
 
-def score(probe: Probe, **settings: Any) -> float:
-    return GradSign(GradSign.Config(**settings)).score(probe)["gradsign"]
+def score(forward: ForwardPass, **settings: Any) -> float:
+    return GradSign(GradSign.Config(**settings)).score(forward)["gradsign"]
 
 
-def by_loop(probe: Probe, bn: str = "instance") -> float:
+def by_loop(forward: ForwardPass, bn: str = "instance") -> float:
     """Algorithm 1, one backward pass per sample."""
-    model = probe.copy()
+    model = forward.copy()
     if bn == "calibrated":
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.reset_running_stats()
                 module.momentum = None
-        probe.run(model)
+        forward.run(model)
         model.eval()
     named = weights(model)
     totals = {name: torch.zeros_like(weight) for name, weight in named.items()}
-    for sample in range(probe.samples):
-        part = probe.part(sample, sample + 1)
+    for sample in range(forward.samples):
+        part = forward.part(sample, sample + 1)
         model.zero_grad()
-        probe.loss(probe.run(model, part), part).backward()
+        forward.loss(forward.run(model, part), part).backward()
         for name, weight in named.items():
             if weight.grad is not None:
                 totals[name] += weight.grad.sign()
@@ -99,7 +99,7 @@ def only(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(gradsign, other, refuse)
 
 
-def taken(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> str:
+def taken(forward: ForwardPass, monkeypatch: pytest.MonkeyPatch) -> str:
     """The way whose signs counted."""
     seen: list[str] = []
 
@@ -112,7 +112,7 @@ def taken(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> str:
 
     for way in WAYS:
         monkeypatch.setattr(gradsign, way, spied(way, vars(gradsign)[way]))
-    score(probe)
+    score(forward)
     monkeypatch.undo()
     return seen[-1]
 
@@ -120,7 +120,7 @@ def taken(probe: Probe, monkeypatch: pytest.MonkeyPatch) -> str:
 # --- closed forms -----------------------------------------------------------------------------------------------------
 
 
-def linear(weight: float, targets: list[float], inputs: list[float] | None = None) -> Probe:
+def linear(weight: float, targets: list[float], inputs: list[float] | None = None) -> ForwardPass:
     """f = w x with a squared loss."""
 
     def build() -> nn.Module:
@@ -134,7 +134,7 @@ def linear(weight: float, targets: list[float], inputs: list[float] | None = Non
     def loss(output: Tensor, batch: Batch) -> Tensor:
         return (output[:, 0] - batch.target).square().mean()
 
-    return Probe(build, Batch((x,), torch.tensor(targets)), loss, task)
+    return ForwardPass(build, Batch((x,), torch.tensor(targets)), loss, task)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -152,17 +152,17 @@ def test_identical_samples_agree_in_every_weight_that_has_a_gradient(bn: str) ->
     batch = made_up(1)
     batch.inputs[0][:, 0] = 0  # the weights of this channel have no gradient
     same = Batch((batch.inputs[0].repeat(6, 1, 1, 1),), batch.target.repeat(6))
-    single = by_loop(Probe(Shared, batch, mean_loss, IMAGES))  # weights with a gradient
+    single = by_loop(ForwardPass(Shared, batch, mean_loss, IMAGES))  # weights with a gradient
     everything = sum(weight.numel() for weight in weights(Shared()).values())
     assert single == everything - 6 * 9
-    assert score(Probe(Shared, same, mean_loss, IMAGES), bn=bn) == pytest.approx(6 * single, rel=1e-3)
+    assert score(ForwardPass(Shared, same, mean_loss, IMAGES), bn=bn) == pytest.approx(6 * single, rel=1e-3)
 
 
 def test_a_cell_without_a_path_scores_exactly_zero() -> None:
     dead = f"|{NONE}~0|+|{NONE}~0|{NONE}~1|+|{NONE}~0|{NONE}~1|{NONE}~2|"
     for bn in ("instance", "calibrated"):
-        assert score(Probe(cell(dead), made_up(8), mean_loss, IMAGES), bn=bn) == 0
-    assert score(Probe(cell(MIXED), made_up(8), mean_loss, IMAGES)) > 0
+        assert score(ForwardPass(cell(dead), made_up(8), mean_loss, IMAGES), bn=bn) == 0
+    assert score(ForwardPass(cell(MIXED), made_up(8), mean_loss, IMAGES)) > 0
 
 
 # --- invariances ------------------------------------------------------------------------------------------------------
@@ -177,9 +177,9 @@ def test_positive_factors_of_losses_change_nothing() -> None:
         each = functional.cross_entropy(output, part.target, reduction="none")
         return (factors[part.target] * each).mean()
 
-    plain = Probe(cell(ALL_3X3), batch, mean_loss, IMAGES)
-    scaled = Probe(cell(ALL_3X3), batch, lambda *given: 7 * mean_loss(*given), IMAGES)
-    uneven = Probe(cell(ALL_3X3), batch, weighted, IMAGES)
+    plain = ForwardPass(cell(ALL_3X3), batch, mean_loss, IMAGES)
+    scaled = ForwardPass(cell(ALL_3X3), batch, lambda *given: 7 * mean_loss(*given), IMAGES)
+    uneven = ForwardPass(cell(ALL_3X3), batch, weighted, IMAGES)
     expected = score(plain)
     assert score(scaled) == pytest.approx(expected, rel=1e-4)
     assert score(uneven) == pytest.approx(expected, rel=1e-4)
@@ -189,12 +189,12 @@ def test_positive_factors_of_losses_change_nothing() -> None:
 def test_the_order_of_the_samples_changes_nothing_and_the_mean_gradient_is_not_enough() -> None:
     batch = made_up(16)
     order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
-    probe = Probe(cell(ALL_3X3), batch, mean_loss, IMAGES)
-    permuted = Probe(cell(ALL_3X3), Batch((batch.inputs[0][order],), batch.target[order]), mean_loss, IMAGES)
-    assert score(permuted) == pytest.approx(score(probe), rel=1e-4)
-    everything = sum(weight.numel() for weight in weights(probe.model).values())
-    assert score(probe) / 16 < 0.5 * everything  # signs of the mean gradient would give all of it
-    assert score(probe, reduction="mean") == pytest.approx(score(probe) / everything)
+    forward = ForwardPass(cell(ALL_3X3), batch, mean_loss, IMAGES)
+    permuted = ForwardPass(cell(ALL_3X3), Batch((batch.inputs[0][order],), batch.target[order]), mean_loss, IMAGES)
+    assert score(permuted) == pytest.approx(score(forward), rel=1e-4)
+    everything = sum(weight.numel() for weight in weights(forward.model).values())
+    assert score(forward) / 16 < 0.5 * everything  # signs of the mean gradient would give all of it
+    assert score(forward, reduction="mean") == pytest.approx(score(forward) / everything)
 
 
 # --- the same in every way --------------------------------------------------------------------------------------------
@@ -205,12 +205,12 @@ def test_the_order_of_the_samples_changes_nothing_and_the_mean_gradient_is_not_e
 def test_equals_the_loop(text: str, bn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = load("digits", Split())
     batch = next(iter(source.bind("cpu", batch_size=24).batches("train", 0, 0)))
-    probe = Probe(cell(text, source.task), batch, mean_loss, source.task)
-    expected = by_loop(probe, bn)
-    assert taken(probe, monkeypatch) == "_in_one_pass"
+    forward = ForwardPass(cell(text, source.task), batch, mean_loss, source.task)
+    expected = by_loop(forward, bn)
+    assert taken(forward, monkeypatch) == "_in_one_pass"
     for way in WAYS:
         only(way, monkeypatch)
-        assert score(probe, bn=bn, chunk=16) == pytest.approx(expected, rel=1e-3), way
+        assert score(forward, bn=bn, chunk=16) == pytest.approx(expected, rel=1e-3), way
 
 
 @pytest.mark.parametrize(
@@ -226,14 +226,14 @@ def test_other_image_spaces_equal_the_loop_in_one_pass(space: Any, size: Any, mo
     task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 16, 16), outputs=5)
     for draw in range(20):
         arch = moves.sample(space, generator("gradsign", draw))
-        probe = Probe(lambda arch=arch: space.build(arch, task, size), made_up(6, task), mean_loss, task)
-        if space.costs(arch, task, size)["params"] < 400_000 and taken(probe, monkeypatch) == "_in_one_pass":
+        forward = ForwardPass(lambda arch=arch: space.build(arch, task, size), made_up(6, task), mean_loss, task)
+        if space.costs(arch, task, size)["params"] < 400_000 and taken(forward, monkeypatch) == "_in_one_pass":
             break
     else:
         pytest.fail("no architecture was scored in one pass")
-    assert score(probe, bn="calibrated", chunk=4) == pytest.approx(by_loop(probe, "calibrated"), rel=1e-3)
+    assert score(forward, bn="calibrated", chunk=4) == pytest.approx(by_loop(forward, "calibrated"), rel=1e-3)
     # By own statistics a depthwise weight of which one tap meets a small map has the gradient 0 but for rounding.
-    assert score(probe, chunk=4) == pytest.approx(by_loop(probe), rel=5e-3)
+    assert score(forward, chunk=4) == pytest.approx(by_loop(forward), rel=5e-3)
 
 
 class Shared(nn.Module):
@@ -334,10 +334,10 @@ class Branching(nn.Module):
 def test_every_network_is_right_whatever_its_layers(
     network: type[nn.Module], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe = Probe(network, made_up(12), mean_loss, IMAGES)
+    forward = ForwardPass(network, made_up(12), mean_loss, IMAGES)
     for chunk in (4, 12):
-        assert score(probe, chunk=chunk) == pytest.approx(by_loop(probe), rel=1e-3)
-    assert taken(probe, monkeypatch) == way
+        assert score(forward, chunk=chunk) == pytest.approx(by_loop(forward), rel=1e-3)
+    assert taken(forward, monkeypatch) == way
 
 
 def test_one_value_per_channel_is_calibrated() -> None:
@@ -351,16 +351,16 @@ def test_one_value_per_channel_is_calibrated() -> None:
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(6, 5))
 
     for build in (flat, shrinking):
-        probe = Probe(build, made_up(12), mean_loss, IMAGES)
+        forward = ForwardPass(build, made_up(12), mean_loss, IMAGES)
         with pytest.raises(ValueError, match="more than 1 value"):
-            by_loop(probe)
-        assert score(probe) == score(probe, bn="calibrated")
-        assert score(probe) == pytest.approx(by_loop(probe, "calibrated"), rel=1e-3)
+            by_loop(forward)
+        assert score(forward) == score(forward, bn="calibrated")
+        assert score(forward) == pytest.approx(by_loop(forward, "calibrated"), rel=1e-3)
 
 
 def test_scores_of_the_two_modes_differ() -> None:
-    probe = Probe(cell(ALL_3X3), made_up(16), mean_loss, IMAGES)
-    assert score(probe) != score(probe, bn="calibrated")
+    forward = ForwardPass(cell(ALL_3X3), made_up(16), mean_loss, IMAGES)
+    assert score(forward) != score(forward, bn="calibrated")
 
 
 # --- memory and what is left behind -----------------------------------------------------------------------------------
@@ -385,45 +385,45 @@ class Largest(TorchDispatchMode):
 def test_memory_is_bounded_by_the_chunk(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     only(way, monkeypatch)
     wide = SPACE.Size(channels=16, cells=1)
-    probe = Probe(lambda: SPACE.build(SPACE.from_text(ALL_3X3), IMAGES, wide), made_up(32), mean_loss, IMAGES)
-    layer = max(weight.numel() for weight in weights(probe.model).values())
+    forward = ForwardPass(lambda: SPACE.build(SPACE.from_text(ALL_3X3), IMAGES, wide), made_up(32), mean_loss, IMAGES)
+    layer = max(weight.numel() for weight in weights(forward.model).values())
     assert layer > 16 * 8 * 8 * 32 / 4  # weights, not feature maps, are the largest with chunks of four or more
     for chunk in (2, 4, 16):
         with Largest() as largest:
-            score(probe, chunk=chunk)
-        assert layer * chunk <= largest.entries <= max(layer * chunk, probe.batch.inputs[0].numel())
+            score(forward, chunk=chunk)
+        assert layer * chunk <= largest.entries <= max(layer * chunk, forward.batch.inputs[0].numel())
 
 
 @pytest.mark.parametrize("bn", ["instance", "calibrated"])
 def test_chunks_change_nothing(bn: str) -> None:
-    probe = Probe(cell(MIXED), made_up(13), mean_loss, IMAGES)
-    found = [score(probe, bn=bn, chunk=chunk) for chunk in (1, 2, 5, 13, 64)]
+    forward = ForwardPass(cell(MIXED), made_up(13), mean_loss, IMAGES)
+    found = [score(forward, bn=bn, chunk=chunk) for chunk in (1, 2, 5, 13, 64)]
     assert found == pytest.approx([found[0]] * 5, rel=1e-3)
-    assert score(probe, bn=bn) == score(probe, bn=bn)
+    assert score(forward, bn=bn) == score(forward, bn=bn)
 
 
 @pytest.mark.parametrize("way", [*WAYS, "fails"])
 @pytest.mark.parametrize("bn", ["instance", "calibrated"])
 def test_the_network_is_left_as_it_was(way: str, bn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = Probe(cell(MIXED), made_up(6), mean_loss, IMAGES)
-    probe.model.get_submodule("body").eval()
-    probe.model.classifier.weight.requires_grad_(False)
-    state = copy.deepcopy(probe.model.state_dict())
-    flags = [module.training for module in probe.model.modules()]
-    required = [parameter.requires_grad for parameter in probe.model.parameters()]
-    settings = copy.deepcopy(norms(probe.model))
+    forward = ForwardPass(cell(MIXED), made_up(6), mean_loss, IMAGES)
+    forward.model.get_submodule("body").eval()
+    forward.model.classifier.weight.requires_grad_(False)
+    state = copy.deepcopy(forward.model.state_dict())
+    flags = [module.training for module in forward.model.modules()]
+    required = [parameter.requires_grad for parameter in forward.model.parameters()]
+    settings = copy.deepcopy(norms(forward.model))
     if way == "fails":
-        monkeypatch.setattr(probe, "run", lambda *given: 1 / 0)
+        monkeypatch.setattr(forward, "run", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            score(probe, bn=bn)
+            score(forward, bn=bn)
     else:
         only(way, monkeypatch)
-        score(probe, bn=bn)
-    assert [module.training for module in probe.model.modules()] == flags
-    assert [parameter.requires_grad for parameter in probe.model.parameters()] == required
-    assert norms(probe.model) == settings
-    assert all(parameter.grad is None for parameter in probe.model.parameters())
-    after = probe.model.state_dict()
+        score(forward, bn=bn)
+    assert [module.training for module in forward.model.modules()] == flags
+    assert [parameter.requires_grad for parameter in forward.model.parameters()] == required
+    assert norms(forward.model) == settings
+    assert all(parameter.grad is None for parameter in forward.model.parameters())
+    after = forward.model.state_dict()
     assert list(after) == list(state)
     assert all(torch.equal(after[name], value) for name, value in state.items())
 
@@ -435,7 +435,7 @@ def norms(model: nn.Module) -> list[tuple[Any, ...]]:
 
 def test_nothing_to_measure_is_refused() -> None:
     with pytest.raises(Unscorable, match="no convolution"):
-        score(Probe(lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), made_up(4), mean_loss, IMAGES))
+        score(ForwardPass(lambda: nn.Sequential(nn.Flatten(), nn.ReLU()), made_up(4), mean_loss, IMAGES))
 
     def overflowing() -> nn.Module:
         layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
@@ -443,43 +443,43 @@ def test_nothing_to_measure_is_refused() -> None:
         return layers
 
     with pytest.raises(Unscorable, match="not finite"):
-        score(Probe(overflowing, made_up(4), mean_loss, IMAGES))
+        score(ForwardPass(overflowing, made_up(4), mean_loss, IMAGES))
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------
 
 
-def graph_probe(notation: str, count: int = 34) -> Probe:
+def graph_probe(notation: str, count: int = 34) -> ForwardPass:
     source = load("karate", Split())
     batch = next(iter(source.bind("cpu").batches("train", 0, 0)))
     batch = Batch(batch.inputs, batch.target, torch.arange(34)[:count])
     space = NasBenchGraph()
     assert source.task.kind == NODE_CLASSIFICATION
     size = space.Size(hidden=8, dropout=0.5)
-    return Probe(lambda: space.build(space.from_text(notation), source.task, size), batch, mean_loss, source.task)
+    return ForwardPass(lambda: space.build(space.from_text(notation), source.task, size), batch, mean_loss, source.task)
 
 
 @pytest.mark.parametrize("notation", ["0112:gcn,gin,cheb,fc", "0123:gat,arma,sage,graph", "0000:gcn,gat,fc,cheb"])
 def test_nodes_are_the_samples_of_graph_networks(notation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    probe = graph_probe(notation)
-    model = probe.copy()
+    forward = graph_probe(notation)
+    model = forward.copy()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.momentum = None
-    probe.run(model)
+    forward.run(model)
     model.eval()
     found = list(weights(model).values())
     total = [torch.zeros_like(weight) for weight in found]
     for node in range(34):
-        part = probe.part(node, node + 1)
-        gradients = torch.autograd.grad(probe.loss(probe.run(model), part), found, materialize_grads=True)
+        part = forward.part(node, node + 1)
+        gradients = torch.autograd.grad(forward.loss(forward.run(model), part), found, materialize_grads=True)
         total = [old + gradient.sign() for old, gradient in zip(total, gradients, strict=True)]
     expected = sum(float(value.abs().sum()) for value in total)
     assert expected > 0
     for chunk in (1, 5, 34, 64):
-        assert score(probe, chunk=chunk) == pytest.approx(expected, rel=1e-3)
-    assert score(probe, bn="calibrated") == score(probe, bn="instance")
-    assert score(graph_probe(notation, 10)) < score(probe)
+        assert score(forward, chunk=chunk) == pytest.approx(expected, rel=1e-3)
+    assert score(forward, bn="calibrated") == score(forward, bn="instance")
+    assert score(graph_probe(notation, 10)) < score(forward)
 
     real = torch.autograd.grad
 
@@ -489,16 +489,16 @@ def test_nodes_are_the_samples_of_graph_networks(notation: str, monkeypatch: pyt
         return real(*given, **options)
 
     monkeypatch.setattr(torch.autograd, "grad", unbatched)
-    assert score(probe) == pytest.approx(expected, rel=1e-3)
+    assert score(forward) == pytest.approx(expected, rel=1e-3)
 
 
 # --- the benchmark ----------------------------------------------------------------------------------------------------
 
 
-def gradient_norm(probe: Probe) -> float:
-    model = probe.copy()
+def gradient_norm(forward: ForwardPass) -> float:
+    model = forward.copy()
     found = list(weights(model).values())
-    loss = probe.loss(probe.run(model), probe.batch)
+    loss = forward.loss(forward.run(model), forward.batch)
     gradients = torch.autograd.grad(loss, found, materialize_grads=True)
     return sum(float(gradient.norm()) for gradient in gradients)
 
@@ -516,9 +516,9 @@ def test_ranks_the_cells_of_nasbench201(shared_data: Path) -> None:
     signs, norm, accuracy = [], [], []
     for row in (rows[number] for number in chosen):
         arch = SPACE.from_text(row["arch"])
-        probe = Probe(lambda arch=arch: SPACE.build(arch, task, size), batch, mean_loss, task)
-        signs.append(score(probe))
-        norm.append(gradient_norm(probe))
+        forward = ForwardPass(lambda arch=arch: SPACE.build(arch, task, size), batch, mean_loss, task)
+        signs.append(score(forward))
+        norm.append(gradient_norm(forward))
         accuracy.append(float(row["c10_test"]))
     ours, theirs = (spearmanr(values, accuracy).statistic for values in (signs, norm))
     assert ours > 0.55

@@ -24,12 +24,12 @@ from predictors.surrogate import Problem
 from search_spaces.nasbench201 import NasBench201
 from strategies.bananas import Bananas
 from strategies.genetic_predictor import GeneticPredictor
-from strategies.learner import acquire
 from strategies.local_search import LocalSearch
 from strategies.ppo import PPO
 from strategies.proxy_filter import ProxyFilter
 from strategies.random_search import RandomSearch
 from strategies.scored_pool import ProxyRanks, sampled
+from strategies.surrogate_search import acquire
 from strategies.warm_up import WarmUp
 
 QUALITY = (Objective("quality", "max"),)

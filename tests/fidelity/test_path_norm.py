@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nas_core.batch import Batch
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from predictors.probe import Probe
+from predictors.forward_pass import ForwardPass
 from predictors.proxy import Unscorable
 from predictors.scoring import proxy
 from search_spaces.modules.blocks import SqueezeExcite
@@ -28,7 +28,7 @@ def path_norm(model: nn.Module, shape: Sequence[int], q: int = 1) -> float:
     _, found = proxy(f"path_norm(q={q})")
     task = Task(kind=IMAGE_CLASSIFICATION, input_shape=tuple(shape), outputs=2)
     batch = Batch((torch.zeros(2, *shape),), torch.zeros(2, dtype=torch.int64))
-    (value,) = found.score(Probe(lambda: model, batch, lambda output, batch: output.mean(), task)).values()
+    (value,) = found.score(ForwardPass(lambda: model, batch, lambda output, batch: output.mean(), task)).values()
     return value
 
 
@@ -241,7 +241,7 @@ def test_a_chain_without_biases_has_synflow_as_many_times_as_it_has_layers() -> 
     _, synflow = proxy("synflow")
     task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 4, 4), outputs=2)
     batch = Batch((torch.zeros(2, 1, 4, 4),), torch.zeros(2, dtype=torch.int64))
-    (value,) = synflow.score(Probe(lambda: model, batch, lambda output, batch: output.mean(), task)).values()
+    (value,) = synflow.score(ForwardPass(lambda: model, batch, lambda output, batch: output.mean(), task)).values()
     assert value == pytest.approx(3 * path_norm(model, (1, 4, 4)))
 
 

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 from nas_core.batch import Batch
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
-from predictors import twice
-from predictors.probe import NODES, Pass, Probe, total, weights
+from predictors import double_backward
+from predictors.forward_pass import NODES, ForwardPass, LabelledPass, total, weights
+from predictors.function_hooks import activations
 from predictors.proxy import Need
-from predictors.watch import activations
 
 TASK = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 6, 6), outputs=4)
 NODE_TASK = Task(kind=NODE_CLASSIFICATION, input_shape=(5,), outputs=3)
@@ -54,9 +54,9 @@ def images(count: int = 6, seed: int = 0) -> Batch:
     return Batch((inputs,), torch.arange(count) % 4)
 
 
-def probe(build: Callable[[], nn.Module], needs: Need, batch: Batch | None = None, seed: int = 0) -> Probe:
-    """A probe in float64."""
-    return Probe(lambda: build().double(), batch or images(), loss, TASK, needs=needs, seed=seed)
+def forward(build: Callable[[], nn.Module], needs: Need, batch: Batch | None = None, seed: int = 0) -> ForwardPass:
+    """A forward pass in float64."""
+    return ForwardPass(lambda: build().double(), batch or images(), loss, TASK, needs=needs, seed=seed)
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -64,7 +64,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def test_gradients_and_curvature_are_those_of_autograd() -> None:
-    found = probe(Network, EVERYTHING)
+    found = forward(Network, EVERYTHING)
     model = found.copy()
     named = weights(model)
     assert set(named) == {"first.weight", "again.weight", "unused.weight", "head.weight"}
@@ -116,7 +116,7 @@ class Shapes(nn.Module):
 
 @pytest.mark.parametrize("network", [Tied, Shapes])
 def test_curvature_of_every_use_of_a_weight(network: type[nn.Module]) -> None:
-    found = probe(network, EVERYTHING)
+    found = forward(network, EVERYTHING)
     model = found.copy()
     named = weights(model)
     first = torch.autograd.grad(loss(model(*found.batch.inputs), found.batch), list(named.values()), create_graph=True)
@@ -130,7 +130,7 @@ def test_curvature_of_every_use_of_a_weight(network: type[nn.Module]) -> None:
 
 
 def test_channels_are_those_of_hooks() -> None:
-    found = probe(Network, EVERYTHING)
+    found = forward(Network, EVERYTHING)
     model = found.copy()
     outputs: list[tuple[str, Tensor]] = []
 
@@ -155,7 +155,7 @@ def test_channels_are_those_of_hooks() -> None:
 
 
 def test_the_jacobian_is_that_of_the_summed_outputs() -> None:
-    found = probe(Network, EVERYTHING)
+    found = forward(Network, EVERYTHING)
     (x,) = (value.clone().requires_grad_() for value in found.batch.inputs)
     found.copy()(x).sum().backward()
     assert found.passed.jacobian is not None
@@ -165,7 +165,7 @@ def test_the_jacobian_is_that_of_the_summed_outputs() -> None:
 
 
 def test_codes_count_units_that_agree() -> None:
-    found = probe(Network, EVERYTHING)
+    found = forward(Network, EVERYTHING)
     seen = activations(found.copy(), found.batch.inputs)
     on = torch.cat([x.flatten(1) > 0 for x in seen], 1)
     assert len(seen) == 3
@@ -176,9 +176,9 @@ def test_codes_count_units_that_agree() -> None:
 
 
 def test_shared_needs_equal_each_alone() -> None:
-    together = probe(Network, EVERYTHING).passed
+    together = forward(Network, EVERYTHING).passed
     for need in (Need.GRADIENTS, Need.CURVATURE, Need.CHANNELS, Need.CODES, Need.JACOBIAN):
-        alone = probe(Network, need).passed
+        alone = forward(Network, need).passed
         assert torch.allclose(alone.output, together.output)
         for name in ("gradients", "curvature", "channels"):
             values = getattr(alone, name)
@@ -186,14 +186,14 @@ def test_shared_needs_equal_each_alone() -> None:
         for name in ("codes", "jacobian"):
             value = getattr(alone, name)
             assert value is None or torch.allclose(value, getattr(together, name), atol=1e-14)
-    assert not probe(Network, Need.CODES).passed.gradients
-    assert probe(Network, Need.CURVATURE).passed.gradients
+    assert not forward(Network, Need.CODES).passed.gradients
+    assert forward(Network, Need.CURVATURE).passed.gradients
 
 
 def test_everything_is_left_as_found() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    found = probe(Network, EVERYTHING)
+    found = forward(Network, EVERYTHING)
     state = {name: value.clone() for name, value in found.model.state_dict().items()}
     _ = found.passed
     found.gradients(found.halves()[0])
@@ -207,12 +207,12 @@ def test_everything_is_left_as_found() -> None:
 
 def test_the_pass_does_not_depend_on_who_computes_it() -> None:
     with torch.no_grad():
-        quiet = probe(Network, EVERYTHING).passed
-    assert same(quiet.curvature, probe(Network, EVERYTHING).passed.curvature)
+        quiet = forward(Network, EVERYTHING).passed
+    assert same(quiet.curvature, forward(Network, EVERYTHING).passed.curvature)
 
 
 def test_the_seed_gives_the_weights() -> None:
-    one, other, third = (probe(Network, Need.GRADIENTS, seed=seed) for seed in (3, 3, 4))
+    one, other, third = (forward(Network, Need.GRADIENTS, seed=seed) for seed in (3, 3, 4))
     assert same(dict(weights(one.model)), dict(weights(other.model)))
     assert not same(dict(weights(one.model)), dict(weights(third.model)))
 
@@ -241,8 +241,8 @@ class Body(nn.Module):
     ids=lambda activation: getattr(activation, "__name__", None) or str(activation),
 )  # fmt: skip
 def test_every_activation_is_seen(activation: Callable[[Tensor], Tensor]) -> None:
-    found = probe(lambda: Body(activation), Need.CODES).passed
-    reference = probe(lambda: Body(functional.relu), Need.CODES).passed
+    found = forward(lambda: Body(activation), Need.CODES).passed
+    reference = forward(lambda: Body(functional.relu), Need.CODES).passed
     assert found.units == reference.units == 4 * 16
     assert found.codes is not None
     assert reference.codes is not None
@@ -252,7 +252,7 @@ def test_every_activation_is_seen(activation: Callable[[Tensor], Tensor]) -> Non
 @pytest.mark.parametrize("overwrite", [functional.elu, lambda x, inplace: x.mul_(3.0) if inplace else 3.0 * x])
 def test_channels_are_those_before_an_overwrite(overwrite: Callable[..., Tensor]) -> None:
     found = [
-        probe(lambda inplace=inplace: Body(lambda x: overwrite(x, inplace=inplace)), Need.CHANNELS).passed.channels
+        forward(lambda inplace=inplace: Body(lambda x: overwrite(x, inplace=inplace)), Need.CHANNELS).passed.channels
         for inplace in (False, True)
     ]
     assert same(*found)
@@ -270,7 +270,7 @@ def test_dropout_is_off() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(functional.dropout(self.inner(self.flat(x)), self.dropout, self.training))
 
-    found = probe(Drops, Need.GRADIENTS)
+    found = forward(Drops, Need.GRADIENTS)
     model = found.copy()
     assert torch.equal(found.run(model), found.run(model))
     assert torch.equal(found.passed.output, model.head(found.batch.inputs[0].flatten(1)).detach())
@@ -278,9 +278,9 @@ def test_dropout_is_off() -> None:
 
 def test_random_activations_depend_on_the_seed_alone() -> None:
     torch.manual_seed(0)
-    one = probe(lambda: Body(nn.RReLU()), Need.GRADIENTS).passed
+    one = forward(lambda: Body(nn.RReLU()), Need.GRADIENTS).passed
     torch.manual_seed(1)
-    assert same(one.gradients, probe(lambda: Body(nn.RReLU()), Need.GRADIENTS).passed.gradients)
+    assert same(one.gradients, forward(lambda: Body(nn.RReLU()), Need.GRADIENTS).passed.gradients)
 
 
 def test_linear_layers_on_tokens_have_their_channels_last() -> None:
@@ -294,7 +294,7 @@ def test_linear_layers_on_tokens_have_their_channels_last() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.head(self.norm(functional.gelu(self.embed(x.flatten(2)))).mean(1))
 
-    found = probe(Tokens, Need.CHANNELS)
+    found = forward(Tokens, Need.CHANNELS)
     assert set(weights(found.model)) == {"embed.weight", "head.weight"}
     model = found.copy()
     hidden = model.embed(found.batch.inputs[0].flatten(2)).detach().requires_grad_()
@@ -315,7 +315,7 @@ def test_attention_has_a_curvature() -> None:
             heads = self.embed(x.flatten(2)).unsqueeze(1)
             return self.head(functional.scaled_dot_product_attention(heads, heads, heads).mean((1, 2)))
 
-    assert probe(Attends, Need.CURVATURE).passed.curvature["embed.weight"] != 0
+    assert forward(Attends, Need.CURVATURE).passed.curvature["embed.weight"] != 0
 
 
 class Constant(nn.Module):
@@ -335,7 +335,7 @@ class WithoutWeights(nn.Module):
 
 
 def test_a_constant_network_has_zeros() -> None:
-    found = probe(Constant, EVERYTHING).passed
+    found = forward(Constant, EVERYTHING).passed
     assert found.jacobian is not None
     assert not found.jacobian.any()
     assert not found.gradients["layer.weight"].any()
@@ -345,13 +345,13 @@ def test_a_constant_network_has_zeros() -> None:
 
 def test_a_network_without_weights_has_no_gradients() -> None:
     inputs = torch.randn(4, 3, 6, 6, dtype=torch.float64)
-    found = probe(WithoutWeights, EVERYTHING, Batch((inputs,), torch.arange(4) % 3)).passed
+    found = forward(WithoutWeights, EVERYTHING, Batch((inputs,), torch.arange(4) % 3)).passed
     assert (found.gradients, found.curvature, found.channels) == ({}, {}, {})
     assert found.units == 3 * 36
 
 
 def test_gradients_of_a_part_are_those_of_autograd() -> None:
-    found = probe(Network, Need.NOTHING)
+    found = forward(Network, Need.NOTHING)
     first, second = found.halves()
     assert torch.equal(torch.cat([first.inputs[0], second.inputs[0]]), found.batch.inputs[0])
     assert torch.equal(torch.cat([first.target, second.target]), found.batch.target)
@@ -364,10 +364,10 @@ def test_gradients_of_a_part_are_those_of_autograd() -> None:
 
 
 def test_halves_leave_the_odd_sample_out() -> None:
-    first, second = probe(Network, Need.NOTHING, images(7)).halves()
+    first, second = forward(Network, Need.NOTHING, images(7)).halves()
     assert len(first.target) == len(second.target) == 3
     with pytest.raises(ValueError, match="1 sample"):
-        probe(Network, Need.NOTHING, images(1)).halves()
+        forward(Network, Need.NOTHING, images(1)).halves()
 
 
 class Spread(nn.Module):
@@ -383,17 +383,17 @@ class Spread(nn.Module):
         return self.head(hidden.index_add(0, edges[1], hidden[edges[0]]))
 
 
-def graph(nodes: int, index: Tensor, needs: Need = EVERYTHING) -> Probe:
+def graph(nodes: int, index: Tensor, needs: Need = EVERYTHING) -> ForwardPass:
     features = torch.randn(nodes, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     edges = torch.stack([torch.arange(nodes), (torch.arange(nodes) + 1) % nodes])
     batch = Batch((features, edges), torch.arange(nodes) % 3, index)
-    return Probe(lambda: Spread().double(), batch, loss, NODE_TASK, needs=needs)
+    return ForwardPass(lambda: Spread().double(), batch, loss, NODE_TASK, needs=needs)
 
 
 def test_samples_of_a_graph_are_the_nodes_of_its_index() -> None:
     index = torch.tensor([1, 4, 6, 7])
     found = graph(9, index)
-    passed: Pass = found.passed
+    passed: LabelledPass = found.passed
     assert passed.output.shape == (4, 3)
     assert passed.units == 8
     x = found.batch.inputs[0].clone().requires_grad_()
@@ -431,7 +431,9 @@ def test_batch_normalisation_has_its_second_derivative(shape: tuple[int, ...]) -
     x = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
     weight, bias = torch.rand(2, 3, generator=generator, dtype=torch.float64) + 0.5
     for affine in ((weight, bias), (None, None)):
-        assert torch.autograd.gradgradcheck(lambda x, a=affine: twice.batch_norm(x, None, None, *a, training=True), x)
+        assert torch.autograd.gradgradcheck(
+            lambda x, a=affine: double_backward.batch_norm(x, None, None, *a, training=True), x
+        )
 
 
 def test_batch_normalisation_is_torch_s() -> None:
@@ -439,11 +441,11 @@ def test_batch_normalisation_is_torch_s() -> None:
     ours, theirs = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
     expected = theirs(x)
     given = (ours.running_mean, ours.running_var, ours.weight, ours.bias)
-    assert torch.equal(twice.batch_norm(x, *given, training=True), expected)
+    assert torch.equal(double_backward.batch_norm(x, *given, training=True), expected)
     assert ours.running_var is not None
     assert theirs.running_var is not None
     assert torch.equal(ours.running_var, theirs.running_var)
-    assert torch.equal(twice.batch_norm(x, *given), copy.deepcopy(theirs).eval()(x))
+    assert torch.equal(double_backward.batch_norm(x, *given), copy.deepcopy(theirs).eval()(x))
 
 
 def test_what_is_not_finite_is_the_worst() -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from nas_core.batch import Batch
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
-from predictors.probe import Probe
+from predictors.forward_pass import ForwardPass
 from predictors.proxy import Unscorable
 from predictors.scoring import Networks, proxy
 from predictors.zero_cost.az_nas import body, entropy, trainability
@@ -36,11 +36,11 @@ from training.data.split import Split
 FREE = ("synflow", "logsynflow", "zen", "linear_regions", "az_nas", "path_norm")
 
 
-def probe_of(model: nn.Module, *inputs: Tensor, kind: str = IMAGE_CLASSIFICATION) -> Probe:
-    """A probe of one network with its weights as they are."""
+def probe_of(model: nn.Module, *inputs: Tensor, kind: str = IMAGE_CLASSIFICATION) -> ForwardPass:
+    """A forward of one network with its weights as they are."""
     task = Task(kind=kind, input_shape=tuple(inputs[0].shape[1:]), outputs=2)
     batch = Batch(inputs, torch.zeros(len(inputs[0]), dtype=torch.int64))
-    return Probe(lambda: model, batch, lambda output, batch: output.mean(), task)
+    return ForwardPass(lambda: model, batch, lambda output, batch: output.mean(), task)
 
 
 def components(name: str, model: nn.Module, *inputs: Tensor, kind: str = IMAGE_CLASSIFICATION) -> Mapping[str, float]:
@@ -188,11 +188,11 @@ def test_zen_counts_a_scale_through_the_running_variances_alone() -> None:
         layers = nn.Conv2d(2, 3, 3), Apply(lambda x: x * scale), nn.BatchNorm2d(3), nn.ReLU()
         return dense(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
 
-    probe = probe_of(network(1.0), images(8, 2, 6, 6))
-    model, generator = probe.copy(), probe.generator("zen")
+    forward = probe_of(network(1.0), images(8, 2, 6, 6))
+    model, generator = forward.copy(), forward.generator("zen")
     assert isinstance(model, nn.Sequential)
     reinitialise(model, generator, lambda fan_in: 1.0)
-    image = gaussian_like(probe.batch.inputs[0], generator)
+    image = gaussian_like(forward.batch.inputs[0], generator)
     changed = image + 0.01 * gaussian_like(image, generator)
     first, second = (model[0](x).transpose(0, 1).flatten(1).var(1) for x in (image, changed))
 

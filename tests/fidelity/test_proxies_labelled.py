@@ -15,7 +15,7 @@ from torch.nn import functional
 from nas_core.batch import Batch
 from nas_core.errors import UsageError
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from predictors.probe import Probe, weights
+from predictors.forward_pass import ForwardPass, weights
 from predictors.proxy import Need, Proxy, Unscorable
 from predictors.scoring import Networks, proxy
 from predictors.zero_cost.ntk_condition import kernel
@@ -51,8 +51,8 @@ def score(
     """The score of one network with its weights as they are."""
     _, found = proxy(name)
     target = torch.arange(len(inputs)) % 3 if target is None else target
-    probe = Probe(lambda: model, Batch((inputs,), target), loss, TASK, needs=found.needs)
-    (value,) = found.score(probe).values()
+    forward = ForwardPass(lambda: model, Batch((inputs,), target), loss, TASK, needs=found.needs)
+    (value,) = found.score(forward).values()
     return value
 
 
@@ -103,9 +103,9 @@ def test_snip_is_the_gradient_of_a_mask() -> None:
 def test_euler_identity_of_saliencies() -> None:
     """Without biases and normalisation theta * dL/dtheta sums to the same in every layer."""
     x, model = numbers(6, 8), chain(8, 7, 5, 4, 3)
-    probe = Probe(lambda: model, Batch((x,), torch.arange(6) % 3), cross_entropy, TASK, needs=Need.GRADIENTS)
-    named = weights(probe.model)
-    sums = [(named[name] * gradient).sum().item() for name, gradient in probe.passed.gradients.items()]
+    forward = ForwardPass(lambda: model, Batch((x,), torch.arange(6) % 3), cross_entropy, TASK, needs=Need.GRADIENTS)
+    named = weights(forward.model)
+    sums = [(named[name] * gradient).sum().item() for name, gradient in forward.passed.gradients.items()]
     assert len(sums) == 4
     assert sums == pytest.approx([sums[0]] * 4)
     assert abs(sums[0]) > 1e-4
@@ -244,8 +244,8 @@ def test_jacobians_that_are_equal_or_constant() -> None:
 def test_kernel_of_a_linear_model() -> None:
     """f = W x, outputs summed: the kernel is C X X', whatever W is."""
     x, model = numbers(6, 8), chain(8, 3)
-    probe = Probe(lambda: model, Batch((x,), torch.arange(6) % 3), cross_entropy, TASK)
-    assert torch.allclose(kernel(probe, model), 3 * x @ x.T)
+    forward = ForwardPass(lambda: model, Batch((x,), torch.arange(6) % 3), cross_entropy, TASK)
+    assert torch.allclose(kernel(forward, model), 3 * x @ x.T)
     assert score("ntk_condition", model, x) == pytest.approx(-math.log(torch.linalg.cond(x @ x.T).item()))
 
 
@@ -255,11 +255,11 @@ def test_kernel_is_that_of_gradients_one_by_one() -> None:
         nn.Conv2d(1, 3, 3, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)
     ).double()
     x = numbers(20, 1, 4, 4)
-    probe = Probe(lambda: model, Batch((x,), torch.arange(20) % 3), cross_entropy, TASK)
-    found = kernel(probe, probe.copy())
+    forward = ForwardPass(lambda: model, Batch((x,), torch.arange(20) % 3), cross_entropy, TASK)
+    found = kernel(forward, forward.copy())
     rows = []
-    for output in probe.copy()(x):
-        model = probe.copy()
+    for output in forward.copy()(x):
+        model = forward.copy()
         output = model(x)[len(rows)].sum()
         gradients = torch.autograd.grad(output, [v for n, v in model.named_parameters() if n.endswith("weight")])
         rows.append(torch.cat([gradient.flatten() for gradient in gradients]))

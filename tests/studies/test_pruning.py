@@ -15,7 +15,7 @@ from nas_core.records import Run, StopAt
 from nas_core.strategy import Outcome, Proposal, State
 from strategies.pruning import Median, Percentile, Threshold
 from studies.blackbox import Ending, Search, Silent, Trial
-from studies.spending import Spending
+from studies.budget import SpentBudget
 from studies.verify import verify
 
 Curve = list[tuple[float, float]]
@@ -112,7 +112,7 @@ def search(bench: Any, name: str, lag: int, stop_every: int | None = None, trial
             assert run.metrics["score"] == run.verdict.values[0]  # type: ignore[index]
         elif run.state == State.COMPLETE:
             assert seen == [1, 2, 3, 4]
-    return [replace(run, attempt=0, started=None, ended=None) for run in runs], loop.spending.total
+    return [replace(run, attempt=0, started=None, ended=None) for run in runs], loop.spent.total
 
 
 @pytest.mark.parametrize("lag", [1, 3])
@@ -160,9 +160,9 @@ def test_a_training_that_ends_by_itself_pays_for_its_steps(bench: Any, stop_ever
         runs = list(store.trials(study, metrics=True))
         steps = [[report.step for report in store.curve(run)] for run in runs if run.state == State.COMPLETE]
         assert list(verify(store, study, parts)) == []
-        replayed = Search(store, study, bench.parts(study.spec, Patient(bench.evaluator))).spending.total
+        replayed = Search(store, study, bench.parts(study.spec, Patient(bench.evaluator))).spent.total
     assert len({len(curve) for curve in steps}) > 1
-    assert loop.spending.total == replayed == sum(len(curve) / 4 for curve in steps)
+    assert loop.spent.total == replayed == sum(len(curve) / 4 for curve in steps)
 
 
 def test_what_continues_a_training_that_has_ended_pays_nothing() -> None:
@@ -170,10 +170,10 @@ def test_what_continues_a_training_that_has_ended_pays_nothing() -> None:
         evaluator = Curves
         budget = None
 
-    spending, arch = Spending(Parts()), Architecture("flat", {"a": 1})  # type: ignore[arg-type]
+    spent, arch = SpentBudget(Parts()), Architecture("flat", {"a": 1})  # type: ignore[arg-type]
     first = Outcome(0, Proposal(arch, budget=2.0), State.COMPLETE, (1.0,), (), {})
     more = Outcome(1, Proposal(arch, budget=4.0, continues=0), State.COMPLETE, (1.0,), (), {})
-    spending.learn(first, 1.0)
-    assert spending.total == 0.25
-    spending.learn(more, 1.0)
-    assert spending.total == 0.25
+    spent.learn(first, 1.0)
+    assert spent.total == 0.25
+    spent.learn(more, 1.0)
+    assert spent.total == 0.25

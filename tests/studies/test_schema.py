@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from nas_core.errors import MachineError, NotFoundError, UsageError
 from nas_core.records import StopAt
 from nas_core.testing.store import SPEC
-from studies.store import SCHEMA, places, sqlite, tables
+from studies.store import SCHEMA, sqlite, tables, urls
 from studies.store.schema import upgrade
 from studies.store.store import Store
 
@@ -277,7 +277,7 @@ def test_a_place_that_threatens_the_data_is_named(tmp_path: Path, monkeypatch: p
     assert mode == "delete"
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     connection.close()
-    assert [risk for risk in places.risks(tmp_path / "nas.db", mode) if "no write-ahead log" in risk]
+    assert [risk for risk in urls.risks(tmp_path / "nas.db", mode) if "no write-ahead log" in risk]
     (tmp_path / "mounts").write_text(
         "22 1 0:20 / / rw - ext4 /dev/sda1 rw\n"
         f"23 22 0:21 / {tmp_path} rw,noatime shared:1 - nfs4 server:/home rw\n"
@@ -301,7 +301,7 @@ def test_errors_are_named_as_they_are(tmp_path: Path) -> None:
 
     def text(name: str, file: Path | None = None) -> str:
         error = sa.exc.OperationalError("", None, Driver(name))
-        return str(places.explain(error, "sqlite:///nas.db", file))
+        return str(urls.explain(error, "sqlite:///nas.db", file))
 
     assert text("SQLITE_IOERR_WRITE", tmp_path / "nas.db").startswith("input/output error")
     assert text("SQLITE_FULL").startswith("the disk is full")

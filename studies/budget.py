@@ -6,7 +6,7 @@ from nas_core.strategy import Outcome, Proposal, State
 from studies.assemble import Parts
 
 
-class Spending:
+class SpentBudget:
     """Adds up what a study's trials have cost: 1 is one full evaluation, and 5 epochs of 20 a quarter of it.
 
     A trial that continues another pays for what it adds. Reused and rejected trials are free; a pruned one, and one

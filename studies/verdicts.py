@@ -13,7 +13,7 @@ from nas_core.strategy import State
 from studies.assemble import Parts
 
 
-class Judge:
+class Verdicts:
     """Turns metrics into verdicts, by the objectives and constraints of a study."""
 
     def __init__(self, parts: Parts) -> None:

@@ -34,7 +34,7 @@ from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, St
 from predictors.surrogate import Problem, Score, Surrogate
 from predictors.transfer import Transfer, TransferConfig
 from strategies.learned import SurrogateConfig
-from strategies.random_search import Taken, sample_new, taken
+from strategies.random_search import Known, known_to, sample_new
 from strategies.scored_pool import SCORED, ProxyRanks, ScoredPool, sampled, scores_of
 from strategies.targets import normal_scores
 
@@ -59,7 +59,7 @@ PRIOR = 1_000
 """Architectures of another study that are learned from, at most."""
 
 
-class LearnerConfig(SurrogateConfig):
+class SurrogateSearchConfig(SurrogateConfig):
     """What is learned, how the search begins, and what a candidate is worth."""
 
     acquisition: Acquisition = Field(
@@ -89,13 +89,13 @@ class Round:
     targets: dict[Architecture, float]
 
 
-class Learner:
+class SurrogateSearch:
     """What a search has been told, and what follows for candidates. `who` is the strategy, for its errors.
 
     `pool` are the scored candidates where there are any, `prior` what another study found, best first.
     """
 
-    def __init__(self, setting: Setting, config: LearnerConfig, who: str) -> None:
+    def __init__(self, setting: Setting, config: SurrogateSearchConfig, who: str) -> None:
         self._setting = setting
         self._config = config
         self.told = 0
@@ -122,9 +122,9 @@ class Learner:
         elite = set(sorted(standing, key=standing.__getitem__)[: self._config.history // ELITE])
         del self.outcomes[next(identity for identity in self.outcomes if identity not in elite)]
 
-    def taken(self, pending: Sequence[Pending]) -> Taken:
+    def known(self, pending: Sequence[Pending]) -> Known:
         """Whether an identity has been told or is pending."""
-        return taken(self._setting, self._known, pending)
+        return known_to(self._setting, self._known, pending)
 
     @property
     def starts(self) -> int:
@@ -147,7 +147,7 @@ class Learner:
             return self.pool.best
         return tuple(self.prior)
 
-    def start(self, number: int, known: Taken) -> Proposal:
+    def start(self, number: int, known: Known) -> Proposal:
         """The best candidate to begin with that is new, or a random one. Raises Exhausted."""
         setting = self._setting
         arch = next((arch for arch in self._starts if not known(setting.identity(arch))), None)
@@ -170,7 +170,7 @@ class Learner:
         """All that was told."""
         return Round(self.told, self.targets(self.told))
 
-    def new(self, archs: Iterable[Architecture], known: Taken) -> list[Architecture]:
+    def new(self, archs: Iterable[Architecture], known: Known) -> list[Architecture]:
         """Different candidates that are not known."""
         found: dict[str, Architecture] = {}
         for arch in archs:
@@ -179,7 +179,7 @@ class Learner:
                 found.setdefault(identity, arch)
         return list(found.values())
 
-    def around(self, best: Sequence[Architecture], known: Taken, rng: Generator) -> list[Architecture]:
+    def around(self, best: Sequence[Architecture], known: Known, rng: Generator) -> list[Architecture]:
         """The neighbours that are not known of the best outcome that has any; `best`: outcomes, best first."""
         for centre in best:
             if found := self.new(neighbours(self._setting.space, centre, rng), known):
@@ -263,7 +263,7 @@ def ordered(targets: Mapping[Architecture, float]) -> list[Architecture]:
 
 
 def acquire(
-    config: LearnerConfig, best: float, mean: Floats, deviation: Floats, rng: Generator
+    config: SurrogateSearchConfig, best: float, mean: Floats, deviation: Floats, rng: Generator
 ) -> NDArray[numpy.float64]:
     """What each candidate is worth, by its prediction; `best` is the best value so far. Shape as `mean`."""
     if config.acquisition == "ucb":
@@ -280,7 +280,7 @@ def acquire(
     return numpy.asarray(gain * ndtr(gain / spread) + spread * density)
 
 
-def _pool(setting: Setting, config: LearnerConfig, who: str) -> ScoredPool | None:
+def _pool(setting: Setting, config: SurrogateSearchConfig, who: str) -> ScoredPool | None:
     """What is scored; None: nothing is. Raises UsageError."""
     by = config.start or next(iter(config.proxies), None)
     return None if by is None else ScoredPool(setting, who, by, config.scored)
@@ -293,7 +293,11 @@ def _prior(setting: Setting) -> dict[Architecture, float]:
 
 
 def _surrogates(
-    setting: Setting, config: LearnerConfig, pool: ScoredPool | None, prior: Mapping[Architecture, float], who: str
+    setting: Setting,
+    config: SurrogateSearchConfig,
+    pool: ScoredPool | None,
+    prior: Mapping[Architecture, float],
+    who: str,
 ) -> tuple[Surrogate | Transfer, Surrogate | None]:
     """The one that learns from outcomes, and the one that has learned from another study, where there is one.
 

@@ -23,10 +23,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from nas_core.batch import Batch
 from nas_core.seeds import derive
 from nas_core.task import Task
-from predictors import twice
+from predictors import double_backward
+from predictors.function_hooks import FunctionHooks
 from predictors.layers import Layers, Stage, Tap
 from predictors.proxy import Need
-from predictors.watch import Watch
 
 Loss = Callable[[Tensor, Batch], Tensor]
 
@@ -37,7 +37,7 @@ _NORMALISATION = (nn.LayerNorm, nn.RMSNorm)  # those whose weights may have two 
 
 
 @dataclass(slots=True)
-class Pass:
+class LabelledPass:
     """One forward pass of the batch in training mode, and what was asked of it (`Need`); the rest is empty.
 
     n is the number of samples: images, or the nodes of `batch.index`. g and H are the gradient and the Hessian of the
@@ -53,7 +53,7 @@ class Pass:
     jacobian: Tensor | None = None  # [n, values of one input]
 
 
-class Probe:
+class ForwardPass:
     """An untrained network in training mode, without dropout, and the batch that it is scored with.
 
     `build` makes the network; the same `seed` gives the same weights. `loss(output, batch)` is the mean over samples.
@@ -87,7 +87,7 @@ class Probe:
         return torch.Generator().manual_seed(derive(self.seed, purpose))
 
     def run(self, model: nn.Module, batch: Batch | None = None) -> Tensor:
-        """The outputs of a batch (by default the probe's own), `[n, outputs]` for images and for all nodes of a graph;
+        """The outputs of a batch (by default its own), `[n, outputs]` for images and for all nodes of a graph;
         those of an auxiliary head are left out."""
         output = model(*(batch or self.batch).inputs)
         return output[0] if isinstance(output, tuple) else output
@@ -125,7 +125,7 @@ class Probe:
         return {name: _filled(one, weight) for (name, weight), one in zip(named.items(), found, strict=True)}
 
     @cached_property
-    def passed(self) -> Pass:
+    def passed(self) -> LabelledPass:
         """The labelled pass, computed when it is first read. Batch statistics couple the samples, as in training."""
         with self._untouched():
             return _labelled_pass(self, self._needs)
@@ -190,34 +190,36 @@ def _filled(found: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if found is None else found.detach()
 
 
-def _labelled_pass(probe: Probe, needs: Need) -> Pass:
-    named = weights(probe.model)
-    codes = _Codes(probe) if needs & Need.CODES else None
+def _labelled_pass(forward: ForwardPass, needs: Need) -> LabelledPass:
+    named = weights(forward.model)
+    codes = _Codes(forward) if needs & Need.CODES else None
     curved, jacobian = bool(needs & Need.CURVATURE), bool(needs & Need.JACOBIAN)
     by_loss = curved or bool(needs & (Need.GRADIENTS | Need.CHANNELS))
     # Fused attention has no second derivative.
     attention = sdpa_kernel(SDPBackend.MATH) if curved else nullcontext()
-    inputs = probe.batch.inputs
+    inputs = forward.batch.inputs
     if jacobian:
         inputs = (inputs[0].detach().requires_grad_(), *inputs[1:])
     layers = Layers(named, inputs[0], tapped=bool(needs & Need.CHANNELS), scaled=curved)
-    watch = Watch(codes.add if codes else None, layers.instead | ({"batch_norm": twice.batch_norm} if curved else {}))
-    with torch.set_grad_enabled(by_loss or jacobian), attention, watch:
-        output = probe.run(probe.model, Batch(inputs, probe.batch.target, probe.batch.index))
-    found = Pass(probe.select(output).detach())
+    hooks = FunctionHooks(
+        codes.add if codes else None, layers.instead | ({"batch_norm": double_backward.batch_norm} if curved else {})
+    )
+    with torch.set_grad_enabled(by_loss or jacobian), attention, hooks:
+        output = forward.run(forward.model, Batch(inputs, forward.batch.target, forward.batch.index))
+    found = LabelledPass(forward.select(output).detach())
     if codes is not None:
         found.units, found.codes = codes.units, codes.agreement
     with torch.enable_grad():
         if jacobian:
-            (rows,) = _gradients([probe.select(output).sum()], [inputs[0]], retain_graph=by_loss)
-            found.jacobian = probe.select(_filled(rows, inputs[0])).flatten(1)
+            (rows,) = _gradients([forward.select(output).sum()], [inputs[0]], retain_graph=by_loss)
+            found.jacobian = forward.select(_filled(rows, inputs[0])).flatten(1)
         if by_loss:
-            _by_loss(probe, probe.loss(output, probe.batch), named, layers, found, curved)
+            _by_loss(forward, forward.loss(output, forward.batch), named, layers, found, curved)
     return found
 
 
 def _by_loss(
-    probe: Probe, loss: Tensor, named: Mapping[str, Tensor], layers: Layers, found: Pass, curved: bool
+    forward: ForwardPass, loss: Tensor, named: Mapping[str, Tensor], layers: Layers, found: LabelledPass, curved: bool
 ) -> None:
     """The gradients of the loss, and what is made of them."""
     edges = [tap.edge for tap in layers.taps]
@@ -229,7 +231,7 @@ def _by_loss(
         gradient = _filled(beside[name], weight)
         found.gradients[name] = gradient + _filled(inside[name], weight) if name in inside else gradient
     for tap, gradient in zip(layers.taps, everything[len(named) + len(inside) :], strict=True):
-        information = _fisher(probe, tap, _filled(gradient, tap.value))
+        information = _fisher(forward, tap, _filled(gradient, tap.value))
         before = found.channels.get(tap.name)
         found.channels[tap.name] = information if before is None else before + information
     if curved:
@@ -262,7 +264,7 @@ def _curvature(
     return found
 
 
-def _fisher(probe: Probe, tap: Tap, gradient: Tensor) -> Tensor:
+def _fisher(forward: ForwardPass, tap: Tap, gradient: Tensor) -> Tensor:
     """Per output channel half the mean over samples of the squared sum over positions of value times gradient
     (Theis et al. 2018, eq. 5; Turner et al., "BlockSwap", ICLR 2020, eq. 4)."""
     product = tap.value * gradient
@@ -270,23 +272,23 @@ def _fisher(probe: Probe, tap: Tap, gradient: Tensor) -> Tensor:
         product = product.movedim(-1, 1)
     if product.dim() > 2:
         product = product.flatten(2).sum(2)
-    return product.square().sum(0) / (2 * probe.samples)
+    return product.square().sum(0) / (2 * forward.samples)
 
 
 class _Codes:
     """Adds up how many activation units agree, for every pair of samples."""
 
-    def __init__(self, probe: Probe) -> None:
-        self._probe = probe
-        self._rows = len(probe.batch.inputs[0])
+    def __init__(self, forward: ForwardPass) -> None:
+        self._forward = forward
+        self._rows = len(forward.batch.inputs[0])
         self.units = 0
-        self.agreement = torch.zeros(probe.samples, probe.samples, dtype=torch.float64, device=probe.device)
+        self.agreement = torch.zeros(forward.samples, forward.samples, dtype=torch.float64, device=forward.device)
 
     def add(self, x: Tensor) -> None:
         """On and off units of one activation; one that does not keep the samples apart is left out."""
         if x.dim() < 2 or len(x) != self._rows:
             return
-        on = (self._probe.select(x.detach()).flatten(1) > 0).float()
+        on = (self._forward.select(x.detach()).flatten(1) > 0).float()
         both = on @ on.T
         count, units = both.diagonal(), on.shape[1]
         # Both on, or both off: b b' + (1 - b)(1 - b)'.

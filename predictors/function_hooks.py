@@ -26,7 +26,7 @@ LAYERS = frozenset({"linear", "conv1d", "conv2d", "conv3d"})
 """Functions of weighted layers: `(input, weight, bias=None, ...)`."""
 
 
-class Watch(TorchFunctionMode):
+class FunctionHooks(TorchFunctionMode):
     """While it is active, `activation(x)` hears of the input of every activation before it is computed. `instead`:
     functions that are computed by others, by name, with the arguments that these would get."""
 
@@ -51,6 +51,6 @@ class Watch(TorchFunctionMode):
 def activations(model: torch.nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     """The inputs of all activations of `model(*inputs)`, copied, in the order in which they are computed."""
     found: list[Tensor] = []
-    with torch.no_grad(), Watch(activation=lambda x: found.append(x.clone())):
+    with torch.no_grad(), FunctionHooks(activation=lambda x: found.append(x.clone())):
         model(*inputs)
     return found

@@ -28,7 +28,7 @@ from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Outcome, Setting, State
 from strategies.diffusion.masked import Diffusion
-from studies.kept import Kept
+from studies.file_cache import FileCache
 
 
 class Pairs(SearchSpace):
@@ -54,7 +54,7 @@ def measure(name: str, mode: str, told: int, asks: int, threads: int, kept: Path
     """A row of the table."""
     torch.set_num_threads(threads)
     space = space_of(name)
-    setting = Setting(space, 0, (Objective("quality", "max"),), kept=Kept(kept))
+    setting = Setting(space, 0, (Objective("quality", "max"),), cache=FileCache(kept))
     strategy = Diffusion(setting, Diffusion.Config(mode=mode))
     before = _memory()
     begun = time.perf_counter()

@@ -38,11 +38,11 @@ from search_spaces.nasbench201 import NasBench201
 from strategies.diffusion import reverse, score
 from strategies.diffusion.config import NoisyConfig, ScoreConfig
 from strategies.diffusion.noisy import NoisyEnsemble
-from strategies.diffusion.skeleton import Skeleton
-from studies.kept import Kept
+from strategies.diffusion.operation_matrix import OperationMatrix
+from studies.file_cache import FileCache
 
 SPACE = NasBench201()
-SKELETON = Skeleton(SPACE)
+SKELETON = OperationMatrix(SPACE)
 SAMPLES = 10_000
 Floats = NDArray[numpy.float64]
 Values = Callable[[list[Architecture]], Floats]
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--network", nargs="*", default=[], metavar="KEY=VALUE", help="of ScoreConfig, e.g. head=1536")
     arguments = parser.parse_args()
     settings: Mapping[str, str] = dict(one.split("=", 1) for one in arguments.network)
-    kept = Kept(arguments.kept) if arguments.kept else {}
+    kept = FileCache(arguments.kept) if arguments.kept else {}
     network = train(validate(ScoreConfig, settings, "network"), kept)
     torch.set_num_threads(arguments.threads)
     values = recorded(arguments.data) if arguments.data else made_up

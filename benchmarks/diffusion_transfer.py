@@ -3,11 +3,10 @@
     python benchmarks/diffusion_transfer.py --data ../shared/data [--seeds 30] [--labels 200] [--queries 10]
 
 NAS-Bench-201. Per seed `--labels` cells have their recorded CIFAR-10 validation accuracy: drawn at random, or those
-that a search of `diffusion` evaluates there. They are the other study of a search on CIFAR-100 (`Setting.prior`), whose
-first `--queries` proposals are all generated, and told one by one. Beside them are what the source alone gives, the
-cells that were best on CIFAR-10, and a search from scratch by regularised evolution. The best CIFAR-100 validation
-accuracy of each in percent: mean, standard deviation over the seeds.
-"""
+that a search of `diffusion` evaluates there. They are the other study of a search on CIFAR-100 (`Setting.warm_start`),
+whose first `--queries` proposals are all generated, and told one by one. Beside them are what the source alone gives,
+the cells that were best on CIFAR-10, and a search from scratch by regularised evolution. The best CIFAR-100 validation
+accuracy of each in percent: mean, standard deviation over the seeds."""
 
 from __future__ import annotations
 
@@ -35,7 +34,7 @@ Labels = Sequence[tuple[Architecture, float]]
 
 def search(kind: Any, table: Mapping[str, float], seed: int, queries: int, prior: Labels = ()) -> Labels:
     """The first different cells that a strategy evaluates, in their order."""
-    setting = Setting(SPACE, seed, (Objective("accuracy", "max"),), (), SPACE.to_text, prior=tuple(prior))
+    setting = Setting(SPACE, seed, (Objective("accuracy", "max"),), (), SPACE.to_text, warm_start=tuple(prior))
     strategy = kind(setting, kind.Config())
     found: dict[Architecture, float] = {}
     number = 0

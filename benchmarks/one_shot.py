@@ -145,7 +145,7 @@ def random_search(seed: int, source: Any, arguments: argparse.Namespace) -> Mapp
     from training.recipe import recipe
 
     costs = Supernet(SPACE, source.task, SIZE).costs("macs")
-    whole = costs.fixed + sum(float(values.sum()) for values in costs.candidates.values())
+    whole = costs.fixed + sum(float(values.sum()) for values in costs.operations.values())
     left = whole * arguments.epochs  # per training image
     plan = recipe("quick", source.task, epochs=RANDOM_EPOCHS, batch_size=64)
     evaluator = Train(SPACE, source, SIZE, plan, device="cpu", threads=torch.get_num_threads())

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from nas_core.records import StopAt
 from nas_core.strategy import State
-from studies.assemble import Parts, SearchConfig, build, describe
+from studies.assemble import SearchConfig, StudyObjects, build, describe
 from studies.blackbox import Search
 from studies.store.store import Store
 from studies.verify import verify
@@ -82,7 +82,7 @@ def searches(job: tuple[Case, str, str, range]) -> list[dict[int, tuple[float, f
         trials=max(BUDGETS), seed=seeds.start,
     )  # fmt: skip
     spec = describe(config)
-    parts: Parts = build(spec)
+    parts: StudyObjects = build(spec)
     found = []
     name = f"{case.space}-{case.data}-{case.strategy}-{seeds.start}"
     with Store(f"sqlite:///{folder}/{name}.db") as store:

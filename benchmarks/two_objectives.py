@@ -25,7 +25,7 @@ from nas_core.evaluation import Context
 from nas_core.pareto import hypervolume
 from nas_core.records import StopAt
 from nas_core.strategy import Proposal, State
-from studies.assemble import Parts, SearchConfig, build, describe
+from studies.assemble import SearchConfig, StudyObjects, build, describe
 from studies.blackbox import Search
 from studies.store.store import Store
 from studies.verify import verify
@@ -42,7 +42,7 @@ def problem(data: str, strategy: str, trials: int) -> SearchConfig:
     )  # fmt: skip
 
 
-def volume(parts: Parts, values: Sequence[Sequence[float]]) -> float:
+def volume(parts: StudyObjects, values: Sequence[Sequence[float]]) -> float:
     """Hypervolume of oriented values above the reference point."""
     return hypervolume(values, [goal.orient(bound) for goal, bound in zip(parts.objectives, REFERENCE, strict=True)])
 

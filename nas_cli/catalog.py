@@ -347,7 +347,7 @@ def _strategy(reference: str) -> Any:
 
 
 def _kind(strategy: Any) -> str:
-    from studies.relaxed import is_one_shot
+    from studies.supernets import is_one_shot
 
     return ONE_SHOT if is_one_shot(strategy) else BLACK_BOX
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from studies.assemble import SearchConfig
 
 # Keys that may be a name, or a mapping with a `name` and further settings: `-s strategy.population=20`.
-_NAMED = {"strategy": "strategy_config", "recipe": "recipe_config", "pruner": "pruner_config"}
+_NAMED = {"strategy": "strategy_config", "recipe": "recipe_config", "early_stop": "early_stop_config"}
 _LISTS = ("objectives", "constraints", "metrics")
 
 
@@ -24,13 +24,17 @@ def gather(file: Path | None, assignments: Sequence[str], flags: Mapping[str, An
 
     layers = [
         _read(file) if file else {},
-        {key: _list_or_text(key, value) for key, value in environment(list(SearchConfig.model_fields)).items()},
+        {
+            key: _list_or_text(key, value)
+            for key, value in environment([*SearchConfig.model_fields, *SearchConfig.earlier_keys]).items()
+        },
         parse_assignments(assignments),
         {key: value for key, value in flags.items() if value not in (None, [], ())},
     ]
     merged: dict[str, Any] = {}
     for layer in layers:
-        merged = _merge(merged, {key: _as_mapping(key, value) for key, value in layer.items()})
+        named_now = {SearchConfig.earlier_keys.get(key, key): value for key, value in layer.items()}
+        merged = _merge(merged, {key: _as_mapping(key, value) for key, value in named_now.items()})
     for key, settings in _NAMED.items():
         if key in merged:
             named = dict(merged.pop(key))

@@ -13,7 +13,9 @@ from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, open_store
 
 def extract(
     address: Address,
-    to: Annotated[Path | None, typer.Option("--to", help="Folder for the files [default: extracted/STUDY-N].")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--to", help="Folder for the files [default: extracted/STUDY-N].")
+    ] = None,
     db: Db = DEFAULT_DB,
     files: Files = None,
     as_json: Json = False,
@@ -29,7 +31,7 @@ def extract(
 
     with open_store(db, files, reading=True) as store:
         study, trial = trial_to_extract(store, address)
-        folder = to or Path("extracted") / f"{study.name}-{trial.number}"
+        folder = out or Path("extracted") / f"{study.name}-{trial.number}"
         paths = write(store, study, trial.arch, folder, trial.number)
     metrics = json.loads((folder / CARD).read_text(encoding="utf-8"))["metrics"]
     if as_json:

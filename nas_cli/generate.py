@@ -37,7 +37,7 @@ def generate(
     """Draw new architectures from a generator that a study's results have trained, and predict what they are worth.
 
     The generator is the study's own where its strategy has one, else that of 'diffusion', told the study's results. It
-    is led to the constraints and targets; what misses a constraint is left out. Nothing is evaluated.
+    is guided to the constraints and targets; what misses a constraint is left out. Nothing is evaluated.
     """
     from nas_cli import render
     from nas_core.config import validate
@@ -59,7 +59,7 @@ def generate(
         if number is not None:
             raise UsageError(f"'{study}' is one trial; name the study: nas generate {name}")
         found = store.study(name)
-        parts = build(moved(found.spec, data, costs)).kept_in(store)
+        parts = build(moved(found.spec, data, costs)).cached_in(store)
         result = generation.generate(store, found, parts, config)
     if as_json:
         render.document(_document(found.name, result, parts.space))

@@ -20,27 +20,27 @@ COLUMNS = 60  # epochs of a path that are shown
 GAP = 3  # between two columns of lines
 
 Candidates = Mapping[str, tuple[str, ...]]
-Scores = Mapping[str, Sequence[float]]
+Strengths = Mapping[str, Sequence[float]]
 
 
-def candidates(space: SearchSpace, size: SizeConfig, task: Task, scores: Scores) -> dict[str, tuple[str, ...]]:
+def candidates(space: SearchSpace, size: SizeConfig, task: Task, strengths: Strengths) -> dict[str, tuple[str, ...]]:
     """What the weights of each group are of.
 
     Taken from the space's choices where every group is one; otherwise a supernet without memory says it, for which
     torch is imported. Where neither can be had candidates are numbered from 1.
     """
-    counts = {name: len(weights) for name, weights in scores.items()}
+    counts = {name: len(weights) for name, weights in strengths.items()}
     choices = {choice.name: tuple(map(str, choice.options)) for choice in space.choices}
     if all(name in choices and len(choices[name]) == count for name, count in counts.items()):
         return {name: choices[name] for name in counts}
     groups = _groups(space, size, task)
     known = {name: groups[name] for name, count in counts.items() if len(groups.get(name, ())) == count}
-    return {**numbered(scores), **known}
+    return {**numbered(strengths), **known}
 
 
-def numbered(scores: Scores) -> dict[str, tuple[str, ...]]:
+def numbered(strengths: Strengths) -> dict[str, tuple[str, ...]]:
     """Candidates that nobody knows the names of."""
-    return {name: tuple(map(str, range(1, len(weights) + 1))) for name, weights in scores.items()}
+    return {name: tuple(map(str, range(1, len(weights) + 1))) for name, weights in strengths.items()}
 
 
 def _groups(space: SearchSpace, size: SizeConfig, task: Task) -> dict[str, tuple[str, ...]]:
@@ -92,14 +92,14 @@ def legend(options: Candidates) -> list[str]:
 
 
 def heat_map(
-    scores: Scores, options: Candidates, taken: Mapping[str, Value | None] | None, heads: bool = True
+    strengths: Strengths, options: Candidates, taken: Mapping[str, Value | None] | None, heads: bool = True
 ) -> list[str]:
     """A line per group: its name, a shade per candidate, the largest weight, and the candidate that the derived
     architecture takes (`-`: none; without one the strongest). `heads`: the letters above where they change."""
-    width = max(map(len, scores), default=0)
+    width = max(map(len, strengths), default=0)
     lines = []
     before: tuple[str, ...] = ()
-    for name, weights in scores.items():
+    for name, weights in strengths.items():
         if heads and options[name] != before:
             before = options[name]
             lines.append(f"{'':<{width}}  {''.join(letters(before))}")
@@ -117,7 +117,7 @@ def path(epochs: Sequence[Epoch], options: Candidates) -> list[str]:
     lines = []
     for name, of_group in options.items():
         marks = letters(of_group)
-        row = "".join(marks[_strongest(epoch.scores[name])] if name in epoch.scores else " " for epoch in shown)
+        row = "".join(marks[_strongest(epoch.strengths[name])] if name in epoch.strengths else " " for epoch in shown)
         lines.append(f"{name:<{width}}  {row}")
     changed = changes(epochs)
     if changed:

@@ -53,8 +53,8 @@ class SupernetProgress:
             self._say()
 
     def epoch(self, epoch: Epoch, total: int) -> None:
-        if epoch.scores.keys() != self._options.keys():
-            self._options = candidates(self.space, self.size, self.task, epoch.scores)
+        if epoch.strengths.keys() != self._options.keys():
+            self._options = candidates(self.space, self.size, self.task, epoch.strengths)
         if self.last is None or self.last.arch != epoch.arch:
             self.since = epoch.number
         self.last, self.total = epoch, total
@@ -123,12 +123,12 @@ class SupernetProgress:
         if self.last.arch is not None:
             text = f"derives, since epoch {self.since}: {self._text()}"
             rows.append(Text(f"  {_cut(text, SHORT * (width - 2))}"))
-        if self.last.scores:
+        if self.last.strengths:
             taken = None if self.last.arch is None else self.space.assignment(self.last.arch)
             below = [Text(f"  {line}") for line in legend(self._options)]
             room = height - len(rows) - len(below) - SHORT - 1
-            one = heat_map(self.last.scores, self._options, taken)
-            lines = one if len(one) <= room else heat_map(self.last.scores, self._options, taken, heads=False)
+            one = heat_map(self.last.strengths, self._options, taken)
+            lines = one if len(one) <= room else heat_map(self.last.strengths, self._options, taken, heads=False)
             rows += [Text(f"  {line}", overflow="ellipsis", no_wrap=True) for line in beside(lines, width - 2, room)]
             rows += below
         return Group(*rows)

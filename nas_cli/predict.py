@@ -74,7 +74,7 @@ def predict(
         parts = build(spec)
         if scores is not None or score_on is not None:
             parts = build(_scored_by(spec, parts.space, scores, score_on))
-        result = prediction.predict(store, found, parts.kept_in(store), config, source)
+        result = prediction.predict(store, found, parts.cached_in(store), config, source)
     if as_json:
         render.document(_document(found.name, result, parts.space, warm_start))
     else:

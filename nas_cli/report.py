@@ -18,8 +18,8 @@ from nas_core.records import RETRAIN, Run, Study
 from nas_core.strategy import State
 from studies.blackbox import Ending
 from studies.queries import Cause, best_trials, causes, causes_text, state_counts
-from studies.relaxed import caution
 from studies.store.store import Store
+from studies.supernets import caution
 
 
 def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> None:

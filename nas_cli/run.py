@@ -11,13 +11,13 @@ from nas_cli.errors import INTERRUPTED
 if TYPE_CHECKING:
     from nas_cli.signals import Stopper
     from nas_core.records import StopAt, Study
-    from studies.assemble import Parts
+    from studies.assemble import StudyObjects
     from studies.blackbox import Ending
     from studies.store.store import Store
 
 
 def run(
-    store: Store, study: Study, parts: Parts, budget: StopAt, workers: int, as_json: bool, *, first: bool = False
+    store: Store, study: Study, parts: StudyObjects, budget: StopAt, workers: int, as_json: bool, *, first: bool = False
 ) -> int:
     """Go on with a study until its budget is spent, print how it ended, and return the exit code. Of the `first` of two
     that belong together no JSON document is printed where it has come to its end."""
@@ -57,7 +57,7 @@ def run(
     return 1 if summary.states.get("failed") else 0
 
 
-def _train(store: Store, study: Study, parts: Parts, stopper: Stopper, environment: int) -> Ending | None:
+def _train(store: Store, study: Study, parts: StudyObjects, stopper: Stopper, environment: int) -> Ending | None:
     """Train the study's supernet; None: there is none, or it has derived what to evaluate."""
     from nas_cli.live_supernet import SupernetProgress
     from studies.blackbox import Ending
@@ -77,7 +77,9 @@ def _train(store: Store, study: Study, parts: Parts, stopper: Stopper, environme
     return None if found.result else Ending.SUPERNET
 
 
-def _search(store: Store, study: Study, parts: Parts, workers: int, stopper: Stopper, environment: int) -> Ending:
+def _search(
+    store: Store, study: Study, parts: StudyObjects, workers: int, stopper: Stopper, environment: int
+) -> Ending:
     from nas_cli.live import Progress
     from studies.assemble import executor
     from studies.blackbox import Ending, Search

@@ -14,8 +14,8 @@ from nas_cli.run import run
 
 if TYPE_CHECKING:
     from nas_core.records import StopAt, Study, StudySpec
-    from studies.assemble import Parts, SearchConfig
-    from studies.evaluators import Shared
+    from studies.assemble import SearchConfig, StudyObjects
+    from studies.evaluators import TrainedSupernet
     from studies.store.store import Store
 
 Durable = Annotated[bool, typer.Option("--durable", help="Wait for the disk at every commit (power failures).")]
@@ -55,9 +55,14 @@ def search(
     evaluator: Annotated[
         str | None, typer.Option(help="train, table, or supernet:STUDY.", autocompletion=complete.evaluators)
     ] = None,
-    pruner: Annotated[
+    early_stop: Annotated[
         str | None,
-        typer.Option(help="Stop single trainings early: median, percentile, ...", autocompletion=complete.pruners),
+        typer.Option(
+            "--early-stop",
+            "--pruner",
+            help="Stop single trainings early: median, percentile, ...",
+            autocompletion=complete.pruners,
+        ),
     ] = None,
     objective: Annotated[
         list[str] | None,
@@ -138,7 +143,7 @@ def search(
         "scores": None if scores is None else str(scores),
         "score_on": score_on,
         "evaluator": evaluator,
-        "pruner": pruner,
+        "early_stop": early_stop,
         "objectives": objective,
         "constraints": constraint,
         "metrics": metric,
@@ -225,7 +230,7 @@ def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable:
     from nas_core.errors import UsageError
     from studies.assemble import build, describe, stop_at
     from studies.oneshot import shared
-    from studies.relaxed import is_one_shot
+    from studies.supernets import is_one_shot
 
     if not is_one_shot(refs.find(wanted.strategy, strategies.ALL, strategies.GROUP, "strategy")):
         raise UsageError(
@@ -260,7 +265,7 @@ def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable:
         return run(store, study, _parts(study, spec, parts), budget, wanted.workers, as_json)
 
 
-def _shared(wanted: SearchConfig, db: str, files: Path | None) -> Shared | None:
+def _shared(wanted: SearchConfig, db: str, files: Path | None) -> TrainedSupernet | None:
     """The trained supernet that `--evaluator supernet:STUDY` names."""
     from nas_core.errors import UsageError
     from studies.oneshot import shared
@@ -275,18 +280,19 @@ def _shared(wanted: SearchConfig, db: str, files: Path | None) -> Shared | None:
 
 
 def _warm(store: Store, source: Study, spec: StudySpec) -> StudySpec:
-    """The study with another one's results as its prior. Raises UsageError for those of another space, or for none."""
+    """The study with another one's results as its warm start. Raises UsageError for those of another space, or for
+    none."""
     import strategies
     from nas_core import refs
     from nas_core.errors import UsageError
-    from nas_core.strategy import UsesPrior
+    from nas_core.strategy import uses_warm_start
     from studies.queries import observations
 
-    def uses_prior(strategy: str) -> bool:
-        return isinstance(refs.find(strategy, strategies.ALL, strategies.GROUP, "strategy"), UsesPrior)
+    def learns(strategy: str) -> bool:
+        return uses_warm_start(refs.find(strategy, strategies.ALL, strategies.GROUP, "strategy"))
 
-    if not uses_prior(spec.strategy):
-        able = ", ".join(name for name in strategies.BUILTIN if uses_prior(name))
+    if not learns(spec.strategy):
+        able = ", ".join(name for name in strategies.BUILTIN if learns(name))
         raise UsageError(
             f"--warm-start {source.name}: strategy '{spec.strategy}' learns from no other study; use {able}"
         )
@@ -298,7 +304,7 @@ def _warm(store: Store, source: Study, spec: StudySpec) -> StudySpec:
     known = observations(store, source)
     if not known:
         raise UsageError(f"--warm-start {source.name}: that study has no result yet")
-    return spec.model_copy(update={"prior": tuple((dict(arch.values), value) for arch, value in known)})
+    return spec.model_copy(update={"warm_start": tuple((dict(arch.values), value) for arch, value in known)})
 
 
 def _study(store: Store, wanted: SearchConfig, spec: StudySpec, budget: StopAt) -> Study:
@@ -324,7 +330,7 @@ def _study(store: Store, wanted: SearchConfig, spec: StudySpec, budget: StopAt) 
     return existing
 
 
-def _parts(study: Study, spec: StudySpec, parts: Parts) -> Parts:
+def _parts(study: Study, spec: StudySpec, parts: StudyObjects) -> StudyObjects:
     """The objects of a study: `parts`, which are of `spec`, unless what is stored is older."""
     from studies.assemble import build
 

@@ -66,7 +66,7 @@ class Trained:
                 {
                     "epoch": epoch.number,
                     "metrics": dict(epoch.metrics),
-                    "scores": epoch.scores,
+                    "scores": epoch.strengths,
                     "architecture": None if epoch.arch is None else dict(epoch.arch.values),
                     "key": None if epoch.arch is None else epoch.arch.key,
                     "seconds": epoch.seconds,
@@ -112,7 +112,7 @@ class Trained:
         if self.derived is not None:
             render.emit("", self._since())
             architecture_page(self.view, self.derived)
-        if last is not None and last.scores:
+        if last is not None and last.strengths:
             self._weights(last)
 
     def _result(self) -> str | None:
@@ -140,7 +140,7 @@ class Trained:
 
     def _weights(self, last: Epoch) -> None:
         render.emit("", f"weights of the candidates at epoch {last.number:,}, the largest, and what is derived")
-        lines = heat.heat_map(last.scores, self.options, _taken(self.view, last.arch))
+        lines = heat.heat_map(last.strengths, self.options, _taken(self.view, last.arch))
         if len(self.epochs) > 1:
             count = len(heat.sample(self.epochs))
             which = "every epoch" if count == len(self.epochs) else f"{count} of {len(self.epochs):,} epochs"
@@ -156,14 +156,14 @@ def _options(view: View, epochs: list[Epoch]) -> heat.Candidates:
     """The candidates of every group, as far as the space still knows them."""
     from studies.assemble import size_of
 
-    scores = next((epoch.scores for epoch in reversed(epochs) if epoch.scores), {})
+    strengths = next((epoch.strengths for epoch in reversed(epochs) if epoch.strengths), {})
     if view.space is None:
-        return heat.numbered(scores)
+        return heat.numbered(strengths)
     spec = view.study.spec
     try:
-        return heat.candidates(view.space, size_of(view.space, spec.size), spec.task, scores)
+        return heat.candidates(view.space, size_of(view.space, spec.size), spec.task, strengths)
     except NasError:  # the space has changed since
-        return heat.numbered(scores)
+        return heat.numbered(strengths)
 
 
 def _taken(view: View, arch: Architecture | None) -> Mapping[str, Value | None] | None:

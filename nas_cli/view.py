@@ -22,8 +22,8 @@ from nas_core.graph import ArchGraph
 from nas_core.records import RETRAIN, Run, Study, StudySpec, final_size_of
 from nas_core.space import HasNotation, SearchSpace, builds
 from nas_core.strategy import State
-from studies.relaxed import caution
 from studies.store.store import Store
+from studies.supernets import caution
 
 T = TypeVar("T")
 
@@ -170,7 +170,7 @@ def trial_document(view: View, run: Run) -> dict[str, Any]:
         "budget": run.proposal.budget,
         "continues": run.proposal.continues,
         "note": dict(run.note),
-        "same_as": run.source,
+        "same_as": run.reuses,
         "attempt": run.attempt,
         "asked_after": run.asked_after,
         "told": run.told,
@@ -320,7 +320,7 @@ def trial_page(view: View, store: Store, run: Run) -> None:
                 f"{text}: {'kept' if violation <= 0 else f'violated by {violation:.1%}'}"
                 for text, violation in zip(view.study.spec.constraints, verdict.violations, strict=False)
             ),
-            "same as": None if run.source is None else f"{view.study.name}:{run.source}",
+            "same as": None if run.reuses is None else f"{view.study.name}:{run.reuses}",
             "budget": render.number(run.proposal.budget),
             "continues": None if run.proposal.continues is None else f"{view.study.name}:{run.proposal.continues}",
             "note": settings_text(run.note),

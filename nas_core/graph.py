@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
+from nas_core.deprecated import renamed
+
 if TYPE_CHECKING:
     import numpy
 
 
+@renamed(skeleton="fixed_topology")
 @dataclass(frozen=True)
 class ArchGraph:
     """Nodes with an operation label each, and directed edges (from, to) by position.
 
-    `skeleton` is true where every architecture of the space has these nodes and edges, and only the
+    `fixed_topology` is true where every architecture of the space has these nodes and edges, and only the
     labels differ. `skips` are the labels of operations that hand their input on unchanged, `zeros` of those that
     hand on nothing. Raises ValueError for an edge to a node that does not exist, or a cycle.
     """
 
     nodes: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
-    skeleton: bool = False
+    fixed_topology: bool = False
     skips: frozenset[str] = frozenset()
     zeros: frozenset[str] = frozenset()
 

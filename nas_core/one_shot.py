@@ -11,6 +11,7 @@ from pydantic import Field
 from nas_core.architecture import Architecture
 from nas_core.batch import Data
 from nas_core.config import Config as BaseConfig
+from nas_core.deprecated import renamed
 from nas_core.strategy import Setting
 
 if TYPE_CHECKING:
@@ -47,16 +48,17 @@ class Compute:
     precision: Literal["float32", "bf16"] = "float32"
 
 
+@renamed(scores="strengths")
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What an epoch came to.
 
-    `scores`: per group a weight per candidate, between 0 and 1, from which an architecture is derived; empty where
+    `strengths`: per group a weight per candidate, between 0 and 1, from which an architecture is derived; empty where
     the strategy has none (uniform sampling). `arch`: what would be derived now. `done`: no further epoch is needed.
     """
 
     metrics: Mapping[str, float]
-    scores: Mapping[str, tuple[float, ...]]
+    strengths: Mapping[str, tuple[float, ...]]
     arch: Architecture | None
     done: bool = False
 

@@ -46,9 +46,11 @@ class StudySpec(Config):
     seed: int
     lag: int
     ordering: Literal["strict", "free"] = "strict"
-    pruner: dict[str, Any] | None = None
+    early_stop: dict[str, Any] | None = None
     scoring: dict[str, Any] | None = None  # where the scores of predictors come from
-    prior: tuple[tuple[dict[str, Value], float], ...] | None = None  # what was known before: see `Setting.prior`
+    warm_start: tuple[tuple[dict[str, Value], float], ...] | None = (
+        None  # what was known before: see `Setting.warm_start`
+    )
     supernet: dict[str, Any] | None = None  # of a one-shot search: what its supernet is trained on, and with
     final_size: dict[str, Any] | None = None  # of the network that the user gets; see `final_size_of`
     inputs: dict[str, Any] | None = None  # what its networks need to know of their inputs: `training.inputs`
@@ -126,7 +128,7 @@ class Run:
     repeat: int
     recipe: Mapping[str, Any] | None
     verdict: Verdict
-    source: int | None
+    reuses: int | None
     attempt: int
     asked_after: int | None
     told: int | None
@@ -185,7 +187,7 @@ class Epoch:
     number: int
     arch: Architecture | None
     metrics: Mapping[str, float]
-    scores: Mapping[str, tuple[float, ...]]
+    strengths: Mapping[str, tuple[float, ...]]
     seconds: float
 
 

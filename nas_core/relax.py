@@ -1,6 +1,6 @@
 """Relaxation: a space writes its network once, against a picker; build, supernet and costs are three pickers.
 
-A *group* is what an architecture decides at one or more places of a network: its candidates share one vector of
+A *group* is what an architecture decides at one or more places of a network: its operations share one vector of
 mixing weights, wherever they stand (all cells of a kind share their groups).
 """
 
@@ -8,20 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.config import SizeConfig
+from nas_core.deprecated import told
 from nas_core.space import SearchSpace
 from nas_core.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Style = Literal["full", "search"]
-"""How layers are made: "full" as the stand-alone network has them, "search" as supernets of the papers do, whose batch
-normalisation has no affine part, so that a candidate's scale is its mixing weight alone."""
+
+class Style(StrEnum):
+    """How layers are made: as the stand-alone network has them, or as supernets of the papers do, whose batch
+    normalisation has no affine part, so that an operation's scale is its mixing weight alone."""
+
+    STANDALONE = "standalone"
+    SUPERNET = "supernet"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Style | None:
+        """Stored files may hold the words of before."""
+        return cls(_STYLES[value]) if value in _STYLES else None
+
+    def __eq__(self, other: object) -> bool:
+        """Spaces of users may compare with the words of before."""
+        if other in _STYLES:
+            told(f"style {other!r}", f"{_STYLES[other]!r}")
+            other = _STYLES[other]
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+_STYLES = {"full": "standalone", "search": "supernet"}
 
 
 class Route(Protocol):
@@ -32,16 +55,16 @@ class Route(Protocol):
         """Those that the network provides for: one when it is built, all in a supernet."""
         ...
 
-    def taken(self) -> Sequence[tuple[Value, Tensor | None]]:
+    def selected(self) -> Sequence[tuple[Value, Tensor | None]]:
         """The options that take part, each with its weight (scalar); None: in full."""
         ...
 
     def scalar(self) -> Tensor | None:
-        """What weights of candidates that are not run add to the group's output as a number (`Mix.scalars`)."""
+        """What weights of operations that are not run add to the group's output as a number (`Mix.scalars`)."""
         ...
 
 
-class Pick(Protocol):
+class Picker(Protocol):
     """Hands a space's description the modules of its groups."""
 
     @property
@@ -56,10 +79,10 @@ class Pick(Protocol):
         """Group `name` where it decides which tensors go where: inputs, leaves, widths."""
         ...
 
-    def module(self, name: str, candidates: Mapping[Value, Callable[[], nn.Module]]) -> nn.Module | None:
+    def module(self, name: str, operations: Mapping[Value, Callable[[], nn.Module]]) -> nn.Module | None:
         """Group `name` where it decides which operation is computed; None where the architecture has none there.
 
-        The factories are called in the order of the options, so that weights depend on the seed alone. A candidate
+        The factories are called in the order of the options, so that weights depend on the seed alone. An operation
         that answers None adds nothing.
         """
         ...
@@ -67,13 +90,13 @@ class Pick(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How one pass through a supernet mixes its candidates.
+    """How one pass through a supernet mixes its operations.
 
-    `active`: per group the positions of the candidates that are run, as numbers of the host, so that nothing waits for
-    the device; a candidate that is not run gets no gradient. `weights`: per group a vector [candidates] they are
-    multiplied with; a group without one takes its candidates in full. `scalars`: positions of candidates that are not
+    `active`: per group the positions of the operations that are run, as numbers of the host, so that nothing waits for
+    the device; an operation that is not run gets no gradient. `weights`: per group a vector [operations] they are
+    multiplied with; a group without one takes its operations in full. `scalars`: positions of operations that are not
     run and whose weight is added to the output as a number, all the same (Dong and Yang, CVPR 2019, as published).
-    `drop_path`: the probability with which what a candidate answers is dropped for a sample (Larsson et al., ICLR
+    `drop_path`: the probability with which what an operation answers is dropped for a sample (Larsson et al., ICLR
     2017); skips are never dropped.
     """
 
@@ -85,7 +108,7 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The candidates of a group, in order; `weighted` says which have parameters somewhere in the network.
+    """The operations of a group, in order; `weighted` says which have parameters somewhere in the network.
 
     The others are parameter-free: skip, pooling, none. (A skip of stride 2 has weights and still counts as a skip: its
     module says so by `skip = True`.) `zero` says which add nothing (none; `zero = True`), `skip` which hand their input
@@ -103,13 +126,13 @@ class Group:
 class Relaxable(Protocol):
     """A space whose networks a supernet can hold; its `build` is `network` with the picker of an architecture."""
 
-    def network(self, pick: Pick, task: Task, size: SizeConfig) -> nn.Module:
-        """The network, as `build` describes it, with every searched part taken from `pick`."""
+    def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
+        """The network, as `build` describes it, with every searched part taken from `picker`."""
         ...
 
-    def derive(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
-        """The architecture with the strongest candidates, scores being mixing weights per group in the order of its
-        options: the inverse of `assignment` for scores that are one-hot. Always legal."""
+    def derive(self, strengths: Mapping[str, Sequence[float]]) -> Architecture:
+        """The architecture with the strongest operations, strengths being mixing weights per group in the order of its
+        options: the inverse of `assignment` for strengths that are one-hot. Always legal."""
         ...
 
 
@@ -120,7 +143,7 @@ def not_relaxable(space: SearchSpace) -> str | None:
     return getattr(space, "why_not_relaxable", None) or "it does not describe its network against a picker"
 
 
-def derive_by_choice(space: SearchSpace, scores: Mapping[str, Sequence[float]]) -> Architecture:
+def derive_by_choice(space: SearchSpace, strengths: Mapping[str, Sequence[float]]) -> Architecture:
     """`Relaxable.derive` where every group is a choice: the strongest allowed option of each, the first of equals."""
     from nas_core.moves import complete
 
@@ -128,7 +151,14 @@ def derive_by_choice(space: SearchSpace, scores: Mapping[str, Sequence[float]]) 
 
     def strongest(choice: object, allowed: tuple[Value, ...]) -> Value:
         name = choice.name  # type: ignore[attr-defined]
-        score = dict(zip(options[name], scores[name], strict=True))
+        score = dict(zip(options[name], strengths[name], strict=True))
         return max(allowed, key=lambda option: score[option])
 
     return complete(space, {}, strongest)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Pick":
+        told("nas_core.relax.Pick", "Picker")
+        return Picker
+    raise AttributeError(f"module 'nas_core.relax' has no attribute '{name}'")

@@ -11,6 +11,7 @@ from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.config import Config as BaseConfig
 from nas_core.config import SizeConfig
+from nas_core.deprecated import renamed, told
 from nas_core.evaluation import Budget, Constraint, Fidelity, Objective
 from nas_core.space import SearchSpace
 from nas_core.task import Task
@@ -79,6 +80,7 @@ class Outcome:
         return sum(max(0.0, violation) for violation in self.violations)
 
 
+@renamed(prior="warm_start", kept="cache")
 @dataclass(frozen=True, slots=True)
 class Setting:
     """The problem a strategy is given. `identity` says which architectures are the same candidate; `fidelity` which
@@ -86,8 +88,8 @@ class Setting:
 
     `score(predictor, archs)` gives zero-cost scores, one per architecture, higher is better, minus infinity is the
     worst: always the same for the same architecture, and recorded, so that a replay computes none. It raises
-    UsageError for a predictor that gives none here; None: this search has no scores. `prior` are architectures of
-    another study with their first objective, oriented, on whatever scale that study had. `kept` is where to put what
+    UsageError for a predictor that gives none here; None: this search has no scores. `warm_start` are architectures of
+    another study with their first objective, oriented, on whatever scale that study had. `cache` is where to put what
     takes long to make and depends on its key alone, such as a generator trained on a space: plain data and arrays as in
     `Snapshots`, which other searches find there; to lose it costs time only. `network` are task and size of the network
     that the user gets, whose costs are bounded; None: those of what the strategy trains itself.
@@ -100,9 +102,9 @@ class Setting:
     identity: Callable[[Architecture], str] = field(default=lambda arch: arch.key)
     fidelity: Fidelity | None = None
     score: Callable[[str, Sequence[Architecture]], Sequence[float]] | None = None
-    prior: tuple[tuple[Architecture, float], ...] = ()
+    warm_start: tuple[tuple[Architecture, float], ...] = ()
     network: tuple[Task, SizeConfig] | None = None
-    kept: MutableMapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False, compare=False)
+    cache: MutableMapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False, compare=False)
 
 
 class Exhausted(Exception):
@@ -133,10 +135,18 @@ class Strategy(Protocol):
 
 
 @runtime_checkable
-class UsesPrior(Protocol):
-    """A strategy that learns from `Setting.prior`; a search with another one refuses a warm start."""
+class UsesWarmStart(Protocol):
+    """A strategy that learns from `Setting.warm_start`; a search with another one refuses a warm start."""
 
-    uses_prior: ClassVar[bool]
+    uses_warm_start: ClassVar[bool]
+
+
+def uses_warm_start(strategy: type) -> bool:
+    """Whether a strategy learns from another study, as it says itself (`UsesWarmStart`)."""
+    if hasattr(strategy, "uses_prior"):
+        told(f"{strategy.__name__}.uses_prior", "uses_warm_start")
+        return bool(strategy.uses_prior)
+    return isinstance(strategy, UsesWarmStart)
 
 
 class Pruner(Protocol):

@@ -221,7 +221,7 @@ class Paths:
 
     def _possible(self, sample: Sequence[View]) -> list[Path] | None:
         """The sequences of all architectures, where the graph is the same for all of them and they are not too many."""
-        if not all(view.graph.skeleton for view in sample):
+        if not all(view.graph.fixed_topology for view in sample):
             return None
         labels = [sorted(set(found)) for found in zip(*(view.labels for view in sample), strict=True)]
         found = self._sequences(sample[0], labels, COLUMNS + 1)

@@ -28,7 +28,7 @@ from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
-from nas_core.relax import Pick
+from nas_core.relax import Picker
 from nas_core.space import SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from search_spaces.genotype import (
@@ -204,12 +204,12 @@ class Darts(SearchSpace):
         With `size.auxiliary`, in training mode, `(logits, auxiliary logits)`; the weight of the second loss is the
         network's `auxiliary_weight`. Raises UsageError for an illegal architecture, task or size.
         """
-        from search_spaces.modules.pick import Chosen
+        from search_spaces.modules.picker import FixedPicker
 
         self.cells(arch)
-        return self.network(Chosen(self.assignment(arch)), task, size)
+        return self.network(FixedPicker(self.assignment(arch)), task, size)
 
-    def network(self, pick: Pick, task: Task, size: SizeConfig) -> nn.Module:
+    def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
         """The description of the network; every edge is a group, shared by all cells of a type. Raises as `build`."""
         from search_spaces.modules.darts import DartsNetwork
 
@@ -217,7 +217,7 @@ class Darts(SearchSpace):
         layers = self.layers(task, size)
         stem = [convolution.channels for convolution in stem_of(task, size)]
         head = size.auxiliary_head == IMAGENET
-        return DartsNetwork(pick, layers, task.input_shape[0], stem, task.outputs, size.drop_path, head)
+        return DartsNetwork(picker, layers, task.input_shape[0], stem, task.outputs, size.drop_path, head)
 
     def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
         """The operation of each of the 14 edges of every cell type; None for those that are not used."""
@@ -229,12 +229,12 @@ class Darts(SearchSpace):
         }
         return {name: used.get(name) for cell in self.cell_types for name in _groups(cell)}
 
-    def derive(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
+    def derive(self, strengths: Mapping[str, Sequence[float]]) -> Architecture:
         """The genotype of mixing weights (Liu et al., section 2.4): an edge is as strong as the largest weight of an
         operation other than `none`; every node keeps the two strongest edges, each with that operation. Of equals
         the first."""
         return self._architecture(
-            {cell: tuple(_strongest(cell, node, scores) for node in NODES) for cell in self.cell_types}
+            {cell: tuple(_strongest(cell, node, strengths) for node in NODES) for cell in self.cell_types}
         )
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
@@ -342,10 +342,10 @@ def _node(inputs: str, first: str, second: str) -> Node:
     return (int(one), first), (int(other), second)
 
 
-def _strongest(cell: str, node: int, scores: Mapping[str, Sequence[float]]) -> Node:
+def _strongest(cell: str, node: int, strengths: Mapping[str, Sequence[float]]) -> Node:
     edges = []
     for source in range(node):
-        weights = dict(zip(OPERATIONS, scores[edge_group(cell, source, node)], strict=True))
+        weights = dict(zip(OPERATIONS, strengths[edge_group(cell, source, node)], strict=True))
         operation = max(KEPT, key=weights.__getitem__)
         edges.append((weights[operation], source, operation))
     strongest = sorted(edges, key=lambda edge: -edge[0])[:2]

@@ -15,7 +15,7 @@ from nas_core.choice import Choice
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError, nearest
 from nas_core.graph import ArchGraph
-from nas_core.relax import Pick, derive_by_choice
+from nas_core.relax import Picker, derive_by_choice
 from nas_core.space import SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from search_spaces.stems import AUTO, CIFAR, Stem, halvings, stem_for
@@ -92,14 +92,14 @@ class NasBench201(SearchSpace):
         It has the benchmark's parameters to the unit, also those of edges that cannot reach the output.
         Raises UsageError for an illegal architecture, another kind of task, or a size of another space.
         """
-        from search_spaces.modules.pick import Chosen
+        from search_spaces.modules.picker import FixedPicker
 
         reason = self.illegal(arch)
         if reason:
             raise UsageError(f"space '{self.name}' cannot build {dict(arch.values)}: {reason}")
-        return self.network(Chosen(arch.values), task, size)
+        return self.network(FixedPicker(arch.values), task, size)
 
-    def network(self, pick: Pick, task: Task, size: SizeConfig) -> nn.Module:
+    def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
         """The description of the network; every edge is a group, shared by all cells. Raises as `build`."""
         from search_spaces.modules.cells import Cell, CellNetwork
 
@@ -107,12 +107,12 @@ class NasBench201(SearchSpace):
         fitted = _own(size, task)
         narrow = None if fitted.stem == CIFAR else _stem(task, fitted)[0][0]
         return CellNetwork(
-            lambda width: Cell(pick, EDGES, width), inputs, task.outputs, fitted.channels, fitted.cells, narrow
+            lambda width: Cell(picker, EDGES, width), inputs, task.outputs, fitted.channels, fitted.cells, narrow
         )
 
-    def derive(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
+    def derive(self, strengths: Mapping[str, Sequence[float]]) -> Architecture:
         """The strongest operation of every edge; `none` may be selected (Dong and Yang, section 4)."""
-        return derive_by_choice(self, scores)
+        return derive_by_choice(self, strengths)
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """`params`, and `macs`: the multiply-adds of all convolutions and the classifier for one image.
@@ -170,7 +170,7 @@ class NasBench201(SearchSpace):
     def graph(self, arch: Architecture) -> ArchGraph:
         """Input, the six operations in edge order, output; an operation feeds those that leave its target node."""
         labels = ("input", *(str(arch.values[name]) for name in EDGES), "output")
-        return ArchGraph(labels, LINKS, skeleton=True, skips=frozenset({SKIP}), zeros=frozenset({NONE}))
+        return ArchGraph(labels, LINKS, fixed_topology=True, skips=frozenset({SKIP}), zeros=frozenset({NONE}))
 
     def to_text(self, arch: Architecture) -> str:
         """The official string."""

@@ -17,7 +17,7 @@ from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
-from nas_core.relax import Pick, derive_by_choice
+from nas_core.relax import Picker, derive_by_choice
 from nas_core.space import SearchSpace
 from nas_core.task import NODE_CLASSIFICATION, Task
 
@@ -179,29 +179,29 @@ class NasBenchGraph(SearchSpace):
 
         Raises UsageError for an illegal architecture.
         """
-        from search_spaces.modules.pick import Chosen
+        from search_spaces.modules.picker import FixedPicker
 
         reason = self.illegal(arch)
         if reason:
             raise UsageError(f"space '{self.name}' cannot build {dict(arch.values)}: {reason}")
-        return self.network(Chosen(self.assignment(arch)), task, size)
+        return self.network(FixedPicker(self.assignment(arch)), task, size)
 
-    def network(self, pick: Pick, task: Task, size: SizeConfig) -> nn.Module:
+    def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
         """The description of the network; every choice is a group, and the topology decides what is read where."""
         from search_spaces.modules.gnn import NodeNetwork
 
         assert isinstance(size, GraphSize)
         groups = {choice.name: choice.options for choice in self.choices}
-        return NodeNetwork(pick, groups, task.input_shape[0], task.outputs, size.hidden, size.dropout)
+        return NodeNetwork(picker, groups, task.input_shape[0], task.outputs, size.hidden, size.dropout)
 
     def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
         """The values of the representative, which is what is built."""
         return _named(*_reduced(arch))
 
-    def derive(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
+    def derive(self, strengths: Mapping[str, Sequence[float]]) -> Architecture:
         """The representative of the strongest topology and the strongest operations, the first of equals. Where all
         four would be skips, the last node takes the next operation."""
-        return Architecture(self.name, _named(*_reduced(derive_by_choice(self, scores))))
+        return Architecture(self.name, _named(*_reduced(derive_by_choice(self, strengths))))
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """Parameters, and multiply-accumulates of one forward pass over the whole graph.

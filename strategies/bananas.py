@@ -45,7 +45,7 @@ class Bananas:
             2, ge=0, le=1_000, description="one in so many proposals is a neighbour of the best outcome; 0: none"
         )
 
-    uses_prior: ClassVar[bool] = True
+    uses_warm_start: ClassVar[bool] = True
 
     def __init__(self, setting: Setting, config: Config) -> None:
         self._setting = setting
@@ -89,4 +89,4 @@ class Bananas:
             yield moves.sample(space, rng)
         if search.pool is not None:
             yield from islice(search.pool.best, config.top)
-        yield from islice(search.prior, config.top)
+        yield from islice(search.warm_start, config.top)

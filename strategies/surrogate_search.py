@@ -10,10 +10,9 @@ With `proxies` a pool of `scored` architectures is scored once; their ranks are 
 of all other architectures are predicted (`strategies/scored_pool.py`), so that no search scores more. With `start`
 the search begins with the best-scored of the pool instead of random candidates.
 
-With another study's results (`Setting.prior`) the surrogate is fitted to those first, and what is learned here are the
-deviations from it (`predictors/transfer.py`), as long as the two agree; without `start` the search begins with the
-best of that study.
-"""
+With another study's results (`Setting.warm_start`) the surrogate is fitted to those first, and what is learned here are
+the deviations from it (`predictors/transfer.py`), as long as the two agree; without `start` the search begins with the
+best of that study."""
 
 from __future__ import annotations
 
@@ -55,7 +54,10 @@ REFERENCE = 256
 NEIGHBOURS = 100
 """Neighbours of one architecture that are compared, at most."""
 
-PRIOR = 1_000
+PURPOSE = "prior"
+"""Randomness is derived from it, so it stays, whatever things are called now."""
+
+WARM_START = 1_000
 """Architectures of another study that are learned from, at most."""
 
 
@@ -92,7 +94,7 @@ class Round:
 class SurrogateSearch:
     """What a search has been told, and what follows for candidates. `who` is the strategy, for its errors.
 
-    `pool` are the scored candidates where there are any, `prior` what another study found, best first.
+    `pool` are the scored candidates where there are any, `warm_start` what another study found, best first.
     """
 
     def __init__(self, setting: Setting, config: SurrogateSearchConfig, who: str) -> None:
@@ -102,8 +104,8 @@ class SurrogateSearch:
         self._known: set[str] = set()
         self.outcomes: dict[str, Outcome] = {}  # what is learned from, by identity, in the order of the tells
         self.pool = _pool(setting, config, who)
-        self.prior = _prior(setting)
-        self.surrogate, self.source = _surrogates(setting, config, self.pool, self.prior, who)
+        self.warm_start = _warm_start(setting)
+        self.surrogate, self.source = _surrogates(setting, config, self.pool, self.warm_start, who)
 
     def tell(self, outcome: Outcome) -> None:
         self.told += 1
@@ -129,7 +131,7 @@ class SurrogateSearch:
     @property
     def starts(self) -> int:
         """With how many candidates the search begins before it goes by what it learned."""
-        return self._config.first if self.prior or self._config.start is not None else self._config.initial
+        return self._config.first if self.warm_start or self._config.start is not None else self._config.initial
 
     def begins(self, pending: Sequence[Pending]) -> bool:
         """Whether there is too little to learn from."""
@@ -145,7 +147,7 @@ class SurrogateSearch:
         """Where to begin, best first."""
         if self.pool is not None and self._config.start is not None:
             return self.pool.best
-        return tuple(self.prior)
+        return tuple(self.warm_start)
 
     def start(self, number: int, known: Known) -> Proposal:
         """The best candidate to begin with that is new, or a random one. Raises Exhausted."""
@@ -205,7 +207,7 @@ class SurrogateSearch:
         """What the targets and another study's results together say of the architectures of that study."""
         if self.source is None:
             return {}
-        shown = list(self.prior)[:PRIOR]
+        shown = list(self.warm_start)[:WARM_START]
         model = self.source if len(targets) < 2 else self.surrogate
         if model is self.surrogate:
             model.fit(list(targets), list(targets.values()))
@@ -286,9 +288,9 @@ def _pool(setting: Setting, config: SurrogateSearchConfig, who: str) -> ScoredPo
     return None if by is None else ScoredPool(setting, who, by, config.scored)
 
 
-def _prior(setting: Setting) -> dict[Architecture, float]:
+def _warm_start(setting: Setting) -> dict[Architecture, float]:
     """What is known of another study, best first."""
-    known = {arch: float(value) for arch, value in setting.prior}
+    known = {arch: float(value) for arch, value in setting.warm_start}
     return dict(sorted(known.items(), key=lambda one: -one[1]))
 
 
@@ -296,7 +298,7 @@ def _surrogates(
     setting: Setting,
     config: SurrogateSearchConfig,
     pool: ScoredPool | None,
-    prior: Mapping[Architecture, float],
+    warm_start: Mapping[Architecture, float],
     who: str,
 ) -> tuple[Surrogate | Transfer, Surrogate | None]:
     """The one that learns from outcomes, and the one that has learned from another study, where there is one.
@@ -314,18 +316,18 @@ def _surrogates(
     settings = {"proxies": config.proxies} if config.proxies else {}
     problem = Problem(setting.space, derive(setting.seed, "surrogate"), score, reference)
     alone = config.make(problem, **settings)
-    if len(prior) < 2:
+    if len(warm_start) < 2:
         return alone, None
     source = config.make(problem, **settings)
-    shown = _shown(list(prior), generator(setting.seed, "prior"))
-    source.fit(shown, [prior[arch] for arch in shown])
+    shown = _shown(list(warm_start), generator(setting.seed, PURPOSE))
+    source.fit(shown, [warm_start[arch] for arch in shown])
     return Transfer(problem, source, TransferConfig(with_noise=False, proxies=config.proxies), alone), source
 
 
-def _shown(prior: list[Architecture], rng: Generator) -> list[Architecture]:
-    """At most `PRIOR` of another study: its best, and others that show what is worse."""
-    if len(prior) <= PRIOR:
-        return prior
-    best = PRIOR // ELITE
-    others = rng.choice(numpy.arange(best, len(prior)), PRIOR - best, replace=False)
-    return [*prior[:best], *(prior[int(place)] for place in sorted(others.tolist()))]
+def _shown(warm_start: list[Architecture], rng: Generator) -> list[Architecture]:
+    """At most `WARM_START` of another study: its best, and others that show what is worse."""
+    if len(warm_start) <= WARM_START:
+        return warm_start
+    best = WARM_START // ELITE
+    others = rng.choice(numpy.arange(best, len(warm_start)), WARM_START - best, replace=False)
+    return [*warm_start[:best], *(warm_start[int(place)] for place in sorted(others.tolist()))]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 import search_spaces
 import strategies
@@ -33,13 +33,13 @@ from nas_core.records import StopAt, StudySpec, final_size_of
 from nas_core.space import SearchSpace, builds
 from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
-from strategies import pruning
-from studies.evaluators import Shared, check_files, evaluator_from, evaluator_of, files_of, judging, resolved
-from studies.kept import kept_in
-from studies.relaxed import SupernetConfig, SupernetParts, is_one_shot, learns_on, parts_of
-from studies.relaxed import settings_of as relaxed_settings
+from strategies import early_stopping
+from studies.evaluators import TrainedSupernet, check_files, evaluator_from, evaluator_of, files_of, judging, resolved
+from studies.file_cache import cached_in
 from studies.retrain import Retraining
 from studies.scoring import DEFAULT_BATCH, Counted, Scoring, settings_of, source_of
+from studies.supernets import SupernetConfig, SupernetParts, is_one_shot, learns_on, parts_of
+from studies.supernets import settings_of as supernet_settings
 from training.data.split import Split
 from training.evaluators.costs_only import CostsOnly, needs_costs_only
 from training.latency import LatencyConfig
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 class SearchConfig(Config):
     """What `nas search` can be asked for: the keys of a configuration file."""
+
+    earlier_keys: ClassVar[Mapping[str, str]] = {"pruner": "early_stop", "pruner_config": "early_stop_config"}
 
     then: dict[str, Any] = Field(default_factory=dict, description="settings of the strategy of --then")
     study: Annotated[str, AfterValidator(study_name)] | None = None
@@ -83,8 +85,8 @@ class SearchConfig(Config):
     seed: int = Field(default=0, ge=0, lt=2**63)
     workers: int = Field(default=1, ge=1, le=1024, description="candidates evaluated at a time, each in a process")
     lag: int | None = Field(default=None, ge=1, description="by default 1, with several workers 4 for each")
-    pruner: str | None = Field(default=None, description="what stops single trainings early")
-    pruner_config: dict[str, Any] = Field(default_factory=dict)
+    early_stop: str | None = Field(default=None, description="what stops single trainings early")
+    early_stop_config: dict[str, Any] = Field(default_factory=dict)
     order: Literal["strict", "free"] = Field(
         default="strict", description="strict: timing changes nothing; free: outcomes are told as they come"
     )
@@ -101,9 +103,15 @@ class SearchConfig(Config):
     latency: LatencyConfig = LatencyConfig()
     checkpoint_seconds: float = Field(default=10.0, ge=0, description="between checkpoints of one training")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _under_their_names_of_now(cls, given: Any) -> Any:
+        """Stored benches and files may have the keys of before."""
+        return {cls.earlier_keys.get(key, key): value for key, value in dict(given).items()}
+
 
 @dataclass(frozen=True)
-class Parts:
+class StudyObjects:
     """The live objects of a study."""
 
     space: SearchSpace
@@ -116,17 +124,17 @@ class Parts:
     strategy_config: Config
     budget: float | None  # of a proposal that names none; None: the evaluator's full one
     trial_seconds: float | None
-    pruner: Pruner | None = None
+    early_stop: Pruner | None = None
     scored: Counted | None = None  # what the setting's `score` is; None: the study has no scores
     supernet: SupernetParts | None = None  # of a one-shot study; its strategy then proposes nothing before the result
 
-    def kept_in(self, store: Store) -> Parts:
+    def cached_in(self, store: Store) -> StudyObjects:
         """The same parts for one search. What its strategy keeps is shared with all searches of the store; the scores
         of predictors are kept there too, and counted from here."""
-        setting = replace(self.setting, kept=kept_in(store))
+        setting = replace(self.setting, cache=cached_in(store))
         if self.scored is None:
             return replace(self, setting=setting)
-        scored = Counted(self.scored.scoring.kept_in(store))
+        scored = Counted(self.scored.scoring.cached_in(store))
         return replace(self, scored=scored, setting=replace(setting, score=scored))
 
     def make_strategy(self) -> Strategy:
@@ -159,7 +167,7 @@ def size_of(space: SearchSpace, size: str | Mapping[str, Any]) -> SizeConfig:
     return space.Size.parse(size)
 
 
-def describe(config: SearchConfig, shared: Shared | None = None) -> StudySpec:
+def describe(config: SearchConfig, shared: TrainedSupernet | None = None) -> StudySpec:
     """Resolve a user's configuration into everything that decides the study's trajectory. `shared` is the supernet
     that candidates are evaluated on, where they are.
 
@@ -194,7 +202,7 @@ def describe(config: SearchConfig, shared: Shared | None = None) -> StudySpec:
         seed=config.seed,
         lag=config.lag or (1 if config.workers == 1 else 4 * config.workers),
         ordering=config.order,
-        pruner=_pruner_from(config, evaluator),
+        early_stop=_pruner_from(config, evaluator),
         scoring=settings_of(
             space, config.data, config.scores, config.scores_mapping, config.score_on, config.score_batch
         ),
@@ -216,7 +224,12 @@ def _asked(space: SearchSpace, size: str | Mapping[str, Any]) -> SizeConfig:
 
 
 def _final_size(
-    config: SearchConfig, space: SearchSpace, size: SizeConfig, evaluator: Any, shared: Shared | None, one_shot: bool
+    config: SearchConfig,
+    space: SearchSpace,
+    size: SizeConfig,
+    evaluator: Any,
+    shared: TrainedSupernet | None,
+    one_shot: bool,
 ) -> SizeConfig:
     """What was asked for; by default what a table has recorded, what a supernet was trained for, `full` for a one-shot
     strategy, the search size for others. Raises UsageError for another size than a table's."""
@@ -247,7 +260,7 @@ def _supernet_from(
             "--spend (its length: -s strategy.epochs=N)"
         )
     data = config.data if evaluator["name"] == "train" else None
-    return relaxed_settings(
+    return supernet_settings(
         space, strategy, config.supernet, data, config.split, config.device, config.threads, config.deterministic
     )
 
@@ -285,7 +298,7 @@ def stop_at(config: SearchConfig, spec: StudySpec) -> StopAt:
     return StopAt(trials=config.trials, seconds=config.time, spent=config.spend)
 
 
-def build(spec: StudySpec) -> Parts:
+def build(spec: StudySpec) -> StudyObjects:
     """The live objects of a stored study.
 
     Raises UsageError when the space's file, the data or the table are not what the study was made with.
@@ -322,12 +335,12 @@ def build(spec: StudySpec) -> Parts:
 
     opening = source_of(spec, space, size)
     scored = None if opening is None else Counted(Scoring(opening))
-    prior = tuple((Architecture(space.name, values), value) for values, value in spec.prior or ())
+    warm_start = tuple((Architecture(space.name, values), value) for values, value in spec.warm_start or ())
     fidelity = _up_to(evaluator.fidelity, spec.evaluator.get("level"))
     # What a study stored before bounds is what its strategy trains.
     network = None if spec.final_size is None else (evaluator.task, final)
-    setting = Setting(space, spec.seed, objectives, constraints, identity, fidelity, scored, prior, network)
-    return Parts(
+    setting = Setting(space, spec.seed, objectives, constraints, identity, fidelity, scored, warm_start, network)
+    return StudyObjects(
         space=space,
         size=size,
         evaluator=evaluator,
@@ -338,7 +351,7 @@ def build(spec: StudySpec) -> Parts:
         strategy_config=config,
         budget=spec.evaluator.get("level"),
         trial_seconds=spec.evaluator.get("trial_seconds"),
-        pruner=None if spec.pruner is None else _pruner(spec.pruner),
+        early_stop=None if spec.early_stop is None else _pruner(spec.early_stop),
         scored=scored,
         supernet=None if spec.supernet is None else parts_of(spec.supernet, strategy, config, setting, size),
     )
@@ -380,7 +393,7 @@ def _up_to(fidelity: Fidelity | None, level: float | None) -> Fidelity | None:
     return replace(fidelity, high=level, levels=levels or None) if levels != (level,) else None
 
 
-def executor(spec: StudySpec, parts: Parts, workers: int, *, apart: bool = False) -> Executor:
+def executor(spec: StudySpec, parts: StudyObjects, workers: int, *, apart: bool = False) -> Executor:
     """Where candidates of a study are evaluated: here, or in worker processes, which CUDA always gets, and every
     training where `apart` is wanted.
 
@@ -481,25 +494,26 @@ def retraining(
 
 
 def _pruner_from(config: SearchConfig, evaluator: Evaluator) -> dict[str, Any] | None:
-    """The pruner of a user's configuration as plain data, with all its settings."""
-    if config.pruner is None:
-        if config.pruner_config:
+    """The early stopping of a user's configuration as plain data, with all its settings."""
+    if config.early_stop is None:
+        if config.early_stop_config:
             raise UsageError(
-                f"pruner settings {', '.join(config.pruner_config)} without a pruner; name one by --pruner"
+                f"early stopping has settings ({', '.join(config.early_stop_config)}) but no rule: "
+                "name one by --early-stop"
             )
         return None
     if evaluator.fidelity is None or not evaluator.fidelity.continues:
         raise UsageError(
-            f"pruner '{config.pruner}' needs candidates that report as they are trained; a table answers at once "
-            "(--evaluator train)"
+            f"early stopping '{config.early_stop}' needs candidates that report as they are trained; a table answers "
+            "at once (--evaluator train)"
         )
-    kind = refs.find(config.pruner, pruning.BUILTIN, pruning.GROUP, "pruner")
-    settings = validate(kind.Config, config.pruner_config, f"pruner {config.pruner}")
-    return {"name": config.pruner, "config": settings.model_dump(mode="json")}
+    kind = refs.find(config.early_stop, early_stopping.BUILTIN, early_stopping.GROUP, "pruner")
+    settings = validate(kind.Config, config.early_stop_config, f"pruner {config.early_stop}")
+    return {"name": config.early_stop, "config": settings.model_dump(mode="json")}
 
 
 def _pruner(stored: Mapping[str, Any]) -> Pruner:
-    kind = refs.find(stored["name"], pruning.BUILTIN, pruning.GROUP, "pruner")
+    kind = refs.find(stored["name"], early_stopping.BUILTIN, early_stopping.GROUP, "pruner")
     pruner: Pruner = kind(validate(kind.Config, stored["config"], "pruner"))
     return pruner
 

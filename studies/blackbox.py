@@ -24,7 +24,7 @@ from nas_core.failures import ATTEMPTS, Failure, died
 from nas_core.records import Run, StopAt, Study, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Snapshots, State, Strategy
-from studies.assemble import Parts
+from studies.assemble import StudyObjects
 from studies.budget import SpentBudget
 from studies.executors import Begun, Died, Ended, Event, Executor, Halted, Job, Reported
 from studies.executors.inline import Inline
@@ -63,7 +63,7 @@ class Trial:
     proposal: Proposal
     identity: str
     verdict: Verdict
-    source: int | None
+    reuses: int | None
     metrics: Mapping[str, float]
     asked_after: int
     curve: Curve = field(default_factory=list)  # (step, first objective), oriented; only where it may end early
@@ -79,7 +79,7 @@ class Trial:
     @property
     def counts(self) -> bool:
         """Whether it is one of the `--trials` evaluations, as far as was known when it was asked."""
-        return self.source is None and self.verdict.state != State.REJECTED
+        return self.reuses is None and self.verdict.state != State.REJECTED
 
 
 class Listener(Protocol):
@@ -109,7 +109,7 @@ class Search:
         self,
         store: Store,
         study: Study,
-        parts: Parts,
+        parts: StudyObjects,
         *,
         listener: Listener | None = None,
         stopping: Callable[[], bool] = lambda: False,
@@ -118,7 +118,7 @@ class Search:
     ) -> None:
         self.store = store
         self.study = study
-        self.parts = parts = parts.kept_in(store)
+        self.parts = parts = parts.cached_in(store)
         self.listener = listener or Silent()
         self.stopping = stopping
         self.environment = environment
@@ -126,7 +126,7 @@ class Search:
         self.verdicts = Verdicts(parts)
         self.strategy = parts.make_strategy()
         self.spent = SpentBudget(parts)
-        self._ends_early = parts.pruner is not None or getattr(parts.evaluator, "ends_early", False)
+        self._ends_early = parts.early_stop is not None or getattr(parts.evaluator, "ends_early", False)
         self.pending: dict[int, Trial] = {}
         self.next = 0
         self.told = 0
@@ -254,7 +254,7 @@ class Search:
             proposal,
             identity,
             verdict,
-            source=source,
+            reuses=source,
             report=report,
             asked_after=self.told,
             told=self._untold,
@@ -292,8 +292,8 @@ class Search:
         for trial in self.pending.values():
             if trial.finished or trial.number in self._running:
                 continue
-            if trial.source is not None:
-                waits_for = self.pending.get(trial.source)
+            if trial.reuses is not None:
+                waits_for = self.pending.get(trial.reuses)
                 if waits_for is not None and not waits_for.finished:
                     continue
                 if self._settle_by_source(trial):
@@ -330,11 +330,11 @@ class Search:
 
     def _settle_by_source(self, trial: Trial) -> bool:
         """Answer a trial by the one that it repeats; False where that one has failed."""
-        assert trial.source is not None
-        source = self.store.trial(self.study, trial.source)
+        assert trial.reuses is not None
+        source = self.store.trial(self.study, trial.reuses)
         if source.state != State.COMPLETE:
             return False
-        verdict, metrics = self._reuse(trial.proposal, trial.source, trial.metrics)
+        verdict, metrics = self._reuse(trial.proposal, trial.reuses, trial.metrics)
         self.store.finish(trial.run, verdict, self._free_report(trial.proposal, metrics))
         trial.verdict, trial.metrics = verdict, metrics
         return True
@@ -391,9 +391,9 @@ class Search:
 
     def _prunes(self, trial: Trial, report: Report) -> bool:
         """Whether the pruner ends this trial, by its own curve and those of the outcomes told before it was asked."""
-        if self.parts.pruner is None or not self._bend(trial, report):
+        if self.parts.early_stop is None or not self._bend(trial, report):
             return False
-        return self.parts.pruner.prune(trial.curve, self._curves[: trial.asked_after])
+        return self.parts.early_stop.prune(trial.curve, self._curves[: trial.asked_after])
 
     def _bend(self, trial: Trial, report: Report) -> bool:
         """Add a report to the curve that a pruner reads; False where it has no finite value."""
@@ -469,7 +469,7 @@ class Search:
             elif not again:  # what was rejected before is nothing new among what is reused
                 self._streak[streak] = 0
         self.spent.learn(outcome, curve[-1][0] if curve else None)
-        if self.parts.pruner is not None:
+        if self.parts.early_stop is not None:
             self._curves.append(list(curve) if state == State.COMPLETE else [])
 
     def _commit_told(self) -> None:
@@ -525,7 +525,7 @@ class Search:
     def _holder(self, number: int) -> int:
         """The trial that has the files of trial `number`: itself, or the one whose result it reuses."""
         run = self.store.trial(self.study, number)
-        return run.source if run.state == State.REUSED and run.source is not None else number
+        return run.reuses if run.state == State.REUSED and run.reuses is not None else number
 
     def _origin(self, number: int, proposal: Proposal) -> int:
         """The trial with which a training began: what it draws at random stays the same when it goes on."""
@@ -570,7 +570,7 @@ class Search:
             else:
                 asked_after = run.asked_after or 0
                 self.pending[run.number] = Trial(
-                    run.number, run.id, run.proposal, run.identity, _restored(run), run.source, run.metrics, asked_after
+                    run.number, run.id, run.proposal, run.identity, _restored(run), run.reuses, run.metrics, asked_after
                 )
                 if run.state in EVALUATED:
                     self.pending[run.number].curve = curves.get(run.number, [])

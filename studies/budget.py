@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas_core.strategy import Outcome, Proposal, State
-from studies.assemble import Parts
+from studies.assemble import StudyObjects
 
 
 class SpentBudget:
@@ -13,7 +13,7 @@ class SpentBudget:
     that its own patience has ended, pays for the steps that it came to.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: StudyObjects) -> None:
         fidelity = parts.evaluator.fidelity
         self._full = parts.budget or (fidelity.high if fidelity else None)
         self._budgets: dict[int, float] = {}  # of trials that may be continued

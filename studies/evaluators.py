@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Shared:
+class TrainedSupernet:
     """The trained supernet of a study: what `--evaluator supernet:STUDY` evaluates with."""
 
     study: str
@@ -33,7 +33,7 @@ class Shared:
 
 
 def evaluator_from(
-    config: SearchConfig, space: SearchSpace, size: SizeConfig, shared: Shared | None, file_hash: str | None
+    config: SearchConfig, space: SearchSpace, size: SizeConfig, shared: TrainedSupernet | None, file_hash: str | None
 ) -> tuple[Any, dict[str, Any], str]:
     """The evaluator of a user's configuration, its settings as plain data, and the hash of what it reads."""
     name = "table" if config.table else config.evaluator
@@ -121,7 +121,9 @@ def check_files(then: Mapping[str, str], now: Mapping[str, str]) -> None:
             )
 
 
-def _shared_from(config: SearchConfig, size: SizeConfig, shared: Shared, file_hash: str | None) -> dict[str, Any]:
+def _shared_from(
+    config: SearchConfig, size: SizeConfig, shared: TrainedSupernet, file_hash: str | None
+) -> dict[str, Any]:
     """The settings of an evaluator on a trained supernet. Raises UsageError where the study is about something else."""
     source = shared.spec
     assert source.supernet is not None

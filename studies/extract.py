@@ -15,6 +15,7 @@ from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
 from nas_core.public import public
 from nas_core.records import Run, Study
+from nas_core.relax import Style
 from nas_core.space import builds
 from studies.assemble import load_space, size_of
 from studies.queries import addressed_trial, parse_address, state_counts
@@ -33,7 +34,7 @@ SPACE = "architecture.space.py"
 
 def load_extracted(folder: str | Path) -> nn.Module:
     """The network that `extract` wrote to a folder, in evaluation mode on the CPU. It is what
-    `space.network(Chosen(space.assignment(arch), "search"), task, size)` makes, with the weights loaded.
+    `space.network(FixedPicker(space.assignment(arch), Style.SUPERNET), task, size)` makes, with the weights loaded.
 
     A space of the user's own is loaded from the copy of its Python file in the folder, so that code is run: load only
     what you trust. Raises NotFoundError for a missing file, UsageError for one that is damaged.
@@ -104,7 +105,7 @@ def write(
     network = network.cpu()
     size = evaluator.size.model_dump(mode="json")
     inputs = getattr(evaluator.source, "inputs", None)
-    description = describe(source, SPACE if source.file else None, arch, size, evaluator.task, "search", inputs)
+    description = describe(source, SPACE if source.file else None, arch, size, evaluator.task, Style.SUPERNET, inputs)
     content = safetensors_bytes(network)
     card = {
         **public(facts),

@@ -26,7 +26,7 @@ from nas_core.records import Run, Study
 from nas_core.seeds import generator
 from nas_core.space import HasCosts
 from nas_core.strategy import FINISHED, Generates, State, Wanted
-from studies.assemble import Parts
+from studies.assemble import StudyObjects
 from studies.blackbox import restore
 from studies.predict import LEAST, Models, PredictConfig, Prediction, enough, observed
 from studies.queries import MEASURED
@@ -106,7 +106,7 @@ class Generated:
     random: float | None
 
 
-def generate(store: Store, study: Study, parts: Parts, config: GenerateConfig) -> Generated:
+def generate(store: Store, study: Study, parts: StudyObjects, config: GenerateConfig) -> Generated:
     """New architectures of a study's space; nothing is evaluated, and the study stays as it is.
 
     Raises UsageError for too few results and for bounds that do not fit, InfeasibleError where nothing satisfies the
@@ -161,7 +161,7 @@ def predicted(model: Surrogate | Transfer, archs: Sequence[Architecture], goal: 
 class Limits:
     """The bounds on costs: those of the study and those asked for. What an architecture costs is computed once."""
 
-    def __init__(self, parts: Parts, asked: Sequence[Constraint]) -> None:
+    def __init__(self, parts: StudyObjects, asked: Sequence[Constraint]) -> None:
         metrics = {metric.name: metric for metric in parts.evaluator.metrics}
         every = dict.fromkeys((*parts.constraints, *asked))
         self.constraints = tuple(one for one in every if metrics[one.metric].cost)
@@ -185,7 +185,7 @@ class Limits:
         return ", ".join(str(one) for one in self.constraints)
 
 
-def _bound(text: str, parts: Parts, *, cost: bool) -> Constraint:
+def _bound(text: str, parts: StudyObjects, *, cost: bool) -> Constraint:
     """A constraint on a cost, or a target on what is measured. Raises UsageError."""
     bound = parse_constraint(text, parts.evaluator.metrics)
     metric = next(metric for metric in parts.evaluator.metrics if metric.name == bound.metric)
@@ -196,7 +196,7 @@ def _bound(text: str, parts: Parts, *, cost: bool) -> Constraint:
     raise UsageError(f"--target '{text}': {bound.metric} is known without evaluation; give it as --constraint")
 
 
-def _affordable(study: Study, parts: Parts, limits: Limits) -> int:
+def _affordable(study: Study, parts: StudyObjects, limits: Limits) -> int:
     """How many architectures are sampled, by what their costs take to know."""
     if not limits.names:
         return COMPARED
@@ -207,7 +207,7 @@ def _affordable(study: Study, parts: Parts, limits: Limits) -> int:
     return EXAMPLES if counted or not {"params", "macs"} & set(limits.names) else BUILT
 
 
-def _sampled(parts: Parts, count: int, seed: int) -> list[Architecture]:
+def _sampled(parts: StudyObjects, count: int, seed: int) -> list[Architecture]:
     """Random architectures; fewer where the same come again."""
     rng = generator(seed, "examples")
     return list(dict.fromkeys(moves.sample(parts.space, rng) for _ in range(count)))
@@ -255,7 +255,7 @@ def _aimed(targets: Sequence[Constraint], runs: Sequence[Run], name: str) -> lis
     return wanted
 
 
-def _trained(store: Store, study: Study, parts: Parts, runs: Sequence[Run]) -> tuple[str, Generates]:
+def _trained(store: Store, study: Study, parts: StudyObjects, runs: Sequence[Run]) -> tuple[str, Generates]:
     """The study's own strategy where it has a generator, else one that learns from its outcomes; and its name."""
     own: Any = None if parts.supernet is not None else parts.make_strategy()
     if isinstance(own, Generates):
@@ -281,7 +281,7 @@ def _budget(run: Run) -> float:
 def _draw(
     strategy: Generates,
     wanted: Sequence[Wanted],
-    parts: Parts,
+    parts: StudyObjects,
     limits: Limits,
     known: set[str],
     config: GenerateConfig,
@@ -301,7 +301,7 @@ def _draw(
     return Drawn(len(drawn), len(legal), len(satisfied), len(unique), len(unique - known)), candidates
 
 
-def _different(parts: Parts, archs: Iterable[Architecture], known: set[str]) -> list[Architecture]:
+def _different(parts: StudyObjects, archs: Iterable[Architecture], known: set[str]) -> list[Architecture]:
     """The first of each candidate that is not known."""
     found: dict[str, Architecture] = {}
     for arch in archs:

@@ -23,12 +23,12 @@ from nas_core.one_shot import OneShot, Progress
 from nas_core.records import Epoch, Study
 from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
-from studies.assemble import Parts
+from studies.assemble import StudyObjects
 from studies.blackbox import Ending
-from studies.evaluators import Shared
-from studies.relaxed import SupernetParts
+from studies.evaluators import TrainedSupernet
 from studies.store import supernets
 from studies.store.store import Store
+from studies.supernets import SupernetParts
 
 FOLDER = "supernet"
 WEIGHTS = "weights.safetensors"
@@ -62,7 +62,7 @@ class Derived:
     def tell(self, outcome: Outcome) -> None: ...
 
 
-def derived(store: Store, study: Study, parts: Parts) -> Parts:
+def derived(store: Store, study: Study, parts: StudyObjects) -> StudyObjects:
     """The parts of a study whose candidates are what its supernet's training derived; others as they are.
 
     Raises NotFoundError while the training is not complete.
@@ -90,11 +90,11 @@ def weights_of(store: Store, study: Study) -> Path:
     return run.weights
 
 
-def shared(store: Store, study: Study) -> Shared:
+def shared(store: Store, study: Study) -> TrainedSupernet:
     """The trained supernet of a study, to evaluate candidates with. Raises as `weights_of`."""
     weights, found = weights_of(store, study), supernets.find(store, study)
     assert found is not None
-    return Shared(study.name, study.spec, str(weights.resolve()), str(found.sha256))
+    return TrainedSupernet(study.name, study.spec, str(weights.resolve()), str(found.sha256))
 
 
 class SupernetTraining:
@@ -220,7 +220,7 @@ class SupernetTraining:
 
     def _epoch(self, strategy: OneShot, progress: Progress, number: int, seconds: float) -> Epoch:
         counts = {} if progress.arch is None else simple_operations(strategy, progress.arch)
-        return Epoch(number, progress.arch, {**progress.metrics, **counts}, progress.scores, seconds)
+        return Epoch(number, progress.arch, {**progress.metrics, **counts}, progress.strengths, seconds)
 
     def _save(self, strategy: OneShot, epochs: Sequence[Epoch], finished: bool) -> None:
         from training import checkpoint
@@ -234,7 +234,7 @@ class SupernetTraining:
                     epoch.number,
                     None if epoch.arch is None else epoch.arch.to_json(),
                     dict(epoch.metrics),
-                    {name: list(weights) for name, weights in epoch.scores.items()},
+                    {name: list(weights) for name, weights in epoch.strengths.items()},
                     epoch.seconds,
                 ]
                 for epoch in epochs
@@ -255,10 +255,10 @@ class SupernetTraining:
                 number,
                 None if arch is None else Architecture.from_json(arch),
                 metrics,
-                {name: tuple(weights) for name, weights in scores.items()},
+                {name: tuple(weights) for name, weights in strengths.items()},
                 seconds,
             )
-            for number, arch, metrics, scores, seconds in found.state["epochs"]
+            for number, arch, metrics, strengths, seconds in found.state["epochs"]
         ]
         return epochs, found.state["finished"]
 

@@ -28,7 +28,7 @@ from predictors.scoring import split_score
 from predictors.surrogate import Problem, Score, Surrogate
 from predictors.transfer import Transfer, TransferConfig
 from studies import pool
-from studies.assemble import Parts
+from studies.assemble import StudyObjects
 from studies.correlation import Correlation, correlate
 from studies.store.store import Store
 from studies.verdicts import Verdicts
@@ -113,7 +113,9 @@ class Predicted:
     source_used: bool | None = None
 
 
-def predict(store: Store, study: Study, parts: Parts, config: PredictConfig, source: Study | None = None) -> Predicted:
+def predict(
+    store: Store, study: Study, parts: StudyObjects, config: PredictConfig, source: Study | None = None
+) -> Predicted:
     """The ranking of a study's unseen architectures. `source`: another study of the space, whose results help.
 
     Raises UsageError for too few observations, for values that do not differ, and for what does not fit together.
@@ -154,7 +156,7 @@ def predict(store: Store, study: Study, parts: Parts, config: PredictConfig, sou
     )
 
 
-def observed(store: Store, study: Study, parts: Parts) -> Observed:
+def observed(store: Store, study: Study, parts: StudyObjects) -> Observed:
     """The complete trials at the largest budget, the first of each candidate. Raises NotFoundError for none."""
     archs, target = pool.of_study(store, study)
     first: dict[str, Architecture] = {}
@@ -166,7 +168,7 @@ def observed(store: Store, study: Study, parts: Parts) -> Observed:
 
 
 def unseen(
-    store: Store, study: Study, parts: Parts, config: PredictConfig, found: Observed
+    store: Store, study: Study, parts: StudyObjects, config: PredictConfig, found: Observed
 ) -> tuple[list[Architecture], bool]:
     """Candidates that are not among the study's trials, one per identity, and whether they are all there are.
 
@@ -222,7 +224,7 @@ class Models:
     def __init__(
         self,
         store: Store,
-        parts: Parts,
+        parts: StudyObjects,
         config: PredictConfig,
         source: Study | None,
         score: Score | None,
@@ -252,7 +254,7 @@ class Models:
         model.fit(archs, values.tolist())
         return model
 
-    def _learned(self, store: Store, source: Study, parts: Parts) -> Surrogate:
+    def _learned(self, store: Store, source: Study, parts: StudyObjects) -> Surrogate:
         """The surrogate of the source's results."""
         space = parts.space
         if source.spec.space_name != space.name or not builds(space, source.spec.space_version):
@@ -282,14 +284,14 @@ def enough(name: str, found: Observed, least: int, where: str) -> None:
         )
 
 
-def _networks(parts: Parts, config: PredictConfig) -> bool:
+def _networks(parts: StudyObjects, config: PredictConfig) -> bool:
     """Whether candidates are scored by building their networks, which takes its time."""
     if not config.proxies or parts.scored is None:
         return False
     return parts.scored.scoring.source.context["from"] == "networks"
 
 
-def _new(archs: Iterable[Architecture], parts: Parts, known: set[str]) -> Iterable[Architecture]:
+def _new(archs: Iterable[Architecture], parts: StudyObjects, known: set[str]) -> Iterable[Architecture]:
     """Those that are of no identity in `known`, one of each."""
     known = set(known)
     for arch in archs:
@@ -300,7 +302,7 @@ def _new(archs: Iterable[Architecture], parts: Parts, known: set[str]) -> Iterab
 
 
 def _mutants(
-    parts: Parts, parents: Sequence[Architecture], rng: numpy.random.Generator, count: int
+    parts: StudyObjects, parents: Sequence[Architecture], rng: numpy.random.Generator, count: int
 ) -> Iterable[Architecture]:
     variation = moves.variation(parts.space)
     for number in range(count):
@@ -312,7 +314,7 @@ def _mutants(
         yield arch
 
 
-def _feasible(parts: Parts, ranked: Iterable[Prediction], top: int) -> tuple[list[Prediction], int]:
+def _feasible(parts: StudyObjects, ranked: Iterable[Prediction], top: int) -> tuple[list[Prediction], int]:
     """The first `top` that the known costs allow, and how many better ones they do not."""
     verdicts = Verdicts(parts)
     kept: list[Prediction] = []

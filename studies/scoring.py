@@ -108,7 +108,7 @@ class Scoring:
         facts = self.source.context
         return self.store.find_context(facts) if self.store.reading else self.store.context(facts)
 
-    def kept_in(self, store: Store) -> Scoring:
+    def cached_in(self, store: Store) -> Scoring:
         """The same scores, kept in this store."""
         if self.store is store:
             return self

@@ -10,13 +10,13 @@ from nas_core.errors import TrialError
 from nas_core.failures import failure
 from nas_core.records import Run, Verdict
 from nas_core.strategy import State
-from studies.assemble import Parts
+from studies.assemble import StudyObjects
 
 
 class Verdicts:
     """Turns metrics into verdicts, by the objectives and constraints of a study."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: StudyObjects) -> None:
         self.parts = parts
         needed = [*(c.metric for c in parts.constraints), *(o.metric for o in parts.objectives)]
         metrics = parts.evaluator.metrics

@@ -13,14 +13,14 @@ from nas_core.errors import NasError
 from nas_core.evaluation import Context
 from nas_core.records import TRIAL, Run, Study
 from nas_core.strategy import Exhausted, Pending, State
-from studies.assemble import Parts
+from studies.assemble import StudyObjects
 from studies.oneshot import derived
 from studies.store import supernets, tables
 from studies.store.store import Store
 from studies.verdicts import Verdicts
 
 
-def verify(store: Store, study: Study, parts: Parts) -> Iterator[str]:
+def verify(store: Store, study: Study, parts: StudyObjects) -> Iterator[str]:
     """Yield one line per finding; none: the study is what its configuration and outcomes make it.
 
     Every ask is repeated with the outcomes it had seen (`asked_after`) and the trials pending then, and must
@@ -31,7 +31,7 @@ def verify(store: Store, study: Study, parts: Parts) -> Iterator[str]:
     runs = list(store.trials(study, metrics=True))
     if parts.supernet is not None and not runs:
         return
-    parts = derived(store, study, parts).kept_in(store)
+    parts = derived(store, study, parts).cached_in(store)
     verdicts = Verdicts(parts)
     yield from _numbers(runs)
     yield from _proposals(runs, parts)
@@ -64,7 +64,7 @@ def _numbers(runs: list[Run]) -> Iterator[str]:
         yield "the order in which outcomes were told has gaps or repeats"
 
 
-def _proposals(runs: list[Run], parts: Parts) -> Iterator[str]:
+def _proposals(runs: list[Run], parts: StudyObjects) -> Iterator[str]:
     strategy = parts.make_strategy()
     told = sorted((run for run in runs if run.told is not None), key=lambda run: run.told or 0)
     seen = 0
@@ -88,7 +88,9 @@ def _proposals(runs: list[Run], parts: Parts) -> Iterator[str]:
             return  # what follows was told other outcomes than the strategy now knows
 
 
-def _contents(run: Run, parts: Parts, verdicts: Verdicts, by_number: dict[int, Run], tabular: bool) -> Iterator[str]:
+def _contents(
+    run: Run, parts: StudyObjects, verdicts: Verdicts, by_number: dict[int, Run], tabular: bool
+) -> Iterator[str]:
     reason = parts.space.illegal(run.arch)
     if reason and run.state != State.REJECTED:
         yield f"its architecture is illegal: {reason}"
@@ -108,14 +110,14 @@ def _contents(run: Run, parts: Parts, verdicts: Verdicts, by_number: dict[int, R
                 f"{run.verdict.values}, {run.verdict.violations}"
             )
     if run.state == State.REUSED:
-        source = by_number.get(-1 if run.source is None else run.source)
+        source = by_number.get(-1 if run.reuses is None else run.reuses)
         if source is None or source.identity != run.identity or source.state != State.COMPLETE:
-            yield f"it reuses trial {run.source}, which is not a complete trial of the same identity"
+            yield f"it reuses trial {run.reuses}, which is not a complete trial of the same identity"
     if run.state == State.COMPLETE and tabular:
         yield from _table(run, parts)
 
 
-def _table(run: Run, parts: Parts) -> Iterator[str]:
+def _table(run: Run, parts: StudyObjects) -> Iterator[str]:
     """Look a tabular result up again."""
     budget = parts.budget if run.proposal.budget is None else run.proposal.budget
     for report in parts.evaluator.evaluate(run.proposal, budget, Context(seed=0, workdir=Path())):

@@ -17,7 +17,7 @@ from nas_core.batch import Batch
 from nas_core.choice import Choice
 from nas_core.config import SizeConfig
 from nas_core.one_shot import Compute, OneShot
-from nas_core.relax import Pick, derive_by_choice
+from nas_core.relax import Picker, derive_by_choice
 from nas_core.seeds import derive, generator
 from nas_core.space import SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
@@ -44,11 +44,11 @@ class Windows(SearchSpace):
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
         raise NotImplementedError("the toy is there to be searched")
 
-    def network(self, pick: Pick, task: Task, size: SizeConfig) -> nn.Module:
-        return _network(pick)
+    def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
+        return _network(picker)
 
-    def derive(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
-        return derive_by_choice(self, scores)
+    def derive(self, strengths: Mapping[str, Sequence[float]]) -> Architecture:
+        return derive_by_choice(self, strengths)
 
 
 class Samples:
@@ -99,7 +99,7 @@ def check(strategy: OneShot, relax: Callable[[SearchSpace, Task, SizeConfig], nn
 
     space, data = Windows(), Samples()
     losses: list[float] = []
-    scores: Mapping[str, tuple[float, ...]] = {}
+    strengths: Mapping[str, tuple[float, ...]] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "start", "one-shot"))
         strategy.start(lambda: relax(space, data.task, space.Size()), data, Compute())
@@ -107,17 +107,17 @@ def check(strategy: OneShot, relax: Callable[[SearchSpace, Task, SizeConfig], nn
             torch.manual_seed(derive(seed, epoch, "one-shot"))
             progress = strategy.step(epoch)
             losses.append(progress.metrics["train_loss"])
-            scores = progress.scores
+            strengths = progress.strengths
             if progress.done:
                 break
         result = list(strategy.result())
     if not losses[-1] < losses[0]:
         yield f"the training loss goes from {losses[0]:.3f} to {losses[-1]:.3f}: the weights learn nothing"
-    strengths = [values[WINDOWS.index(TELLING[name])] for name, values in scores.items()]
+    reached = [values[WINDOWS.index(TELLING[name])] for name, values in strengths.items()]
     chance = 1 / len(WINDOWS)
-    if strengths and not sum(strengths) / len(strengths) > chance:
-        told = ", ".join(f"{value:.3f}" for value in strengths)
-        yield f"the windows that tell the class have the scores {told}, no more than the {chance:.3f} of chance"
+    if reached and not sum(reached) / len(reached) > chance:
+        told = ", ".join(f"{value:.3f}" for value in reached)
+        yield f"the windows that tell the class have the strengths {told}, no more than the {chance:.3f} of chance"
     found = result[0] if result else _most_accurate(strategy, data)
     if dict(found.values) != dict(TELLING):
         what = "what is derived is" if result else "the most accurate path of the supernet is"
@@ -145,7 +145,7 @@ def _text(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
-def _network(pick: Pick) -> nn.Module:
+def _network(picker: Picker) -> nn.Module:
     """The groups beside each other, and a linear classifier of what they let through."""
     import torch
     from torch import nn
@@ -166,7 +166,7 @@ def _network(pick: Pick) -> nn.Module:
             super().__init__()
             self.groups = nn.ModuleList()
             for name in TELLING:
-                module = pick.module(
+                module = picker.module(
                     name, {window: partial(candidate, name, WINDOWS.index(window)) for window in WINDOWS}
                 )
                 assert module is not None

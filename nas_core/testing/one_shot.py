@@ -39,7 +39,7 @@ TOLERANCE = 1e-4  # of a sum of float32 weights
 @dataclass(frozen=True)
 class Case:
     """A strategy and what it is tried on. `make`: a fresh supernet, the same at every call; `store`: a state as it
-    comes back from a checkpoint; `probabilities`: the scores of a group add up to 1."""
+    comes back from a checkpoint; `probabilities`: the strengths of a group add up to 1."""
 
     factory: Factory
     setting: Setting
@@ -190,7 +190,7 @@ def _epochs(case: Case) -> Iterator[str]:
     yield from differences(stored, resumed.strategy.state_dict(), "the state that was given and taken")
     again = resumed.step(1)
     who = "an instance that was given the state after one epoch"
-    for name in ("metrics", "scores", "arch", "done"):
+    for name in ("metrics", "strengths", "arch", "done"):
         mine, other = getattr(second, name), getattr(again, name)
         if repr(mine) != repr(other):
             yield f"{who} ends the next one with {name} {other} instead of {mine}"
@@ -209,17 +209,21 @@ def _progress(case: Case, run: Run, progress: Progress) -> Iterator[str]:
         if type(value) is not float or not math.isfinite(value):
             yield f"metric {name} is {value!r}, not a finite float"
     groups: Mapping[str, Any] = run.strategy.supernet.groups
-    if progress.scores and progress.scores.keys() != groups.keys():
-        yield f"there are scores of {sorted(progress.scores)}, but the groups are {sorted(groups)}"
+    if progress.strengths and progress.strengths.keys() != groups.keys():
+        yield f"there are strengths of {sorted(progress.strengths)}, but the groups are {sorted(groups)}"
         return
-    for name, scores in progress.scores.items():
+    for name, strengths in progress.strengths.items():
         wanted = len(groups[name].options)
-        if not isinstance(scores, tuple) or len(scores) != wanted or any(type(score) is not float for score in scores):
-            yield f"the scores of {name} are {scores!r}; wanted a tuple of {wanted} floats"
-        elif not all(0 <= score <= 1 + TOLERANCE for score in scores):
-            yield f"the scores of {name} are {scores}, not all between 0 and 1"
-        elif case.probabilities and abs(sum(scores) - 1) > TOLERANCE:
-            yield f"the scores of {name} add up to {sum(scores)}"
+        if (
+            not isinstance(strengths, tuple)
+            or len(strengths) != wanted
+            or any(type(score) is not float for score in strengths)
+        ):
+            yield f"the strengths of {name} are {strengths!r}; wanted a tuple of {wanted} floats"
+        elif not all(0 <= score <= 1 + TOLERANCE for score in strengths):
+            yield f"the strengths of {name} are {strengths}, not all between 0 and 1"
+        elif case.probabilities and abs(sum(strengths) - 1) > TOLERANCE:
+            yield f"the strengths of {name} add up to {sum(strengths)}"
     if progress.arch is not None:
         yield from _legal(case, "the architecture of an epoch", progress.arch)
 

@@ -290,9 +290,9 @@ def _graphs(space: SearchSpace, archs: Sequence[Architecture]) -> Iterator[str]:
             yield f"differs when asked again for {arch}"
         if len(set(graph.edges)) != len(graph.edges):
             yield f"repeats an edge for {arch}: {graph.edges}"
-        seen.add((len(graph.nodes), frozenset(graph.edges)) if graph.skeleton else None)
+        seen.add((len(graph.nodes), frozenset(graph.edges)) if graph.fixed_topology else None)
     if len(seen) > 1:
-        yield "is declared a skeleton, but architectures have different nodes or edges"
+        yield "is declared to have a fixed topology, but architectures have different nodes or edges"
 
 
 def _enumeration(space: SearchSpace, archs: Sequence[Architecture]) -> Iterator[str]:

@@ -108,11 +108,11 @@ def _trials(store: Any, open_store: Callable[[], Any]) -> Iterator[str]:
     if other.curves(study, "score") != {0: [(1.0, 0.5), (2.0, 0.75)]}:
         yield f"curves: the values of a metric are {other.curves(study, 'score')}"
     second = store.propose(
-        study, 1, proposal, "same", Verdict(State.REUSED, "same as trial 0", (0.75,)), source=0,
+        study, 1, proposal, "same", Verdict(State.REUSED, "same as trial 0", (0.75,)), reuses=0,
         report=Report(2, {"score": 0.75}), asked_after=1, told=(run, 0),
     )  # fmt: skip
     first, reused = other.trials(study, metrics=True)
-    if first.told != 0 or reused.told is not None or reused.source != 0 or dict(reused.metrics) != {"score": 0.75}:
+    if first.told != 0 or reused.told is not None or reused.reuses != 0 or dict(reused.metrics) != {"score": 0.75}:
         yield "propose: `told` of the trial before, or the result of a reused trial, is not committed with it"
     store.tell(second, 1)
     if [trial.told for trial in other.trials(study)] != [0, 1]:

@@ -62,7 +62,7 @@ class FixedGraph(_Unbuilt):
         ends = [(-1, 0), *EDGES.values(), (3, 4)]
         links = ((i, j) for i, (_, target) in enumerate(ends) for j, (source, _) in enumerate(ends) if source == target)
         labels = ("input", *map(str, arch.values.values()), "output")
-        return ArchGraph(labels, tuple(links), skeleton=True, skips=frozenset({SKIP}), zeros=frozenset({NONE}))
+        return ArchGraph(labels, tuple(links), fixed_topology=True, skips=frozenset({SKIP}), zeros=frozenset({NONE}))
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """Nine for every convolution."""
@@ -227,7 +227,7 @@ TRAITS: Mapping[str, Callable[[SearchSpace, Archs], bool]] = {
     "an identity of its own": lambda space, archs: any(space.identity(arch) != arch.key for arch in archs),
     "an identity that merges": _merges,
     "a graph of its own": lambda space, archs: type(space).graph is not SearchSpace.graph,
-    "one graph for all": lambda space, archs: all(graph.skeleton for graph in _graphs(space, archs)),
+    "one graph for all": lambda space, archs: all(graph.fixed_topology for graph in _graphs(space, archs)),
     "graphs of several sizes": lambda space, archs: len({len(graph.nodes) for graph in _graphs(space, archs)}) > 1,
     "graphs of one size with other edges": lambda space, archs: (
         max(Counter(size for size, _ in {(len(g.nodes), g.edges) for g in _graphs(space, archs)}).values()) > 1

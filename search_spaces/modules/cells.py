@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_core.choice import Value
-from nas_core.relax import Pick, Style
+from nas_core.relax import Picker, Style
 from search_spaces.modules.features import Features, blend
-from search_spaces.modules.pick import Mixed, Term
+from search_spaces.modules.picker import MixedOp, Term
 
 Edge = tuple[int, int]
 
@@ -23,11 +23,13 @@ class ConvBN(nn.Sequential):
     """Convolution, batch normalisation; the input is rectified by the caller. `[b, i, h, w]` to
     `[b, o, ceil(h / stride), ceil(w / stride)]`.
 
-    In the style "search" the normalisation has no affine part, and the convolution a bias instead.
+    In the style of supernets the normalisation has no affine part, and the convolution a bias instead.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, style: Style = "full") -> None:
-        affine = style == "full"
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, style: Style = Style.STANDALONE
+    ) -> None:
+        affine = style == Style.STANDALONE
         super().__init__(
             nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=not affine),
             nn.BatchNorm2d(outputs, affine=affine),
@@ -140,21 +142,21 @@ class Cell(nn.Module):
     the sums. Both leave the output bit for bit the same.
     """
 
-    def __init__(self, pick: Pick, edges: Mapping[str, Edge], channels: int) -> None:
+    def __init__(self, picker: Picker, edges: Mapping[str, Edge], channels: int) -> None:
         super().__init__()
-        self.routes = {edge: pick.route(name, tuple(OPERATIONS)) for name, edge in edges.items()}
+        self.routes = {edge: picker.route(name, tuple(OPERATIONS)) for name, edge in edges.items()}
         self.edges = nn.ModuleDict()
         for name, edge in edges.items():
-            candidates: dict[Value, Callable[[], nn.Module]] = {
-                operation: partial(make, channels, pick.style) for operation, make in OPERATIONS.items()
+            operations: dict[Value, Callable[[], nn.Module]] = {
+                operation: partial(make, channels, picker.style) for operation, make in OPERATIONS.items()
             }
-            self.edges[_name(edge)] = pick.module(name, candidates)
+            self.edges[_name(edge)] = picker.module(name, operations)
 
     def forward(self, x: Tensor) -> Tensor:
         empty = frozenset(
             edge
             for edge, route in self.routes.items()
-            if all(taken == "none" for taken, _ in route.taken()) and route.scalar() is None
+            if all(option == "none" for option, _ in route.selected()) and route.scalar() is None
         )
         nodes = {0: Features(x)}
         for target, sources in _plan(tuple(self.routes), empty):
@@ -164,7 +166,7 @@ class Cell(nn.Module):
 
 
 def _terms(edge: nn.Module, node: Features) -> list[Term]:
-    if isinstance(edge, Mixed):
+    if isinstance(edge, MixedOp):
         return edge.terms(node)
     answer = edge(node)
     return [] if answer is None else [(None, answer)]

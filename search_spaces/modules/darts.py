@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_core.choice import Value
-from nas_core.relax import Pick, Style
+from nas_core.relax import Picker, Style
 from search_spaces.darts import EDGES, KERNELS, Layer, edge_group
 from search_spaces.genotype import AVG_POOL, MAX_POOL, NODES, NONE, OPERATIONS, SKIP
 from search_spaces.modules.cells import scaled_norm
@@ -120,14 +120,16 @@ class Convolutions(Normalised):
         padding = dilation * (kernel // 2)
         layers: list[nn.Module] = []
         for number in range(repeats):
-            layers += [nn.BatchNorm2d(channels, affine=style == "full"), nn.ReLU(inplace=True)] if number else []
+            layers += (
+                [nn.BatchNorm2d(channels, affine=style == Style.STANDALONE), nn.ReLU(inplace=True)] if number else []
+            )
             step = 1 if number else stride
             layers += [
                 nn.Conv2d(channels, channels, kernel, step, padding, dilation, groups=channels, bias=False),
                 nn.Conv2d(channels, channels, 1, bias=False),
             ]
         self.layers = nn.Sequential(*layers)
-        self.norm = nn.BatchNorm2d(channels, affine=style == "full")
+        self.norm = nn.BatchNorm2d(channels, affine=style == Style.STANDALONE)
 
     def response(self, node: Features) -> Tensor:
         response: Tensor = self.layers(rectified(node))
@@ -154,7 +156,7 @@ class Pointwise(Normalised):
     def __init__(self, inputs: int, outputs: int, style: Style) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 1, bias=False)
-        self.norm = nn.BatchNorm2d(outputs, affine=style == "full")
+        self.norm = nn.BatchNorm2d(outputs, affine=style == Style.STANDALONE)
 
     def response(self, node: Features) -> Tensor:
         response: Tensor = self.conv(rectified(node))
@@ -165,7 +167,7 @@ class FactorisedReduction(Normalised):
     """ReLU; half of the filters see the pixels of even, half those of odd rows and columns, by 1x1 convolutions;
     normalisation. `[b, inputs, h, w]` to `[b, outputs, ceil(h / 2), ceil(w / 2)]`, at least two outputs.
 
-    As a candidate it is the skip of a reduction cell, and counts as parameter-free like every skip.
+    As an operation it is the skip of a reduction cell, and counts as parameter-free like every skip.
     """
 
     skip = True
@@ -174,7 +176,7 @@ class FactorisedReduction(Normalised):
         super().__init__(2, drop_path=drop_path)
         self.even = nn.Conv2d(inputs, outputs // 2, 1, bias=False)
         self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, bias=False)
-        self.norm = nn.BatchNorm2d(outputs, affine=style == "full")
+        self.norm = nn.BatchNorm2d(outputs, affine=style == Style.STANDALONE)
 
     def response(self, node: Features) -> Tensor:
         # Only the inputs of a cell are reduced, and they are never empty.
@@ -193,13 +195,15 @@ def rectified(node: Features) -> Tensor:
 
 
 def operation(name: str, channels: int, stride: int, style: Style, drop_path: DropPath | None) -> Operation:
-    """A candidate of an edge between nodes of `channels`. In the style "search" pooling is normalised."""
+    """An operation of an edge between nodes of `channels`. In the style of supernets pooling is normalised."""
     if name == NONE:
         return Zero(stride)
     if name == SKIP:
         return FactorisedReduction(channels, channels, style, drop_path) if stride == 2 else Skip()
     if name in (MAX_POOL, AVG_POOL):
-        return Pool(name, stride, nn.BatchNorm2d(channels, affine=False) if style == "search" else None, drop_path)
+        return Pool(
+            name, stride, nn.BatchNorm2d(channels, affine=False) if style == Style.SUPERNET else None, drop_path
+        )
     kind = DilatedConvolution if name.startswith("dil") else SeparableConvolution
     return kind(channels, KERNELS[name], stride, style, drop_path)
 
@@ -212,9 +216,9 @@ class Cell(nn.Module):
     `layer.halve`), to `[b, layer.outputs, *layer.output_shape]`.
     """
 
-    def __init__(self, pick: Pick, layer: Layer, drop_path: DropPath | None) -> None:
+    def __init__(self, picker: Picker, layer: Layer, drop_path: DropPath | None) -> None:
         super().__init__()
-        (previous, current), width, style = layer.channels, layer.width, pick.style
+        (previous, current), width, style = layer.channels, layer.width, picker.style
         fit = FactorisedReduction if layer.halve else Pointwise
         self.layer = layer
         self.variant = layer.cell  # how its class is called where a network is written as source
@@ -222,11 +226,11 @@ class Cell(nn.Module):
         self.fit_current = Pointwise(current, width, style)
         self.edges = nn.ModuleDict()
         for source, node in EDGES:
-            candidates: dict[Value, Callable[[], nn.Module]] = {
+            operations: dict[Value, Callable[[], nn.Module]] = {
                 name: partial(operation, name, width, layer.path_stride(source), style, drop_path)
                 for name in OPERATIONS
             }
-            chosen = pick.module(edge_group(layer.cell, source, node), candidates)
+            chosen = picker.module(edge_group(layer.cell, source, node), operations)
             if chosen is not None:
                 self.edges[f"{source}-{node}"] = chosen
 
@@ -282,7 +286,7 @@ class DartsNetwork(nn.Module):
 
     def __init__(
         self,
-        pick: Pick,
+        picker: Picker,
         layers: Sequence[Layer],
         inputs: int,
         stem: Sequence[int],
@@ -292,7 +296,7 @@ class DartsNetwork(nn.Module):
     ) -> None:
         super().__init__()
         # The paper's search has no drop path.
-        dropping = DropPath(drop_path) if pick.style == "full" and drop_path > 0 else None
+        dropping = DropPath(drop_path) if picker.style == Style.STANDALONE and drop_path > 0 else None
         stride = 1 if len(stem) == 1 else 2
         first, *more = [_normalised(*pair, stride) for pair in pairwise([inputs, *stem])]
         *middle, last = more or [None]
@@ -300,11 +304,11 @@ class DartsNetwork(nn.Module):
             first = nn.Sequential(*first, nn.ReLU(inplace=True), *step)
         self.stem = first
         self.stem1 = None if last is None else nn.Sequential(nn.ReLU(), *last)
-        self.cells = nn.ModuleList(Cell(pick, layer, dropping) for layer in layers)
+        self.cells = nn.ModuleList(Cell(picker, layer, dropping) for layer in layers)
         self.classifier = nn.Linear(layers[-1].outputs, outputs)
         self.auxiliary: nn.Module | None = None
         for position, layer in enumerate(layers):
-            if layer.auxiliary and pick.auxiliary:
+            if layer.auxiliary and picker.auxiliary:
                 self.auxiliary_cell = position
                 head = ImageNetHead if imagenet_head else AuxiliaryHead
                 self.auxiliary = head(layer.outputs, layer.output_shape, outputs)

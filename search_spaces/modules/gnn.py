@@ -23,7 +23,7 @@ from torch_geometric.nn.inits import glorot
 from torch_geometric.utils import add_self_loops, remove_self_loops
 
 from nas_core.choice import Value
-from nas_core.relax import Pick
+from nas_core.relax import Picker, Style
 from search_spaces.modules.features import Shared, total
 from search_spaces.modules.supernet import copy_weights
 
@@ -296,7 +296,7 @@ class NodeNetwork(nn.Module):
 
     def __init__(
         self,
-        pick: Pick,
+        picker: Picker,
         groups: Mapping[str, Sequence[Value]],
         features: int,
         classes: int,
@@ -305,33 +305,33 @@ class NodeNetwork(nn.Module):
     ) -> None:
         super().__init__()
         topology, *names = groups
-        self.topology = pick.route(topology, groups[topology])
+        self.topology = picker.route(topology, groups[topology])
         self.drop_features = FeatureDropout(dropout, sparse=len(self.topology.options) > 1)
         self.drop = Dropout(dropout)
-        self.taken = [pick.route(name, groups[name]) for name in names]
+        self.routes = [picker.route(name, groups[name]) for name in names]
         self.operations = nn.ModuleList()
         links = [_links(text) for text in self.topology.options]
         raw, mixed = {0}, set[int]()
         for node, name in enumerate(names, start=1):
             inputs = {link[node - 1] for link in links}
-            others = set(self.taken[node - 1].options) - {SKIP}
+            others = set(self.routes[node - 1].options) - {SKIP}
             kinds = [kind for kind, nodes in (("raw", raw), ("hidden", mixed)) if inputs & nodes]
-            if "raw" in kinds and SKIP in self.taken[node - 1].options:
+            if "raw" in kinds and SKIP in self.routes[node - 1].options:
                 raw.add(node)
             if "hidden" in kinds or others:
                 mixed.add(node)
             layers = {
-                kind: pick.module(
+                kind: picker.module(
                     name,
                     {
-                        option: partial(_candidate, str(option), kind, features, hidden, pick.style == "search")
+                        option: partial(_candidate, str(option), kind, features, hidden, picker.style == Style.SUPERNET)
                         for option in groups[name]
                     },
                 )
                 for kind in kinds
             }
             self.operations.append(nn.ModuleDict(layers) if len(layers) > 1 else layers[kinds[0]])
-        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden, affine=pick.style == "full") for _ in names)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden, affine=picker.style == Style.STANDALONE) for _ in names)
         leaves = sorted({leaf for link in links for leaf in _leaves(link)})
         self.join = nn.Linear(hidden * len(leaves), hidden) if len(links) == 1 else SlicedJoin(leaves, hidden)
         self.classify = nn.Linear(hidden, classes)
@@ -342,8 +342,8 @@ class NodeNetwork(nn.Module):
         reads, gates = self._wiring()
         raw: dict[int, Weight] = {0: 1.0}
         states: dict[int, Tensor] = {}
-        for node, (inputs, route) in enumerate(zip(reads, self.taken, strict=True), start=1):
-            taken = dict(route.taken())
+        for node, (inputs, route) in enumerate(zip(reads, self.routes, strict=True), start=1):
+            taken = dict(route.selected())
             shares = [_times(weight, raw[source]) for source, weight in inputs.items() if source in raw]
             mixed = {source: weight for source, weight in inputs.items() if source in states}
             terms = []
@@ -370,11 +370,11 @@ class NodeNetwork(nn.Module):
 
     def extract_into(self, target: NodeNetwork) -> None:
         """Copy the weights of the architecture that is taken to a network of it alone."""
-        [(topology, _)] = self.topology.taken()
+        [(topology, _)] = self.topology.selected()
         raw = {0}
         for node, link in enumerate(_links(topology), start=1):
             copy_weights(self._layer(node, "raw" if link in raw else "hidden"), target.operations[node - 1])
-            if link in raw and [option for option, _ in self.taken[node - 1].taken()] == [SKIP]:
+            if link in raw and [option for option, _ in self.routes[node - 1].selected()] == [SKIP]:
                 raw.add(node)
         copy_weights(self.norms, target.norms)
         self.join.extract_into(target.join, _leaves(_links(topology)))
@@ -386,9 +386,9 @@ class NodeNetwork(nn.Module):
 
     def _wiring(self) -> tuple[list[dict[int, Weight]], dict[int, Weight]]:
         """In which share every node reads every earlier node, and in which share a node is a leaf."""
-        reads: list[dict[int, Weight]] = [{} for _ in self.taken]
+        reads: list[dict[int, Weight]] = [{} for _ in self.routes]
         gates: dict[int, Weight] = {}
-        for topology, weight in self.topology.taken():
+        for topology, weight in self.topology.selected():
             links = _links(topology)
             for shares, node in (*zip(reads, links, strict=True), *((gates, leaf) for leaf in _leaves(links))):
                 shares[node] = shares[node] + _share(weight) if node in shares else _share(weight)

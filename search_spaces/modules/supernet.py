@@ -21,57 +21,57 @@ from nas_core.errors import UsageError
 from nas_core.relax import Group, Mix, Relaxable, Style, not_relaxable
 from nas_core.space import SearchSpace
 from nas_core.task import Task
-from search_spaces.modules.pick import Chosen, Mixed, Mixing
+from search_spaces.modules.picker import FixedPicker, MixedOp, SupernetPicker
 
 
 @dataclass(frozen=True)
 class Costs:
     """A metric of the network that `build` would make, where it is a sum: of what is always there, and per group of
-    what the chosen candidate adds [candidates], over all places of the group."""
+    what the chosen operation adds [operations], over all places of the group."""
 
     fixed: float
-    candidates: Mapping[str, Tensor]
+    operations: Mapping[str, Tensor]
 
     def of(self, assignment: Mapping[str, Any], groups: Mapping[str, Group]) -> float:
         """The cost of one architecture."""
         taken = ((group, assignment[name]) for name, group in groups.items())
         return self.fixed + sum(
-            float(self.candidates[group.name][group.options.index(value)])
+            float(self.operations[group.name][group.options.index(value)])
             for group, value in taken
             if value is not None
         )
 
     def expected(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The cost expected where every candidate is taken with its weight; differentiable."""
-        parts = [(weights[name] * costs.to(weights[name])).sum() for name, costs in self.candidates.items()]
+        """The cost expected where every operation is taken with its weight; differentiable."""
+        parts = [(weights[name] * costs.to(weights[name])).sum() for name, costs in self.operations.items()]
         return torch.stack(parts).sum() + self.fixed
 
 
 class Supernet(nn.Module):
     """All networks of a space in one. `supernet(inputs, mix)`: as the built network, for the inputs of a batch.
 
-    A candidate that the mix does not run keeps gradient None, so that its weights, decay and momentum stay as they are
+    An operation that the mix does not run keeps gradient None, so that its weights, decay and momentum stay as they are
     bit for bit (`zero_grad(set_to_none=True)` is part of the contract). `groups` are in the order in which the
     network meets them. With `auxiliary` there is a second classifier where the size asks for one: training mode gives
     `(logits, auxiliary logits)` then. Raises UsageError for a space that is not relaxable.
     """
 
     def __init__(
-        self, space: SearchSpace, task: Task, size: SizeConfig, style: Style = "search", auxiliary: bool = False
+        self, space: SearchSpace, task: Task, size: SizeConfig, style: Style = Style.SUPERNET, auxiliary: bool = False
     ) -> None:
         super().__init__()
         self.space, self.task, self.size, self.style = space, task, size, style
-        pick = Mixing(style, auxiliary)
-        self.network = relaxable(space).network(pick, task, size)
-        self._current = pick.current
-        self.groups = _groups(self.network, pick)
+        picker = SupernetPicker(style, auxiliary)
+        self.network = relaxable(space).network(picker, task, size)
+        self._current = picker.current
+        self.groups = _groups(self.network, picker)
 
     def forward(self, inputs: Sequence[Tensor], mix: Mix) -> Any:
         with self._mixing(mix):
             return self.network(*inputs)
 
     def mix_of(self, arch: Architecture) -> Mix:
-        """The mix that runs the candidates of one architecture and nothing else."""
+        """The mix that runs the operations of one architecture and nothing else."""
         assignment = self.space.assignment(arch)
         active = {
             name: () if assignment[name] is None else (group.options.index(assignment[name]),)
@@ -80,16 +80,16 @@ class Supernet(nn.Module):
         return Mix(active)
 
     def mix(self, weights: Mapping[str, Tensor]) -> Mix:
-        """The mix of all candidates with these weights [candidates] per group."""
+        """The mix of all operations with these weights [operations] per group."""
         return Mix({name: tuple(range(len(group.options))) for name, group in self.groups.items()}, weights)
 
-    def derive(self, scores: Mapping[str, Tensor], none: bool = True) -> Architecture:
-        """The architecture of the strongest candidates, by scores [candidates] per group (`Relaxable.derive`).
+    def derive(self, strengths: Mapping[str, Tensor], none: bool = True) -> Architecture:
+        """The architecture of the strongest operations, by strengths [operations] per group (`Relaxable.derive`).
 
-        Without `none`, candidates that add nothing are passed over, as DARTS does (section 2.4): the more of them
+        Without `none`, operations that add nothing are passed over, as DARTS does (section 2.4): the more of them
         there is, the smaller a node becomes, which the next normalisation undoes, so that their strength says little.
         """
-        values = {name: value.detach().tolist() for name, value in scores.items()}
+        values = {name: value.detach().tolist() for name, value in strengths.items()}
         if not none:
             for name, group in self.groups.items():
                 values[name] = [-1.0 if zero else value for value, zero in zip(values[name], group.zero, strict=True)]
@@ -99,7 +99,7 @@ class Supernet(nn.Module):
         """The stand-alone network of an architecture in this supernet's style, with copies of its shared weights."""
         with torch.random.fork_rng(devices=[]):
             network = relaxable(self.space).network(
-                Chosen(self.space.assignment(arch), self.style), self.task, self.size
+                FixedPicker(self.space.assignment(arch), self.style), self.task, self.size
             )
         network.to(next(self.network.parameters()).device)
         with torch.no_grad(), self._mixing(self.mix_of(arch)):
@@ -123,7 +123,7 @@ class Supernet(nn.Module):
 def costs_of(space: SearchSpace, task: Task, size: SizeConfig, metric: str) -> Costs:
     """Parameters ("params"), or multiply-accumulates of one sample ("macs"), of the networks that `build` makes.
 
-    Counted on a skeleton in the style "full", candidate by candidate. Raises UsageError for another metric, and for a
+    Counted on a meta in the stand-alone style, operation by operation. Raises UsageError for another metric, and for a
     space whose costs are no such sum: its attribute `why_not_additive` says why.
     """
     if metric not in ("params", "macs"):
@@ -132,8 +132,8 @@ def costs_of(space: SearchSpace, task: Task, size: SizeConfig, metric: str) -> C
     if reason is not None:
         raise UsageError(f"space '{space.name}': {metric} is no sum over the choices, because {reason}")
     with torch.device("meta"):
-        skeleton = Supernet(space, task, size, "full")
-    return _count_params(skeleton) if metric == "params" else _count_macs(skeleton)
+        meta = Supernet(space, task, size, Style.STANDALONE)
+    return _count_params(meta) if metric == "params" else _count_macs(meta)
 
 
 def relaxable(space: SearchSpace) -> Relaxable:
@@ -145,30 +145,30 @@ def relaxable(space: SearchSpace) -> Relaxable:
     return space
 
 
-def _groups(network: nn.Module, pick: Mixing) -> dict[str, Group]:
-    """What candidates are, from their modules: see `Group`."""
-    traits = {name: tuple([False] * len(options) for _ in range(3)) for name, options in pick.groups.items()}
+def _groups(network: nn.Module, picker: SupernetPicker) -> dict[str, Group]:
+    """What operations are, from their modules: see `Group`."""
+    traits = {name: tuple([False] * len(options) for _ in range(3)) for name, options in picker.groups.items()}
     for mixed in _mixed(network):
         weighted, zero, skip = traits[mixed.route.name]
-        for position, candidate in enumerate(mixed.candidates):
-            zero[position] |= getattr(candidate, "zero", False)
-            skip[position] |= getattr(candidate, "skip", False)
-            weighted[position] |= not skip[position] and any(True for _ in candidate.parameters())
-    return {name: Group(name, options, *map(tuple, traits[name])) for name, options in pick.groups.items()}
+        for position, operation in enumerate(mixed.operations):
+            zero[position] |= getattr(operation, "zero", False)
+            skip[position] |= getattr(operation, "skip", False)
+            weighted[position] |= not skip[position] and any(True for _ in operation.parameters())
+    return {name: Group(name, options, *map(tuple, traits[name])) for name, options in picker.groups.items()}
 
 
-def _mixed(network: nn.Module) -> Iterator[Mixed]:
-    return (module for module in network.modules() if isinstance(module, Mixed))
+def _mixed(network: nn.Module) -> Iterator[MixedOp]:
+    return (module for module in network.modules() if isinstance(module, MixedOp))
 
 
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Copy weights and buffers between two networks of one description, where the target has one candidate per group.
+    """Copy weights and buffers between two networks of one description, where the target has one operation per group.
 
     A module whose shapes depend on a route brings `extract_into(target)`.
     """
-    if isinstance(source, Mixed):
-        [(option, _)] = source.route.taken()
-        source = source.candidates[source.positions[option]]
+    if isinstance(source, MixedOp):
+        [(option, _)] = source.route.selected()
+        source = source.operations[source.positions[option]]
     if hasattr(source, "extract_into"):
         source.extract_into(target)
         return
@@ -178,20 +178,20 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
         copy_weights(source.get_submodule(name), child)
 
 
-def _count_params(skeleton: Supernet) -> Costs:
-    total = sum(parameter.numel() for parameter in skeleton.network.parameters())
-    candidates = _empty(skeleton)
-    for mixed in _mixed(skeleton):
-        for position, candidate in enumerate(mixed.candidates):
-            count = sum(parameter.numel() for parameter in candidate.parameters())
-            candidates[mixed.route.name][position] += count
+def _count_params(meta: Supernet) -> Costs:
+    total = sum(parameter.numel() for parameter in meta.network.parameters())
+    operations = _empty(meta)
+    for mixed in _mixed(meta):
+        for position, operation in enumerate(mixed.operations):
+            count = sum(parameter.numel() for parameter in operation.parameters())
+            operations[mixed.route.name][position] += count
             total -= count
-    return Costs(float(total), candidates)
+    return Costs(float(total), operations)
 
 
-def _count_macs(skeleton: Supernet) -> Costs:
-    """Every candidate is run once, each under a counter of its own."""
-    candidates = _empty(skeleton)
+def _count_macs(meta: Supernet) -> Costs:
+    """Every operation is run once, each under a counter of its own."""
+    operations = _empty(meta)
     counters: list[FlopCounterMode] = []
     handles = []
 
@@ -203,23 +203,23 @@ def _count_macs(skeleton: Supernet) -> Costs:
         def after(module: nn.Module, inputs: Any, output: Any) -> None:
             counter = counters.pop()
             counter.__exit__(None, None, None)
-            candidates[group][position] += counter.get_total_flops() // 2
+            operations[group][position] += counter.get_total_flops() // 2
 
         return after
 
-    for mixed in _mixed(skeleton):
-        for position, candidate in enumerate(mixed.candidates):
-            handles.append(candidate.register_forward_pre_hook(before))
-            handles.append(candidate.register_forward_hook(counted(mixed.route.name, position)))
-    everything = Mix({name: tuple(range(len(group.options))) for name, group in skeleton.groups.items()})
-    inputs = tuple(torch.empty(shape, device="meta") for shape in _input_shapes(skeleton.task))
-    skeleton.eval()
+    for mixed in _mixed(meta):
+        for position, operation in enumerate(mixed.operations):
+            handles.append(operation.register_forward_pre_hook(before))
+            handles.append(operation.register_forward_hook(counted(mixed.route.name, position)))
+    everything = Mix({name: tuple(range(len(group.options))) for name, group in meta.groups.items()})
+    inputs = tuple(torch.empty(shape, device="meta") for shape in _input_shapes(meta.task))
+    meta.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as whole:
-        skeleton(inputs, everything)
+        meta(inputs, everything)
     for handle in handles:
         handle.remove()
     total = whole.get_total_flops() // 2
-    return Costs(float(total - sum(int(costs.sum()) for costs in candidates.values())), candidates)
+    return Costs(float(total - sum(int(costs.sum()) for costs in operations.values())), operations)
 
 
 def _input_shapes(task: Task) -> list[tuple[int, ...]]:
@@ -228,8 +228,7 @@ def _input_shapes(task: Task) -> list[tuple[int, ...]]:
     return [(1, *task.input_shape)]
 
 
-def _empty(skeleton: Supernet) -> dict[str, Tensor]:
+def _empty(meta: Supernet) -> dict[str, Tensor]:
     return {
-        name: torch.zeros(len(group.options), dtype=torch.float64, device="cpu")
-        for name, group in skeleton.groups.items()
+        name: torch.zeros(len(group.options), dtype=torch.float64, device="cpu") for name, group in meta.groups.items()
     }

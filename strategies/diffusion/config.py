@@ -16,7 +16,7 @@ CLASSES = 4
 """Quantile classes that a sequence can be conditioned on; the last is the best, 0 is none."""
 
 FIRM = 3.0
-"""Strength of the guidance by a wish: more than 1, Bayes' rule, so that outcomes do not outweigh it."""
+"""Strength of the guidance by a bound: more than 1, Bayes' rule, so that outcomes do not outweigh it."""
 
 
 class DenoiserConfig(Config):

@@ -1,8 +1,8 @@
-"""What leads masked diffusion: models that read architectures of which some choices are undecided.
+"""Classifier guidance of masked diffusion: models that read architectures of which some choices are undecided.
 
 They are noise-aware predictors as in DiffusionNAG (An et al., ICLR 2024, section 3.2) for discrete noise: MASK is a
 token like any other, and training masks part of its sequences, so that what is learned is E[y | decided tokens].
-`Guide` learns the objective of a search, `Wish` whether a number will be as it is wanted.
+`Guide` learns the objective of a search, `PropertyBound` whether a number will be as it is wanted.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class Number:
         return numpy.asarray(lines + self._spread * _outputs(self._network, tokens)[..., 0])
 
 
-class Wish:
+class PropertyBound:
     """How likely a number will be as it is wanted, given the decided tokens, if all others are drawn at random.
 
     `Number` learns it from the examples, so it says of any complete architecture how likely the number is as wanted. An

@@ -6,7 +6,7 @@ undecided slots one by one, in any order, each from its distribution given those
 Absorbing Discrete Diffusion Secretly Models the Conditional Distributions of Clean Data", ICLR 2025, theorem 1). Where
 every combination of tokens is an architecture these distributions are known; elsewhere a transformer learns them, once
 per space, from random architectures. As in DiffusionNAG (An et al., "DiffusionNAG: Predictor-guided Neural Architecture
-Generation with Diffusion Models", ICLR 2024) a noise-aware predictor leads the reverse process to what is likely good,
+Generation with Diffusion Models", ICLR 2024) a noise-aware predictor guides the reverse process to what is likely good,
 and a surrogate chooses among what was generated.
 
 A pool of architectures is generated from every `batch` outcomes, and duplicates and what is known are dropped. It joins
@@ -21,9 +21,8 @@ same measure, because a guide that is wrongly sure of itself would not lead ther
   asked for the best quarter with classifier-free guidance (Ho and Salimans, 2022).
 - `refit`: it goes on learning from the outcomes in proportion to exp(rank score), and is sampled as it is.
 
-With another study's results (`Setting.prior`) the guide begins with what the surrogate makes of them here, so the first
-candidates are generated too.
-"""
+With another study's results (`Setting.warm_start`) the guide begins with what the surrogate makes of them here, so the
+first candidates are generated too."""
 
 from __future__ import annotations
 
@@ -70,7 +69,7 @@ class Diffusion:
     class Config(SurrogateSearchConfig):
         """What is learned, what is generated from it, and what is proposed."""
 
-        mode: Mode = Field("guided", description="how the generator is led: guided, cfg or refit")
+        mode: Mode = Field("guided", description="how the generator is guided: guided, cfg or refit")
         initial: int = Field(10, ge=2, le=100_000, description="random candidates before anything is learned")
         batch: int = Field(5, ge=1, le=1_000, description="outcomes between two pools")
         pool: int = Field(200, ge=1, le=100_000, description="architectures that are generated for a pool")
@@ -88,7 +87,7 @@ class Diffusion:
         generator: DenoiserConfig = Field(DenoiserConfig(), description="the network of the generator")
         guide: GuideConfig = Field(GuideConfig(), description="the noise-aware ensemble")
 
-    uses_prior: ClassVar[bool] = True
+    uses_warm_start: ClassVar[bool] = True
 
     def __init__(self, setting: Setting, config: Config) -> None:
         self._setting = setting
@@ -129,13 +128,13 @@ class Diffusion:
 
     def generate(self, count: int, rng: Generator, wanted: Sequence[Wanted] = ()) -> list[Architecture]:
         """Drawn from the generator as it is after all that was told, guided to what is wanted too."""
-        from strategies.diffusion.guide import Wish
+        from strategies.diffusion.guide import PropertyBound
 
-        wishes = [
-            Wish(self._slots, one, derive(int(rng.integers(2**32)), place)).log_probability
+        bounds = [
+            PropertyBound(self._slots, one, derive(int(rng.integers(2**32)), place)).log_probability
             for place, one in enumerate(wanted)
         ]
-        return [proposal.arch for proposal in self._generated(self._now(), count, rng, 1.0, 1.0, wishes)]
+        return [proposal.arch for proposal in self._generated(self._now(), count, rng, 1.0, 1.0, bounds)]
 
     def state_dict(self) -> dict[str, Any]:
         from strategies.diffusion.prior import arrays
@@ -184,7 +183,7 @@ class Diffusion:
             if new >= 1 - KNOWN:
                 break
             weaker, temperature = weaker / 2, temperature * HOTTER
-        best = ordered(begun.targets)[:PARENTS] or list(search.prior)[:PARENTS]
+        best = ordered(begun.targets)[:PARENTS] or list(search.warm_start)[:PARENTS]
         variation = moves.variation(space)
         for _ in range(config.mutants):
             try:
@@ -203,14 +202,14 @@ class Diffusion:
         rng: Generator,
         weaker: float,
         temperature: float,
-        wishes: Sequence[Weigh] = (),
+        bounds: Sequence[Weigh] = (),
     ) -> list[Proposal]:
         """Draws from the generator, with the scale of each."""
         from strategies.diffusion import sampler
 
         config = self._config
         scales = numpy.resize(config.free_scales if config.mode == "cfg" else config.scales, count) * weaker
-        guides: list[Any] = [(wish, FIRM) for wish in wishes]
+        guides: list[Any] = [(bound, FIRM) for bound in bounds]
         condition, denoiser = None, self.prior
         if config.mode == "guided":
             guides.append((self._guide(begun), scales))
@@ -240,7 +239,7 @@ class Diffusion:
         """What the space allows, learned from random architectures; None where that is known without."""
         from strategies.diffusion.prior import prior
 
-        return prior(self._slots, self._config.generator, self._setting.kept)
+        return prior(self._slots, self._config.generator, self._setting.cache)
 
     def _now(self) -> Round:
         """All that was told."""

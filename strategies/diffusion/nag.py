@@ -2,7 +2,7 @@
 
 An et al., "DiffusionNAG: Predictor-guided Neural Architecture Generation with Diffusion Models", ICLR 2024. A score
 network learns the distribution of operation matrices once per space, from random architectures alone. The reverse
-process is led by the gradient of a predictor that reads noisy matrices (section 3.2), its end is made discrete, and
+process is guided by the gradient of a predictor that reads noisy matrices (section 3.2), its end is made discrete, and
 what is no architecture, known, or there twice is dropped. As in the paper's Bayesian optimisation a pool is generated
 from every `batch` outcomes, and each proposal is the best of the pool by a predictor without noise and an acquisition
 function.
@@ -13,9 +13,9 @@ published 10,000; it differs within a pool where the paper's falls from one samp
 where a pool has too little that is new. The predictor without noise is a surrogate (`strategies/surrogate_search.py`),
 by default a Gaussian process, fitted before every proposal.
 
-With another study's results (`Setting.prior`), the paper's transferable setting, the first proposals are generated
+With another study's results (`Setting.warm_start`), the paper's transferable setting, the first proposals are generated
 too: guided by what a surrogate makes of that study, and ranked by it. The spaces are those of
-`strategies/diffusion/skeleton.py`; `diffusion` is for all others.
+`strategies/diffusion/operation_matrix.py`; `diffusion` is for all others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from nas_core.architecture import Architecture
 from nas_core.seeds import derive, generator
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, Wanted
 from strategies.diffusion.config import FIRM, NoisyConfig, ScoreConfig
-from strategies.diffusion.skeleton import Skeleton
+from strategies.diffusion.operation_matrix import OperationMatrix
 from strategies.surrogate_search import Round, SurrogateSearch, SurrogateSearchConfig
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ TRIES = 5
 """Batches, at most, that are drawn for architectures that are asked for."""
 
 TRIED = 32
-"""Matrices that show how strong the guidance by outcomes may be beside a wish."""
+"""Matrices that show how strong the guidance by outcomes may be beside a bound."""
 
 HALVED = 6
 """Strengths that are tried at most, each half the one before."""
@@ -88,12 +88,12 @@ class DiffusionNag:
         network: ScoreConfig = Field(ScoreConfig(), description="the score network and its diffusion process")
         predictor: NoisyConfig = Field(NoisyConfig(), description="the predictors that read noisy matrices")
 
-    uses_prior: ClassVar[bool] = True
+    uses_warm_start: ClassVar[bool] = True
 
     def __init__(self, setting: Setting, config: Config) -> None:
         self._setting = setting
         self._config = config
-        self.skeleton = Skeleton(setting.space)
+        self.matrices = OperationMatrix(setting.space)
         self._search = SurrogateSearch(setting, config, "diffusion-nag")
         self._round = Round(0, {})
         self._pool: tuple[Round, list[Proposal]] | None = None  # the last one that was generated
@@ -121,19 +121,19 @@ class DiffusionNag:
     def generate(self, count: int, rng: Generator, wanted: Sequence[Wanted] = ()) -> list[Architecture]:
         """Guided by what is wanted, and by all that was told as strongly as leaves what is wanted likely; completed by
         random ones where too little is valid."""
-        from strategies.diffusion.noisy import NoisyWish
+        from strategies.diffusion.noisy import NoisyPropertyBound
 
-        wishes = [NoisyWish(self.skeleton, one, self.score.levels, _seed(rng)) for one in wanted]
+        bounds = [NoisyPropertyBound(self.matrices, one, self.score.levels, _seed(rng)) for one in wanted]
         predictor = self._predictor(self._search.round())
 
         def drawn(weaker: float, more: int) -> list[Architecture]:
-            found = self._sampled(max(more, TRIED), rng, predictor, weaker, [wish.gradient for wish in wishes])
+            found = self._sampled(max(more, TRIED), rng, predictor, weaker, [bound.gradient for bound in bounds])
             return [arch for arch, _ in found if arch is not None]
 
         weaker, best = 1.0, -1.0
-        for turn in range(HALVED if wishes else 0):
+        for turn in range(HALVED if bounds else 0):
             tried = drawn(0.5**turn, TRIED)
-            met = float(numpy.all([wish.met(tried) for wish in wishes], axis=0).mean()) if tried else 0.0
+            met = float(numpy.all([bound.met(tried) for bound in bounds], axis=0).mean()) if tried else 0.0
             if met > best:
                 weaker, best = 0.5**turn, met
             if met >= MET:
@@ -203,7 +203,7 @@ class DiffusionNag:
             return total
 
         random = torch.Generator().manual_seed(_seed(rng))
-        shape = (count, self.skeleton.count, len(self.skeleton.vocabulary))
+        shape = (count, self.matrices.count, len(self.matrices.vocabulary))
         sampler, steps = (reverse.heun, 18) if config.sampler == "heun" else (reverse.predictor_corrector, 1000)
         with thread_count(1):
             rows = sampler(
@@ -214,7 +214,7 @@ class DiffusionNag:
                 guidance=guidance if predictor is not None or guides else None,
                 schedule=self.score.schedule,
             )
-        return list(zip(self.skeleton.decode(rows.numpy()), scales.tolist(), strict=True))
+        return list(zip(self.matrices.decode(rows.numpy()), scales.tolist(), strict=True))
 
     # -- what is learned ----------------------------------------------------------------------------------
 
@@ -223,14 +223,14 @@ class DiffusionNag:
         """The score network, trained on random architectures of the space."""
         from strategies.diffusion import score
 
-        skeleton, config = self.skeleton, self._config
-        key = _key(skeleton, config.samples, config.network)
+        matrix, config = self.matrices, self._config
+        key = _key(matrix, config.samples, config.network)
 
         def matrices() -> NDArray[numpy.float32]:
             rng = generator(key, "samples")
-            return skeleton.encode([moves.sample(skeleton.space, rng) for _ in range(config.samples)])
+            return matrix.encode([moves.sample(matrix.space, rng) for _ in range(config.samples)])
 
-        return score.trained(matrices, skeleton.reach, config.network, self._setting.kept, key)
+        return score.trained(matrices, matrix.reach, config.network, self._setting.cache, key)
 
     def _predictor(self, begun: Round) -> NoisyEnsemble | None:
         """Fitted to the targets of a round, and to what the surrogate makes of another study's architectures; None
@@ -240,9 +240,9 @@ class DiffusionNag:
         targets = {**self._search.believed(begun.targets), **begun.targets}
         if len(targets) < 2:
             return None
-        made = NoisyEnsemble(self.skeleton, self._config.predictor, derive(self._setting.seed, begun.told, "predictor"))
+        made = NoisyEnsemble(self.matrices, self._config.predictor, derive(self._setting.seed, begun.told, "predictor"))
         values = numpy.array(list(targets.values()))
-        made.fit(self.skeleton.encode(list(targets)), values, self.score.levels)
+        made.fit(self.matrices.encode(list(targets)), values, self.score.levels)
         return made
 
 
@@ -250,8 +250,8 @@ def _seed(rng: Generator) -> int:
     return int(rng.integers(2**63))
 
 
-def _key(skeleton: Skeleton, samples: int, config: ScoreConfig) -> str:
+def _key(matrix: OperationMatrix, samples: int, config: ScoreConfig) -> str:
     """Names what a score network depends on, which is not the study."""
-    space = skeleton.space
-    text = json.dumps([skeleton.vocabulary, skeleton.adjacency.tolist(), skeleton.labels, samples, config.model_dump()])
+    space = matrix.space
+    text = json.dumps([matrix.vocabulary, matrix.adjacency.tolist(), matrix.labels, samples, config.model_dump()])
     return f"diffusion/score/{space.name}/{space.version}/{hashlib.sha256(text.encode()).hexdigest()[:16]}"

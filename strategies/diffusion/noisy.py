@@ -28,7 +28,7 @@ from nas_core import moves
 from nas_core.seeds import derive, generator
 from predictors.surrogates.neural import Parameters
 from strategies.diffusion.config import NoisyConfig
-from strategies.diffusion.guide import Wish
+from strategies.diffusion.guide import PropertyBound
 from strategies.diffusion.sde import Levels
 from strategies.diffusion.slots import Slots
 from training.threads import thread_count
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from nas_core.architecture import Architecture
     from nas_core.strategy import Wanted
-    from strategies.diffusion.skeleton import Masks, Skeleton
+    from strategies.diffusion.operation_matrix import Masks, OperationMatrix
 
     Floats = NDArray[numpy.floating]
 
@@ -49,20 +49,20 @@ FREQUENCIES = 8
 """Waves, of sines and of cosines, that show the noise level."""
 
 EXAMPLES = 4_000
-"""Random architectures whose number is judged for a wish."""
+"""Random architectures whose number is judged for a bound."""
 
 WISH = NoisyConfig(members=1, steps=1_500, batch=128)
-"""How a wish is learned: from more examples than an objective has."""
+"""How a bound is learned: from more examples than an objective has."""
 
 
 class Predictors(Parameters):
     """Matrices x [n, N, V] with noise levels sigma [n] to outputs [members, n]."""
 
-    def __init__(self, skeleton: Skeleton, config: NoisyConfig, seed: int) -> None:
+    def __init__(self, matrix: OperationMatrix, config: NoisyConfig, seed: int) -> None:
         super().__init__(config.members, seed)
-        self._support = torch.from_numpy(skeleton.support)
-        self._reads, self._read = _averaging(skeleton.adjacency.T), _averaging(skeleton.adjacency)
-        widths = [2 * len(skeleton.vocabulary) + 2 * FREQUENCIES, *[config.hidden] * config.layers]
+        self._support = torch.from_numpy(matrix.support)
+        self._reads, self._read = _averaging(matrix.adjacency.T), _averaging(matrix.adjacency)
+        widths = [2 * len(matrix.vocabulary) + 2 * FREQUENCIES, *[config.hidden] * config.layers]
         self.ahead = nn.ParameterList(self.weight(*pair) for pair in pairwise(widths))
         self.back = nn.ParameterList(self.weight(*pair) for pair in pairwise(widths))
         self.inner, self.inner_bias = self.weight(config.hidden, config.linear), self.bias(config.linear)
@@ -87,10 +87,10 @@ class Predictors(Parameters):
 class NoisyEnsemble:
     """f(x, sigma): what is to be expected of an architecture of which only a noisy matrix x is known."""
 
-    def __init__(self, skeleton: Skeleton, config: NoisyConfig, seed: int) -> None:
+    def __init__(self, matrix: OperationMatrix, config: NoisyConfig, seed: int) -> None:
         self._config, self._seed = config, seed
         with thread_count(1):
-            self._network = Predictors(skeleton, config, seed)
+            self._network = Predictors(matrix, config, seed)
 
     def fit(self, x: Floats, targets: Floats, levels: Levels) -> None:
         """Learn targets [n] of about unit scale of clean matrices x [n, N, V]; one fit per instance."""
@@ -112,32 +112,31 @@ class NoisyEnsemble:
         return _gradient(lambda rows: self._network(rows, sigma).mean(0), x)
 
 
-class NoisyWish:
+class NoisyPropertyBound:
     """How likely a number will be as it is wanted, given a noisy matrix: as a guide it is Bayes' rule.
 
-    `guide.Wish` says of complete architectures how likely; here networks learn the mean of that over what a noisy
-    matrix can have been, from random architectures.
-    """
+    `guide.PropertyBound` says of complete architectures how likely; here networks learn the mean of that over what a
+    noisy matrix can have been, from random architectures."""
 
     def __init__(
-        self, skeleton: Skeleton, wanted: Wanted, levels: Levels, seed: int, config: NoisyConfig | None = None
+        self, matrix: OperationMatrix, wanted: Wanted, levels: Levels, seed: int, config: NoisyConfig | None = None
     ) -> None:
         config = config or WISH
-        self._slots = Slots(skeleton.space)
-        self._wish = Wish(self._slots, wanted, seed)
+        self._slots = Slots(matrix.space)
+        self._bound = PropertyBound(self._slots, wanted, seed)
         rng = generator(seed, "examples")
-        archs = [moves.sample(skeleton.space, rng) for _ in range(EXAMPLES)]
-        chances = numpy.exp(self._wish.log_probability(self._slots.encode(archs)))
+        archs = [moves.sample(matrix.space, rng) for _ in range(EXAMPLES)]
+        chances = numpy.exp(self._bound.log_probability(self._slots.encode(archs)))
 
         def loss(outputs: Tensor, likely: Tensor) -> Tensor:
             return functional.binary_cross_entropy_with_logits(outputs, likely.expand(outputs.shape))
 
-        self._network = Predictors(skeleton, config, derive(seed, "chance"))
-        _learn(self._network, skeleton.encode(archs), chances, config, levels, derive(seed, "chance"), loss)
+        self._network = Predictors(matrix, config, derive(seed, "chance"))
+        _learn(self._network, matrix.encode(archs), chances, config, levels, derive(seed, "chance"), loss)
 
     def met(self, archs: Sequence[Architecture]) -> NDArray[numpy.bool_]:
         """Which of these architectures [n] probably are as wanted."""
-        return numpy.asarray(self._wish.log_probability(self._slots.encode(archs)) > math.log(0.5))
+        return numpy.asarray(self._bound.log_probability(self._slots.encode(archs)) > math.log(0.5))
 
     def log_probability(self, x: Tensor, sigma: Tensor) -> Tensor:
         """[n], of matrices [n, N, V] with noise levels sigma [n]."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nas_core import moves
-from nas_core.kept import alone
+from nas_core.cache import alone
 from nas_core.seeds import derive, generator
 from strategies.diffusion.config import CLASSES, DenoiserConfig
 from strategies.diffusion.denoiser import Denoiser
@@ -181,11 +181,11 @@ def quantile_classes(values: Floats) -> Tokens:
     return (-(-CLASSES * reached // len(values))).astype(numpy.int64)
 
 
-def prior(slots: Slots, config: DenoiserConfig, kept: MutableMapping[str, Mapping[str, Any]]) -> Denoiser | None:
+def prior(slots: Slots, config: DenoiserConfig, cache: MutableMapping[str, Mapping[str, Any]]) -> Denoiser | None:
     """What the space allows, learned from random architectures (`moves.sample`); None where slots are free of one
     another, so that there is nothing to learn.
 
-    It depends on the space and the configuration alone: its seed is the key that it has in `kept`, where an earlier
+    It depends on the space and the configuration alone: its seed is the key that it has in `cache`, where an earlier
     one is found, and where it is put every `CHECKPOINT` steps.
     """
     if slots.free:
@@ -193,8 +193,8 @@ def prior(slots: Slots, config: DenoiserConfig, kept: MutableMapping[str, Mappin
     steps = config.steps or steps_for(slots.count)
     key = _key(slots, config.model_copy(update={"steps": steps}))
     denoiser = Denoiser(slots, config, derive(key, "weights"))
-    with alone(kept, key):
-        state = kept.get(key)
+    with alone(cache, key):
+        state = cache.get(key)
         if state is None or state["step"] < steps:
             rng = generator(key, "samples")
             tokens = slots.encode([moves.sample(slots.space, rng) for _ in range(config.samples)])
@@ -203,9 +203,9 @@ def prior(slots: Slots, config: DenoiserConfig, kept: MutableMapping[str, Mappin
                 training.load_state_dict(state)
             while training.step + CHECKPOINT < steps:
                 training.advance(training.step + CHECKPOINT)
-                kept[key] = training.state_dict()
+                cache[key] = training.state_dict()
             training.advance(steps)
-            kept[key] = {"step": steps, "parameters": arrays(denoiser)}
+            cache[key] = {"step": steps, "parameters": arrays(denoiser)}
         else:
             load(denoiser, state["parameters"])
     return denoiser

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_core.kept import alone
+from nas_core.cache import alone
 from nas_core.seeds import derive
 from strategies.diffusion.config import ScoreConfig
 from strategies.diffusion.moments import moments, restore
@@ -242,17 +242,17 @@ def trained(
     matrices: Matrices,
     reach: NDArray[numpy.bool_],
     config: ScoreConfig,
-    kept: MutableMapping[str, Mapping[str, Any]],
+    cache: MutableMapping[str, Mapping[str, Any]],
     key: str,
 ) -> Score:
     """The score of matrices [M, N, V], which are made only where it has to be trained.
 
-    It depends on what the key names alone: that is its seed, and under it an earlier one is found in `kept`, where it
+    It depends on what the key names alone: that is its seed, and under it an earlier one is found in `cache`, where it
     is put every `CHECKPOINT` steps. On one thread; the same for any number of threads.
     """
     key = f"{key}/{FORMAT}"
-    with alone(kept, key):
-        state = kept.get(key)
+    with alone(cache, key):
+        state = cache.get(key)
         if state is None or "exp_avg" in state:
             found = matrices()
             score = untrained(found, reach, config, derive(key, "weights"))
@@ -261,9 +261,9 @@ def trained(
                 training.load_state_dict(state)
             while training.step + CHECKPOINT < config.steps:
                 training.advance(training.step + CHECKPOINT)
-                kept[key] = training.state_dict()
+                cache[key] = training.state_dict()
             training.advance(config.steps)
-            state = kept[key] = {
+            state = cache[key] = {
                 "step": training.step,
                 "parameters": training.means(),
                 "mean": score.mean.numpy().copy(),

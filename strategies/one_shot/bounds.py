@@ -76,7 +76,7 @@ class Bounds:
         self._tables = {
             metric: {
                 name: dict(zip(self.groups[name].options, values.tolist(), strict=True))
-                for name, values in found.candidates.items()
+                for name, values in found.operations.items()
             }
             for metric, found in self.costs.items()
         }
@@ -117,18 +117,18 @@ class Bounds:
             table: Matrix = np.zeros(present.shape)
             for row, name in enumerate(self.groups):
                 if kept[name]:
-                    table[row, : len(found.candidates[name])] = found.candidates[name].tolist()
+                    table[row, : len(found.operations[name])] = found.operations[name].tolist()
             result.append(Band(found.fixed, np.where(present, table, 0.0), *self.limits(metric)))
         return result
 
-    def repair(self, arch: Architecture, scores: Mapping[str, Tensor]) -> Architecture:
+    def repair(self, arch: Architecture, strengths: Mapping[str, Tensor]) -> Architecture:
         """An architecture near `arch` within the bounds; `arch` itself where it is.
 
-        Swap by swap the one with the smallest loss of weight (by `scores`) per violation that it removes. Where no swap
-        removes any, the best-first search of `repair`. Raises InfeasibleError where that finds nothing.
-        """
+        Swap by swap the one with the smallest loss of weight (by `strengths`) per violation that it removes. Where no
+        swap removes any, the best-first search of `repair`. Raises InfeasibleError where that finds nothing."""
         weights = {
-            name: dict(zip(self.groups[name].options, values.tolist(), strict=True)) for name, values in scores.items()
+            name: dict(zip(self.groups[name].options, values.tolist(), strict=True))
+            for name, values in strengths.items()
         }
 
         def weight(candidate: Architecture) -> float:
@@ -152,18 +152,18 @@ class Bounds:
 
     def extreme(self, metric: str, sign: int) -> Architecture:
         """The architecture with the smallest (`sign` -1) or largest (+1) cost: what is derived where costs are the
-        scores, and then the best neighbour while that is better. Exact where groups are decided independently."""
-        candidates = {name: sign * values for name, values in self.costs[metric].candidates.items()}
+        strengths, and then the best neighbour while that is better. Exact where groups are decided independently."""
+        candidates = {name: sign * values for name, values in self.costs[metric].operations.items()}
         least = min(float(values.min()) for values in candidates.values())
         span = max(float(values.max()) for values in candidates.values()) - least or 1.0
-        scores = {
+        strengths = {
             name: [
                 -1.0 if option in self.barred[name] else (value - least) / span
                 for option, value in zip(self.groups[name].options, values.tolist(), strict=True)
             ]
             for name, values in candidates.items()
         }
-        arch = relaxable(self.space).derive(scores)
+        arch = relaxable(self.space).derive(strengths)
         while True:
             near = (one for one in moves.neighbours(self.space, arch) if not self._barred(one))
             best = max([arch, *near], key=lambda one: sign * self.cost(one, metric))
@@ -174,14 +174,14 @@ class Bounds:
     def _counted(self, metric: str) -> Costs:
         """What the networks cost, with a row for every group of the supernet: zeros for one that they lack."""
         found = costs_of(self.space, self.task, self.size, metric)
-        more = [name for name in found.candidates if name not in self.groups]
+        more = [name for name in found.operations if name not in self.groups]
         if more:
             raise UsageError(
                 f"the network of size '{self.size}' has groups that the supernet lacks, such as '{more[0]}'; "
                 "search with a larger --size"
             )
         rows = {
-            name: found.candidates.get(name, torch.zeros(len(group.options), dtype=torch.float64))
+            name: found.operations.get(name, torch.zeros(len(group.options), dtype=torch.float64))
             for name, group in self.groups.items()
         }
         return Costs(found.fixed, rows)

@@ -87,12 +87,12 @@ class Darts:
             losses = self._bilevel(epoch, rate)
         else:
             losses = self._weights_alone(epoch, "weights")
-        scores = self._scores()
-        metrics = {**losses, "entropy": entropy(scores)}
-        return Progress(metrics, plain(scores), self.supernet.derive(scores, self._config.none))
+        strengths = self._strengths()
+        metrics = {**losses, "entropy": entropy(strengths)}
+        return Progress(metrics, plain(strengths), self.supernet.derive(strengths, self._config.none))
 
     def result(self) -> Sequence[Architecture]:
-        return [self.supernet.derive(self._scores(), self._config.none)]
+        return [self.supernet.derive(self._strengths(), self._config.none)]
 
     def relaxed(self) -> Mix:
         """The mix at the present architecture parameters; differentiable in them."""
@@ -167,12 +167,12 @@ class Darts:
     def _batches(self, part: str, epoch: int) -> Callable[[], Any]:
         return lambda: self.weights.data.batches(part, epoch, self._seed)
 
-    def _scores(self) -> dict[str, Tensor]:
+    def _strengths(self) -> dict[str, Tensor]:
         with torch.no_grad():
             return self.alphas.softmax()
 
     def _fixed(self) -> Mix:
-        return self.supernet.mix(self._scores())
+        return self.supernet.mix(self._strengths())
 
 
 def entropy(weights: Mapping[str, Tensor]) -> float:

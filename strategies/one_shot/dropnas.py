@@ -96,11 +96,11 @@ class DropNas:
             losses += self.weights.step(batch, self.mix(masks, kept))
             step_kept(self.alphas, masks, kept)
             count += 1
-        scores = self._scores()
+        strengths = self._strengths()
         metrics = {"train_loss": mean(losses, count, "training loss")}
         if self.one_class:
             metrics["one_class"] = float(len(self.one_class))
-        return Progress(metrics, plain(scores), self.supernet.derive(scores, self.config.none))
+        return Progress(metrics, plain(strengths), self.supernet.derive(strengths, self.config.none))
 
     def mix(self, masks: Masks, kept: Mapping[str, Tensor]) -> Mix:
         """The kept candidates, at a softmax over their logits; `kept` are the masks on the device."""
@@ -115,7 +115,7 @@ class DropNas:
         return self.supernet.mix(self.alphas.softmax())
 
     def result(self) -> Sequence[Architecture]:
-        return [self.supernet.derive(self._scores(), self.config.none)]
+        return [self.supernet.derive(self._strengths(), self.config.none)]
 
     def state_dict(self) -> Mapping[str, Any]:
         return {"weights": self.weights.state_dict(), "alphas": self.alphas.state_dict()}
@@ -124,7 +124,7 @@ class DropNas:
         self.weights.load_state_dict(state["weights"])
         self.alphas.load_state_dict(state["alphas"])
 
-    def _scores(self) -> dict[str, Tensor]:
+    def _strengths(self) -> dict[str, Tensor]:
         with torch.no_grad():
             return self.alphas.softmax()
 

@@ -253,11 +253,11 @@ class Enas:
     def _frequencies(self, drawn: Sequence[Drawn]) -> dict[str, tuple[float, ...]]:
         """Per group how often each candidate was sampled, as a part of all."""
         assignments = [self.setting.space.assignment(one.arch) for one in drawn]
-        scores = {}
+        strengths = {}
         for name, group in self.supernet.groups.items():
             taken = Counter(assignment[name] for assignment in assignments)
-            scores[name] = tuple(taken[option] / len(drawn) for option in group.options)
-        return scores
+            strengths[name] = tuple(taken[option] / len(drawn) for option in group.options)
+        return strengths
 
 
 @contextmanager

@@ -153,7 +153,7 @@ class HessianGuard:
         inner: HasAlphas = self.inner
         now = {
             "alphas": {name: vector.detach().clone() for name, vector in inner.alphas.vectors.items()},
-            "scores": {name: list(scores) for name, scores in progress.scores.items()},
+            "scores": {name: list(strengths) for name, strengths in progress.strengths.items()},
             "arch": None if progress.arch is None else dict(progress.arch.values),
         }
         far = self._config.window + self._config.window // 2 + 1
@@ -167,7 +167,7 @@ class HessianGuard:
                 vector.copy_(then["alphas"][name])
         return replace(
             progress,
-            scores={name: tuple(scores) for name, scores in then["scores"].items()},
+            strengths={name: tuple(strengths) for name, strengths in then["scores"].items()},
             arch=None if then["arch"] is None else Architecture(self._space, then["arch"]),
             done=True,
         )

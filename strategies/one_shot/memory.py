@@ -130,11 +130,11 @@ def _paths(supernet: Supernet) -> list[Mix]:
     groups = supernet.groups
     paths: dict[Architecture, Mix] = {}
     for position in range(max(len(group.options) for group in groups.values())):
-        scores = {
+        strengths = {
             name: torch.eye(len(group.options), device="cpu")[position % len(group.options)]
             for name, group in groups.items()
         }
-        arch = supernet.derive(scores)
+        arch = supernet.derive(strengths)
         paths[arch] = supernet.mix_of(arch)
     return list(paths.values())
 

@@ -132,7 +132,7 @@ class RcDarts:
             for (name, group), counted in zip(self.supernet.groups.items(), self.bounds.counted, strict=True)
         }
         self._tables = {
-            metric: {name: costs.to(self.weights.device, torch.float32) for name, costs in found.candidates.items()}
+            metric: {name: costs.to(self.weights.device, torch.float32) for name, costs in found.operations.items()}
             for metric, found in self.bounds.costs.items()
         }
 
@@ -145,11 +145,11 @@ class RcDarts:
             metrics = self._bilevel(epoch) if self.config.bilevel else self._single_level(epoch)
         if search and self.config.projection and self.bounds.metrics:
             metrics["projected"] = self._project()
-        scores = self._scores()
-        arch = self._derived(scores)
+        strengths = self._strengths()
+        arch = self._derived(strengths)
         metrics |= {f"expected_{name}": value for name, value in self.expected().items()}
         metrics |= {f"derived_{name}": self.bounds.cost(arch, name) for name in self.bounds.metrics}
-        return Progress({**metrics, "entropy": entropy(scores)}, plain(scores), arch)
+        return Progress({**metrics, "entropy": entropy(strengths)}, plain(strengths), arch)
 
     def expected(self) -> dict[str, float]:
         """The expected costs at the present architecture parameters, of the metrics that are bounded."""
@@ -165,10 +165,10 @@ class RcDarts:
     def result(self) -> Sequence[Architecture]:
         """What is derived, repaired and counted anew. Raises InfeasibleError where it is not within the bounds;
         without `projection` it is neither repaired nor checked."""
-        scores = self._scores()
-        arch = self.supernet.derive(scores, self.config.none)
+        strengths = self._strengths()
+        arch = self.supernet.derive(strengths, self.config.none)
         if self.config.projection:
-            arch = self.bounds.repair(arch, scores)
+            arch = self.bounds.repair(arch, strengths)
             self.bounds.verify(arch)
         return [arch]
 
@@ -185,7 +185,7 @@ class RcDarts:
         count = 0
         for train, valid in pairs(self._batches("weights", epoch), self._batches("alphas", epoch)):
             alphas_loss = alphas_loss + self._alpha_step(valid, kept)
-            weights_loss = weights_loss + self.weights.step(train, self.supernet.mix(self._scores()))
+            weights_loss = weights_loss + self.weights.step(train, self.supernet.mix(self._strengths()))
             count += 1
         return {
             "train_loss": mean(weights_loss, count, "training loss"),
@@ -233,7 +233,7 @@ class RcDarts:
         return total
 
     def _weights_alone(self, epoch: int) -> dict[str, float]:
-        total, count, mix = torch.zeros((), device=self.weights.device), 0, self.supernet.mix(self._scores())
+        total, count, mix = torch.zeros((), device=self.weights.device), 0, self.supernet.mix(self._strengths())
         for batch in self._batches("weights" if self.config.bilevel else "train", epoch)():
             total = total + self.weights.step(batch, mix)
             count += 1
@@ -269,23 +269,23 @@ class RcDarts:
         """Which groups count in the expected costs."""
         if self.config.edges == "all":
             return dict.fromkeys(self.supernet.groups, True)
-        scores = dict(zip(self.supernet.groups, self._rows(softmax(theta, self.bounds.counted)), strict=True))
-        assignment = self.setting.space.assignment(relaxable(self.setting.space).derive(scores))
+        strengths = dict(zip(self.supernet.groups, self._rows(softmax(theta, self.bounds.counted)), strict=True))
+        assignment = self.setting.space.assignment(relaxable(self.setting.space).derive(strengths))
         return {name: assignment[name] is not None for name in self.supernet.groups}
 
-    def _derived(self, scores: Mapping[str, Tensor]) -> Architecture:
+    def _derived(self, strengths: Mapping[str, Tensor]) -> Architecture:
         """What would be the result now; where a repair finds nothing, what it started from."""
-        arch = self.supernet.derive(scores, self.config.none)
+        arch = self.supernet.derive(strengths, self.config.none)
         if not self.config.projection:
             return arch
         try:
-            return self.bounds.repair(arch, scores)
+            return self.bounds.repair(arch, strengths)
         except InfeasibleError:
             return arch
 
     def _batches(self, part: str, epoch: int) -> Callable[[], Any]:
         return lambda: self.weights.data.batches(part, epoch, self.setting.seed)
 
-    def _scores(self) -> dict[str, Tensor]:
+    def _strengths(self) -> dict[str, Tensor]:
         with torch.no_grad():
             return self.alphas.softmax()

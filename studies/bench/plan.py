@@ -18,7 +18,7 @@ from nas_core.config import Config, validate
 from nas_core.errors import InfeasibleError, NotFoundError, UsageError, unknown
 from nas_core.evaluation import Constraint, Objective
 from nas_core.records import StopAt, StudySpec, as_stored
-from studies.assemble import Parts, SearchConfig, build, describe
+from studies.assemble import SearchConfig, StudyObjects, build, describe
 
 if TYPE_CHECKING:
     from training.evaluators.table import Table
@@ -145,7 +145,7 @@ def make(
     return found
 
 
-def parts_of(shared: Parts, spec: StudySpec) -> Parts:
+def parts_of(shared: StudyObjects, spec: StudySpec) -> StudyObjects:
     """The parts of a child, around the table that all children share. Raises UsageError."""
     strategy = refs.find(spec.strategy, strategies.BUILTIN, strategies.GROUP, "strategy")
     return replace(
@@ -241,7 +241,7 @@ def _landscape(table: Table, objective: Objective, constraints: Sequence[Constra
     )
 
 
-def _check_suitable(plan: Plan, parts: Parts) -> None:
+def _check_suitable(plan: Plan, parts: StudyObjects) -> None:
     """Makes every strategy once. Raises UsageError that names those which refuse, and why."""
     refusals = {}
     for label in plan.contenders:

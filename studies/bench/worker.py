@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from nas_core.errors import NasError
 from nas_core.records import Bench, Study
 from nas_core.strategy import Outcome, Pending, Proposal, Strategy
-from studies.assemble import Parts, build
+from studies.assemble import StudyObjects, build
 from studies.bench.plan import Plan, parts_of
 from studies.blackbox import Ending, Search
 from studies.executors.simulated import Simulated
@@ -72,7 +72,7 @@ def main(pipe: Connection, place: Place, bench: Bench, plan: Plan, stop: Any) ->
 
 def _work(pipe: Connection, place: Place, bench: Bench, plan: Plan, stopping: Callable[[], bool]) -> None:
     with Store(place.url, place.files, durable=place.durable, create=False) as store:
-        shared = build(plan.problem).kept_in(store)
+        shared = build(plan.problem).cached_in(store)
         while (child := pipe.recv()) is not None:
             pipe.send(search(store, bench, plan, shared, *child, stopping=stopping, environment=place.environment))
 
@@ -81,7 +81,7 @@ def search(
     store: Store,
     bench: Bench,
     plan: Plan,
-    shared: Parts,
+    shared: StudyObjects,
     label: str,
     seed: int,
     *,

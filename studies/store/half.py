@@ -13,3 +13,10 @@ def add_column(table: str, definition: str) -> None:
     if definition.split()[0] not in columns:
         # In plain SQL: alembic cannot add a foreign key together with its column on SQLite.
         op.execute(f"ALTER TABLE {table} ADD COLUMN {definition}")
+
+
+def rename_column(table: str, before: str, name: str) -> None:
+    """Give a column another name, unless it has that."""
+    columns = {column["name"] for column in sa.inspect(op.get_bind()).get_columns(table)}
+    if name not in columns:
+        op.execute(f"ALTER TABLE {table} RENAME COLUMN {before} TO {name}")

@@ -6,7 +6,7 @@ kills a process, the next one finds a whole database.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -142,11 +142,19 @@ def _overlay(connection: Connection) -> None:
         names = {column["name"] for column in inspector.get_columns(table.name)} if table.name in present else set()
         if names.issuperset(column.name for column in table.columns):
             continue
-        shown = [c.name if c.name in names else f"{_default(c, connection)} AS {c.name}" for c in table.columns]
+        shown = [_shown(column, names, connection) for column in table.columns]
         source = f"FROM {schema}.{table.name}" if names else "WHERE 1 = 0"
         connection.exec_driver_sql(f"CREATE TEMPORARY VIEW {table.name} AS SELECT {', '.join(shown)} {source}")
     for name, select in t.VIEWS.items():
         connection.exec_driver_sql(f"CREATE TEMPORARY VIEW {name} AS {select}")
+
+
+def _shown(column: sa.Column[Any], names: Collection[str], connection: Connection) -> str:
+    """A column out of an older table that has columns of these names."""
+    if column.name in names:
+        return column.name
+    before = column.info.get(t.BEFORE)
+    return f"{before if before in names else _default(column, connection)} AS {column.name}"
 
 
 def _default(column: sa.Column[Any], connection: Connection) -> str:

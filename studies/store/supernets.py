@@ -84,7 +84,7 @@ def save_epochs(store: Store, study: Study, epochs: Sequence[Epoch], *, again: b
                     "epoch": epoch.number,
                     "architecture": epoch.arch.key if epoch.arch else None,
                     "metrics": rows.dump(_finite(epoch.metrics)),
-                    "scores": rows.dump({name: list(weights) for name, weights in epoch.scores.items()}),
+                    "strengths": rows.dump({name: list(weights) for name, weights in epoch.strengths.items()}),
                     "seconds": epoch.seconds,
                 },
             )
@@ -103,7 +103,7 @@ def epochs(store: Store, study: Study) -> list[Epoch]:
             row.epoch,
             None if row.json is None else Architecture.from_json(row.json),
             {name: math.nan if value is None else value for name, value in json.loads(row.metrics).items()},
-            {name: tuple(weights) for name, weights in json.loads(row.scores).items()},
+            {name: tuple(weights) for name, weights in json.loads(row.strengths).items()},
             row.seconds,
         )
         for row in store.read(statement.where(e.study == study.id).order_by(e.epoch))

@@ -26,6 +26,9 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+BEFORE = "before"
+"""Of a column's `info`: the name that it had in older schemas."""
+
 version = Table(
     "alembic_version",
     metadata,
@@ -55,11 +58,11 @@ studies = Table(
     Column("budget", Text, nullable=False),  # JSON; may be raised by a resume
     Column("created", Float, nullable=False),  # seconds since 1970, UTC
     Column("ordering", String(8), nullable=False, server_default="strict"),  # strict, free
-    Column("pruner", Text),  # JSON
+    Column("early_stop", Text, info={BEFORE: "pruner"}),  # JSON
     Column("bench", ForeignKey("benches.id")),  # whose child it is
     Column("measured", Text),  # JSON: what the bench measured of it
     Column("scoring", Text),  # JSON: where the scores of predictors come from
-    Column("prior", Text),  # JSON: what was known before the first trial
+    Column("warm_start", Text, info={BEFORE: "prior"}),  # JSON: what was known before the first trial
     Column("supernet", Text),  # JSON: what a one-shot search trains its supernet on
     Column("final_size", Text),  # JSON; empty in a study of before: its search size
     Column("inputs", Text),  # JSON: what its networks need to know of their inputs; empty for a table
@@ -107,7 +110,7 @@ runs = Table(
     Column("note", Text, nullable=False),  # JSON, the strategy's own
     Column("state", String(16), nullable=False),
     Column("reason", Text),
-    Column("source", Integer),  # number of the trial that this one repeats
+    Column("reuses", Integer, info={BEFORE: "source"}),  # number of the trial that this one repeats
     Column("attempt", Integer, nullable=False),
     Column("asked_after", Integer),  # how many outcomes had been told when this was asked
     Column("told", Integer),  # position among the told outcomes; empty: not told yet
@@ -210,14 +213,14 @@ epochs = Table(
     Column("epoch", Integer, primary_key=True),  # finished epochs of the supernet's training
     Column("architecture", ForeignKey("architectures.key")),  # derived then; empty: there is none
     Column("metrics", Text, nullable=False),  # JSON
-    Column("scores", Text, nullable=False),  # JSON: the weights of the candidates of each group
+    Column("strengths", Text, nullable=False, info={BEFORE: "scores"}),  # JSON: per group the weights of its operations
     Column("seconds", Float, nullable=False),
     sqlite_with_rowid=False,
 )
 
 VIEWS = {
     "trials": """
-        SELECT s.name AS study, r.number, r.state, r.reason, r.objective, r.feasible, r.source, r.budget, r.continues,
+        SELECT s.name AS study, r.number, r.state, r.reason, r.objective, r.feasible, r.reuses, r.budget, r.continues,
                r.seconds, r.started, r.ended, r.attempt, a.json AS architecture, r.identity, r.note
         FROM runs r JOIN studies s ON s.id = r.study JOIN architectures a ON a.key = r.architecture
         WHERE r.kind = 'trial'""",

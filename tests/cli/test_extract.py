@@ -13,8 +13,9 @@ import torch
 
 from nas_cli.app import run
 from nas_core.errors import NotFoundError, UsageError, VerificationError
+from nas_core.relax import Style
 from nas_core.seeds import generator
-from search_spaces.modules.pick import Chosen
+from search_spaces.modules.picker import FixedPicker
 from search_spaces.modules.supernet import Supernet
 from search_spaces.nasbench201 import NasBench201, Size
 from studies import extract as extraction
@@ -68,7 +69,7 @@ def test_the_network_of_a_search_on_a_supernet(say: Say, searched: Path, store: 
     # The network is the space's own in the style of the supernet, and has the supernet's weights.
     network = load_extracted(folder / "net")
     task, size, space = load("digits").task, Size(channels=4, cells=1), NasBench201()
-    by_hand = space.network(Chosen(space.assignment(trial.arch), "search"), task, size)
+    by_hand = space.network(FixedPicker(space.assignment(trial.arch), Style.SUPERNET), task, size)
     by_hand.load_state_dict(safetensors.torch.load_file(folder / "net" / "weights.safetensors"))
     x = torch.randn(2, *task.input_shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -169,6 +170,7 @@ MY_SPACE = """
 from torch import nn
 
 from nas_core.choice import Choice
+from nas_core.relax import Style
 from nas_core.relax import derive_by_choice
 from nas_core.space import SearchSpace
 
@@ -179,7 +181,7 @@ class Mine(SearchSpace):
     choices = (Choice("act", ("relu", "tanh")),)
 
     def network(self, pick, task, size):
-        act = pick.module("act", {"relu": nn.ReLU, "tanh": nn.Tanh})
+        act = picker.module("act", {"relu": nn.ReLU, "tanh": nn.Tanh})
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), act, nn.Linear(8, task.outputs))
 
     def derive(self, scores):

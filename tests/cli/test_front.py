@@ -112,7 +112,7 @@ def test_an_equal_function_that_costs_less_is_on_the_front(say: Said) -> None:
         found = store.study("priced")
         arch = moves.sample(CELLS, generator(77))
         store.propose(
-            found, 1, Proposal(arch), "same", Verdict(State.REUSED, "same as trial 0", (0.5, -10.0)), source=0,
+            found, 1, Proposal(arch), "same", Verdict(State.REUSED, "same as trial 0", (0.5, -10.0)), reuses=0,
             report=Report(1, {"val_accuracy": 0.5, "latency_ms.raspi4": 10.0}),
         )  # fmt: skip
     assert [row["number"] for row in json.loads(say("front", "priced", "--json")[1])] == [1]

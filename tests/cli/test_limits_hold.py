@@ -203,7 +203,7 @@ def test_a_bench_counts_what_keeps_the_limit(rows: list[tuple[int, int]], limits
         assert (made.landscape.rows, made.landscape.mean) == (len(inside), pytest.approx(numpy.mean(inside)))
         with Store("sqlite:///nas.db") as store:
             bench = store.create_bench("b", made.model_dump(mode="json"))
-            shared = plan.build(made.problem).kept_in(store)
+            shared = plan.build(made.problem).cached_in(store)
             for label, number in made.children():
                 assert worker.search(store, bench, made, shared, label, number)
             found = curves.load(store, bench, made).validation

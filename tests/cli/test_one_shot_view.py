@@ -201,7 +201,7 @@ def test_show_as_json(say: Say, studies: Path) -> None:
     assert wanted.arch is not None
     assert [one["epoch"] for one in supernet["epochs"]] == list(range(1, TOTAL + 1))
     assert last["metrics"] == {**wanted.metrics, "alpha_loss": "nan"}
-    assert last["scores"] == {name: list(scores) for name, scores in wanted.scores.items()}
+    assert last["scores"] == {name: list(scores) for name, scores in wanted.strengths.items()}
     assert last["architecture"] == dict(wanted.arch.values)
     assert supernet["result"] == [
         {"architecture": dict(wanted.arch.values), "key": wanted.arch.key, "notation": CELLS.to_text(wanted.arch)}

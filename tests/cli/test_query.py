@@ -147,7 +147,7 @@ def by_hand(store: Store) -> None:
     propose(2, other(2), Verdict(State.FAILED, "exception: ValueError: first line\nsecond \x1b[31mline"))
     propose(3, other(3), Verdict(State.REJECTED, "constraint: params is 60000, not <=50000", None, (0.2,)))
     same = Verdict(State.REUSED, "same as trial 0", (-0.12345678901234567,), (-0.7531,), 0.0)
-    propose(4, cell, same, source=0, report=last)
+    propose(4, cell, same, reuses=0, report=last)
     propose(5, other(5), Verdict(State.RUNNING))
     trial = store.trial(study, 0)
     retrained = store.propose(

@@ -169,10 +169,10 @@ class CyclicGraph(Good):
         return ArchGraph(("a", "b"), ((0, 1), (1, 0)))
 
 
-class WrongSkeleton(Good):
+class WrongTopology(Good):
     def graph(self, arch: Architecture) -> ArchGraph:
         chain = super().graph(arch)
-        return ArchGraph(chain.nodes, chain.edges, skeleton=True)
+        return ArchGraph(chain.nodes, chain.edges, fixed_topology=True)
 
 
 class RepeatedEdge(Good):
@@ -279,7 +279,7 @@ class WrongAssignment(Good):
         (EmptyIdentity, "identity: '', then ''"),
         (WrongAssignment, "identity: assignment is no mapping"),
         (CyclicGraph, "graph: raised ValueError: the graph has a cycle"),
-        (WrongSkeleton, "graph: is declared a skeleton"),
+        (WrongTopology, "graph: is declared to have a fixed topology"),
         (RepeatedEdge, "graph: repeats an edge"),
         (LossyNotation, "notation: '"),
         (GreedyNotation, "?' is accepted as"),

@@ -123,7 +123,7 @@ UNSUITABLE: Mapping[tuple[str, str], str] = {
         for text in [*SPACES, "unit-list"]
         if text != "nasbench201"
     },
-    ("diffusion-nag", "six"): "(ArchGraph.skeleton); use diffusion",
+    ("diffusion-nag", "six"): "(ArchGraph.fixed_topology); use diffusion",
 }
 # One for each way in which strategies read a space: by its moves, its tokens, its encodings and graph, its legal parts.
 REPRESENTATIVES: Mapping[str, dict[str, Any]] = {

@@ -488,7 +488,7 @@ class NoPrior(Good):
     """Cannot be told of another study."""
 
     def __init__(self, setting: Setting, config: Good.Config) -> None:
-        if setting.prior:
+        if setting.warm_start:
             raise ValueError("what is this?")
         super().__init__(setting, config)
 

@@ -16,7 +16,7 @@ from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
-from nas_core.relax import Mix, not_relaxable
+from nas_core.relax import Mix, Style, not_relaxable
 from nas_core.space import SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from nas_core.testing.findings import Reference
@@ -55,14 +55,14 @@ class Case:
     def sized(self) -> SizeConfig:
         return self.space.Size.preset("search", **self.size)
 
-    def supernet(self, seed: int = 0, style: str = "search") -> Supernet:
+    def supernet(self, seed: int = 0, style: Style = Style.SUPERNET) -> Supernet:
         import torch
 
         from search_spaces.modules.supernet import Supernet
 
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return Supernet(self.space, self.task, self.sized, style)  # type: ignore[arg-type]
+            return Supernet(self.space, self.task, self.sized, style)
 
     def architectures(self, count: int) -> list[Architecture]:
         rng = numpy.random.default_rng(self.seed)
@@ -176,12 +176,12 @@ def test_a_path_trains_as_the_extracted_network(case: Case, supernet: Supernet) 
 
 
 def test_extracted_networks_have_the_shapes_of_built_ones(case: Case, supernet: Supernet) -> None:
-    from search_spaces.modules.pick import Chosen
+    from search_spaces.modules.picker import FixedPicker
     from search_spaces.modules.supernet import relaxable
 
-    space, full = case.space, case.supernet(style="full")
+    space, full = case.space, case.supernet(style=Style.STANDALONE)
     for arch in case.architectures(6):
-        built = relaxable(space).network(Chosen(space.assignment(arch), "search"), case.task, case.sized)
+        built = relaxable(space).network(FixedPicker(space.assignment(arch), Style.SUPERNET), case.task, case.sized)
         assert shapes(supernet.extract(arch)) == shapes(built)
         assert shapes(full.extract(arch)) == shapes(space.build(arch, case.task, case.sized))
 
@@ -200,7 +200,7 @@ def test_candidates_that_are_not_run_stay_as_they_are(case: Case, supernet: Supe
     """To the bit, although decay and momentum would move them."""
     import torch
 
-    from search_spaces.modules.pick import Mixed
+    from search_spaces.modules.picker import MixedOp
 
     inputs, arch = example_inputs(case.task), case.architectures(1)[0]
     optimizer = torch.optim.SGD(supernet.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
@@ -213,10 +213,10 @@ def test_candidates_that_are_not_run_stay_as_they_are(case: Case, supernet: Supe
     supernet(inputs, mix).square().mean().backward()
     optimizer.step()
     unused = [
-        f"{place}.candidates.{position}."
+        f"{place}.operations.{position}."
         for place, mixed in supernet.named_modules()
-        if isinstance(mixed, Mixed)
-        for position in range(len(mixed.candidates))
+        if isinstance(mixed, MixedOp)
+        for position in range(len(mixed.operations))
         if position not in mix.active[mixed.route.name]
     ]
     assert unused

@@ -221,7 +221,7 @@ def other(count: int, sign: int = 1) -> tuple[tuple[Architecture, float], ...]:
 
 
 def test_another_study_leads_from_the_first_proposal_on(play: Any) -> None:
-    given = setting(prior=other(120))
+    given = setting(warm_start=other(120))
     run = play(made(given), given, judge, 8)
     assert set(roles(run.outcomes)) <= {"generated", "mutant", "neighbour"}
     values = [outcome.values[0] for outcome in run.outcomes]
@@ -231,7 +231,7 @@ def test_another_study_leads_from_the_first_proposal_on(play: Any) -> None:
 
 def test_what_another_study_likes_best_is_asked_first() -> None:
     """Not what it knows least of: nothing would be learned of this task by that."""
-    strategy = made(setting(prior=other(120)))
+    strategy = made(setting(warm_start=other(120)))
     pool = [proposal.arch for proposal in strategy._candidates()]
     source = strategy._learner.source
     assert source is not None
@@ -239,14 +239,14 @@ def test_what_another_study_likes_best_is_asked_first() -> None:
 
 
 def test_a_misleading_study_is_unlearned(play: Any) -> None:
-    given = setting(prior=other(120, sign=-1))
+    given = setting(warm_start=other(120, sign=-1))
     run = play(made(given), given, judge, 40)
     assert run.outcomes[0].values[0] < high(ADDITIVE, 0.05)
     assert run.incumbent.values[0] > high(ADDITIVE, 0.99)
 
 
 def test_trials_in_flight_are_not_asked_again_with_another_study() -> None:
-    strategy, pending = made(setting(prior=other(60))), list[Pending]()
+    strategy, pending = made(setting(warm_start=other(60))), list[Pending]()
     for number in range(6):
         pending.append(Pending(number, strategy.ask(number, tuple(pending))))
     assert len({trial.proposal.arch for trial in pending}) == 6
@@ -300,7 +300,7 @@ def test_labels_of_cifar10_lead_to_the_top_of_cifar100(benches: Any, play: Any) 
             (RegularizedEvolution, (), 100, alone),
         ):
             objectives = (Objective("val_accuracy", "max"),)
-            given = Setting(space, seed, objectives, prior=prior, identity=target.table.identity)
+            given = Setting(space, seed, objectives, warm_start=prior, identity=target.table.identity)
             run = play(strategy(given, strategy.Config()), given, target.look_up, queries)
             found.append(100 * run.incumbent.metrics["val_accuracy"])
     assert statistics.fmean(led) > statistics.fmean(alone) - 0.1

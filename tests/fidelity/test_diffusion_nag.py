@@ -28,13 +28,13 @@ from search_spaces.nasbench201 import NasBench201
 from strategies.diffusion import reverse
 from strategies.diffusion.config import NoisyConfig
 from strategies.diffusion.nag import DiffusionNag
-from strategies.diffusion.noisy import NoisyEnsemble, NoisyWish
+from strategies.diffusion.noisy import NoisyEnsemble, NoisyPropertyBound
+from strategies.diffusion.operation_matrix import OperationMatrix
 from strategies.diffusion.sde import VE, UniformTime
-from strategies.diffusion.skeleton import Skeleton
 
 QUALITY = (Objective("quality", "max"),)
 CELLS = NasBench201()
-SKELETON = Skeleton(CELLS)
+SKELETON = OperationMatrix(CELLS)
 SHAPE = (SKELETON.count, len(SKELETON.vocabulary))
 WORTH = dict(zip(CELLS.choices[0].options, (-1.0, 0.5, 0.7, 1.0, -0.2), strict=True))
 
@@ -124,7 +124,7 @@ def test_no_architecture(node: int, label: str | None, entry: float) -> None:
         "nasnet": "changes which nodes or edges there are",
     }.items(),
 )
-def test_spaces_without_a_skeleton_are_refused(name: str, reason: str) -> None:
+def test_spaces_without_a_fixed_topology_are_refused(name: str, reason: str) -> None:
     space = refs.load(name, search_spaces.BUILTIN, search_spaces.GROUP, "space").object
     with pytest.raises(UsageError, match=reason) as refused:
         DiffusionNag(Setting(space, 0, QUALITY), DiffusionNag.Config())
@@ -145,7 +145,7 @@ class Chain(SearchSpace):
 
     def graph(self, arch: Architecture) -> ArchGraph:
         labels = ("in", *self.labels(arch.values), "out")
-        return ArchGraph(labels, tuple((node, node + 1) for node in range(len(labels) - 1)), skeleton=True)
+        return ArchGraph(labels, tuple((node, node + 1) for node in range(len(labels) - 1)), matrix=True)
 
 
 class Undeclared(Chain):
@@ -183,7 +183,7 @@ class Conditional(Chain):
 @pytest.mark.parametrize(
     ("space", "reason"),
     [
-        (Undeclared, r"graphs are not declared .* \(ArchGraph.skeleton\)"),
+        (Undeclared, r"graphs are not declared .* \(ArchGraph.fixed_topology\)"),
         (Twice, "choice 'x' changes the labels of 2 nodes"),
         (Joined, "choices 'y' and 'z' label the same node"),
         (Alike, "'[bc]' and '[bc]' of choice 'z' are the same graph"),
@@ -193,7 +193,7 @@ class Conditional(Chain):
 )
 def test_the_reason_says_which_choice_does_what(space: type[SearchSpace], reason: str) -> None:
     with pytest.raises(UsageError, match=f"in space 'chain' .*{reason}; use diffusion"):
-        Skeleton(space())
+        OperationMatrix(space())
 
 
 class Rising(Chain):
@@ -206,12 +206,12 @@ class Rising(Chain):
 
 
 def test_matrices_of_what_a_space_does_not_allow_are_none() -> None:
-    skeleton = Skeleton(Rising())
-    archs = list(moves.enumerate_all(skeleton.space))
+    matrix = OperationMatrix(Rising())
+    archs = list(moves.enumerate_all(matrix.space))
     assert len(archs) == 10
-    assert skeleton.decode(skeleton.encode(archs)) == archs
+    assert matrix.decode(matrix.encode(archs)) == archs
     illegal = Architecture("chain", {"x": "b", "y": "a", "z": "c", "w": "only"})
-    assert skeleton.decode(skeleton.encode([illegal])) == [None]
+    assert matrix.decode(matrix.encode([illegal])) == [None]
 
 
 # -- noise-aware predictors -------------------------------------------------------------------------------
@@ -285,13 +285,13 @@ def test_a_wish_is_the_share_of_what_satisfies_it() -> None:
     """In much noise the probability is that of all architectures, in none that of the one."""
     archs = some(400, "costs")
     wanted = Wanted(tuple(archs), tuple(map(convolutions, archs)), 1, True)
-    wish = NoisyWish(SKELETON, wanted, levels, 0, NoisyConfig(members=1, steps=500, batch=64))
+    bound = NoisyPropertyBound(SKELETON, wanted, levels, 0, NoisyConfig(members=1, steps=500, batch=64))
     others = some(300, "others")
     truth = numpy.array([convolutions(arch) <= 1 for arch in others])
-    assert (wish.met(others) == truth).mean() > 0.98
-    clean = wish.log_probability(noisy(others, 0.1), torch.full((300,), 0.1)).exp().numpy()
+    assert (bound.met(others) == truth).mean() > 0.98
+    clean = bound.log_probability(noisy(others, 0.1), torch.full((300,), 0.1)).exp().numpy()
     assert ((clean > 0.5) == truth).mean() > 0.95
-    blind = wish.log_probability(noisy(others, 5.0), torch.full((300,), 5.0)).exp().numpy()
+    blind = bound.log_probability(noisy(others, 5.0), torch.full((300,), 5.0)).exp().numpy()
     assert abs(blind.mean() - (0.6**6 + 6 * 0.4 * 0.6**5)) < 0.08
     assert blind.std() < 0.15
 
@@ -450,7 +450,7 @@ def test_the_published_sampler_leads_there_too() -> None:
 def test_another_study_leads_the_first_proposals() -> None:
     """The transferable setting: nothing is evaluated, yet proposals are generated, and good."""
     others = different(120, "source")
-    strategy = made(setting(3, prior=tuple((arch, 100 + 7 * quality(arch)) for arch in others)))
+    strategy = made(setting(3, warm_start=tuple((arch, 100 + 7 * quality(arch)) for arch in others)))
     pending: list[Pending] = []
     for number in range(5):
         pending.append(Pending(number, strategy.ask(number, tuple(pending))))

@@ -161,19 +161,19 @@ def test_a_step_leaves_alone_what_it_drops_everywhere() -> None:
     keep = np.array([True, True, False, True, True])  # nor_conv_1x1 is dropped on every edge
     masks, kept = masks_of(strategy, dict.fromkeys(strategy.supernet.groups, keep))
     before = {name: tensor.clone() for name, tensor in strategy.supernet.state_dict().items()}
-    shares = strategy._scores()
+    shares = strategy._strengths()
     batch = next(strategy.weights.data.batches("train", 1, 7))
     strategy.alphas.zero_grad()
     strategy.weights.step(batch, strategy.mix(masks, kept))
     step_kept(strategy.alphas, masks, kept)
-    dropped = [name for name in before if ".candidates.2." in name]
-    kernels = [name for name in before if ".candidates.3." in name and name.endswith("0.weight")]
+    dropped = [name for name in before if ".operations.2." in name]
+    kernels = [name for name in before if ".operations.3." in name and name.endswith("0.weight")]
     after = strategy.supernet.state_dict()
     assert dropped
     assert all(torch.equal(before[name], after[name]) for name in dropped)
     assert len(kernels) == 18
     assert not any(torch.equal(before[name], after[name]) for name in kernels)
-    for name, share in strategy._scores().items():
+    for name, share in strategy._strengths().items():
         assert float(share[2]) == pytest.approx(float(shares[name][2]), abs=1e-6)
         assert not torch.equal(share, shares[name])
 
@@ -200,7 +200,7 @@ def test_without_drops_it_is_single_level_darts() -> None:
     ours = started(DropNas(SETTING, config))
     theirs = train(darts, range(2))
     for one, other in zip(train(ours, range(2)), theirs, strict=True):
-        assert one.scores == other.scores
+        assert one.strengths == other.strengths
         assert one.metrics["train_loss"] == other.metrics["train_loss"]
     for name, tensor in darts.supernet.state_dict().items():
         assert torch.equal(tensor, ours.supernet.state_dict()[name])
@@ -218,7 +218,7 @@ def test_goes_on_from_its_state_bit_for_bit() -> None:
     for name, tensor in whole.supernet.state_dict().items():
         assert torch.equal(tensor, resumed.supernet.state_dict()[name])
     assert resumed.result() == [last.arch]
-    assert torch.equal(whole.relaxed().weights["cell/edge.0-1"], torch.tensor(last.scores["cell/edge.0-1"]))
+    assert torch.equal(whole.relaxed().weights["cell/edge.0-1"], torch.tensor(last.strengths["cell/edge.0-1"]))
 
 
 def test_refuses_constraints() -> None:

@@ -19,7 +19,7 @@ from nas_core.config import SizeConfig
 from nas_core.errors import TrialError, UsageError
 from nas_core.evaluation import Constraint, Objective
 from nas_core.one_shot import Compute, OneShot
-from nas_core.relax import Pick, derive_by_choice
+from nas_core.relax import Picker, derive_by_choice
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
 from nas_core.task import IMAGE_CLASSIFICATION, Task
@@ -76,19 +76,19 @@ def test_two_architectures_share_storage_and_only_the_path_of_a_step_changes() -
     # Edge 0-1 is the 3x3 convolution of both; edge 0-2 is not, and no operation but those of the paths has a gradient.
     shared = {name for name in used["one"] & used["other"] if ".edges.0-1." in name}
     assert shared
-    assert all(".candidates.3." in name for name in shared)
+    assert all(".operations.3." in name for name in shared)
     assert used["one"] ^ used["other"] == {
         name
         for name in storage
-        if any(f".edges.{edge}.candidates.{position}." in name for edge in ("0-2", "2-3") for position in (2, 3))
+        if any(f".edges.{edge}.operations.{position}." in name for edge in ("0-2", "2-3") for position in (2, 3))
     }
     # Weights of the other path keep their values although they have momentum and decay by now.
     before = copied(net)
     strategy.weights.step(batches[1], net.mix_of(one))
     changed = {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed & storage.keys() == used["one"]
-    assert not [name for name in changed if ".edges.0-2.candidates.3." in name]  # nor do its running statistics
-    assert [name for name in before if ".edges.0-2.candidates.3.1.running_mean" in name]
+    assert not [name for name in changed if ".edges.0-2.operations.3." in name]  # nor do its running statistics
+    assert [name for name in before if ".edges.0-2.operations.3.1.running_mean" in name]
     assert {name: parameter.data_ptr() for name, parameter in net.named_parameters()} == storage
 
 
@@ -178,14 +178,14 @@ class OneGood(SearchSpace):
     tasks = frozenset({IMAGE_CLASSIFICATION})
     choices = tuple(Choice(name, ("bad", "worse", "good", "worst"), kind="op") for name in ("first", "second"))
 
-    def network(self, pick: Pick, task: Task, size: SizeConfig) -> nn.Module:
+    def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
         candidates: dict[Value, type[nn.Module]] = {
             "bad": Useless,
             "worse": Useless,
             "good": Useful,
             "worst": Useless,
         }
-        return Columns((pick.module(choice.name, candidates) for choice in self.choices), task.outputs)
+        return Columns((picker.module(choice.name, candidates) for choice in self.choices), task.outputs)
 
     def derive(self, scores: Mapping[str, Any]) -> Architecture:
         return derive_by_choice(self, scores)
@@ -250,8 +250,8 @@ def test_resumed_is_bit_for_bit_the_same() -> None:
 def test_progress_counts_what_was_sampled() -> None:
     strategy = started()
     progress = step(strategy, 0)
-    assert progress.scores.keys() == strategy.supernet.groups.keys()
-    for weights in progress.scores.values():
+    assert progress.strengths.keys() == strategy.supernet.groups.keys()
+    for weights in progress.strengths.values():
         assert sum(weights) == pytest.approx(1)
         assert all((6 * weight) % 1 == pytest.approx(0) for weight in weights)  # of 2 steps of 3 architectures
     assert progress.metrics.keys() == {"train_loss", "reward", "entropy"}

@@ -250,7 +250,7 @@ def _ranked(archs: Sequence[Architecture], score: Callable[[Architecture], float
 def test_bananas_begins_with_the_best_of_another_study_and_learns_from_it(play: Any) -> None:
     """The other study has another scale and many architectures; five evaluations are enough."""
     prior = tuple((arch, 100 + 3 * quality(arch)) for arch in sampled(setting(seed=9), 60, "prior"))
-    given = setting(prior=prior)
+    given = setting(warm_start=prior)
     run = play(make(Bananas, given, first=2), given, judge, 5)
     best = sorted(prior, key=lambda one: -one[1])
     assert [outcome.proposal.arch for outcome in run.outcomes[:2]] == [best[0][0], best[1][0]]
@@ -260,7 +260,7 @@ def test_bananas_begins_with_the_best_of_another_study_and_learns_from_it(play: 
 
 def test_a_misleading_study_is_dropped(play: Any) -> None:
     prior = tuple((arch, -quality(arch)) for arch in sampled(setting(seed=9), 60, "prior"))
-    given = setting(prior=prior)
+    given = setting(warm_start=prior)
     run = play(make(Bananas, given), given, judge, 40)
     top = max(quality(arch) for arch in moves.enumerate_all(ADDITIVE))
     assert run.incumbent.values[0] > top - 0.3

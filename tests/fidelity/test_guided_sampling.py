@@ -23,7 +23,7 @@ from nas_core.strategy import Wanted
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from search_spaces.nasbench201 import NasBench201
 from strategies.diffusion.config import GuideConfig
-from strategies.diffusion.guide import WIDE, Absence, Guide, Perceptrons, Wish
+from strategies.diffusion.guide import WIDE, Absence, Guide, Perceptrons, PropertyBound
 from strategies.diffusion.sampler import BEST, SAME, ordered, tau_leaping
 from strategies.diffusion.slots import Slots
 
@@ -328,13 +328,13 @@ def test_a_limit_on_parameters_is_met_without_rejection(at_most: bool) -> None:
 
     values = params(CELLS.encode(archs))
     limit = float(numpy.quantile(values, 0.3 if at_most else 0.7))
-    wish = Wish(CELLS, Wanted(archs, tuple(values.tolist()), limit, at_most), 0)
-    found = params(ordered(CELLS, 400, generator(0), guides=[(wish.log_probability, 1.0)]).tokens)
+    bound = PropertyBound(CELLS, Wanted(archs, tuple(values.tolist()), limit, at_most), 0)
+    found = params(ordered(CELLS, 400, generator(0), guides=[(bound.log_probability, 1.0)]).tokens)
     met = found <= limit if at_most else found >= limit
     assert met.mean() >= 0.9
     unseen = cells(300, 6)  # parameters add up, so what is complete is no matter of chance
     fits = params(unseen) <= limit if at_most else params(unseen) >= limit
-    assert numpy.exp(wish.log_probability(unseen)) == pytest.approx(fits.astype(float), abs=1e-3)
+    assert numpy.exp(bound.log_probability(unseen)) == pytest.approx(fits.astype(float), abs=1e-3)
     # Bayes' rule, not a pull to the extreme: they are spread as those that meet the limit by chance.
     chance = values[values <= limit] if at_most else values[values >= limit]
     assert abs(found[met].mean() - chance.mean()) < 0.15 * chance.mean()
@@ -343,12 +343,12 @@ def test_a_limit_on_parameters_is_met_without_rejection(at_most: bool) -> None:
 def test_a_wish_for_an_undecided_architecture_is_the_share_that_meets_it() -> None:
     tokens = cells(500, 3)
     values = (tokens == 4).sum(axis=1).astype(float)  # 3x3 convolutions
-    wish = Wish(CELLS, Wanted(tuple(CELLS.decode(tokens)), tuple(values.tolist()), 2.0, False), 0)
+    bound = PropertyBound(CELLS, Wanted(tuple(CELLS.decode(tokens)), tuple(values.tolist()), 2.0, False), 0)
     undecided = numpy.full((1, CELLS.count), CELLS.mask)
     share = 1 - 0.8**6 - 6 * 0.2 * 0.8**5
-    assert abs(float(numpy.exp(wish.log_probability(undecided)[0])) - share) < 0.06
+    assert abs(float(numpy.exp(bound.log_probability(undecided)[0])) - share) < 0.06
     complete = numpy.array([[4, 4, 1, 1, 1, 1], [4, 1, 1, 1, 1, 1]])
-    assert numpy.exp(wish.log_probability(complete)) == pytest.approx([1.0, 0.0], abs=0.02)
+    assert numpy.exp(bound.log_probability(complete)) == pytest.approx([1.0, 0.0], abs=0.02)
 
 
 def test_a_limit_is_met_where_choices_are_restricted_and_may_be_absent() -> None:
@@ -362,8 +362,8 @@ def test_a_limit_is_met_where_choices_are_restricted_and_may_be_absent() -> None
 
     values = units(archs)
     share = (values >= 3).mean()
-    wish = Wish(slots, Wanted(archs, tuple(values.tolist()), 3.0, False), 0)
-    drawn = slots.decode(ordered(slots, 400, generator(0), guides=[(wish.log_probability, 1.0)]).tokens)
+    bound = PropertyBound(slots, Wanted(archs, tuple(values.tolist()), 3.0, False), 0)
+    drawn = slots.decode(ordered(slots, 400, generator(0), guides=[(bound.log_probability, 1.0)]).tokens)
     assert share < 0.35
     assert (units(drawn) >= 3).mean() >= 0.9
     lengths = [numpy.mean([int(arch.values["length"]) for arch in some]) for some in (archs, drawn)]
@@ -398,8 +398,8 @@ def test_first_layers_that_are_looked_up_are_the_product() -> None:
 def test_numbers_that_are_not_finite_do_not_lead_astray() -> None:
     archs = tuple(CELLS.decode(cells(30, 5)))
     values = (float("nan"), float("inf"), *map(float, range(28)))
-    wish = Wish(CELLS, Wanted(archs, values, float("-inf"), True), 0)
-    found = ordered(CELLS, 20, generator(0), guides=[(wish.log_probability, 1.0)]).tokens
+    bound = PropertyBound(CELLS, Wanted(archs, values, float("-inf"), True), 0)
+    found = ordered(CELLS, 20, generator(0), guides=[(bound.log_probability, 1.0)]).tokens
     assert len(CELLS.decode(found)) == 20
     with pytest.raises(UsageError, match="none of 30 examples is finite"):
-        Wish(CELLS, Wanted(archs, (float("nan"),) * 30, 1.0, True), 0)
+        PropertyBound(CELLS, Wanted(archs, (float("nan"),) * 30, 1.0, True), 0)

@@ -177,11 +177,11 @@ def test_a_stopped_search_goes_back(data: Any, monkeypatch: pytest.MonkeyPatch, 
     progress = [step(made, epoch) for epoch in range(5)]
     assert [each.done for each in progress] == [False] * 4 + [True]
     assert progress[-1].arch == progress[1].arch
-    assert progress[-1].scores == progress[1].scores != progress[3].scores
+    assert progress[-1].strengths == progress[1].strengths != progress[3].strengths
     assert progress[-1].metrics["alpha_eigenvalue"] == 2.0
     assert made.result() == [progress[1].arch]
     scores = {name: vector.softmax(0).tolist() for name, vector in made.inner.alphas.vectors.items()}
-    assert scores == {name: pytest.approx(list(found)) for name, found in progress[1].scores.items()}
+    assert scores == {name: pytest.approx(list(found)) for name, found in progress[1].strengths.items()}
     resumed = _reloaded(made, started(data, window=2, first_epoch=1), tmp_path)
     assert resumed.result() == made.result()
 

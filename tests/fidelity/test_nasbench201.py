@@ -26,7 +26,7 @@ from nas_core.errors import UsageError
 from nas_core.space import HasCosts, HasNotation
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from search_spaces.modules.cells import Cell
-from search_spaces.modules.pick import Chosen
+from search_spaces.modules.picker import FixedPicker
 from search_spaces.nasbench201 import (
     CONV1,
     CONV3,
@@ -79,7 +79,7 @@ def classes() -> dict[str, list[Architecture]]:
 
 
 def built_cell(arch: Architecture, channels: int) -> Cell:
-    return Cell(Chosen(arch.values), EDGES, channels)
+    return Cell(FixedPicker(arch.values), EDGES, channels)
 
 
 def operations_of(arch: Architecture) -> dict[tuple[int, int], str]:
@@ -237,7 +237,7 @@ def test_any_other_text_is_a_value_error(text: str) -> None:
 
 def test_graph() -> None:
     graph = SPACE.graph(cell("3s1 p03"))
-    assert graph.skeleton
+    assert graph.fixed_topology
     assert graph.nodes == ("input", CONV3, SKIP, CONV1, POOL, NONE, CONV3, "output")
     assert set(graph.edges) == {
         *((0, 1), (0, 2), (0, 4)),

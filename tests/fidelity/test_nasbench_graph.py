@@ -243,7 +243,7 @@ def test_graph() -> None:
     drawn = SPACE.graph(SPACE.from_text("0121:gcn,gin,fc,cheb"))
     assert drawn.nodes == ("input", "gcn", "gin", "cheb", "fc", "output")
     assert set(drawn.edges) == {(0, 1), (1, 2), (1, 3), (2, 4), (3, 5), (4, 5)}
-    assert not drawn.skeleton
+    assert not drawn.fixed_topology
 
 
 # -- the benchmark's tables --------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import validate
 from nas_core.one_shot import Compute
-from nas_core.relax import Mix
+from nas_core.relax import Mix, Style
 from nas_core.strategy import Setting
 from nas_core.task import NODE_CLASSIFICATION, Task
 from search_spaces.nasbench_graph import NAMES, OPERATIONS, TOPOLOGIES, GraphSize, NasBenchGraph
@@ -35,7 +35,7 @@ def graph(task: Task = TASK) -> tuple[Tensor, Tensor]:
     return features, torch.randint(0, task.nodes or 0, (2, task.edges or 0), generator=generator)
 
 
-def supernet(task: Task = TASK, size: GraphSize = SIZE, style: Any = "search") -> Supernet:
+def supernet(task: Task = TASK, size: GraphSize = SIZE, style: Style = Style.SUPERNET) -> Supernet:
     """In evaluation mode, with running statistics that passes have moved."""
     import torch
 
@@ -188,12 +188,12 @@ def test_a_mixture_is_what_the_formulas_say() -> None:
         for node in range(1, 5):
             w, R = weights[NAMES[node - 1]], P[node] @ r
             place = network.operations[node - 1]
-            raw = (place if node == 1 else place["raw"]).candidates
+            raw = (place if node == 1 else place["raw"]).operations
             h[node] = R * sum(w[o] * raw[o](features, edges) for o in range(8))
             if node > 1:
                 norm = network.norms[node - 1]
                 state = torch.relu(norm(torch.einsum("j,jnd->nd", P[node], h)))
-                h[node] += (1 - R) * sum(w[o] * place["hidden"].candidates[o](state, edges) for o in range(9))
+                h[node] += (1 - R) * sum(w[o] * place["hidden"].operations[o](state, edges) for o in range(9))
             r[node] = R * w[SKIP]
         slices = [torch.relu(h[n]) * gates[n] @ network.join.slices[str(n)].T for n in range(1, 5)]
         expected = network.classify(sum(slices) + network.join.bias)
@@ -206,15 +206,15 @@ def test_a_path_runs_its_operations_and_no_others() -> None:
     made, inputs = supernet(), graph()
     calls: list[str] = []
     for name, module in made.network.operations.named_modules():
-        if name.rpartition(".")[0].endswith("candidates"):
+        if name.rpartition(".")[0].endswith("operations"):
             module.register_forward_pre_hook(lambda module, inputs, name=name: calls.append(name))
     for notation, expected in {
-        "0123:skip,gcn,fc,gat": ["1.raw.candidates.1", "2.hidden.candidates.7", "3.hidden.candidates.0"],
+        "0123:skip,gcn,fc,gat": ["1.raw.operations.1", "2.hidden.operations.7", "3.hidden.operations.0"],
         "0000:gat,gcn,gin,fc": [
-            "0.candidates.0", "1.raw.candidates.1", "2.raw.candidates.2", "3.raw.candidates.7",
+            "0.operations.0", "1.raw.operations.1", "2.raw.operations.2", "3.raw.operations.7",
         ],
         "0112:gcn,gat,skip,gin": [
-            "0.candidates.1", "1.hidden.candidates.0", "2.hidden.candidates.8", "3.hidden.candidates.2",
+            "0.operations.1", "1.hidden.operations.0", "2.hidden.operations.8", "3.hidden.operations.2",
         ],
     }.items():  # fmt: skip
         calls.clear()
@@ -273,14 +273,14 @@ def test_in_search_style_the_mixing_weight_is_the_scale() -> None:
     made = supernet().train()
     features, edges = graph()
     for mixed in (made.network.operations[0], made.network.operations[2]["raw"]):
-        for position, candidate in enumerate(mixed.candidates):
+        for position, candidate in enumerate(mixed.operations):
             if position != SKIP:
                 output = candidate(1000 * features, edges)
                 assert torch.allclose(output.mean(0), torch.zeros(8), atol=1e-4)
                 assert torch.all(output.var(0, unbiased=False) < 1.01)
     names = [name for name, _ in made.named_parameters()]
     assert not any("norm" in name for name in names)
-    assert any("norms.0.weight" in name for name, _ in supernet(style="full").named_parameters())
+    assert any("norms.0.weight" in name for name, _ in supernet(style=Style.STANDALONE).named_parameters())
 
 
 def test_sparse_features_in_evaluation() -> None:

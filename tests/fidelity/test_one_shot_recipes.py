@@ -19,7 +19,7 @@ from nas_core.seeds import generator
 from nas_core.strategy import Proposal, Setting
 from search_spaces.darts import Darts as DartsSpace
 from search_spaces.darts import Size as DartsSize
-from search_spaces.modules.pick import Mixed, Mixing
+from search_spaces.modules.picker import MixedOp, SupernetPicker
 from search_spaces.modules.supernet import Supernet
 from search_spaces.nasbench201 import NasBench201, Size
 from strategies.one_shot.enas import Enas
@@ -98,17 +98,17 @@ class Same(nn.Module):
 
 
 def test_paths_are_dropped_by_sample_and_skips_never() -> None:
-    pick = Mixing()
-    mixed = pick.module("edge", {"twice": Scaled, "skip": Same})
-    assert isinstance(mixed, Mixed)
+    picker = SupernetPicker()
+    mixed = picker.module("edge", {"twice": Scaled, "skip": Same})
+    assert isinstance(mixed, MixedOp)
     x = torch.ones(4000, 3)
     torch.manual_seed(0)
-    pick.current.mix = Mix({"edge": (0,)}, drop_path=0.25)
+    picker.current.mix = Mix({"edge": (0,)}, drop_path=0.25)
     dropped = mixed(x)
     assert sorted(dropped.unique().tolist()) == pytest.approx([0.0, 2 / 0.75])
     assert (dropped == dropped[:, :1]).all()  # whole samples
     assert dropped.mean().item() == pytest.approx(2, abs=0.1)
-    pick.current.mix = Mix({"edge": (1,)}, drop_path=0.25)
+    picker.current.mix = Mix({"edge": (1,)}, drop_path=0.25)
     assert torch.equal(mixed(x), x)
 
 

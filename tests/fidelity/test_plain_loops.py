@@ -25,7 +25,7 @@ from nas_core.choice import Choice
 from nas_core.config import SizeConfig
 from nas_core.evaluation import Objective
 from nas_core.one_shot import Compute, Progress
-from nas_core.relax import Pick, derive_by_choice
+from nas_core.relax import Picker, derive_by_choice
 from nas_core.seeds import derive, generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
@@ -71,12 +71,12 @@ class Nothing(nn.Module):
 
 
 class Network(nn.Module):
-    def __init__(self, pick: Pick) -> None:
+    def __init__(self, picker: Picker) -> None:
         super().__init__()
         pool = lambda: nn.AvgPool2d(3, 1, 1)  # noqa: E731
-        self.first = pick.module("first", {"skip": Skip, "conv": lambda: nn.Conv2d(2, 2, 3, padding=1), "pool": pool})
+        self.first = picker.module("first", {"skip": Skip, "conv": lambda: nn.Conv2d(2, 2, 3, padding=1), "pool": pool})
         wide, narrow = (lambda: nn.Conv2d(2, 2, 3, padding=1)), (lambda: nn.Conv2d(2, 2, 1, bias=False))
-        self.second = pick.module("second", {"none": Nothing, "wide": wide, "narrow": narrow, "skip": Skip})
+        self.second = picker.module("second", {"none": Nothing, "wide": wide, "narrow": narrow, "skip": Skip})
         self.norm, self.head = nn.BatchNorm2d(2), nn.Linear(2, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ class Two(SearchSpace):
     tasks = frozenset({TASK.kind})
     choices = (Choice("first", FIRST), Choice("second", SECOND))
 
-    def network(self, pick: Pick, task: Task, size: SizeConfig) -> nn.Module:
-        return Network(pick)
+    def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
+        return Network(picker)
 
     def derive(self, scores: Mapping[str, Sequence[float]]) -> Architecture:
         return derive_by_choice(self, scores)
@@ -294,7 +294,7 @@ def weights_epoch(loop: Loop, epoch: int, part: str = "weights") -> list[float]:
 
 def test_darts_of_first_order() -> None:
     _, loop, progresses = compare(Darts, ALPHAS, darts_epoch)
-    for alpha, scores in zip(loop.alphas, progresses[-1].scores.values(), strict=True):
+    for alpha, scores in zip(loop.alphas, progresses[-1].strengths.values(), strict=True):
         assert scores == pytest.approx(alpha.softmax(0).tolist(), abs=1e-4)
 
 

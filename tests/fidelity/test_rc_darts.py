@@ -313,7 +313,7 @@ def test_without_constraints_it_is_darts() -> None:
     begun = copy.deepcopy(ours.alphas.vectors)
     for epoch in range(2):
         (one,), (other,) = train(ours, range(epoch, epoch + 1)), train(theirs, range(epoch, epoch + 1))
-        assert one.scores == other.scores
+        assert one.strengths == other.strengths
         assert all(torch.equal(begun[name], vector) for name, vector in ours.alphas.vectors.items()) == (epoch == 0)
 
 
@@ -342,7 +342,7 @@ def test_without_none_neither_derives_nor_counts_it() -> None:
         (progress,) = train(strategy, range(1))
         assert progress.metrics["projected"] > 0
         assert progress.metrics["expected_params"] <= 9000 * (1 + 1e-5)
-        assert all(weights[0] > 0.5 for weights in progress.scores.values())  # none still leads, and is passed over
+        assert all(weights[0] > 0.5 for weights in progress.strengths.values())  # none still leads, and is passed over
         (arch,) = strategy.result()
         assert "none" not in arch.values.values()
         assert params(SPACE.build(arch, TASK, SIZE)) <= 9000
@@ -367,7 +367,7 @@ def test_one_level_alone_is_single_level_darts() -> None:
     theirs = started(Darts(Setting(SPACE, 3, ()), Darts.Config(**changes)))
     for epoch in range(2):
         (one,), (other,) = train(ours, range(epoch, epoch + 1)), train(theirs, range(epoch, epoch + 1))
-        assert one.scores == other.scores
+        assert one.strengths == other.strengths
         assert one.arch == other.arch
     # the penalty pulls in this mode too, and towards a lower bound as well
     pulled = []
@@ -419,7 +419,7 @@ def test_all_edges_count_where_asked_to() -> None:
     space = DartsSpace()
     size = space.Size(channels=2, layers=3)
     strategy = rc_darts(at_most(1e12), space, size, edges="all")
-    whole = strategy.bounds.costs["params"].expected(strategy._scores())
+    whole = strategy.bounds.costs["params"].expected(strategy._strengths())
     assert strategy.expected()["params"] == pytest.approx(float(whole), rel=1e-6)
     kept = rc_darts(at_most(1e12), space, size)
     assert kept.expected()["params"] < strategy.expected()["params"]

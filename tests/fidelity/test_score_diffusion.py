@@ -16,13 +16,13 @@ from nas_core.seeds import generator
 from search_spaces.nasbench201 import NasBench201
 from strategies.diffusion import reverse, score
 from strategies.diffusion.config import ScoreConfig
+from strategies.diffusion.operation_matrix import OperationMatrix
 from strategies.diffusion.score import Score, ScoreNetwork, preconditioning, trained, untrained
 from strategies.diffusion.sde import VE, VP, Cosine, Laplace, LogNormal, Schedule, UniformTime, level
-from strategies.diffusion.skeleton import Skeleton
 from studies.store import snapshots
 from training.threads import thread_count
 
-SKELETON = Skeleton(NasBench201())
+SKELETON = OperationMatrix(NasBench201())
 SCHEDULES = [VE(), VP(), Cosine()]
 TINY = ScoreConfig(blocks=2, width=16, heads=2, hidden=16, head=32, steps=7, batch=8, warm_up=2)
 Sampler = Callable[..., Tensor]

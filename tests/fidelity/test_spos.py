@@ -13,7 +13,7 @@ from nas_core.architecture import Architecture
 from nas_core.evaluation import Objective
 from nas_core.one_shot import Compute
 from nas_core.strategy import Setting
-from search_spaces.modules.pick import Mixed
+from search_spaces.modules.picker import MixedOp
 from search_spaces.modules.supernet import Supernet
 from search_spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, Size
 from strategies.one_shot.spos import Spos
@@ -56,12 +56,12 @@ def test_architectures_that_share_an_operation_on_an_edge_share_its_storage() ->
     one, other = cell(conv3, skip, skip, conv1, skip, skip), cell(conv3, conv1, skip, skip, conv3, skip)
     parameters = dict(strategy.supernet.named_parameters())
     pointers = [{parameters[name].data_ptr() for name in run_by(strategy.supernet, arch)} for arch in (one, other)]
-    mixed = [module for module in strategy.supernet.modules() if isinstance(module, Mixed)]
+    mixed = [module for module in strategy.supernet.modules() if isinstance(module, MixedOp)]
     shared = {
         parameter.data_ptr()
         for module in mixed
         if module.route.name == "cell/edge.0-1"
-        for parameter in module.candidates[OPERATIONS.index(conv3)].parameters()
+        for parameter in module.operations[OPERATIONS.index(conv3)].parameters()
     }
     assert len(shared) == 3 * 2  # weight and bias in the cell of every stage
     assert shared < pointers[0] & pointers[1]
@@ -136,5 +136,5 @@ def test_the_trained_paths_are_legal_and_those_that_the_epoch_names(monkeypatch:
     assert len(trained) == sum(1 for _ in strategy.data.batches("train", 1, 3))
     assert all(moves.illegal(SPACE, arch) is None for arch in trained)
     assert trained != [arch for arch, _ in zip(strategy.paths(2), trained, strict=False)]
-    assert (progress.scores, progress.arch) == ({}, None)
+    assert (progress.strengths, progress.arch) == ({}, None)
     assert strategy.result() == []

@@ -100,7 +100,7 @@ def hashes() -> dict[str, Any]:
     """Names under which results and trained generators are found again, and parts of data."""
     from strategies.diffusion import nag, prior
     from strategies.diffusion.config import DenoiserConfig, ScoreConfig
-    from strategies.diffusion.skeleton import Skeleton
+    from strategies.diffusion.operation_matrix import OperationMatrix
     from strategies.diffusion.slots import Slots
     from training.data import load
     from training.data.split import Split
@@ -109,7 +109,7 @@ def hashes() -> dict[str, Any]:
     passes = digits.bind("cpu", batch_size=8)
     return {
         "prior": prior._key(Slots(_space("ae-cnn")), DenoiserConfig()),
-        "score network": nag._key(Skeleton(_space("nasbench201")), 100, ScoreConfig()),
+        "score network": nag._key(OperationMatrix(_space("nasbench201")), 100, ScoreConfig()),
         "split of digits": digits.split_hash,
         "split of karate": load("karate", Split()).split_hash,
         "targets of the first batch": {
@@ -167,7 +167,7 @@ def one_shot(name: str) -> dict[str, Any]:
     )
     run = Run(case, 0)
     progress = run.step(0)
-    scores = {group: [round(weight, 4) for weight in weights] for group, weights in progress.scores.items()}
+    scores = {group: [round(weight, 4) for weight in weights] for group, weights in progress.strengths.items()}
     return {
         "derived": None if progress.arch is None else progress.arch.key,
         "result": [arch.key for arch in run.result()],

@@ -20,7 +20,7 @@ from nas_core.records import StopAt, Study, StudySpec
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal, Setting
 from nas_core.task import Task
-from studies.assemble import Parts
+from studies.assemble import StudyObjects
 from studies.store.store import Store
 
 
@@ -97,7 +97,7 @@ class Bench:
     def study(self, store: Store, name: str = "s", trials: int | None = None, **changes: Any) -> Study:
         return store.create_study(name, self.spec(**changes), StopAt(trials=trials))
 
-    def parts(self, spec: StudySpec, evaluator: Any = None, make: Callable[..., Any] | None = None) -> Parts:
+    def parts(self, spec: StudySpec, evaluator: Any = None, make: Callable[..., Any] | None = None) -> StudyObjects:
         evaluator = evaluator or self.evaluator
         strategy = make or refs.find(spec.strategy, strategies.BUILTIN, strategies.GROUP, "strategy")
         objectives = tuple(parse_objective(text, evaluator.metrics) for text in spec.objectives)
@@ -106,7 +106,7 @@ class Bench:
         def identity(arch: Architecture) -> str:
             return evaluator.identity(arch) or self.space.identity(arch)
 
-        return Parts(
+        return StudyObjects(
             space=self.space,
             size=SizeConfig(),
             evaluator=evaluator,

@@ -80,7 +80,7 @@ def test_a_strategy_that_waits_is_told_more(bench: Any) -> None:
 def test_functional_duplicates_are_reused_with_their_own_costs(bench: Any) -> None:
     runs, strategy, _ = run(bench, listed("abaa", "abad", "acaa"))
     assert [run.state for run in runs] == [State.COMPLETE, State.REUSED, State.COMPLETE]
-    assert runs[1].source == 0
+    assert runs[1].reuses == 0
     assert runs[1].verdict.values == runs[0].verdict.values
     assert runs[0].metrics["params"] == 10
     assert runs[1].metrics["params"] == 100
@@ -213,7 +213,7 @@ def test_a_search_that_stops_and_resumes_is_the_same_search(bench: Any, strategy
 def _plain(run: Run) -> str:
     """What must not depend on interruptions; as text, because nan is not equal to itself."""
     return repr((
-        run.number, run.arch.to_json(), run.identity, run.state, run.source, run.asked_after, run.told,
+        run.number, run.arch.to_json(), run.identity, run.state, run.reuses, run.asked_after, run.told,
         run.verdict.values, run.verdict.violations, run.verdict.reason, dict(run.metrics), dict(run.note),
     ))  # fmt: skip
 

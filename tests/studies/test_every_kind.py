@@ -91,7 +91,7 @@ def trajectory(name: str, url: str = "sqlite:///nas.db", values: bool = False) -
     """What was proposed; with `values` also what came of it."""
     with Store(url, create=False) as store:
         return [
-            (run.arch, dict(run.note), run.proposal.budget, run.proposal.continues, run.identity, run.source)
+            (run.arch, dict(run.note), run.proposal.budget, run.proposal.continues, run.identity, run.reuses)
             + ((run.state, run.verdict.values, run.verdict.violations, run.metrics) if values else ())
             for run in store.trials(store.study(name), metrics=True)
         ]

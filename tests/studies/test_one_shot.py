@@ -23,9 +23,9 @@ from search_spaces.modules.supernet import Supernet
 from search_spaces.nasbench201 import NasBench201, Size
 from studies.blackbox import Ending
 from studies.oneshot import Derived, SupernetTraining, derived, weights_of
-from studies.relaxed import SupernetParts
 from studies.store import supernets
 from studies.store.store import Store
+from studies.supernets import SupernetParts
 from training.data import load
 from training.data.split import Split
 
@@ -132,7 +132,7 @@ def test_every_epoch_is_stored_and_the_result_too(store: Store) -> None:
     assert (run.state, run.attempt, len(run.result)) == (State.COMPLETE, 1, 2)
     epochs = supernets.epochs(store, study)
     assert [epoch.arch for epoch in epochs] == [moves.sample(SPACE, generator(5, n)) for n in range(4)]
-    assert epochs[0].scores["cell/edge.0-1"] == (0.2,) * 5
+    assert epochs[0].strengths["cell/edge.0-1"] == (0.2,) * 5
     assert {"noise", "first", "parameter_free", "skips"} == set(epochs[0].metrics)
     assert set(load_file(run.weights)) == set(parts_of().make_supernet().state_dict())
     assert [path.name for path in run.weights.parent.iterdir()] == [run.weights.name]
@@ -156,8 +156,8 @@ def test_a_resumed_training_is_the_same_bit_for_bit(store: Store, stops: tuple[i
     assert one is not None
     assert other is not None
     assert (other.attempt, other.result, other.sha256) == (len(stops) + 1, one.result, one.sha256)
-    strip = [(e.number, e.arch, e.metrics, e.scores) for e in supernets.epochs(store, whole)]
-    assert strip == [(e.number, e.arch, e.metrics, e.scores) for e in supernets.epochs(store, parted)]
+    strip = [(e.number, e.arch, e.metrics, e.strengths) for e in supernets.epochs(store, whole)]
+    assert strip == [(e.number, e.arch, e.metrics, e.strengths) for e in supernets.epochs(store, parted)]
 
 
 def test_epochs_that_only_the_checkpoint_knows_are_stored_on_resume(store: Store) -> None:

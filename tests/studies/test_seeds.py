@@ -89,8 +89,8 @@ def test_a_duplicate_has_the_same_function_budget_and_continued_trial(bench: Any
     study = bench.study(store)
     Search(store, study, bench.parts(study.spec, make=proposing(*proposals))).run(StopAt())
     runs = list(store.trials(study, metrics=True))
-    assert [run.source for run in runs] == [None, 0, None, 2, None, 4, None]
-    assert [run.state == State.REUSED for run in runs] == [run.source is not None for run in runs]
+    assert [run.reuses for run in runs] == [None, 0, None, 2, None, 4, None]
+    assert [run.state == State.REUSED for run in runs] == [run.reuses is not None for run in runs]
     assert len(seeds) == 4
     assert runs[0].metrics["score"] != runs[2].metrics["score"]
     assert [runs[5].verdict.values, runs[5].metrics["params"]] == [runs[4].verdict.values, 0]

@@ -22,7 +22,7 @@ from nas_core.space import HasNotation, SearchSpace, builds
 from nas_core.task import Task
 from nas_core.user_files import digest_of, files_of
 from search_spaces import BUILTIN, GROUP
-from search_spaces.modules.pick import Chosen
+from search_spaces.modules.picker import FixedPicker
 from search_spaces.modules.supernet import relaxable
 from training.inputs import Inputs
 
@@ -70,7 +70,7 @@ def describe(
     arch: Architecture,
     size: Mapping[str, Any],
     task: Task,
-    style: Style = "full",
+    style: Style = Style.STANDALONE,
     inputs: Inputs | None = None,
 ) -> dict[str, Any]:
     """The architecture JSON as plain data; `file` is the name of the copy of the user's file beside it, `style` that
@@ -90,7 +90,7 @@ def describe(
         "notation": notation,
         "size": validate(source.space.Size, size, "size").model_dump(mode="json"),
         "task": task.model_dump(mode="json"),
-        **({} if style == "full" else {"style": style}),
+        **({} if style == Style.STANDALONE else {"style": style}),
         **({} if inputs is None else {"inputs": inputs.model_dump(mode="json"), "normalisation": "outside"}),
     }
 
@@ -158,9 +158,9 @@ def _space(data: Mapping[str, Any], path: Path) -> SearchSpace:
 
 
 def _build(space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, style: Style) -> nn.Module:
-    if style == "full":
+    if style == Style.STANDALONE:
         return space.build(arch, task, size)
-    return relaxable(space).network(Chosen(space.assignment(arch), style), task, size)
+    return relaxable(space).network(FixedPicker(space.assignment(arch), style), task, size)
 
 
 def _fill(network: nn.Module, path: Path) -> None:

@@ -21,7 +21,12 @@ from training.export.python.layout import STEP, WIDTH, statement
 from training.export.python.lines import unparsed
 from training.export.python.terms import Unwritable, is_literal, literal
 
-SEARCH = ("nas_core", "search_spaces.modules.features", "search_spaces.modules.pick", "search_spaces.modules.supernet")
+SEARCH = (
+    "nas_core",
+    "search_spaces.modules.features",
+    "search_spaces.modules.picker",
+    "search_spaces.modules.supernet",
+)
 """What only a search needs: source that uses it is not copied."""
 
 _SKIPPED = frozenset({"__init__", "extra_repr", "reset_parameters", "plain", "__module__", "__doc__"})

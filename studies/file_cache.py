@@ -20,12 +20,13 @@ from studies.store import snapshots
 if TYPE_CHECKING:
     from studies.store.store import Store
 
+# Words of stored files, which stay as they are.
 FOLDER = "_kept"  # beside the folders of studies, whose names begin with a letter or a digit
 SUFFIX = ".kept"
 DIGEST = 32  # bytes of a SHA-256
 
 
-class Kept(MutableMapping[str, Mapping[str, Any]]):
+class FileCache(MutableMapping[str, Mapping[str, Any]]):
     """Plain data and arrays (as in `nas_core.strategy.Snapshots`) by text, in the files of a folder.
 
     A value is there whole or not at all. Of two processes that write a key the last one wins. Raises MachineError
@@ -94,9 +95,9 @@ class Kept(MutableMapping[str, Mapping[str, Any]]):
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}{SUFFIX}"
 
 
-def kept_in(store: Store) -> Kept:
+def cached_in(store: Store) -> FileCache:
     """What all studies of a database keep."""
-    return Kept(store.files / FOLDER)
+    return FileCache(store.files / FOLDER)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from nas_core.architecture import Architecture
 from nas_core.evaluation import Budget, Context, Fidelity, Report
 from nas_core.records import Run, StopAt
 from nas_core.strategy import Outcome, Proposal, State
-from strategies.pruning import Median, Percentile, Threshold
+from strategies.early_stopping import Median, Percentile, Threshold
 from studies.blackbox import Ending, Search, Silent, Trial
 from studies.budget import SpentBudget
 from studies.verify import verify
@@ -90,7 +90,7 @@ def search(bench: Any, name: str, lag: int, stop_every: int | None = None, trial
     while ending not in (Ending.TRIALS,):
         with bench.store(name) as store:
             study = store.find_study("s") or bench.study(store, lag=lag)
-            parts = replace(bench.parts(study.spec, evaluator), pruner=pruner)
+            parts = replace(bench.parts(study.spec, evaluator), early_stop=pruner)
 
             class Count(Silent):
                 left = stop_every

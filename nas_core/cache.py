@@ -1,4 +1,4 @@
-"""What searches keep for one another (`Setting.kept`), where several processes may make it at once."""
+"""What searches cache for one another (`Setting.cache`), where several processes may make it at once."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class SharedByProcesses(Protocol):
-    """What is kept where other processes find it."""
+    """What is cached where other processes find it."""
 
     def alone(self, key: str) -> AbstractContextManager[None]:
         """Wait until no other process is inside for `key`. May be entered again within; a process that dies leaves."""
         ...
 
 
-def alone(kept: MutableMapping[str, Mapping[str, Any]], key: str) -> AbstractContextManager[None]:
+def alone(cache: MutableMapping[str, Mapping[str, Any]], key: str) -> AbstractContextManager[None]:
     """Inside no other process makes what belongs to `key`: look there whether it is made before making it.
 
     That saves time only: whoever does not ask gets the same.
     """
-    return kept.alone(key) if isinstance(kept, SharedByProcesses) else nullcontext()
+    return cache.alone(key) if isinstance(cache, SharedByProcesses) else nullcontext()

@@ -14,10 +14,10 @@ import numpy
 import pytest
 
 from nas_core import moves
+from nas_core.cache import alone
 from nas_core.errors import MachineError
-from nas_core.kept import alone
 from search_spaces.nasbench201 import NasBench201
-from studies.kept import FOLDER, Kept
+from studies.file_cache import FOLDER, FileCache
 
 VALUE = {"steps": 3, "name": "π", "done": False, "nothing": None, "parts": [{"weights": numpy.eye(3)}, 0.1]}
 
@@ -26,23 +26,23 @@ PROCESS = """
 import os, sys, time
 from pathlib import Path
 import numpy
-from nas_core.kept import alone
-from studies.kept import Kept
+from nas_core.cache import alone
+from studies.file_cache import FileCache
 
 what, folder = sys.argv[1], Path(sys.argv[2])
-kept = Kept(folder / "kept")
+cache = FileCache(folder / "kept")
 if what == "writes":
     for number in range(40):
-        kept["key"] = {"numbers": numpy.full(20_000, number)}
-with alone(kept, "key"):
+        cache["key"] = {"numbers": numpy.full(20_000, number)}
+with alone(cache, "key"):
     if what == "dies":
         print("inside", flush=True)
         time.sleep(60)
-    if "key" not in kept:
+    if "key" not in cache:
         with (folder / "log").open("a") as log:
             log.write(f"{os.getpid()}\\n")
         time.sleep(0.2)
-        kept["key"] = {"steps": 3}
+        cache["key"] = {"steps": 3}
 """
 
 
@@ -52,11 +52,11 @@ def process(what: str, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def test_values_come_back(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "kept")
-    assert (len(kept), list(kept), kept.get("a")) == (0, [], None)
-    kept["a/b c"] = VALUE
-    kept["a"] = {"shape": numpy.zeros((0, 2), numpy.int64)}
-    again = Kept(tmp_path / "kept")
+    cache = FileCache(tmp_path / "kept")
+    assert (len(cache), list(cache), cache.get("a")) == (0, [], None)
+    cache["a/b c"] = VALUE
+    cache["a"] = {"shape": numpy.zeros((0, 2), numpy.int64)}
+    again = FileCache(tmp_path / "kept")
     found = again["a/b c"]
     assert {name: found[name] for name in ("steps", "name", "done", "nothing")} == {
         "steps": 3, "name": "π", "done": False, "nothing": None,
@@ -65,20 +65,20 @@ def test_values_come_back(tmp_path: Path) -> None:
     assert found["parts"][1] == 0.1
     assert (again["a"]["shape"].shape, again["a"]["shape"].dtype) == ((0, 2), numpy.int64)
     assert sorted(again) == ["a", "a/b c"]
-    kept["a"] = {"now": 2}
+    cache["a"] = {"now": 2}
     assert (again["a"], len(again)) == ({"now": 2}, 2)
     del again["a"]
-    assert "a" not in kept
+    assert "a" not in cache
     with pytest.raises(KeyError):
-        del kept["a"]
+        del cache["a"]
     with pytest.raises(TypeError, match="plain data and numpy arrays, got object"):
-        kept["c"] = {"thing": object()}
-    assert "c" not in kept
+        cache["c"] = {"thing": object()}
+    assert "c" not in cache
 
 
 def test_a_damaged_file_is_absent(tmp_path: Path) -> None:
-    kept = Kept(tmp_path)
-    kept["a"] = VALUE
+    cache = FileCache(tmp_path)
+    cache["a"] = VALUE
     (path,) = tmp_path.glob("*.kept")
     whole = path.read_bytes()
     for damaged in (
@@ -86,85 +86,85 @@ def test_a_damaged_file_is_absent(tmp_path: Path) -> None:
         whole.replace(b"steps", b"stops"),
     ):  # fmt: skip
         path.write_bytes(damaged)
-        assert (kept.get("a"), list(kept)) == (None, [])
+        assert (cache.get("a"), list(cache)) == (None, [])
     path.write_bytes(whole)
-    assert kept["a"]["steps"] == 3
-    path.rename(Kept(tmp_path)._path("b"))  # a file under another name is of no use
-    assert kept.get("b") is None
+    assert cache["a"]["steps"] == 3
+    path.rename(FileCache(tmp_path)._path("b"))  # a file under another name is of no use
+    assert cache.get("b") is None
 
 
 def test_it_is_made_once_by_several_processes(tmp_path: Path) -> None:
     makers = [process("makes", tmp_path) for _ in range(2)]
     assert [maker.wait(60) for maker in makers] == [0, 0]
     assert len((tmp_path / "log").read_text().split()) == 1
-    assert Kept(tmp_path / "kept")["key"] == {"steps": 3}
+    assert FileCache(tmp_path / "kept")["key"] == {"steps": 3}
 
 
 def test_a_killed_process_lets_go(tmp_path: Path) -> None:
     killed = process("dies", tmp_path)
     assert killed.stdout is not None
     assert killed.stdout.readline() == b"inside\n"
-    kept = Kept(tmp_path / "kept")
+    cache = FileCache(tmp_path / "kept")
     handle = os.open(next((tmp_path / "kept").glob("*.lock")), os.O_RDWR)
     with pytest.raises(BlockingIOError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(handle)
     killed.kill()
     killed.wait(60)
-    with kept.alone("key"), kept.alone("key"):  # again inside: no waiting for oneself
-        kept["key"] = VALUE
-    assert kept["key"]["steps"] == 3
+    with cache.alone("key"), cache.alone("key"):  # again inside: no waiting for oneself
+        cache["key"] = VALUE
+    assert cache["key"]["steps"] == 3
 
 
 def test_writers_and_readers_at_once(tmp_path: Path) -> None:
     """A reader sees one of the values, whole, whatever is being written."""
-    kept = Kept(tmp_path / "kept")
-    kept["key"] = {"numbers": numpy.full(20_000, -1)}
+    cache = FileCache(tmp_path / "kept")
+    cache["key"] = {"numbers": numpy.full(20_000, -1)}
     writers = [process("writes", tmp_path) for _ in range(2)]
     seen = set()
     while any(writer.poll() is None for writer in writers):
-        numbers = kept["key"]["numbers"]
+        numbers = cache["key"]["numbers"]
         assert len(numbers) == 20_000
         assert numbers.min() == numbers.max()
         seen.add(int(numbers[0]))
     assert [writer.returncode for writer in writers] == [0, 0]
     assert len(seen) > 1
-    assert int(kept["key"]["numbers"][0]) == 39
+    assert int(cache["key"]["numbers"][0]) == 39
     assert not list((tmp_path / "kept").glob("*.tmp"))
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match="cannot write in"):
-        Kept(tmp_path / "file" / "kept")["a"] = VALUE
-    assert Kept(tmp_path / "file" / "kept").get("a") is None
+        FileCache(tmp_path / "file" / "kept")["a"] = VALUE
+    assert FileCache(tmp_path / "file" / "kept").get("a") is None
 
 
 def test_all_studies_of_a_database_share_it(bench: Any) -> None:
     with bench.store() as store:
-        one, other = (bench.parts(bench.spec(seed=seed)).kept_in(store) for seed in (1, 2))
-        one.setting.kept["trained"] = VALUE
-        assert other.setting.kept["trained"]["steps"] == 3
+        one, other = (bench.parts(bench.spec(seed=seed)).cached_in(store) for seed in (1, 2))
+        one.setting.cache["trained"] = VALUE
+        assert other.setting.cache["trained"]["steps"] == 3
         assert {path.parent for path in store.files.rglob("*.kept")} == {store.files / FOLDER}
-    kept: dict[str, Any] = {}
-    with alone(kept, "anything"):  # what one process alone has needs no lock
-        kept["anything"] = VALUE
+    cache: dict[str, Any] = {}
+    with alone(cache, "anything"):  # what one process alone has needs no lock
+        cache["anything"] = VALUE
 
 
 STRATEGY = """
 import os, time
-from nas_core.kept import alone
+from nas_core.cache import alone
 from strategies.random_search import RandomSearch
 
 class Trained(RandomSearch):
     def ask(self, number, pending):
-        kept = self._setting.kept
-        with alone(kept, "network"):
-            if "network" not in kept:
+        cache = self._setting.cache
+        with alone(cache, "network"):
+            if "network" not in cache:
                 time.sleep(0.1)
                 with open("log.txt", "a") as log:
                     log.write(f"{os.getpid()}\\n")
-                kept["network"] = {"trained": True}
+                cache["network"] = {"trained": True}
         return super().ask(number, pending)
 """
 

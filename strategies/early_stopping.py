@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 GROUP = "nas.pruners"
 
 BUILTIN = {
-    "median": "strategies.pruning:Median",
-    "percentile": "strategies.pruning:Percentile",
-    "threshold": "strategies.pruning:Threshold",
+    "median": "strategies.early_stopping:Median",
+    "percentile": "strategies.early_stopping:Percentile",
+    "threshold": "strategies.early_stopping:Threshold",
 }
 
 Curve = Sequence[tuple[float, float]]

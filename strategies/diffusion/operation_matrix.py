@@ -28,13 +28,16 @@ if TYPE_CHECKING:
     Floats = NDArray[numpy.float32]
     Masks = NDArray[numpy.bool_]
 
+PURPOSE = "skeleton"
+"""Randomness is derived from it, so it stays, whatever things are called now."""
+
 PROBES = 32
 """Architectures that show what a choice does to the graph."""
 
 Cases = list[tuple[Architecture, ArchGraph]]
 
 
-class Skeleton:
+class OperationMatrix:
     """The `count` nodes N of a space's graphs, and the operations V that label them.
 
     `adjacency` [N, N] has the edges (from, to), `reach` [N, N] whether a node is reached from another or is it. A node
@@ -116,7 +119,7 @@ class Skeleton:
 
 
 class _Unlike(Exception):
-    """Why a space has no skeleton: what some choice does."""
+    """Why a space has no operation matrix: what some choice does."""
 
 
 class _Named(NamedTuple):
@@ -128,7 +131,7 @@ class _Named(NamedTuple):
 
 def _probed(space: SearchSpace) -> tuple[ArchGraph, list[int], list[_Named | None]]:
     """A graph, its nodes in order, and what each choice labels (None: it has one option). Raises _Unlike."""
-    rng = generator("skeleton", space.name)
+    rng = generator(PURPOSE, space.name)
     bases = [moves.sample(space, rng) for _ in range(PROBES)]
     cases = [(arch, space.graph(arch)) for arch in bases]
     first = cases[0][1]
@@ -138,8 +141,8 @@ def _probed(space: SearchSpace) -> tuple[ArchGraph, list[int], list[_Named | Non
                 raise _Unlike(f"choice '{choice.name}' changes which nodes or edges there are")
         if choice.when:
             raise _Unlike(f"choice '{choice.name}' is not always there")
-    if not first.skeleton or any(_shape(graph) != _shape(first) for _, graph in cases):
-        raise _Unlike("graphs are not declared to have the same nodes and edges (ArchGraph.skeleton)")
+    if not first.fixed_topology or any(_shape(graph) != _shape(first) for _, graph in cases):
+        raise _Unlike("graphs are not declared to have the same nodes and edges (ArchGraph.fixed_topology)")
     named = [_named(space, choice, cases) for choice in space.choices]
     owner: dict[int, str] = {}
     for choice, found in zip(space.choices, named, strict=True):

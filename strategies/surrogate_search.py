@@ -54,9 +54,6 @@ REFERENCE = 256
 NEIGHBOURS = 100
 """Neighbours of one architecture that are compared, at most."""
 
-PURPOSE = "prior"
-"""Randomness is derived from it, so it stays, whatever things are called now."""
-
 WARM_START = 1_000
 """Architectures of another study that are learned from, at most."""
 
@@ -319,7 +316,9 @@ def _surrogates(
     if len(warm_start) < 2:
         return alone, None
     source = config.make(problem, **settings)
-    shown = _shown(list(warm_start), generator(setting.seed, PURPOSE))
+    shown = _shown(
+        list(warm_start), generator(setting.seed, "prior")
+    )  # a purpose stays, whatever things are called now
     source.fit(shown, [warm_start[arch] for arch in shown])
     return Transfer(problem, source, TransferConfig(with_noise=False, proxies=config.proxies), alone), source
 

@@ -117,19 +117,17 @@ class Convolutions(Normalised):
         drop_path: DropPath | None,
     ) -> None:
         super().__init__(stride, drop_path=drop_path)
-        padding = dilation * (kernel // 2)
+        padding, affine = dilation * (kernel // 2), style == Style.STANDALONE
         layers: list[nn.Module] = []
         for number in range(repeats):
-            layers += (
-                [nn.BatchNorm2d(channels, affine=style == Style.STANDALONE), nn.ReLU(inplace=True)] if number else []
-            )
+            layers += [nn.BatchNorm2d(channels, affine=affine), nn.ReLU(inplace=True)] if number else []
             step = 1 if number else stride
             layers += [
                 nn.Conv2d(channels, channels, kernel, step, padding, dilation, groups=channels, bias=False),
                 nn.Conv2d(channels, channels, 1, bias=False),
             ]
         self.layers = nn.Sequential(*layers)
-        self.norm = nn.BatchNorm2d(channels, affine=style == Style.STANDALONE)
+        self.norm = nn.BatchNorm2d(channels, affine=affine)
 
     def response(self, node: Features) -> Tensor:
         response: Tensor = self.layers(rectified(node))

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     Floats = NDArray[numpy.float32]
     Masks = NDArray[numpy.bool_]
 
-PURPOSE = "skeleton"
-"""Randomness is derived from it, so it stays, whatever things are called now."""
-
 PROBES = 32
 """Architectures that show what a choice does to the graph."""
 
@@ -131,7 +128,7 @@ class _Named(NamedTuple):
 
 def _probed(space: SearchSpace) -> tuple[ArchGraph, list[int], list[_Named | None]]:
     """A graph, its nodes in order, and what each choice labels (None: it has one option). Raises _Unlike."""
-    rng = generator(PURPOSE, space.name)
+    rng = generator("skeleton", space.name)  # a purpose stays, whatever things are called now
     bases = [moves.sample(space, rng) for _ in range(PROBES)]
     cases = [(arch, space.graph(arch)) for arch in bases]
     first = cases[0][1]

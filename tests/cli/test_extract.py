@@ -82,7 +82,7 @@ def test_the_network_of_a_search_on_a_supernet(say: Say, searched: Path, store: 
     assert all(torch.equal(parameter, shared[name]) for name, parameter in network.named_parameters())
     card = json.loads((folder / "net" / "card.json").read_text())
     assert (card["study"], card["trial"], card["supernet_of"]) == ("s-random", 1, "s")
-    assert (card["style"], card["key"], card["metrics"]) == ("search", trial.arch.key, found["metrics"])
+    assert (card["style"], card["key"], card["metrics"]) == ("supernet", trial.arch.key, found["metrics"])
 
 
 def test_the_best_of_a_study_that_derived_from_its_own_supernet(say: Say, searched: Path, folder: Path) -> None:
@@ -170,7 +170,6 @@ MY_SPACE = """
 from torch import nn
 
 from nas_core.choice import Choice
-from nas_core.relax import Style
 from nas_core.relax import derive_by_choice
 from nas_core.space import SearchSpace
 
@@ -180,7 +179,7 @@ class Mine(SearchSpace):
     tasks = frozenset({"image-classification"})
     choices = (Choice("act", ("relu", "tanh")),)
 
-    def network(self, pick, task, size):
+    def network(self, picker, task, size):
         act = picker.module("act", {"relu": nn.ReLU, "tanh": nn.Tanh})
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), act, nn.Linear(8, task.outputs))
 

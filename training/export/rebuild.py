@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -74,7 +74,7 @@ def describe(
     inputs: Inputs | None = None,
 ) -> dict[str, Any]:
     """The architecture JSON as plain data; `file` is the name of the copy of the user's file beside it, `style` that
-    of the network's layers ("search": as a supernet has them), `inputs` what is to be done before the network.
+    of the network's layers, `inputs` what is to be done before the network.
 
     Raises UsageError for a `size` that the space does not have.
     """
@@ -90,7 +90,7 @@ def describe(
         "notation": notation,
         "size": validate(source.space.Size, size, "size").model_dump(mode="json"),
         "task": task.model_dump(mode="json"),
-        **({} if style == Style.STANDALONE else {"style": style}),
+        **({} if style == Style.STANDALONE else {"style": style.value}),
         **({} if inputs is None else {"inputs": inputs.model_dump(mode="json"), "normalisation": "outside"}),
     }
 
@@ -115,7 +115,7 @@ def load_network(description: str | Path, weights: str | Path | None = None) -> 
     if reason := space.illegal(arch):
         raise UsageError(f"'{description}': the space '{data['space']}' does not hold this architecture: {reason}")
     size, task = validate(space.Size, data["size"], "size"), validate(Task, data["task"], "task")
-    network = _build(space, arch, task, size, data.get("style", "full")).eval()
+    network = _build(space, arch, task, size, Style(data.get("style", Style.STANDALONE))).eval()
     if weights is not None:
         _fill(network, Path(weights))
     return network
@@ -132,10 +132,12 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise UsageError(f"'{path}' is no architecture description of version {VERSION}; export it again")
     if missing := [field for field in FIELDS if field not in data]:
         raise UsageError(f"'{path}' is damaged: it lacks {', '.join(missing)}")
-    if data.get("style", "full") not in get_args(Style):
+    try:
+        Style(data.get("style", Style.STANDALONE))
+    except ValueError:
         raise UsageError(
-            f"'{path}' is damaged: its style is '{data['style']}', not one of {', '.join(get_args(Style))}"
-        )
+            f"'{path}' is damaged: its style is '{data['style']}', not one of {', '.join(Style)}"
+        ) from None
     return data
 
 

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from nas_core.evaluation import Report
 from search_spaces.nasbench201 import CONV3, NasBench201
 from training.data import load
+from training.data.loading import Loading
 from training.data.source import ImageSource
 from training.data.split import Split
 from training.evaluators.train import build, find_device
@@ -98,7 +99,7 @@ def plain_loop(
 
 def fit_loop(model: nn.Module, source: ImageSource, recipe: Recipe, device: torch.device, seed: int) -> Iterator[float]:
     """The validation accuracy after each epoch."""
-    data = source.bind(device, recipe.batch_size, recipe.augment, channels_last=True)
+    data = source.bind(device, Loading(batch_size=recipe.batch_size, augment=recipe.augment, channels_last=True))
     reports: Iterator[Report] = fit(model, data, recipe, device=device, seed=seed)
     for report in reports:
         yield report.metrics["val_accuracy"]

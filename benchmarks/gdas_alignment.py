@@ -37,6 +37,7 @@ from strategies.one_shot.gdas import draw, hard_mix, only
 from strategies.one_shot.spos import Spos
 from strategies.one_shot.weights import SharedWeights
 from training.data import load
+from training.data.loading import Loading
 from training.data.split import Split
 
 FIELDS = ("problem", "seed", "tau", "scalars", "group", "cosine", "length", "noise")
@@ -140,7 +141,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             small = Path(folder) / "fashion16.npz"
             small_images(arguments.data / "fashion-mnist", small)
-            images = load(f"npz:{small}", Split(limit=arguments.images)).bind("cpu", batch_size=64, channels_last=True)
+            images = load(f"npz:{small}", Split(limit=arguments.images)).bind(
+                "cpu", Loading(batch_size=64, channels_last=True)
+            )
             graph = load(f"graph:{arguments.data / 'planetoid_cora.npz'}").bind("cpu")
             problems = {
                 "nasbench201": (SPACE, SIZE, images, arguments.epochs, 0.03),

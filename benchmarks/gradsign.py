@@ -28,7 +28,11 @@ from nas_core.task import IMAGE_CLASSIFICATION, Task
 from predictors.forward_pass import ForwardPass, weights
 from predictors.zero_cost.gradsign import GradSign
 from search_spaces.nasbench201 import CONV3, NasBench201
-from training.data.bound import mean_loss
+from training.data.scored import Scored
+from training.tasks.image_classification import KIND
+
+IMAGE_DATA = Scored(KIND.example)
+mean_loss = IMAGE_DATA.loss
 
 ALL_3X3 = f"|{CONV3}~0|+|{CONV3}~0|{CONV3}~1|+|{CONV3}~0|{CONV3}~1|{CONV3}~2|"
 CHUNKS = (4, 16, 64)

@@ -41,6 +41,7 @@ from search_spaces.nasbench201 import NONE, OPERATIONS, POOL, SKIP, NasBench201,
 from training.checkpoint import write_tensors
 from training.data import load
 from training.data.augment import Augment
+from training.data.loading import Loading
 from training.data.split import Split
 
 SPACE = NasBench201()
@@ -79,7 +80,10 @@ def small_images(folder: Path, target: Path) -> None:
 def steps(strategy: Any, source: Any, config: Any, seed: int) -> Iterator[Any]:
     """Train a supernet as the loop of a search does, without its records."""
     compute = Compute("cpu", "float32")
-    data = source.bind("cpu", config.batch_size, Augment(crop=config.crop, flip=config.flip), channels_last=True)
+    data = source.bind(
+        "cpu",
+        Loading(batch_size=config.batch_size, augment=Augment(crop=config.crop, flip=config.flip), channels_last=True),
+    )
 
     def make() -> Supernet:
         with torch.random.fork_rng():

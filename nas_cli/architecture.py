@@ -11,13 +11,7 @@ from nas_cli.draw import draw
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError, nearest, unknown
 from nas_core.space import HasCosts, HasNamed, HasNotation, SearchSpace
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
-
-TASKS = (
-    Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 32, 32), outputs=10),
-    Task(kind=NODE_CLASSIFICATION, input_shape=(1433,), outputs=7, nodes=2708, edges=10556),
-)
-"""What costs are given for: images as CIFAR-10 has them, a graph as Cora."""
+from nas_core.task import Task
 
 _SPACE = re.compile(
     r"(?P<space>(?:[^:()]*\.py:|[\w.]*\.[\w.]*:)?[^:()]+(?:\([^()]*\))?):(?P<architecture>.+)", re.DOTALL
@@ -27,12 +21,14 @@ _SPACE = re.compile(
 def show(reference: str, as_json: bool) -> None:
     """Print an architecture: its notation, drawing, choices, and costs at every size of its space."""
     from studies.assemble import load_space
+    from training.tasks import all_kinds
 
     space_name, architecture = split(reference)
     with describe.foreign_code("space", space_name):
         space, _ = load_space(space_name)
         name, arch = find(space, space_name, architecture)
-        task = next((task for task in TASKS if task.kind in space.tasks), None)
+        kind = next((kind for kind in all_kinds() if kind.name in space.tasks), None)
+        task = None if kind is None else kind.example
         costs = {} if task is None else {preset: _costs(space, arch, task, preset) for preset in space.Size.presets}
         graph = space.graph(arch)
         facts: dict[str, Any] = {
@@ -53,10 +49,8 @@ def show(reference: str, as_json: bool) -> None:
     render.emit("", *(f"  {line}" for line in draw(graph)))
     render.emit("", "choices")
     render.pairs({choice: str(value) for choice, value in arch.values.items()}, "  ")
-    if task is not None:
-        shape = " x ".join(map(str, task.input_shape))
-        what = f"a graph of {task.nodes:,} nodes with {shape} features" if task.nodes else f"an image of {shape}"
-        render.emit("", f"costs for {what} and {task.outputs} classes")
+    if kind is not None and task is not None:
+        render.emit("", f"costs for {kind.describe(task)} and {task.outputs} {kind.answers}")
         names = list(dict.fromkeys(cost for found in costs.values() for cost in found))
         rows = [[preset, *(render.number(found.get(cost)) for cost in names)] for preset, found in costs.items()]
         render.table(["size", *names], rows, right=names)

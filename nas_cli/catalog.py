@@ -194,16 +194,14 @@ def _space_facts(space: SearchSpace, exact: bool = False) -> dict[str, Any]:
 
 
 def _recipe(space: SearchSpace) -> dict[str, Any] | None:
-    """The evaluation recipe of the space's paper: the one of its name, for images of 32 pixels."""
-    from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
-    from training.recipe import RECIPES, recipe
+    """The evaluation recipe of the space's paper: the one of its name, for the kind's example (images of 32 pixels)."""
+    from training.recipe import recipe
+    from training.tasks import all_kinds
 
-    shapes = {IMAGE_CLASSIFICATION: (3, 32, 32), NODE_CLASSIFICATION: (1,)}
-    for kind in sorted(space.tasks & shapes.keys()):
-        if space.name in RECIPES[kind]:
-            task = Task(kind=kind, input_shape=shapes[kind], outputs=10)
-            unused = {"batch_size"} if kind == NODE_CLASSIFICATION else set()  # a graph is one batch
-            return {"name": space.name, **recipe(space.name, task).model_dump(mode="json", exclude=unused)}
+    for kind in all_kinds():
+        if kind.name in space.tasks and space.name in kind.recipes:
+            unused = set() if kind.apart else {"batch_size"}
+            return {"name": space.name, **recipe(space.name, kind.example).model_dump(mode="json", exclude=unused)}
     return None
 
 

@@ -13,7 +13,7 @@ from nas_core.errors import UsageError
 from nas_core.evaluation import Objective
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+from nas_core.task import Task
 from nas_core.testing import convergence
 from nas_core.testing.findings import collect
 from nas_core.testing.one_shot import Case, check
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 
     from nas_core.one_shot import OneShot
 EPOCHS = {"epochs": 2, "batch_size": 32}
-SAMPLES = 100  # of images
+SAMPLES = 100  # where they are computed apart
 OBJECTIVES = (Objective("accuracy", "max"),)
-DATA = {IMAGE_CLASSIFICATION: "digits", NODE_CLASSIFICATION: "karate"}
 
 
-def findings(kind: Any, space: SearchSpace, size: SizeConfig) -> Iterator[str]:
+def findings(strategy: Any, space: SearchSpace, size: SizeConfig) -> Iterator[str]:
     """What is wrong with a strategy's class, on a supernet of the space at this size, without constraints; and whether
     a whole search on a toy finds the path that is known to be the best.
 
@@ -37,25 +36,27 @@ def findings(kind: Any, space: SearchSpace, size: SizeConfig) -> Iterator[str]:
     """
     from search_spaces.modules.supernet import relaxable
     from training.data import load
+    from training.data.loading import Loading
     from training.data.split import Split
+    from training.tasks import all_kinds
 
     relaxable(space)
-    reference = next((data for task, data in DATA.items() if task in space.tasks), None)
-    if reference is None:
+    kind = next((one for one in all_kinds() if one.embedded and one.name in space.tasks), None)
+    if kind is None or kind.embedded is None:
         raise UsageError(f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, of which no data are embedded")
-    source = load(reference, Split(limit=SAMPLES if reference == "digits" else None))
+    source = load(kind.embedded, Split(limit=SAMPLES if kind.apart else None))
     with tempfile.TemporaryDirectory() as folder:
         yield from check(
             Case(
-                partial(_made, kind, EPOCHS),
+                partial(_made, strategy, EPOCHS),
                 Setting(space, 0, OBJECTIVES),
                 partial(_supernet, space, source.task, size),
-                source.bind("cpu", batch_size=EPOCHS["batch_size"], channels_last=True),
+                source.bind("cpu", Loading(batch_size=EPOCHS["batch_size"], channels_last=True)),
                 partial(_through_a_file, Path(folder)),
                 probabilities=False,
             )
         )
-    yield from collect("convergence", _converges, kind)
+    yield from collect("convergence", _converges, strategy)
 
 
 def _converges(kind: Any) -> Iterator[str]:

@@ -32,10 +32,10 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Retraining, picture: P
     from nas_core.evaluation import Report
     from nas_core.records import RETRAIN
     from nas_core.seeds import derive
-    from nas_core.task import IMAGE_CLASSIFICATION
     from studies.retrain import command
     from training import plots
     from training.checkpoint import write_atomically
+    from training.tasks import kind_of
 
     if picture is not None:
         plots.check(picture)
@@ -55,7 +55,7 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Retraining, picture: P
     file = picture or curve.with_name(PICTURE)
     write_atomically(curve, _csv(found).encode())
     plots.draw(found, f"{address}, recipe {plan.settings['recipe_name']}: learning-rate range test", file)
-    full_batch = evaluator.task.kind != IMAGE_CLASSIFICATION
+    full_batch = not kind_of(evaluator.task).apart
     given = {name: value for name, value in plan.settings["changes"].items() if name not in UNUSED}
     changes = {**given, **suggestion(found, evaluator.recipe, full_batch)}
     facts = {

@@ -16,13 +16,15 @@ def infer(
     model: Annotated[
         Path, typer.Argument(help="What 'nas export' wrote: .onnx, .pt2, .safetensors, .json, .py, or the folder.")
     ],
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Image files, npz:FILE, or graph:FILE.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Image files, npz:FILE, graph:FILE or csv:FILE.")
+    ],
     top: Annotated[
         int, typer.Option(min=1, help="Classes per input; text shows one of each where a file holds many.")
     ] = 5,
     as_json: Json = False,
 ) -> int:
-    """Classify images, or the nodes of a graph, with an exported network: the likeliest classes with probabilities."""
+    """Run an exported network on files: the likeliest classes of images, nodes or rows, or the numbers it predicts."""
     from nas_cli import render
     from nas_core.errors import NasError
     from training.infer import classify, open_model
@@ -30,6 +32,7 @@ def infer(
     opened = open_model(model)
     documents: list[dict[str, object]] = []
     rows: list[list[str]] = []
+    predicted: list[list[str]] = []
     notes: Counter[str] = Counter()
     failures: list[NasError] = []
     for argument in inputs:
@@ -40,12 +43,18 @@ def infer(
             continue
         notes[note] += 1
         for answer in answers:
+            if answer.numbers:
+                documents.append({"input": answer.name, "numbers": list(answer.numbers)})
+                predicted.append([answer.name, *(f"{number:.6g}" for number in answer.numbers)])
+                continue
             classes = [{"class": name, "probability": odds} for name, odds in answer.classes]
             documents.append({"input": answer.name, "classes": classes})
             shown = answer.classes if len(answers) == 1 else answer.classes[:1]
             rows += [[answer.name, name, f"{odds:.4f}"] for name, odds in shown]
     if as_json:
         render.document(documents)
+    elif predicted:
+        render.table(["input", "answer"], predicted, right=["answer"])
     elif rows:
         render.table(["input", "class", "probability"], rows, right=["probability"])
     for note in filter(None, notes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from nas_core.task import Task
@@ -20,21 +20,44 @@ HALVES = ("weights", "alphas")
 class Batch:
     """Inputs of a network and what it should answer.
 
-    `model(*inputs)`: `(x,)` for images, `(x, edge_index)` for graphs. `target` has one entry per sample
+    `model(*inputs)`: `(x,)` for images and rows, `(x, edge_index)` for graphs. `target` has one entry per sample
     or per node. Where `index` is given, loss and metrics use `output[index]` and `target[index]` (`scored`). The inputs
-    of a batch with `mixed` are blends of two samples each: a second `target`, and the share of the first.
+    of a batch with `mixed` are blends of two samples each: a second `target`, and the share of the first. With `unit`,
+    a mean and a deviation, targets are standardised numbers, `(number - mean) / deviation`.
     """
 
     inputs: tuple[Tensor, ...]
     target: Tensor
     index: Tensor | None = None
     mixed: tuple[Tensor, float] | None = None
+    unit: tuple[float, float] | None = None
+
+    @property
+    def samples(self) -> int:
+        """How many samples (nodes) the loss of the batch is a mean of."""
+        return len(self.target if self.index is None else self.index)
+
+    def part(self, start: int, stop: int) -> Batch:
+        """The samples `start` to `stop` as a batch; of a graph the same graph with these of the nodes in `index`."""
+        if self.index is not None:
+            return replace(self, index=self.index[start:stop])
+        mixed = None if self.mixed is None else (self.mixed[0][start:stop], self.mixed[1])
+        inputs = tuple(value[start:stop] for value in self.inputs)
+        return replace(self, inputs=inputs, target=self.target[start:stop], mixed=mixed)
 
     def scored(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """The outputs and the targets that loss and metrics are of."""
+        """The outputs and the targets that the loss is of."""
         if self.index is None:
             return output, self.target
         return output[self.index], self.target[self.index]
+
+    def answered(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs and the targets that metrics are of: numbers in their own unit."""
+        outputs, targets = self.scored(output)
+        if self.unit is None:
+            return outputs, targets
+        mean, deviation = self.unit
+        return outputs * deviation + mean, targets * deviation + mean
 
 
 class Data(Protocol):
@@ -56,5 +79,6 @@ class Data(Protocol):
         ...
 
     def metrics(self, output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        """Per metric the scalar *sum* over the batch's samples; `count` holds how many there were."""
+        """Per metric that is a mean over samples the scalar *sum* over those of the batch, and that of the losses as
+        `loss`; `count` holds how many there were."""
         ...

@@ -94,8 +94,8 @@ class Task(Config):
 
     def images(self) -> tuple[int, int, int]:
         """(channels, height, width) of the images that are learned from. Raises UsageError where none are."""
-        if len(self.inputs) != 1 or len(self.input_shape) != 3:
-            raise self._other("images, one input [channels, height, width]")
+        if len(self.inputs) != 1 or len(self.input_shape) != 3 or min(*self.input_shape, self.outputs) < 1:
+            raise self._other("images, one input [channels, height, width], and an output")
         channels, height, width = self.input_shape
         return channels, height, width
 

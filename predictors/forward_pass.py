@@ -98,7 +98,7 @@ class ForwardPass:
 
     @property
     def samples(self) -> int:
-        return len(self.batch.target if self.batch.index is None else self.batch.index)
+        return self.batch.samples
 
     def halves(self) -> tuple[Batch, Batch]:
         """The batch in two disjoint halves of equal size; of a graph the same graph with half of the nodes each.
@@ -112,10 +112,7 @@ class ForwardPass:
 
     def part(self, start: int, stop: int) -> Batch:
         """The samples `start` to `stop`."""
-        batch = self.batch
-        if batch.index is not None:
-            return Batch(batch.inputs, batch.target, batch.index[start:stop])
-        return Batch(tuple(value[start:stop] for value in batch.inputs), batch.target[start:stop])
+        return self.batch.part(start, stop)
 
     def gradients(self, batch: Batch) -> dict[str, Tensor]:
         """The gradients of the mean loss of another batch, by weight."""

@@ -7,13 +7,13 @@ from enum import Flag, auto
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from nas_core.config import Config as BaseConfig
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION
+from training.tasks import all_kinds
 
 if TYPE_CHECKING:
     from predictors.forward_pass import ForwardPass
 
-EVERY_TASK = frozenset({IMAGE_CLASSIFICATION, NODE_CLASSIFICATION})
-IMAGES = frozenset({IMAGE_CLASSIFICATION})
+EVERY_TASK = frozenset(kind.name for kind in all_kinds())
+IMAGES = frozenset(kind.name for kind in all_kinds() if kind.images)
 
 
 class Need(Flag):

@@ -23,6 +23,7 @@ from nas_core.seeds import derive
 from nas_core.space import SearchSpace
 from predictors import GROUP, PROXIES
 from predictors.proxy import Need, Proxy, Unscorable
+from training.data.loading import Loading
 from training.evaluators.rows import Rows, open_mapping
 from training.evaluators.table_mapping import hashed
 
@@ -111,7 +112,7 @@ class Networks:
                 f"is {source.task.kind}"
             )
         self.space, self.size, self.task, self._seed = space, size, source.task, seed
-        self._data = source.bind(device, batch_size=batch)
+        self._data = source.bind(device, Loading(batch_size=batch))
         self._batch = next(iter(self._data.batches("train", 0, derive(seed, "batch"))))
         self.context = {
             "from": "networks",

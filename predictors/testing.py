@@ -21,12 +21,13 @@ from nas_core.config import SizeConfig, validate
 from nas_core.errors import UsageError
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION
 from nas_core.testing.findings import collect, raised
 from predictors import GROUP, PROXIES, SURROGATES
 from predictors.proxy import Need, Proxy, Unscorable
 from predictors.scoring import Networks, proxy, score_names
 from predictors.surrogate import Problem, Surrogate
+from training.data.loading import Loading
+from training.tasks import names as kinds
 
 if TYPE_CHECKING:
     from predictors.forward_pass import ForwardPass
@@ -123,8 +124,8 @@ def _config(kind: Any) -> Iterator[str]:
 
 
 def _declaration(kind: Any) -> Iterator[str]:
-    if not isinstance(kind.tasks, frozenset) or not kind.tasks <= {IMAGE_CLASSIFICATION, NODE_CLASSIFICATION}:
-        yield f"tasks is {kind.tasks!r}, not a frozenset of the kinds {IMAGE_CLASSIFICATION}, {NODE_CLASSIFICATION}"
+    if not isinstance(kind.tasks, frozenset) or not kind.tasks <= set(kinds()):
+        yield f"tasks is {kind.tasks!r}, not a frozenset of the kinds {', '.join(kinds())}"
     if not isinstance(kind.needs, Need):
         yield f"needs is {kind.needs!r}, not a predictors.proxy.Need"
     names = kind.components
@@ -137,7 +138,7 @@ def _declaration(kind: Any) -> Iterator[str]:
 def _scores(reference: str, networks: Networks, source: Source, archs: Sequence[Architecture]) -> Iterator[str]:
     """Components as declared, numbers, the same again, and nothing else is changed."""
     _, found = proxy(reference)
-    data = source.bind("cpu", batch_size=BATCH)
+    data = source.bind("cpu", Loading(batch_size=BATCH))
     batch = next(iter(data.batches("train", 0, 0)))
 
     def fresh(arch: Architecture) -> ForwardPass:

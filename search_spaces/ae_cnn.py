@@ -284,7 +284,7 @@ class AeCnn(SearchSpace):
         from search_spaces.modules.blocks import ConvNormReLU
 
         modules: list[nn.Module] = []
-        width, height, breadth = _image(task)
+        width, height, breadth = task.images()
         own = _own(size).fitted(task)
         for channels in stem_widths(own):
             modules.append(ConvNormReLU(width, channels, 3, 2))
@@ -306,7 +306,7 @@ class AeCnn(SearchSpace):
         """`params`, and `macs`: multiply-adds of all convolutions and the classifier for one image; BN, ReLU,
         additions and pooling count nothing. Raises UsageError like `build`."""
         params = macs = 0
-        width, height, breadth = _image(task)
+        width, height, breadth = task.images()
         own = _own(size).fitted(task)
         for channels in stem_widths(own):
             weights, width, height, breadth = 9 * width * channels, channels, _halved(height), _halved(breadth)
@@ -463,16 +463,3 @@ def _own(size: SizeConfig) -> Size:
     if not isinstance(size, Size):
         raise UsageError(f"space 'ae-cnn' needs its own Size (width_scale, depth_scale), got {type(size).__name__}")
     return size
-
-
-def _image(task: Task) -> tuple[int, int, int]:
-    """Channels, height and width of the task's images. Raises UsageError for any other task."""
-    if task.kind != IMAGE_CLASSIFICATION:
-        raise UsageError(f"space 'ae-cnn' learns {IMAGE_CLASSIFICATION}, not '{task.kind}'")
-    if len(task.input_shape) != 3 or min(task.input_shape) < 1 or task.outputs < 1:
-        raise UsageError(
-            f"space 'ae-cnn' needs images of shape (channels, height, width) and at least one class, "
-            f"got {task.input_shape} and {task.outputs}"
-        )
-    channels, height, width = task.input_shape
-    return channels, height, width

@@ -179,7 +179,7 @@ class Darts(SearchSpace):
     def layers(self, task: Task, size: SizeConfig) -> list[Layer]:
         """All cells of the network in order. Raises UsageError for another task, or a size of another space."""
         size = _own(size, self)
-        _, height, width = _image(task, self.name)
+        _, height, width = task.images()
         size = size.fitted(task)
         reductions = (size.layers // 3, 2 * size.layers // 3)
         result: list[Layer] = []
@@ -384,16 +384,3 @@ def _own(size: SizeConfig, space: Darts) -> Size:
             f"space '{space.name}' needs 5 layers or more, so that each of its cells has a place; got {size.layers}"
         )
     return size
-
-
-def _image(task: Task, space: str) -> tuple[int, int, int]:
-    """Channels, height and width of the task's images. Raises UsageError for any other task."""
-    if task.kind != IMAGE_CLASSIFICATION:
-        raise UsageError(f"space '{space}' learns {IMAGE_CLASSIFICATION}, not '{task.kind}'")
-    if len(task.input_shape) != 3 or min(task.input_shape) < 1 or task.outputs < 1:
-        raise UsageError(
-            f"space '{space}' needs images of shape (channels, height, width) and at least one class, "
-            f"got {task.input_shape} and {task.outputs}"
-        )
-    channels, height, width = task.input_shape
-    return channels, height, width

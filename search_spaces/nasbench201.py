@@ -103,7 +103,7 @@ class NasBench201(SearchSpace):
         """The description of the network; every edge is a group, shared by all cells. Raises as `build`."""
         from search_spaces.modules.cells import Cell, CellNetwork
 
-        inputs, *_ = _image(task)
+        inputs, *_ = task.images()
         fitted = _own(size, task)
         narrow = None if fitted.stem == CIFAR else _stem(task, fitted)[0][0]
         return CellNetwork(
@@ -122,7 +122,7 @@ class NasBench201(SearchSpace):
         3x32x32 and 10 classes this is 7,783,040 + 35,389,440 per 3x3 edge + 3,932,160 per 1x1 edge; the
         benchmark's own FLOPs (7.78305 M at least) add the 10 biases of its classifier.
         """
-        inputs, height, width = _image(task)
+        inputs, height, width = task.images()
         fitted = _own(size, task)
         channels, cells = fitted.channels, fitted.cells
         kernels = [KERNELS[str(value)] for value in arch.values.values() if value in KERNELS]
@@ -258,20 +258,7 @@ def _own(size: SizeConfig, task: Task) -> Size:
 
 def _stem(task: Task, size: Size) -> list[tuple[int, tuple[int, int]]]:
     """Channels and resolution after each convolution of the stem."""
-    _, height, width = _image(task)
+    _, height, width = task.images()
     if size.stem == CIFAR:
         return [(size.channels, (height, width))]
     return list(zip((max(1, size.channels // 2), size.channels), halvings((height, width), 2), strict=True))
-
-
-def _image(task: Task) -> tuple[int, int, int]:
-    """Channels, height and width of the task's images. Raises UsageError for any other task."""
-    if task.kind != IMAGE_CLASSIFICATION:
-        raise UsageError(f"space 'nasbench201' learns {IMAGE_CLASSIFICATION}, not '{task.kind}'")
-    if len(task.input_shape) != 3 or min(task.input_shape) < 1 or task.outputs < 1:
-        raise UsageError(
-            f"space 'nasbench201' needs images of shape (channels, height, width) and at least one class, "
-            f"got {task.input_shape} and {task.outputs}"
-        )
-    channels, height, width = task.input_shape
-    return channels, height, width

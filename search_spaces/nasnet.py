@@ -208,7 +208,7 @@ class NASNet(SearchSpace):
     def layers(self, arch: Architecture, task: Task, size: SizeConfig) -> list[Layer]:
         """All cells of the network in order. Raises UsageError for an illegal architecture, task or size."""
         size = _own(size)
-        _, *sides = _image(task)
+        _, *sides = task.images()
         size = size.fitted(task)
         cells = self.cells(arch)
         width = size.filters // PER_FILTER
@@ -439,16 +439,3 @@ def _own(size: SizeConfig) -> Size:
     if not isinstance(size, Size):
         raise UsageError(f"space 'nasnet' needs its own Size (cells, filters, ...), got {type(size).__name__}")
     return size
-
-
-def _image(task: Task) -> tuple[int, int, int]:
-    """Channels, height and width of the task's images. Raises UsageError for any other task."""
-    if task.kind != IMAGE_CLASSIFICATION:
-        raise UsageError(f"space 'nasnet' learns {IMAGE_CLASSIFICATION}, not '{task.kind}'")
-    if len(task.input_shape) != 3 or min(task.input_shape) < 1 or task.outputs < 1:
-        raise UsageError(
-            f"space 'nasnet' needs images of shape (channels, height, width) and at least one class, "
-            f"got {task.input_shape} and {task.outputs}"
-        )
-    channels, height, width = task.input_shape
-    return channels, height, width

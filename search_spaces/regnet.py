@@ -144,7 +144,7 @@ def build_network(stages: Sequence[Stage], task: Task, size: Size, se: bool) -> 
     """The AnyNet with these stages, for images of any shape: `(n, *task.input_shape)` to `(n, outputs)`."""
     from search_spaces.modules.blocks import BlockNetwork, Bottleneck, ConvNormReLU
 
-    channels, _, _ = _image(task)
+    channels, _, _ = task.images()
     size = size.fitted(task)
     stages = scaled(stages, size.width_scale)
     body = [
@@ -158,7 +158,7 @@ def build_network(stages: Sequence[Stage], task: Task, size: Size, se: bool) -> 
 def network_costs(stages: Sequence[Stage], task: Task, size: Size, se: bool) -> dict[str, float]:
     """`params`, and `macs`: multiply-adds of all convolutions and the classifier for one image; biases,
     batch normalisation, activations, gates' products and means count nothing."""
-    channels, *shape = _image(task)
+    channels, *shape = task.images()
     size = size.fitted(task)
     stages = scaled(stages, size.width_scale)
     params = macs = 0
@@ -279,13 +279,3 @@ def _own(size: SizeConfig) -> Size:
     if not isinstance(size, Size):
         raise UsageError(f"space 'regnet' needs its own Size (stem_width, ...), got {type(size).__name__}")
     return size
-
-
-def _image(task: Task) -> tuple[int, int, int]:
-    """Channels, height and width of the task's images. Raises UsageError for any other task."""
-    if task.kind != IMAGE_CLASSIFICATION:
-        raise UsageError(f"space 'regnet' learns {IMAGE_CLASSIFICATION}, not '{task.kind}'")
-    if len(task.input_shape) != 3 or min(task.input_shape) < 1:
-        raise UsageError(f"space 'regnet' needs images of shape (channels, height, width), got {task.input_shape}")
-    channels, height, width = task.input_shape
-    return channels, height, width

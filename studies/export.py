@@ -46,10 +46,12 @@ def export_trial(
     import torch
 
     from training.data import load
+    from training.data.loading import Loading
     from training.data.split import Split
     from training.evaluators.train import load_trained
     from training.export import available, check_formats, export
     from training.export.proof import proofs_of
+    from training.tasks import kind_of
 
     formats = check_formats(available(study.spec.task) if formats is None else formats, study.spec.task)
     weights = trained_weights(store, study, trial, run)
@@ -63,8 +65,8 @@ def export_trial(
             f"{settings['split_hash']} then, {source.split_hash} now); restore them, or train again"
         )
     network = load_trained(space, trial.arch, source.task, size, weights)
-    seen = next(iter(source.bind("cpu", batch_size=2).batches("valid", 0, 0))).inputs
-    if not source.task.nodes:
+    seen = next(iter(source.bind("cpu", Loading(batch_size=2)).batches("valid", 0, 0))).inputs
+    if kind_of(source.task).apart:
         seen = tuple(tensor[:4] for tensor in seen)
     inputs = inputs_of(run, source)
     example = seen if inputs is None else tuple(map(torch.from_numpy, inputs.restored(tuple(t.numpy() for t in seen))))

@@ -189,9 +189,10 @@ def _verify(folder: Path, network: nn.Module, evaluator: SupernetEvaluator) -> N
     """Load the files and compare the answers with the network's, bit for bit. Raises VerificationError."""
     import torch
 
+    from training.data.loading import Loading
     from training.threads import thread_count
 
-    batch = next(iter(evaluator.source.bind("cpu", batch_size=2).batches("valid", 0, 0)))
+    batch = next(iter(evaluator.source.bind("cpu", Loading(batch_size=2)).batches("valid", 0, 0)))
     inputs = batch.inputs if evaluator.task.nodes else tuple(tensor[:4] for tensor in batch.inputs)
     try:
         loaded = load_extracted(folder)

@@ -38,7 +38,9 @@ def summaries(store: Store) -> list[Summary]:
 def state_counts(store: Store, study: Study) -> dict[str, int]:
     """How many trials are in each state."""
     r = t.runs.c
-    rows = store.read(sa.select(r.state, sa.func.count()).where(r.study == study.id, r.kind == TRIAL).group_by(r.state))
+    rows = store.read(
+        sa.select(r.state, sa.func.count()).where(r.study == study.id, t.is_kind(r, TRIAL)).group_by(r.state)
+    )
     return {row[0]: row[1] for row in rows}
 
 
@@ -53,7 +55,7 @@ def died_in(store: Store, study: Study) -> int | None:
     None: there is none."""
     r = t.runs.c
     known = sa.and_(r.state == State.FAILED, r.reason.startswith(f"{WORKER_DIED}:"))
-    died = sa.and_(r.study == study.id, r.kind == TRIAL, (r.tries > 0) | known)
+    died = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), (r.tries > 0) | known)
     found = store.read(sa.select(r.number).where(died).order_by(r.number).limit(1))
     return found[0][0] if found else None
 
@@ -70,7 +72,7 @@ class Cause:
 def causes(store: Store, study: Study) -> list[Cause]:
     """Why trials of a study failed, the most frequent first."""
     r = t.runs.c
-    failed = sa.and_(r.study == study.id, r.kind == TRIAL, r.state == State.FAILED)
+    failed = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state == State.FAILED)
     found: dict[str, Cause] = {}
     for row in store.read(sa.select(r.number, r.reason).where(failed).order_by(r.number)):
         reason = row.reason or "unknown"
@@ -102,7 +104,7 @@ def best_trial(store: Store, study: Study) -> Run:
     Raises NotFoundError when nothing is complete, InfeasibleError when nothing is feasible.
     """
     r = t.runs.c
-    complete = sa.and_(r.study == study.id, r.kind == TRIAL, r.state.in_(MEASURED), r.ended.isnot(None))
+    complete = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state.in_(MEASURED), r.ended.isnot(None))
     found = store.read(
         sa.select(r.number)
         .where(complete, r.feasible.is_(True))
@@ -148,7 +150,7 @@ def observations(store: Store, study: Study) -> list[tuple[Architecture, float]]
     """What was measured of each architecture with the largest budget: its first objective, oriented so that higher is
     better. In the order of the trials, without failures; whether constraints hold does not matter."""
     r = t.runs.c
-    measured = sa.and_(r.study == study.id, r.kind == TRIAL, r.state.in_(MEASURED), r.objective.isnot(None))
+    measured = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state.in_(MEASURED), r.objective.isnot(None))
     rows = store.read(
         sa.select(t.architectures.c.json, r.budget, r.objective)
         .join(t.architectures, r.architecture == t.architectures.c.key)
@@ -213,7 +215,7 @@ def _front_of(store: Store, study: Study, best: Run) -> list[tuple[int, list[flo
     r = t.runs.c
     rows = store.read(
         sa.select(r.number, r.objectives)
-        .where(r.study == study.id, r.kind == TRIAL, r.state.in_(MEASURED), r.feasible.is_(True))
+        .where(r.study == study.id, t.is_kind(r, TRIAL), r.state.in_(MEASURED), r.feasible.is_(True))
         .where(r.budget.is_not_distinct_from(best.proposal.budget))
         .order_by(r.objective.desc(), r.number)
     )

@@ -19,6 +19,7 @@ from nas_core.records import RETRAIN, Run, Study, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import State
 from studies.store.store import Store
+from studies.store.tables import is_kind
 
 if TYPE_CHECKING:
     from training.data.source import Source
@@ -137,7 +138,7 @@ def weights_of(store: Store, run: Run) -> Path | None:
     """The weights that a retraining left, if they are still what was written."""
     for artifact in store.artifacts(run):
         path = store.files / artifact.path
-        if artifact.kind == WEIGHTS and path.is_file():
+        if is_kind(artifact, WEIGHTS) and path.is_file():
             return path if hashlib.sha256(path.read_bytes()).hexdigest() == artifact.sha256 else None
     return None
 

@@ -16,7 +16,7 @@ from nas_core.relax import not_relaxable
 from nas_core.seeds import derive
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
-from nas_core.task import NODE_CLASSIFICATION, Task
+from nas_core.task import Task
 from training.data.split import Split
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
     from nas_core.batch import Data
     from training.data.source import Source
-
-
-VALIDATION_NODES = "validation nodes"
-"""What `learns_on` says of a study whose architecture was learned on the part that its trials are compared on."""
 
 
 class SupernetConfig(Config):
@@ -68,9 +64,11 @@ class SupernetParts:
     def bind(self) -> Data:
         """The data on the device, in the batches that the strategy's configuration asks for."""
         from training.data.augment import Augment
+        from training.data.loading import Loading
 
         augment = Augment(crop=self.config.crop, flip=self.config.flip)
-        return self.source.bind(self.compute.device, self.config.batch_size, augment, channels_last=True)
+        loading = Loading(batch_size=self.config.batch_size, augment=augment, channels_last=True)
+        return self.source.bind(self.compute.device, loading)
 
 
 def is_one_shot(strategy: Any) -> bool:
@@ -123,17 +121,20 @@ def settings_of(
 
 def learns_on(task: Task, config: OneShotConfig) -> str:
     """What the architecture is learned on, in words."""
+    from training.tasks import kind_of
+
     if not config.halves:
         return "the training part"
-    return VALIDATION_NODES if task.kind == NODE_CLASSIFICATION else "half of the training part"
+    return kind_of(task).alphas
 
 
 def caution(spec: StudySpec) -> str | None:
     """What is to be known of the validation figures of a study; None: nothing."""
-    if spec.supernet is None or spec.supernet.get("learns_on") != VALIDATION_NODES:
+    on = str((spec.supernet or {}).get("learns_on", ""))
+    if not on.startswith("validation"):
         return None
     return (
-        "this search learned on the validation nodes: validation figures flatter what it derived; "
+        f"this search learned on the {on}: validation figures flatter what it derived; "
         "compare it by its test figures (nas train)"
     )
 

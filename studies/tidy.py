@@ -117,7 +117,7 @@ def _finished(store: Store, study: Study) -> Iterator[str]:
     r = t.runs.c
     columns = sa.select(r.id, r.kind, r.number, r.state, r.budget, r.continues, r.reuses)
     rows = store.read(columns.where(r.study == study.id, r.state.in_(FINISHED)))
-    trials = {row.number: row for row in rows if row.kind == TRIAL}
+    trials = {row.number: row for row in rows if t.is_kind(row, TRIAL)}
     gone_on = {row.continues for row in trials.values() if row.state == State.COMPLETE and row.continues is not None}
     # A trial that repeats another one has no files: those of the other one are meant.
     holders = {trials[n].reuses if n in trials and trials[n].state == State.REUSED else n for n in gone_on}

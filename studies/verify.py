@@ -131,7 +131,7 @@ def _columns(store: Store, study: Study) -> Iterator[str]:
     r = tables.runs.c
     rows = store.read(
         sa.select(r.number, r.objectives, r.violations, r.objective, r.feasible).where(
-            r.study == study.id, r.kind == TRIAL
+            r.study == study.id, tables.is_kind(r, TRIAL)
         )
     )
     for number, values, violations, objective, feasible in rows:

@@ -17,10 +17,11 @@ from nas_core.config import SizeConfig
 from nas_core.errors import NasError, UsageError, unknown
 from nas_core.evaluation import Metric
 from nas_core.space import HasCosts, SearchSpace
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+from nas_core.task import Task
 from training import latency
 from training.fit import trial_failures
 from training.latency import ONE_PASS, LatencyConfig
+from training.tasks import kind_of, sample_inputs
 
 COUNTS = ("params", "macs")
 COSTS = (*COUNTS, latency.METRIC, latency.SPREAD)
@@ -42,7 +43,7 @@ def macs(model: nn.Module, inputs: Sequence[Tensor]) -> int:
 
 def known(space: SearchSpace, task: Task) -> tuple[str, ...]:
     """The costs that `costs` can give: message passing is counted only by the space itself."""
-    if isinstance(space, HasCosts) or task.kind == IMAGE_CLASSIFICATION:
+    if isinstance(space, HasCosts) or kind_of(task).countable:
         return COSTS
     return tuple(name for name in COSTS if name != "macs")
 
@@ -106,7 +107,7 @@ def costs(
         with trial_failures():
             found = {name: float(value) for name, value in space.costs(arch, task, size).items()}
     missing = [name for name in names if name not in found]
-    if "macs" in missing and task.kind != IMAGE_CLASSIFICATION:
+    if "macs" in missing and not kind_of(task).countable:
         raise UsageError(f"space '{space.name}' does not count the MACs of its networks; give it a method `costs`")
     if latency.METRIC in missing or latency.SPREAD in missing:
         with trial_failures(), torch.random.fork_rng(devices=[]):
@@ -117,20 +118,6 @@ def costs(
     elif missing:
         found |= _counted(space, arch, task, size, missing)
     return {name: found[name] for name in names}
-
-
-def sample_inputs(task: Task, batch: int = 1) -> tuple[Tensor, ...]:
-    """Random inputs of a network for `task`, always the same: images [batch, c, h, w], or nodes [n, f] and edges
-    [2, e] of a graph of the task's size. Raises UsageError for another kind of task."""
-    generator = torch.Generator().manual_seed(0)
-    if task.kind == IMAGE_CLASSIFICATION:
-        return (torch.randn(batch, *task.input_shape, generator=generator),)
-    if task.kind != NODE_CLASSIFICATION:
-        raise unknown("kind of task with sample inputs", task.kind, (IMAGE_CLASSIFICATION, NODE_CLASSIFICATION))
-    if task.nodes is None or task.edges is None:
-        raise UsageError("costs of a graph network need the graph's size: set nodes and edges of the task")
-    nodes = torch.rand(task.nodes, *task.input_shape, generator=generator)
-    return nodes, torch.randint(task.nodes, (2, task.edges), generator=generator)
 
 
 def _measure(

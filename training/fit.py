@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,20 +31,19 @@ from nas_core.batch import Batch, Data
 from nas_core.errors import NasError, TrialError, UsageError
 from nas_core.evaluation import Objective, Report
 from nas_core.seeds import derive
-from nas_core.task import IMAGE_CLASSIFICATION
 from search_spaces.modules.drop_path import DropPath
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, CheckpointError
 from training.loss import Criterion
-from training.metrics import OwnMetric
+from training.metrics import PartMetric
 from training.mixup import mixed
 from training.outputs import logits_of
 from training.precision import resolve
 from training.recipe import Recipe, learning_rate
 from training.selection import Selection
+from training.tasks import kind_of
 
 SMALLEST_MICRO_BATCH = 8
-ACCURACY = Objective("val_accuracy", "max")
 
 T = TypeVar("T")
 
@@ -61,8 +61,8 @@ def fit(
     stopping: Callable[[], bool] = lambda: False,
     deadline: float | None = None,
     test: bool = False,
-    metrics: Sequence[OwnMetric] = (),
-    monitor: Objective = ACCURACY,
+    metrics: Sequence[PartMetric] = (),
+    monitor: Objective | None = None,
 ) -> Iterator[Report]:
     """Train `model` in place, and yield `train_loss` and `val_*` metrics after each epoch.
 
@@ -129,8 +129,8 @@ class Training:
         device: torch.device,
         seed: int,
         deadline: float | None,
-        metrics: Sequence[OwnMetric] = (),
-        monitor: Objective = ACCURACY,
+        metrics: Sequence[PartMetric] = (),
+        monitor: Objective | None = None,
     ) -> None:
         self.data = data
         self.recipe = recipe
@@ -142,11 +142,14 @@ class Training:
         self.model = model.to(device).to(memory_format=self.layout)
         self.optimizer = make_optimizer(recipe, self.model, device)
         self.criterion = Criterion(recipe, data)
-        self.metrics = metrics
-        self.selection = Selection(recipe, monitor)
+        self.own = metrics
+        self.kind = kind_of(data.task)
+        self.metrics = (*(metric for metric in self.kind.metrics if not metric.per_sample), *metrics)
+        first = self.kind.metrics[0]
+        self.selection = Selection(recipe, monitor or Objective(f"val_{first.name}", first.goal))
         self.averaged = None if recipe.ema is None else averaged(self.model, recipe.ema)
         self.evaluated: nn.Module = self.model if self.averaged is None else self.averaged.module
-        self.micro_batch = recipe.batch_size if data.task.kind == IMAGE_CLASSIFICATION else None
+        self.micro_batch = recipe.batch_size if self.kind.apart else None
         self.drop_paths = [module for module in self.model.modules() if isinstance(module, DropPath)]
 
     def select(self, report: Report) -> Report:
@@ -193,7 +196,7 @@ class Training:
             if every_step:
                 self.before_step(epoch * self.steps_per_epoch + number)
             total += self.update(batch)
-            count += samples_of(batch)
+            count += batch.samples
         return float(total) / max(count, 1)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
@@ -226,10 +229,10 @@ class Training:
     def gradients(self, pieces: Sequence[Batch]) -> Tensor:
         """Gradients of the mean loss over all pieces of a batch; returns the sum of the losses, on the device."""
         self.optimizer.zero_grad(set_to_none=True)
-        total, count = torch.zeros((), device=self.device), sum(map(samples_of, pieces))
+        total, count = torch.zeros((), device=self.device), sum(piece.samples for piece in pieces)
         for piece in pieces:
             logits, auxiliary = self.forward(piece, self.model)
-            loss, samples = self.criterion(logits, piece), samples_of(piece)
+            loss, samples = self.criterion(logits, piece), piece.samples
             total += loss.detach() * samples
             if auxiliary is not None:
                 loss = loss + self.model.auxiliary_weight * self.criterion(auxiliary, piece)
@@ -250,21 +253,20 @@ class Training:
         count = float(sums.pop("count"))
         found = {f"{prefix}_{name}": float(value) / count for name, value in sums.items()}
         if self.metrics:
-            outputs, targets = (torch.cat(column) for column in zip(*answers, strict=True))
+            outputs, targets = (torch.cat([one.cpu() for one in column]) for column in zip(*answers, strict=True))
             found |= {f"{prefix}_{metric.name}": metric(outputs, targets) for metric in self.metrics}
         return found
 
     def measure(self, pieces: Sequence[Batch]) -> tuple[dict[str, Tensor], list[tuple[Tensor, Tensor]]]:
-        """Sums of the metrics over all pieces of a batch, on the device; and, where own metrics want them, outputs and
-        targets on the CPU."""
+        """Sums of the metrics over all pieces of a batch, on the device; and, where metrics are functions of all of
+        them, outputs and targets, there as well: nothing waits for the device before the part is over."""
         sums: dict[str, Tensor] = {}
         answers = []
         for piece in pieces:
             output, _ = self.forward(piece, self.evaluated)
             _add(sums, self.criterion.metrics(output, piece))
             if self.metrics:
-                scored, target = piece.scored(output)
-                answers.append((scored.cpu(), target.cpu()))
+                answers.append(piece.answered(output))
         return sums, answers
 
     def forward(self, batch: Batch, model: nn.Module) -> tuple[Tensor, Tensor | None]:
@@ -292,22 +294,19 @@ class Training:
 
     def pieces(self, batch: Batch) -> Sequence[Batch]:
         """The batch, cut evenly into pieces of at most `micro_batch` samples."""
-        count = samples_of(batch)
+        count = batch.samples
         if self.micro_batch is None or count <= self.micro_batch:
             return (batch,)
         parts = math.ceil(count / self.micro_batch)
-        if batch.mixed is None:
-            columns = [value.tensor_split(parts) for value in (*batch.inputs, batch.target)]
-            return [Batch(tuple(row[:-1]), row[-1]) for row in zip(*columns, strict=True)]
-        second, share = batch.mixed
-        columns = [value.tensor_split(parts) for value in (*batch.inputs, batch.target, second)]
-        return [Batch(tuple(row[:-2]), row[-2], mixed=(row[-1], share)) for row in zip(*columns, strict=True)]
+        size, larger = divmod(count, parts)
+        ends = [size * number + min(number, larger) for number in range(parts + 1)]
+        return [batch.part(start, stop) for start, stop in pairwise(ends)]
 
     def halve(self, batch: Batch) -> bool:
         """Make pieces smaller; False where they would be too small, or where a sample needs all others (graphs)."""
         if self.micro_batch is None:
             return False
-        smaller = min(self.micro_batch, samples_of(batch)) // 2
+        smaller = min(self.micro_batch, batch.samples) // 2
         if smaller < SMALLEST_MICRO_BATCH:
             return False
         self.micro_batch = smaller
@@ -361,8 +360,8 @@ class Training:
         """What a checkpoint must agree with to be continued."""
         recipe = self.recipe.model_copy(update={"precision": self.precision})  # what "auto" has come to
         described = {"seed": self.seed, "recipe": recipe.model_dump(mode="json")}
-        if self.metrics:
-            described["metrics"] = [metric.reference for metric in self.metrics]
+        if self.own:
+            described["metrics"] = [metric.reference for metric in self.own]
         if recipe.selects:
             described["monitor"] = str(self.selection.monitor)
         return described
@@ -420,11 +419,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 def first_line(error: BaseException, limit: int = 300) -> str:
     """The first line of an error's message, shortened."""
     return (str(error).strip().splitlines() or [""])[0][:limit]
-
-
-def samples_of(batch: Batch) -> int:
-    """How many samples the loss of a batch is a mean of."""
-    return len(batch.target if batch.index is None else batch.index)
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from nas_core.config import Config
 from nas_core.errors import MachineError, Notice, UsageError
-from nas_core.task import IMAGE_CLASSIFICATION, Task
+from nas_core.task import Task
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,9 @@ class LatencyConfig(Config):
 
     def check(self, task: Task, device: str) -> None:
         """Raises UsageError for what cannot be measured of this task, MachineError for what is not installed."""
-        if self.batch > 1 and task.kind != IMAGE_CLASSIFICATION:
+        from training.tasks import kind_of
+
+        if self.batch > 1 and not kind_of(task).apart:
             raise UsageError(f"latency.batch={self.batch}: a graph is always one batch; leave it out")
         if self.runtime == "onnxruntime":
             from training.export import check_formats
@@ -159,10 +161,10 @@ def _onnxruntime(
 ) -> Callable[[], Any]:
     import onnxruntime
 
-    from training.export.formats import SIGNATURES
+    from training.export.formats import signature_of
     from training.export.write import onnx_bytes, trace
 
-    signature = SIGNATURES[task.kind]
+    signature = signature_of(task)
     network = copy.deepcopy(model).cpu().float().eval()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from nas_core import refs
 from nas_core.batch import Batch, Data
-from training.recipe import LOSSES, Recipe
+from training.recipe import Recipe, losses
+from training.tasks import kind_of
 
 GROUP = "nas.losses"
 
@@ -22,7 +23,7 @@ def load_loss(reference: str) -> refs.Loaded:
     Outputs are float32 on the device, targets int64. A class is made first; `FILE.py:Focal(gamma=2)` gives it
     arguments. Raises UsageError or NotFoundError.
     """
-    if reference in LOSSES:
+    if reference in losses():
         return refs.Loaded(getattr(functional, reference), reference)
     return refs.load_function(reference, {}, GROUP, "loss")
 
@@ -36,7 +37,7 @@ class Criterion:
 
     def __init__(self, recipe: Recipe, data: Data) -> None:
         self._data = data
-        self._own = recipe.loss != "cross_entropy"
+        self._own = recipe.loss != next(iter(kind_of(data.task).losses))
         self._reference = recipe.loss
         self._function: Callable[..., Tensor] = load_loss(recipe.loss).object
         self._options: dict[str, object] = {}

@@ -1,7 +1,8 @@
-"""Metrics of all answers of a part, beside accuracy and loss: the user's own, and scikit-learn's by name.
+"""Metrics of all answers of a part: those of the kind of task, scikit-learn's by name, and the user's own.
 
 A metric is a function `(outputs, targets) -> float`: outputs are what the network gives, float32 [samples, classes]
 (logits, not probabilities), targets int64 [samples]; both are tensors on the CPU, of the whole validation or test part.
+Where a number is predicted, both are float32 [samples, 1] in its own unit.
 """
 
 from __future__ import annotations
@@ -15,29 +16,32 @@ from typing import TYPE_CHECKING, Any
 
 from nas_core import refs
 from nas_core.errors import UsageError
+from nas_core.evaluation import Goal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from training.tasks.kind import Kind
+
 GROUP = "nas.metrics"
 
-BUILTIN = {
-    "f1": "training.metrics:f1",
-    "balanced_accuracy": "training.metrics:balanced_accuracy",
-    "roc_auc": "training.metrics:roc_auc",
-    "average_precision": "training.metrics:average_precision",
-}
-ALWAYS = ("accuracy", "loss")
+LOSS = "loss"
 _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
-class OwnMetric:
-    """A metric that was asked for; `name` is what follows `val_` and `test_`."""
+class PartMetric:
+    """A metric of a part; `name` is what follows `val_` and `test_`.
+
+    One that is `per_sample` is the mean of what its function gives for each sample [n], on any device: what a network
+    has answered need not be kept for it. `reference` and `file_hash` are of one that was asked for.
+    """
 
     name: str
-    reference: str
     function: Callable[[Tensor, Tensor], Any]
+    goal: Goal = "max"
+    per_sample: bool = False
+    reference: str = ""
     file_hash: str | None = None
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> float:
@@ -50,26 +54,27 @@ class OwnMetric:
         return number if math.isfinite(number) else math.nan
 
 
-def load_metrics(references: Sequence[str]) -> tuple[OwnMetric, ...]:
-    """The metrics that references (`f1`, `my.py:f1`) name, in their order.
+def load_metrics(references: Sequence[str], kind: Kind) -> tuple[PartMetric, ...]:
+    """The metrics that references (`f1`, `my.py:f1`) name, in their order, beside those that the kind always has.
 
     Raises UsageError for an unknown name, a name that is always reported, or two metrics of one name; NotFoundError.
     """
-    found: dict[str, OwnMetric] = {}
+    found: dict[str, PartMetric] = {}
+    always = (*(metric.name for metric in kind.metrics), LOSS)
     for reference in references:
         target = reference.partition("(")[0].strip()
         name = target.rpartition(":")[2]
-        if name in ALWAYS:
+        if name in always:
             raise UsageError(
                 f"metric '{reference}': val_{name} is always reported"
                 + ("; give the function another name" if ":" in target else "; leave it out")
             )
-        loaded = refs.load_function(reference, BUILTIN, GROUP, "metric")
+        loaded = refs.load_function(reference, kind.further, GROUP, "metric")
         if not _NAME.fullmatch(name):
             raise UsageError(f"metric '{reference}': val_{name} is no name that a constraint could use; rename it")
         if name in found:
             raise UsageError(f"two metrics are called '{name}': {found[name].reference} and {reference}; rename one")
-        found[name] = OwnMetric(name, reference, loaded.object, loaded.file_hash)
+        found[name] = PartMetric(name, loaded.object, reference=reference, file_hash=loaded.file_hash)
     return tuple(found.values())
 
 

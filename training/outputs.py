@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nas_core.errors import TrialError
-from nas_core.task import NODE_CLASSIFICATION, Task
+from nas_core.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +29,12 @@ def _check(logits: Any, samples: int, task: Task, who: str) -> None:
     shape = getattr(logits, "shape", None)
     if shape == (samples, task.outputs):
         return
-    what = "nodes" if task.kind == NODE_CLASSIFICATION else "samples"
+    from training.tasks import kind_of
+
+    kind = kind_of(task)
     gives = f"a {type(logits).__name__}" if shape is None else f"shape {tuple(shape)}"
     raise TrialError(
         WRONG_SHAPE,
-        f"{who} gives {gives}; {samples} {what} and {task.outputs} classes need shape {(samples, task.outputs)}",
+        f"{who} gives {gives}; {samples} {kind.samples} and {task.outputs} {kind.answers} need shape "
+        f"{(samples, task.outputs)}",
     )

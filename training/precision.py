@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from nas_core.task import IMAGE_CLASSIFICATION
+from training import tasks
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ def resolve(request: Request, device: torch.device, kind: str) -> Precision:
     """
     if request != "auto":
         return request
-    return "bf16" if kind == IMAGE_CLASSIFICATION and multiplies_bf16(device) else "float32"
+    return "bf16" if tasks.find(kind).images and multiplies_bf16(device) else "float32"
 
 
 def multiplies_bf16(device: torch.device) -> bool:

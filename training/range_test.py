@@ -20,7 +20,7 @@ import torch
 from nas_core.batch import Batch
 from nas_core.errors import TrialError, UsageError
 from nas_core.seeds import derive
-from training.fit import Training, samples_of, seed_torch, trial_failures
+from training.fit import Training, seed_torch, trial_failures
 
 LOWEST, HIGHEST = 1e-5, 10.0
 FEWEST_STEPS = 300  # the moving average lags by 50: with 100 steps the suggestion was often three times too high
@@ -110,7 +110,7 @@ def range_test(
         training.model.train()
         for rate, batch in zip(planned, _endless(training), strict=False):
             training.set_rate(rate)
-            loss = float(training.update(batch)) / samples_of(batch)
+            loss = float(training.update(batch)) / batch.samples
             average = SMOOTHING * average + (1 - SMOOTHING) * loss
             value = average / (1 - SMOOTHING ** (len(losses) + 1))
             if not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Recipes: how a network is trained, as typed configuration, with named ones per kind of task."""
+"""Recipes: how a network is trained, as typed configuration. The named ones belong to the kinds of task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from nas_core.config import Config, validate
 from nas_core.errors import UsageError, nearest, unknown
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+from nas_core.task import Task
+from training import tasks
 from training.data.augment import PLAIN, Augment
 
 CYCLIC = ("triangular", "triangular2", "exp_range")
@@ -28,11 +29,10 @@ _UNUSED: Mapping[str, Any] = {
     "patience": None,
 }
 
-# Losses that need no file: functions of torch.nn.functional, each with the fields that it knows.
-LOSSES: Mapping[str, tuple[str, ...]] = {
-    "cross_entropy": ("class_weights", "label_smoothing"),
-    "multi_margin_loss": ("class_weights",),
-}
+
+def losses() -> Mapping[str, tuple[str, ...]]:
+    """Losses of all kinds of task, which need no file, each with the fields that it knows."""
+    return {name: fields for kind in tasks.all_kinds() for name, fields in kind.losses.items()}
 
 
 class Recipe(Config):
@@ -102,13 +102,14 @@ class Recipe(Config):
         return self
 
     def _check_loss(self) -> None:
-        if self.loss not in LOSSES and ":" not in self.loss:
+        known = losses()
+        if self.loss not in known and ":" not in self.loss:
             raise ValueError(
-                f"unknown loss '{self.loss}'{nearest(self.loss, LOSSES)} ({', '.join(LOSSES)}, FILE.py:NAME)"
+                f"unknown loss '{self.loss}'{nearest(self.loss, known)} ({', '.join(known)}, FILE.py:NAME)"
             )
         for name in ("class_weights", "label_smoothing"):
-            if getattr(self, name) and name not in LOSSES.get(self.loss, ()):
-                able = " or ".join(loss for loss, known in LOSSES.items() if name in known)
+            if getattr(self, name) and name not in known.get(self.loss, ()):
+                able = " or ".join(loss for loss, fields in known.items() if name in fields)
                 raise ValueError(f"{name} is for loss {able}, not for {self.loss}, which has its own way with targets")
 
     def _check_milestones(self) -> None:
@@ -221,86 +222,6 @@ def whole_cycles(epochs: int, usual: int = CYCLE_EPOCHS) -> tuple[int, int]:
         total += 1
 
 
-_NASBENCH201 = {"optimizer": "sgd", "nesterov": True, "weight_decay": 5e-4, "schedule": "cosine"}
-_PAPER201 = {**_NASBENCH201, "epochs": 200, "lr": 0.1, "batch_size": 256, "augment": {"flip": True, "crop": 4}}
-_GRAPH = {"optimizer": "adam", "lr": 0.005, "schedule": "cosine"}
-
-RECIPES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    IMAGE_CLASSIFICATION: {
-        "quick": {**_NASBENCH201, "epochs": 8, "lr": 0.05, "batch_size": 64},
-        "standard": {**_NASBENCH201, "epochs": 40, "lr": 0.1, "batch_size": 128, "warmup_epochs": 1},
-        # NAS-Bench-201, table 2: 200 epochs, batch 256, random flip, 4 pixels of padding and crop.
-        "paper": {**_PAPER201},
-        "nasbench201": {**_PAPER201},
-        # Liu et al., ICLR 2019, section 3.2; auxiliary head and drop path are of the size "full".
-        "darts": {
-            "epochs": 600,
-            "lr": 0.025,
-            "weight_decay": 3e-4,
-            "batch_size": 96,
-            "grad_clip": 5.0,
-            "augment": {"flip": True, "crop": 4, "cutout": 16},
-        },
-        # Zoph et al., CVPR 2018, as in the authors' program; cutout as in the paper's tables.
-        "nasnet": {
-            "epochs": 600,
-            "lr": 0.025,
-            "weight_decay": 5e-4,
-            "batch_size": 32,
-            "grad_clip": 5.0,
-            "augment": {"flip": True, "crop": 4, "cutout": 16},
-        },
-        # Radosavovic et al., CVPR 2020, as in the authors' model zoo: rate 0.1 per 128 images.
-        "regnet": {
-            "epochs": 100,
-            "lr": 0.1,
-            "nesterov": True,
-            "weight_decay": 5e-5,
-            "warmup_epochs": 5,
-            "batch_size": 128,
-            "augment": {"flip": True, "crop": 4},
-        },
-        # Sun et al., IEEE TNNLS 31(4), 2020: rate 0.01 in the first epoch, then 0.1, 0.01 after 148, 0.001 after 248.
-        "ae-cnn": {
-            "epochs": 350,
-            "lr": 0.1,
-            "weight_decay": 5e-4,
-            "schedule": "step",
-            "milestones": ((0, 0.1), (1, 1.0), (149, 0.1), (249, 0.01)),
-            "batch_size": 128,
-            "augment": {"flip": True, "crop": 4},
-        },
-    },
-    NODE_CLASSIFICATION: {
-        "quick": {**_GRAPH, "epochs": 40, "weight_decay": 5e-4},
-        # Kipf and Welling's decay; SGD leaves networks without batch normalisation untrained ("Cora" in benchmarks.md).
-        "standard": {**_GRAPH, "epochs": 200, "schedule": "constant", "weight_decay": 5e-4, "keep": "best"},
-        # For the space's networks, which normalise their batches: the benchmark's optimiser and rate.
-        "nasbench_graph": {
-            "epochs": 200,
-            "optimizer": "sgd",
-            "lr": 0.1,
-            "schedule": "constant",
-            "weight_decay": 1e-3,
-            "keep": "best",
-        },
-        # NAS-Bench-Graph on Cora: SGD, lr 0.1, weight decay 5e-4, 400 epochs; momentum and cosine are GraphGym's.
-        "paper": {"epochs": 400, "optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
-    },
-}
-
-
-OF_SPACES = ("darts", "nasnet", "nasbench201", "regnet")  # named like the space whose paper they are from
-PIXELS = 32  # of the images that these are for
-
-
-def _fitted(augment: Mapping[str, Any], task: Task) -> dict[str, Any]:
-    """The augmentation for images of this size."""
-    channels, *sides = task.input_shape
-    fitted = {name: augment.get(name, 0) * min(sides) // PIXELS for name in ("crop", "cutout")}
-    return {**fitted, "flip": channels == 3}
-
-
 def _shrunk(values: Mapping[str, Any], epochs: int) -> dict[str, Any]:
     """Warm-up and milestones of a named recipe in a shorter training: a share of it as before, rounded up."""
     usual = values["epochs"]
@@ -328,17 +249,10 @@ def recipe(name: str, task: Task, **changes: Any) -> Recipe:
     has, its warm-up and its milestones shrink. A cyclic schedule does without the warm-up.
     Raises UsageError for an unknown name, field or kind of task.
     """
-    if task.kind not in RECIPES:
-        raise unknown("kind of task with recipes", task.kind, RECIPES)
-    named = RECIPES[task.kind]
-    if name not in named:
-        raise unknown("recipe", name, named)
-    values = dict(named[name])
-    if task.kind == IMAGE_CLASSIFICATION and name == "standard":
-        channels, height, _ = task.input_shape
-        values["augment"] = {"crop": height // 8, "flip": channels == 3}
-    if task.kind == IMAGE_CLASSIFICATION and name in OF_SPACES:
-        values["augment"] = _fitted(values["augment"], task)
+    kind = tasks.kind_of(task)
+    if name not in kind.recipes:
+        raise unknown("recipe", name, kind.recipes)
+    values = kind.fitted(name, kind.recipes[name], task)
     schedule = changes.get("schedule", values.get("schedule"))
     # What belongs to the named recipe's own schedule; given as a change, it is refused where it does not fit.
     for field in ("warmup_epochs", "lr_end") if schedule in CYCLIC else ():
@@ -350,7 +264,9 @@ def recipe(name: str, task: Task, **changes: Any) -> Recipe:
     if isinstance(changes.get("augment"), Mapping):
         changes["augment"] = {**values.get("augment", {}), **changes["augment"]}
     made = validate(Recipe, {**values, **changes}, "recipe")
-    if task.kind != IMAGE_CLASSIFICATION and (made.augment.active or made.mixup):
+    if not kind.images and (made.augment.active or made.mixup):
         name = "mixup" if made.mixup else "augment"
         raise UsageError(f"recipe: {name} is for images; the task is {task.kind}")
+    if made.loss in losses() and made.loss not in kind.losses:
+        raise UsageError(f"recipe: loss {made.loss} is not for {task.kind}; take {' or '.join(kind.losses)}")
     return made

@@ -31,9 +31,9 @@ from torch.overrides import TorchFunctionMode
 
 from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
-from nas_core.task import NODE_CLASSIFICATION
 from predictors.forward_pass import ForwardPass, weights
 from predictors.proxy import EVERY_TASK, Need, Unscorable
+from training.tasks import kind_of
 
 CONVOLUTIONS = {
     functional.conv1d: torch.nn.grad.conv1d_weight,
@@ -81,7 +81,7 @@ class GradSign:
             signs = Signs(weights(model))
             if not signs.totals:
                 raise Unscorable("the network has no convolution and no linear layer")
-            if forward.task.kind == NODE_CLASSIFICATION:
+            if not kind_of(forward.task).apart:
                 _calibrate(forward, model)
                 _nodes(forward, model, signs, self._config.chunk)
             elif self._config.bn == "calibrated" or not _by_own_statistics(forward, model, signs, self._config.chunk):

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
-from nas_core.task import NODE_CLASSIFICATION
 from predictors.forward_pass import ForwardPass, weights
 from predictors.proxy import EVERY_TASK, Need, Unscorable
 from predictors.zero_cost.transform import NORMALISATIONS, Rewrite, argument, unchanged
+from training.tasks import kind_of
 
 SATURATING = frozenset({"hardsigmoid", "hardtanh", "logsigmoid", "relu6", "sigmoid", "softsign", "tanh"})
 GATES = frozenset({"hardsigmoid", "sigmoid"})
@@ -59,7 +59,7 @@ def flow(forward: ForwardPass) -> list[tuple[Tensor, Tensor]]:
     """
     model = positive(forward.copy())
     first, *others = forward.batch.inputs
-    shape = first.shape if forward.task.kind == NODE_CLASSIFICATION else (1, *first.shape[1:])
+    shape = (1, *first.shape[1:]) if kind_of(forward.task).apart else first.shape
     inputs = [torch.ones(shape, dtype=torch.float64, device=first.device)]
     inputs += [value.double().abs() if value.is_floating_point() else value for value in others]
     found = list(weights(model).values())

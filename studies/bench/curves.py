@@ -98,7 +98,7 @@ def _trials(store: Store, bench: Bench, plan: Plan) -> dict[int, list[tuple[floa
     statement = (
         sa.select(r.study, r.state, r.budget, r.objective, r.feasible, m.value)
         .select_from(joined)
-        .where(s.bench == bench.id, r.kind == TRIAL, r.told.isnot(None))
+        .where(s.bench == bench.id, t.is_kind(r, TRIAL), r.told.isnot(None))
         .where(r.state.in_([State.COMPLETE, State.FAILED]))
         .order_by(r.study, r.told)
     )

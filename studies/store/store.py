@@ -263,7 +263,7 @@ class Store:
         folder = self.files / study.name
         if run is None:
             return folder
-        return folder / (f"trial-{run.number}" if run.kind == TRIAL else f"{run.kind}-{run.id}")
+        return folder / (f"trial-{run.number}" if t.is_kind(run, TRIAL) else f"{run.kind}-{run.id}")
 
     # -- runs ---------------------------------------------------------------------------------------------
 
@@ -373,12 +373,12 @@ class Store:
     def trials(self, study: Study, *, metrics: bool = False, since: int = 0) -> Iterator[Run]:
         """The study's trials from number `since` on, in the order of their numbers."""
         r = t.runs.c
-        return self._runs(sa.and_(r.study == study.id, r.kind == TRIAL, r.number >= since), metrics)
+        return self._runs(sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.number >= since), metrics)
 
     def trial(self, study: Study, number: int) -> Run:
         """Raises NotFoundError."""
         r = t.runs.c
-        found = list(self._runs(sa.and_(r.study == study.id, r.kind == TRIAL, r.number == number), True))
+        found = list(self._runs(sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.number == number), True))
         if not found:
             raise NotFoundError(f"study '{study.name}' has no trial {number}; see 'nas trials {study.name}'")
         return found[0]
@@ -386,7 +386,7 @@ class Store:
     def children(self, run: Run, kind: str) -> list[Run]:
         """The runs of a kind that belong to a run, in the order of their numbers."""
         r = t.runs.c
-        return list(self._runs(sa.and_(r.parent == run.id, r.kind == kind), True))
+        return list(self._runs(sa.and_(r.parent == run.id, t.is_kind(r, kind)), True))
 
     def curve(self, run: Run) -> list[Report]:
         """All reports of a run."""
@@ -402,7 +402,7 @@ class Store:
         statement = (
             sa.select(r.number.label("trial"), m.step, m.value, m.number)
             .join(t.metrics, m.run == r.id)
-            .where(r.study == study.id, r.kind == TRIAL, m.name == metric)
+            .where(r.study == study.id, t.is_kind(r, TRIAL), m.name == metric)
             .order_by(r.number, m.step)
         )
         found: dict[int, list[tuple[float, float]]] = {}

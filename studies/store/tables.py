@@ -5,6 +5,8 @@ JSON is stored as text, so that one schema serves SQLite and PostgreSQL, and a l
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -28,6 +30,13 @@ metadata = MetaData()
 
 BEFORE = "before"
 """Of a column's `info`: the name that it had in older schemas."""
+
+
+def is_kind(row: Any, kind: str) -> Any:
+    """Whether a row (a run, an artifact) is of a kind; of columns, the condition."""
+    found = row.kind
+    return found == kind
+
 
 version = Table(
     "alembic_version",
@@ -127,7 +136,7 @@ runs = Table(
     CheckConstraint("kind <> 'trial' OR parent IS NULL", name="trials_have_no_parent"),
 )
 # Partial indexes: a row enters them once, when it ends, instead of moving with every change of its state.
-_trial, _ended, _child = runs.c.kind == "trial", runs.c.ended.isnot(None), runs.c.parent.isnot(None)
+_trial, _ended, _child = is_kind(runs.c, "trial"), runs.c.ended.isnot(None), runs.c.parent.isnot(None)
 Index("trials_number", runs.c.study, runs.c.number, unique=True, sqlite_where=_trial)
 Index(
     "runs_ended",

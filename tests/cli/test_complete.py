@@ -68,10 +68,10 @@ def test_the_names_written_down_exist() -> None:
     from studies.assemble import SearchConfig
     from training.data import SCHEMES
     from training.export.formats import FORMATS
-    from training.recipe import RECIPES
+    from training.tasks import all_kinds
 
     assert set(complete.DATA) <= {scheme.name + ":" * bool(scheme.argument) for scheme in SCHEMES}
-    assert set(complete.RECIPES) <= {name for recipes in RECIPES.values() for name in recipes}
+    assert set(complete.RECIPES) <= {name for kind in all_kinds() for name in kind.recipes}
     assert set(complete.PRUNERS) <= set(pruning.BUILTIN)
     assert set(complete.STATES) == set(State)
     assert set(complete.FORMATS) <= set(FORMATS)

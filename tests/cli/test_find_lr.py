@@ -15,7 +15,8 @@ from nas_cli.app import run
 from nas_cli.find_lr import suggestion
 from nas_core.task import Task
 from training.range_test import RangeTest
-from training.recipe import RECIPES, Recipe, recipe
+from training.recipe import Recipe, recipe
+from training.tasks import all_kinds
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -142,11 +143,7 @@ def found() -> RangeTest:
 
 def trainings() -> list[tuple[str, Task, dict[str, int]]]:
     """Named recipes as they are and with other lengths, where they can have them."""
-    tasks = {
-        "image-classification": Task(kind="image-classification", input_shape=(3, 32, 32), outputs=10),
-        "node-classification": Task(kind="node-classification", input_shape=(16,), outputs=3, nodes=20, edges=60),
-    }
-    named = [(name, tasks[kind]) for kind, names in RECIPES.items() for name in names]
+    named = [(name, kind.example) for kind in all_kinds() for name in kind.recipes]
     lengths = [(name, task, {"epochs": epochs}) for name, task in named for epochs in (2, 7, 34) if name != "ae-cnn"]
     return [*((name, task, {}) for name, task in named), *lengths]
 

@@ -35,7 +35,7 @@ from studies.bench import curves, plan, worker
 from studies.queries import best_trial
 from studies.store.store import Store
 from tests.cli.test_limits import SPACE
-from training.cost import sample_inputs
+from training.tasks import sample_inputs
 
 FEW = settings(phases=[Phase.generate], deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 DIGITS = Task(kind="image-classification", input_shape=(1, 8, 8), outputs=10)

@@ -28,6 +28,7 @@ from nas_core.testing import convergence
 from nas_core.testing.one_shot import Case, check
 from strategies.one_shot.darts import Darts
 from strategies.one_shot.spos import Spos
+from training.data.loading import Loading
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,7 +81,7 @@ class Small:
         from training.data import load
         from training.data.split import Split
 
-        return load(self.data, Split(limit=self.limit)).bind("cpu", batch_size=32)
+        return load(self.data, Split(limit=self.limit)).bind("cpu", Loading(batch_size=32))
 
 
 SPACES = (

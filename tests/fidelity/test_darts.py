@@ -25,6 +25,7 @@ from strategies.one_shot.bilevel import Descent, hypergradient, pairs, same_draw
 from strategies.one_shot.darts import Darts, entropy
 from training import checkpoint
 from training.data import load
+from training.data.loading import Loading
 from training.data.split import Split
 
 SPACE = NasBench201()
@@ -33,7 +34,7 @@ SETTING = Setting(SPACE, 0, (Objective("val_accuracy", "max"),))
 
 @pytest.fixture(scope="module")
 def data() -> Any:
-    return load("digits", Split(limit=400)).bind("cpu", batch_size=32, channels_last=True)
+    return load("digits", Split(limit=400)).bind("cpu", Loading(batch_size=32, channels_last=True))
 
 
 def started(data: Any, **config: Any) -> Darts:

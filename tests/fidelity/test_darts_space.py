@@ -520,7 +520,7 @@ def test_other_sizes_and_tasks_are_refused() -> None:
     arch = LEVELS.named["DARTS_V2"]
     with pytest.raises(UsageError, match=r"5 layers or more.*got 4"):
         LEVELS.build(arch, SMALL, Size(channels=4, layers=4))
-    with pytest.raises(UsageError, match="learns image-classification"):
+    with pytest.raises(UsageError, match="needed are images"):
         LEVELS.build(arch, Task(kind=NODE_CLASSIFICATION, input_shape=(3,), outputs=2), TINY)
     with pytest.raises(UsageError, match="needs its own Size"):
         LEVELS.build(arch, SMALL, Task)  # type: ignore[arg-type]

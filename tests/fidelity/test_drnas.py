@@ -19,6 +19,7 @@ from search_spaces.modules.supernet import Supernet
 from search_spaces.nasbench201 import OPERATIONS, NasBench201, Size
 from strategies.one_shot.drnas import DrNas, concentration, flat_divergence, sample
 from training.data import load
+from training.data.loading import Loading
 from training.data.split import Split
 
 SPACE = NasBench201()
@@ -35,7 +36,7 @@ def started(**config: Any) -> DrNas:
     strategy = DrNas(Setting(SPACE, 3, (Objective("accuracy", "max"),)), DrNas.Config(**{"epochs": 2, **config}))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        strategy.start(make, DATA.bind("cpu", batch_size=32), Compute())
+        strategy.start(make, DATA.bind("cpu", Loading(batch_size=32)), Compute())
     return strategy
 
 

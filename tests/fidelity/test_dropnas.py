@@ -22,6 +22,7 @@ from strategies.one_shot.alphas import Alphas, AlphasConfig
 from strategies.one_shot.darts import Darts
 from strategies.one_shot.dropnas import DropNas, adjustment, classes, draw, step_kept
 from training.data import load
+from training.data.loading import Loading
 from training.data.split import Split
 
 SPACE = NasBench201()
@@ -31,7 +32,7 @@ SMALL = {"epochs": 2, "batch_size": 32}
 
 
 def started(strategy: Any) -> Any:
-    data = load("digits", Split(limit=120)).bind("cpu", batch_size=32, channels_last=True)
+    data = load("digits", Split(limit=120)).bind("cpu", Loading(batch_size=32, channels_last=True))
 
     def make() -> Supernet:
         with torch.random.fork_rng([]):

@@ -27,8 +27,14 @@ from search_spaces.modules.supernet import Supernet
 from search_spaces.nasbench201 import NasBench201, Size
 from strategies.one_shot.enas import Drawn, Enas, batch_statistics
 from training.data import load
-from training.data.bound import mean_loss, metric_sums
+from training.data.loading import Loading
+from training.data.scored import Scored
 from training.data.split import Split
+from training.tasks.image_classification import KIND
+
+IMAGE_DATA = Scored(KIND.example)
+mean_loss = IMAGE_DATA.loss
+metric_sums = IMAGE_DATA.metrics
 
 ACCURACY = (Objective("val_accuracy", "max"),)
 ONE = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_3x3~2|"
@@ -37,7 +43,7 @@ OTHER = "|nor_conv_3x3~0|+|nor_conv_3x3~0|skip_connect~1|+|avg_pool_3x3~0|none~1
 
 @cache
 def digits() -> Data:
-    return load("digits", Split(limit=200)).bind("cpu", batch_size=32, channels_last=True)
+    return load("digits", Split(limit=200)).bind("cpu", Loading(batch_size=32, channels_last=True))
 
 
 def supernet() -> Supernet:

@@ -19,6 +19,7 @@ from search_spaces.modules.supernet import Supernet
 from search_spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, Size
 from strategies.one_shot.gdas import Gdas, draw, hard_mix
 from training.data import load
+from training.data.loading import Loading
 from training.data.split import Split
 
 SPACE = NasBench201()
@@ -36,7 +37,7 @@ def started(**config: Any) -> Gdas:
     strategy = Gdas(Setting(SPACE, 3, (Objective("accuracy", "max"),)), Gdas.Config(**{"epochs": 2, **config}))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        strategy.start(make, DATA.bind("cpu", batch_size=32), Compute())
+        strategy.start(make, DATA.bind("cpu", Loading(batch_size=32)), Compute())
     return strategy
 
 
@@ -106,7 +107,7 @@ def test_every_entry_gets_the_published_gradient() -> None:
     """As published: an edge adds h[i] o_i(x) + sum of the other h[j]; the entries of candidates that are not run have
     the gradient of the sum over the map they are added to, also where none was drawn."""
     supernet = make().double()
-    batch = next(DATA.bind("cpu", batch_size=8).batches("train", 0, 0))
+    batch = next(DATA.bind("cpu", Loading(batch_size=8)).batches("train", 0, 0))
     # No convolution reads node 1, whose value is zero: differences across the kink of its ReLU would mean nothing.
     drawn = dict(zip(EDGES, (NONE, 3, 4, 2, SKIP, SKIP), strict=True))
     hard = {name: torch.eye(5, dtype=torch.float64)[index].requires_grad_() for name, index in drawn.items()}
@@ -133,7 +134,7 @@ def test_every_entry_gets_the_published_gradient() -> None:
 
 def test_the_scalars_do_not_change_the_output() -> None:
     supernet = make().eval()
-    batch = next(DATA.bind("cpu", batch_size=8).batches("train", 0, 0))
+    batch = next(DATA.bind("cpu", Loading(batch_size=8)).batches("train", 0, 0))
     alphas = {name: torch.zeros(5) for name in EDGES}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for seed in range(5):

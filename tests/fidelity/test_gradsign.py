@@ -30,8 +30,13 @@ from search_spaces.nasbench_graph import NasBenchGraph
 from search_spaces.nasnet import NASNet
 from search_spaces.regnet import RegNet
 from training.data import load
-from training.data.bound import mean_loss
+from training.data.loading import Loading
+from training.data.scored import Scored
+from training.tasks.image_classification import KIND
 from training.data.split import Split
+
+IMAGE_DATA = Scored(KIND.example)
+mean_loss = IMAGE_DATA.loss
 
 SPACE = NasBench201()
 SMALL = SPACE.Size(channels=4, cells=1)
@@ -204,7 +209,7 @@ def test_the_order_of_the_samples_changes_nothing_and_the_mean_gradient_is_not_e
 @pytest.mark.parametrize("text", CELLS)
 def test_equals_the_loop(text: str, bn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = load("digits", Split())
-    batch = next(iter(source.bind("cpu", batch_size=24).batches("train", 0, 0)))
+    batch = next(iter(source.bind("cpu", Loading(batch_size=24)).batches("train", 0, 0)))
     forward = ForwardPass(cell(text, source.task), batch, mean_loss, source.task)
     expected = by_loop(forward, bn)
     assert taken(forward, monkeypatch) == "_in_one_pass"
@@ -509,7 +514,7 @@ def test_ranks_the_cells_of_nasbench201(shared_data: Path) -> None:
         rows = list(csv.DictReader(file))
     chosen = generator("gradsign", "cells").choice(len(rows), 150, replace=False)
     source = load(f"idx:{shared_data / 'fashion-mnist'}", Split(limit=2000))
-    batch = next(iter(source.bind("cpu", batch_size=32).batches("train", 0, 0)))
+    batch = next(iter(source.bind("cpu", Loading(batch_size=32)).batches("train", 0, 0)))
     batch = Batch((functional.avg_pool2d(batch.inputs[0], 2),), batch.target)
     task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 14, 14), outputs=source.task.outputs)
     size = SPACE.Size(channels=8, cells=1)

@@ -25,6 +25,7 @@ from strategies.one_shot import guard
 from strategies.one_shot.guard import HessianGuard, dominant_eigenvalue, stop_epoch
 from training import checkpoint
 from training.data import load
+from training.data.loading import Loading
 from training.data.split import Split
 
 SPACE = NasBench201()
@@ -34,7 +35,7 @@ INNER = {"epochs": 12, "alpha_std": 0.3, "alpha_lr": 0.05}
 
 @pytest.fixture(scope="module")
 def data() -> Any:
-    return load("digits", Split(limit=160)).bind("cpu", batch_size=32, channels_last=True)
+    return load("digits", Split(limit=160)).bind("cpu", Loading(batch_size=32, channels_last=True))
 
 
 def started(data: Any, inner: str = "darts", inner_config: dict[str, Any] = INNER, **config: Any) -> Any:

@@ -29,6 +29,7 @@ from strategies.one_shot.weights import SharedWeights, WeightsConfig
 from studies.assemble import SearchConfig, build, describe
 from training.checkpoint import write_tensors
 from training.data import load
+from training.data.loading import Loading
 from training.data.split import Split
 from training.evaluators.supernet import SupernetEvaluator
 
@@ -43,7 +44,7 @@ def shared(config: WeightsConfig, auxiliary: bool = False) -> SharedWeights:
             supernet = Supernet(DartsSpace(), DIGITS.task, SMALL, auxiliary=True)
         else:
             supernet = Supernet(NasBench201(), DIGITS.task, Size(channels=2, cells=1))
-    return SharedWeights(supernet, DIGITS.bind("cpu", batch_size=16), config, Compute())
+    return SharedWeights(supernet, DIGITS.bind("cpu", Loading(batch_size=16)), config, Compute())
 
 
 def test_the_rate_of_enas_restarts_as_torch_has_it() -> None:

@@ -30,6 +30,7 @@ from strategies.one_shot.projection import Band, Solver, descend, project, softm
 from strategies.one_shot.rc_darts import RcDarts
 from training.cost import costs, params
 from training.data import load
+from training.data.loading import Loading
 from training.data.split import Split
 
 SPACE = NasBench201()
@@ -190,7 +191,7 @@ def rc_darts(constraints: Sequence[Constraint], space: Any = SPACE, size: Any = 
 
 
 def started(strategy: Any, space: Any = SPACE, size: Any = SIZE) -> Any:
-    data = load("digits", Split(limit=120)).bind("cpu", batch_size=32, channels_last=True)
+    data = load("digits", Split(limit=120)).bind("cpu", Loading(batch_size=32, channels_last=True))
 
     def make() -> Supernet:
         with torch.random.fork_rng([]):

@@ -18,6 +18,7 @@ from search_spaces.modules.supernet import Supernet
 from search_spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, Size
 from strategies.one_shot.spos import Spos
 from training.data import load
+from training.data.loading import Loading
 from training.data.split import Split
 
 SPACE = NasBench201()
@@ -32,7 +33,7 @@ def make() -> Supernet:
 
 def started(**config: Any) -> Spos:
     strategy = Spos(Setting(SPACE, 3, (Objective("accuracy", "max"),)), Spos.Config(**{"epochs": 3, **config}))
-    strategy.start(make, DATA.bind("cpu", batch_size=32), Compute())
+    strategy.start(make, DATA.bind("cpu", Loading(batch_size=32)), Compute())
     return strategy
 
 
@@ -42,7 +43,7 @@ def cell(*operations: str) -> Architecture:
 
 def run_by(supernet: Supernet, arch: Architecture) -> set[str]:
     """The names of the parameters that a pass of the architecture reads."""
-    batch = next(DATA.bind("cpu", batch_size=32).batches("train", 0, 0))
+    batch = next(DATA.bind("cpu", Loading(batch_size=32)).batches("train", 0, 0))
     supernet.zero_grad(set_to_none=True)
     supernet(batch.inputs, supernet.mix_of(arch)).sum().backward()
     read = {name for name, parameter in supernet.named_parameters() if parameter.grad is not None}

@@ -16,7 +16,8 @@ from nas_core.task import Task
 from search_spaces.modules.darts import ImageNetHead
 from search_spaces.modules.supernet import Supernet
 from studies.assemble import load_space
-from training.cost import macs, params, sample_inputs
+from training.cost import macs, params
+from training.tasks import sample_inputs
 
 SMALL = {
     "nasbench201": {"channels": 4, "cells": 1},

@@ -22,6 +22,7 @@ from nas_core.strategy import Setting
 from nas_core.testing.findings import Reference
 from nas_core.testing.strategy import trajectory
 from tests.golden.calls import purposes
+from training.data.loading import Loading
 
 GOLDEN = Path(__file__).with_name("golden.json")
 
@@ -106,7 +107,7 @@ def hashes() -> dict[str, Any]:
     from training.data.split import Split
 
     digits = load("digits", Split(limit=120))
-    passes = digits.bind("cpu", batch_size=8)
+    passes = digits.bind("cpu", Loading(batch_size=8))
     return {
         "prior": prior._key(Slots(_space("ae-cnn")), DenoiserConfig()),
         "score network": nag._key(OperationMatrix(_space("nasbench201")), 100, ScoreConfig()),
@@ -152,7 +153,7 @@ def one_shot(name: str) -> dict[str, Any]:
     from training.data.split import Split
 
     space = _space("nasbench201")
-    data = load("digits", Split(limit=160)).bind("cpu", batch_size=32)
+    data = load("digits", Split(limit=160)).bind("cpu", Loading(batch_size=32))
     kind = refs.find(name, strategies.ONE_SHOT, strategies.GROUP, "strategy")
     config = ONE_SHOT_CONFIGS.get(name, LEARNING)
 

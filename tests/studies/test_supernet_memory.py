@@ -24,6 +24,7 @@ from strategies.one_shot.drnas import DrNas
 from strategies.one_shot.gdas import Gdas
 from strategies.one_shot.spos import Spos
 from training.data import load
+from training.data.loading import Loading
 from training.data.split import Split
 
 SMALL: dict[str, tuple[dict[str, Any], str]] = {
@@ -36,7 +37,7 @@ SMALL: dict[str, tuple[dict[str, Any], str]] = {
 def prepared(name: str, **size: Any) -> tuple[SearchSpace, Data, Callable[[], Supernet]]:
     given, reference = SMALL[name]
     space: SearchSpace = refs.load(name, search_spaces.BUILTIN, search_spaces.GROUP, "space").object
-    data = load(reference, Split(limit=100 if reference == "digits" else None)).bind("cpu", batch_size=32)
+    data = load(reference, Split(limit=100 if reference == "digits" else None)).bind("cpu", Loading(batch_size=32))
     sized = space.Size.preset("search", **{**given, **size})
 
     def make() -> Supernet:

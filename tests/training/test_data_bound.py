@@ -10,6 +10,7 @@ from nas_core.batch import Batch
 from nas_core.errors import UsageError
 from training.data import bound, passes
 from training.data.augment import Augment
+from training.data.loading import Loading
 from training.data.source import GraphSource, ImageSource, graph_source, image_source
 from training.data.split import Split
 
@@ -38,7 +39,7 @@ def rows(images: torch.Tensor) -> list[tuple[float, ...]]:
 
 def test_training_part_is_normalised_per_channel_and_others_by_the_same_numbers():
     source = images_of()
-    data = source.bind("cpu", batch_size=100)
+    data = source.bind("cpu", Loading(batch_size=100))
     train, _ = passed(data, "train")
     assert train.dtype == torch.float32
     assert torch.allclose(train.mean((0, 2, 3)), torch.zeros(3), atol=1e-5)
@@ -57,7 +58,7 @@ def test_a_constant_channel_becomes_zero_and_not_nan():
 
 
 def test_a_training_pass_is_a_permutation_that_depends_on_seed_and_epoch():
-    data = images_of().bind("cpu", batch_size=15)
+    data = images_of().bind("cpu", Loading(batch_size=15))
     first, again = passed(data, "train", 0, 0), passed(data, "train", 0, 0)
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
@@ -68,7 +69,7 @@ def test_a_training_pass_is_a_permutation_that_depends_on_seed_and_epoch():
 
 def test_images_stay_with_their_labels():
     source = images_of()
-    data = source.bind("cpu", batch_size=15)
+    data = source.bind("cpu", Loading(batch_size=15))
     mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in source.statistics)
     known = dict(zip(rows(torch.from_numpy(source.images)), source.labels.tolist(), strict=True))
     images, target = passed(data, "train")
@@ -80,7 +81,7 @@ def test_images_stay_with_their_labels():
 def test_only_a_last_training_batch_of_one_is_left_out(batch_size, sizes):
     source = images_of(90)
     assert source.sizes["train"] == 65
-    data = source.bind("cpu", batch_size=batch_size)
+    data = source.bind("cpu", Loading(batch_size=batch_size))
     assert [len(batch.target) for batch in data.batches("train", 0, 0)] == sizes
     assert sum(len(batch.target) for batch in data.batches("valid", 0, 0)) == source.sizes["valid"]
 
@@ -88,14 +89,14 @@ def test_only_a_last_training_batch_of_one_is_left_out(batch_size, sizes):
 def test_evaluation_keeps_a_last_batch_of_one_and_uses_large_batches(monkeypatch):
     source = images_of(90)
     monkeypatch.setattr(passes, "EVALUATION_VALUES", 17 * 90)
-    data = source.bind("cpu", batch_size=4)
+    data = source.bind("cpu", Loading(batch_size=4))
     assert source.sizes["test"] == 18
     assert [len(batch.target) for batch in data.batches("test", 0, 0)] == [17, 1]
 
 
 def test_augmentation_is_for_training_alone_and_repeats():
     source, everything = images_of(), Augment(flip=True, crop=1, cutout=2)
-    plain, changed = source.bind("cpu"), source.bind("cpu", augment=everything)
+    plain, changed = source.bind("cpu"), source.bind("cpu", Loading(augment=everything))
     assert not torch.equal(passed(plain, "train")[0], passed(changed, "train")[0])
     assert torch.equal(passed(plain, "train")[1], passed(changed, "train")[1])
     assert torch.equal(passed(changed, "train", 3, 4)[0], passed(changed, "train", 3, 4)[0])
@@ -108,7 +109,7 @@ def test_the_border_of_a_crop_is_black_and_not_the_mean():
     images = rng.integers(100, 256, (60, 3, 6, 5)).astype(np.uint8)
     source = image_source("made", images, np.arange(60) % 3, Split())
     mean, deviation = (torch.tensor(values).view(3) for values in source.statistics)
-    seen, _ = passed(source.bind("cpu", augment=Augment(crop=2)), "train")
+    seen, _ = passed(source.bind("cpu", Loading(augment=Augment(crop=2))), "train")
     assert torch.allclose(seen.amin((0, 2, 3)), -mean / deviation, atol=1e-5)
 
 
@@ -116,9 +117,9 @@ def test_the_border_of_a_crop_is_black_and_not_the_mean():
 def test_large_sets_are_normalised_batch_by_batch_with_the_same_result(monkeypatch, kind):
     source, everything = images_of(kind=kind), Augment(flip=True, crop=1, cutout=2)
     before = source.images.copy()
-    whole = source.bind("cpu", augment=everything)
+    whole = source.bind("cpu", Loading(augment=everything))
     monkeypatch.setattr(bound, "FLOAT_LIMIT", 0)
-    late = source.bind("cpu", augment=everything)
+    late = source.bind("cpu", Loading(augment=everything))
     for part in ("train", "valid"):
         assert torch.equal(passed(whole, part)[0], passed(late, part)[0])
     assert np.array_equal(source.images, before)
@@ -127,7 +128,7 @@ def test_large_sets_are_normalised_batch_by_batch_with_the_same_result(monkeypat
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channels_last_batches_keep_convolutions_in_that_layout(channels):
     source = images_of(channels=channels)
-    plain, last = source.bind("cpu"), source.bind("cpu", channels_last=True)
+    plain, last = source.bind("cpu"), source.bind("cpu", Loading(channels_last=True))
     assert torch.equal(passed(plain, "train")[0], passed(last, "train")[0])
     images = next(iter(last.batches("train", 0, 0))).inputs[0]
     assert images.stride(1) == 1
@@ -181,9 +182,9 @@ def test_unlabelled_nodes_never_reach_the_loss():
 def test_wrong_options_are_explained():
     source = images_of()
     with pytest.raises(UsageError, match="batch size 0"):
-        source.bind("cpu", batch_size=0)
+        source.bind("cpu", Loading(batch_size=0))
     with pytest.raises(UsageError, match=r"augment\.cutout 16 is too large for images of 6x5"):
-        source.bind("cpu", augment=Augment(cutout=16))
+        source.bind("cpu", Loading(augment=Augment(cutout=16)))
     with pytest.raises(UsageError, match="unknown part 'vald'; did you mean 'valid'"):
         next(iter(source.bind("cpu").batches("vald", 0, 0)))
     with pytest.raises(UsageError, match="unknown part"):

@@ -30,7 +30,8 @@ from nas_core.errors import MachineError, NotFoundError, UsageError, Verificatio
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from search_spaces.nasbench201 import NasBench201, Size
 from search_spaces.nasbench_graph import OPERATIONS, GraphSize, NasBenchGraph
-from training.export import FORMATS, SIGNATURES, Card, check_formats, export, load_network, model_card
+from training.export import FORMATS, Card, check_formats, export, load_network, model_card
+from training.export.formats import signature_of
 from training.export.rebuild import origin
 from training.export.write import onnx_bytes, pt2_bytes, trace
 
@@ -304,7 +305,7 @@ def test_verification_that_dies_is_an_error(trained: Trained, tmp_path: Path, mo
 
 
 def _programs_answer(gnn: Trained) -> None:
-    signature = SIGNATURES[NODE_CLASSIFICATION]
+    signature = signature_of(gnn.task)
     program = trace(gnn.network, gnn.example, signature)
     model = onnx_bytes(program, signature, {})
     loaded = torch.export.load(io.BytesIO(pt2_bytes(program, {}))).module()

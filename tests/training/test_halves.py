@@ -8,6 +8,7 @@ import torch
 
 from nas_core.batch import HALVES, Data
 from training.data.augment import Augment
+from training.data.loading import Loading
 from training.data.source import ImageSource, graph_source, image_source
 from training.data.split import Split
 
@@ -33,7 +34,7 @@ def members(data: Data, part: str, epoch: int = 0, seed: int = 0) -> set[tuple[f
 
 
 def test_halves_are_disjoint_and_together_the_training_part():
-    data = images_of().bind("cpu", batch_size=7)
+    data = images_of().bind("cpu", Loading(batch_size=7))
     weights, alphas = (members(data, part) for part in HALVES)
     assert not weights & alphas
     assert weights | alphas == members(data, "train")
@@ -43,7 +44,7 @@ def test_halves_are_disjoint_and_together_the_training_part():
 @pytest.mark.parametrize("counts", [(60, 31, 20), (200, 4, 4), (9, 9, 9)])
 def test_halves_hold_half_of_every_class(counts):
     source = images_of(np.repeat(np.arange(3), counts))
-    data = source.bind("cpu", batch_size=7)
+    data = source.bind("cpu", Loading(batch_size=7))
     weights, alphas = (torch.bincount(passed(data, part)[1], minlength=3) for part in HALVES)
     train = torch.from_numpy(np.bincount(source.labels[source.parts.train], minlength=3))
     assert torch.equal(weights + alphas, train)
@@ -52,15 +53,15 @@ def test_halves_hold_half_of_every_class(counts):
 
 def test_halves_are_the_same_for_every_seed_epoch_and_binding():
     source = images_of()
-    first = source.bind("cpu", batch_size=7)
+    first = source.bind("cpu", Loading(batch_size=7))
     for part in HALVES:
         expected = members(first, part)
         assert members(first, part, epoch=3, seed=9) == expected
-        assert members(source.bind("cpu", batch_size=16), part) == expected
+        assert members(source.bind("cpu", Loading(batch_size=16)), part) == expected
 
 
 def test_order_depends_on_seed_epoch_and_part():
-    data = images_of().bind("cpu", batch_size=7)
+    data = images_of().bind("cpu", Loading(batch_size=7))
     for part in HALVES:
         first, again = passed(data, part, 2, 5), passed(data, part, 2, 5)
         assert torch.equal(first[0], again[0])
@@ -78,7 +79,7 @@ def test_order_depends_on_seed_epoch_and_part():
 
 def test_augmentation_is_active_and_repeats():
     source = images_of()
-    plain, changed = source.bind("cpu"), source.bind("cpu", augment=Augment(flip=True, crop=1))
+    plain, changed = source.bind("cpu"), source.bind("cpu", Loading(augment=Augment(flip=True, crop=1)))
     for part in HALVES:
         one, other = passed(plain, part), passed(changed, part)
         assert torch.equal(one[1], other[1])

@@ -13,6 +13,7 @@ from PIL import Image
 
 from nas_core.errors import UsageError
 from training.data import load
+from training.data.loading import Loading
 from training.data.source import graph_source, image_source
 from training.data.split import Split
 from training.inputs import ImageInputs, inputs_from
@@ -54,7 +55,7 @@ def test_the_input_from_0_to_1_becomes_what_the_network_was_trained_on(
     labels = np.arange(40) % 4
     source = image_source("s", stored, labels, Split(), value_range=low_high, classes=["a", "b", "c", "d"])
     inputs = source.inputs
-    batch = next(iter(source.bind("cpu", 40).batches("valid", 0, 0)))
+    batch = next(iter(source.bind("cpu", Loading(batch_size=40)).batches("valid", 0, 0)))
     mean, deviation = (torch.tensor(values).view(1, -1, 1, 1) for values in (inputs.mean, inputs.deviation))
     seen = (torch.from_numpy(share[source.parts.valid]) - mean) / deviation
     assert torch.allclose(seen, batch.inputs[0], atol=1e-5)

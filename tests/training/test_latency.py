@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from nas_core.errors import Notice, UsageError
 from nas_core.task import Task
 from training import latency
-from training.cost import sample_inputs
 from training.latency import LatencyConfig, Load, measure
+from training.tasks import sample_inputs
 
 IMAGES = Task(kind="image-classification", input_shape=(3, 9, 9), outputs=5)
 GRAPH = Task(kind="node-classification", input_shape=(16,), outputs=3, nodes=20, edges=60)

@@ -21,6 +21,7 @@ from training.data.split import Split
 from training.evaluators.train import WEIGHTS, Train, load_trained
 from training.metrics import load_metrics
 from training.recipe import recipe
+from training.tasks.image_classification import KIND
 
 SPACE = NasBench201()
 SIZE = SPACE.Size(channels=2, cells=1)
@@ -56,7 +57,7 @@ def test_names_are_scikit_learns(tmp_path: Path) -> None:
 def test_two_classes_are_those_of_a_positive_one() -> None:
     random = torch.Generator().manual_seed(0)
     outputs, targets = torch.randn(50, 2, generator=random), torch.randint(2, (50,), generator=random)
-    f1, balanced, auc, precision = (metric(outputs, targets) for metric in load_metrics(NAMES))
+    f1, balanced, auc, precision = (metric(outputs, targets) for metric in load_metrics(NAMES, KIND))
     assert f1 == pytest.approx(sk.f1_score(targets, outputs.argmax(1)))
     assert balanced == pytest.approx(sk.balanced_accuracy_score(targets, outputs.argmax(1)))
     assert auc == pytest.approx(sk.roc_auc_score(targets, outputs[:, 1] - outputs[:, 0]))
@@ -66,7 +67,7 @@ def test_two_classes_are_those_of_a_positive_one() -> None:
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_class_without_samples(classes: int, recwarn: pytest.WarningsRecorder) -> None:
     outputs, targets = torch.randn(20, classes), torch.zeros(20, dtype=torch.long)
-    f1, balanced, auc, precision = (metric(outputs, targets) for metric in load_metrics(NAMES))
+    f1, balanced, auc, precision = (metric(outputs, targets) for metric in load_metrics(NAMES, KIND))
     assert (math.isnan(auc), math.isnan(precision)) == (True, True)
     assert 0 <= f1 <= 1
     assert 0 <= balanced <= 1
@@ -133,7 +134,7 @@ def test_what_is_no_metric_is_told(mine: Path) -> None:
         (("mine.py:math",), "is a module, which cannot be called"),
     ):
         with pytest.raises(UsageError, match=message):
-            load_metrics(references)
+            load_metrics(references, KIND)
 
 
 def test_nothing_is_collected_where_nobody_asks(tmp_path: Path) -> None:

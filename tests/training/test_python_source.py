@@ -452,6 +452,7 @@ def test_images_are_prepared_as_in_training(mode: str, fit: str, tmp_path: Path)
     channels = len(mode) if mode == "RGB" else 1
     inputs = ImageInputs.model_validate(
         {
+            "kind": IMAGE_CLASSIFICATION,
             "mode": mode,
             "fit": fit,
             "channels": channels,
@@ -490,7 +491,7 @@ def test_images_are_prepared_as_in_training(mode: str, fit: str, tmp_path: Path)
 
 def test_graphs_are_prepared_as_in_training(tmp_path: Path) -> None:
     for how in ("rows", "none"):
-        inputs = GraphInputs.model_validate({"features": 12, "normalise": how, "classes": tuple("abcd")})
+        inputs = GraphInputs(kind=NODE_CLASSIFICATION, features=12, normalise=how, classes=tuple("abcd"))
         space = space_of("nasbench_graph")
         network = space.build(space.from_text("0123:gat,gcn,gin,fc"), GRAPH, space.Size(hidden=4))  # type: ignore[attr-defined]
         module = loaded(written(network, GRAPH, inputs)[0], tmp_path, network)

@@ -15,6 +15,7 @@ from nas_core.batch import Batch
 from nas_core.errors import TrialError, UsageError
 from nas_core.task import Task
 from training.data import load
+from training.data.loading import Loading
 from training.data.split import Split
 from training.fit import Training
 from training.range_test import RangeTest, range_test
@@ -126,7 +127,7 @@ def training(precision: str = "float32", **changes: Any) -> Training:
     )
     model.register_buffer("scratch", torch.zeros(2), persistent=False)
     model.register_forward_pre_hook(count)
-    data = source.bind(CPU, chosen.batch_size, chosen.augment, channels_last=True)
+    data = source.bind(CPU, Loading(batch_size=chosen.batch_size, augment=chosen.augment, channels_last=True))
     return Training(model, data, chosen, CPU, 5, None)
 
 

@@ -22,9 +22,14 @@ from nas_core.seeds import derive
 from nas_core.task import Task
 from search_spaces.modules.drop_path import DropPath
 from training.checkpoint import adopt
-from training.data.bound import mean_loss, metric_sums
+from training.data.scored import Scored
 from training.fit import fit
-from training.recipe import CYCLIC, RECIPES, Recipe, learning_rate, recipe, whole_cycles
+from training.recipe import CYCLIC, Recipe, learning_rate, recipe, whole_cycles
+from training.tasks.image_classification import KIND, RECIPES
+
+IMAGE_DATA = Scored(KIND.example)
+mean_loss = IMAGE_DATA.loss
+metric_sums = IMAGE_DATA.metrics
 
 PHOTOS = Task(kind="image-classification", input_shape=(3, 32, 32), outputs=10)
 
@@ -151,7 +156,7 @@ def test_ae_cnn_trains_as_its_authors_did() -> None:
         recipe("ae-cnn", PHOTOS, epochs=20, milestones=[[149, 0.1], [249, 0.01]])
 
 
-@pytest.mark.parametrize("name", RECIPES["image-classification"])
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_shorter_training_has_shorter_phases(name: str) -> None:
     usual = recipe(name, PHOTOS)
     for epochs in (1, 2, 7, usual.epochs - 1):

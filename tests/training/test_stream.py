@@ -14,6 +14,7 @@ from nas_core.errors import UsageError
 from training.data import bound_stream, load, stream
 from training.data.augment import Augment
 from training.data.check import equal_images
+from training.data.loading import Loading
 from training.data.source import ImageSource
 from training.data.split import Split
 from training.data.stream import StreamSource
@@ -109,7 +110,10 @@ def test_batches_are_those_of_images_in_memory(own, name, workers):
     assert isinstance(memory, ImageSource)
     for attribute in ("task", "sizes", "class_counts", "statistics", "inputs", "classes"):
         assert getattr(stream_, attribute) == getattr(memory, attribute)
-    bound, other = (source.bind("cpu", 16, EVERYTHING, channels_last=True) for source in (memory, stream_))
+    bound, other = (
+        source.bind("cpu", Loading(batch_size=16, augment=EVERYTHING, channels_last=True))
+        for source in (memory, stream_)
+    )
     for part in ("train", "valid", "test", "weights", "alphas"):
         assert same(batches(bound, part), batches(other, part))
         assert torch.equal(bound.targets(part), other.targets(part))
@@ -118,7 +122,10 @@ def test_batches_are_those_of_images_in_memory(own, name, workers):
 
 def test_a_pass_depends_on_seed_and_epoch_and_on_nothing_else(own):
     """Random transforms of the user's included: with other workers, in another order, after a resume."""
-    alone, helped = (streamed(f"{own}:random_ones?stream=yes&workers={workers}").bind("cpu", 16) for workers in (0, 2))
+    alone, helped = (
+        streamed(f"{own}:random_ones?stream=yes&workers={workers}").bind("cpu", Loading(batch_size=16))
+        for workers in (0, 2)
+    )
     state = torch.random.get_rng_state(), np.random.get_state()[1].tolist()
     later = batches(alone, epoch=5)
     for epoch in range(4, 6):  # a search that was never interrupted
@@ -126,7 +133,7 @@ def test_a_pass_depends_on_seed_and_epoch_and_on_nothing_else(own):
     assert same(later, last)
     assert not same(later, batches(alone, epoch=6))
     assert not same(later, batches(alone, epoch=5, seed=5))
-    noise = streamed(f"{own}:noise?stream=yes&workers=0").bind("cpu", 16)
+    noise = streamed(f"{own}:noise?stream=yes&workers=0").bind("cpu", Loading(batch_size=16))
     drawn = {tuple(batches(noise, epoch=epoch)[0][0][:, 0, 0, 0].tolist()) for epoch in (0, 0, 1, 2)}
     assert len(drawn) == 3
     assert torch.equal(torch.random.get_rng_state(), state[0])
@@ -137,7 +144,7 @@ def test_a_pass_depends_on_seed_and_epoch_and_on_nothing_else(own):
 def test_a_pass_that_is_left_early_leaves_no_process(own):
     import multiprocessing
 
-    data = streamed(f"{own}:data?stream=yes&workers=2").bind("cpu", 4)
+    data = streamed(f"{own}:data?stream=yes&workers=2").bind("cpu", Loading(batch_size=4))
     before = multiprocessing.active_children()
     now = data.batches("train", 0, 0)
     next(now)
@@ -195,7 +202,7 @@ def test_targets_of_parts_of_data_sets(own, name, first):
 def test_what_goes_wrong_while_training_names_the_item(own, name, message, workers):
     number = int(streamed(f"{own}:data?stream=yes").parts.test[-1])  # looked at by nobody before
     Path(own).write_text(FILE.replace("BAD = 40", f"BAD = {number}"))
-    data = streamed(f"{own}:{name}?stream=yes&workers={workers}").bind("cpu", 64)
+    data = streamed(f"{own}:{name}?stream=yes&workers={workers}").bind("cpu", Loading(batch_size=64))
     batches(data)
     with pytest.raises(UsageError, match=rf"train\[{number}\].*{message}"):
         batches(data, "test")
@@ -230,7 +237,10 @@ def test_a_folder_is_streamed_with_the_batches_of_the_same_in_memory(tmp_path):
     assert other.warnings == memory.warnings
     assert other.inputs == memory.inputs
     for part in ("train", "test"):
-        assert same(batches(memory.bind("cpu", 8), part), batches(other.bind("cpu", 8), part))
+        assert same(
+            batches(memory.bind("cpu", Loading(batch_size=8)), part),
+            batches(other.bind("cpu", Loading(batch_size=8)), part),
+        )
     for source in (memory, other):
         number = int(source.parts.test[0])
         assert source.name(number).startswith("test/")

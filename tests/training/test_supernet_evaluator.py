@@ -24,6 +24,7 @@ from search_spaces.modules.supernet import Supernet
 from search_spaces.nasbench201 import NasBench201, Size
 from training.checkpoint import write_tensors
 from training.data import load
+from training.data.loading import Loading
 from training.data.source import Source
 from training.data.split import Split
 from training.evaluators.supernet import SupernetEvaluator, load_supernet, recalibrate
@@ -43,7 +44,7 @@ def trained() -> Supernet:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         net = Supernet(SPACE, digits().task, SIZE)
-    data = digits().bind("cpu", batch_size=32)
+    data = digits().bind("cpu", Loading(batch_size=32))
     optimizer = torch.optim.SGD(net.parameters(), 0.1, 0.9)
     rng = generator("paths")
     for epoch in range(3):
@@ -100,7 +101,7 @@ def test_recalibration_is_what_makes_shared_weights_work(weights: Path, tmp_path
     report = evaluate(found, CELL, tmp_path).metrics
     network, metrics = found.inherit(CELL)
     assert metrics == {name: report[name] for name in ("supernet_accuracy", "supernet_loss")}
-    data = digits().bind("cpu", batch_size=32)
+    data = digits().bind("cpu", Loading(batch_size=32))
 
     def loss(model: nn.Module) -> float:
         sums = [data.metrics(model(*batch.inputs), batch) for batch in data.batches("valid", 0, 0)]

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from nas_core.errors import UsageError
 from nas_core.task import TABULAR_CLASSIFICATION, TABULAR_REGRESSION
+from training.data.loading import Loading
 from training.data.split import Split, divide, target_bins
 from training.data.table_source import TableSource, table_source
 from training.inputs.tables import CategoryColumn, NumberColumn, TableInputs
@@ -82,7 +83,7 @@ def table(count: int = 60, classes: tuple[str, ...] = ()) -> TableSource:
 
 
 def test_numbers_are_standardised_for_training() -> None:
-    data = table().bind("cpu", 16)
+    data = table().bind("cpu", Loading(batch_size=16))
     assert float(data.targets("train").mean()) == pytest.approx(0, abs=1e-6)
     assert float(data.targets("train").std(unbiased=False)) == pytest.approx(1, abs=1e-6)
 
@@ -90,7 +91,7 @@ def test_numbers_are_standardised_for_training() -> None:
 @pytest.mark.parametrize("classes", [(), ("no", "yes")])
 def test_batches_hold_every_row_once_with_its_target(classes: tuple[str, ...]) -> None:
     source = table(classes=classes)
-    data = source.bind("cpu", 16)
+    data = source.bind("cpu", Loading(batch_size=16))
     batches = list(data.batches("train", 3, 7))
     rows = torch.cat([batch.inputs[0] for batch in batches]).numpy()
     assert {tuple(row) for row in rows} == {tuple(row) for row in source.features[source.parts.train]}

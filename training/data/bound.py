@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from nas_core.batch import HALVES, PARTS, Batch
 from nas_core.errors import unknown
-from training.data.augment import Augment
+from training.data.loading import Loading
 from training.data.passes import Passes
+from training.data.scored import Scored
 from training.data.source import GraphSource, ImageSource
 
 # Up to here the normalised float32 images are kept; larger sets stay as stored and are normalised batch by batch.
 FLOAT_LIMIT = 2**30
 
 
-class BoundImages:
+class BoundImages(Scored):
     """Images for the fit loop (`nas_core.batch.Data`): inputs are (images [b, c, h, w] float32,), see `Passes`."""
 
-    def __init__(
-        self, source: ImageSource, device: torch.device | str, batch_size: int, augment: Augment, channels_last: bool
-    ) -> None:
-        self.task = source.task
+    def __init__(self, source: ImageSource, device: torch.device | str, loading: Loading) -> None:
+        super().__init__(source.task)
         self.device = torch.device(device)
         shape, statistics = source.images.shape[1:], source.statistics
-        self._passes = Passes(
-            *(shape, source.labels, source.parts, statistics), self.device, batch_size, augment, channels_last
-        )
+        self._passes = Passes(*(shape, source.labels, source.parts, statistics), self.device, loading)
         self._labels = torch.from_numpy(source.labels).to(self.device)
         self._images = torch.from_numpy(source.images).to(self.device)
         self._normalised = source.images.size * 4 < FLOAT_LIMIT
@@ -48,18 +44,12 @@ class BoundImages:
     def targets(self, part: str) -> Tensor:
         return self._labels.index_select(0, self._passes.orders.parts[part].to(self.device))
 
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return mean_loss(output, batch)
 
-    def metrics(self, output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        return metric_sums(output, batch)
-
-
-class BoundGraph:
+class BoundGraph(Scored):
     """A graph for the fit loop: one batch per part, inputs (features [n, f], edge_index [2, e]), the part as index."""
 
     def __init__(self, source: GraphSource, device: torch.device | str) -> None:
-        self.task = source.task
+        super().__init__(source.task)
         self.device = torch.device(device)
         features, edges, labels = (
             torch.from_numpy(array).to(self.device) for array in (source.features, source.edge_index, source.labels)
@@ -82,26 +72,3 @@ class BoundGraph:
     def targets(self, part: str) -> Tensor:
         batch = self._batches[part]
         return batch.target[batch.index]
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return mean_loss(output, batch)
-
-    def metrics(self, output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        return metric_sums(output, batch)
-
-
-def mean_loss(output: Tensor, batch: Batch) -> Tensor:
-    """Mean cross entropy of logits [b, classes], in float32 under autocast too."""
-    output, target = batch.scored(output)
-    return functional.cross_entropy(output.float(), target)
-
-
-def metric_sums(output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-    """Sums over the samples of a batch, as scalars on the device: number correct, loss, how many."""
-    output, target = batch.scored(output.detach())
-    logits = output.float()
-    return {
-        "accuracy": (logits.argmax(1) == target).sum(),
-        "loss": functional.cross_entropy(logits, target, reduction="sum"),
-        "count": torch.full((), len(target), device=target.device),
-    }

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from nas_core.batch import Batch
 from nas_core.errors import UsageError
 from nas_core.seeds import derive
-from training.data.augment import Augment
-from training.data.bound import mean_loss, metric_sums
+from training.data.loading import Loading
 from training.data.passes import Passes
+from training.data.scored import Scored
 from training.data.stream import StreamSource
 
 if TYPE_CHECKING:
@@ -29,22 +29,18 @@ MOST_WORKERS = 4  # where nobody says
 _Key = tuple[int, list[int]]  # seed and rows of a batch
 
 
-class BoundStream:
+class BoundStream(Scored):
     """Images for the fit loop that are read batch by batch; see `Passes` for their order and changes.
 
     Everything depends on (seed, epoch, part) alone, random transforms of the user's too, so that a pass is the same
     however many processes read it, and a resumed training goes on with the batches that it would have had.
     """
 
-    def __init__(
-        self, source: StreamSource, device: torch.device | str, batch_size: int, augment: Augment, channels_last: bool
-    ) -> None:
-        self.task = source.task
+    def __init__(self, source: StreamSource, device: torch.device | str, loading: Loading) -> None:
+        super().__init__(source.task)
         self.device = torch.device(device)
         shape = source.task.input_shape
-        self._passes = Passes(
-            *(shape, source.labels, source.parts, source.statistics), self.device, batch_size, augment, channels_last
-        )
+        self._passes = Passes(*(shape, source.labels, source.parts, source.statistics), self.device, loading)
         self._labels = torch.from_numpy(source.labels).to(self.device)
         self._source = source
 
@@ -61,12 +57,6 @@ class BoundStream:
 
     def targets(self, part: str) -> Tensor:
         return self._labels.index_select(0, self._passes.orders.parts[part].to(self.device))
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return mean_loss(output, batch)
-
-    def metrics(self, output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        return metric_sums(output, batch)
 
 
 class _Batches(Dataset[Any]):

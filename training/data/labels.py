@@ -121,7 +121,7 @@ def _from_rows(rows: NDArray[Any], names: tuple[str, ...], where: str, unlabelle
 def _from_texts(
     labels: NDArray[Any], names: tuple[str, ...], where: str, unlabelled: bool
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    if labels.dtype.kind == "S":
+    if np.issubdtype(labels.dtype, np.bytes_):
         labels = np.char.decode(labels, "utf-8")
     found, inverse = np.unique(labels, return_inverse=True)
     texts = [str(text) for text in found]

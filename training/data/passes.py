@@ -12,7 +12,8 @@ from torch import Tensor
 from nas_core.batch import HALVES, PARTS
 from nas_core.errors import UsageError, unknown
 from nas_core.seeds import derive, generator
-from training.data.augment import Augment, apply
+from training.data.augment import apply
+from training.data.loading import Loading
 from training.data.split import Parts, stratified
 
 if TYPE_CHECKING:
@@ -76,17 +77,16 @@ class Passes:
         parts: Parts,
         statistics: tuple[Sequence[float], Sequence[float]],
         device: torch.device,
-        batch_size: int,
-        augment: Augment,
-        channels_last: bool,
+        loading: Loading,
     ) -> None:
         """Raises UsageError for a batch size or an augmentation that images of this shape do not allow."""
         c, h, w = shape
-        self.orders = Orders(labels, parts, batch_size, c * h * w)
+        self.orders = Orders(labels, parts, loading.batch_size, c * h * w)
+        augment = loading.augment
         for name, pixels in (("crop", augment.crop), ("cutout", augment.cutout)):
             if pixels >= min(h, w):
                 raise UsageError(f"augment.{name} {pixels} is too large for images of {h}x{w} pixels")
-        self._augment, self._channels_last = augment, channels_last
+        self._augment, self._channels_last = augment, loading.channels_last
         mean, deviation = (torch.tensor(values, dtype=torch.float32) for values in statistics)
         self._mean, self._deviation = (values.view(1, c, 1, 1).to(device) for values in (mean, deviation))
 

@@ -11,13 +11,15 @@ import numpy as np
 
 from nas_core.errors import UsageError
 from nas_core.seeds import generator
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
-from training.data.augment import PLAIN, Augment
+from nas_core.task import Task
 from training.data.labels import Labels, absent, class_labels
+from training.data.loading import DEFAULT, Loading
 from training.data.split import UNLABELLED, Parts, Split, divide, split_hash, stratified
 from training.inputs import GraphInputs, ImageInputs, Inputs
 from training.inputs.graphs import Normalise, normalised
 from training.inputs.images import Fit, observed_range
+from training.tasks.image_classification import KIND as IMAGES
+from training.tasks.node_classification import KIND as NODES
 
 if TYPE_CHECKING:
     import torch
@@ -52,13 +54,7 @@ class Source(Protocol):
         """What a network that is trained on it needs to know of its inputs, wherever it runs later."""
         ...
 
-    def bind(
-        self,
-        device: torch.device | str,
-        batch_size: int = 64,
-        augment: Augment = PLAIN,
-        channels_last: bool = False,
-    ) -> Data:
+    def bind(self, device: torch.device | str, loading: Loading = DEFAULT) -> Data:
         """The data on a device, ready for the fit loop; raises UsageError where an option does not fit the data."""
         ...
 
@@ -103,16 +99,10 @@ class ImageSource:
         """How to speak of an image."""
         return self.files[number] if self.files else f"image {number}"
 
-    def bind(
-        self,
-        device: torch.device | str,
-        batch_size: int = 64,
-        augment: Augment = PLAIN,
-        channels_last: bool = False,
-    ) -> Data:
+    def bind(self, device: torch.device | str, loading: Loading = DEFAULT) -> Data:
         from training.data.bound import BoundImages
 
-        return BoundImages(self, device, batch_size, augment, channels_last)
+        return BoundImages(self, device, loading)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +128,7 @@ class GraphSource:
     @cached_property
     def inputs(self) -> GraphInputs:
         return GraphInputs(
+            kind=self.task.kind,
             features=self.task.input_shape[0],
             feature_names=self.feature_names,
             normalise=self.normalise,
@@ -148,13 +139,7 @@ class GraphSource:
     def class_counts(self) -> Mapping[str, tuple[int, ...]]:
         return class_counts(self.labels, self.parts, self.task.outputs)
 
-    def bind(
-        self,
-        device: torch.device | str,
-        batch_size: int = 64,
-        augment: Augment = PLAIN,
-        channels_last: bool = False,
-    ) -> Data:
+    def bind(self, device: torch.device | str, loading: Loading = DEFAULT) -> Data:
         """The whole graph is one batch of every part: batch size, augmentation and layout are for images."""
         from training.data.bound import BoundGraph
 
@@ -202,7 +187,7 @@ def image_source(
         files = [files[number] for number in used] if files else ()
         parts = Parts(*(np.searchsorted(used, part) for _, part in parts.items()))
     _, c, h, w = images.shape
-    task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(c, h, w), outputs=read.outputs)
+    task = IMAGES.task((c, h, w), read.outputs)
     images = np.require(images, requirements=["C", "W"])  # a tensor may share this memory
     told = (*warnings, *read.warnings, *absent_classes(labels, parts, read))
     return ImageSource(
@@ -247,13 +232,7 @@ def graph_source(
     edge_index = _as_index(edge_index, nodes, "edge_index", where)
     train, valid, test = _public(where, labels, split, train, valid, test)
     parts = _divide(where, labels, split, train=train, valid=valid, test=test)
-    task = Task(
-        kind=NODE_CLASSIFICATION,
-        input_shape=(features.shape[1],),
-        outputs=read.outputs,
-        nodes=nodes,
-        edges=edge_index.shape[1],
-    )
+    task = NODES.task(features.shape[1], read.outputs, nodes, edge_index.shape[1])
     name = split_hash(labels, parts, features, edge_index)
     told = (*warnings, *read.warnings, *absent_classes(labels, parts, read))
     return GraphSource(
@@ -358,6 +337,7 @@ def image_inputs(
     channels, height, width = task.input_shape
     mean, deviation = statistics
     return ImageInputs(
+        kind=task.kind,
         mode="L" if channels == 1 else "RGB" if channels == 3 else None,
         channels=channels,
         height=height,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_core.errors import UsageError
-from nas_core.task import IMAGE_CLASSIFICATION, Task
-from training.data.augment import PLAIN, Augment
+from nas_core.task import Task
 from training.data.items import Item, Items, fits, gather, size_of
 from training.data.labels import class_labels
+from training.data.loading import DEFAULT, Loading
 from training.data.source import Floats, absent_classes, channel_statistics, class_counts, image_inputs
 from training.data.split import Parts, Split, divide, split_hash
 from training.inputs import ImageInputs
@@ -21,6 +21,7 @@ from training.inputs.images import Fit, observed_range
 from training.inputs.pictures import Unreadable
 from training.reading import counted
 from training.seeded import seeded
+from training.tasks.image_classification import KIND as IMAGES
 
 if TYPE_CHECKING:
     import torch
@@ -90,16 +91,10 @@ class StreamSource:
                 found[place] = pixels
         return found
 
-    def bind(
-        self,
-        device: torch.device | str,
-        batch_size: int = 64,
-        augment: Augment = PLAIN,
-        channels_last: bool = False,
-    ) -> Data:
+    def bind(self, device: torch.device | str, loading: Loading = DEFAULT) -> Data:
         from training.data.bound_stream import BoundStream
 
-        return BoundStream(self, device, batch_size, augment, channels_last)
+        return BoundStream(self, device, loading)
 
 
 def stream_source(
@@ -141,7 +136,7 @@ def stream_source(
     told += dict.fromkeys([*first.warnings, *spread.warnings])
     return StreamSource(
         reference=reference,
-        task=Task(kind=IMAGE_CLASSIFICATION, input_shape=images.shape[1:], outputs=read.outputs),
+        task=IMAGES.task(images.shape[1:], read.outputs),
         split_hash=split_hash(read.numbers, parts, np.array([len(items)]), images[: len(first.images)]),
         items=items,
         labels=read.numbers,

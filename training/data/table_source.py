@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_core.errors import UsageError
-from nas_core.task import InputSpec, Task
-from training.data.augment import PLAIN, Augment
+from nas_core.task import Task
+from training import tasks
+from training.data.loading import DEFAULT, Loading
 from training.data.split import Parts, split_hash, target_bins
 from training.inputs.tables import TableInputs
+from training.tasks.tables import Table
 
 if TYPE_CHECKING:
     import torch
@@ -59,17 +61,11 @@ class TableSource:
         counts = ((name, np.bincount(self.targets[part], minlength=count)) for name, part in self.parts.items())
         return {name: tuple(found.tolist()) for name, found in counts}
 
-    def bind(
-        self,
-        device: torch.device | str,
-        batch_size: int = 64,
-        augment: Augment = PLAIN,
-        channels_last: bool = False,
-    ) -> Data:
+    def bind(self, device: torch.device | str, loading: Loading = DEFAULT) -> Data:
         """Batches of rows [b, width]; augmentation and layout are for images."""
         from training.data.bound_table import BoundTable
 
-        return BoundTable(self, device, batch_size)
+        return BoundTable(self, device, loading)
 
 
 def table_source(
@@ -96,12 +92,10 @@ def table_source(
             raise UsageError(f"{where}: {name} hold NaN or infinite values")
     features = np.require(features, dtype=np.float32, requirements=["C", "W"])  # a tensor may share this memory
     targets = np.ascontiguousarray(targets, dtype=np.int64 if inputs.classes else np.float64)
-    task = Task(
-        kind=inputs.kind,
-        inputs=(InputSpec(name="x", shape=(width,), categories=inputs.widths),),
-        outputs=len(inputs.classes) or 1,
-        metric="accuracy" if inputs.classes else "rmse",
-    )
+    kind = tasks.find(inputs.kind)
+    if not isinstance(kind, Table):
+        raise UsageError(f"{where}: '{inputs.kind}' is no kind of task on tables")
+    task = kind.task(inputs.widths, len(inputs.classes) or 1)
     name = split_hash(targets, parts, features)
     rows = tuple(tuple(row) for row in examples)
     return TableSource(reference, task, name, features, targets, parts, inputs, rows, tuple(warnings))

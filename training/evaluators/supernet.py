@@ -15,10 +15,12 @@ from nas_core.errors import MachineError, NotFoundError, TrialError, UsageError,
 from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
-from nas_core.task import IMAGE_CLASSIFICATION, Task
+from nas_core.task import Task
+from training.data.loading import Loading
 from training.evaluators.train import find_device, repeatable
 from training.latency import ONE_PASS, LatencyConfig
 from training.precision import Request, resolve
+from training.tasks import kind_of
 from training.threads import thread_count
 
 if TYPE_CHECKING:
@@ -148,14 +150,14 @@ class SupernetEvaluator:
     def _layout(self) -> Any:
         import torch
 
-        return torch.channels_last if self.task.kind == IMAGE_CLASSIFICATION else torch.contiguous_format
+        return torch.channels_last if kind_of(self.task).images else torch.contiguous_format
 
     @cached_property
     def _data(self) -> Data:
         import torch
 
         try:
-            return self.source.bind(self.device, self.batch_size, channels_last=True)
+            return self.source.bind(self.device, Loading(batch_size=self.batch_size, channels_last=True))
         except torch.OutOfMemoryError as error:
             raise MachineError(
                 f"the data set does not fit into the memory of {self.device}; use --device cpu"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +17,11 @@ from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report, parse
 from nas_core.seeds import derive
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
-from nas_core.task import IMAGE_CLASSIFICATION, Task
+from nas_core.task import Task
+from training.data.loading import Loading
 from training.latency import ONE_PASS, LatencyConfig
-from training.recipe import LOSSES, Recipe
+from training.recipe import Recipe, losses
+from training.tasks import kind_of
 from training.threads import thread_count
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from training.start import Start, Taken
 
 WEIGHTS = "weights.safetensors"
-SMALL_IMAGE = 16 * 16  # pixels
 
 
 class Train:
@@ -99,11 +99,13 @@ class Train:
         self.fidelity = Fidelity("epoch", 1, recipe.epochs, continues=True)
         self._costs = NetworkCosts(space, self.task, final_size or size, self.device, threads, latency)
         self.ends_early = recipe.patience is not None
-        self.own = load_metrics(metrics)
-        learned = (Metric("val_accuracy"), Metric("val_loss", "min"), *(Metric(f"val_{own.name}") for own in self.own))
+        kind = kind_of(self.task)
+        self.own = load_metrics(metrics, kind)
+        usual = [Metric(f"val_{one.name}", one.goal) for one in kind.metrics]
+        learned = (*usual, Metric("val_loss", "min"), *(Metric(f"val_{own.name}", own.goal) for own in self.own))
         self.monitor = parse_objective(monitor or learned[0].name, learned)
         self.files = {own.reference: own.file_hash for own in self.own if own.file_hash is not None}
-        if recipe.loss not in LOSSES:
+        if recipe.loss not in losses():
             from training.loss import load_loss
 
             loss = load_loss(recipe.loss)
@@ -112,9 +114,9 @@ class Train:
             *learned,
             Metric("train_loss", "min"),
             *self._costs.metrics,
-            *(Metric(f"test_{name}") for name in ("accuracy", *(own.name for own in self.own)) if test),
+            *(Metric(f"test_{one.name}", one.goal) for one in (*kind.metrics, *self.own) if test),
             *([Metric("kept_epoch", unit="epoch")] if recipe.keep == "best" else []),
-            *([Metric("micro_batch", unit="samples")] if self.task.kind == IMAGE_CLASSIFICATION else []),
+            *([Metric("micro_batch", unit="samples")] if kind.apart else []),
         )
 
     def identity(self, arch: Architecture) -> str | None:
@@ -197,8 +199,9 @@ class Train:
         import torch
 
         recipe = self.recipe
+        loading = Loading(batch_size=recipe.batch_size, augment=recipe.augment, channels_last=True)
         try:
-            return self.source.bind(self.device, recipe.batch_size, recipe.augment, channels_last=True)
+            return self.source.bind(self.device, loading)
         except torch.OutOfMemoryError as error:
             raise MachineError(
                 f"the data set does not fit into the memory of {self.device}; use --device cpu"
@@ -266,9 +269,7 @@ def default_threads(task: Task) -> int:
 
     On them joining the threads costs what they save, and on a busy machine many times that.
     """
-    if task.kind == IMAGE_CLASSIFICATION and math.prod(task.input_shape[1:]) <= SMALL_IMAGE:
-        return 1
-    return cpu_threads()
+    return 1 if kind_of(task).light(task) else cpu_threads()
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from training.cost import params
 from training.export import verify as verification
 from training.export.aside import aside
 from training.export.card import Card, model_card
-from training.export.formats import FORMATS, SIGNATURES, available, check_formats
+from training.export.formats import FORMATS, available, check_formats, signature_of
 from training.export.normalise import normalised
 from training.export.proof import Proof
 from training.export.python.written import python_source
@@ -142,7 +142,7 @@ def _programs(
     names: Sequence[str],
 ) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
-    signature = SIGNATURES[task.kind]
+    signature = signature_of(task)
     program = trace(network, example, signature)
     if "onnx" in names:
         contents[f"{stem}.onnx"] = onnx_bytes(program, signature, said)

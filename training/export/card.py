@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from nas_core.config import Config
 from nas_core.task import Task
 from training.export.script import script
-from training.inputs import GraphInputs, ImageInputs
+from training.inputs import Inputs, inputs_from
+from training.tasks import find, names
+
+
+def _inputs_of(value: Any) -> Any:
+    return inputs_from(value) if isinstance(value, Mapping) else value
+
 
 LISTED = 20  # classes that a card names; the files hold all of them
 
@@ -99,7 +105,7 @@ class Card(Config):
     notation: str | None = None
     software: str | None = None
     files: tuple[CardFile, ...] = ()
-    inputs: ImageInputs | GraphInputs | None = Field(None, discriminator="kind")
+    inputs: Annotated[SerializeAsAny[Inputs], BeforeValidator(_inputs_of)] | None = None
     raw: bool = False
     python_needs: tuple[str, ...] = Field((), description="what has to be installed for the Python file")
 
@@ -123,9 +129,10 @@ def _what(card: Card) -> str:
     lines = [card.summary] if card.summary else []
     if card.task:
         shape = " x ".join(str(extent) for extent in card.task.input_shape)
+        answers = find(card.task.kind).answers if card.task.kind in names() else "classes"
         lines.append(
             f"A network for {card.task.kind}: inputs of shape {shape} per "
-            f"{'node' if card.task.nodes else 'sample'}, {card.task.outputs} classes."
+            f"{'node' if card.task.nodes else 'sample'}, {card.task.outputs} {answers}."
         )
     values = ", ".join(f"`{name}` = {value}" for name, value in card.architecture.items())
     lines.append(f"Architecture `{card.key}` of the space `{card.space}`: {values}." if card.key else "")
@@ -148,37 +155,13 @@ def _metric(metric: CardMetric) -> tuple[str, ...]:
     return metric.name, metric.split, f"{metric.value:.6g}", mean, str(metric.seeds)
 
 
-def _inputs(inputs: ImageInputs | GraphInputs, raw: bool) -> str:
+def _inputs(inputs: Inputs, raw: bool) -> str:
     """What a deployed network gets, in words: `Inputs` as a table."""
     where = "before the network: onnx and pt2 are the bare network" if raw else "inside of onnx and pt2"
-    match inputs:
-        case ImageInputs():
-            colours = {"L": "grey", "RGB": "red, green, blue"}.get(inputs.mode or "", f"{inputs.channels} channels")
-            low, high = inputs.value_range
-            rows = [
-                ("shape", f"[batch, {inputs.channels}, {inputs.height}, {inputs.width}], float32"),
-                ("channels", colours),
-                ("values", "0 (black) to 1 (white)"),
-                ("values of the training data", f"{low:g} to {high:g}"),
-                ("another size", f"{inputs.fit}, {inputs.resize}"),
-                ("mean", _numbers(inputs.mean)),
-                ("deviation", _numbers(inputs.deviation)),
-                ("normalisation", f"(input - mean) / deviation, {where}"),
-            ]
-        case GraphInputs():
-            rows = [
-                ("features", f"[nodes, {inputs.features}], float32, in the order of the training data"),
-                ("feature names", ", ".join(inputs.feature_names)),
-                ("edges", "[2, edges], int64; an undirected graph holds both directions"),
-                ("normalisation", "none" if inputs.normalise == "none" else f"{inputs.normalise}, {where}"),
-            ]
-    more = f", ... ({len(inputs.classes):,} in all)" if len(inputs.classes) > LISTED else ""
-    rows.append(("classes", ", ".join(inputs.classes[:LISTED]) + more))
+    rows = find(inputs.kind).card(inputs, where)
+    more = f", ... ({len(inputs.outputs):,} in all)" if len(inputs.outputs) > LISTED else ""
+    rows.append(("classes", ", ".join(inputs.outputs[:LISTED]) + more))
     return _table(("input", "value"), [(name, value) for name, value in rows if value])
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.6g}" for value in values)
 
 
 def _use(card: Card) -> str:
@@ -188,11 +171,10 @@ def _use(card: Card) -> str:
     runnable = next((names[suffix] for suffix in (".onnx", ".pt2", ".safetensors") if suffix in names), None)
     if runnable is None:
         return ""
-    given = "graph:graph.npz" if isinstance(card.inputs, GraphInputs) else "image.png"
+    given, packages = find(card.inputs.kind).given(card.inputs)
     parts = [_code(f"nas infer {runnable} {given}", "sh")]
     text = script(card.inputs, names[".onnx"], card.raw) if ".onnx" in names else None
     if text is not None:
-        packages = "numpy and onnxruntime" if isinstance(card.inputs, GraphInputs) else "numpy, Pillow and onnxruntime"
         parts += [f"The same without `nas`, with {packages} alone:", _code(text.rstrip(), "python")]
     return "\n\n".join(parts)
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas_core.errors import UsageError, unknown
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+from nas_core.task import Task
+from training import tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +20,21 @@ class Signature:
     axes: tuple[Mapping[int, str], ...]
 
 
-SIGNATURES: Mapping[str, Signature] = {
-    IMAGE_CLASSIFICATION: Signature(("image",), ({0: "batch"},)),
-    NODE_CLASSIFICATION: Signature(("x", "edge_index"), ({0: "nodes"}, {1: "edges"})),
-}
+def signature_of(task: Task) -> Signature:
+    """The inputs that the task names, with the free dimensions that its kind names."""
+    return Signature(tuple(each.name for each in task.inputs), tasks.kind_of(task).axes)
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One file format: its suffix, and the task kinds it supports (None: every kind).
+    """One file format: its suffix, and whether it is a `traced` program, for which a kind of task must say which
+    dimensions of its inputs change.
 
-    `refusal` says why the other kinds are refused; `brings` are formats that are written with it. One that is not
-    `usual` is written where it is asked for.
+    `brings` are formats that are written with it. One that is not `usual` is written where it is asked for.
     """
 
     suffix: str
-    kinds: frozenset[str] | None = None
-    refusal: str = ""
+    traced: bool = False
     brings: tuple[str, ...] = ()
     usual: bool = True
 
@@ -50,11 +49,9 @@ def module_name(stem: str) -> str:
     return name if name.isidentifier() and not keyword.iskeyword(name) else f"model_{name}"
 
 
-_UNTRACED = "its program would be frozen at one input size: which dimensions change is described for {known} only"
-
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(".onnx", frozenset(SIGNATURES), _UNTRACED),
-    "pt2": Format(".pt2", frozenset(SIGNATURES), _UNTRACED),
+    "onnx": Format(".onnx", traced=True),
+    "pt2": Format(".pt2", traced=True),
     "safetensors": Format(".safetensors", brings=("json",)),
     "json": Format(".json"),
     "python": Format(".py", brings=("safetensors", "json"), usual=False),
@@ -72,16 +69,17 @@ def check_formats(formats: Sequence[str], task: Task) -> tuple[str, ...]:
     for name in formats:
         if name not in FORMATS:
             raise unknown("export format", name, FORMATS)
-        form = FORMATS[name]
-        if form.kinds is not None and task.kind not in form.kinds:
-            reason = form.refusal.format(known=" and ".join(sorted(form.kinds)))
-            raise UsageError(f"format '{name}' does not support {task.kind}: {reason}\nUse safetensors,json instead.")
+        if FORMATS[name].traced and task.kind not in tasks.names():
+            raise UsageError(
+                f"format '{name}' does not support {task.kind}: its program would be frozen at one input size: which "
+                f"dimensions change is described for {' and '.join(sorted(tasks.names()))} only\n"
+                "Use safetensors,json instead."
+            )
     wanted = {*formats, *(brought for name in formats for brought in FORMATS[name].brings)}
     return tuple(name for name in FORMATS if name in wanted)
 
 
 def available(task: Task) -> tuple[str, ...]:
     """The formats that are written for the task where none is asked for."""
-    return tuple(
-        name for name, form in FORMATS.items() if form.usual and (form.kinds is None or task.kind in form.kinds)
-    )
+    known = task.kind in tasks.names()
+    return tuple(name for name, form in FORMATS.items() if form.usual and (known or not form.traced))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.inputs import GraphInputs, ImageInputs, Inputs
+from training.inputs import ImageInputs, Inputs
+from training.tasks import find
 
 
 class NormalisedImages(nn.Module):
@@ -40,10 +41,4 @@ class NormalisedRows(nn.Module):
 
 def normalised(network: nn.Module, inputs: Inputs | None) -> nn.Module:
     """The network for inputs as `training.infer` reads them; the network itself where nothing is to be normalised."""
-    match inputs:
-        case ImageInputs():
-            return NormalisedImages(network, inputs).eval()
-        case GraphInputs(normalise="rows"):
-            return NormalisedRows(network).eval()
-        case _:
-            return network
+    return network if inputs is None else find(inputs.kind).normalised(network, inputs)

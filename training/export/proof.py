@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training import tasks
 from training.data.source import GraphSource, ImageSource, Source
 from training.data.stream import StreamSource
+from training.data.table_source import TableSource
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,24 +34,20 @@ class Proof:
 
 
 def proofs_of(source: Source) -> list[Proof]:
-    """Validation images as PNG files (npz where no file has such channels), or the graph as an npz file.
-
-    None for a source of a class of one's own, whose stored values are not known.
-    """
-    if isinstance(source, ImageSource | StreamSource):
-        return _pictures(source)
-    if isinstance(source, GraphSource):
-        return [_graph(source)]
-    return []
+    """As the kind of task makes them; none for a source of a class of one's own, whose stored values are not known."""
+    return tasks.kind_of(source.task).proofs(source)
 
 
-def _pictures(source: ImageSource | StreamSource) -> list[Proof]:
+def pictures(source: Source) -> list[Proof]:
+    """Validation images as PNG files, or as one npz file where no image file has such channels."""
+    if not isinstance(source, ImageSource | StreamSource):
+        return []
     low, high = source.value_range
     rows = source.parts.valid[:IMAGES]
     found, seen = _in_memory(source, rows) if isinstance(source, ImageSource) else _streamed(source, rows)
     stored = found.astype(np.float64)
     if source.inputs.mode is None:
-        content = _npz(images=found, layout=np.array("nchw"))
+        content = npz(images=found, layout=np.array("nchw"))
         return [Proof("proof.npz", content, "npz:{}/proof.npz", (seen,))]
     bytes_ = np.clip(np.rint((stored - low) / (high - low) * 255), 0, 255).astype(np.uint8)
     # A file holds 256 levels: where the data hold others, the network in training is asked about what the file holds.
@@ -74,10 +73,13 @@ def _streamed(source: StreamSource, rows: NDArray[np.int64]) -> tuple[NDArray[An
     return found, torch.from_numpy(((found - mean) / deviation).astype(np.float32))
 
 
-def _graph(source: GraphSource) -> Proof:
-    content = _npz(x=source.features, edge_index=source.edge_index)
+def graph(source: Source) -> list[Proof]:
+    """The graph as an npz file."""
+    if not isinstance(source, GraphSource):
+        return []
+    content = npz(x=source.features, edge_index=source.edge_index)
     seen = next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs
-    return Proof("proof.npz", content, "graph:{}/proof.npz", seen)
+    return [Proof("proof.npz", content, "graph:{}/proof.npz", seen)]
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:
@@ -90,7 +92,20 @@ def _png(image: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _npz(**arrays: NDArray[np.generic]) -> bytes:
+def table(source: Source) -> list[Proof]:
+    """The first validation rows as a csv file."""
+    if not isinstance(source, TableSource) or not source.examples:
+        return []
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    if source.inputs.header:
+        writer.writerow([column.name for column in source.inputs.columns])
+    writer.writerows(source.examples)
+    seen = torch.from_numpy(source.features[source.parts.valid[: len(source.examples)]])
+    return [Proof("proof.csv", text.getvalue().encode(), "csv:{}/proof.csv", (seen,))]
+
+
+def npz(**arrays: NDArray[np.generic]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()

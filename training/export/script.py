@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from training.inputs import GraphInputs, ImageInputs, Inputs
+from training.inputs import GraphInputs, ImageInputs, Inputs, TableInputs
+from training.tasks import find
 
 _HEAD = """\
 import json, sys, numpy as np, onnxruntime
@@ -40,15 +41,55 @@ x, edges = graph["x"].astype(np.float32), graph["edge_index"].astype(np.int64)
 _RAW_ROWS = "x = x / np.maximum(np.abs(x).sum(1, keepdims=True), np.finfo(np.float32).tiny)\n"
 
 
+_TABLES = """\
+rows = [[cell.strip() for cell in row] for row in csv.reader(open(sys.argv[1], newline="")) if row]
+names = rows.pop(0) if inputs["header"] else [f"c{{n}}" for n in range(len(rows[0]))]
+blocks = []
+for column in inputs["columns"]:
+    cells = [row[names.index(column["name"])] for row in rows]
+    gone = np.array([cell in inputs["missing"] for cell in cells])
+    if column["type"] == "number":
+        values = np.array([column["median"] if cell in inputs["missing"] else float(cell) for cell in cells])
+        blocks.append((values[:, None] - column["mean"]) / column["deviation"])
+        blocks += [gone[:, None]] if column["indicator"] else []
+    else:
+        cells = ["" if cell in inputs["missing"] else cell for cell in cells]
+        blocks.append(np.array([[cell == level for level in column["levels"]] for cell in cells]))
+answers = session.run(None, {{"x": np.concatenate(blocks, 1).astype(np.float32)}})[0]
+"""
+
+_CLASSES = """\
+for row, n in enumerate(answers.argmax(1)):
+    print(row, inputs["classes"][n])
+"""
+
+_NUMBERS = """\
+for row, number in enumerate(answers[:, 0]):
+    print(row, number * inputs["target_deviation"] + inputs["target_mean"])
+"""
+
+
 def script(inputs: Inputs, file: str, raw: bool = False) -> str | None:
-    """A program that is given an image file (or the npz file of a graph) and prints the classes of the network in
-    `file`. It needs onnxruntime, numpy and, for images, Pillow. None where no image file has such channels."""
-    match inputs:
-        case ImageInputs(mode=None):
-            return None
-        case ImageInputs():
-            body = _IMAGES.format(fitted=_FITTED[inputs.fit], raw=_RAW_IMAGES if raw else "")
-            return _HEAD.format(file=file, imports="from PIL import Image, ImageOps\n") + body
-        case GraphInputs():
-            rows = raw and inputs.normalise == "rows"
-            return _HEAD.format(file=file, imports="") + _GRAPHS.format(raw=_RAW_ROWS if rows else "")
+    """A program that is given a file as `nas infer` is, and prints what the network in `file` answers. It needs
+    onnxruntime, numpy and, for images, Pillow. None where the kind of task has none."""
+    return find(inputs.kind).script(inputs, file, raw)
+
+
+def images(inputs: ImageInputs, file: str, raw: bool) -> str | None:
+    """Of an image file; None where no image file has such channels."""
+    if inputs.mode is None:
+        return None
+    body = _IMAGES.format(fitted=_FITTED[inputs.fit], raw=_RAW_IMAGES if raw else "")
+    return _HEAD.format(file=file, imports="from PIL import Image, ImageOps\n") + body
+
+
+def graphs(inputs: GraphInputs, file: str, raw: bool) -> str:
+    """Of the npz file of a graph."""
+    rows = raw and inputs.normalise == "rows"
+    return _HEAD.format(file=file, imports="") + _GRAPHS.format(raw=_RAW_ROWS if rows else "")
+
+
+def tables(inputs: TableInputs, file: str) -> str:
+    """Of a csv file."""
+    head = _HEAD.format(file=file, imports="import csv\n")
+    return head + _TABLES.format() + (_CLASSES if inputs.classes else _NUMBERS)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from nas_core.errors import UsageError, VerificationError
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
+from nas_core.task import Task
 from nas_core.user_files import Added
+from training import tasks
 from training.export.formats import FORMATS
 from training.export.proof import Proof
 from training.export.python import check
@@ -142,20 +143,6 @@ def _ask(program: Sequence[str], request: Mapping[str, Any]) -> Mapping[str, Any
 
 
 def _inputs(task: Task, example: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:
-    if task.kind == IMAGE_CLASSIFICATION:
-        sizes = sorted({1, 3, len(example[0])})
-        return {f"a batch of {size}": (_resized(example[0], size),) for size in sizes}
-    if task.kind == NODE_CLASSIFICATION:
-        x, edge_index = example
-        nodes = max(1, len(x) // 2)
-        # Half of the edges, wrapped onto half of the nodes: no edge leaves, loops and repeated edges occur.
-        other = (x[:nodes], edge_index[:, ::2] % nodes)
-        return {"the example graph": example, f"a graph of {nodes} nodes": other}
-    return {"the example": example}
-
-
-def _resized(images: Tensor, size: int) -> Tensor:
-    rows = torch.arange(size)
-    # A repeated sample is dimmed, so that no two rows are the same.
-    dim = 0.5 ** (rows // len(images)).to(images.dtype)
-    return images[rows % len(images)] * dim.reshape(-1, *[1] * (images.dim() - 1))
+    if task.kind not in tasks.names():
+        return {"the example": example}
+    return tasks.kind_of(task).variants(example)

@@ -1,4 +1,4 @@
-"""From files to classes and their probabilities."""
+"""From files to classes and their probabilities, or to the numbers that are predicted."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Answer:
-    """What a network says of one sample: the likeliest classes with their probabilities, best first."""
+    """What a network says of one sample: the likeliest classes with their probabilities, best first; or numbers, in
+    their own unit."""
 
     name: str
-    classes: tuple[tuple[str, float], ...]
+    classes: tuple[tuple[str, float], ...] = ()
+    numbers: tuple[float, ...] = ()
 
 
 def classify(model: Model, argument: str, top: int = 5) -> tuple[list[Answer], str]:
@@ -33,8 +35,12 @@ def classify(model: Model, argument: str, top: int = 5) -> tuple[list[Answer], s
     if model.inputs is None:
         raise UsageError(f"'{model.path}' does not say what its inputs are; write it again by 'nas export'")
     samples = read(model.inputs, argument)
-    names = model.inputs.classes
-    odds = probabilities(logits(model, samples))
+    names, answers = model.inputs.outputs, logits(model, samples)
+    if not names:
+        rows = model.inputs.in_own_unit(answers)
+        numbers = [Answer(name, numbers=tuple(map(float, row))) for name, row in zip(samples.names, rows, strict=True)]
+        return numbers, samples.note
+    odds = probabilities(answers)
     if odds.shape[1] != len(names):
         raise UsageError(f"'{model.path}' answers with {odds.shape[1]} numbers for {len(names)} classes")
     best = np.argsort(-odds, axis=1, kind="stable")[:, :top]

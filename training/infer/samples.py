@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from training.inputs import GraphInputs, ImageInputs, Inputs
+from training.inputs import Inputs
+from training.tasks import find
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,14 +26,8 @@ class Samples:
 
 
 def read(inputs: Inputs, argument: str) -> Samples:
-    """The samples of a file: an image file or `npz:FILE` for images, `graph:FILE` for a graph.
+    """The samples of a file, as its kind of task reads: an image file or `npz:FILE`, or `graph:FILE`.
 
     Raises NotFoundError for a missing file, UsageError for one that the network cannot take.
     """
-    from training.infer import graphs, images
-
-    match inputs:
-        case ImageInputs():
-            return images.read(inputs, argument)
-        case GraphInputs():
-            return graphs.read(inputs, argument)
+    return find(inputs.kind).read(inputs, argument)

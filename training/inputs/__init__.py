@@ -1,4 +1,4 @@
-"""What a deployed network needs to know of its inputs, as plain data: one file per kind of task.
+"""What a deployed network needs to know of its inputs, as plain data: a class per kind of task (`training.tasks`).
 
 It is a property of a data source, is kept with a retraining, and travels in every exported file.
 """
@@ -10,20 +10,19 @@ from typing import Any
 
 from nas_core.config import validate
 from nas_core.errors import unknown
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION
+from training.inputs.base import Inputs
 from training.inputs.graphs import GraphInputs
 from training.inputs.images import ImageInputs
+from training.inputs.tables import TableInputs
 
-__all__ = ["GraphInputs", "ImageInputs", "Inputs", "inputs_from"]
-
-Inputs = ImageInputs | GraphInputs
-
-_KINDS: Mapping[str, type[Inputs]] = {IMAGE_CLASSIFICATION: ImageInputs, NODE_CLASSIFICATION: GraphInputs}
+__all__ = ["GraphInputs", "ImageInputs", "Inputs", "TableInputs", "inputs_from"]
 
 
 def inputs_from(stored: Mapping[str, Any]) -> Inputs:
     """What `model_dump(mode="json")` of one of these gave. Raises UsageError for anything else."""
+    from training import tasks
+
     kind = str(stored.get("kind"))
-    if kind not in _KINDS:
-        raise unknown("kind of inputs", kind, _KINDS)
-    return validate(_KINDS[kind], stored, "inputs")
+    if kind not in tasks.names():
+        raise unknown("kind of inputs", kind, tasks.names())
+    return validate(tasks.find(kind).Inputs, stored, "inputs")

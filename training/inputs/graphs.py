@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
-from nas_core.config import Config
-from nas_core.task import NODE_CLASSIFICATION
+from training.inputs.base import Inputs, Tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Tensors = tuple["NDArray[Any]", ...]
 Normalise = Literal["none", "rows"]
 
 
-class GraphInputs(Config):
+class GraphInputs(Inputs):
     """What the features of nodes are, and what the outputs of the network are called.
 
     The order of the features is that of the columns of the data. An undirected graph holds both directions of an edge.
     """
 
-    kind: Literal["node-classification"] = NODE_CLASSIFICATION
     features: int = Field(ge=1)
     feature_names: tuple[str, ...] = Field(default=(), description="in order, where the data name them")
     normalise: Normalise = Field(
@@ -31,14 +28,14 @@ class GraphInputs(Config):
     )
     classes: tuple[str, ...] = Field(description="names of the outputs, in order")
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.classes
+
     def normalised(self, tensors: Tensors) -> Tensors:
-        """(features [nodes, f], edges [2, e]) as the network itself sees them."""
+        """(features [nodes, f], edges [2, e]) as the network sees them. To normalise twice is to normalise once."""
         features, edges = tensors
         return normalised(features, self.normalise), edges
-
-    def restored(self, tensors: Tensors) -> Tensors:
-        """Inputs that become these by normalisation: these, because to normalise twice is to normalise once."""
-        return tensors
 
 
 def normalised(features: NDArray[np.float32], how: Normalise) -> NDArray[np.float32]:

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from nas_core.config import Config
-from nas_core.task import IMAGE_CLASSIFICATION
+from training.inputs.base import Inputs, Tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Tensors = tuple["NDArray[Any]", ...]
 Fit = Literal["stretch", "crop"]
 
 BYTES = (0.0, 255.0)
@@ -23,7 +21,7 @@ BYTES = (0.0, 255.0)
 _WHITE = (1.0, 255.0, 65535.0)
 
 
-class ImageInputs(Config):
+class ImageInputs(Inputs):
     """How an image becomes the input of a network, and what its outputs are called.
 
     An image file is turned upright (EXIF), converted to `mode` as Pillow does, and brought to `width` x `height`;
@@ -31,7 +29,6 @@ class ImageInputs(Config):
     `(input - mean) / deviation`, per channel; an exported program does that inside.
     """
 
-    kind: Literal["image-classification"] = IMAGE_CLASSIFICATION
     mode: Literal["L", "RGB"] | None = Field(description="order of the channels; none: neither grey nor RGB")
     channels: int = Field(ge=1)
     height: int = Field(ge=1)
@@ -46,6 +43,10 @@ class ImageInputs(Config):
     mean: tuple[float, ...] = Field(description="per channel, of the training part, in units of the input")
     deviation: tuple[float, ...] = Field(description="standard deviation, likewise")
     classes: tuple[str, ...] = Field(description="names of the outputs, in order")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.classes
 
     def normalised(self, tensors: Tensors) -> Tensors:
         """(images [n, c, h, w] from 0 to 1,) as the network itself sees them, float32."""

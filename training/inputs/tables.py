@@ -14,11 +14,10 @@ from pydantic import Field
 
 from nas_core.config import Config
 from nas_core.errors import UsageError
+from training.inputs.base import Inputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-Tensors = tuple["NDArray[Any]", ...]
 
 
 class NumberColumn(Config):
@@ -89,14 +88,13 @@ class CategoryColumn(Config):
 Column = Annotated[NumberColumn | CategoryColumn, Field(discriminator="type")]
 
 
-class TableInputs(Config):
+class TableInputs(Inputs):
     """How rows of a table become the input of a network, and what its outputs are.
 
     The network's input is the columns' fields side by side, float32 [n, width]. Of classes the outputs are logits. A
     number is predicted in the unit of the training, `(target - target_mean) / target_deviation`.
     """
 
-    kind: str
     columns: tuple[Column, ...] = Field(min_length=1, description="in the order of the input; a file may have others")
     target: str = Field(default="", description="name of the column that is predicted")
     classes: tuple[str, ...] = Field(default=(), description="names of the outputs, in order; none: a number")
@@ -121,10 +119,9 @@ class TableInputs(Config):
         blocks = [column.encode(cells[column.name], self.missing) for column in self.columns]
         return np.concatenate(blocks, axis=1).astype(np.float32)
 
-    def normalised(self, tensors: Tensors) -> Tensors:
-        """(rows [n, width],) as the network itself sees them: as they are encoded."""
-        return tensors
+    def in_own_unit(self, answers: NDArray[Any]) -> NDArray[Any]:
+        return answers.astype(np.float64) * self.target_deviation + self.target_mean
 
-    def restored(self, tensors: Tensors) -> Tensors:
-        """The inverse of `normalised`."""
-        return tensors
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.classes

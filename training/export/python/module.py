@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas_core.task import NODE_CLASSIFICATION, Task
+from nas_core.task import Task
 from training.export.python.blocks import ROOT, Blocks
 from training.export.python.layout import docstring, statement
 from training.export.python.methods import free_names
 from training.export.python.terms import literal
-from training.inputs import GraphInputs, ImageInputs, Inputs
+from training.inputs import Inputs
+from training.tasks import find
 
 _STANDARD = {
     "json": "import json",
@@ -80,7 +81,7 @@ def rest(network: nn.Module, subject: Subject, root: str) -> list[str]:
     network = {root}()
     network.load_state_dict(read_safetensors(weights))
     return network.eval()'''
-    return [load, *_preprocess(subject.inputs), _read(network)]
+    return [load, *_functions(subject.inputs).values(), _read(network)]
 
 
 def assembled(
@@ -108,16 +109,18 @@ def assembled(
 
 def _usage(subject: Subject) -> str:
     inputs = subject.inputs
-    picture = isinstance(inputs, ImageInputs) and inputs.mode is not None
-    names = ["load"] if inputs is None else ["CLASSES", "load", "preprocess" if picture else "normalise"]
-    given = "inputs" if inputs is None else f"{names[-1]}({_given(subject, picture)})"
-    given = f"{given}, edge_index" if subject.task.kind == NODE_CLASSIFICATION else given
+    first = next(iter(_functions(inputs)), "")
+    picture = first == "preprocess"
+    classes = ["CLASSES"] if inputs is not None and inputs.outputs else []
+    names = ["load"] if inputs is None else [*classes, "load", first]
+    given = "inputs" if inputs is None else f"{first}({_given(subject, picture)})"
+    given = ", ".join([given, *(each.name for each in subject.task.inputs[1:])])
     lines = [
         *(["from PIL import Image"] if picture else []),
         f"from {subject.module} import {', '.join(names)}",
         f"network = load()  # from {subject.weights} beside this file",
-        f"probabilities = network({given}).softmax(1)",
-        *([] if inputs is None else ["print(CLASSES[probabilities[0].argmax()])"]),
+        f"probabilities = network({given}).softmax(1)" if inputs is None or classes else f"answer = network({given})",
+        *(["print(CLASSES[probabilities[0].argmax()])"] if classes else []),
     ]
     return "\n".join(f"    {line}" for line in lines)
 
@@ -125,18 +128,20 @@ def _usage(subject: Subject) -> str:
 def _given(subject: Subject, picture: bool) -> str:
     if picture:
         return 'Image.open("FILE")'
-    return "features" if subject.task.kind == NODE_CLASSIFICATION else "images"
+    return find(subject.task.kind).inputs_word
 
 
 def _facts(inputs: Inputs | None) -> list[str]:
     if inputs is None:
         return []
-    values: dict[str, Any] = {"CLASSES": inputs.classes}
-    if isinstance(inputs, ImageInputs):
-        values |= {"MEAN": inputs.mean, "DEVIATION": inputs.deviation}
-    elif inputs.feature_names:
-        values["FEATURES"] = inputs.feature_names
+    classes = {"CLASSES": inputs.outputs} if inputs.outputs else {}
+    values: dict[str, Any] = {**classes, **find(inputs.kind).facts(inputs)}
     return ["\n".join(statement(f"{name} = {literal(value)}")) for name, value in values.items()]
+
+
+def _functions(inputs: Inputs | None) -> Mapping[str, str]:
+    """What makes the network's first input, as source by name."""
+    return {} if inputs is None else find(inputs.kind).python(inputs)
 
 
 def _read(network: nn.Module) -> str:
@@ -155,54 +160,6 @@ def _read(network: nn.Module) -> str:
         values = torch.frombuffer(content[start + begin : start + end], dtype=kinds[entry["dtype"]])
         tensors[name] = values.reshape(entry["shape"])
     return tensors'''
-
-
-def _preprocess(inputs: Inputs | None) -> list[str]:
-    if isinstance(inputs, ImageInputs):
-        return _image(inputs)
-    if isinstance(inputs, GraphInputs):
-        return [_graph(inputs)]
-    return []
-
-
-def _image(inputs: ImageInputs) -> list[str]:
-    shape = f"[batch, {inputs.channels}, {inputs.height}, {inputs.width}]"
-    normalise = f'''def normalise(images: Tensor) -> Tensor:
-    """Images `{shape}` of numbers from 0 (black) to 1 (white), as the network reads them."""
-    mean, deviation = torch.tensor(MEAN), torch.tensor(DEVIATION)
-    return (images - mean[:, None, None]) / deviation[:, None, None]'''
-    if inputs.mode is None:
-        return [normalise]
-    size = f"({inputs.width}, {inputs.height}), Image.Resampling.BICUBIC"
-    cropped = inputs.fit == "crop"
-    where = "the largest centred part of that shape, " * cropped
-    kind = "grey" if inputs.mode == "L" else "RGB"
-    about = (
-        f"An image of Pillow as the network reads it, a batch of one: upright, {kind}, {where}"
-        f"at {inputs.width} x {inputs.height} pixels, normalised."
-    )
-    text = "\n".join(docstring(about, "    "))
-    sides = f"1, {inputs.height}, {inputs.width}, {inputs.channels}"
-    preprocess = f"""def preprocess(image) -> Tensor:
-{text}
-    from PIL import Image, ImageOps
-
-    if image.mode[0] in "IF":
-        raise ValueError(f"the image has mode {{image.mode}}, more than 8 bits per channel")
-    image = ImageOps.exif_transpose(image).convert({literal(inputs.mode)})
-    image = {f"ImageOps.fit(image, {size})" if cropped else f"image.resize({size})"}
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return normalise(pixels.reshape({sides}).permute(0, 3, 1, 2) / 255)"""
-    return [preprocess, normalise]
-
-
-def _graph(inputs: GraphInputs) -> str:
-    rows = inputs.normalise == "rows"
-    how = ": each row is divided by the sum of its absolute values" * rows
-    sums = "features.abs().sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)"
-    return f'''def normalise(features: Tensor) -> Tensor:
-    """Features `[nodes, {inputs.features}]` as the network reads them{how}."""
-    return features{f" / {sums}" * rows}'''
 
 
 def _imports(body: str, known: Mapping[str, str]) -> tuple[list[str], set[str]]:

@@ -75,7 +75,7 @@ class Call(nn.Module):
 def _arity(module: nn.Module) -> int | None:
     """How many inputs a block takes; a plain layer may take fewer than the one it stands for. None: any number."""
     parameters = inspect.signature(module.forward).parameters.values()
-    return None if any(each.kind == each.VAR_POSITIONAL for each in parameters) else len(parameters)
+    return None if any(each.kind is each.VAR_POSITIONAL for each in parameters) else len(parameters)
 
 
 def _wraps(kind: Any) -> bool:

@@ -1,0 +1,23 @@
+"""Rows of a table with one class each."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from nas_core.task import TABULAR_CLASSIFICATION, InputSpec, Task
+from training.tasks.classification import Classification
+from training.tasks.tables import EXAMPLE, Table
+
+
+class TabularClassification(Table, Classification):
+    """Targets are class numbers [b]."""
+
+    name = TABULAR_CLASSIFICATION
+    example: ClassVar[Task] = Task(
+        kind=TABULAR_CLASSIFICATION,
+        inputs=(InputSpec(name="x", shape=(sum(EXAMPLE),), categories=EXAMPLE),),
+        outputs=2,
+    )
+
+
+KIND = TabularClassification()

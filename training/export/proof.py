@@ -98,9 +98,15 @@ def table(source: Source) -> list[Proof]:
         return []
     text = io.StringIO(newline="")
     writer = csv.writer(text)
+    names = [column.name for column in source.inputs.columns]
     if source.inputs.header:
-        writer.writerow([column.name for column in source.inputs.columns])
-    writer.writerows(source.examples)
+        writer.writerows([names, *source.examples])
+    else:  # a column's place is its name: c3
+        places = [int(name[1:]) for name in names]
+        width = max(*places, int(source.inputs.target[1:] or 0)) + 1
+        for row in source.examples:
+            texts = dict(zip(places, row, strict=True))
+            writer.writerow([texts.get(place, "") for place in range(width)])
     seen = torch.from_numpy(source.features[source.parts.valid[: len(source.examples)]])
     return [Proof("proof.csv", text.getvalue().encode(), "csv:{}/proof.csv", (seen,))]
 

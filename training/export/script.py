@@ -54,7 +54,8 @@ for column in inputs["columns"]:
         blocks += [gone[:, None]] if column["indicator"] else []
     else:
         cells = ["" if cell in inputs["missing"] else cell for cell in cells]
-        blocks.append(np.array([[cell == level for level in column["levels"]] for cell in cells]))
+        block = np.array([[cell == level for level in column["levels"]] for cell in cells])
+        blocks += [block, ~block.any(1, keepdims=True)] if column["rare"] else [block]
 answers = session.run(None, {{"x": np.concatenate(blocks, 1).astype(np.float32)}})[0]
 """
 

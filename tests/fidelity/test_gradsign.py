@@ -32,8 +32,8 @@ from search_spaces.regnet import RegNet
 from training.data import load
 from training.data.loading import Loading
 from training.data.scored import Scored
-from training.tasks.image_classification import KIND
 from training.data.split import Split
+from training.tasks.image_classification import KIND
 
 IMAGE_DATA = Scored(KIND.example)
 mean_loss = IMAGE_DATA.loss

@@ -24,7 +24,7 @@ from nas_core.evaluation import Fidelity, Objective
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Outcome, Setting, State
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 
 
 class Wide(SearchSpace):

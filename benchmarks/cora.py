@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search_spaces.nasbench_graph import NasBenchGraph
+from search_spaces.nasbench_graph.space import NasBenchGraph
 from training.data import load
 from training.data.split import Split
 from training.evaluators.train import build

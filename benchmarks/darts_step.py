@@ -31,9 +31,9 @@ from nas_core.batch import Batch
 from nas_core.one_shot import Compute
 from nas_core.relax import Mix
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from search_spaces.modules.cells import CellNetwork
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import EDGES, NasBench201
+from search_spaces.nasbench201.network import CellNetwork
+from search_spaces.nasbench201.space import EDGES, NasBench201
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.alphas import Alphas, AlphasConfig
 from strategies.one_shot.weights import SharedWeights, WeightsConfig
 from training.data.scored import Scored

@@ -28,7 +28,7 @@ from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Outcome, Setting, State
 from strategies.diffusion.masked import Diffusion
-from studies.file_cache import FileCache
+from studies.store.file_cache import FileCache
 
 
 class Pairs(SearchSpace):

@@ -34,12 +34,12 @@ from nas_core.architecture import Architecture
 from nas_core.config import validate
 from nas_core.seeds import generator
 from predictors.targets import NormalScores
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 from strategies.diffusion import reverse, score
 from strategies.diffusion.config import NoisyConfig, ScoreConfig
 from strategies.diffusion.noisy import NoisyEnsemble
 from strategies.diffusion.operation_matrix import OperationMatrix
-from studies.file_cache import FileCache
+from studies.store.file_cache import FileCache
 
 SPACE = NasBench201()
 SKELETON = OperationMatrix(SPACE)

@@ -24,9 +24,9 @@ from nas_core.architecture import Architecture
 from nas_core.evaluation import Objective
 from nas_core.seeds import generator
 from nas_core.strategy import Outcome, Setting, State
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 from strategies.diffusion.masked import Diffusion
-from strategies.evolution import RegularizedEvolution
+from strategies.evolution.regularized import RegularizedEvolution
 
 SPACE = NasBench201()
 Labels = Sequence[tuple[Architecture, float]]

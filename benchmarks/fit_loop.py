@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from nas_core.evaluation import Report
-from search_spaces.nasbench201 import CONV3, NasBench201
+from search_spaces.nasbench201.space import CONV3, NasBench201
 from training.data import load
 from training.data.loading import Loading
 from training.data.source import ImageSource

@@ -31,8 +31,8 @@ from nas_core.batch import Batch, Data
 from nas_core.one_shot import Compute
 from nas_core.relax import Mix
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench_graph import GraphSize, NasBenchGraph
+from search_spaces.nasbench_graph.space import GraphSize, NasBenchGraph
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.gdas import draw, hard_mix, only
 from strategies.one_shot.spos import Spos
 from strategies.one_shot.weights import SharedWeights

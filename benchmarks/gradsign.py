@@ -27,7 +27,7 @@ from nas_core.batch import Batch
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from predictors.forward_pass import ForwardPass, weights
 from predictors.zero_cost.gradsign import GradSign
-from search_spaces.nasbench201 import CONV3, NasBench201
+from search_spaces.nasbench201.space import CONV3, NasBench201
 from training.data.scored import Scored
 from training.tasks.image_classification import KIND
 

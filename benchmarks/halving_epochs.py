@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from nas_core.records import StopAt
-from studies import assemble
-from studies.blackbox import Search
-from studies.queries import best_trial
+from studies.analysis.queries import best_trial
+from studies.analysis.verify import verify
+from studies.search.loop import Search
+from studies.setup import assemble
 from studies.store.store import Store
-from studies.verify import verify
 
 LAST = 2 / 3  # of a full training: what the last evaluation may spend beyond a budget, with eta = 3
 

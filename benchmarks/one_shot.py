@@ -36,8 +36,8 @@ from nas_core.one_shot import Compute
 from nas_core.seeds import derive, generator
 from nas_core.strategy import Proposal, Setting
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import NONE, OPERATIONS, POOL, SKIP, NasBench201, Size
+from search_spaces.nasbench201.space import NONE, OPERATIONS, POOL, SKIP, NasBench201, Size
+from search_spaces.supernet.supernet import Supernet
 from training.checkpoint import write_tensors
 from training.data import load
 from training.data.augment import Augment

@@ -34,8 +34,8 @@ from nas_core.evaluation import Context
 from nas_core.one_shot import Compute, OneShot
 from nas_core.seeds import derive, generator
 from nas_core.strategy import Proposal, Setting
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench_graph import GraphSize, NasBenchGraph
+from search_spaces.nasbench_graph.space import GraphSize, NasBenchGraph
+from search_spaces.supernet.supernet import Supernet
 from training.data import load
 from training.evaluators.supernet import recalibrate
 from training.evaluators.table import Table

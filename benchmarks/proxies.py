@@ -23,7 +23,7 @@ from nas_core.architecture import Architecture
 from nas_core.seeds import generator
 from predictors import PROXIES
 from predictors.scoring import Networks
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 from training.data import load
 from training.data.split import Split
 

@@ -30,7 +30,7 @@ from nas_core.architecture import Architecture
 from nas_core.errors import InfeasibleError
 from nas_core.evaluation import Constraint
 from nas_core.strategy import Setting
-from search_spaces.nasbench201 import SKIP
+from search_spaces.nasbench201.space import SKIP
 from strategies.one_shot.rc_darts import RcDarts
 from training.cost import params
 from training.data import load

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 
 from nas_core.records import StopAt
 from nas_core.strategy import State
-from studies.assemble import SearchConfig, StudyObjects, build, describe
-from studies.blackbox import Search
+from studies.analysis.verify import verify
+from studies.search.loop import Search
+from studies.setup.assemble import SearchConfig, StudyObjects, build, describe
 from studies.store.store import Store
-from studies.verify import verify
 
 BUDGETS = (100, 500)
 EVOLUTION = {"population": 20, "sample": 5}

@@ -86,9 +86,9 @@ def optunas(folder: Path, choices: int, trials: int, wal: bool) -> float:
 
 def loop(folder: Path, trials: int) -> float:
     """Trials per second of the whole tabular loop: random search on a table of NAS-Bench-201 cells."""
-    from search_spaces.nasbench201 import NasBench201
-    from studies.assemble import SearchConfig, build, describe
-    from studies.blackbox import Search
+    from search_spaces.nasbench201.space import NasBench201
+    from studies.search.loop import Search
+    from studies.setup.assemble import SearchConfig, build, describe
 
     table, mapping = folder / "cells.csv", folder / "cells.yaml"
     if not table.exists():

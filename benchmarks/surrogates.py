@@ -31,7 +31,7 @@ from nas_core.seeds import generator
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from predictors.scoring import ScoreTable
 from predictors.surrogate import Problem
-from search_spaces.nasbench201 import NasBench201, Size
+from search_spaces.nasbench201.space import NasBench201, Size
 
 SPACE = NasBench201()
 TASK = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 32, 32), outputs=10)

@@ -25,10 +25,10 @@ from nas_core.evaluation import Context
 from nas_core.pareto import hypervolume
 from nas_core.records import StopAt
 from nas_core.strategy import Proposal, State
-from studies.assemble import SearchConfig, StudyObjects, build, describe
-from studies.blackbox import Search
+from studies.analysis.verify import verify
+from studies.search.loop import Search
+from studies.setup.assemble import SearchConfig, StudyObjects, build, describe
 from studies.store.store import Store
-from studies.verify import verify
 
 STRATEGIES = ("nsga2", "random")
 OBJECTIVES = ("val_accuracy:max", "latency_ms.raspi4:min")

@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from nas_core.records import StopAt
-from studies import assemble
-from studies.blackbox import Search
+from studies.search.loop import Search
+from studies.setup import assemble
 from studies.store.store import Store
 
 

@@ -106,9 +106,9 @@ def resume(
     as_json: Json = False,
 ) -> int:
     """Go on with a bench, however it stopped."""
-    from studies.assemble import moved
     from studies.bench import plots
     from studies.bench.plan import Plan
+    from studies.setup.assemble import moved
 
     if plot is not None:
         plots.check(plot)

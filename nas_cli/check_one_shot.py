@@ -34,7 +34,7 @@ def findings(strategy: Any, space: SearchSpace, size: SizeConfig) -> Iterator[st
     Scores need not be probabilities. Raises UsageError for a space that is not relaxable, or for a task without
     embedded data.
     """
-    from search_spaces.modules.supernet import relaxable
+    from search_spaces.supernet.supernet import relaxable
     from training.data import load
     from training.data.loading import Loading
     from training.data.split import Split
@@ -75,7 +75,7 @@ def _supernet(space: SearchSpace, task: Task, size: SizeConfig) -> nn.Module:
     """A fresh supernet, the same at every call."""
     import torch
 
-    from search_spaces.modules.supernet import Supernet
+    from search_spaces.supernet.supernet import Supernet
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

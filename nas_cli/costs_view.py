@@ -19,7 +19,7 @@ def search_costs(view: View, run: Run) -> dict[str, float]:
     spec = view.study.spec
     if spec.size == final_size_of(spec) or view.space is None or view.trouble:
         return {}
-    from studies import costs
+    from studies.analysis import costs
 
     try:
         return costs.search_costs(spec, view.space, run.arch)
@@ -37,8 +37,9 @@ def search_page(view: View, run: Run) -> None:
 
 
 def latency(study: Study, run: Run) -> dict[str, Any]:
-    """The latency of a trial's network, measured now, with its conditions. Raises as `studies.costs.final_latency`."""
-    from studies.costs import final_latency
+    """The latency of a trial's network, measured now, with its conditions. Raises as
+    `studies.analysis.costs.final_latency`."""
+    from studies.analysis.costs import final_latency
 
     return asdict(final_latency(study, run.arch))
 

@@ -35,8 +35,8 @@ def export(
     """Export the training with the best validation value of STUDY:N (or of the study's best trial), or the training
     STUDY:N/train-K, with a model card."""
     from nas_cli.render import emit
-    from studies.export import export_trial
-    from studies.trained import addressed_training, training_address
+    from studies.analysis.trained import addressed_training, training_address
+    from studies.jobs.export import export_trial
 
     with open_store(db, files) as store:
         study, trial, training = addressed_training(store, address)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nas_core.records import Run, Study
-    from studies.retrain import Retraining
+    from studies.jobs.retrain import Retraining
     from studies.store.store import Store
     from training.range_test import RangeTest
     from training.recipe import Recipe
@@ -32,7 +32,7 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Retraining, picture: P
     from nas_core.evaluation import Report
     from nas_core.records import RETRAIN
     from nas_core.seeds import derive
-    from studies.retrain import command
+    from studies.jobs.retrain import command
     from training import plots
     from training.checkpoint import write_atomically
     from training.tasks import kind_of

@@ -10,7 +10,7 @@ from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
 
 if TYPE_CHECKING:
     from nas_core.space import SearchSpace
-    from studies.generate import Drawn, Generated
+    from studies.analysis.generate import Drawn, Generated
 
 
 def generate(
@@ -42,9 +42,9 @@ def generate(
     from nas_cli import render
     from nas_core.config import validate
     from nas_core.errors import UsageError
-    from studies import generate as generation
-    from studies.assemble import build, moved
-    from studies.queries import parse_address
+    from studies.analysis import generate as generation
+    from studies.analysis.queries import parse_address
+    from studies.setup.assemble import build, moved
 
     given: dict[str, Any] = {
         "count": count,

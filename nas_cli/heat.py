@@ -46,7 +46,7 @@ def numbered(strengths: Strengths) -> dict[str, tuple[str, ...]]:
 def _groups(space: SearchSpace, size: SizeConfig, task: Task) -> dict[str, tuple[str, ...]]:
     import torch
 
-    from search_spaces.modules.supernet import Supernet
+    from search_spaces.supernet.supernet import Supernet
 
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):

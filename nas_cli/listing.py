@@ -7,7 +7,7 @@ from typing import Any
 
 from nas_cli.options import open_store
 from nas_core.evaluation import Objective
-from studies.summary import Summary, glance
+from studies.analysis.summary import Summary, glance
 
 
 def summaries(db: str) -> list[Summary]:
@@ -17,7 +17,7 @@ def summaries(db: str) -> list[Summary]:
         found = glance(Path(file))
         if found is not None:
             return found
-    from studies import queries
+    from studies.analysis import queries
 
     with open_store(db, reading=True) as store:
         return queries.summaries(store)

@@ -11,7 +11,7 @@ from nas_core.strategy import State
 
 if TYPE_CHECKING:
     from nas_core.evaluation import Fidelity, Objective, Report
-    from studies.blackbox import Trial
+    from studies.search.loop import Trial
 
 PLAIN_SECONDS = 5.0  # between two plain lines
 

@@ -22,7 +22,7 @@ PLAIN = 160  # characters of it in a plain line
 
 
 class SupernetProgress:
-    """Listens to a supernet's training (`studies.oneshot.Listener`). Use as a context manager."""
+    """Listens to a supernet's training (`studies.search.supernet.Listener`). Use as a context manager."""
 
     def __init__(self, name: str, space: SearchSpace, size: SizeConfig, task: Task) -> None:
         self.name, self.space, self.size, self.task = name, space, size, task

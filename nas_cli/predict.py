@@ -13,7 +13,7 @@ from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
 if TYPE_CHECKING:
     from nas_core.records import StudySpec
     from nas_core.space import SearchSpace
-    from studies.predict import Predicted, Validation
+    from studies.analysis.predict import Predicted, Validation
 
 _COMMAS = re.compile(r",(?![^()]*\))")  # one within settings separates nothing
 
@@ -50,9 +50,9 @@ def predict(
     from nas_cli import render
     from nas_core.config import parse_assignments, validate
     from nas_core.errors import UsageError
-    from studies import predict as prediction
-    from studies.assemble import build, moved
-    from studies.queries import parse_address
+    from studies.analysis import predict as prediction
+    from studies.analysis.queries import parse_address
+    from studies.setup.assemble import build, moved
 
     given: dict[str, Any] = {
         "model": model,
@@ -83,7 +83,7 @@ def predict(
 
 def _scored_by(spec: StudySpec, space: SearchSpace, scores: Path | None, score_on: str | None) -> StudySpec:
     """The study's configuration with another source of scores."""
-    from studies.scoring import DEFAULT_BATCH, settings_of
+    from studies.setup.scores import DEFAULT_BATCH, settings_of
 
     table = None if scores is None else str(scores)
     batch = (spec.scoring or {}).get("batch", DEFAULT_BATCH)

@@ -65,7 +65,7 @@ def show(
     """Show a study, all of one trial, one training of it (STUDY:N/train-K), or an architecture."""
     from nas_cli import costs_view, render, supernet_view, view
     from nas_core.errors import InfeasibleError, NotFoundError, UsageError
-    from studies.queries import best_trial, parse_training, state_counts
+    from studies.analysis.queries import best_trial, parse_training, state_counts
 
     if address is None and architecture is None:
         raise UsageError("nothing to show; name a study or trial, STUDY[:N], or --architecture SPACE:NAME")
@@ -137,7 +137,7 @@ def trials(
     from nas_cli.view import View, trial_document
     from nas_core.errors import unknown
     from nas_core.strategy import State
-    from studies.queries import before_trials, state_counts
+    from studies.analysis.queries import before_trials, state_counts
 
     if state is not None and state not in set(State):
         raise unknown("state", state, [str(known) for known in State])
@@ -160,7 +160,7 @@ def best(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     """Show the best feasible trial; of several objectives the best at each (all that are worth a look: nas front)."""
     from nas_cli import render
     from nas_cli.view import View, best_page, trial_document
-    from studies.queries import best_trials
+    from studies.analysis.queries import best_trials
 
     with open_store(db, reading=True) as store:
         seen = View.of(_study(store, study))
@@ -187,7 +187,7 @@ def front(
     """Show the Pareto front of the feasible trials."""
     from nas_cli import render
     from nas_cli.view import View, front_document, reference_point, trial_document, volume_page
-    from studies.queries import front_trials
+    from studies.analysis.queries import front_trials
 
     with open_store(db, reading=True) as store:
         seen = View.of(_study(store, study))
@@ -236,9 +236,9 @@ def verify(
     """
     from nas_cli import render
     from nas_core.errors import VerificationError
-    from studies import verify as verification
-    from studies.assemble import build, moved
-    from studies.queries import state_counts
+    from studies.analysis import verify as verification
+    from studies.analysis.queries import state_counts
+    from studies.setup.assemble import build, moved
 
     with open_store(db, files, reading=True) as store:
         found = _study(store, study)
@@ -257,7 +257,7 @@ def verify(
 def _study(store: Store, name: str) -> Study:
     """Raises UsageError for the address of a trial, NotFoundError with the nearest name."""
     from nas_core.errors import UsageError
-    from studies.queries import parse_address
+    from studies.analysis.queries import parse_address
 
     study, number = parse_address(name)
     if number is not None:

@@ -16,10 +16,10 @@ from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError
 from nas_core.records import RETRAIN, Run, Study
 from nas_core.strategy import State
-from studies.blackbox import Ending
-from studies.queries import Cause, best_trials, causes, causes_text, state_counts
+from studies.analysis.queries import Cause, best_trials, causes, causes_text, state_counts
+from studies.search.loop import Ending
+from studies.setup.supernets import caution
 from studies.store.store import Store
-from studies.supernets import caution
 
 
 def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> None:

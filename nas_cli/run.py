@@ -11,8 +11,8 @@ from nas_cli.errors import INTERRUPTED
 if TYPE_CHECKING:
     from nas_cli.signals import Stopper
     from nas_core.records import StopAt, Study
-    from studies.assemble import StudyObjects
-    from studies.blackbox import Ending
+    from studies.search.loop import Ending
+    from studies.setup.assemble import StudyObjects
     from studies.store.store import Store
 
 
@@ -23,9 +23,9 @@ def run(
     that belong together no JSON document is printed where it has come to its end."""
     from nas_cli.report import print_ending
     from nas_cli.signals import Stopper
-    from studies.blackbox import Ending
+    from studies.analysis.queries import summaries
     from studies.environment import environment
-    from studies.queries import summaries
+    from studies.search.loop import Ending
 
     if workers > study.spec.lag and study.spec.ordering == "strict":
         print(
@@ -60,8 +60,8 @@ def run(
 def _train(store: Store, study: Study, parts: StudyObjects, stopper: Stopper, environment: int) -> Ending | None:
     """Train the study's supernet; None: there is none, or it has derived what to evaluate."""
     from nas_cli.live_supernet import SupernetProgress
-    from studies.blackbox import Ending
-    from studies.oneshot import SupernetTraining
+    from studies.search.loop import Ending
+    from studies.search.supernet import SupernetTraining
     from studies.store import supernets
 
     if parts.supernet is None:
@@ -81,10 +81,10 @@ def _search(
     store: Store, study: Study, parts: StudyObjects, workers: int, stopper: Stopper, environment: int
 ) -> Ending:
     from nas_cli.live import Progress
-    from studies.assemble import executor
-    from studies.blackbox import Ending, Search
-    from studies.oneshot import derived
-    from studies.queries import died_in
+    from studies.analysis.queries import died_in
+    from studies.search.loop import Ending, Search
+    from studies.search.supernet import derived
+    from studies.setup.assemble import executor
 
     budget = study.stop_at
     died = died_in(store, study)

@@ -19,9 +19,9 @@ from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
 
 if TYPE_CHECKING:
     from nas_core.architecture import Architecture
-    from studies.correlation import Correlation, Estimate
-    from studies.pool import Target
-    from studies.score import Origin, Scoreboard
+    from studies.analysis.correlation import Correlation, Estimate
+    from studies.analysis.pool import Target
+    from studies.analysis.score import Origin, Scoreboard
     from studies.store.store import Store
 
 SAMPLE = 100  # architectures where none are named
@@ -75,9 +75,9 @@ def score(
     from nas_cli.configuration import environment
     from nas_core.config import parse_assignments, validate
     from nas_core.errors import UsageError, unknown
-    from studies import pool
+    from studies.analysis import pool
+    from studies.analysis.score import ScoreConfig, columns, open_origin, study_config, with_results
     from studies.bench import plots
-    from studies.score import ScoreConfig, columns, open_origin, study_config, with_results
 
     if (table is None) != (against is None):
         raise UsageError("--table FILE and --against METRIC belong together")
@@ -139,8 +139,8 @@ def _run(
 ) -> int:
     from nas_cli import render
     from nas_cli.live import Tally
-    from studies import score as scoring
-    from studies.score_plot import draw
+    from studies.analysis import score as scoring
+    from studies.analysis.score_plot import draw
 
     begun = time.perf_counter()
     tally = Tally(origin.space.name, "architectures scored")
@@ -182,7 +182,7 @@ def _pool(
 ) -> list[Architecture]:
     """The named architectures, then the drawn ones, each once."""
     from nas_cli.architecture import find
-    from studies import pool
+    from studies.analysis import pool
 
     found = [find(origin.space, space_name, text)[1] for text in architectures]
     if sample is not None or not found:

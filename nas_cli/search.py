@@ -14,8 +14,8 @@ from nas_cli.run import run
 
 if TYPE_CHECKING:
     from nas_core.records import StopAt, Study, StudySpec
-    from studies.assemble import SearchConfig, StudyObjects
-    from studies.evaluators import TrainedSupernet
+    from studies.setup.assemble import SearchConfig, StudyObjects
+    from studies.setup.evaluators import TrainedSupernet
     from studies.store.store import Store
 
 Durable = Annotated[bool, typer.Option("--durable", help="Wait for the disk at every commit (power failures).")]
@@ -130,7 +130,7 @@ def search(
 ) -> int:
     """Search for an architecture. Without arguments: a real search on embedded data, in under two minutes."""
     from nas_cli.configuration import gather
-    from studies.assemble import build, describe, stop_at
+    from studies.setup.assemble import build, describe, stop_at
 
     flags = {
         "space": space,
@@ -197,7 +197,7 @@ def resume(
     """Go on with a study, however it stopped. --trials, --time and --spend raise its budget."""
     from nas_core.config import validate
     from nas_core.records import StopAt
-    from studies.assemble import build, moved
+    from studies.setup.assemble import build, moved
 
     with open_store(db, files, durable=durable) as store:
         found = store.study(study)
@@ -212,7 +212,7 @@ def resume(
 def _check_trials(store: Store, study: Study, trials: int | None) -> None:
     """Raises UsageError for fewer trials than there are: the number is that of all, not of more."""
     from nas_core.errors import UsageError
-    from studies.queries import evaluated
+    from studies.analysis.queries import evaluated
 
     done = evaluated(store, study)
     if trials is not None and trials < done:
@@ -228,9 +228,9 @@ def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable:
     import strategies
     from nas_core import refs
     from nas_core.errors import UsageError
-    from studies.assemble import build, describe, stop_at
-    from studies.oneshot import shared
-    from studies.supernets import is_one_shot
+    from studies.search.supernet import shared
+    from studies.setup.assemble import build, describe, stop_at
+    from studies.setup.supernets import is_one_shot
 
     if not is_one_shot(refs.find(wanted.strategy, strategies.ALL, strategies.GROUP, "strategy")):
         raise UsageError(
@@ -268,7 +268,7 @@ def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable:
 def _shared(wanted: SearchConfig, db: str, files: Path | None) -> TrainedSupernet | None:
     """The trained supernet that `--evaluator supernet:STUDY` names."""
     from nas_core.errors import UsageError
-    from studies.oneshot import shared
+    from studies.search.supernet import shared
 
     kind, separator, name = wanted.evaluator.partition(":")
     if kind != "supernet":
@@ -286,7 +286,7 @@ def _warm(store: Store, source: Study, spec: StudySpec) -> StudySpec:
     from nas_core import refs
     from nas_core.errors import UsageError
     from nas_core.strategy import uses_warm_start
-    from studies.queries import observations
+    from studies.analysis.queries import observations
 
     def learns(strategy: str) -> bool:
         return uses_warm_start(refs.find(strategy, strategies.ALL, strategies.GROUP, "strategy"))
@@ -312,7 +312,7 @@ def _study(store: Store, wanted: SearchConfig, spec: StudySpec, budget: StopAt) 
     from nas_core.errors import UsageError
     from nas_core.names import stem
     from nas_core.records import as_stored
-    from studies.assemble import completed
+    from studies.setup.assemble import completed
 
     name = wanted.study
     if name is None:
@@ -332,6 +332,6 @@ def _study(store: Store, wanted: SearchConfig, spec: StudySpec, budget: StopAt) 
 
 def _parts(study: Study, spec: StudySpec, parts: StudyObjects) -> StudyObjects:
     """The objects of a study: `parts`, which are of `spec`, unless what is stored is older."""
-    from studies.assemble import build
+    from studies.setup.assemble import build
 
     return parts if study.spec == spec else build(study.spec)

@@ -154,7 +154,7 @@ class Trained:
 
 def _options(view: View, epochs: list[Epoch]) -> heat.Candidates:
     """The candidates of every group, as far as the space still knows them."""
-    from studies.assemble import size_of
+    from studies.setup.assemble import size_of
 
     strengths = next((epoch.strengths for epoch in reversed(epochs) if epoch.strengths), {})
     if view.space is None:

@@ -16,7 +16,7 @@ from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, Metrics, open_
 
 if TYPE_CHECKING:
     from nas_core.records import Run, Study
-    from studies.costs import Limit
+    from studies.analysis.costs import Limit
     from studies.store.store import Store
 
 
@@ -68,12 +68,12 @@ def train(
     from nas_cli.signals import Stopper
     from nas_core.errors import NasError, UsageError
     from nas_core.strategy import State
-    from studies.assemble import retraining
-    from studies.costs import remarks
+    from studies.analysis.costs import remarks
+    from studies.analysis.queries import addressed_trial
+    from studies.analysis.trained import start_of
     from studies.environment import environment
-    from studies.queries import addressed_trial
-    from studies.retrain import command, retrain
-    from studies.trained import start_of
+    from studies.jobs.retrain import command, retrain
+    from studies.setup.assemble import retraining
 
     if picture is not None and not find_lr:
         raise UsageError("--picture is the picture of --find-lr; a training draws none")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from nas_cli import render
 from nas_cli.view import View, curve_page, metrics_page, settings_text, training_document
-from studies.retrain import INPUTS, training_seed
+from studies.analysis.trained import named_training
+from studies.jobs.retrain import INPUTS, training_seed
 from studies.store.store import Store
-from studies.trained import named_training
 
 
 def show(view: View, store: Store, address: str, as_json: bool) -> None:

@@ -22,8 +22,8 @@ from nas_core.graph import ArchGraph
 from nas_core.records import RETRAIN, Run, Study, StudySpec, final_size_of
 from nas_core.space import HasNotation, SearchSpace, builds
 from nas_core.strategy import State
+from studies.setup.supernets import caution
 from studies.store.store import Store
-from studies.supernets import caution
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class View:
 
     @classmethod
     def of(cls, study: Study) -> View:
-        from studies.assemble import load_space  # 'nas ls' needs nothing of it, and it imports numpy
+        from studies.setup.assemble import load_space  # 'nas ls' needs nothing of it, and it imports numpy
 
         objectives = objectives_of(study.spec)
         try:
@@ -129,7 +129,7 @@ def rank_correlation(store: Store, study: Study) -> dict[float, float]:
     """How well each smaller budget of a bracket foretold the order at the largest; empty for other strategies."""
     if "eta" not in study.spec.strategy_config:
         return {}
-    from strategies.bracket import rank_correlation as correlation
+    from strategies.multi_fidelity.bracket import rank_correlation as correlation
 
     return correlation([run.outcome() for run in store.trials(study) if run.finished])
 

@@ -80,7 +80,7 @@ class OneShot(Protocol):
     def __init__(self, setting: Setting, config: Any) -> None: ...
 
     def start(self, make: Callable[[], nn.Module], data: Data, compute: Compute) -> None:
-        """Take up a fresh supernet (`search_spaces.modules.supernet.Supernet`, the same at every call) on the CPU, and
+        """Take up a fresh supernet (`search_spaces.supernet.supernet.Supernet`, the same at every call) on the CPU, and
         the data on `compute.device`. Parts to train on: "train", or its halves "weights" and "alphas"."""
         ...
 

@@ -1,13 +1,13 @@
-"""Search spaces: one file per space, listed here."""
+"""Search spaces: one folder per space, listed here; a small one is one file."""
 
 GROUP = "nas.search_spaces"
 
 BUILTIN = {
-    "ae-cnn": "search_spaces.ae_cnn:AeCnn",
-    "darts": "search_spaces.darts:Darts",
-    "mlp": "search_spaces.mlp:Mlp",
-    "nasbench201": "search_spaces.nasbench201:NasBench201",
-    "nasbench_graph": "search_spaces.nasbench_graph:NasBenchGraph",
-    "nasnet": "search_spaces.nasnet:NASNet",
-    "regnet": "search_spaces.regnet:RegNet",
+    "ae-cnn": "search_spaces.ae_cnn.space:AeCnn",
+    "darts": "search_spaces.darts.space:Darts",
+    "mlp": "search_spaces.mlp.space:Mlp",
+    "nasbench201": "search_spaces.nasbench201.space:NasBench201",
+    "nasbench_graph": "search_spaces.nasbench_graph.space:NasBenchGraph",
+    "nasnet": "search_spaces.nasnet.space:NASNet",
+    "regnet": "search_spaces.regnet.space:RegNet",
 }

@@ -1,28 +1,31 @@
-"""Search strategies: one file per strategy, listed here. `ONE_SHOT` train a supernet, `BUILTIN` ask and are told."""
+"""Search strategies: families of them, one file per strategy, listed here.
+
+`ONE_SHOT` train a supernet, `BUILTIN` ask and are told.
+"""
 
 GROUP = "nas.strategies"
 
 BUILTIN = {
-    "random": "strategies.random_search:RandomSearch",
-    "regularized-evolution": "strategies.evolution:RegularizedEvolution",
-    "local-search": "strategies.local_search:LocalSearch",
-    "successive-halving": "strategies.successive_halving:SuccessiveHalving",
-    "hyperband": "strategies.hyperband:Hyperband",
-    "asha": "strategies.asha:Asha",
-    "ae-cnn": "strategies.ae_cnn:AeCnn",
-    "nsga2": "strategies.nsga:Nsga2",
-    "nsga3": "strategies.nsga:Nsga3",
-    "tpe": "strategies.optuna_sampler:TPE",
-    "gp": "strategies.optuna_sampler:GP",
-    "reinforce": "strategies.reinforce:Reinforce",
-    "ppo": "strategies.ppo:PPO",
-    "agnn-rl": "strategies.agnn:AutoGNN",
-    "bananas": "strategies.bananas:Bananas",
+    "random": "strategies.basic.random_search:RandomSearch",
+    "regularized-evolution": "strategies.evolution.regularized:RegularizedEvolution",
+    "local-search": "strategies.basic.local_search:LocalSearch",
+    "successive-halving": "strategies.multi_fidelity.successive_halving:SuccessiveHalving",
+    "hyperband": "strategies.multi_fidelity.hyperband:Hyperband",
+    "asha": "strategies.multi_fidelity.asha:Asha",
+    "ae-cnn": "strategies.evolution.ae_cnn:AeCnn",
+    "nsga2": "strategies.evolution.nsga:Nsga2",
+    "nsga3": "strategies.evolution.nsga:Nsga3",
+    "tpe": "strategies.model_based.optuna_sampler:TPE",
+    "gp": "strategies.model_based.optuna_sampler:GP",
+    "reinforce": "strategies.reinforcement.reinforce:Reinforce",
+    "ppo": "strategies.reinforcement.ppo:PPO",
+    "agnn-rl": "strategies.reinforcement.agnn:AutoGNN",
+    "bananas": "strategies.model_based.bananas:Bananas",
     "diffusion": "strategies.diffusion.masked:Diffusion",
     "diffusion-nag": "strategies.diffusion.nag:DiffusionNag",
-    "proxy-filter": "strategies.proxy_filter:ProxyFilter",
-    "genetic-predictor": "strategies.genetic_predictor:GeneticPredictor",
-    "warm-up": "strategies.warm_up:WarmUp",
+    "proxy-filter": "strategies.wrappers.proxy_filter:ProxyFilter",
+    "genetic-predictor": "strategies.model_based.genetic_predictor:GeneticPredictor",
+    "warm-up": "strategies.wrappers.warm_up:WarmUp",
 }
 
 ONE_SHOT = {

@@ -119,7 +119,7 @@ def test_a_forbidden_import_is_seen(package: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("package", "source"),
     [
-        ("studies", "import nas_core, strategies.evolution"),
+        ("studies", "import nas_core, strategies.evolution.regularized"),
         ("strategies", "from . import random_search\nfrom predictors import ranking"),
         ("training", "from training.fit import fit\nimport torch"),
     ],

@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nas_core.records import StopAt, StudySpec, Verdict
     from nas_core.strategy import Proposal, State
     from nas_core.task import Task
-    from search_spaces.nasbench201 import NasBench201
+    from search_spaces.nasbench201.space import NasBench201
     from studies.store.store import Store
 
     place = tmp_path_factory.mktemp("lazy")

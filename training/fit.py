@@ -31,7 +31,7 @@ from nas_core.batch import Batch, Data
 from nas_core.errors import NasError, TrialError, UsageError
 from nas_core.evaluation import Objective, Report
 from nas_core.seeds import derive
-from search_spaces.modules.drop_path import DropPath
+from search_spaces.layers.drop_path import DropPath
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, CheckpointError
 from training.loss import Criterion

@@ -1,1 +1,1 @@
-"""Torch layers that search spaces are made of."""
+"""Where layers were: files of users may still import them from here (`drop_path`)."""

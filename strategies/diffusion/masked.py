@@ -10,9 +10,9 @@ Generation with Diffusion Models", ICLR 2024) a noise-aware predictor guides the
 and a surrogate chooses among what was generated.
 
 A pool of architectures is generated from every `batch` outcomes, and duplicates and what is known are dropped. It joins
-mutants of the best, and every proposal is the candidate of the pool that is worth most by a surrogate that has seen
-all outcomes so far (`strategies/surrogate_search.py`); one in `local` is the best neighbour of the best outcome by the
-same measure, because a guide that is wrongly sure of itself would not lead there. Modes:
+mutants of the best, and every proposal is the candidate of the pool that is worth most by a surrogate that has seen all
+outcomes so far (`strategies/model_based/surrogate_search.py`); one in `local` is the best neighbour of the best outcome
+by the same measure, because a guide that is wrongly sure of itself would not lead there. Modes:
 
 - `guided`: at every step the options of a slot weigh c(a | decided) exp(gamma E[y | decided, a]), where the expectation
   is that of an ensemble that reads undecided slots too (`strategies/diffusion/guide.py`); gamma takes several values
@@ -39,7 +39,7 @@ from nas_core.seeds import derive, generator
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, Wanted
 from strategies.diffusion.config import FIRM, DenoiserConfig, GuideConfig
 from strategies.diffusion.slots import Slots
-from strategies.surrogate_search import Round, SurrogateSearch, SurrogateSearchConfig, ordered
+from strategies.model_based.surrogate_search import Round, SurrogateSearch, SurrogateSearchConfig, ordered
 
 if TYPE_CHECKING:
     from numpy.random import Generator

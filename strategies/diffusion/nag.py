@@ -10,8 +10,8 @@ function.
 Deviations. The default sampler takes Heun steps (Karras et al., "Elucidating the Design Space of Diffusion-Based
 Generative Models", NeurIPS 2022). Targets are normal scores of ranks, so the guidance is of another strength than the
 published 10,000; it differs within a pool where the paper's falls from one sampling round to the next, and is halved
-where a pool has too little that is new. The predictor without noise is a surrogate (`strategies/surrogate_search.py`),
-by default a Gaussian process, fitted before every proposal.
+where a pool has too little that is new. The predictor without noise is a surrogate
+(`strategies/model_based/surrogate_search.py`), by default a Gaussian process, fitted before every proposal.
 
 With another study's results (`Setting.warm_start`), the paper's transferable setting, the first proposals are generated
 too: guided by what a surrogate makes of that study, and ranked by it. The spaces are those of
@@ -35,7 +35,7 @@ from nas_core.seeds import derive, generator
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, Wanted
 from strategies.diffusion.config import FIRM, NoisyConfig, ScoreConfig
 from strategies.diffusion.operation_matrix import OperationMatrix
-from strategies.surrogate_search import Round, SurrogateSearch, SurrogateSearchConfig
+from strategies.model_based.surrogate_search import Round, SurrogateSearch, SurrogateSearchConfig
 
 if TYPE_CHECKING:
     from numpy.random import Generator

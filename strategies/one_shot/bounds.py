@@ -18,7 +18,7 @@ from nas_core.relax import Group
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.task import Task
-from search_spaces.modules.supernet import Costs, Supernet, costs_of, relaxable
+from search_spaces.supernet.supernet import Costs, Supernet, costs_of, relaxable
 from strategies.one_shot.projection import Band, Mask, Matrix
 from training.cost import costs
 

@@ -30,7 +30,7 @@ from nas_core.batch import Batch, Data
 from nas_core.one_shot import Compute, Progress
 from nas_core.relax import Mix
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.alphas import Alphas, AlphasConfig, plain
 from strategies.one_shot.bilevel import pairs
 from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean, unconstrained

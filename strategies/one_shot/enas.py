@@ -28,9 +28,9 @@ that changes by the epoch; that there is no dropout before the classifier (0.1);
 where the space has it. The published code means to clip gradients and applies what it has not clipped: neither is done
 here.
 
-The controller is the one of `strategies/controller.py`, which knows any space. Left out are what the published code
-does to its logits: the tanh constant of 1.10 with temperature, the bias of +10 on the two separable convolutions and
-the fixed +-0.25 of the first cell, which prefer operations of one space by hand.
+The controller is the one of `strategies/reinforcement/controller.py`, which knows any space. Left out are what the
+published code does to its logits: the tanh constant of 1.10 with temperature, the bias of +10 on the two separable
+convolutions and the fixed +-0.25 of the first cell, which prefer operations of one space by hand.
 
 On NAS-Bench-201 it collapses to skips, as published (54.30% on CIFAR-10; Dong and Yang, ICLR 2020): in the first epochs
 paths of skips are ahead under shared weights, and the policy is certain before convolutions have learnt. Neither a
@@ -57,11 +57,11 @@ from nas_core.batch import Batch, Data
 from nas_core.one_shot import Compute, Progress
 from nas_core.seeds import derive, generator
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet
-from strategies.controller import UNITS, Controller, Reader
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean, unconstrained
-from strategies.reinforce import loss
-from strategies.rewards import Baseline
+from strategies.reinforcement.controller import UNITS, Controller, Reader
+from strategies.reinforcement.reinforce import loss
+from strategies.reinforcement.rewards import Baseline
 
 if TYPE_CHECKING:
     from numpy.random import Generator

@@ -35,7 +35,7 @@ from nas_core.errors import TrialError
 from nas_core.one_shot import Compute, Progress
 from nas_core.relax import Mix
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.alphas import Alphas, AlphasConfig, plain
 from strategies.one_shot.bilevel import pairs
 from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean, unconstrained

@@ -23,11 +23,11 @@ from nas_core.one_shot import Compute, OneShotConfig, Progress
 from nas_core.relax import Mix
 from nas_core.seeds import derive
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet
-from strategies.inner import InnerConfig
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.alphas import Alphas
 from strategies.one_shot.bilevel import untouched
 from strategies.one_shot.weights import SharedWeights
+from strategies.wrappers.inner import InnerConfig
 
 
 class HasAlphas(Protocol):

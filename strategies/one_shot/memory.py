@@ -21,7 +21,7 @@ from nas_core.batch import Batch, Data
 from nas_core.errors import MachineError
 from nas_core.one_shot import Compute
 from nas_core.relax import Mix
-from search_spaces.modules.supernet import Supernet
+from search_spaces.supernet.supernet import Supernet
 from training.memory import free_bytes
 
 COPIES = 3  # weights, gradients, momentum

@@ -29,7 +29,7 @@ from nas_core.batch import Data
 from nas_core.one_shot import Compute, Progress
 from nas_core.seeds import generator
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet, relaxable
+from search_spaces.supernet.supernet import Supernet, relaxable
 from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean
 
 

@@ -16,7 +16,7 @@ from nas_core.errors import TrialError, UsageError
 from nas_core.one_shot import Compute, OneShotConfig
 from nas_core.relax import Mix
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet, relaxable
+from search_spaces.supernet.supernet import Supernet, relaxable
 from training.checkpoint import optimizer_state, restore_optimizer
 
 

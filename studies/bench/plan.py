@@ -18,7 +18,7 @@ from nas_core.config import Config, validate
 from nas_core.errors import InfeasibleError, NotFoundError, UsageError, unknown
 from nas_core.evaluation import Constraint, Objective
 from nas_core.records import StopAt, StudySpec, as_stored
-from studies.assemble import SearchConfig, StudyObjects, build, describe
+from studies.setup.assemble import SearchConfig, StudyObjects, build, describe
 
 if TYPE_CHECKING:
     from training.evaluators.table import Table

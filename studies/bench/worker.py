@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from nas_core.errors import NasError
 from nas_core.records import Bench, Study
 from nas_core.strategy import Outcome, Pending, Proposal, Strategy
-from studies.assemble import StudyObjects, build
 from studies.bench.plan import Plan, parts_of
-from studies.blackbox import Ending, Search
 from studies.executors.simulated import Simulated
+from studies.search.loop import Ending, Search
+from studies.setup.assemble import StudyObjects, build
 from studies.store.store import Store
 
 

@@ -10,7 +10,7 @@ from nas_core.errors import NasError, TrialError
 from nas_core.evaluation import Context, Evaluator, Report
 from nas_core.failures import Failure, failure
 from studies.executors import Ended, Event, Halted, Job, Reported
-from studies.timelimit import within
+from studies.executors.time_limit import within
 
 
 @dataclass(slots=True)

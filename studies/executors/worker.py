@@ -78,7 +78,7 @@ class Worker:
     """One study's evaluator behind a pipe."""
 
     def __init__(self, pipe: Connection, spec: str, device: str | None, trial_seconds: float | None) -> None:
-        from studies.assemble import build
+        from studies.setup.assemble import build
 
         study = StudySpec.model_validate_json(spec)
         if device is not None:

@@ -47,7 +47,7 @@ space = Dials()
 STRATEGY = '''"""Strategies that are slow, raise, and end their process."""
 import os
 import time
-from strategies.random_search import RandomSearch
+from strategies.basic.random_search import RandomSearch
 
 class Slow(RandomSearch):
     def ask(self, number, pending):

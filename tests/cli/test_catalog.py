@@ -19,7 +19,7 @@ import pytest
 import search_spaces
 import strategies
 from nas_cli import doctor
-from strategies.evolution import RegularizedEvolution
+from strategies.evolution.regularized import RegularizedEvolution
 from training.data import BUILTIN as DATA
 
 Said = Callable[..., tuple[int, str, str]]
@@ -466,7 +466,7 @@ def test_spaces_show_the_recipe_of_their_paper(say: Said, space: str, told: str)
     assert (code, f"{space}: {told}" in out) == (0, True)
     if space == "darts":
         assert "drop path 0.2 (size full), auxiliary 0.4 (size full)" in out
-        from search_spaces.modules.darts import DartsNetwork
+        from search_spaces.darts.network import DartsNetwork
 
         assert DartsNetwork.auxiliary_weight == 0.4
     assert json.loads(say("spaces", "show", space, "--json")[1])["recipe"]["name"] == space

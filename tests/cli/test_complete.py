@@ -64,15 +64,15 @@ def test_nothing_is_said_where_nothing_is_known(database: Path) -> None:
 
 
 def test_the_names_written_down_exist() -> None:
-    from strategies import pruning
-    from studies.assemble import SearchConfig
+    from strategies.multi_fidelity import early_stopping
+    from studies.setup.assemble import SearchConfig
     from training.data import SCHEMES
     from training.export.formats import FORMATS
     from training.tasks import all_kinds
 
     assert set(complete.DATA) <= {scheme.name + ":" * bool(scheme.argument) for scheme in SCHEMES}
     assert set(complete.RECIPES) <= {name for kind in all_kinds() for name in kind.recipes}
-    assert set(complete.PRUNERS) <= set(pruning.BUILTIN)
+    assert set(complete.PRUNERS) <= set(early_stopping.BUILTIN)
     assert set(complete.STATES) == set(State)
     assert set(complete.FORMATS) <= set(FORMATS)
     assert SearchConfig.model_fields["order"].annotation.__args__ == complete.ORDERS  # type: ignore[union-attr]

@@ -67,7 +67,7 @@ def test_no_written_file_holds_a_password_or_a_path(say: Say, folder: Path, monk
     place = folder / "some where"
     place.mkdir()
     shutil.copy(ROOT / "examples" / "my_space.py", place / "mine.py")
-    (place / "own.py").write_text("from strategies.random_search import RandomSearch as Own\n")
+    (place / "own.py").write_text("from strategies.basic.random_search import RandomSearch as Own\n")
     source = load("digits")
     assert isinstance(source, ImageSource)
     part = source.parts.valid[:60]

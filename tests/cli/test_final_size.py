@@ -12,8 +12,8 @@ import pytest
 
 from nas_core.records import StudySpec, as_stored, final_size_of
 from nas_core.testing.store import SPEC
-from search_spaces.nasbench201 import Size
-from studies.assemble import SearchConfig, build, describe, load_space
+from search_spaces.nasbench201.space import Size
+from studies.setup.assemble import SearchConfig, build, describe, load_space
 from studies.store.store import Store
 
 Say = Callable[..., tuple[int, str, str]]

@@ -14,7 +14,7 @@ from nas_core.records import StopAt, StudySpec, Verdict
 from nas_core.seeds import generator
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 from studies.store.store import Store
 
 CELLS = NasBench201()

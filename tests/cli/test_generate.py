@@ -257,7 +257,7 @@ def test_the_page(toy: Path, say: Say) -> None:
 
 def test_another_strategy_gets_a_generator(toy: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told the outcomes of a strategy that has none."""
-    monkeypatch.setattr("studies.generate.DEFAULT", "toy.py:Generator")
+    monkeypatch.setattr("studies.analysis.generate.DEFAULT", "toy.py:Generator")
     search(say, "s", strategy="random")
     found = generated(say, "s", "--model", "ridge")
     assert (found["strategy"], found["own"]) == ("toy.py:Generator", False)
@@ -267,7 +267,7 @@ def test_another_strategy_gets_a_generator(toy: Path, say: Say, monkeypatch: pyt
 
 def test_a_snapshot_shortens_the_replay(toy: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     search(say, "plain", strategy="toy.py:Generator")
-    monkeypatch.setattr("studies.blackbox.SNAPSHOT_SECONDS", 0.0)
+    monkeypatch.setattr("studies.search.loop.SNAPSHOT_SECONDS", 0.0)
     search(say, "s", strategy="toy.py:Stored")
     (toy / "tells.txt").unlink()
     found = generated(say, "s", "--model", "ridge")

@@ -30,9 +30,9 @@ from nas_core.architecture import Architecture
 from nas_core.seeds import generator
 from nas_core.strategy import State
 from nas_core.task import Task
-from studies.assemble import load_space, size_of
+from studies.analysis.queries import best_trial
 from studies.bench import curves, plan, worker
-from studies.queries import best_trial
+from studies.setup.assemble import load_space, size_of
 from studies.store.store import Store
 from tests.cli.test_limits import SPACE
 from training.tasks import sample_inputs

@@ -24,9 +24,9 @@ from nas_core.records import Epoch, StopAt, Study, StudySpec, Verdict
 from nas_core.relax import derive_by_choice
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
-from search_spaces.darts import Darts
-from search_spaces.darts import Size as DartsSize
-from search_spaces.nasbench201 import OPERATIONS, NasBench201, Size
+from search_spaces.darts.space import Darts
+from search_spaces.darts.space import Size as DartsSize
+from search_spaces.nasbench201.space import OPERATIONS, NasBench201, Size
 from studies.store import supernets
 from studies.store.store import Store
 
@@ -307,8 +307,8 @@ def test_groups_with_other_candidates_have_heads_and_legends_of_their_own() -> N
 
 
 def test_candidates_of_a_space_whose_groups_are_no_choices() -> None:
-    from search_spaces.darts import OPERATIONS as EVERY
-    from search_spaces.darts import edge_group
+    from search_spaces.darts.space import OPERATIONS as EVERY
+    from search_spaces.darts.space import edge_group
 
     size = DartsSize(channels=2, layers=3)
     scores = {edge_group("normal", 0, 2): (1 / 8,) * 8, "unknown": (0.5, 0.5)}

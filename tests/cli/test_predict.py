@@ -14,7 +14,7 @@ import numpy
 import pytest
 
 from nas_core.architecture import Architecture
-from studies.predict import Observed, PredictConfig, cross_validate
+from studies.analysis.predict import Observed, PredictConfig, cross_validate
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -185,8 +185,8 @@ def test_a_pool_instead_of_the_whole_space(toy: Path, say: Say) -> None:
 def test_a_large_space_is_sampled(toy: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """More architectures than are listed: candidates are drawn, half of them near the best."""
     search(say, "s")
-    monkeypatch.setattr("studies.predict.WHOLE", 100)
-    monkeypatch.setattr("studies.predict.POOL", 30)
+    monkeypatch.setattr("studies.analysis.predict.WHOLE", 100)
+    monkeypatch.setattr("studies.analysis.predict.POOL", 30)
     found = predicted(say, "s", "--model", "ridge", "--folds", "0", "--top", "100")
     assert (found["candidates"], found["whole_space"]) == (30, False)
     assert len({one["key"] for one in found["predictions"]}) == 30

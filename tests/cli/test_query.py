@@ -23,9 +23,9 @@ from nas_core.records import RETRAIN, StopAt, StudySpec, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
-from search_spaces.nasbench201 import NasBench201
-from studies.assemble import SearchConfig, build, describe
-from studies.blackbox import Search
+from search_spaces.nasbench201.space import NasBench201
+from studies.search.loop import Search
+from studies.setup.assemble import SearchConfig, build, describe
 from studies.store.store import Store
 
 CELLS = NasBench201()

@@ -21,7 +21,7 @@ import predictors
 from nas_core import moves
 from nas_core.seeds import generator
 from predictors.ranking import RANKINGS
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 
 Say = Callable[..., tuple[int, str, str]]
 CELLS = NasBench201()

@@ -24,7 +24,7 @@ FAST = ["-s", "split.limit=200", "--size", "channels=2,cells=1", "--epochs", "2"
 def table(folder: Path) -> list[str]:
     """Arguments for a search on a made table of all cells, with a mapping of its own."""
     from nas_core import moves
-    from search_spaces.nasbench201 import NasBench201
+    from search_spaces.nasbench201.space import NasBench201
 
     space = NasBench201()
     cells = enumerate(moves.enumerate_all(space))

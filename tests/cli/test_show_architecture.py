@@ -11,7 +11,7 @@ import pytest
 
 from nas_cli.architecture import split
 from nas_core.task import Task
-from search_spaces.nasnet import NASNet, Size
+from search_spaces.nasnet.space import NASNet, Size
 
 Said = Callable[..., tuple[int, str, str]]
 

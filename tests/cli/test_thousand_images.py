@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from nas_cli.app import run
+from studies.analysis.trained import addressed_training, trained_weights
 from studies.store.store import Store
-from studies.trained import addressed_training, trained_weights
 from tests.training.isolated import run_alone
 from training.data import load
 from training.data.split import Split
@@ -93,7 +93,7 @@ def test_a_thousand_images(tmp_path: Path, shared_data: Path, monkeypatch: pytes
         study, trial, training = addressed_training(store, "s")
         weights = trained_weights(store, study, trial, training)
     source = load("folder:photographs", Split())
-    from studies.assemble import load_space, size_of
+    from studies.setup.assemble import load_space, size_of
 
     space, _ = load_space(study.spec.space)
     assert training.recipe is not None

@@ -15,7 +15,7 @@ from nas_core.evaluation import Context, Report
 from nas_core.records import RETRAIN, StopAt, Verdict
 from nas_core.strategy import Proposal, State
 from nas_core.testing.store import SPEC
-from studies.retrain import Retraining, retrain
+from studies.jobs.retrain import Retraining, retrain
 from studies.store.store import Store
 from tests.crash.sessions import SEARCH, contents, write_toy
 

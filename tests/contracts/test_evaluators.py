@@ -54,7 +54,7 @@ def supernet(data: str) -> Factory:
     """The evaluator on an untrained supernet."""
 
     def make(space: SearchSpace, folder: Path) -> Evaluator:
-        from search_spaces.modules.supernet import Supernet
+        from search_spaces.supernet.supernet import Supernet
         from training.checkpoint import write_tensors
         from training.data import load
         from training.evaluators.supernet import SupernetEvaluator

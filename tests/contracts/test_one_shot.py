@@ -70,7 +70,7 @@ class Small:
         """A fresh supernet, the same at every call."""
         import torch
 
-        from search_spaces.modules.supernet import Supernet
+        from search_spaces.supernet.supernet import Supernet
 
         space = self.space
         with torch.random.fork_rng(devices=[]):
@@ -148,7 +148,7 @@ def converges(kind: Any, seed: int = 0, **config: Any) -> list[str]:
     """Findings of a whole search on the toy."""
     import torch
 
-    from search_spaces.modules.supernet import Supernet
+    from search_spaces.supernet.supernet import Supernet
 
     def relax(space: SearchSpace, task: Task, size: SizeConfig) -> nn.Module:
         with torch.random.fork_rng(devices=[]):

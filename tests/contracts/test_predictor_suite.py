@@ -23,8 +23,8 @@ from predictors.forward_pass import ForwardPass, weights
 from predictors.proxy import EVERY_TASK, IMAGES, Need, Unscorable
 from predictors.surrogate import Problem
 from predictors.testing import check_proxy, check_surrogate
-from search_spaces.nasbench201 import NasBench201, Size
-from search_spaces.nasbench_graph import NasBenchGraph
+from search_spaces.nasbench201.space import NasBench201, Size
+from search_spaces.nasbench_graph.space import NasBenchGraph
 from training.data import load
 from training.data.source import Source
 from training.data.split import Split

@@ -25,7 +25,7 @@ from nas_core.testing.space import example_inputs, example_tasks
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from search_spaces.modules.supernet import Supernet
+    from search_spaces.supernet.supernet import Supernet
 
 IMAGES = Task(kind=IMAGE_CLASSIFICATION, input_shape=(2, 8, 8), outputs=3)
 GRAPH = Task(kind=NODE_CLASSIFICATION, input_shape=(20,), outputs=3, nodes=30, edges=60)
@@ -58,7 +58,7 @@ class Case:
     def supernet(self, seed: int = 0, style: Style = Style.SUPERNET) -> Supernet:
         import torch
 
-        from search_spaces.modules.supernet import Supernet
+        from search_spaces.supernet.supernet import Supernet
 
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -176,8 +176,8 @@ def test_a_path_trains_as_the_extracted_network(case: Case, supernet: Supernet) 
 
 
 def test_extracted_networks_have_the_shapes_of_built_ones(case: Case, supernet: Supernet) -> None:
-    from search_spaces.modules.picker import FixedPicker
-    from search_spaces.modules.supernet import relaxable
+    from search_spaces.supernet.picker import FixedPicker
+    from search_spaces.supernet.supernet import relaxable
 
     space, full = case.space, case.supernet(style=Style.STANDALONE)
     for arch in case.architectures(6):
@@ -200,7 +200,7 @@ def test_candidates_that_are_not_run_stay_as_they_are(case: Case, supernet: Supe
     """To the bit, although decay and momentum would move them."""
     import torch
 
-    from search_spaces.modules.picker import MixedOp
+    from search_spaces.supernet.picker import MixedOp
 
     inputs, arch = example_inputs(case.task), case.architectures(1)[0]
     optimizer = torch.optim.SGD(supernet.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
@@ -319,7 +319,7 @@ def test_costs_add_up_or_are_refused(case: Case, supernet: Supernet) -> None:
 
 @pytest.mark.parametrize("text", [*search_spaces.BUILTIN, EXAMPLE], ids=lambda text: Path(text).name)
 def test_every_space_is_relaxed_or_refused(text: str) -> None:
-    from search_spaces.modules.supernet import Supernet
+    from search_spaces.supernet.supernet import Supernet
 
     space = load(text)
     reason = not_relaxable(space)
@@ -348,10 +348,10 @@ def test_what_is_no_cost_is_refused() -> None:
 
 def test_groups_know_what_their_candidates_are() -> None:
     """Skips of stride 2, which have weights, too."""
-    from search_spaces.darts import Darts
-    from search_spaces.modules.supernet import Supernet
-    from search_spaces.nasbench201 import NasBench201
-    from search_spaces.nasbench_graph import NasBenchGraph
+    from search_spaces.darts.space import Darts
+    from search_spaces.nasbench201.space import NasBench201
+    from search_spaces.nasbench_graph.space import NasBenchGraph
+    from search_spaces.supernet.supernet import Supernet
 
     images = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 8, 8), outputs=10)
     graph = Task(kind=NODE_CLASSIFICATION, input_shape=(8,), outputs=3, nodes=10, edges=20)
@@ -373,8 +373,8 @@ def test_groups_know_what_their_candidates_are() -> None:
 def test_none_is_passed_over_on_demand() -> None:
     import torch
 
-    from search_spaces.modules.supernet import Supernet
-    from search_spaces.nasbench201 import NasBench201
+    from search_spaces.nasbench201.space import NasBench201
+    from search_spaces.supernet.supernet import Supernet
 
     task = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 8, 8), outputs=10)
     supernet = Supernet(NasBench201(), task, NasBench201.Size(channels=2, cells=1))

@@ -13,7 +13,7 @@ from nas_core.space import SearchSpace
 from nas_core.testing.findings import Reference
 from nas_core.testing.space import check, check_fresh
 from nas_core.testing.trait_spaces import TRAIT_SPACES, TRAITS, Six, UnitList, traits
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 
 EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
 HAVE = {name: traits(space()) for name, space in TRAIT_SPACES.items()}

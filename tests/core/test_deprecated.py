@@ -13,8 +13,8 @@ from nas_core.graph import ArchGraph
 from nas_core.one_shot import Progress
 from nas_core.relax import Mix, Picker, Style
 from nas_core.strategy import Setting, uses_warm_start
-from search_spaces.modules.picker import FixedPicker, SupernetPicker
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
+from search_spaces.supernet.picker import FixedPicker, SupernetPicker
 
 ARCH = Architecture("toy", {"a": 1})
 

@@ -166,7 +166,7 @@ def kept(folder: Path) -> dict[str, bytes]:
 def table(tmp_path: Path) -> list[str]:
     """A made table of all NAS-Bench-201 cells, and the arguments to search it."""
     from nas_core import moves
-    from search_spaces.nasbench201 import NasBench201
+    from search_spaces.nasbench201.space import NasBench201
 
     space = NasBench201()
     rows = (f"{space.to_text(arch)},{random.Random(arch.key).random():.4f}" for arch in moves.enumerate_all(space))

@@ -15,8 +15,8 @@ from nas_core.architecture import Architecture
 from nas_core.evaluation import Context, Objective
 from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
-from search_spaces.nasbench201 import NasBench201
-from search_spaces.nasbench_graph import NasBenchGraph
+from search_spaces.nasbench201.space import NasBench201
+from search_spaces.nasbench_graph.space import NasBenchGraph
 from training.evaluators.table import Table
 
 ACCURACY = (Objective("val_accuracy", "max"),)

@@ -20,8 +20,8 @@ from nas_core.errors import UsageError
 from nas_core.seeds import generator
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from nas_core.testing.space import check, example_tasks
-from search_spaces.ae_cnn import AeCnn, DenseNetUnit, PoolingUnit, ResNetUnit, Size, densenet
-from search_spaces.modules.ae_cnn import DenseLayer, dense_unit, pooling_unit, resnet_unit
+from search_spaces.ae_cnn.network import DenseLayer, dense_unit, pooling_unit, resnet_unit
+from search_spaces.ae_cnn.space import AeCnn, DenseNetUnit, PoolingUnit, ResNetUnit, Size, densenet
 
 SPACE = AeCnn()
 CIFAR = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 32, 32), outputs=10)

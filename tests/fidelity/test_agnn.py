@@ -17,9 +17,9 @@ from nas_core.errors import UsageError
 from nas_core.evaluation import Objective
 from nas_core.space import SearchSpace
 from nas_core.strategy import Outcome, Proposal, Setting, State
-from search_spaces.nasbench201 import NasBench201
-from strategies.agnn import AutoGNN, guide
-from strategies.random_search import RandomSearch
+from search_spaces.nasbench201.space import NasBench201
+from strategies.basic.random_search import RandomSearch
+from strategies.reinforcement.agnn import AutoGNN, guide
 
 QUALITY = (Objective("quality", "max"),)
 SIZES = {"hidden": 7, "attention": 7, "heads": 6, "aggregate": 3, "combine": 2, "activation": 8}

@@ -20,11 +20,11 @@ from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, Snapshots, State
 from nas_core.testing.findings import Reference
 from nas_core.testing.strategy import check, check_fresh
-from strategies.asha import Asha
-from strategies.bracket import Bracket
-from strategies.hyperband import Hyperband, plans
-from strategies.random_search import RandomSearch
-from strategies.successive_halving import SuccessiveHalving
+from strategies.basic.random_search import RandomSearch
+from strategies.multi_fidelity.asha import Asha
+from strategies.multi_fidelity.bracket import Bracket
+from strategies.multi_fidelity.hyperband import Hyperband, plans
+from strategies.multi_fidelity.successive_halving import SuccessiveHalving
 from studies.store.snapshots import pack, unpack
 
 EPOCHS = Fidelity("epoch", 1, 81, continues=True)

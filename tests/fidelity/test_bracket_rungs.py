@@ -13,11 +13,11 @@ from nas_core.config import validate
 from nas_core.errors import UsageError
 from nas_core.evaluation import Fidelity, Objective
 from nas_core.strategy import Setting
-from search_spaces.nasbench201 import NasBench201
-from strategies.asha import Asha
-from strategies.bracket import Bracket, ladder
-from strategies.hyperband import Hyperband
-from strategies.successive_halving import SuccessiveHalving
+from search_spaces.nasbench201.space import NasBench201
+from strategies.multi_fidelity.asha import Asha
+from strategies.multi_fidelity.bracket import Bracket, ladder
+from strategies.multi_fidelity.hyperband import Hyperband
+from strategies.multi_fidelity.successive_halving import SuccessiveHalving
 
 EPOCHS = Fidelity("epoch", 1, 81, continues=True)
 TABLE = Fidelity("epoch", 12, 200, levels=(12, 200))

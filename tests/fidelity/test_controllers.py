@@ -22,11 +22,11 @@ from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Outcome, Proposal, Setting, State
 from nas_core.testing.strategy import check
-from strategies.controller import Controller
-from strategies.ppo import PPO, clipped
-from strategies.random_search import RandomSearch
-from strategies.reinforce import Reinforce, loss
-from strategies.rewards import Baseline, Rewards
+from strategies.basic.random_search import RandomSearch
+from strategies.reinforcement.controller import Controller
+from strategies.reinforcement.ppo import PPO, clipped
+from strategies.reinforcement.reinforce import Reinforce, loss
+from strategies.reinforcement.rewards import Baseline, Rewards
 
 QUALITY = (Objective("quality", "max"),)
 

@@ -19,8 +19,8 @@ from nas_core.evaluation import Objective
 from nas_core.one_shot import Compute, OneShot
 from nas_core.relax import Mix
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import OPERATIONS, NasBench201, Size
+from search_spaces.nasbench201.space import OPERATIONS, NasBench201, Size
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.bilevel import Descent, hypergradient, pairs, same_draws, untouched
 from strategies.one_shot.darts import Darts, entropy
 from training import checkpoint

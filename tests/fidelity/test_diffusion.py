@@ -19,9 +19,9 @@ from nas_core.evaluation import Objective
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 from strategies.diffusion.masked import KNOWN, REDRAWN, Diffusion
-from strategies.evolution import RegularizedEvolution
+from strategies.evolution.regularized import RegularizedEvolution
 
 QUALITY = (Objective("quality", "max"),)
 

@@ -24,7 +24,7 @@ from nas_core.graph import ArchGraph
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, State, Wanted
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 from strategies.diffusion import reverse
 from strategies.diffusion.config import NoisyConfig
 from strategies.diffusion.nag import DiffusionNag

@@ -16,8 +16,8 @@ from nas_core.one_shot import Compute
 from nas_core.relax import Group
 from nas_core.seeds import derive, generator
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.alphas import Alphas, AlphasConfig
 from strategies.one_shot.darts import Darts
 from strategies.one_shot.dropnas import DropNas, adjustment, classes, draw, step_kept

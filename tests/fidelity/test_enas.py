@@ -23,8 +23,8 @@ from nas_core.relax import Picker, derive_by_choice
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import NasBench201, Size
+from search_spaces.nasbench201.space import NasBench201, Size
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.enas import Drawn, Enas, batch_statistics
 from training.data import load
 from training.data.loading import Loading

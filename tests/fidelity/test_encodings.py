@@ -22,7 +22,7 @@ from predictors import encodings
 from predictors.encodings import BLOCKS, DEFAULT, Encoder
 from predictors.structure import PROPERTIES, properties
 from predictors.surrogate import Problem
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 
 CELLS = NasBench201()
 FREE = [name for name in BLOCKS if name != "costs"]  # of scores

@@ -14,9 +14,9 @@ from nas_core.config import validate
 from nas_core.errors import UsageError
 from nas_core.evaluation import Constraint, Objective
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, State
-from search_spaces.nasbench201 import NasBench201
-from strategies.evolution import RegularizedEvolution
-from strategies.random_search import RandomSearch
+from search_spaces.nasbench201.space import NasBench201
+from strategies.basic.random_search import RandomSearch
+from strategies.evolution.regularized import RegularizedEvolution
 
 SPACE = NasBench201()
 QUALITY = (Objective("quality", "max"),)

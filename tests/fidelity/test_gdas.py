@@ -15,8 +15,8 @@ from nas_core.evaluation import Constraint, Objective
 from nas_core.one_shot import Compute
 from nas_core.relax import Mix
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, Size
+from search_spaces.nasbench201.space import EDGES, OPERATIONS, NasBench201, Size
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.gdas import Gdas, draw, hard_mix
 from training.data import load
 from training.data.loading import Loading

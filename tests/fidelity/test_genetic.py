@@ -21,11 +21,11 @@ from nas_core.evaluation import Constraint, Objective
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
-from search_spaces.nasbench201 import NasBench201
-from strategies.ae_cnn import AeCnn
-from strategies.genetic import Generations, Rates, Tournaments, couple, tournament
-from strategies.nsga import Nsga2, Nsga3
-from strategies.random_search import RandomSearch
+from search_spaces.nasbench201.space import NasBench201
+from strategies.basic.random_search import RandomSearch
+from strategies.evolution.ae_cnn import AeCnn
+from strategies.evolution.genetic import Generations, Rates, Tournaments, couple, tournament
+from strategies.evolution.nsga import Nsga2, Nsga3
 
 CELLS = NasBench201()
 QUALITY = (Objective("quality", "max"),)

@@ -24,11 +24,11 @@ from predictors.forward_pass import ForwardPass, weights
 from predictors.proxy import Unscorable
 from predictors.zero_cost import gradsign
 from predictors.zero_cost.gradsign import GradSign
-from search_spaces.ae_cnn import AeCnn
-from search_spaces.nasbench201 import CONV1, CONV3, NONE, POOL, SKIP, NasBench201
-from search_spaces.nasbench_graph import NasBenchGraph
-from search_spaces.nasnet import NASNet
-from search_spaces.regnet import RegNet
+from search_spaces.ae_cnn.space import AeCnn
+from search_spaces.nasbench201.space import CONV1, CONV3, NONE, POOL, SKIP, NasBench201
+from search_spaces.nasbench_graph.space import NasBenchGraph
+from search_spaces.nasnet.space import NASNet
+from search_spaces.regnet.space import RegNet
 from training.data import load
 from training.data.loading import Loading
 from training.data.scored import Scored

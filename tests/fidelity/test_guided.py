@@ -21,16 +21,16 @@ from nas_core.space import SearchSpace
 from nas_core.strategy import Outcome, Pending, Proposal, Setting, State
 from predictors.ranking import ranking
 from predictors.surrogate import Problem
-from search_spaces.nasbench201 import NasBench201
-from strategies.bananas import Bananas
-from strategies.genetic_predictor import GeneticPredictor
-from strategies.local_search import LocalSearch
-from strategies.ppo import PPO
-from strategies.proxy_filter import ProxyFilter
-from strategies.random_search import RandomSearch
-from strategies.scored_pool import ProxyRanks, sampled
-from strategies.surrogate_search import acquire
-from strategies.warm_up import WarmUp
+from search_spaces.nasbench201.space import NasBench201
+from strategies.basic.local_search import LocalSearch
+from strategies.basic.random_search import RandomSearch
+from strategies.model_based.bananas import Bananas
+from strategies.model_based.genetic_predictor import GeneticPredictor
+from strategies.model_based.surrogate_search import acquire
+from strategies.parts.scored_pool import ProxyRanks, sampled
+from strategies.reinforcement.ppo import PPO
+from strategies.wrappers.proxy_filter import ProxyFilter
+from strategies.wrappers.warm_up import WarmUp
 
 QUALITY = (Objective("quality", "max"),)
 CELLS = NasBench201()

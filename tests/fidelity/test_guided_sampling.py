@@ -21,7 +21,7 @@ from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Wanted
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 from strategies.diffusion.config import GuideConfig
 from strategies.diffusion.guide import WIDE, Absence, Guide, Perceptrons, PropertyBound
 from strategies.diffusion.sampler import BEST, SAME, ordered, tau_leaping

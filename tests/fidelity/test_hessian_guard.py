@@ -19,8 +19,8 @@ from nas_core.one_shot import Compute, OneShot, OneShotConfig
 from nas_core.relax import Mix
 from nas_core.seeds import derive
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import NasBench201, Size
+from search_spaces.nasbench201.space import NasBench201, Size
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot import guard
 from strategies.one_shot.guard import HessianGuard, dominant_eigenvalue, stop_epoch
 from training import checkpoint

@@ -12,8 +12,8 @@ from nas_core.evaluation import Objective
 from nas_core.moves import neighbours
 from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
-from search_spaces.nasbench201 import NasBench201
-from strategies.local_search import LocalSearch
+from search_spaces.nasbench201.space import NasBench201
+from strategies.basic.local_search import LocalSearch
 
 SPACE = NasBench201()
 QUALITY = (Objective("quality", "max"),)

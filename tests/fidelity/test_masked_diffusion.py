@@ -19,9 +19,9 @@ from nas_core.config import validate
 from nas_core.errors import UsageError
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
-from search_spaces.ae_cnn import AeCnn
-from search_spaces.nasbench201 import NasBench201
-from search_spaces.regnet import RegNet
+from search_spaces.ae_cnn.space import AeCnn
+from search_spaces.nasbench201.space import NasBench201
+from search_spaces.regnet.space import RegNet
 from strategies.diffusion import prior as priors
 from strategies.diffusion.config import CLASSES, DenoiserConfig
 from strategies.diffusion.denoiser import Denoiser

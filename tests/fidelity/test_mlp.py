@@ -18,8 +18,8 @@ from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.seeds import generator
 from nas_core.task import TABULAR_CLASSIFICATION, TABULAR_REGRESSION, InputSpec, Task
-from search_spaces.mlp import Mlp, Size
-from search_spaces.modules.mlp import BilinearFusion, FieldAttention, FieldEmbedding, InputGate, VectorGate
+from search_spaces.mlp.network import BilinearFusion, FieldAttention, FieldEmbedding, InputGate, VectorGate
+from search_spaces.mlp.space import Mlp, Size
 
 FIELDS = (1, 5, 1, 1, 3)
 SPACE = Mlp()

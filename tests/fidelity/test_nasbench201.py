@@ -25,9 +25,8 @@ from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.space import HasCosts, HasNotation
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
-from search_spaces.modules.cells import Cell
-from search_spaces.modules.picker import FixedPicker
-from search_spaces.nasbench201 import (
+from search_spaces.nasbench201.network import Cell
+from search_spaces.nasbench201.space import (
     CONV1,
     CONV3,
     EDGES,
@@ -41,6 +40,7 @@ from search_spaces.nasbench201 import (
     skip_none_string,
     skip_string,
 )
+from search_spaces.supernet.picker import FixedPicker
 
 SPACE = NasBench201()
 FULL = Size.preset("full")

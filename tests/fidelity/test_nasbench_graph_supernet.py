@@ -14,12 +14,12 @@ from nas_core.one_shot import Compute
 from nas_core.relax import Mix, Style
 from nas_core.strategy import Setting
 from nas_core.task import NODE_CLASSIFICATION, Task
-from search_spaces.nasbench_graph import NAMES, OPERATIONS, TOPOLOGIES, GraphSize, NasBenchGraph
+from search_spaces.nasbench_graph.space import NAMES, OPERATIONS, TOPOLOGIES, GraphSize, NasBenchGraph
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from search_spaces.modules.supernet import Supernet
+    from search_spaces.supernet.supernet import Supernet
 
 SPACE = NasBenchGraph()
 TASK = Task(kind=NODE_CLASSIFICATION, input_shape=(12,), outputs=3, nodes=20, edges=40)
@@ -39,7 +39,7 @@ def supernet(task: Task = TASK, size: GraphSize = SIZE, style: Style = Style.SUP
     """In evaluation mode, with running statistics that passes have moved."""
     import torch
 
-    from search_spaces.modules.supernet import Supernet
+    from search_spaces.supernet.supernet import Supernet
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -227,7 +227,7 @@ def test_edges_are_prepared_once_per_pass(monkeypatch: pytest.MonkeyPatch) -> No
     """Three ways to normalise them, for 21 layers that need one."""
     import torch
 
-    from search_spaces.modules import gnn
+    from search_spaces.nasbench_graph.space import network as gnn
 
     made, inputs, calls = supernet(), graph(), []
     normalise = gnn.gcn_norm
@@ -287,7 +287,7 @@ def test_sparse_features_in_evaluation() -> None:
     """A supernet multiplies a bag of words as a sparse matrix, the network that leaves it as a dense one."""
     import torch
 
-    from search_spaces.modules import gnn
+    from search_spaces.nasbench_graph.space import network as gnn
 
     made, (features, edges) = supernet(), graph()
     words = (features > 2.0).float()
@@ -302,7 +302,7 @@ def test_sparse_features_in_evaluation() -> None:
 def test_sparse_features_hold_what_dropout_left() -> None:
     import torch
 
-    from search_spaces.modules import gnn
+    from search_spaces.nasbench_graph.space import network as gnn
 
     torch.manual_seed(0)
     words = (torch.rand(200, 300) < 0.05).float()
@@ -359,7 +359,7 @@ def test_strategies_run_resume_and_derive(name: str) -> None:
 
     import strategies
     from nas_core.moves import illegal
-    from search_spaces.modules.supernet import Supernet
+    from search_spaces.supernet.supernet import Supernet
     from training.data import load
 
     data = load("karate").bind("cpu")

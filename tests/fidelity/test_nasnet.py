@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-import search_spaces.nasnet as nasnet
+import search_spaces.nasnet.space as nasnet
 from nas_core import moves, tokens
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
@@ -23,9 +23,9 @@ from nas_core.errors import UsageError
 from nas_core.seeds import generator
 from nas_core.space import HasCosts, HasNamed, HasNotation
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
-from search_spaces.modules.drop_path import DropPath
-from search_spaces.modules.nasnet import ConvBN, FactorisedReduction, NASNetwork, Separable, Split, operation
-from search_spaces.nasnet import ADD, CELLS, COMBINATIONS, OPERATIONS, Block, Cell, NASNet, Size, unread
+from search_spaces.layers.drop_path import DropPath
+from search_spaces.nasnet.network import ConvBN, FactorisedReduction, NASNetwork, Separable, Split, operation
+from search_spaces.nasnet.space import ADD, CELLS, COMBINATIONS, OPERATIONS, Block, Cell, NASNet, Size, unread
 from training.cost import params
 
 SPACE = NASNet()

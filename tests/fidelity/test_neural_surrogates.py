@@ -26,7 +26,7 @@ from predictors.surrogates.graph_network import GraphConfig, GraphNetwork
 from predictors.surrogates.mlp import MLPConfig, MLPEnsemble
 from predictors.surrogates.pairwise import Pairwise, PairwiseConfig
 from predictors.targets import NormalScores
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 
 CELLS = NasBench201()
 Floats = NDArray[numpy.float64]

@@ -19,10 +19,10 @@ from nas_core.architecture import Architecture
 from nas_core.evaluation import Constraint, Objective
 from nas_core.pareto import better, hypervolume
 from nas_core.strategy import Outcome, Proposal, Setting, State
-from search_spaces.nasbench201 import NasBench201
-from strategies.genetic import Selection
-from strategies.nsga import Crowding, Niches, Nsga2, Nsga3, directions, normalised
-from strategies.random_search import RandomSearch
+from search_spaces.nasbench201.space import NasBench201
+from strategies.basic.random_search import RandomSearch
+from strategies.evolution.genetic import Selection
+from strategies.evolution.nsga import Crowding, Niches, Nsga2, Nsga3, directions, normalised
 
 CELLS = NasBench201()
 TWO = (Objective("val_accuracy", "max"), Objective("latency_ms", "min"))

@@ -17,16 +17,16 @@ from nas_core.one_shot import Compute
 from nas_core.relax import Mix
 from nas_core.seeds import generator
 from nas_core.strategy import Proposal, Setting
-from search_spaces.darts import Darts as DartsSpace
-from search_spaces.darts import Size as DartsSize
-from search_spaces.modules.picker import MixedOp, SupernetPicker
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import NasBench201, Size
+from search_spaces.darts.space import Darts as DartsSpace
+from search_spaces.darts.space import Size as DartsSize
+from search_spaces.nasbench201.space import NasBench201, Size
+from search_spaces.supernet.picker import MixedOp, SupernetPicker
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.enas import Enas
 from strategies.one_shot.gdas import Gdas
 from strategies.one_shot.spos import Spos
 from strategies.one_shot.weights import SharedWeights, WeightsConfig
-from studies.assemble import SearchConfig, build, describe
+from studies.setup.assemble import SearchConfig, build, describe
 from training.checkpoint import write_tensors
 from training.data import load
 from training.data.loading import Loading

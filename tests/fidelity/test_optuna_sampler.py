@@ -23,10 +23,10 @@ from nas_core.evaluation import Constraint, Objective
 from nas_core.seeds import derive, generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
-from strategies import optuna_view
-from strategies.optuna_sampler import GP, TPE
-from strategies.random_search import RandomSearch
-from strategies.targets import normal_scores
+from strategies.basic.random_search import RandomSearch
+from strategies.model_based.optuna_sampler import GP, TPE
+from strategies.parts import optuna_view
+from strategies.parts.targets import normal_scores
 
 QUALITY = (Objective("quality", "max"),)
 TWO = (*QUALITY, Objective("price", "min"))

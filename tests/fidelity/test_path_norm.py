@@ -16,8 +16,8 @@ from nas_core.task import IMAGE_CLASSIFICATION, Task
 from predictors.forward_pass import ForwardPass
 from predictors.proxy import Unscorable
 from predictors.scoring import proxy
-from search_spaces.modules.blocks import SqueezeExcite
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.layers.blocks import SqueezeExcite
+from search_spaces.nasbench201.space import NasBench201
 
 Edge = tuple[int, int]
 OPERATIONS = ("none", "skip", "conv", "conv_bias", "max_pool", "avg_pool", "pool_with_padding")

@@ -30,8 +30,7 @@ from nas_core.seeds import derive, generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
 from nas_core.task import Task
-from search_spaces.modules.supernet import Supernet
-from strategies.controller import Controller
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.darts import Darts
 from strategies.one_shot.drnas import DrNas
 from strategies.one_shot.dropnas import DropNas
@@ -40,6 +39,7 @@ from strategies.one_shot.gdas import Gdas
 from strategies.one_shot.guard import HessianGuard
 from strategies.one_shot.rc_darts import RcDarts
 from strategies.one_shot.spos import Spos
+from strategies.reinforcement.controller import Controller
 
 SEED, EPOCHS = 7, 6
 VISITED = (0, 3, 5)

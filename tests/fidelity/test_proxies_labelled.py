@@ -19,8 +19,8 @@ from predictors.forward_pass import ForwardPass, weights
 from predictors.proxy import Need, Proxy, Unscorable
 from predictors.scoring import Networks, proxy
 from predictors.zero_cost.ntk_condition import kernel
-from search_spaces.nasbench201 import NasBench201
-from search_spaces.nasbench_graph import GraphSize, NasBenchGraph
+from search_spaces.nasbench201.space import NasBench201
+from search_spaces.nasbench_graph.space import GraphSize, NasBenchGraph
 from training.data import load
 from training.data.split import Split
 

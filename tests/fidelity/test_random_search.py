@@ -12,7 +12,7 @@ from nas_core.choice import Choice
 from nas_core.evaluation import Objective
 from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
-from strategies.random_search import RandomSearch, _Same, candidates
+from strategies.basic.random_search import RandomSearch, _Same, candidates
 
 OBJECTIVES = (Objective("quality", "max"),)
 

@@ -8,9 +8,9 @@ from nas_core import moves
 from nas_core.evaluation import Fidelity, Objective
 from nas_core.seeds import generator
 from nas_core.strategy import Outcome, Proposal, Setting, State
-from search_spaces.nasbench201 import NasBench201
-from strategies.bracket import rank_correlation
-from strategies.successive_halving import SuccessiveHalving
+from search_spaces.nasbench201.space import NasBench201
+from strategies.multi_fidelity.bracket import rank_correlation
+from strategies.multi_fidelity.successive_halving import SuccessiveHalving
 
 SPACE = NasBench201()
 

@@ -21,9 +21,9 @@ from nas_core.one_shot import Compute
 from nas_core.seeds import derive, generator
 from nas_core.strategy import Setting
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from search_spaces.darts import Darts as DartsSpace
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import CONV3, NasBench201
+from search_spaces.darts.space import Darts as DartsSpace
+from search_spaces.nasbench201.space import CONV3, NasBench201
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.bounds import Bounds, repair
 from strategies.one_shot.darts import Darts
 from strategies.one_shot.projection import Band, Solver, descend, project, softmax, violation

@@ -12,7 +12,7 @@ from nas_core import moves
 from nas_core.errors import UsageError
 from nas_core.seeds import generator
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from search_spaces.regnet import (
+from search_spaces.regnet.space import (
     GROUP_WIDTHS,
     W_0,
     W_A,

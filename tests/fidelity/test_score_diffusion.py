@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nas_core import moves
 from nas_core.seeds import generator
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 from strategies.diffusion import reverse, score
 from strategies.diffusion.config import ScoreConfig
 from strategies.diffusion.operation_matrix import OperationMatrix

@@ -13,9 +13,9 @@ from nas_core.architecture import Architecture
 from nas_core.evaluation import Objective
 from nas_core.one_shot import Compute
 from nas_core.strategy import Setting
-from search_spaces.modules.picker import MixedOp
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, Size
+from search_spaces.nasbench201.space import EDGES, OPERATIONS, NasBench201, Size
+from search_spaces.supernet.picker import MixedOp
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot.spos import Spos
 from training.data import load
 from training.data.loading import Loading

@@ -13,9 +13,9 @@ from nas_core.config import SizeConfig
 from nas_core.seeds import generator
 from nas_core.space import builds
 from nas_core.task import Task
-from search_spaces.modules.darts import ImageNetHead
-from search_spaces.modules.supernet import Supernet
-from studies.assemble import load_space
+from search_spaces.darts.network import ImageNetHead
+from search_spaces.supernet.supernet import Supernet
+from studies.setup.assemble import load_space
 from training.cost import macs, params
 from training.tasks import sample_inputs
 

@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from nas_core.relax import Mix
 from nas_core.task import IMAGE_CLASSIFICATION, Task
-from search_spaces.modules.cells import CellNetwork, box_sum, scaled_norm
-from search_spaces.modules.features import blend
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, Size
+from search_spaces.layers.features import blend
+from search_spaces.nasbench201.network import CellNetwork, box_sum, scaled_norm
+from search_spaces.nasbench201.space import EDGES, OPERATIONS, NasBench201, Size
+from search_spaces.supernet.supernet import Supernet
 
 CHANNELS, CLASSES = 3, 4
 TASK = Task(kind=IMAGE_CLASSIFICATION, input_shape=(2, 9, 6), outputs=CLASSES)

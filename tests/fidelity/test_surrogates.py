@@ -32,7 +32,7 @@ from predictors.surrogates.ridge import LinearPosterior, Ridge, RidgeConfig
 from predictors.surrogates.rows import Scaling
 from predictors.targets import NormalScores
 from predictors.transfer import Transfer
-from search_spaces.nasbench201 import NasBench201, Size
+from search_spaces.nasbench201.space import NasBench201, Size
 
 CELLS = NasBench201()
 ONE_HOT = ("one-hot",)

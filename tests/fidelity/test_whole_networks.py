@@ -17,13 +17,13 @@ from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.space import SearchSpace
 from nas_core.task import Task
-from search_spaces.ae_cnn import AeCnn
-from search_spaces.darts import Darts
-from search_spaces.nasbench201 import EDGES, NasBench201
-from search_spaces.nasbench_graph import OPERATIONS as GRAPH_OPERATIONS
-from search_spaces.nasbench_graph import NasBenchGraph
-from search_spaces.nasnet import NASNet
-from search_spaces.regnet import RegNet
+from search_spaces.ae_cnn.space import AeCnn
+from search_spaces.darts.space import Darts
+from search_spaces.nasbench201.space import EDGES, NasBench201
+from search_spaces.nasbench_graph.space import OPERATIONS as GRAPH_OPERATIONS
+from search_spaces.nasbench_graph.space import NasBenchGraph
+from search_spaces.nasnet.space import NASNet
+from search_spaces.regnet.space import RegNet
 
 KINDS = (nn.Conv2d, nn.BatchNorm2d, nn.BatchNorm1d, nn.Linear)
 

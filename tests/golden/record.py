@@ -148,7 +148,7 @@ def one_shot(name: str) -> dict[str, Any]:
     import torch
 
     from nas_core.testing.one_shot import Case, Run
-    from search_spaces.modules.supernet import Supernet
+    from search_spaces.supernet.supernet import Supernet
     from training.data import load
     from training.data.split import Split
 

@@ -20,7 +20,7 @@ from nas_core.records import StopAt, Study, StudySpec
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal, Setting
 from nas_core.task import Task
-from studies.assemble import StudyObjects
+from studies.setup.assemble import StudyObjects
 from studies.store.store import Store
 
 

@@ -13,8 +13,8 @@ from nas_core.config import Config
 from nas_core.evaluation import Report
 from nas_core.records import Run, StopAt
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
-from studies.blackbox import REJECTED_IN_A_ROW, Ending, Search
-from studies.verify import verify
+from studies.analysis.verify import verify
+from studies.search.loop import REJECTED_IN_A_ROW, Ending, Search
 
 STRATEGIES = ("random", "regularized-evolution", "local-search")
 
@@ -153,7 +153,7 @@ def test_trials_count_evaluations(bench: Any) -> None:
 
 def test_a_run_of_rejected_candidates_ends_the_search(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert REJECTED_IN_A_ROW > 1000
-    monkeypatch.setattr("studies.blackbox.REJECTED_IN_A_ROW", 20)
+    monkeypatch.setattr("studies.search.loop.REJECTED_IN_A_ROW", 20)
     runs, _, ending = run(bench, constraints=("params<=-1",))
     assert ending == Ending.REJECTED
     assert len(runs) == 20

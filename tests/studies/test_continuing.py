@@ -13,10 +13,10 @@ from nas_core.evaluation import Context
 from nas_core.records import Run, StopAt
 from nas_core.seeds import derive
 from nas_core.strategy import Proposal, State
-from studies import assemble
-from studies.blackbox import Ending, Search, Silent, Trial
+from studies.analysis.verify import verify
+from studies.search.loop import Ending, Search, Silent, Trial
+from studies.setup import assemble
 from studies.store.store import Store
-from studies.verify import verify
 from training import fit
 
 SPACE = """

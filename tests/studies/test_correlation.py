@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from studies.correlation import correlate, kendall, ranks, spearman
+from studies.analysis.correlation import correlate, kendall, ranks, spearman
 
 WORST = -math.inf
 SOME = st.lists(
@@ -41,7 +41,7 @@ def test_a_long_list_is_compared_in_blocks() -> None:
 
 def test_a_resample_has_the_coefficients_of_its_copies() -> None:
     """The bootstrap by numbers of copies is the bootstrap by drawing pairs."""
-    from studies.correlation import _coefficients, _Ranked, _resamples
+    from studies.analysis.correlation import _coefficients, _Ranked, _resamples
 
     rng = numpy.random.default_rng(1)
     x, y, z = rng.integers(6, size=(3, 25)).astype(float)

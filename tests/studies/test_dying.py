@@ -14,12 +14,12 @@ from nas_core.architecture import Architecture
 from nas_core.evaluation import Budget, Context, Fidelity, Report
 from nas_core.records import StopAt
 from nas_core.strategy import Proposal, State
-from studies.assemble import executor
-from studies.blackbox import Ending, Search
+from studies.analysis.queries import died_in
+from studies.analysis.verify import verify
 from studies.executors.inline import Inline
 from studies.executors.processes import Processes
-from studies.queries import died_in
-from studies.verify import verify
+from studies.search.loop import Ending, Search
+from studies.setup.assemble import executor
 
 
 class Killed(BaseException):

@@ -13,10 +13,10 @@ from nas_core.architecture import Architecture
 from nas_core.evaluation import Budget, Context, Fidelity, Report
 from nas_core.records import Run, StopAt
 from nas_core.strategy import Outcome, Proposal, State
-from strategies.early_stopping import Median, Percentile, Threshold
-from studies.blackbox import Ending, Search, Silent, Trial
-from studies.budget import SpentBudget
-from studies.verify import verify
+from strategies.multi_fidelity.early_stopping import Median, Percentile, Threshold
+from studies.analysis.verify import verify
+from studies.search.budget import SpentBudget
+from studies.search.loop import Ending, Search, Silent, Trial
 
 Curve = list[tuple[float, float]]
 

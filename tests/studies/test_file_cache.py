@@ -16,8 +16,8 @@ import pytest
 from nas_core import moves
 from nas_core.cache import alone
 from nas_core.errors import MachineError
-from search_spaces.nasbench201 import NasBench201
-from studies.file_cache import FOLDER, FileCache
+from search_spaces.nasbench201.space import NasBench201
+from studies.store.file_cache import FOLDER, FileCache
 
 VALUE = {"steps": 3, "name": "π", "done": False, "nothing": None, "parts": [{"weights": numpy.eye(3)}, 0.1]}
 
@@ -27,7 +27,7 @@ import os, sys, time
 from pathlib import Path
 import numpy
 from nas_core.cache import alone
-from studies.file_cache import FileCache
+from studies.store.file_cache import FileCache
 
 what, folder = sys.argv[1], Path(sys.argv[2])
 cache = FileCache(folder / "kept")
@@ -154,7 +154,7 @@ def test_all_studies_of_a_database_share_it(bench: Any) -> None:
 STRATEGY = """
 import os, time
 from nas_core.cache import alone
-from strategies.random_search import RandomSearch
+from strategies.basic.random_search import RandomSearch
 
 class Trained(RandomSearch):
     def ask(self, number, pending):

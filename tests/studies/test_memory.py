@@ -17,7 +17,7 @@ from nas_core.evaluation import Context, Metric, Report
 from nas_core.records import StopAt
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
-from studies.blackbox import Search
+from studies.search.loop import Search
 
 FIRST = 1_000
 

@@ -19,13 +19,13 @@ from nas_core.one_shot import Compute, OneShotConfig, Progress
 from nas_core.records import Epoch, StopAt, Study
 from nas_core.seeds import generator
 from nas_core.strategy import Setting, State
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import NasBench201, Size
-from studies.blackbox import Ending
-from studies.oneshot import Derived, SupernetTraining, derived, weights_of
+from search_spaces.nasbench201.space import NasBench201, Size
+from search_spaces.supernet.supernet import Supernet
+from studies.search.loop import Ending
+from studies.search.supernet import Derived, SupernetTraining, derived, weights_of
+from studies.setup.supernets import SupernetParts
 from studies.store import supernets
 from studies.store.store import Store
-from studies.supernets import SupernetParts
 from training.data import load
 from training.data.split import Split
 
@@ -108,7 +108,7 @@ def parts_of(**config: Any) -> SupernetParts:
 
 
 def study_of(store: Store, name: str = "s") -> Study:
-    from studies.assemble import SearchConfig, describe
+    from studies.setup.assemble import SearchConfig, describe
 
     spec = describe(SearchConfig(strategy="random", size="channels=2,cells=1", split=Split(limit=100)))
     return store.create_study(name, spec.model_copy(update={"supernet": {}}), StopAt())
@@ -246,7 +246,7 @@ def test_a_time_limit_keeps_the_epochs(store: Store) -> None:
 def test_derived_architectures_are_proposed_in_order(store: Store) -> None:
     from dataclasses import replace
 
-    from studies.assemble import build
+    from studies.setup.assemble import build
 
     study = study_of(store)
     parts = replace(build(study.spec.model_copy(update={"supernet": None})), supernet=parts_of())

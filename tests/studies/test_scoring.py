@@ -19,9 +19,9 @@ from nas_core.records import StopAt
 from nas_core.seeds import generator
 from nas_core.strategy import Outcome, Pending, Proposal, Setting
 from predictors.scoring import Scored, split_score
-from studies.blackbox import Search
-from studies.scoring import Counted, Scoring
-from studies.verify import verify
+from studies.analysis.verify import verify
+from studies.search.loop import Search
+from studies.setup.scores import Counted, Scoring
 
 
 class Letters:

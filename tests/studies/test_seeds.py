@@ -14,11 +14,11 @@ from nas_core.config import Config, SizeConfig
 from nas_core.evaluation import Context, Report
 from nas_core.records import Run, StopAt, Study, Verdict
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
-from studies.blackbox import Search
-from studies.queries import best_trial
-from studies.retrain import Retraining, retrain
+from studies.analysis.queries import best_trial
+from studies.analysis.verify import verify
+from studies.jobs.retrain import Retraining, retrain
+from studies.search.loop import Search
 from studies.store.store import Store
-from studies.verify import verify
 
 
 def arch(word: str) -> Architecture:
@@ -147,7 +147,7 @@ def test_another_seed_is_other_weights_and_another_order_of_the_data(
     """In `Train`, which trials and retrainings share."""
     import torch
 
-    from search_spaces.nasbench201 import NasBench201
+    from search_spaces.nasbench201.space import NasBench201
     from training import fit
     from training.data import load
     from training.data.split import Split

@@ -12,9 +12,9 @@ from nas_core.errors import UsageError
 from nas_core.evaluation import Budget, Context, Report
 from nas_core.records import Run, StopAt
 from nas_core.strategy import Proposal, State
-from studies.blackbox import Ending, Search, Silent
+from studies.analysis.verify import verify
 from studies.executors.simulated import Simulated
-from studies.verify import verify
+from studies.search.loop import Ending, Search, Silent
 
 
 class Durations:

@@ -18,7 +18,7 @@ from nas_core.one_shot import Compute
 from nas_core.relax import Mix
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
-from search_spaces.modules.supernet import Supernet
+from search_spaces.supernet.supernet import Supernet
 from strategies.one_shot import memory
 from strategies.one_shot.drnas import DrNas
 from strategies.one_shot.gdas import Gdas

@@ -12,9 +12,9 @@ from nas_core.evaluation import Report
 from nas_core.records import RETRAIN, Run, StopAt, Study, StudySpec, Verdict
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
-from studies.queries import parse_address, parse_training
+from studies.analysis.queries import parse_address, parse_training
+from studies.analysis.trained import addressed_training
 from studies.store.store import Store
-from studies.trained import addressed_training
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ import pytest
 from nas_core.errors import UsageError
 from nas_core.records import Run
 from nas_core.strategy import State
-from studies import assemble
-from studies.blackbox import Ending, Search, Silent, Trial
+from studies.analysis.verify import verify
 from studies.executors import Executor, processes
 from studies.executors.inline import Inline
 from studies.executors.processes import Processes
+from studies.search.loop import Ending, Search, Silent, Trial
+from studies.setup import assemble
 from studies.store.store import Store
-from studies.verify import verify
 
 SPACE = """
 import os

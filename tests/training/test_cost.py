@@ -14,7 +14,7 @@ from nas_core.config import SizeConfig
 from nas_core.errors import TrialError, UsageError
 from nas_core.space import SearchSpace
 from nas_core.task import Task
-from search_spaces.nasbench201 import OPERATIONS, NasBench201
+from search_spaces.nasbench201.space import OPERATIONS, NasBench201
 from training import cost
 
 IMAGES = Task(kind="image-classification", input_shape=(3, 9, 9), outputs=5)

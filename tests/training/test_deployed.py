@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from nas_core.architecture import Architecture
 from nas_core.errors import NotFoundError, UsageError, VerificationError
-from search_spaces.nasbench201 import NasBench201, Size
-from search_spaces.nasbench_graph import GraphSize, NasBenchGraph
+from search_spaces.nasbench201.space import NasBench201, Size
+from search_spaces.nasbench_graph.space import GraphSize, NasBenchGraph
 from tests.training.isolated import run_alone
 from training.data import load
 from training.data.source import GraphSource, ImageSource, graph_source, image_source

@@ -28,8 +28,8 @@ from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
-from search_spaces.nasbench201 import NasBench201, Size
-from search_spaces.nasbench_graph import OPERATIONS, GraphSize, NasBenchGraph
+from search_spaces.nasbench201.space import NasBench201, Size
+from search_spaces.nasbench_graph.space import OPERATIONS, GraphSize, NasBenchGraph
 from training.export import FORMATS, Card, check_formats, export, load_network, model_card
 from training.export.formats import signature_of
 from training.export.rebuild import origin

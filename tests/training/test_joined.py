@@ -21,7 +21,7 @@ from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
 from nas_core.testing.evaluator import check
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 from training.evaluators.joined import CostTable, Joined
 from training.evaluators.table import Table
 from training.evaluators.table_mapping import SHIPPED, TableMapping

@@ -14,8 +14,8 @@ from nas_core.architecture import Architecture
 from nas_core.errors import TrialError, UsageError
 from nas_core.evaluation import Context
 from nas_core.strategy import Proposal
-from search_spaces.nasbench201 import NasBench201
-from search_spaces.nasbench_graph import NasBenchGraph
+from search_spaces.nasbench201.space import NasBench201
+from search_spaces.nasbench_graph.space import NasBenchGraph
 from training.data import load
 from training.data.split import Split
 from training.evaluators.train import WEIGHTS, Train, load_trained

@@ -27,7 +27,7 @@ from nas_core.moves import sample
 from nas_core.space import HasNamed, SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, TABULAR_REGRESSION, InputSpec, Task
 from search_spaces import BUILTIN, GROUP
-from search_spaces.modules.supernet import Supernet
+from search_spaces.supernet.supernet import Supernet
 from training.export.formats import module_name
 from training.export.python import check
 from training.export.python.layout import statement

@@ -20,7 +20,7 @@ from nas_core.batch import Batch
 from nas_core.errors import UsageError
 from nas_core.seeds import derive
 from nas_core.task import Task
-from search_spaces.modules.drop_path import DropPath
+from search_spaces.layers.drop_path import DropPath
 from training.checkpoint import adopt
 from training.data.scored import Scored
 from training.fit import fit

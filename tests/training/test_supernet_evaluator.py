@@ -20,8 +20,8 @@ from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
 from nas_core.testing import evaluator as contract
-from search_spaces.modules.supernet import Supernet
-from search_spaces.nasbench201 import NasBench201, Size
+from search_spaces.nasbench201.space import NasBench201, Size
+from search_spaces.supernet.supernet import Supernet
 from training.checkpoint import write_tensors
 from training.data import load
 from training.data.loading import Loading

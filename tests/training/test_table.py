@@ -22,8 +22,8 @@ from nas_core.evaluation import Context, Report
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
 from nas_core.testing.evaluator import check
-from search_spaces.nasbench201 import NasBench201
-from search_spaces.nasbench_graph import NasBenchGraph
+from search_spaces.nasbench201.space import NasBench201
+from search_spaces.nasbench_graph.space import NasBenchGraph
 from training.evaluators.joined import CostTable, Joined
 from training.evaluators.table import Table
 from training.evaluators.table_mapping import SHIPPED, TableMapping

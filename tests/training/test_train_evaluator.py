@@ -16,7 +16,7 @@ from nas_core.errors import MachineError, NotFoundError, TrialError, UsageError,
 from nas_core.evaluation import Context, Report
 from nas_core.strategy import Proposal
 from nas_core.testing import evaluator as contract
-from search_spaces.nasbench201 import NasBench201
+from search_spaces.nasbench201.space import NasBench201
 from training.data import load
 from training.data.source import Source
 from training.data.split import Split

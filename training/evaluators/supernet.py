@@ -26,7 +26,7 @@ from training.threads import thread_count
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from search_spaces.modules.supernet import Supernet
+    from search_spaces.supernet.supernet import Supernet
     from training.data.source import Source
 
 RECALIBRATION = 20  # batches
@@ -201,7 +201,7 @@ def load_supernet(space: SearchSpace, task: Task, size: SizeConfig, path: Path) 
     import torch
     from safetensors import SafetensorError
 
-    from search_spaces.modules.supernet import Supernet
+    from search_spaces.supernet.supernet import Supernet
 
     with torch.random.fork_rng(devices=[]):
         supernet = Supernet(space, task, size)

@@ -22,8 +22,8 @@ from nas_core.space import HasNotation, SearchSpace, builds
 from nas_core.task import Task
 from nas_core.user_files import digest_of, files_of
 from search_spaces import BUILTIN, GROUP
-from search_spaces.modules.picker import FixedPicker
-from search_spaces.modules.supernet import relaxable
+from search_spaces.supernet.picker import FixedPicker
+from search_spaces.supernet.supernet import relaxable
 from training.inputs import Inputs
 
 VERSION = 1

@@ -184,7 +184,7 @@ def write_sources(folder: Path) -> None:
 
 def make(folder: Path) -> None:
     """Every study, in the working folder."""
-    from studies import blackbox
+    from studies.search import loop as blackbox
 
     write_sources(folder)
     seconds = blackbox.SNAPSHOT_SECONDS

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from search_spaces.modules.features import Shared
+from search_spaces.layers.features import Shared
 from training.export.python.symbols import Node, Symbol, Tape, written
 from training.export.python.terms import literal
 

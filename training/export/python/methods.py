@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from search_spaces.modules.features import Shared
+from search_spaces.layers.features import Shared
 from training.export.python.layers import public_place
 from training.export.python.layout import STEP, WIDTH, statement
 from training.export.python.lines import unparsed
@@ -23,9 +23,9 @@ from training.export.python.terms import Unwritable, is_literal, literal
 
 SEARCH = (
     "nas_core",
-    "search_spaces.modules.features",
-    "search_spaces.modules.picker",
-    "search_spaces.modules.supernet",
+    "search_spaces.layers.features",
+    "search_spaces.supernet.picker",
+    "search_spaces.supernet.supernet",
 )
 """What only a search needs: source that uses it is not copied."""
 

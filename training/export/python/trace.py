@@ -20,7 +20,7 @@ from unittest import mock
 
 from torch import nn
 
-from search_spaces.modules.features import Shared
+from search_spaces.layers.features import Shared
 from training.export.python.lines import lines_of, names_of
 from training.export.python.symbols import Tape, recorder, written
 from training.export.python.terms import Unwritable

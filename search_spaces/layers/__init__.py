@@ -1,0 +1,1 @@
+"""Torch layers that several spaces are made of, and the stems of convolutional networks."""

@@ -1,0 +1,1 @@
+"""Evolution: aging populations, generations with crossover, several objectives."""

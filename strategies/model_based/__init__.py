@@ -1,0 +1,1 @@
+"""Searches that model what was measured: surrogates, Gaussian processes, Parzen estimators."""

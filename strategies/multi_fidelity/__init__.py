@@ -1,0 +1,1 @@
+"""Brackets of budgets around any strategy, and early stopping of single trainings."""

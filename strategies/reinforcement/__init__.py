@@ -1,0 +1,1 @@
+"""Controllers that write architectures, trained by policy gradients."""

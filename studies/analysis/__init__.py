@@ -1,0 +1,1 @@
+"""What is read out of studies: best and front, costs, scores, predictions, verification."""

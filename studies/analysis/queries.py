@@ -1,0 +1,258 @@
+"""Questions to the store that the command line asks."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from nas_core.architecture import Architecture
+from nas_core.config import size_text
+from nas_core.errors import InfeasibleError, NotFoundError, UsageError
+from nas_core.failures import WORKER_DIED
+from nas_core.pareto import dominates
+from nas_core.records import TRIAL, Run, Study, final_size_of
+from nas_core.strategy import State
+from studies.analysis.summary import COUNTS, STUDIES, SUPERNETS, Summary, summarise
+from studies.store import supernets
+from studies.store import tables as t
+from studies.store.store import Store
+
+# What is known of a candidate in full: one whose function had been evaluated before may still cost less.
+MEASURED = (State.COMPLETE, State.REUSED)
+# What follows the name of a study in an address.
+_NUMBERS = re.compile(r"(?P<trial>[0-9]{1,9})(?:/train-(?P<training>[0-9]{1,9}))?")
+
+
+def summaries(store: Store) -> list[Summary]:
+    """All studies in the order of their creation."""
+    return summarise(*(store.read(sa.text(query)) for query in (STUDIES, COUNTS, SUPERNETS)))
+
+
+def state_counts(store: Store, study: Study) -> dict[str, int]:
+    """How many trials are in each state."""
+    r = t.runs.c
+    rows = store.read(
+        sa.select(r.state, sa.func.count()).where(r.study == study.id, t.is_kind(r, TRIAL)).group_by(r.state)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def evaluated(store: Store, study: Study) -> int:
+    """How many trials count as evaluations."""
+    counts = state_counts(store, study)
+    return sum(counts.get(state, 0) for state in (State.COMPLETE, State.PRUNED, State.FAILED))
+
+
+def died_in(store: Store, study: Study) -> int | None:
+    """The number of a trial that has taken a process down, or seems to: it was begun, and nothing is known of its end.
+    None: there is none."""
+    r = t.runs.c
+    known = sa.and_(r.state == State.FAILED, r.reason.startswith(f"{WORKER_DIED}:"))
+    died = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), (r.tries > 0) | known)
+    found = store.read(sa.select(r.number).where(died).order_by(r.number).limit(1))
+    return found[0][0] if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why trials failed: the reason of the first of them, and how many failed for the same but for numbers."""
+
+    reason: str
+    count: int
+    first: int
+
+
+def causes(store: Store, study: Study) -> list[Cause]:
+    """Why trials of a study failed, the most frequent first."""
+    r = t.runs.c
+    failed = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state == State.FAILED)
+    found: dict[str, Cause] = {}
+    for row in store.read(sa.select(r.number, r.reason).where(failed).order_by(r.number)):
+        reason = row.reason or "unknown"
+        key = re.sub(r"[0-9]+", "0", reason)
+        known = found.get(key, Cause(reason, 0, row.number))
+        found[key] = replace(known, count=known.count + 1)
+    return sorted(found.values(), key=lambda cause: -cause.count)
+
+
+def causes_text(study: Study, found: Sequence[Cause], limit: int = 3) -> str:
+    """`2 failed: exception: KeyError: 'x' (2 times; nas show STUDY:0)`; empty where nothing failed."""
+    shown = [
+        f"{cause.reason} ({f'{cause.count:,} times; ' if cause.count > 1 else ''}nas show {study.name}:{cause.first})"
+        for cause in found[:limit]
+    ]
+    rest = [f"{len(found) - limit} more reasons"] if len(found) > limit else []
+    return f"{sum(cause.count for cause in found):,} failed: " + "; ".join(shown + rest) if found else ""
+
+
+def _causes(store: Store, study: Study) -> str:
+    text = causes_text(study, causes(store, study))
+    rejected = state_counts(store, study).get(State.REJECTED, 0)
+    return "".join(f"; {part}" for part in (text, f"{rejected:,} rejected" if rejected else "") if part)
+
+
+def best_trial(store: Store, study: Study) -> Run:
+    """The feasible trial with the best first objective among those with the largest budget; the earliest of equals.
+
+    Raises NotFoundError when nothing is complete, InfeasibleError when nothing is feasible.
+    """
+    r = t.runs.c
+    complete = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state.in_(MEASURED), r.ended.isnot(None))
+    found = store.read(
+        sa.select(r.number)
+        .where(complete, r.feasible.is_(True))
+        .order_by(r.budget.is_(None).desc(), r.budget.desc(), r.objective.desc(), r.number)
+        .limit(1)
+    )
+    if found:
+        return store.trial(study, found[0][0])
+    counts = state_counts(store, study)
+    total = sum(counts.values())
+    if not counts and study.spec.supernet is not None:
+        raise NotFoundError(before_trials(store, study))
+    if counts.get(State.COMPLETE) or (counts.get(State.REJECTED) and not counts.get(State.FAILED)):
+        raise InfeasibleError(
+            f"none of the {total} trials of study '{study.name}' satisfies {', '.join(study.spec.constraints)}; "
+            "loosen the constraint in a new study"
+        )
+    raise NotFoundError(f"study '{study.name}' has no complete trial yet{_causes(store, study)}")
+
+
+def before_trials(store: Store, study: Study) -> str:
+    """Why a one-shot study has no trial: where its supernet stands, and how to go on."""
+    run = supernets.find(store, study)
+    done, total = supernets.epoch_count(store, study), study.spec.strategy_config.get("epochs")
+    trained = f"{done:,}" if total is None else f"{done:,} of {total:,}"
+    if run is not None and run.state == State.FAILED:
+        return f"study '{study.name}' has no trial: its supernet failed after epoch {trained} ({run.reason})"
+    if run is None or run.result is None:
+        return (
+            f"study '{study.name}' has no trial yet: its supernet is still being trained, epoch {trained}; "
+            f"where that was stopped: nas resume {study.name}"
+        )
+    if run.result:
+        return f"study '{study.name}' has no trial yet, its supernet is trained; go on by: nas resume {study.name}"
+    return (
+        f"study '{study.name}' has no trials: its supernet is the result; search on it by: nas search "
+        f"--space {shlex.quote(study.spec.space)} --size {shlex.quote(size_text(study.spec.size))} "
+        f"--evaluator supernet:{study.name}"
+    )
+
+
+def observations(store: Store, study: Study) -> list[tuple[Architecture, float]]:
+    """What was measured of each architecture with the largest budget: its first objective, oriented so that higher is
+    better. In the order of the trials, without failures; whether constraints hold does not matter."""
+    r = t.runs.c
+    measured = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state.in_(MEASURED), r.objective.isnot(None))
+    rows = store.read(
+        sa.select(t.architectures.c.json, r.budget, r.objective)
+        .join(t.architectures, r.architecture == t.architectures.c.key)
+        .where(measured)
+        .order_by(r.number)
+    )
+    full = max((math.inf if row.budget is None else row.budget for row in rows), default=math.inf)
+    found: dict[Architecture, float] = {}
+    for row in rows:
+        if (math.inf if row.budget is None else row.budget) == full:
+            found.setdefault(Architecture.from_json(row.json), row.objective)
+    return list(found.items())
+
+
+def addressed_trial(store: Store, address: str) -> tuple[Study, Run]:
+    """The study and trial of `STUDY:N`, or the best trial of `STUDY`. Raises like `best_trial`."""
+    name, number = parse_address(address)
+    study = store.study(name)
+    return study, best_trial(store, study) if number is None else store.trial(study, number)
+
+
+def best_random(store: Store, study: Study) -> tuple[int, Run] | None:
+    """Evaluations and best trial of a random search on the same problem in this database; None without one."""
+    problem = ("space", "space_hash", "size", "evaluator", "split_hash", "objectives", "constraints")
+    for name in store.study_names():
+        other = store.study(name)
+        same = all(getattr(other.spec, field) == getattr(study.spec, field) for field in problem)
+        if study.spec.constraints:  # which are on what the final network costs
+            same = same and final_size_of(other.spec) == final_size_of(study.spec)
+        if not same or other.spec.strategy != "random":
+            continue
+        counts = state_counts(store, other)
+        try:
+            return counts.get(State.COMPLETE, 0) + counts.get(State.FAILED, 0), best_trial(store, other)
+        except (InfeasibleError, NotFoundError):
+            continue
+    return None
+
+
+def front_trials(store: Store, study: Study) -> list[Run]:
+    """The Pareto front of the complete, feasible trials of the largest budget, best first objective first.
+
+    Raises like `best_trial` when there is none.
+    """
+    best = best_trial(store, study)
+    if len(study.spec.objectives) == 1:
+        return [best]
+    return [store.trial(study, number) for number, _ in _front_of(store, study, best)]
+
+
+def best_trials(store: Store, study: Study) -> dict[str, Run]:
+    """By objective the best trial: by the first `best_trial`, by every other one that of the front. Raises alike."""
+    best = best_trial(store, study)
+    first, *others = (text.rpartition(":")[0] for text in study.spec.objectives)
+    front = _front_of(store, study, best) if others else []
+    numbers = {metric: max(front, key=lambda row: row[1][place])[0] for place, metric in enumerate(others, start=1)}
+    return {first: best, **{metric: store.trial(study, number) for metric, number in numbers.items()}}
+
+
+def _front_of(store: Store, study: Study, best: Run) -> list[tuple[int, list[float]]]:
+    """The numbers and oriented values of the front that the best trial lies on."""
+    r = t.runs.c
+    rows = store.read(
+        sa.select(r.number, r.objectives)
+        .where(r.study == study.id, t.is_kind(r, TRIAL), r.state.in_(MEASURED), r.feasible.is_(True))
+        .where(r.budget.is_not_distinct_from(best.proposal.budget))
+        .order_by(r.objective.desc(), r.number)
+    )
+    return _front(rows)
+
+
+def _front(rows: Sequence[Any]) -> list[tuple[int, list[float]]]:
+    """The non-dominated ones of rows (number, JSON of oriented values)."""
+    kept: list[tuple[int, list[float]]] = []
+    for number, text in rows:  # by falling first value: what a later row dominates has an equal first value
+        values = json.loads(text)
+        if any(other == values or dominates(other, values) for _, other in kept):
+            continue
+        kept = [(n, other) for n, other in kept if not dominates(values, other)]
+        kept.append((number, values))
+    return kept
+
+
+def parse_address(address: str) -> tuple[str, int | None]:
+    """`STUDY` or `STUDY:17`. Raises UsageError, also for the address of a training."""
+    name, number, training = parse_training(address)
+    if training is not None:
+        raise UsageError(f"'{address}' is one training; a study or trial is needed here: {name} or {name}:{number}")
+    return name, number
+
+
+def parse_training(address: str) -> tuple[str, int | None, int | None]:
+    """`STUDY`, `STUDY:17`, or a training of that trial, `STUDY:17/train-2`. Raises UsageError."""
+    name, separator, rest = address.partition(":")
+    if not separator:
+        return name, None, None
+    found = _NUMBERS.fullmatch(rest)
+    if not name or found is None:
+        study = name or "STUDY"
+        raise UsageError(
+            f"'{address}' is no address; write STUDY, STUDY:NUMBER or STUDY:NUMBER/train-NUMBER, "
+            f"for example {study}:17 or {study}:17/train-1"
+        )
+    trial, training = found["trial"], found["training"]
+    return name, int(trial), None if training is None else int(training)

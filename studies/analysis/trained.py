@@ -1,0 +1,120 @@
+"""Trainings of a trial (`nas train`): which one an address means, and the file of its weights."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from pathlib import Path
+
+from nas_core.errors import NotFoundError, UsageError, VerificationError
+from nas_core.records import RETRAIN, Run, Study
+from nas_core.strategy import State
+from studies.analysis.costs import bounds_of
+from studies.analysis.queries import addressed_trial, parse_training
+from studies.jobs.retrain import command, weights_of
+from studies.store.store import Store
+from training.start import Start, start_from
+
+
+def training_address(study: Study, trial: Run, training: Run) -> str:
+    """`STUDY:17/train-2`."""
+    return f"{study.name}:{trial.number}/train-{training.number}"
+
+
+def addressed_training(store: Store, address: str) -> tuple[Study, Run, Run]:
+    """The study, the trial and the complete training of `STUDY:N/train-K`; of `STUDY:N` the best training of that
+    trial, of `STUDY` that of the best trial.
+
+    Raises NotFoundError where there is none, UsageError for one that is not complete, and like `best_trial`.
+    """
+    if parse_training(address)[2] is None:
+        study, trial = addressed_trial(store, address)
+        return study, trial, best_training(store, study, trial)
+    study, trial, found = named_training(store, address)
+    if found.state != State.COMPLETE:
+        reason = f" ({found.verdict.reason})" if found.verdict.reason else ""
+        raise UsageError(f"the training '{address}' is {found.state}, not complete{reason}")
+    return study, trial, found
+
+
+def named_training(store: Store, address: str) -> tuple[Study, Run, Run]:
+    """The study, the trial and the training of `STUDY:N/train-K`, whatever its state.
+
+    Raises NotFoundError where there is none, UsageError for another address.
+    """
+    name, number, training = parse_training(address)
+    if number is None or training is None:
+        raise UsageError(f"'{address}' is no training; write STUDY:NUMBER/train-NUMBER")
+    study = store.study(name)
+    trial = store.trial(study, number)
+    runs = store.children(trial, RETRAIN)
+    found = next((run for run in runs if run.number == training), None)
+    if found is None:
+        known = ", ".join(training_address(study, trial, run) for run in runs)
+        listing = f" (there are: {known})" if known else f"; run 'nas train {name}:{number}' first"
+        raise NotFoundError(f"there is no training '{address}'{listing}")
+    return study, trial, found
+
+
+def best_training(store: Store, study: Study, trial: Run) -> Run:
+    """The complete training with the best validation value; the earliest of equals. One of a size beyond the study's
+    limits is taken only where there is no other.
+
+    Validation values compare on the same data alone: those of the study's own data come first, else those of the
+    newest training's. Raises NotFoundError where the trial has not been trained.
+    """
+    complete = [run for run in store.children(trial, RETRAIN) if run.state == State.COMPLETE]
+    if not complete:
+        address = f"{study.name}:{trial.number}"
+        raise NotFoundError(f"{address} has no trained weights yet; run 'nas train {address}' first")
+    own = [run for run in complete if _split(run) == study.spec.split_hash]
+    alike = own or [run for run in complete if _split(run) == _split(complete[-1])]
+    return max(alike, key=lambda run: (_within(study, run), validation(study, run)[1], -run.number))
+
+
+def trained_weights(store: Store, study: Study, trial: Run, training: Run) -> Path:
+    """The file of the weights that a training left. Raises VerificationError where they are gone or changed."""
+    path = weights_of(store, training)
+    if path is None:
+        again = shlex.join(command(f"{study.name}:{trial.number}", training.recipe or {}, training.repeat + 1))
+        address = training_address(study, trial, training)
+        raise VerificationError(
+            f"the weights of {address} in '{store.files}' are gone or damaged; train again:\n{again}"
+        )
+    return path
+
+
+def start_of(store: Store, text: str) -> Start:
+    """The weights that a text means: a safetensors file, or a training like `STUDY:17/train-2`, of `STUDY:17` the best.
+
+    Raises NotFoundError, and UsageError for another file.
+    """
+    if text.endswith(".safetensors"):
+        return start_from(Path(text), text)
+    if text.startswith(("./", "../", "/", "~")) or Path(text).is_file():
+        raise UsageError(f"--weights '{text}': weights are a .safetensors file, or STUDY:NUMBER/train-NUMBER")
+    study, trial, training = addressed_training(store, text)
+    return start_from(trained_weights(store, study, trial, training), training_address(study, trial, training))
+
+
+def validation(study: Study, training: Run) -> tuple[str, float]:
+    """The metric that says how good a training is, and its value oriented such that higher is better: the first
+    objective that is measured on the validation part, else the accuracy there."""
+    for text in study.spec.objectives:
+        name, _, goal = text.partition(":")
+        if name.startswith("val_") and name in training.metrics:
+            break
+    else:
+        name, goal = "val_accuracy", "max"
+    value = training.metrics.get(name, math.nan)
+    return name, -math.inf if math.isnan(value) else value if goal == "max" else -value
+
+
+def _within(study: Study, training: Run) -> bool:
+    """Whether a training keeps the limits on what it has reported itself: parameters and MACs."""
+    found = [(one, training.metrics.get(one.metric)) for one in bounds_of(study.spec)]
+    return all(value is None or one.violation(value) <= 0 for one, value in found)
+
+
+def _split(training: Run) -> str | None:
+    return (training.recipe or {}).get("split_hash")

@@ -1,0 +1,153 @@
+"""From a stored retraining to exported files: rebuilds the network, loads its weights, writes the model card."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_core.errors import UsageError
+from nas_core.public import public
+from nas_core.records import RETRAIN, Run, Study
+from nas_core.strategy import State
+from studies.analysis.costs import COUNTS, limits, network_costs
+from studies.analysis.queries import best_random
+from studies.analysis.trained import trained_weights, training_address
+from studies.jobs.retrain import command, inputs_of, settings_of, training_seed
+from studies.setup.assemble import load_space, size_of
+from studies.store.store import Store
+
+if TYPE_CHECKING:
+    from training.latency import Latency
+
+_SPLITS = {"train": "train", "val": "valid", "test": "test"}
+
+
+def export_trial(
+    store: Store,
+    study: Study,
+    trial: Run,
+    run: Run,
+    formats: Sequence[str] | None,
+    folder: Path,
+    *,
+    verify: bool = True,
+    raw: bool = False,
+    db: str | None = None,
+) -> list[Path]:
+    """Write a training of a trial; returns the paths. `formats` None: all that there are for the task; `raw`: onnx and
+    pt2 without normalisation.
+
+    Raises VerificationError when its weights are gone or not those that were trained, UsageError when its data have
+    changed since, and what `training.export.export` raises.
+    """
+    import torch
+
+    from training.data import load
+    from training.data.loading import Loading
+    from training.data.split import Split
+    from training.evaluators.train import load_trained
+    from training.export import available, check_formats, export
+    from training.export.proof import proofs_of
+    from training.tasks import kind_of
+
+    formats = check_formats(available(study.spec.task) if formats is None else formats, study.spec.task)
+    weights = trained_weights(store, study, trial, run)
+    settings: Any = run.recipe
+    space, _ = load_space(study.spec.space)
+    size = size_of(space, settings["size"])
+    source = load(settings["data"], Split(**settings["split"]))
+    if source.split_hash != settings["split_hash"]:
+        raise UsageError(
+            f"the data '{settings['data']}' are not what {training_address(study, trial, run)} was trained on (split "
+            f"{settings['split_hash']} then, {source.split_hash} now); restore them, or train again"
+        )
+    network = load_trained(space, trial.arch, source.task, size, weights)
+    seen = next(iter(source.bind("cpu", Loading(batch_size=2)).batches("valid", 0, 0))).inputs
+    if kind_of(source.task).apart:
+        seen = tuple(tensor[:4] for tensor in seen)
+    inputs = inputs_of(run, source)
+    example = seen if inputs is None else tuple(map(torch.from_numpy, inputs.restored(tuple(t.numpy() for t in seen))))
+    alike = [
+        other
+        for other in store.children(trial, RETRAIN)
+        if other.state == State.COMPLETE and settings_of(other) == settings_of(run)
+    ]
+    address = f"{study.name}:{trial.number}"
+    costs = network_costs(study.spec, space, source.task, size, "cpu")
+    found = costs.latency(trial.arch)
+    here = study.spec.evaluator.get("device") == "cpu"  # where the study's latencies are of another device
+    measured = {"latency_ms": found.ms, "latency_iqr_ms": found.spread_ms} if here else {}
+    kept = limits(study, trial, source.task, size, lambda names: {**measured, **costs.of(trial.arch, COUNTS)})
+    card = {
+        "title": f"{space.name} {address}",
+        "summary": f"Found by {public(study.spec.strategy)} in study {study.name}, trained from scratch with the "
+        f"recipe '{settings['recipe_name']}'.",
+        "space": study.spec.space,
+        "size": settings["size"],
+        "metrics": _metrics(run, alike),
+        "random_search": _random(store, study),
+        "macs": run.metrics.get("macs"),
+        "latency": _latency(found),
+        "limits": [{"limit": str(one.constraint), "value": one.value, "kept": one.kept} for one in kept],
+        "study": study.name,
+        "trial": trial.number,
+        "training": training_address(study, trial, run),
+        "seed": training_seed(study, trial, run.repeat),
+        "study_seed": study.spec.seed,
+        "strategy": study.spec.strategy,
+        "data": settings["data"],
+        "split_hash": source.split_hash,
+        "recipe": settings["recipe"],
+        "command": shlex.join([*map(public, command(address, settings, len(alike))), *(["--db", db] if db else [])]),
+    }
+    return export(
+        *(network, source.task, example, trial.arch, card, folder, f"{study.name}-{trial.number}", formats, verify),
+        inputs=inputs,
+        raw=raw,
+        proofs=proofs_of(source) if verify and inputs is not None else (),
+    )
+
+
+def _latency(found: Latency) -> dict[str, Any]:
+    return {
+        "milliseconds": found.ms,
+        "spread": found.spread_ms,
+        "device": found.device,
+        "threads": found.threads,
+        "batch": found.batch,
+        "dtype": found.dtype,
+        "runtime": found.runtime,
+    }
+
+
+def _metrics(run: Run, alike: Sequence[Run]) -> list[dict[str, Any]]:
+    """The learned metrics of a training, beside what all trainings of its kind came to."""
+    figures = []
+    for name, value in run.metrics.items():
+        split = _SPLITS.get(name.split("_")[0])
+        if split is None:
+            continue
+        values = [other.metrics[name] for other in alike if name in other.metrics]
+        figures.append(
+            {
+                "name": name,
+                "split": split,
+                "value": value,
+                "mean": statistics.fmean(values) if len(values) > 1 else None,
+                "std": statistics.stdev(values) if len(values) > 1 else None,
+                "seeds": max(1, len(values)),
+            }
+        )
+    return figures
+
+
+def _random(store: Store, study: Study) -> dict[str, Any] | None:
+    """What random search found with the same problem in this database, if such a study exists."""
+    found = best_random(store, study)
+    if found is None:
+        return None
+    trials, best = found
+    return {"trials": trials, "metrics": _metrics(best, [])}

@@ -1,0 +1,37 @@
+"""What budgets come to, in full evaluations."""
+
+from __future__ import annotations
+
+from nas_core.strategy import Outcome, Proposal, State
+from studies.setup.assemble import StudyObjects
+
+
+class SpentBudget:
+    """Adds up what a study's trials have cost: 1 is one full evaluation, and 5 epochs of 20 a quarter of it.
+
+    A trial that continues another pays for what it adds. Reused and rejected trials are free; a pruned one, and one
+    that its own patience has ended, pays for the steps that it came to.
+    """
+
+    def __init__(self, parts: StudyObjects) -> None:
+        fidelity = parts.evaluator.fidelity
+        self._full = parts.budget or (fidelity.high if fidelity else None)
+        self._budgets: dict[int, float] = {}  # of trials that may be continued
+        self.total = 0.0
+
+    def of(self, proposal: Proposal, budget: float | None = None) -> float:
+        """What a proposal costs, or would if it ended at `budget`."""
+        reached = proposal.budget if budget is None else budget
+        if self._full is None or reached is None:
+            return 1.0
+        before = 0.0 if proposal.continues is None else self._budgets.get(proposal.continues, 0.0)
+        return max(0.0, reached - before) / self._full
+
+    def learn(self, outcome: Outcome, reached: float | None) -> None:
+        """Take in an outcome; `reached` is the last step of one that may have ended before its budget."""
+        proposal, state = outcome.proposal, outcome.state
+        steps = reached if state in (State.PRUNED, State.COMPLETE) else None
+        if proposal.budget is not None and state in (State.COMPLETE, State.REUSED):
+            self._budgets[outcome.number] = proposal.budget if steps is None else steps
+        if state in (State.COMPLETE, State.FAILED, State.PRUNED):
+            self.total += self.of(proposal, steps)

@@ -1,0 +1,533 @@
+"""From what a user asks to the objects of a search, and from a stored study back to the same objects.
+
+This is the one place where names turn into spaces, strategies and evaluators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+import search_spaces
+import strategies
+from nas_core import refs
+from nas_core.architecture import Architecture
+from nas_core.config import Config, SizeConfig, restore, validate
+from nas_core.errors import UsageError
+from nas_core.evaluation import (
+    Constraint,
+    Evaluator,
+    Fidelity,
+    Objective,
+    parse_constraint,
+    parse_constraints,
+    parse_objective,
+    parse_objectives,
+)
+from nas_core.names import study_name
+from nas_core.one_shot import OneShotConfig
+from nas_core.records import StopAt, StudySpec, final_size_of
+from nas_core.space import SearchSpace, builds
+from nas_core.strategy import Pruner, Setting, Strategy
+from nas_core.task import Task
+from strategies.multi_fidelity import early_stopping
+from studies.jobs.retrain import Retraining
+from studies.setup.evaluators import (
+    TrainedSupernet,
+    check_files,
+    evaluator_from,
+    evaluator_of,
+    files_of,
+    judging,
+    resolved,
+)
+from studies.setup.scores import DEFAULT_BATCH, Counted, Scoring, settings_of, source_of
+from studies.setup.supernets import SupernetConfig, SupernetParts, is_one_shot, learns_on, parts_of
+from studies.setup.supernets import settings_of as supernet_settings
+from studies.store.file_cache import cached_in
+from training.data.split import Split
+from training.evaluators.costs_only import CostsOnly, needs_costs_only
+from training.latency import LatencyConfig
+
+if TYPE_CHECKING:
+    from studies.executors import Executor
+    from studies.store.store import Store
+    from training.start import Start
+
+
+class SearchConfig(Config):
+    """What `nas search` can be asked for: the keys of a configuration file."""
+
+    earlier_keys: ClassVar[Mapping[str, str]] = {"pruner": "early_stop", "pruner_config": "early_stop_config"}
+
+    then: dict[str, Any] = Field(default_factory=dict, description="settings of the strategy of --then")
+    study: Annotated[str, AfterValidator(study_name)] | None = None
+    space: str = "nasbench201"
+    size: str | dict[str, Any] = "search"
+    final_size: str | dict[str, Any] | None = Field(
+        default=None,
+        description="of the network that the result is trained as, whose costs count; "
+        "by default the search size, of one-shot strategies full",
+    )
+    strategy: str = "regularized-evolution"
+    strategy_config: dict[str, Any] = Field(default_factory=dict)
+    data: str = "digits"
+    split: Split = Split()
+    evaluator: str = "train"
+    table: str | None = None
+    mapping: str | None = None
+    costs: str | None = Field(default=None, description="table with more cost metrics")
+    recipe: str = "quick"
+    recipe_config: dict[str, Any] = Field(default_factory=dict)
+    epochs: int | None = Field(default=None, ge=1, description="per trial; of a table: the level")
+    objectives: tuple[str, ...] | None = Field(default=None, min_length=1, description="by default accuracy")
+    constraints: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = Field(default=(), description="of trainings, beside accuracy and loss")
+    trials: int | None = Field(default=None, ge=1)
+    time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds")
+    trial_time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds of one trial")
+    spend: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="in full evaluations")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    workers: int = Field(default=1, ge=1, le=1024, description="candidates evaluated at a time, each in a process")
+    lag: int | None = Field(default=None, ge=1, description="by default 1, with several workers 4 for each")
+    early_stop: str | None = Field(default=None, description="what stops single trainings early")
+    early_stop_config: dict[str, Any] = Field(default_factory=dict)
+    order: Literal["strict", "free"] = Field(
+        default="strict", description="strict: timing changes nothing; free: outcomes are told as they come"
+    )
+    warm_up: str | None = Field(default=None, description="predictor:number of sampled architectures to score")
+    scores: str | None = Field(default=None, description="table of recorded scores of predictors")
+    scores_mapping: str | None = None
+    score_on: str | None = Field(default=None, description="data for scoring untrained networks")
+    supernet: SupernetConfig = SupernetConfig()
+    guard: Literal["hessian"] | None = Field(default=None, description="stop a one-shot search before it collapses")
+    score_batch: int = Field(default=DEFAULT_BATCH, ge=2, description="samples that a network is scored with")
+    device: str = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    deterministic: bool = False
+    latency: LatencyConfig = LatencyConfig()
+    checkpoint_seconds: float = Field(default=10.0, ge=0, description="between checkpoints of one training")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_their_names_of_now(cls, given: Any) -> Any:
+        """Stored benches and files may have the keys of before."""
+        return {cls.earlier_keys.get(key, key): value for key, value in dict(given).items()}
+
+
+@dataclass(frozen=True)
+class StudyObjects:
+    """The live objects of a study."""
+
+    space: SearchSpace
+    size: SizeConfig  # of the networks that are searched; see `final_size_of` for the one that the user gets
+    evaluator: Evaluator
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    setting: Setting
+    strategy: Callable[[Setting, Any], Strategy]
+    strategy_config: Config
+    budget: float | None  # of a proposal that names none; None: the evaluator's full one
+    trial_seconds: float | None
+    early_stop: Pruner | None = None
+    scored: Counted | None = None  # what the setting's `score` is; None: the study has no scores
+    supernet: SupernetParts | None = None  # of a one-shot study; its strategy then proposes nothing before the result
+
+    def cached_in(self, store: Store) -> StudyObjects:
+        """The same parts for one search. What its strategy keeps is shared with all searches of the store; the scores
+        of predictors are kept there too, and counted from here."""
+        setting = replace(self.setting, cache=cached_in(store))
+        if self.scored is None:
+            return replace(self, setting=setting)
+        scored = Counted(self.scored.scoring.cached_in(store))
+        return replace(self, scored=scored, setting=replace(setting, score=scored))
+
+    def make_strategy(self) -> Strategy:
+        """The strategy as it is before it is told anything; of a one-shot study see
+        `studies.search.supernet.derived`."""
+        return self.strategy(self.setting, self.strategy_config)
+
+    def check(self) -> None:
+        """Make the strategy, so that one that cannot handle its setting says so."""
+        if self.supernet is not None:
+            self.supernet.make_strategy()
+        else:
+            self.make_strategy()
+
+    def identity(self, arch: Architecture) -> str:
+        """What counts as the same candidate in this study."""
+        return self.setting.identity(arch)
+
+
+def load_space(reference: str) -> tuple[SearchSpace, str | None]:
+    """A space, and the hash of its file where a user wrote it. Raises UsageError or NotFoundError."""
+    loaded = refs.load(reference, search_spaces.BUILTIN, search_spaces.GROUP, "space")
+    missing = [name for name in ("name", "choices", "tasks", "build") if not hasattr(loaded.object, name)]
+    if missing:
+        raise UsageError(f"space '{reference}' has no {', '.join(missing)}; see examples/my_space.py")
+    return loaded.object, loaded.file_hash
+
+
+def size_of(space: SearchSpace, size: str | Mapping[str, Any]) -> SizeConfig:
+    """A size of a space from its text or its stored fields (`SizeConfig.parse`). Raises UsageError."""
+    return space.Size.parse(size)
+
+
+def describe(config: SearchConfig, shared: TrainedSupernet | None = None) -> StudySpec:
+    """Resolve a user's configuration into everything that decides the study's trajectory. `shared` is the supernet
+    that candidates are evaluated on, where they are.
+
+    Raises UsageError, NotFoundError or MachineError for whatever does not fit.
+    """
+    config = _guarded(_warmed_up(config))
+    strategy = refs.find(config.strategy, strategies.ALL, strategies.GROUP, "strategy")
+    strategy_config = validate(strategy.Config, config.strategy_config, f"strategy {config.strategy}")
+    space, file_hash = load_space(config.space)
+    size = _asked(space, config.size)
+    evaluator, settings, split_hash = evaluator_from(config, space, size, shared, file_hash)
+    task: Task = evaluator.task
+    size = size.fitted(task)
+    if task.kind not in space.tasks:
+        raise UsageError(
+            f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, but the data '{config.data}' "
+            f"is {task.kind}; choose another --space or --data"
+        )
+    return StudySpec(
+        space=config.space,
+        space_name=space.name,
+        space_version=space.version,
+        space_hash=file_hash,
+        size=size.model_dump(mode="json"),
+        strategy=config.strategy,
+        strategy_config=strategy_config.model_dump(mode="json"),
+        evaluator=settings,
+        task=task,
+        split_hash=split_hash,
+        objectives=tuple(map(str, parse_objectives(_objectives(config, evaluator), evaluator.metrics))),
+        constraints=tuple(map(str, parse_constraints(config.constraints, evaluator.metrics))),
+        seed=config.seed,
+        lag=config.lag or (1 if config.workers == 1 else 4 * config.workers),
+        ordering=config.order,
+        early_stop=_pruner_from(config, evaluator),
+        scoring=settings_of(
+            space, config.data, config.scores, config.scores_mapping, config.score_on, config.score_batch
+        ),
+        supernet=_supernet_from(config, space, strategy_config, settings) if is_one_shot(strategy) else None,
+        final_size=_final_size(config, space, size, evaluator, shared, is_one_shot(strategy)).model_dump(mode="json"),
+        inputs=_inputs(evaluator),
+    )
+
+
+def _inputs(evaluator: Evaluator) -> dict[str, Any] | None:
+    """What the data of an evaluator say of a network's inputs: nothing of a table, or of a source of another class."""
+    inputs = getattr(getattr(evaluator, "source", None), "inputs", None)
+    return None if inputs is None else inputs.model_dump(mode="json")
+
+
+def _asked(space: SearchSpace, size: str | Mapping[str, Any]) -> SizeConfig:
+    """The size that a user asks for; where fields are not said, they are not those of an old study."""
+    return size_of(space, size if isinstance(size, str) else {**space.Size.unsaid, **size})
+
+
+def _final_size(
+    config: SearchConfig,
+    space: SearchSpace,
+    size: SizeConfig,
+    evaluator: Any,
+    shared: TrainedSupernet | None,
+    one_shot: bool,
+) -> SizeConfig:
+    """What was asked for; by default what a table has recorded, what a supernet was trained for, `full` for a one-shot
+    strategy, the search size for others. Raises UsageError for another size than a table's."""
+    task = evaluator.task
+    asked = None if config.final_size is None else _asked(space, config.final_size).fitted(task)
+    recorded: SizeConfig | None = getattr(evaluator, "recorded_size", None)
+    if recorded is not None:
+        if asked not in (None, recorded):
+            raise UsageError(
+                f"--final-size '{asked}': table '{config.table}' records networks of size "
+                f"'{recorded}', and so are its costs; leave out --final-size"
+            )
+        return recorded
+    if asked is not None:
+        return asked
+    if shared is not None:
+        return size_of(space, final_size_of(shared.spec))
+    return space.Size.preset("full").fitted(task) if one_shot else size
+
+
+def _supernet_from(
+    config: SearchConfig, space: SearchSpace, strategy: OneShotConfig, evaluator: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of a supernet from a user's configuration. Raises UsageError for what one-shot searches lack."""
+    if config.trials is not None or config.spend is not None:
+        raise UsageError(
+            f"strategy '{config.strategy}' trains a supernet and derives its candidates; leave out --trials and "
+            "--spend (its length: -s strategy.epochs=N)"
+        )
+    data = config.data if evaluator["name"] == "train" else None
+    return supernet_settings(
+        space, strategy, config.supernet, data, config.split, config.device, config.threads, config.deterministic
+    )
+
+
+def _guarded(config: SearchConfig) -> SearchConfig:
+    """`--guard hessian` puts the strategy inside of `hessian-guard`."""
+    if config.guard is None:
+        return config
+    settings = {"inner": config.strategy, "inner_config": config.strategy_config}
+    return config.model_copy(update={"guard": None, "strategy": f"{config.guard}-guard", "strategy_config": settings})
+
+
+def _warmed_up(config: SearchConfig) -> SearchConfig:
+    """`--warm-up PREDICTOR:N` puts the strategy inside of `warm-up`. Raises UsageError for another text."""
+    if config.warm_up is None:
+        return config
+    predictor, _, size = config.warm_up.rpartition(":")
+    if not predictor or not size.isdecimal():
+        raise UsageError(f"--warm-up '{config.warm_up}' is malformed; write PREDICTOR:N, for example vote:300")
+    settings = {
+        "predictor": predictor,
+        "pool": int(size),
+        "inner": config.strategy,
+        "inner_config": config.strategy_config,
+    }
+    return config.model_copy(update={"warm_up": None, "strategy": "warm-up", "strategy_config": settings})
+
+
+def stop_at(config: SearchConfig, spec: StudySpec) -> StopAt:
+    """The budget; without one, 20 trainings or 100 look-ups."""
+    if spec.supernet is not None:
+        return StopAt(seconds=config.time)
+    if config.trials is None and config.time is None and config.spend is None:
+        return StopAt(trials=100 if spec.evaluator["name"] == "table" else 20)
+    return StopAt(trials=config.trials, seconds=config.time, spent=config.spend)
+
+
+def build(spec: StudySpec) -> StudyObjects:
+    """The live objects of a stored study.
+
+    Raises UsageError when the space's file, the data or the table are not what the study was made with.
+    """
+    space, file_hash = load_space(spec.space)
+    if file_hash != spec.space_hash:
+        raise UsageError(
+            f"the file of space '{spec.space}' has changed since the study was made "
+            f"(then {spec.space_hash}, now {file_hash}); restore it, or start another --study"
+        )
+    if not builds(space, spec.space_version):
+        raise UsageError(
+            f"space '{spec.space}' is version {space.version}, but the study was made with {spec.space_version}; "
+            "start another --study"
+        )
+    size = size_of(space, spec.size)
+    final = size_of(space, final_size_of(spec))
+    evaluator, split_hash = evaluator_of(spec.evaluator, space, size, final)
+    if split_hash != spec.split_hash:
+        raise UsageError(
+            f"the data '{spec.evaluator['data']}'{_beside(spec)} is not what the study was made with "
+            f"(split {spec.split_hash} then, {split_hash} now); restore it, or start another --study"
+        )
+    objectives = tuple(parse_objective(text, evaluator.metrics) for text in spec.objectives)
+    constraints = tuple(parse_constraint(text, evaluator.metrics) for text in spec.constraints)
+    wanted = [*(one.metric for one in objectives), *(one.metric for one in constraints)]
+    if spec.evaluator["name"] != "table" and needs_costs_only(evaluator, wanted):
+        evaluator = CostsOnly(evaluator)
+    strategy = refs.find(spec.strategy, strategies.ALL, strategies.GROUP, "strategy")
+    config = restore(strategy.Config, spec.strategy_config, "strategy")
+
+    def identity(arch: Architecture) -> str:
+        return evaluator.identity(arch) or space.identity(arch)
+
+    opening = source_of(spec, space, size)
+    scored = None if opening is None else Counted(Scoring(opening))
+    warm_start = tuple((Architecture(space.name, values), value) for values, value in spec.warm_start or ())
+    fidelity = _up_to(evaluator.fidelity, spec.evaluator.get("level"))
+    # What a study stored before bounds is what its strategy trains.
+    network = None if spec.final_size is None else (evaluator.task, final)
+    setting = Setting(space, spec.seed, objectives, constraints, identity, fidelity, scored, warm_start, network)
+    return StudyObjects(
+        space=space,
+        size=size,
+        evaluator=evaluator,
+        objectives=objectives,
+        constraints=constraints,
+        setting=setting,
+        strategy=strategy,
+        strategy_config=config,
+        budget=spec.evaluator.get("level"),
+        trial_seconds=spec.evaluator.get("trial_seconds"),
+        early_stop=None if spec.early_stop is None else _pruner(spec.early_stop),
+        scored=scored,
+        supernet=None if spec.supernet is None else parts_of(spec.supernet, strategy, config, setting, size),
+    )
+
+
+def completed(spec: StudySpec) -> StudySpec:
+    """A stored study's configuration with the settings that came later, as what such a study does by them."""
+    strategy = refs.find(spec.strategy, strategies.ALL, strategies.GROUP, "strategy")
+    config = restore(strategy.Config, spec.strategy_config, "strategy")
+    evaluator, supernet = spec.evaluator, spec.supernet
+    if "recipe" in evaluator:
+        from training.recipe import Recipe
+
+        recipe = restore(Recipe, evaluator["recipe"], "recipe")
+        evaluator = {**evaluator, "recipe": recipe.model_dump(mode="json")}
+    if supernet is not None:
+        supernet = {"learns_on": learns_on(spec.task, config), **supernet}
+    space, _ = load_space(spec.space)
+    version = space.version if builds(space, spec.space_version) else spec.space_version
+    return spec.model_copy(
+        update={
+            "space_version": version,
+            "strategy_config": config.model_dump(mode="json"),
+            "evaluator": evaluator,
+            "supernet": supernet,
+        }
+    )
+
+
+def _beside(spec: StudySpec) -> str:
+    return f" with the costs '{spec.evaluator['costs']}'" if "costs" in spec.evaluator else ""
+
+
+def _up_to(fidelity: Fidelity | None, level: float | None) -> Fidelity | None:
+    """The fidelity that a study can use: nothing above the level that it names."""
+    if fidelity is None or level is None:
+        return fidelity
+    levels = tuple(known for known in fidelity.levels or () if known <= level)
+    return replace(fidelity, high=level, levels=levels or None) if levels != (level,) else None
+
+
+def executor(spec: StudySpec, parts: StudyObjects, workers: int, *, apart: bool = False) -> Executor:
+    """Where candidates of a study are evaluated: here, or in worker processes, which CUDA always gets, and every
+    training where `apart` is wanted.
+
+    With several CUDA devices the workers of a study on "cuda" take turns on them.
+    """
+    if workers == 1 and parts.evaluator.in_process and not (apart and spec.evaluator["name"] != "table"):
+        from studies.executors.inline import Inline
+
+        return Inline(parts.evaluator, parts.trial_seconds)
+    from studies.executors.processes import Processes
+
+    devices: tuple[str, ...] = ()
+    if spec.evaluator.get("device") == "cuda":
+        import torch
+
+        devices = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    return Processes(spec, workers, parts.trial_seconds, devices)
+
+
+def moved(spec: StudySpec, place: str | None, costs: str | None = None, scores: str | None = None) -> StudySpec:
+    """The same study with its data or table, or its table of costs or scores, at another place; `build` checks that it
+    is the same. Raises UsageError for a table that the study has none of."""
+    changes = {} if place is None else {"table" if spec.evaluator["name"] == "table" else "data": place}
+    if costs is not None:
+        if "costs" not in spec.evaluator:
+            raise UsageError("the study has no table of costs; leave out --costs")
+        changes["costs"] = costs
+    updates: dict[str, Any] = {"evaluator": {**spec.evaluator, **changes}} if changes else {}
+    if scores is not None:
+        if spec.scoring is None or spec.scoring["from"] != "table":
+            raise UsageError("the study has no table of scores; leave out --scores")
+        updates["scoring"] = {**spec.scoring, "table": scores}
+    return spec.model_copy(update=updates)
+
+
+def retraining(
+    spec: StudySpec,
+    recipe: str,
+    changes: Mapping[str, Any],
+    size: str | None,
+    data: str | None,
+    device: str | None,
+    metrics: Sequence[str] = (),
+    start: Start | None = None,
+) -> Retraining:
+    """A training with a full recipe, on the study's data or on `data`, measured by the study's own metrics and
+    `metrics`, from fresh weights or those of `start`; `size` None: the study's final size. Raises UsageError for what
+    does not fit."""
+    from training.data import load
+    from training.evaluators.train import Train, default_threads
+    from training.recipe import recipe as named_recipe
+
+    space, file_hash = load_space(spec.space)
+    if file_hash != spec.space_hash:
+        raise UsageError(f"the file of space '{spec.space}' has changed since the study was made; restore it")
+    if data is None and spec.evaluator["name"] == "table":
+        raise UsageError("the study looked its results up in a table; name data to train on by --data")
+    reference = data or spec.evaluator["data"]
+    own = spec.evaluator["name"] != "table" and reference == spec.evaluator["data"]
+    split = spec.evaluator["split"] if own else Split().model_dump(mode="json")
+    source = load(reference, Split(**split))
+    if source.task.kind not in space.tasks:
+        raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")
+    chosen = named_recipe(recipe, source.task, **changes)
+    sized = size_of(space, final_size_of(spec) if size is None else size).fitted(source.task)
+    inherited = [metric for metric in spec.evaluator.get("metrics", ()) if metric not in metrics]
+    judged = judging([*inherited, *metrics], spec.objectives, chosen.model_dump(mode="json"))
+    evaluator = Train(
+        space,
+        source,
+        sized,
+        chosen,
+        device=device or spec.evaluator.get("device", "auto"),
+        threads=spec.evaluator.get("threads") or default_threads(source.task),
+        keep_weights=True,
+        test=True,
+        metrics=judged.get("metrics", ()),
+        monitor=judged.get("monitor"),
+        start=start,
+    )
+    files = spec.evaluator.get("files", {})
+    check_files({metric: files[metric] for metric in inherited if metric in files}, evaluator.files)
+    settings = {
+        "recipe_name": recipe,
+        "changes": dict(changes),
+        "recipe": chosen.model_dump(mode="json"),
+        "size": sized.model_dump(mode="json"),
+        "data": reference,
+        "split": split,
+        "split_hash": source.split_hash,
+        **resolved(evaluator),
+        **judged,
+        **files_of(evaluator),
+        **({} if start is None else {"weights": {"from": start.reference, "sha256": start.sha256}}),
+    }
+    inputs = getattr(source, "inputs", None)  # a source of a class of one's own may not say
+    return Retraining(evaluator, sized, settings, None if inputs is None else inputs.model_dump(mode="json"))
+
+
+def _pruner_from(config: SearchConfig, evaluator: Evaluator) -> dict[str, Any] | None:
+    """The early stopping of a user's configuration as plain data, with all its settings."""
+    if config.early_stop is None:
+        if config.early_stop_config:
+            raise UsageError(
+                f"early stopping has settings ({', '.join(config.early_stop_config)}) but no rule: "
+                "name one by --early-stop"
+            )
+        return None
+    if evaluator.fidelity is None or not evaluator.fidelity.continues:
+        raise UsageError(
+            f"early stopping '{config.early_stop}' needs candidates that report as they are trained; a table answers "
+            "at once (--evaluator train)"
+        )
+    kind = refs.find(config.early_stop, early_stopping.BUILTIN, early_stopping.GROUP, "pruner")
+    settings = validate(kind.Config, config.early_stop_config, f"pruner {config.early_stop}")
+    return {"name": config.early_stop, "config": settings.model_dump(mode="json")}
+
+
+def _pruner(stored: Mapping[str, Any]) -> Pruner:
+    kind = refs.find(stored["name"], early_stopping.BUILTIN, early_stopping.GROUP, "pruner")
+    pruner: Pruner = kind(validate(kind.Config, stored["config"], "pruner"))
+    return pruner
+
+
+def _objectives(config: SearchConfig, evaluator: Evaluator) -> tuple[str, ...]:
+    """Those asked for, or the validation accuracy, or what the evaluator reports first."""
+    names = [metric.name for metric in evaluator.metrics]
+    return config.objectives or ("val_accuracy" if "val_accuracy" in names else names[0],)

@@ -1,0 +1,157 @@
+"""The one-shot half of a study: what its supernet is trained on and with, from a user's configuration and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from nas_core.config import Config, SizeConfig
+from nas_core.errors import UsageError
+from nas_core.one_shot import Compute, OneShot, OneShotConfig
+from nas_core.records import StudySpec
+from nas_core.relax import not_relaxable
+from nas_core.seeds import derive
+from nas_core.space import SearchSpace
+from nas_core.strategy import Setting
+from nas_core.task import Task
+from training.data.split import Split
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nas_core.batch import Data
+    from training.data.source import Source
+
+
+class SupernetConfig(Config):
+    """What a supernet is trained on; nothing here is used by strategies that ask and are told."""
+
+    data: str | None = Field(default=None, description="where it is not the data that candidates are evaluated on")
+    split: Split | None = Field(default=None, description="of that data")
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+
+
+@dataclass(frozen=True)
+class SupernetParts:
+    """The live objects that a supernet is trained with."""
+
+    strategy: type[OneShot]
+    config: OneShotConfig
+    setting: Setting
+    source: Source
+    size: SizeConfig
+    compute: Compute
+    threads: int
+    deterministic: bool
+
+    def make_strategy(self) -> OneShot:
+        return self.strategy(self.setting, self.config)
+
+    def make_supernet(self) -> nn.Module:
+        """A fresh supernet; its weights depend on the study's seed alone."""
+        import torch
+
+        from search_spaces.supernet.supernet import Supernet
+
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derive(self.setting.seed, "supernet"))
+            auxiliary = getattr(self.config, "auxiliary", False)
+            return Supernet(self.setting.space, self.source.task, self.size, auxiliary=auxiliary)
+
+    def bind(self) -> Data:
+        """The data on the device, in the batches that the strategy's configuration asks for."""
+        from training.data.augment import Augment
+        from training.data.loading import Loading
+
+        augment = Augment(crop=self.config.crop, flip=self.config.flip)
+        loading = Loading(batch_size=self.config.batch_size, augment=augment, channels_last=True)
+        return self.source.bind(self.compute.device, loading)
+
+
+def is_one_shot(strategy: Any) -> bool:
+    """Whether a strategy's class trains a supernet, rather than ask and be told."""
+    return hasattr(strategy, "start")
+
+
+def settings_of(
+    space: SearchSpace,
+    config: OneShotConfig,
+    wanted: SupernetConfig,
+    data: str | None,
+    split: Split,
+    device: str,
+    threads: int | None,
+    deterministic: bool,
+) -> dict[str, Any]:
+    """The settings of a study's supernet as plain data. `data` is what candidates are trained on, None where they are
+    not trained. Raises UsageError for a space that is not relaxable, data of another kind, or none."""
+    from training import precision
+    from training.data import load
+    from training.evaluators.train import default_threads, find_device
+
+    reason = not_relaxable(space)
+    if reason is not None:
+        raise UsageError(f"space '{space.name}' is not relaxable: {reason}; one-shot strategies cannot search it")
+    reference = wanted.data or data
+    if reference is None:
+        raise UsageError("a one-shot strategy trains a supernet, and a table holds no data; name some by --search-on")
+    divided = wanted.split or (split if wanted.data is None else Split())
+    source = load(reference, divided)
+    if source.task.kind not in space.tasks:
+        raise UsageError(
+            f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, "
+            f"but the data '{reference}' is {source.task.kind}"
+        )
+    found = find_device(device)
+    request = "float32" if config.float32_only and wanted.precision == "auto" else wanted.precision
+    return {
+        "data": reference,
+        "split": divided.model_dump(mode="json"),
+        "split_hash": source.split_hash,
+        "learns_on": learns_on(source.task, config),
+        "device": str(found),
+        "precision": precision.resolve(request, found, source.task.kind),
+        "threads": threads or default_threads(source.task),
+        "deterministic": deterministic,
+    }
+
+
+def learns_on(task: Task, config: OneShotConfig) -> str:
+    """What the architecture is learned on, in words."""
+    from training.tasks import kind_of
+
+    if not config.halves:
+        return "the training part"
+    return kind_of(task).alphas
+
+
+def caution(spec: StudySpec) -> str | None:
+    """What is to be known of the validation figures of a study; None: nothing."""
+    on = str((spec.supernet or {}).get("learns_on", ""))
+    if not on.startswith("validation"):
+        return None
+    return (
+        f"this search learned on the {on}: validation figures flatter what it derived; "
+        "compare it by its test figures (nas train)"
+    )
+
+
+def parts_of(
+    settings: Mapping[str, Any], strategy: type[OneShot], config: OneShotConfig, setting: Setting, size: SizeConfig
+) -> SupernetParts:
+    """The live objects from stored settings. Raises UsageError when the data are not what they were."""
+    from training.data import load
+
+    source = load(settings["data"], Split(**settings["split"]))
+    if source.split_hash != settings["split_hash"]:
+        raise UsageError(
+            f"the data '{settings['data']}' of the supernet is not what the study was made with (split "
+            f"{settings['split_hash']} then, {source.split_hash} now); restore it, or start another --study"
+        )
+    compute = Compute(settings["device"], settings["precision"])
+    return SupernetParts(
+        strategy, config, setting, source, size, compute, settings["threads"], settings["deterministic"]
+    )

@@ -46,15 +46,16 @@ def answers(say: Say, model: Path) -> list[dict[str, Any]]:
     return found
 
 
+def searched(say: Say, data: str, study: str, count: int) -> None:
+    words = ("--space", "mlp", "--data", data, "--study", study, "--epochs", "1", "--trials", str(count))
+    code, _, err = say("search", *words, *SMALL)
+    assert code == 0, err
+
+
 def trained(say: Say, data: str, *, epochs: int = 12) -> tuple[str, dict[str, float]]:
-    """Searched, stopped and resumed, which gives the study that was not stopped; then trained."""
-    for study, first in (("whole", "2"), ("parts", "1")):
-        words = ("--space", "mlp", "--data", data, "--study", study, "--epochs", "1", "--trials", first)
-        code, _, err = say("search", *words, *SMALL)
-        assert code == 0, err
-    assert say("resume", "parts", "--trials", "2")[0] == 0
-    assert trials(say, "parts") == trials(say, "whole")
-    code, out, err = say("train", "whole", "--epochs", str(epochs), "-s", "batch_size=32", "-s", "lr=0.01", "--json")
+    """Of the best of two candidates."""
+    searched(say, data, "s", 2)
+    code, out, err = say("train", "s", "--epochs", str(epochs), "-s", "batch_size=32", "-s", "lr=0.01", "--json")
     assert code == 0, err
     (training,) = json.loads(out)["runs"]
     return training["address"], training["metrics"]
@@ -76,6 +77,13 @@ def rows_of(column: int) -> list[str]:
     return [line.split(",")[column] for line in Path("t.csv").read_text().splitlines()[1:41]]
 
 
+def test_a_search_that_was_stopped_is_the_one_that_was_not(say: Say, table: Path) -> None:
+    searched(say, BUYS, "whole", 3)
+    searched(say, BUYS, "parts", 1)
+    assert say("resume", "parts", "--trials", "3")[0] == 0
+    assert trials(say, "parts") == trials(say, "whole")
+
+
 def test_classes_from_file_to_answers(say: Say, table: Path) -> None:
     address, metrics = trained(say, BUYS)
     assert metrics["test_accuracy"] > 0.7
@@ -93,7 +101,7 @@ def test_numbers_are_predicted_in_their_unit(say: Say, table: Path) -> None:
     address, metrics = trained(say, PRICE)
     assert 0 < metrics["val_mae"] <= metrics["val_rmse"] < 250  # prices deviate by 270
     assert metrics["test_rmse"] < 250
-    study = json.loads(say("show", "whole", "--json")[1])
+    study = json.loads(say("show", "s", "--json")[1])
     assert "val_rmse" in json.dumps(study)
     assert say("export", address, "--format", "safetensors", "--out", "model", "--no-verify")[0] == 0
     found = answers(say, next(Path("model").glob("*.json")))
@@ -128,8 +136,7 @@ def test_files_without_a_header_keep_the_places_of_their_columns(say: Say, folde
     write_table()
     Path("h.csv").write_text("\n".join(Path("t.csv").read_text().splitlines()[1:]) + "\n")
     data = "csv:h.csv?header=no&target=c3&drop=c1"
-    words = ("--space", "mlp", "--data", data, "--study", "s", "--epochs", "1", "--trials", "1")
-    assert say("search", *words, *SMALL)[0] == 0
+    searched(say, data, "s", 1)
     assert say("train", "s", "--epochs", "1")[0] == 0
     code, _, err = say("export", "s", "--format", "onnx", "--out", "model")
     assert code == 0, err

@@ -28,7 +28,7 @@ def dropped(share: float) -> list[nn.Module]:
 
 class FieldEmbedding(nn.Module):
     """A vector per field, `[n, width]` to `[n, fields, size]`: e_m = b_m + sum of x_j v_j over the values j of field m
-    (Song et al., AutoInt, CIKM 2019, arXiv 1810.11921, equations 2 and 4).
+    (Song et al., AutoInt, CIKM 2019, arXiv 1810.11921, embedding layer).
 
     A number scales its vector, a one-hot block picks the row of its level. The bias b_m is ours: with it a standardised
     number at its mean is no missing field. Vectors start uniform in +-1/sqrt(size), as in Gorishniy et al.
@@ -52,7 +52,7 @@ class FieldEmbedding(nn.Module):
 
 class FieldAttention(nn.Module):
     """Multi-head self-attention over fields, `[n, fields, inputs]` to `[n, fields, width]` (Song et al., AutoInt, arXiv
-    1810.11921, equations 5 to 8): per head the weights a_mk = softmax over k of <Q e_m, K e_k>, the sum of a_mk V e_k;
+    1810.11921, interacting layer): per head the weights a_mk = softmax over k of <Q e_m, K e_k>, the sum of a_mk V e_k;
     heads are concatenated, and e'_m = ReLU(that + R e_m).
 
     `released` is the form of the authors' program: ReLU and biases on all four projections, scores divided by
@@ -90,7 +90,7 @@ class FieldAttention(nn.Module):
 
 class VectorGate(nn.Module):
     """A gate without context, `[n, inputs]` to the same: 2 sigmoid(g) * e with a learnt vector g, at first 0, which
-    hands e on (Mao et al., FinalMLP, AAAI 2023, arXiv 2304.00902, equations 5 and 6).
+    hands e on (Mao et al., FinalMLP, AAAI 2023, arXiv 2304.00902, stream-specific feature gating).
 
     The released program makes g by layers on a learnt context that starts at 0; their ReLUs would never wake up.
     """
@@ -105,7 +105,7 @@ class VectorGate(nn.Module):
 
 class InputGate(nn.Module):
     """A gate with all inputs as its context, `[n, inputs]` to the same: 2 sigmoid(MLP(e)) * e, one hidden layer with
-    ReLU (Mao et al., FinalMLP, arXiv 2304.00902, equations 5 and 6)."""
+    ReLU (Mao et al., FinalMLP, arXiv 2304.00902, stream-specific feature gating)."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class InputGate(nn.Module):
 
 class BilinearFusion(nn.Module):
     """What two streams say together, `[n, one], [n, two]` to `[n, outputs]` (Mao et al., FinalMLP, arXiv 2304.00902,
-    equations 8 to 10): b + w_1 o_1 + w_2 o_2 + the sum of o_1j W_j o_2j over `heads` chunks j.
+    multi-head bilinear fusion): b + w_1 o_1 + w_2 o_2 + the sum of o_1j W_j o_2j over `heads` chunks j.
 
     `heads` divides both widths. A matrix W_j per output, started as Xavier's normal one of all chunks.
     """

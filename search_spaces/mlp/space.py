@@ -5,7 +5,7 @@ A row of fields (numbers, one-hot blocks) is taken as it is or embedded, a vecto
   arXiv 2106.11959, section 3.2): linear stem, 1 to 4 pre-normalised blocks, normalisation, activation, linear head;
 - `autoint`: layers of multi-head self-attention over the embedded fields, a linear head on all of them (Song et al.,
   CIKM 2019, arXiv 1810.11921);
-- `autoint+`: the sum of these two (section 5.4 there);
+- `autoint+`: the sum of these two ("integrating implicit interactions" there);
 - `finalmlp`: two gated streams and their bilinear fusion (Mao et al., AAAI 2023, arXiv 2304.00902). Without gates it is
   that paper's DualMLP.
 

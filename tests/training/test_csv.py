@@ -369,6 +369,21 @@ def test_rows_of_a_file_are_read_for_a_network(write: Write) -> None:
     )
 
 
+def test_a_network_for_one_column(write: Write) -> None:
+    write(text_of([[row[2], row[3]] for row in people()], "pay,buys"))
+    source = table("csv:t.csv?target=buys")
+    write("pay\n100\n\n110\n", "u.csv")
+    found = samples.read(source.inputs, "u.csv")
+    assert found.names == ("u.csv:2", "u.csv:4")
+    assert found.tensors[0].shape == (2, 1)
+    write('pay\n100\n""\n', "u.csv")
+    with pytest.raises(UsageError, match=r"u.csv: a row of its only column has no value"):
+        samples.read(source.inputs, "u.csv")
+    write("buys\nno\nyes\n", "u.csv")
+    with pytest.raises(UsageError, match="no column is left to predict 'buys' from"):
+        load("csv:u.csv?target=buys")
+
+
 def test_a_file_that_a_network_cannot_read_is_named(write: Write) -> None:
     write(text_of(people()))
     inputs = table("csv:t.csv?target=buys").inputs

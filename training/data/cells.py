@@ -42,10 +42,9 @@ def read(path: Path, header: bool = True) -> Cells:
     if not lines:
         raise UsageError(f"{path}: is empty; needed are rows of values, separated by commas")
     names = [name.strip() for name in first] if header else [""] * len(first)
-    if len(names) == 1:
-        found = [word for mark, word in OTHER_SEPARATORS.items() if mark in first[0]]
-        hint = f", and {found[0]} in it" if found else ""
-        raise UsageError(f"{path}: has one column only{hint}; needed are several, separated by commas")
+    other = [word for mark, word in OTHER_SEPARATORS.items() if len(first) == 1 and mark in first[0]]
+    if other:
+        raise UsageError(f"{path}: has one column only, and {other[0]} in it; columns are separated by commas")
     unnamed = tuple(f"c{place}" for place, name in enumerate(names) if header and not name)
     names = [name or f"c{place}" for place, name in enumerate(names)]
     twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
@@ -61,6 +60,10 @@ def read(path: Path, header: bool = True) -> Cells:
         skipinitialspace=True,
         index_col=False,
     )
+    if len(frame) != len(lines) - header:
+        raise UsageError(
+            f"{path}: a row of its only column has no value, which is no row for some readers; take it out"
+        )
     frame.columns = pandas.Index(names)
     columns = {name: frame[name].str.strip().tolist() for name in names}
     return Cells(path, columns, lines[header:], unnamed)

@@ -86,6 +86,8 @@ class _Table:
         if self.target in dropped:
             raise UsageError(f"{self.where}: column '{self.target}' is the target; take it out of drop")
         self.names = [name for name in names if name not in (self.target, *dropped)]
+        if not self.names:
+            raise self._nothing_left()
         if more is not None:
             self._same_columns(names, list(more.columns))
         self.columns = {name: [*texts, *(more.columns[name] if more else ())] for name, texts in cells.columns.items()}
@@ -103,7 +105,7 @@ class _Table:
         mean, deviation = (0.0, 1.0) if classes else _standard(targets[parts.train])
         columns = [column for name in self.names if (column := self._fitted(name, parts)) is not None]
         if not columns:
-            raise UsageError(f"{self.where}: no column is left to predict '{self.target}' from")
+            raise self._nothing_left()
         inputs = TableInputs(
             kind=TABULAR_CLASSIFICATION if classes else TABULAR_REGRESSION,
             columns=tuple(columns),
@@ -129,6 +131,9 @@ class _Table:
             examples=examples,
             warnings=self.warnings,
         )
+
+    def _nothing_left(self) -> UsageError:
+        return UsageError(f"{self.where}: no column is left to predict '{self.target}' from")
 
     # Columns
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-# A slash that begins a path: nothing of a relative path, and no slash of `scheme://`, before it.
-_ABSOLUTE = re.compile(r"""(?<![\w.~/-])/(?!/)[^:?;,"'|]*""")
+# A slash that begins a path: nothing of a relative path, and no slash of `scheme://`, before it; up to the next option.
+_ABSOLUTE = re.compile(r"""(?<![\w.~/-])/(?!/)(?:&(?!\w+=)|[^:?;,"'|&])*""")
 
 
 def public(value: Any) -> Any:

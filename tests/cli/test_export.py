@@ -113,6 +113,7 @@ def _at(place: str, url: str) -> Store:
         ("/home/me/my files/mine.py:Space(factor=3)", "mine.py:Space(factor=3)"),
         ("mine.py:load:/data/x.npy", "mine.py:load:x.npy"),
         ("-s loss=/home/me/l.py:loss", "-s loss=l.py:loss"),
+        ("csv:/data/a.csv?test=/data/b&c/b.csv&missing=N/A&drop=x", "csv:a.csv?test=b.csv&missing=N/A&drop=x"),
         ("folder:/", "folder:."),
         ("folder:../data/flowers", "folder:../data/flowers"),
         ("folder:~/flowers", "folder:~/flowers"),

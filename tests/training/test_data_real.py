@@ -104,6 +104,32 @@ def test_cora(shared_data):
     assert set(np.unique(source.features)) == {0.0, 1.0}
 
 
+def test_adult(shared_data):
+    """32,561 and 16,281 people as UCI has them; 24.1 and 23.6% of them earn more."""
+    adult, more = (shared_data / f"adult_{part}.csv.gz" for part in ("train", "test"))
+    source = load(f"csv:{adult}?header=no&target=c14&missing=?&test={more}")
+    assert source.inputs.classes == ("<=50K", ">50K")
+    assert source.class_counts == {"train": (22248, 7057), "valid": (2472, 784), "test": (12435, 3846)}
+    columns = {column.name: column for column in source.inputs.columns}
+    numbers = [name for name, column in columns.items() if column.type == "number"]
+    assert numbers == ["c0", "c2", "c4", "c10", "c11", "c12"]
+    assert [name for name, column in columns.items() if "" in getattr(column, "levels", ())] == ["c1", "c6", "c13"]
+    assert source.task.table() == (1, 9, 1, 16, 1, 7, 15, 6, 5, 2, 1, 1, 1, 41)
+    assert len(source.warnings) == 1  # the dots
+
+
+def test_california_housing(shared_data):
+    source = load(f"csv:{shared_data / 'california_housing.csv.gz'}?target=median_house_value")
+    assert source.sizes == {"train": 14861, "valid": 1651, "test": 4128}
+    missing = [column.name for column in source.inputs.columns if getattr(column, "indicator", False)]
+    assert missing == ["total_bedrooms"]
+    assert source.inputs.columns[-1].levels == ("<1H OCEAN", "INLAND", "NEAR BAY", "NEAR OCEAN")
+    assert source.inputs.columns[-1].rare  # five houses on an island
+    assert source.targets.max() == 500_001
+    for part in ("valid", "test"):
+        assert source.targets[getattr(source.parts, part)].mean() == pytest.approx(206_855.8, rel=0.01)
+
+
 def test_cifar10_jpeg_images(shared_data, tmp_path):
     """The first images of two classes; all 60,000 take half a minute."""
     with np.load(shared_data / "cifar10_jpeg_test.npz", allow_pickle=False) as stored:

@@ -35,16 +35,16 @@ def findings(strategy: Any, space: SearchSpace, size: SizeConfig) -> Iterator[st
     embedded data.
     """
     from search_spaces.supernet.supernet import relaxable
-    from training.data import load
     from training.data.loading import Loading
     from training.data.split import Split
     from training.tasks import all_kinds
 
     relaxable(space)
-    kind = next((one for one in all_kinds() if one.embedded and one.name in space.tasks), None)
-    if kind is None or kind.embedded is None:
+    kinds = (kind for kind in all_kinds() if kind.name in space.tasks)
+    embedded = (kind.embedded(Split(limit=SAMPLES if kind.apart else None)) for kind in kinds)
+    source = next((found for found in embedded if found is not None), None)
+    if source is None:
         raise UsageError(f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, of which no data are embedded")
-    source = load(kind.embedded, Split(limit=SAMPLES if kind.apart else None))
     with tempfile.TemporaryDirectory() as folder:
         yield from check(
             Case(

@@ -99,13 +99,16 @@ def start_of(store: Store, text: str) -> Start:
 
 def validation(study: Study, training: Run) -> tuple[str, float]:
     """The metric that says how good a training is, and its value oriented such that higher is better: the first
-    objective that is measured on the validation part, else the accuracy there."""
+    objective that is measured on the validation part, else the first metric of the kind of task there."""
+    from training.tasks import kind_of
+
     for text in study.spec.objectives:
         name, _, goal = text.partition(":")
         if name.startswith("val_") and name in training.metrics:
             break
     else:
-        name, goal = "val_accuracy", "max"
+        first = kind_of(study.spec.task).metrics[0]
+        name, goal = f"val_{first.name}", first.goal
     value = training.metrics.get(name, math.nan)
     return name, -math.inf if math.isnan(value) else value if goal == "max" else -value
 

@@ -70,6 +70,11 @@ def load(argument: str, split: Split) -> TableSource:
     return _Table(f"csv:{argument}", chosen, cells, more).source(split)
 
 
+def source_of(reference: str, cells: Cells, target: str, split: Split) -> TableSource:
+    """The source of rows that are there already. Raises UsageError as `load`."""
+    return _Table(reference, Options(target=target), cells, None).source(split)
+
+
 class _Table:
     """The rows of a file, and after them those of its test part, as columns of texts."""
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from training.data.source import Source
+    from training.data.split import Split
     from training.export.proof import Proof
     from training.infer.samples import Samples
 
@@ -80,7 +81,6 @@ class ImageClassification(Classification):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
     inputs_word: ClassVar[str] = "images"
     images = True
-    embedded = "digits"
     Inputs = ImageInputs
 
     def task(self, shape: tuple[int, ...], outputs: int) -> Task:
@@ -101,6 +101,11 @@ class ImageClassification(Classification):
 
     def light(self, task: Task) -> bool:
         return math.prod(task.input_shape[1:]) <= SMALL
+
+    def embedded(self, split: Split) -> Source:
+        from training.data import load
+
+        return load("digits", split)
 
     def describe(self, task: Task) -> str:
         return f"an image of {' x '.join(map(str, task.input_shape))}"

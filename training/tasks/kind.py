@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from nas_core.task import Task
     from training.data.source import Source
+    from training.data.split import Split
     from training.export.proof import Proof
     from training.infer.samples import Samples
 
@@ -54,8 +55,6 @@ class Kind:
     """Whether `torch.utils.flop_counter` sees all multiply-accumulates of a network."""
     alphas: ClassVar[str] = "half of the training part"
     """What a bilevel search learns the architecture on: the part "alphas" in words."""
-    embedded: ClassVar[str | None] = None
-    """A reference to data that need no file."""
 
     Inputs: ClassVar[type[Inputs]] = Inputs
     """What a deployed network must know of its inputs."""
@@ -96,6 +95,10 @@ class Kind:
         """Inputs of several sizes made of an example, by name: what an exported program is verified on."""
         sizes = sorted({1, 3, len(example[0])})
         return {f"a batch of {size}": tuple(_resized(tensor, size) for tensor in example) for size in sizes}
+
+    def embedded(self, split: Split) -> Source | None:
+        """Small data that need no file, split; by default there are none."""
+        return None
 
     # -- words ----------------------------------------------------------------------------------------------------
 

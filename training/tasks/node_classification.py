@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
     from training.data.source import Source
+    from training.data.split import Split
     from training.export.proof import Proof
     from training.infer.samples import Samples
 
@@ -50,7 +51,6 @@ class NodeClassification(Classification):
     apart = False
     countable = False  # message passing is no product of matrices
     alphas: ClassVar[str] = "validation nodes"
-    embedded = "karate"
     Inputs = GraphInputs
 
     def task(self, features: int, outputs: int, nodes: int, edges: int) -> Task:
@@ -72,6 +72,11 @@ class NodeClassification(Classification):
         nodes = max(1, len(x) // 2)
         other = (x[:nodes], edge_index[:, ::2] % nodes)
         return {"the example graph": example, f"a graph of {nodes} nodes": other}
+
+    def embedded(self, split: Split) -> Source:
+        from training.data import load
+
+        return load("karate", split)
 
     def describe(self, task: Task) -> str:
         return f"a graph of {task.nodes:,} nodes with {' x '.join(map(str, task.input_shape))} features"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nas_core.task import InputSpec, Task
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from training.data.source import Source
+    from training.data.split import Split
     from training.export.proof import Proof
     from training.infer.samples import Samples
 
@@ -55,6 +57,20 @@ class Table(Kind):
                 levels = torch.randint(width, (batch,), generator=generator)
                 fields.append(torch.nn.functional.one_hot(levels, width).float())
         return (torch.cat(fields, 1),)
+
+    def bunch(self) -> Any:
+        """The table that is embedded, as scikit-learn gives it with frames."""
+        raise NotImplementedError
+
+    def embedded(self, split: Split) -> Source:
+        """A table of scikit-learn's, as if it were read from a file."""
+        from training.data import csv
+        from training.data.cells import Cells
+
+        frame = self.bunch().frame
+        columns = {str(name): [str(value) for value in frame[name]] for name in frame}
+        cells = Cells(Path(self.name), columns, range(2, len(frame) + 2))
+        return csv.source_of(self.name, cells, "target", split)
 
     def describe(self, task: Task) -> str:
         return f"a row of {len(task.table())} fields, {task.input_shape[0]} numbers"

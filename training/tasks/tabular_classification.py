@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from nas_core.task import TABULAR_CLASSIFICATION, InputSpec, Task
 from training.tasks.classification import Classification
@@ -18,6 +18,11 @@ class TabularClassification(Table, Classification):
         inputs=(InputSpec(name="x", shape=(sum(EXAMPLE),), categories=EXAMPLE),),
         outputs=2,
     )
+
+    def bunch(self) -> Any:
+        from sklearn.datasets import load_wine
+
+        return load_wine(as_frame=True)
 
 
 KIND = TabularClassification()

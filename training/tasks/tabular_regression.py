@@ -53,6 +53,11 @@ class TabularRegression(Table):
     )
     answers: ClassVar[str] = "numbers"
 
+    def bunch(self) -> Any:
+        from sklearn.datasets import load_diabetes
+
+        return load_diabetes(as_frame=True, scaled=False)
+
     def predicts(self, inputs: TableInputs) -> list[tuple[str, str]]:
         return [("output", f"{inputs.target_mean:.6g} + {inputs.target_deviation:.6g} x answer of the network")]
 

@@ -1,0 +1,46 @@
+"""The networks of `toy_space`."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class OfRows(nn.Module):
+    """Rows [b, features] to [b, outputs]."""
+
+    def __init__(self, features: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(features, width)
+        self.norm = nn.BatchNorm1d(width)
+        self.last = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(x)).relu())
+
+
+class OfMaps(nn.Module):
+    """Maps [b, c, h, w] to [b, outputs]."""
+
+    def __init__(self, channels: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.last = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(x)).relu().mean((2, 3)))
+
+
+class OfGraph(nn.Module):
+    """Features [nodes, f] and edges [2, e] to [nodes, outputs]."""
+
+    def __init__(self, features: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(features, width)
+        self.norm = nn.BatchNorm1d(width)
+        self.last = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        hidden = self.first(x)
+        hidden = hidden.index_add(0, edge_index[1], hidden[edge_index[0]])
+        return self.last(self.norm(hidden).relu())

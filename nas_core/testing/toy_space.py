@@ -1,0 +1,37 @@
+"""A space of small networks for any kind of task: what a kind is tried with, from training to export."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nas_core.architecture import Architecture
+from nas_core.choice import Choice
+from nas_core.config import SizeConfig
+from nas_core.space import SearchSpace
+from nas_core.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ToySpace(SearchSpace):
+    """Two layers of one of two widths, after a convolution where the first input is a map, and on a graph after a sum
+    over neighbours; `kinds` are the names of the kinds of task that it is for."""
+
+    name = "toy"
+    choices = (Choice("width", (8, 32)),)
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self.tasks = frozenset(kinds)
+
+    def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
+        from nas_core.testing import toy_networks
+
+        width = int(arch.values["width"])
+        first = task.inputs[0]
+        if len(first.shape) == 3:
+            return toy_networks.OfMaps(first.shape[0], width, task.outputs)
+        if len(task.inputs) == 2:
+            return toy_networks.OfGraph(first.shape[0], width, task.outputs)
+        return toy_networks.OfRows(first.shape[0], width, task.outputs)

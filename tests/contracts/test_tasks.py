@@ -18,7 +18,6 @@ from nas_core.errors import UsageError
 from nas_core.evaluation import Context
 from nas_core.strategy import Proposal
 from nas_core.task import Task
-from nas_core.testing.toy_space import ToySpace
 from predictors.scoring import Networks, split_score
 from training import tasks
 from training.data.loading import Loading
@@ -32,6 +31,7 @@ from training.infer import classify, open_model
 from training.inputs import inputs_from
 from training.metrics import load_metrics
 from training.recipe import recipe
+from training.testing.toy_space import ToySpace
 
 ARCH = Architecture("toy", {"width": 32})
 NAMES = pytest.mark.parametrize("name", tasks.names())
@@ -185,7 +185,7 @@ def test_an_exported_network_answers_files_as_the_trained_one(name: str, tmp_pat
     example = tuple(map(torch.from_numpy, inputs.restored(tuple(tensor.numpy() for tensor in seen))))
     proofs = proofs_of(source)
     assert proofs
-    card = {"title": "toy", "space": f"nas_core.testing.toy_space:ToySpace(kinds=('{name}',))", "command": "nas train"}
+    card = {"title": "toy", "space": f"training.testing.toy_space:ToySpace(kinds=('{name}',))", "command": "nas train"}
     written = export(
         *(network, source.task, example, ARCH, card, tmp_path, "toy", tuple(FORMATS)), inputs=inputs, proofs=proofs
     )

@@ -26,7 +26,7 @@ class ToySpace(SearchSpace):
         self.tasks = frozenset(kinds)
 
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
-        from nas_core.testing import toy_networks
+        from training.testing import toy_networks
 
         width = int(arch.values["width"])
         first = task.inputs[0]

@@ -1,0 +1,1 @@
+"""What kinds of task are tried with."""

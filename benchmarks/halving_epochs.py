@@ -19,6 +19,7 @@ from studies.analysis.queries import best_trial
 from studies.analysis.verify import verify
 from studies.search.loop import Search
 from studies.setup import assemble
+from studies.setup.config import SearchConfig
 from studies.store.store import Store
 
 LAST = 2 / 3  # of a full training: what the last evaluation may spend beyond a budget, with eta = 3
@@ -31,7 +32,7 @@ def search(
     values: dict[str, Any] = {"space": "nasbench201", "size": arguments.size, "data": arguments.data, "threads": 1}
     values |= {"split": {"limit": arguments.images, "valid": arguments.valid}, "epochs": arguments.epochs}
     values |= {"strategy_config": {"minimum": arguments.minimum}} if strategy == "asha" else {}
-    spec = assemble.describe(assemble.SearchConfig(strategy=strategy, seed=seed, device="cpu", **values))
+    spec = assemble.describe(SearchConfig(strategy=strategy, seed=seed, device="cpu", **values))
     parts = assemble.build(spec)
     with Store(f"sqlite:///{folder / strategy}{seed}.db") as store:
         study = store.create_study("s", spec, stop_at)

@@ -25,7 +25,8 @@ from nas_core.records import StopAt
 from nas_core.strategy import State
 from studies.analysis.verify import verify
 from studies.search.loop import Search
-from studies.setup.assemble import SearchConfig, StudyObjects, build, describe
+from studies.setup.assemble import StudyObjects, build, describe
+from studies.setup.config import SearchConfig
 from studies.store.store import Store
 
 BUDGETS = (100, 500)

@@ -88,7 +88,8 @@ def loop(folder: Path, trials: int) -> float:
     """Trials per second of the whole tabular loop: random search on a table of NAS-Bench-201 cells."""
     from search_spaces.nasbench201.space import NasBench201
     from studies.search.loop import Search
-    from studies.setup.assemble import SearchConfig, build, describe
+    from studies.setup.assemble import build, describe
+    from studies.setup.config import SearchConfig
 
     table, mapping = folder / "cells.csv", folder / "cells.yaml"
     if not table.exists():

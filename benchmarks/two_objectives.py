@@ -27,7 +27,8 @@ from nas_core.records import StopAt
 from nas_core.strategy import Proposal, State
 from studies.analysis.verify import verify
 from studies.search.loop import Search
-from studies.setup.assemble import SearchConfig, StudyObjects, build, describe
+from studies.setup.assemble import StudyObjects, build, describe
+from studies.setup.config import SearchConfig
 from studies.store.store import Store
 
 STRATEGIES = ("nsga2", "random")

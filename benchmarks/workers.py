@@ -16,14 +16,16 @@ import time
 from pathlib import Path
 
 from nas_core.records import StopAt
+from studies.executors.choose import executor
 from studies.search.loop import Search
 from studies.setup import assemble
+from studies.setup.config import SearchConfig
 from studies.store.store import Store
 
 
 def seconds(folder: Path, name: str, workers: int, arguments: argparse.Namespace) -> tuple[float, list[object]]:
     """The duration of a search, and what it stored of its trials."""
-    config = assemble.SearchConfig(
+    config = SearchConfig(
         space="nasbench201",
         size="channels=8,cells=1",
         strategy="random",
@@ -38,7 +40,7 @@ def seconds(folder: Path, name: str, workers: int, arguments: argparse.Namespace
     with Store(f"sqlite:///{folder / name}.db") as store:
         study = store.create_study("s", spec, StopAt(trials=arguments.trials))
         parts = assemble.build(spec)
-        search = Search(store, study, parts, executor=assemble.executor(spec, parts, workers))
+        search = Search(store, study, parts, executor=executor(spec, parts, workers))
         begun = time.perf_counter()
         search.run(StopAt(trials=arguments.trials))
         took = time.perf_counter() - begun

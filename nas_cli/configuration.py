@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nas_core.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from studies.setup.assemble import SearchConfig
+    from studies.setup.config import SearchConfig
 
 # Keys that may be a name, or a mapping with a `name` and further settings: `-s strategy.population=20`.
 _NAMED = {"strategy": "strategy_config", "recipe": "recipe_config", "early_stop": "early_stop_config"}
@@ -20,7 +20,7 @@ _LISTS = ("objectives", "constraints", "metrics")
 def gather(file: Path | None, assignments: Sequence[str], flags: Mapping[str, Any]) -> SearchConfig:
     """The configuration of a search. Raises UsageError for unknown keys (with the nearest) and bad values."""
     from nas_core.config import parse_assignments, validate
-    from studies.setup.assemble import SearchConfig
+    from studies.setup.config import SearchConfig
 
     layers = [
         _read(file) if file else {},

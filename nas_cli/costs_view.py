@@ -11,7 +11,7 @@ from nas_core.config import size_text
 from nas_core.records import Run, Study, final_size_of
 
 if TYPE_CHECKING:
-    from nas_cli.view import View
+    from nas_cli.loaded import View
 
 
 def search_costs(view: View, run: Run) -> dict[str, float]:

@@ -25,9 +25,9 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Retraining, picture: P
     folder of the trial's files. Raises UsageError for a picture that cannot be written, NasError where the network
     fails or does not learn.
     """
+    from nas_cli.line import Line
     from nas_cli.render import emit
     from nas_cli.report import places
-    from nas_cli.train import Line
     from nas_core.errors import NasError, TrialError
     from nas_core.evaluation import Report
     from nas_core.records import RETRAIN

@@ -13,7 +13,7 @@ from nas_cli import complete
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
 
 if TYPE_CHECKING:
-    from nas_cli.view import View
+    from nas_cli.loaded import View
     from nas_core.records import Run, Study
     from studies.store.store import Store
 
@@ -82,7 +82,7 @@ def show(
         raise UsageError(f"--latency measures the network of a trial; name one, {name}:N")
     with open_store(db, files, reading=True) as store:
         study = store.study(name)
-        seen = view.View.of(study)
+        seen = View.of(study)
         if training is not None:
             from nas_cli import training_view
 
@@ -134,7 +134,8 @@ def trials(
 ) -> None:
     """List the trials of a study."""
     from nas_cli import render
-    from nas_cli.view import View, trial_document
+    from nas_cli.loaded import View
+    from nas_cli.view import trial_document
     from nas_core.errors import unknown
     from nas_core.strategy import State
     from studies.analysis.queries import before_trials, state_counts
@@ -159,7 +160,8 @@ def trials(
 def best(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     """Show the best feasible trial; of several objectives the best at each (all that are worth a look: nas front)."""
     from nas_cli import render
-    from nas_cli.view import View, best_page, trial_document
+    from nas_cli.loaded import View
+    from nas_cli.view import best_page, trial_document
     from studies.analysis.queries import best_trials
 
     with open_store(db, reading=True) as store:
@@ -186,7 +188,8 @@ def front(
 ) -> None:
     """Show the Pareto front of the feasible trials."""
     from nas_cli import render
-    from nas_cli.view import View, front_document, reference_point, trial_document, volume_page
+    from nas_cli.loaded import View
+    from nas_cli.view import front_document, reference_point, trial_document, volume_page
     from studies.analysis.queries import front_trials
 
     with open_store(db, reading=True) as store:

@@ -82,9 +82,9 @@ def _search(
 ) -> Ending:
     from nas_cli.live import Progress
     from studies.analysis.queries import died_in
+    from studies.executors.choose import executor
     from studies.search.loop import Ending, Search
     from studies.search.supernet import derived
-    from studies.setup.assemble import executor
 
     budget = study.stop_at
     died = died_in(store, study)

@@ -14,7 +14,8 @@ from nas_cli.run import run
 
 if TYPE_CHECKING:
     from nas_core.records import StopAt, Study, StudySpec
-    from studies.setup.assemble import SearchConfig, StudyObjects
+    from studies.setup.assemble import StudyObjects
+    from studies.setup.config import SearchConfig
     from studies.setup.evaluators import TrainedSupernet
     from studies.store.store import Store
 

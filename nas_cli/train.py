@@ -12,6 +12,7 @@ import typer
 
 from nas_cli import complete
 from nas_cli.errors import INTERRUPTED
+from nas_cli.line import Line
 from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, Metrics, open_store
 
 if TYPE_CHECKING:
@@ -150,33 +151,6 @@ def _both(bare: dict[str, Any], dotted: dict[str, Any], above: str) -> dict[str,
         else:
             result[key] = value
     return result
-
-
-class Line:
-    """Progress on stderr: one line that is rewritten on a terminal, one every few seconds elsewhere."""
-
-    def __init__(self, what: str, unit: str = "epoch") -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True, highlight=False)
-        self._what, self._unit = what, unit
-        self._said = 0.0
-
-    def show(self, report: Any, high: float) -> None:
-        import time
-
-        interval = 0.2 if self._console.is_terminal else 10.0
-        if time.monotonic() - self._said < interval and report.step < high:
-            return
-        self._said = time.monotonic()
-        learned = ("train_", "val_", "test_", "smoothed_")
-        shown = ", ".join(f"{name} {value:.4f}" for name, value in report.metrics.items() if name.startswith(learned))
-        text = f"{self._what}: {self._unit} {report.step:g}/{high:g}: {shown}"
-        self._console.print(text, end="\r" if self._console.is_terminal else "\n", soft_wrap=True)
-
-    def end(self) -> None:
-        if self._console.is_terminal:
-            self._console.print()
 
 
 def _print(study: Study, trial: Run, runs: list[Run], limits: list[Limit], as_json: bool, store: Store) -> None:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from nas_core.errors import UsageError, nearest, unknown
+from nas_core.frozen import Config
+from nas_core.task import Task
 
-if TYPE_CHECKING:
-    from nas_core.task import Task
-
-
-class Config(BaseModel):
-    """Base of every configuration: immutable, no unknown keys, plain data."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    # What stored settings mean by a field that they lack, where that is not its default: it was added later.
-    when_absent: ClassVar[Mapping[str, Any]] = {}
+__all__ = ["Config", "SizeConfig", "parse_assignments", "parse_value", "restore", "size_text", "validate"]
 
 
 class SizeConfig(Config):

@@ -7,16 +7,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError, unknown
-
-if TYPE_CHECKING:
-    from nas_core.strategy import Proposal
+from nas_core.proposal import Budget, Proposal
 
 Goal = Literal["max", "min"]
-Budget = float
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,29 +157,3 @@ def size(space: SearchSpace, limit: int = 1_000_000) -> int | None:
             return None
         if depth == len(space.choices):
             return count
-
-
-def illegal(space: SearchSpace, arch: Architecture) -> str | None:
-    """Why `arch` is not an architecture of `space`, or None. The default of `SearchSpace.illegal`."""
-    if arch.space != space.name:
-        return f"it belongs to space '{arch.space}', not '{space.name}'"
-    names = [choice.name for choice in space.choices]
-    for name in arch.values:
-        if name not in names:
-            return f"'{name}' is no choice of space '{space.name}'"
-    prefix: dict[str, Value] = {}
-    for choice in space.choices:
-        present = choice.name in arch.values
-        if choice.active(prefix) != present:
-            return f"choice '{choice.name}' is {'inactive but given' if present else 'active but missing'}"
-        if not present:
-            continue
-        value = arch.values[choice.name]
-        if not any(type(option) is type(value) and option == value for option in choice.options):
-            return f"'{value}' is not an option of choice '{choice.name}' {choice.options}"
-        if value not in space.allowed(choice, prefix):
-            return f"'{value}' is not allowed for choice '{choice.name}' after {prefix}"
-        prefix[choice.name] = value
-    if list(arch.values) != list(prefix):
-        return "its choices are not in the order of the space"
-    return None

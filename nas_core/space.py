@@ -40,9 +40,28 @@ class SearchSpace(Protocol):
 
     def illegal(self, arch: Architecture) -> str | None:
         """Why the architecture is none of this space, or None; validates stored and user-given ones."""
-        from nas_core.moves import illegal
-
-        return illegal(self, arch)
+        if arch.space != self.name:
+            return f"it belongs to space '{arch.space}', not '{self.name}'"
+        names = [choice.name for choice in self.choices]
+        for name in arch.values:
+            if name not in names:
+                return f"'{name}' is no choice of space '{self.name}'"
+        prefix: dict[str, Value] = {}
+        for choice in self.choices:
+            present = choice.name in arch.values
+            if choice.active(prefix) != present:
+                return f"choice '{choice.name}' is {'inactive but given' if present else 'active but missing'}"
+            if not present:
+                continue
+            value = arch.values[choice.name]
+            if not any(type(option) is type(value) and option == value for option in choice.options):
+                return f"'{value}' is not an option of choice '{choice.name}' {choice.options}"
+            if value not in self.allowed(choice, prefix):
+                return f"'{value}' is not allowed for choice '{choice.name}' after {prefix}"
+            prefix[choice.name] = value
+        if list(arch.values) != list(prefix):
+            return "its choices are not in the order of the space"
+        return None
 
     def identity(self, arch: Architecture) -> str:
         """Equal for architectures that compute the same functions."""

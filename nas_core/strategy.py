@@ -8,11 +8,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from nas_core.architecture import Architecture
-from nas_core.choice import Value
 from nas_core.config import Config as BaseConfig
 from nas_core.config import SizeConfig
 from nas_core.deprecated import renamed, told
-from nas_core.evaluation import Budget, Constraint, Fidelity, Objective
+from nas_core.evaluation import Constraint, Fidelity, Objective
+from nas_core.proposal import Proposal
 from nas_core.space import SearchSpace
 from nas_core.task import Task
 
@@ -33,21 +33,6 @@ class State(StrEnum):
 
 
 FINISHED = frozenset({State.COMPLETE, State.PRUNED, State.FAILED, State.REJECTED, State.REUSED})
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """What a strategy wants evaluated.
-
-    `budget` is the total to reach, in the evaluator's fidelity; None: the study's own. `continues` is the number of
-    a told trial of the same architecture whose training goes on (same training seed, its checkpoint): what was
-    spent there is not spent again. `note` is the strategy's own memory: stored, never interpreted.
-    """
-
-    arch: Architecture
-    budget: Budget | None = None
-    continues: int | None = None
-    note: Mapping[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

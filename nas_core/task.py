@@ -7,8 +7,8 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from nas_core.config import Config
 from nas_core.errors import UsageError
+from nas_core.frozen import Config
 
 IMAGE_CLASSIFICATION: Final = "image-classification"
 NODE_CLASSIFICATION: Final = "node-classification"

@@ -26,7 +26,7 @@ from nas_core.task import Task
 from predictors import double_backward
 from predictors.function_hooks import FunctionHooks
 from predictors.layers import Layers, Stage, Tap
-from predictors.proxy import Need
+from predictors.need import Need
 
 Loss = Callable[[Tensor, Batch], Tensor]
 

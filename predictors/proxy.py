@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Flag, auto
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from nas_core.config import Config as BaseConfig
+from predictors.need import Need
 from training.tasks import all_kinds
 
 if TYPE_CHECKING:
@@ -14,18 +14,6 @@ if TYPE_CHECKING:
 
 EVERY_TASK = frozenset(kind.name for kind in all_kinds())
 IMAGES = frozenset(kind.name for kind in all_kinds() if kind.images)
-
-
-class Need(Flag):
-    """What a proxy reads of the labelled pass that all proxies of a network share: parts of a
-    `predictors.forward_pass.LabelledPass`."""
-
-    NOTHING = 0
-    GRADIENTS = auto()  # of the mean loss, by weight
-    CURVATURE = auto()  # Hessian times gradient, by weight; also gives GRADIENTS
-    CHANNELS = auto()  # Fisher information of the channels of each weighted layer
-    CODES = auto()  # how many activation units agree, by pair of samples
-    JACOBIAN = auto()  # of the summed outputs with respect to the inputs
 
 
 class Unscorable(Exception):

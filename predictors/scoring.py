@@ -22,7 +22,8 @@ from nas_core.errors import NasError, TrialError, UsageError, unknown
 from nas_core.seeds import derive
 from nas_core.space import SearchSpace
 from predictors import GROUP, PROXIES
-from predictors.proxy import Need, Proxy, Unscorable
+from predictors.need import Need
+from predictors.proxy import Proxy, Unscorable
 from training.data.loading import Loading
 from training.evaluators.rows import Rows, open_mapping
 from training.evaluators.table_mapping import hashed

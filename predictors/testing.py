@@ -23,7 +23,8 @@ from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.testing.findings import collect, raised
 from predictors import GROUP, PROXIES, SURROGATES
-from predictors.proxy import Need, Proxy, Unscorable
+from predictors.need import Need
+from predictors.proxy import Proxy, Unscorable
 from predictors.scoring import Networks, proxy, score_names
 from predictors.surrogate import Problem, Surrogate
 from training.data.loading import Loading

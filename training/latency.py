@@ -44,7 +44,7 @@ class LatencyConfig(Config):
         if self.batch > 1 and not kind_of(task).apart:
             raise UsageError(f"latency.batch={self.batch}: a graph is always one batch; leave it out")
         if self.runtime == "onnxruntime":
-            from training.export import check_formats
+            from training.export.formats import check_formats
 
             check_formats(["onnx"], task)
             if self.dtype != "float32":

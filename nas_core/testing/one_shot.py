@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.batch import Batch, Data
 from nas_core.choice import Choice
@@ -229,7 +228,7 @@ def _progress(case: Case, run: Run, progress: Progress) -> Iterator[str]:
 
 
 def _legal(case: Case, what: str, arch: Architecture) -> Iterator[str]:
-    reason = moves.illegal(case.setting.space, arch)
+    reason = SearchSpace.illegal(case.setting.space, arch)
     if reason:
         yield f"{what} is illegal: {reason}"
 

@@ -24,7 +24,8 @@ from torch.nn import functional
 from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass
-from predictors.proxy import IMAGES, Need, Unscorable
+from predictors.need import Need
+from predictors.proxy import IMAGES, Unscorable
 from predictors.zero_cost.transform import gaussian_like, kaiming, reinitialise
 from training.cost import macs
 

@@ -32,7 +32,8 @@ from torch.overrides import TorchFunctionMode
 from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass, weights
-from predictors.proxy import EVERY_TASK, Need, Unscorable
+from predictors.need import Need
+from predictors.proxy import EVERY_TASK, Unscorable
 from training.tasks import kind_of
 
 CONVOLUTIONS = {

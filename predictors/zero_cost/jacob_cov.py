@@ -15,7 +15,8 @@ import torch
 
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass
-from predictors.proxy import EVERY_TASK, Need, Unscorable
+from predictors.need import Need
+from predictors.proxy import EVERY_TASK, Unscorable
 
 K = 1e-5
 

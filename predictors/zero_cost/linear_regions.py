@@ -19,7 +19,8 @@ from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass
 from predictors.function_hooks import ACTIVATIONS
-from predictors.proxy import IMAGES, Need, Unscorable
+from predictors.need import Need
+from predictors.proxy import IMAGES, Unscorable
 from predictors.zero_cost.transform import Rewrite, argument, kaiming, reinitialise
 
 

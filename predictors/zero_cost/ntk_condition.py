@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass, weights
-from predictors.proxy import EVERY_TASK, Need, Unscorable
+from predictors.need import Need
+from predictors.proxy import EVERY_TASK, Unscorable
 
 SAMPLES = 32  # the kernel takes as many backward passes over as many samples
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass
-from predictors.proxy import EVERY_TASK, Need
+from predictors.need import Need
+from predictors.proxy import EVERY_TASK
 from training import cost
 
 

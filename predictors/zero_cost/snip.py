@@ -12,7 +12,8 @@ from typing import ClassVar
 
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass, total, weights
-from predictors.proxy import EVERY_TASK, Need, Unscorable
+from predictors.need import Need
+from predictors.proxy import EVERY_TASK, Unscorable
 
 
 class Snip:

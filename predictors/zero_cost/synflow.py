@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass, weights
-from predictors.proxy import EVERY_TASK, Need, Unscorable
+from predictors.need import Need
+from predictors.proxy import EVERY_TASK, Unscorable
 from predictors.zero_cost.transform import NORMALISATIONS, Rewrite, argument, unchanged
 from training.tasks import kind_of
 

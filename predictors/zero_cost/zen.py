@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass
-from predictors.proxy import IMAGES, Need, Unscorable
+from predictors.need import Need
+from predictors.proxy import IMAGES, Unscorable
 from predictors.zero_cost.transform import gaussian_like, reinitialise
 
 _GLOBAL = frozenset({"adaptive_avg_pool2d", "adaptive_max_pool2d", "amax", "mean", "sum"})

@@ -14,7 +14,8 @@ import torch
 
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass, total
-from predictors.proxy import EVERY_TASK, Need, Unscorable
+from predictors.need import Need
+from predictors.proxy import EVERY_TASK, Unscorable
 
 
 class ZiCo:

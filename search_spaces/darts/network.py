@@ -17,7 +17,7 @@ from torch.nn import functional
 from nas_core.choice import Value
 from nas_core.relax import Picker, Style
 from search_spaces.darts.genotype import AVG_POOL, MAX_POOL, NODES, NONE, OPERATIONS, SKIP
-from search_spaces.darts.space import EDGES, KERNELS, Layer, edge_group
+from search_spaces.darts.plan import EDGES, KERNELS, Layer, edge_group
 from search_spaces.layers.drop_path import DropPath
 from search_spaces.layers.features import Features, total
 from search_spaces.nasbench201.network import scaled_norm

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search_spaces.layers.drop_path import DropPath
-from search_spaces.nasnet.space import ADD, CONCAT, IDENTITY, SPLIT, Layer, kernel, unread, weighted
+from search_spaces.nasnet.plan import ADD, CONCAT, IDENTITY, SPLIT, Layer, kernel, unread, weighted
 
 AUXILIARY_WIDTHS = (128, 768)
 

@@ -18,7 +18,8 @@ from nas_core.config import Config, validate
 from nas_core.errors import InfeasibleError, NotFoundError, UsageError, unknown
 from nas_core.evaluation import Constraint, Objective
 from nas_core.records import StopAt, StudySpec, as_stored
-from studies.setup.assemble import SearchConfig, StudyObjects, build, describe
+from studies.setup.assemble import StudyObjects, build, describe
+from studies.setup.config import SearchConfig
 
 if TYPE_CHECKING:
     from training.evaluators.table import Table

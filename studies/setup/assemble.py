@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-
-from pydantic import AfterValidator, Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 import search_spaces
 import strategies
@@ -27,7 +25,6 @@ from nas_core.evaluation import (
     parse_objective,
     parse_objectives,
 )
-from nas_core.names import study_name
 from nas_core.one_shot import OneShotConfig
 from nas_core.records import StopAt, StudySpec, final_size_of
 from nas_core.space import SearchSpace, builds
@@ -35,6 +32,7 @@ from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
 from strategies.multi_fidelity import early_stopping
 from studies.jobs.retrain import Retraining
+from studies.setup.config import SearchConfig
 from studies.setup.evaluators import (
     TrainedSupernet,
     check_files,
@@ -44,78 +42,16 @@ from studies.setup.evaluators import (
     judging,
     resolved,
 )
-from studies.setup.scores import DEFAULT_BATCH, Counted, Scoring, settings_of, source_of
-from studies.setup.supernets import SupernetConfig, SupernetParts, is_one_shot, learns_on, parts_of
+from studies.setup.scores import Counted, Scoring, settings_of, source_of
+from studies.setup.supernets import SupernetParts, is_one_shot, learns_on, parts_of
 from studies.setup.supernets import settings_of as supernet_settings
 from studies.store.file_cache import cached_in
 from training.data.split import Split
 from training.evaluators.costs_only import CostsOnly, needs_costs_only
-from training.latency import LatencyConfig
 
 if TYPE_CHECKING:
-    from studies.executors import Executor
     from studies.store.store import Store
     from training.start import Start
-
-
-class SearchConfig(Config):
-    """What `nas search` can be asked for: the keys of a configuration file."""
-
-    earlier_keys: ClassVar[Mapping[str, str]] = {"pruner": "early_stop", "pruner_config": "early_stop_config"}
-
-    then: dict[str, Any] = Field(default_factory=dict, description="settings of the strategy of --then")
-    study: Annotated[str, AfterValidator(study_name)] | None = None
-    space: str = "nasbench201"
-    size: str | dict[str, Any] = "search"
-    final_size: str | dict[str, Any] | None = Field(
-        default=None,
-        description="of the network that the result is trained as, whose costs count; "
-        "by default the search size, of one-shot strategies full",
-    )
-    strategy: str = "regularized-evolution"
-    strategy_config: dict[str, Any] = Field(default_factory=dict)
-    data: str = "digits"
-    split: Split = Split()
-    evaluator: str = "train"
-    table: str | None = None
-    mapping: str | None = None
-    costs: str | None = Field(default=None, description="table with more cost metrics")
-    recipe: str = "quick"
-    recipe_config: dict[str, Any] = Field(default_factory=dict)
-    epochs: int | None = Field(default=None, ge=1, description="per trial; of a table: the level")
-    objectives: tuple[str, ...] | None = Field(default=None, min_length=1, description="by default accuracy")
-    constraints: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = Field(default=(), description="of trainings, beside accuracy and loss")
-    trials: int | None = Field(default=None, ge=1)
-    time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds")
-    trial_time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds of one trial")
-    spend: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="in full evaluations")
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    workers: int = Field(default=1, ge=1, le=1024, description="candidates evaluated at a time, each in a process")
-    lag: int | None = Field(default=None, ge=1, description="by default 1, with several workers 4 for each")
-    early_stop: str | None = Field(default=None, description="what stops single trainings early")
-    early_stop_config: dict[str, Any] = Field(default_factory=dict)
-    order: Literal["strict", "free"] = Field(
-        default="strict", description="strict: timing changes nothing; free: outcomes are told as they come"
-    )
-    warm_up: str | None = Field(default=None, description="predictor:number of sampled architectures to score")
-    scores: str | None = Field(default=None, description="table of recorded scores of predictors")
-    scores_mapping: str | None = None
-    score_on: str | None = Field(default=None, description="data for scoring untrained networks")
-    supernet: SupernetConfig = SupernetConfig()
-    guard: Literal["hessian"] | None = Field(default=None, description="stop a one-shot search before it collapses")
-    score_batch: int = Field(default=DEFAULT_BATCH, ge=2, description="samples that a network is scored with")
-    device: str = "auto"
-    threads: int | None = Field(default=None, ge=1)
-    deterministic: bool = False
-    latency: LatencyConfig = LatencyConfig()
-    checkpoint_seconds: float = Field(default=10.0, ge=0, description="between checkpoints of one training")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _under_their_names_of_now(cls, given: Any) -> Any:
-        """Stored benches and files may have the keys of before."""
-        return {cls.earlier_keys.get(key, key): value for key, value in dict(given).items()}
 
 
 @dataclass(frozen=True)
@@ -400,26 +336,6 @@ def _up_to(fidelity: Fidelity | None, level: float | None) -> Fidelity | None:
         return fidelity
     levels = tuple(known for known in fidelity.levels or () if known <= level)
     return replace(fidelity, high=level, levels=levels or None) if levels != (level,) else None
-
-
-def executor(spec: StudySpec, parts: StudyObjects, workers: int, *, apart: bool = False) -> Executor:
-    """Where candidates of a study are evaluated: here, or in worker processes, which CUDA always gets, and every
-    training where `apart` is wanted.
-
-    With several CUDA devices the workers of a study on "cuda" take turns on them.
-    """
-    if workers == 1 and parts.evaluator.in_process and not (apart and spec.evaluator["name"] != "table"):
-        from studies.executors.inline import Inline
-
-        return Inline(parts.evaluator, parts.trial_seconds)
-    from studies.executors.processes import Processes
-
-    devices: tuple[str, ...] = ()
-    if spec.evaluator.get("device") == "cuda":
-        import torch
-
-        devices = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
-    return Processes(spec, workers, parts.trial_seconds, devices)
 
 
 def moved(spec: StudySpec, place: str | None, costs: str | None = None, scores: str | None = None) -> StudySpec:

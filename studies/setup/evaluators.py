@@ -18,7 +18,7 @@ from training.latency import ONE_PASS, LatencyConfig
 from training.recipe import Recipe, recipe
 
 if TYPE_CHECKING:
-    from studies.setup.assemble import SearchConfig
+    from studies.setup.config import SearchConfig
     from training.evaluators.train import Train
 
 

@@ -65,7 +65,7 @@ def test_nothing_is_said_where_nothing_is_known(database: Path) -> None:
 
 def test_the_names_written_down_exist() -> None:
     from strategies.multi_fidelity import early_stopping
-    from studies.setup.assemble import SearchConfig
+    from studies.setup.config import SearchConfig
     from training.data import SCHEMES
     from training.export.formats import FORMATS
     from training.tasks import all_kinds

@@ -13,7 +13,8 @@ import pytest
 from nas_core.records import StudySpec, as_stored, final_size_of
 from nas_core.testing.store import SPEC
 from search_spaces.nasbench201.space import Size
-from studies.setup.assemble import SearchConfig, build, describe, load_space
+from studies.setup.assemble import build, describe, load_space
+from studies.setup.config import SearchConfig
 from studies.store.store import Store
 
 Say = Callable[..., tuple[int, str, str]]

@@ -25,7 +25,8 @@ from nas_core.strategy import Proposal, State
 from nas_core.task import Task
 from search_spaces.nasbench201.space import NasBench201
 from studies.search.loop import Search
-from studies.setup.assemble import SearchConfig, build, describe
+from studies.setup.assemble import build, describe
+from studies.setup.config import SearchConfig
 from studies.store.store import Store
 
 CELLS = NasBench201()

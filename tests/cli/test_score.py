@@ -40,7 +40,8 @@ data:
 PROXY = '''"""The number of edges with an operation, as a proxy."""
 
 from nas_core.config import Config as BaseConfig
-from predictors.proxy import EVERY_TASK, Need, Unscorable
+from predictors.need import Need
+from predictors.proxy import EVERY_TASK, Unscorable
 
 
 class Layers:

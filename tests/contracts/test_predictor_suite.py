@@ -20,7 +20,8 @@ from nas_core.config import Config as BaseConfig
 from nas_core.errors import UsageError
 from nas_core.tokens import one_hot
 from predictors.forward_pass import ForwardPass, weights
-from predictors.proxy import EVERY_TASK, IMAGES, Need, Unscorable
+from predictors.need import Need
+from predictors.proxy import EVERY_TASK, IMAGES, Unscorable
 from predictors.surrogate import Problem
 from predictors.testing import check_proxy, check_surrogate
 from search_spaces.nasbench201.space import NasBench201, Size

@@ -47,5 +47,5 @@ def test_layers_of_a_space_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "search_spaces.modules.drop_path", raising=False)
 
     with pytest.warns(DeprecationWarning, match=r"is now search_spaces\.layers\.drop_path"):
-        earlier = importlib.import_module("search_spaces.layers.drop_path")
+        earlier = importlib.import_module("search_spaces.modules.drop_path")
     assert earlier.DropPath is DropPath

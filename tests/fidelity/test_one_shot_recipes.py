@@ -26,7 +26,8 @@ from strategies.one_shot.enas import Enas
 from strategies.one_shot.gdas import Gdas
 from strategies.one_shot.spos import Spos
 from strategies.one_shot.weights import SharedWeights, WeightsConfig
-from studies.setup.assemble import SearchConfig, build, describe
+from studies.setup.assemble import build, describe
+from studies.setup.config import SearchConfig
 from training.checkpoint import write_tensors
 from training.data import load
 from training.data.loading import Loading

@@ -15,7 +15,7 @@ from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from predictors import double_backward
 from predictors.forward_pass import NODES, ForwardPass, LabelledPass, total, weights
 from predictors.function_hooks import activations
-from predictors.proxy import Need
+from predictors.need import Need
 
 TASK = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 6, 6), outputs=4)
 NODE_TASK = Task(kind=NODE_CLASSIFICATION, input_shape=(5,), outputs=3)

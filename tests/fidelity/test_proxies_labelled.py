@@ -16,7 +16,8 @@ from nas_core.batch import Batch
 from nas_core.errors import UsageError
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from predictors.forward_pass import ForwardPass, weights
-from predictors.proxy import Need, Proxy, Unscorable
+from predictors.need import Need
+from predictors.proxy import Proxy, Unscorable
 from predictors.scoring import Networks, proxy
 from predictors.zero_cost.ntk_condition import kernel
 from search_spaces.nasbench201.space import NasBench201

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.evaluation import Objective
 from nas_core.one_shot import Compute
+from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
 from search_spaces.nasbench201.space import EDGES, OPERATIONS, NasBench201, Size
 from search_spaces.supernet.picker import MixedOp
@@ -135,7 +135,7 @@ def test_the_trained_paths_are_legal_and_those_that_the_epoch_names(monkeypatch:
     named = [arch for arch, _ in zip(strategy.paths(1), trained, strict=False)]
     assert trained == named
     assert len(trained) == sum(1 for _ in strategy.data.batches("train", 1, 3))
-    assert all(moves.illegal(SPACE, arch) is None for arch in trained)
+    assert all(SearchSpace.illegal(SPACE, arch) is None for arch in trained)
     assert trained != [arch for arch, _ in zip(strategy.paths(2), trained, strict=False)]
     assert (progress.strengths, progress.arch) == ({}, None)
     assert strategy.result() == []

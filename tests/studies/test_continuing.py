@@ -16,6 +16,7 @@ from nas_core.strategy import Proposal, State
 from studies.analysis.verify import verify
 from studies.search.loop import Ending, Search, Silent, Trial
 from studies.setup import assemble
+from studies.setup.config import SearchConfig
 from studies.store.store import Store
 from training import fit
 
@@ -55,7 +56,7 @@ class Bracketed:
 
         monkeypatch.setattr(fit.Training, "epoch", counted)
         self.spec = assemble.describe(
-            assemble.SearchConfig(
+            SearchConfig(
                 space=f"{folder / 'space.py'}:space",
                 strategy="asha",
                 strategy_config={"eta": 2},

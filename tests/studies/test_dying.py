@@ -16,10 +16,10 @@ from nas_core.records import StopAt
 from nas_core.strategy import Proposal, State
 from studies.analysis.queries import died_in
 from studies.analysis.verify import verify
+from studies.executors.choose import executor
 from studies.executors.inline import Inline
 from studies.executors.processes import Processes
 from studies.search.loop import Ending, Search
-from studies.setup.assemble import executor
 
 
 class Killed(BaseException):

@@ -108,7 +108,8 @@ def parts_of(**config: Any) -> SupernetParts:
 
 
 def study_of(store: Store, name: str = "s") -> Study:
-    from studies.setup.assemble import SearchConfig, describe
+    from studies.setup.assemble import describe
+    from studies.setup.config import SearchConfig
 
     spec = describe(SearchConfig(strategy="random", size="channels=2,cells=1", split=Split(limit=100)))
     return store.create_study(name, spec.model_copy(update={"supernet": {}}), StopAt())

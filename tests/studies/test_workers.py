@@ -21,6 +21,7 @@ from studies.executors.inline import Inline
 from studies.executors.processes import Processes
 from studies.search.loop import Ending, Search, Silent, Trial
 from studies.setup import assemble
+from studies.setup.config import SearchConfig
 from studies.store.store import Store
 
 SPACE = """
@@ -62,12 +63,12 @@ class Studies:
         self.folder = folder
         (folder / "space.py").write_text(SPACE.replace("KINDS", repr(kinds)))
 
-    def config(self, **changes: Any) -> assemble.SearchConfig:
+    def config(self, **changes: Any) -> SearchConfig:
         values: dict[str, Any] = {
             "space": f"{self.folder / 'space.py'}:space", "strategy": "random", "data": "digits", "epochs": 2,
             "split": {"limit": 200}, "lag": 4, "threads": 1, "device": "cpu", "checkpoint_seconds": 0.0,
         }  # fmt: skip
-        return assemble.SearchConfig(**{**values, **changes})
+        return SearchConfig(**{**values, **changes})
 
     def search(
         self,

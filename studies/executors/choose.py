@@ -1,0 +1,27 @@
+"""Where candidates of a study are evaluated."""
+
+from __future__ import annotations
+
+from nas_core.records import StudySpec
+from studies.executors import Executor
+from studies.setup.assemble import StudyObjects
+
+
+def executor(spec: StudySpec, parts: StudyObjects, workers: int, *, apart: bool = False) -> Executor:
+    """Where candidates of a study are evaluated: here, or in worker processes, which CUDA always gets, and every
+    training where `apart` is wanted.
+
+    With several CUDA devices the workers of a study on "cuda" take turns on them.
+    """
+    if workers == 1 and parts.evaluator.in_process and not (apart and spec.evaluator["name"] != "table"):
+        from studies.executors.inline import Inline
+
+        return Inline(parts.evaluator, parts.trial_seconds)
+    from studies.executors.processes import Processes
+
+    devices: tuple[str, ...] = ()
+    if spec.evaluator.get("device") == "cuda":
+        import torch
+
+        devices = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    return Processes(spec, workers, parts.trial_seconds, devices)

@@ -1,0 +1,75 @@
+"""What a search can be asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from nas_core.config import Config
+from nas_core.names import study_name
+from studies.setup.scores import DEFAULT_BATCH
+from studies.setup.supernets import SupernetConfig
+from training.data.split import Split
+from training.latency import LatencyConfig
+
+
+class SearchConfig(Config):
+    """What `nas search` can be asked for: the keys of a configuration file."""
+
+    earlier_keys: ClassVar[Mapping[str, str]] = {"pruner": "early_stop", "pruner_config": "early_stop_config"}
+
+    then: dict[str, Any] = Field(default_factory=dict, description="settings of the strategy of --then")
+    study: Annotated[str, AfterValidator(study_name)] | None = None
+    space: str = "nasbench201"
+    size: str | dict[str, Any] = "search"
+    final_size: str | dict[str, Any] | None = Field(
+        default=None,
+        description="of the network that the result is trained as, whose costs count; "
+        "by default the search size, of one-shot strategies full",
+    )
+    strategy: str = "regularized-evolution"
+    strategy_config: dict[str, Any] = Field(default_factory=dict)
+    data: str = "digits"
+    split: Split = Split()
+    evaluator: str = "train"
+    table: str | None = None
+    mapping: str | None = None
+    costs: str | None = Field(default=None, description="table with more cost metrics")
+    recipe: str = "quick"
+    recipe_config: dict[str, Any] = Field(default_factory=dict)
+    epochs: int | None = Field(default=None, ge=1, description="per trial; of a table: the level")
+    objectives: tuple[str, ...] | None = Field(default=None, min_length=1, description="by default accuracy")
+    constraints: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = Field(default=(), description="of trainings, beside accuracy and loss")
+    trials: int | None = Field(default=None, ge=1)
+    time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds")
+    trial_time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds of one trial")
+    spend: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="in full evaluations")
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    workers: int = Field(default=1, ge=1, le=1024, description="candidates evaluated at a time, each in a process")
+    lag: int | None = Field(default=None, ge=1, description="by default 1, with several workers 4 for each")
+    early_stop: str | None = Field(default=None, description="what stops single trainings early")
+    early_stop_config: dict[str, Any] = Field(default_factory=dict)
+    order: Literal["strict", "free"] = Field(
+        default="strict", description="strict: timing changes nothing; free: outcomes are told as they come"
+    )
+    warm_up: str | None = Field(default=None, description="predictor:number of sampled architectures to score")
+    scores: str | None = Field(default=None, description="table of recorded scores of predictors")
+    scores_mapping: str | None = None
+    score_on: str | None = Field(default=None, description="data for scoring untrained networks")
+    supernet: SupernetConfig = SupernetConfig()
+    guard: Literal["hessian"] | None = Field(default=None, description="stop a one-shot search before it collapses")
+    score_batch: int = Field(default=DEFAULT_BATCH, ge=2, description="samples that a network is scored with")
+    device: str = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    deterministic: bool = False
+    latency: LatencyConfig = LatencyConfig()
+    checkpoint_seconds: float = Field(default=10.0, ge=0, description="between checkpoints of one training")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_their_names_of_now(cls, given: Any) -> Any:
+        """Stored benches and files may have the keys of before."""
+        return {cls.earlier_keys.get(key, key): value for key, value in dict(given).items()}

@@ -64,6 +64,7 @@ def show(
 ) -> None:
     """Show a study, all of one trial, one training of it (STUDY:N/train-K), or an architecture."""
     from nas_cli import costs_view, render, supernet_view, view
+    from nas_cli.loaded import View
     from nas_core.errors import InfeasibleError, NotFoundError, UsageError
     from studies.analysis.queries import best_trial, parse_training, state_counts
 

@@ -20,12 +20,13 @@ from nas_core.errors import UsageError, unknown
 from nas_core.evaluation import Objective
 from nas_core.records import RETRAIN, Run, Study, final_size_of
 from nas_core.strategy import State
+from nas_core.task import Task
 from studies.setup.supernets import caution
 from studies.store.store import Store
 
 T = TypeVar("T")
 
-_APART = ("kind", "classes")  # of a network's inputs: what a page shows elsewhere
+_APART = ("kind", "classes", "columns")  # of a network's inputs: what a page shows elsewhere
 LISTED = 20  # names of classes
 LAST = 5  # epochs of a curve that are shown
 TOO_LOW = 0.5  # a Kendall's tau below this means that a bracket promotes by chance as much as by merit
@@ -191,9 +192,10 @@ def study_head(view: View, states: Mapping[str, int], correlation: Mapping[float
                 else _text(value)
                 for name, value in spec.evaluator.items()
             },
-            "task": f"{spec.task.kind}, {shape(spec.task.input_shape)} to {spec.task.outputs} classes",
+            "task": f"{spec.task.kind}, {shape(spec.task.input_shape)} to {spec.task.outputs} {_answers(spec.task)}",
             "inputs": settings_text({key: value for key, value in (spec.inputs or {}).items() if key not in _APART}),
             "classes": _listed((spec.inputs or {}).get("classes", ())),
+            "columns": _listed([column["name"] for column in (spec.inputs or {}).get("columns", ())]),
             "split hash": spec.split_hash,
             "objectives": ", ".join(spec.objectives),
             "constraints": ", ".join(spec.constraints),
@@ -218,6 +220,13 @@ def study_best(view: View, best: Run | None, trouble: str, drawn: Architecture |
 def _listed(names: Sequence[str]) -> str:
     more = f", ... ({len(names):,} in all)" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more
+
+
+def _answers(task: Task) -> str:
+    """The word for what networks answer; a study may be of a kind whose package is not here."""
+    from training import tasks
+
+    return tasks.kind_of(task).answers if task.kind in tasks.names() else "outputs"
 
 
 def _correlation(found: Mapping[float, float]) -> str:

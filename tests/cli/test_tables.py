@@ -101,8 +101,11 @@ def test_numbers_are_predicted_in_their_unit(say: Say, table: Path) -> None:
     address, metrics = trained(say, PRICE)
     assert 0 < metrics["val_mae"] <= metrics["val_rmse"] < 250  # prices deviate by 270
     assert metrics["test_rmse"] < 250
-    study = json.loads(say("show", "s", "--json")[1])
-    assert "val_rmse" in json.dumps(study)
+    page = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in say("show", "s")[1].splitlines()}
+    assert page["objectives"] == "val_rmse:min"
+    assert page["task"] == "tabular-regression, 6 to 1 numbers"
+    assert page["columns"] == "age, colour, pay"
+    assert page["inputs"].startswith("target=price ")
     assert say("export", address, "--format", "safetensors", "--out", "model", "--no-verify")[0] == 0
     found = answers(say, next(Path("model").glob("*.json")))
     errors = [answer["numbers"][0] - float(price) for answer, price in zip(found, rows_of(4), strict=True)]

@@ -162,9 +162,22 @@ def test_whether_a_target_is_a_class_or_a_number(write: Write, values: list[str]
     assert table(f"csv:t.csv?target=y{option}").task.kind == f"tabular-{kind}"
 
 
-def test_whole_numbers_are_one_class_however_they_are_written(write: Write) -> None:
+def test_numbers_are_one_class_however_they_are_written(write: Write) -> None:
     write(text_of([[str(number), ("1", "1.0", "10", "2")[number % 4]] for number in range(80)], "x,y"))
     assert table("csv:t.csv?target=y").inputs.classes == ("1", "2", "10")
+    write(text_of([[str(number), ("0.5", ".50", "-1.25")[number % 3]] for number in range(60)], "x,y"))
+    assert table("csv:t.csv?target=y").inputs.classes == ("-1.25", "0.5")
+
+
+def test_a_value_that_only_other_parts_lack_is_told_of(write: Write) -> None:
+    rows = [["30", *row[1:]] for row in people()]
+    write(text_of(rows))
+    write(text_of([["", "red", "100", "no"], ["31", "red", "", "yes"]]), "u.csv")
+    source = table("csv:t.csv?target=buys&test=u.csv&drop=age")
+    assert source.warnings == (
+        "column 'pay': in the test part 1 row has no value, which no training row lacks; the median is put there",
+    )
+    assert source.task.table() == (3, 1)
 
 
 def test_a_file_as_uci_has_it(write: Write) -> None:

@@ -186,14 +186,17 @@ class _Table:
                 f"{self.where}: the target '{self.target}' has {len(different):,} classes in {len(texts):,} rows; "
                 "classes need several rows each"
             )
-        whole = bool(np.isfinite(numbers).all() and (numbers == np.rint(numbers)).all())
-        names = [str(int(number)) for number in numbers] if whole else texts  # 1 and 1.0 are one class
-        classes = sorted(set(names), key=int if whole else None)
+        # 1 and 1.0 are one class.
+        numeric = bool(np.isfinite(numbers).all())
+        whole = numeric and bool((numbers == np.rint(numbers)).all())
+        names = [str(int(number)) if whole else str(number) for number in numbers.tolist()] if numeric else texts
+        order = float if numeric else None
+        classes = sorted(set(names), key=order)
         place = {name: number for number, name in enumerate(classes)}
         known = set(names[:count])
         strange = next((row for row, name in enumerate(names) if name not in known), None)
         if strange is not None:
-            known_ones = sorted(known, key=int if whole else None)
+            known_ones = sorted(known, key=order)
             raise UsageError(
                 f"{self._at(strange)}: class '{names[strange]}' does not occur in {self.cells.path}"
                 f"{nearest(names[strange], known_ones)} ({listed(known_ones)})"
@@ -244,14 +247,17 @@ class _Table:
         if len(set(train)) == 1:
             self.warnings.append(f"column '{name}' is left out: it is always '{train[0]}' in the training part")
             return None
+        others = {part: rows for part, rows in parts.items() if part != "train"}
         if np.isfinite(numbers).all():
+            if here[parts.train].all():
+                self._told_of_absent(name, {part: int((~here[rows]).sum()) for part, rows in others.items()})
             return _number_column(name, np.where(here, numbers, np.nan)[parts.train])
         self._told_of_odd(name, texts, here, np.isfinite(numbers))
         column = _category_column(name, train)
         if column is None:
             self.warnings.append(f"column '{name}' is left out: each of its {len(set(train)):,} texts is rare")
             return None
-        self._told_of_unseen(column, set(train), {part: parts_ for part, parts_ in parts.items() if part != "train"})
+        self._told_of_unseen(column, set(train), others)
         return column
 
     def _told_of_odd(self, name: str, texts: Texts, here: NDArray[np.bool_], good: NDArray[np.bool_]) -> None:
@@ -262,6 +268,15 @@ class _Table:
                 f"column '{name}' is read as texts: {len(odd):,} of its values are no numbers ('{first}', "
                 f"{self._at(int(odd[0]))}); where they mean a missing value add missing={first}"
             )
+
+    def _told_of_absent(self, name: str, counts: dict[str, int]) -> None:
+        for part, count in counts.items():
+            if count:
+                rows = "1 row has" if count == 1 else f"{count:,} rows have"
+                self.warnings.append(
+                    f"column '{name}': in the {part} part {rows} no value, which no training row lacks; the median is "
+                    "put there"
+                )
 
     def _told_of_unseen(self, column: CategoryColumn, seen: set[str], others: dict[str, NDArray[np.int64]]) -> None:
         texts = self.columns[column.name]

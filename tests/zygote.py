@@ -64,6 +64,10 @@ class Zygote:
         self._process.stdin.write(f"{json.dumps(asdict(call))}\n".encode())
         return int(self._line())
 
+    def has_ended(self) -> bool:
+        """Whether the child that was started last has, whose exit code has not been asked for."""
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
+
     def wait(self, child: int, limit: float | None = None) -> int | None:
         """The exit code of the child, minus the signal where one ended it; None where it had to be killed, with all it
         had started, after `limit` seconds."""

@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 import search_spaces
-from nas_core import refs
+from nas_core import moves, refs
+from nas_core.architecture import Architecture
+from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.testing.trait_spaces import FixedGraph, UnitList
 from predictors import GROUP, PROXIES, SURROGATES
+from predictors.scoring import Networks
 from predictors.surrogate import Problem
-from predictors.testing import check_proxy, check_surrogate
+from predictors.testing import BATCH, CLOSE, check_proxy, check_surrogate
 from training.data import load
 from training.data.source import Source
 from training.data.split import Split
@@ -59,18 +62,42 @@ def proxy_cases() -> list[Any]:
 @pytest.mark.parametrize(("name", "space"), proxy_cases())
 def test_proxy_contract(name: str, space: str) -> None:
     data, size = NETWORKS[space]
-    found = check_proxy(
-        name, loaded(space), loaded(space).Size.preset("search", **size), source(data), samples=4, beside=[*PROXIES]
-    )
+    found = check_proxy(name, loaded(space), loaded(space).Size.preset("search", **size), source(data), samples=4)
     assert list(found) == []
+
+
+@pytest.mark.parametrize("space", NETWORKS)
+def test_proxies_share_their_work(space: str) -> None:
+    """All scored together, in two orders, so that each is before and after every other one, are as each is alone."""
+    data, size = NETWORKS[space]
+    names = [name for name in PROXIES if source(data).task.kind in refs.find(name, PROXIES, GROUP, "proxy").tasks]
+    networks = Networks(loaded(space), loaded(space).Size.preset("search", **size), source(data), batch=BATCH)
+    arch = moves.sample(loaded(space), generator("together"))
+    alone = {name: value for one in names for name, value in scored(networks, arch, one).items()}
+    for order in (names, names[::-1]):
+        assert scored(networks, arch, *order) == pytest.approx(alone, rel=CLOSE)
+
+
+def scored(networks: Networks, arch: Architecture, *names: str) -> dict[str, float]:
+    (found,) = networks.score([arch], names)
+    return dict(found.values)
 
 
 def surrogate_findings(name: str, space: SearchSpace) -> list[str]:
     return list(check_surrogate(name + QUICK.get(name, ""), Problem(space, seed=1)))
 
 
-@pytest.mark.parametrize("space", [FixedGraph, UnitList], ids=lambda space: space.name)
-@pytest.mark.parametrize("name", SURROGATES)
+def surrogate_cases() -> list[Any]:
+    """`auto` is a choice among the others and dear: one space is enough."""
+    return [
+        pytest.param(name, space, id=f"{name}-{space.name}", marks=pytest.mark.matrix if dear else ())
+        for name in SURROGATES
+        for space in (FixedGraph, UnitList)
+        for dear in [name == "auto" and space is UnitList]
+    ]
+
+
+@pytest.mark.parametrize(("name", "space"), surrogate_cases())
 def test_surrogate_contract(name: str, space: type[SearchSpace]) -> None:
     assert surrogate_findings(name, space()) == []
 

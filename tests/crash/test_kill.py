@@ -1,26 +1,40 @@
 """`kill -9` at random moments, each followed by `nas resume`: the study equals the uninterrupted one.
 
-The gate makes a few kills; `-m slow` makes the full 60 of a tabular search, 40 of a training one, and 20 each of a
-supernet's and of a generator's training.
+The gate makes a few kills, of forks of a process that has imported what they need; `-m slow` kills fresh interpreters,
+and makes the full 60 of a tabular search, 40 of a training one, and 20 each of a supernet's and of a generator's
+training.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from nas_cli.app import run as nas
 from tests.crash.sessions import contents
+from tests.crash.test_every_write import ALL
+from tests.zygote import Call, Zygote
 
 NAS = [sys.executable, "-m", "nas_cli"]
+IMPORTED = (
+    *ALL,
+    "search_spaces.modules.supernet",
+    "strategies.diffusion",
+    "strategies.one_shot.darts",
+    "studies.verify",
+)
 
 TRAINING = [
     *("--data", "digits", "-s", "split.limit=240", "--size", "channels=4,cells=1", "--epochs", "4", "--trials", "8"),
@@ -67,13 +81,55 @@ space = Pairs()
 """
 
 
-def run(arguments: list[str], folder: Path) -> subprocess.Popen[bytes]:
+class Process(Protocol):
+    """What these tests need of a `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+
+
+Run = Callable[[list[str], Path], Process]
+
+
+def fresh(arguments: list[str], folder: Path) -> Process:
+    """A command in an interpreter of its own."""
     return subprocess.Popen(
         [*NAS, *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=(folder / "stderr").open("ab")
     )
 
 
-def finish(arguments: list[str], folder: Path) -> None:
+class Fork:
+    """A command in a fork of `zygote`."""
+
+    def __init__(self, zygote: Zygote, arguments: list[str], folder: Path) -> None:
+        self._zygote, self._code = zygote, None
+        self.pid = zygote.start(Call("nas_cli.app:run", arguments, str(folder), str(folder / "stderr")))
+
+    def poll(self) -> int | None:
+        return self.wait() if self._code is not None or self._zygote.has_ended() else None
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self._code is None:
+            self._code = self._zygote.wait(self.pid, timeout)
+        assert self._code is not None, "it had to be killed"
+        return self._code
+
+    def send_signal(self, sig: int) -> None:
+        if self._code is None:
+            os.kill(self.pid, sig)
+
+
+@pytest.fixture(scope="module")
+def fork() -> Iterator[Run]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")}
+    with Zygote(["nas_cli.app", *IMPORTED], environment) as zygote:
+        yield partial(Fork, zygote)
+
+
+def finish(run: Run, arguments: list[str], folder: Path) -> None:
     process = run(arguments, folder)
     assert process.wait(timeout=600) == 0, (folder / "stderr").read_text()
 
@@ -89,7 +145,7 @@ def trials_stored(database: Path) -> int:
         return 0
 
 
-def children(process: subprocess.Popen[bytes]) -> list[Path]:
+def children(process: Process) -> list[Path]:
     try:
         found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     except OSError:  # it has ended
@@ -98,7 +154,13 @@ def children(process: subprocess.Popen[bytes]) -> list[Path]:
 
 
 def check_kills(
-    folder: Path, arguments: list[str], kills: int, per_study: int, durations: bool, workers: tuple[str, ...] = ()
+    run: Run,
+    folder: Path,
+    arguments: list[str],
+    kills: int,
+    per_study: int,
+    durations: bool,
+    workers: tuple[str, ...] = (),
 ) -> None:
     """Kill searches `kills` times in all, up to `per_study` times each, and compare each study at its end.
 
@@ -143,9 +205,9 @@ def check_kills(
             if not alive:
                 length *= 0.9  # the uninterrupted search ran on a busier machine than this one
                 break
-        finish(["resume", "s"], place)
+        finish(run, ["resume", "s"], place)
         assert contents(place / "nas.db", durations) == expected
-        finish(["verify", "s"], place)
+        finish(run, ["verify", "s"], place)
         left = [path.relative_to(place / "nas-files" / "s").as_posix() for path in files(place)]
         assert sorted(left) == [path.relative_to(whole / "nas-files" / "s").as_posix() for path in files(whole)]
         assert left in ([], ["supernet/weights.safetensors"])
@@ -203,26 +265,28 @@ def pairs(tmp_path: Path) -> list[str]:
     return ["--space", space, "--table", str(table), "-s", f"mapping={tmp_path / 'pairs.yaml'}", "--data", "made"]
 
 
-def test_killed_tabular_searches(tmp_path: Path, table: list[str]) -> None:
-    check_kills(tmp_path, table, kills=3, per_study=3, durations=True)
+def test_killed_tabular_searches(fork: Run, tmp_path: Path, table: list[str]) -> None:
+    check_kills(fork, tmp_path, [*table, "--trials", "500"], kills=3, per_study=3, durations=True)
 
 
-def test_killed_trainings(tmp_path: Path) -> None:
-    check_kills(tmp_path, TRAINING, kills=2, per_study=2, durations=False)
+def test_killed_trainings(fork: Run, tmp_path: Path) -> None:
+    check_kills(fork, tmp_path, TRAINING, kills=2, per_study=2, durations=False)
 
 
-def test_killed_trainings_with_workers(tmp_path: Path) -> None:
-    check_kills(tmp_path, [*TRAINING, "--lag", "4"], kills=1, per_study=1, durations=False, workers=("--workers", "2"))
+def test_killed_trainings_with_workers(fork: Run, tmp_path: Path) -> None:
+    check_kills(
+        fork, tmp_path, [*TRAINING, "--lag", "4"], kills=1, per_study=1, durations=False, workers=("--workers", "2")
+    )
 
 
-def test_killed_supernets(tmp_path: Path) -> None:
-    check_kills(tmp_path, SUPERNET, kills=2, per_study=2, durations=False)
+def test_killed_supernets(fork: Run, tmp_path: Path) -> None:
+    check_kills(fork, tmp_path, [*SUPERNET, "-s", "strategy.epochs=8"], kills=2, per_study=2, durations=False)
 
 
 def test_killed_generators(
-    tmp_path: Path, pairs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fork: Run, tmp_path: Path, pairs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check_kills(tmp_path, [*pairs, *GENERATOR], kills=2, per_study=2, durations=True)
+    check_kills(fork, tmp_path, [*pairs, *GENERATOR], kills=2, per_study=2, durations=True)
     assert kept(tmp_path / "whole")  # what was learned of the space
     drawn = []
     for study in ("whole", "killed1"):
@@ -236,24 +300,26 @@ def test_killed_generators(
 @pytest.mark.parametrize("mode", ["cfg", "refit"])
 def test_twenty_killed_generators(tmp_path: Path, pairs: list[str], mode: str) -> None:
     arguments = [*pairs, *GENERATOR, "-s", f"strategy.mode={mode}", "--trials", "40"]
-    check_kills(tmp_path, arguments, kills=10, per_study=3, durations=True)
+    check_kills(fresh, tmp_path, arguments, kills=10, per_study=3, durations=True)
 
 
 @pytest.mark.slow
 def test_twenty_killed_supernets(tmp_path: Path) -> None:
-    check_kills(tmp_path, SUPERNET, kills=20, per_study=4, durations=False)
+    check_kills(fresh, tmp_path, SUPERNET, kills=20, per_study=4, durations=False)
 
 
 @pytest.mark.slow
 def test_sixty_killed_tabular_searches(tmp_path: Path, table: list[str]) -> None:
-    check_kills(tmp_path, table, kills=60, per_study=3, durations=True)
+    check_kills(fresh, tmp_path, table, kills=60, per_study=3, durations=True)
 
 
 @pytest.mark.slow
 def test_forty_killed_trainings(tmp_path: Path) -> None:
-    check_kills(tmp_path, TRAINING, kills=40, per_study=3, durations=False)
+    check_kills(fresh, tmp_path, TRAINING, kills=40, per_study=3, durations=False)
 
 
 @pytest.mark.slow
 def test_twenty_killed_trainings_with_workers(tmp_path: Path) -> None:
-    check_kills(tmp_path, [*TRAINING, "--lag", "4"], kills=20, per_study=3, durations=False, workers=("--workers", "2"))
+    check_kills(
+        fresh, tmp_path, [*TRAINING, "--lag", "4"], kills=20, per_study=3, durations=False, workers=("--workers", "2")
+    )

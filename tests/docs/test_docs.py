@@ -7,14 +7,28 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.zygote import Call, Zygote
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"`([\w-]+\.yaml)`:\s*\Z")
+# Options that make a command cheaper in which a text occurs: later ones win. The commands in full are slow tests.
+CHEAPER = {"nas search": "-s split.limit=120", "strategy.epochs": "-s strategy.epochs=2", "nas export": "--no-verify"}
+# What the commands import, and what takes long to import.
+IMPORTED = [
+    "nas_cli.app",
+    "torch._dynamo",
+    "torch_geometric.nn",
+    "sklearn.ensemble",
+    "sklearn.datasets",
+    "matplotlib.pyplot",
+]
 
 
 def blocks(document: Path) -> list[tuple[str, str, str]]:
@@ -28,25 +42,67 @@ def commands(content: str) -> list[str]:
     return [line for line in content.splitlines() if line.startswith("nas ")]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_commands(document: Path, tmp_path: Path) -> None:
-    """Runs every `sh` block in one folder, in the order of the document, small enough to be quick."""
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    small = {"NAS_TRIALS": "3", "NAS_EPOCHS": "1", "NAS_THREADS": "1"} if document.name == "README.md" else {}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")} | small
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+def prepared(document: Path, folder: Path) -> Iterator[str]:
+    """The commands of a document in its order, with the files that it shows in the folder where they run."""
+    (folder / "examples").symlink_to(ROOT / "examples")
     for language, content, before in blocks(document):
-        named = FILE.search(before)
-        if language == "yaml" and named:
-            (tmp_path / named[1]).write_text(content)
-        module = re.match(r"# (\w+\.py)\n", content)
-        if language == "python" and module:
-            (tmp_path / module[1]).write_text(content)
-        if language != "sh":
-            continue
-        for command in commands(content):
-            done = subprocess.run(shlex.split(command), cwd=tmp_path, env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        named = FILE.search(before) if language == "yaml" else None
+        module = re.match(r"# (\w+\.py)\n", content) if language == "python" else None
+        for found in filter(None, (named, module)):
+            (folder / found[1]).write_text(content)
+        if language == "sh":
+            yield from commands(content)
+
+
+def settings(document: Path) -> dict[str, str]:
+    """The environment of commands: our own without settings; with those of a short search for the README."""
+    small = {"NAS_TRIALS": "3", "NAS_EPOCHS": "1", "NAS_THREADS": "1"} if document.name == "README.md" else {}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")} | small
+    return {**plain, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{plain['PATH']}"}
+
+
+def small(command: str) -> str:
+    """A command with options after its own that make it cheaper."""
+    added = " ".join(option for start, option in CHEAPER.items() if start in command)
+    return f"{command} {added}"
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")}
+    with Zygote(IMPORTED, plain) as started:
+        yield started
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands(document: Path, tmp_path: Path, zygote: Zygote) -> None:
+    """Runs every `sh` block in one folder, in the order of the document, with less data, in forks of one process."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    said = tmp_path / "said"
+    for command in map(small, prepared(document, folder)):
+        said.write_text("")
+        call = Call(
+            "nas_cli.app:run",
+            shlex.split(command)[1:],
+            str(folder),
+            str(said),
+            str(said),
+            environment=settings(document),
+        )
+        code = zygote.wait(zygote.start(call))
+        assert code == 0, f"{command}\n{said.read_text()}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_as_they_are_written(document: Path, tmp_path: Path) -> None:
+    """The same, each in an interpreter of its own."""
+    for command in prepared(document, tmp_path):
+        done = subprocess.run(
+            shlex.split(command), cwd=tmp_path, env=settings(document), capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
 def test_the_gate_runs_the_readme_s_test_command() -> None:

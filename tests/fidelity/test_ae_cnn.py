@@ -89,10 +89,11 @@ def variations(space: AeCnn, count: int, start: int = 0) -> Iterator[tuple[Archi
 # Closure: fidelity checks 1 and 2.
 
 
-def test_ten_thousand_variations_stay_in_the_space() -> None:
+@pytest.mark.parametrize("count", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_thousands_of_variations_stay_in_the_space(count: int) -> None:
     """Structure only; building is the next two tests."""
     lengths, pools = Counter[int](), Counter[int]()
-    for children in variations(SPACE, 10_000):
+    for children in variations(SPACE, count):
         for child in children:
             text = SPACE.to_text(child)
             assert faults(text, 16) == []

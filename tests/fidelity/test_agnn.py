@@ -187,16 +187,17 @@ def test_a_space_with_one_kind_is_refused() -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("seeds", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [1, pytest.param(50, marks=pytest.mark.slow)])
 def test_cora(benches: Any, seeds: int) -> None:
     """Card, check 5: 400 queries reach a mean best validation of at least 81.1 percent."""
     found = benches["cora"].incumbents(AutoGNN, AutoGNN.Config(), seeds=seeds, queries=400)
     assert statistics.fmean(metrics["val_accuracy"] for metrics in found) >= 81.1
 
 
-def test_beats_random_search(benches: Any) -> None:
+@pytest.mark.parametrize(("seeds", "queries"), [(3, 100), pytest.param(8, 200, marks=pytest.mark.slow)])
+def test_beats_random_search(benches: Any, seeds: int, queries: int) -> None:
     """Validation of the incumbent on cs with the default settings."""
-    found = benches["cs"].incumbents(AutoGNN, AutoGNN.Config(), seeds=8, queries=200)
-    uninformed = benches["cs"].incumbents(RandomSearch, RandomSearch.Config(), seeds=40, queries=200)
+    found = benches["cs"].incumbents(AutoGNN, AutoGNN.Config(), seeds=seeds, queries=queries)
+    uninformed = benches["cs"].incumbents(RandomSearch, RandomSearch.Config(), seeds=40, queries=queries)
     means = [statistics.fmean(run["val_accuracy"] for run in runs) for runs in (found, uninformed)]
     assert means[0] > means[1] + 0.1

@@ -346,11 +346,18 @@ def test_constraints_teach(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [Reinforce, PPO])
-@pytest.mark.parametrize(("data", "queries"), [("cifar10", 100), ("cs", 200)])
-def test_beats_random_search(benches: Any, kind: Any, data: str, queries: int) -> None:
+@pytest.mark.parametrize(
+    ("data", "seeds", "queries"),
+    [
+        ("cifar10", 4, 100),
+        pytest.param("cifar10", 8, 100, marks=pytest.mark.slow),
+        pytest.param("cs", 8, 200, marks=pytest.mark.slow),
+    ],
+)
+def test_beats_random_search(benches: Any, kind: Any, data: str, seeds: int, queries: int) -> None:
     """Validation of the incumbent with the default settings; p < 0.01 over 100 seeds (docs/benchmarks.md)."""
     bench = benches[data]
-    found = bench.incumbents(kind, kind.Config(), seeds=8, queries=queries)
+    found = bench.incumbents(kind, kind.Config(), seeds=seeds, queries=queries)
     uninformed = bench.incumbents(RandomSearch, RandomSearch.Config(), seeds=40, queries=queries)
     means = [statistics.fmean(run["val_accuracy"] for run in runs) for runs in (found, uninformed)]
     assert means[0] > means[1] + 0.1

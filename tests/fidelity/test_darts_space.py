@@ -243,8 +243,15 @@ def test_a_one_hot_mix_is_the_extracted_network(space: Darts) -> None:
         assert not any(isinstance(module, DropPath | AuxiliaryHead) for module in network.modules())
 
 
-@pytest.mark.parametrize("space", [SPACE, LEVELS], ids=lambda space: space.name)
-@pytest.mark.parametrize("task", [SMALL, CIFAR], ids=["12x9", "32x32"])
+@pytest.mark.parametrize(
+    ("space", "task"),
+    [
+        pytest.param(SPACE, SMALL, id="12x9-darts"),
+        pytest.param(LEVELS, CIFAR, id="32x32-darts-3"),
+        pytest.param(SPACE, CIFAR, id="32x32-darts", marks=pytest.mark.matrix),
+        pytest.param(LEVELS, SMALL, id="12x9-darts-3", marks=pytest.mark.matrix),
+    ],
+)
 def test_costs_of_formula_supernet_and_network_agree(space: Darts, task: Task) -> None:
     size = Size(channels=5, layers=7, auxiliary=True, drop_path=0.1)
     made = supernet(space, SMALL, TINY) if task is SMALL else Supernet(space, task, size)

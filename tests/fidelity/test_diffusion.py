@@ -53,6 +53,8 @@ class Few(SearchSpace):
 
 
 ADDITIVE, RISING, FEW = Additive(), Rising(), Few()
+SUM = [("guided", RISING), ("cfg", RISING), ("refit", ADDITIVE)]  # every mode, and every space
+PRODUCT = [(mode, space) for space in (ADDITIVE, RISING) for mode in ("guided", "cfg", "refit")]
 SMALL: dict[str, Any] = {
     "pool": 60,
     "mutants": 10,
@@ -189,8 +191,13 @@ def test_a_space_is_searched_to_its_end() -> None:
         strategy.ask(16, ())
 
 
-@pytest.mark.parametrize("mode", ["guided", "cfg", "refit"])
-@pytest.mark.parametrize("space", [ADDITIVE, RISING], ids=lambda space: space.name)
+@pytest.mark.parametrize(
+    ("mode", "space"),
+    [
+        pytest.param(*case, id=f"{case[1].name}-{case[0]}", marks=() if case in SUM else pytest.mark.matrix)
+        for case in PRODUCT
+    ],
+)
 def test_every_mode_generates_what_is_legal_and_good(mode: str, space: SearchSpace) -> None:
     strategy = made(setting(space), mode=mode, mutants=0, local=0, pool=100, learning=100)
     told(strategy, different(space, 60, "known"))
@@ -268,8 +275,9 @@ def queries_to_the_top(bench: Any, play: Any, strategy: Callable[..., Any], seed
     return found
 
 
-def test_the_top_of_cifar10_is_reached_as_measured(benches: Any, play: Any) -> None:
-    """Ten seeds: a median of at most 60 queries, below evolution's, a tenth of random search's (closed form)."""
+@pytest.mark.parametrize("count", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_the_top_of_cifar10_is_reached_as_measured(benches: Any, play: Any, count: int) -> None:
+    """Over ten seeds: a median of at most 60 queries, below evolution's, a tenth of random search's (closed form)."""
 
     def diffusion(given: Setting) -> Diffusion:
         return Diffusion(given, Diffusion.Config())
@@ -277,7 +285,7 @@ def test_the_top_of_cifar10_is_reached_as_measured(benches: Any, play: Any) -> N
     def evolution(given: Setting) -> RegularizedEvolution:
         return RegularizedEvolution(given, RegularizedEvolution.Config())
 
-    seeds = range(300, 310)
+    seeds = range(300, 300 + count)
     mine = statistics.median(queries_to_the_top(benches["cifar10"], play, diffusion, seeds, 60))
     theirs = statistics.median(queries_to_the_top(benches["cifar10"], play, evolution, seeds, 150))
     missed, blind = 1.0, 0
@@ -289,11 +297,12 @@ def test_the_top_of_cifar10_is_reached_as_measured(benches: Any, play: Any) -> N
     assert mine <= blind / 10
 
 
-def test_labels_of_cifar10_lead_to_the_top_of_cifar100(benches: Any, play: Any) -> None:
+@pytest.mark.parametrize("count", [2, pytest.param(5, marks=pytest.mark.slow)])
+def test_labels_of_cifar10_lead_to_the_top_of_cifar100(benches: Any, play: Any, count: int) -> None:
     """200 random labels: the best of the first ten is as good as a hundred evaluations of evolution."""
     source, target = benches["cifar10"], benches["cifar100"]
     space, led, alone = NasBench201(), [], []
-    for seed in range(300, 305):
+    for seed in range(300, 300 + count):
         labels = [(arch, source.look_up(arch)["val_accuracy"]) for arch in different(space, 200, seed, "labels")]
         for strategy, prior, queries, found in (
             (Diffusion, tuple(labels), 10, led),

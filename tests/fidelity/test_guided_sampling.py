@@ -318,7 +318,7 @@ def test_a_guide_depends_on_its_seed_and_data_alone() -> None:
     assert (predicted(0) != predicted(1)).any()
 
 
-@pytest.mark.parametrize("at_most", [True, False])
+@pytest.mark.parametrize("at_most", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_limit_on_parameters_is_met_without_rejection(at_most: bool) -> None:
     rng = generator(2, "examples")
     archs = tuple(moves.sample(SPACE, rng) for _ in range(1000))

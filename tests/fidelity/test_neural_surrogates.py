@@ -198,10 +198,11 @@ def test_predicting_before_fitting(kind: Any) -> None:
         kind(Problem(CELLS), kind.Config()).predict([])
 
 
-def test_graph_network_on_the_benchmark(benches: Any) -> None:
-    """100 cells drawn uniformly, 10 splits by identity: Spearman at least 0.86; one sigma covers 50 to 85%."""
+@pytest.mark.parametrize("splits", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_graph_network_on_the_benchmark(benches: Any, splits: int) -> None:
+    """100 cells drawn uniformly, splits by identity: Spearman at least 0.86; one sigma covers 50 to 85%."""
     found, covered, seconds = [], [], []
-    for seed in range(10):
+    for seed in range(splits):
         split = Split(benches["cifar10"], seed)
         start = time.process_time()
         model = fitted(GraphNetwork, GraphConfig(), split.archs, split.values)
@@ -215,9 +216,10 @@ def test_graph_network_on_the_benchmark(benches: Any) -> None:
 
 
 @pytest.mark.parametrize(("kind", "least"), [(Pairwise, 0.86), (MLPEnsemble, 0.84)])
-def test_others_on_the_benchmark(benches: Any, kind: Any, least: float) -> None:
+@pytest.mark.parametrize("splits", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_others_on_the_benchmark(benches: Any, kind: Any, least: float, splits: int) -> None:
     found, sure = [], []
-    for seed in range(2):
+    for seed in range(splits):
         split = Split(benches["cifar10"], seed)
         mean, deviation = fitted(kind, kind.Config(), split.archs, split.values).predict(split.others)
         found.append(spearman(mean, split.truth))
@@ -228,10 +230,11 @@ def test_others_on_the_benchmark(benches: Any, kind: Any, least: float) -> None:
 
 
 @pytest.mark.parametrize("kind", [GraphNetwork, MLPEnsemble])
-def test_shuffled_labels_teach_nothing(benches: Any, kind: Any) -> None:
+@pytest.mark.parametrize("splits", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_shuffled_labels_teach_nothing(benches: Any, kind: Any, splits: int) -> None:
     """Check 2 of the card."""
     found = []
-    for seed in range(2):
+    for seed in range(splits):
         split = Split(benches["cifar10"], seed)
         values = generator("shuffled", seed).permutation(split.values)
         mean, _ = fitted(kind, kind.Config(), split.archs, values).predict(split.others)

@@ -357,17 +357,19 @@ def test_several_objectives_are_joined_by_the_augmented_chebyshev_function() -> 
 # --- on the tables -----------------------------------------------------------------------------------------
 
 
-def test_tpe_beats_random_search(benches: Any) -> None:
+@pytest.mark.parametrize("seeds", [8, pytest.param(15, marks=pytest.mark.slow)])
+def test_tpe_beats_random_search(benches: Any, seeds: int) -> None:
     mine, uninformed = (
-        [found["val_accuracy"] for found in benches["cifar10"].incumbents(kind, kind.Config(), 15, 100)]
+        [found["val_accuracy"] for found in benches["cifar10"].incumbents(kind, kind.Config(), seeds, 100)]
         for kind in (TPE, RandomSearch)
     )
     assert ttest_rel(mine, uninformed, alternative="greater").pvalue < 0.01
 
 
-def test_the_process_beats_random_search(benches: Any) -> None:
+@pytest.mark.parametrize(("seeds", "queries"), [(2, 30), pytest.param(4, 35, marks=pytest.mark.slow)])
+def test_the_process_beats_random_search(benches: Any, seeds: int, queries: int) -> None:
     mine, uninformed = (
-        [found["val_accuracy"] for found in benches["cifar10"].incumbents(kind, kind.Config(), 4, 35)]
+        [found["val_accuracy"] for found in benches["cifar10"].incumbents(kind, kind.Config(), seeds, queries)]
         for kind in (GP, RandomSearch)
     )
     assert statistics.fmean(mine) > statistics.fmean(uninformed) + 0.2

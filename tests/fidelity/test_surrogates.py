@@ -226,10 +226,11 @@ def test_an_interaction(slots: Any, kind: Any, config: Any, least: float, most: 
     ],
     ids=["gp-one-hot", "gp", "ridge", "random-forest", "boosted-trees", "auto"],
 )
-def test_the_benchmark(benches: Any, kind: Any, config: Any, least: float) -> None:
-    """Checks 2 and 4 of the card: 100 cells drawn uniformly, 10 splits by identity."""
+@pytest.mark.parametrize("splits", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_the_benchmark(benches: Any, kind: Any, config: Any, least: float, splits: int) -> None:
+    """Checks 2 and 4 of the card: 100 cells drawn uniformly, splits by identity."""
     found, covered, sure = [], [], []
-    for seed in range(10):
+    for seed in range(splits):
         split = Split(benches["cifar10"], seed)
         mean, deviation = fitted(kind, config, split.archs, split.values, Problem(CELLS, seed)).predict(split.others)
         found.append(spearman(mean, split.truth))
@@ -241,10 +242,11 @@ def test_the_benchmark(benches: Any, kind: Any, config: Any, least: float) -> No
         assert 0.5 <= numpy.mean(covered) <= 0.85
 
 
-def test_the_benchmark_with_proxies(benches: Any, recorded: Recorded) -> None:
+@pytest.mark.parametrize("splits", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_the_benchmark_with_proxies(benches: Any, recorded: Recorded, splits: int) -> None:
     """At least 0.90 at 100 observations; with few observations no worse than the proxies' mean rank, which is 0.8."""
     found, few = [], []
-    for seed in range(10):
+    for seed in range(splits):
         split = Split(benches["cifar10"], seed)
         problem = Problem(CELLS, seed, recorded)
         model = fitted(Auto, AutoConfig(), split.archs, split.values, problem)
@@ -257,10 +259,11 @@ def test_the_benchmark_with_proxies(benches: Any, recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize("kind", [Ridge, GaussianProcess, RandomForest, BoostedTrees, Auto])
-def test_shuffled_labels_teach_nothing(benches: Any, kind: Any) -> None:
+@pytest.mark.parametrize("splits", [3, pytest.param(8, marks=pytest.mark.slow)])
+def test_shuffled_labels_teach_nothing(benches: Any, kind: Any, splits: int) -> None:
     """Check 2 of the card."""
     found = []
-    for seed in range(8):
+    for seed in range(splits):
         split = Split(benches["cifar10"], seed, held_out=400)
         values = generator("shuffled", seed).permutation(split.values)
         mean, _ = fitted(kind, kind.Config(), split.archs, values, Problem(CELLS, seed)).predict(split.others)
@@ -386,7 +389,7 @@ def test_a_source_is_not_judged_by_what_it_likes_alike(benches: Any) -> None:
     auto = fitted(Auto, AutoConfig(), source.archs, source.values, Problem(CELLS))
     model = Transfer(Problem(CELLS), auto)
     best = [source.others[place] for place in numpy.argsort(-auto.predict(source.others)[0])]
-    for seed in range(10):
+    for seed in range(4):
         model.fit(best[:10], list(generator("ranks", seed).permutation(10).astype(float)))
         assert model.used
     model.fit([*best[:5], *best[-5:]], [float(place) for place in range(10)])

@@ -1,14 +1,17 @@
 """CPU seconds of tests: a summary, and a limit (`cpu_limit` of pyproject.toml) that a test of the gate must keep.
 
-CPU, not wall time: it depends less on what else the machine does. A test's seconds are those of its process and of the
-children that ended meanwhile. What a shared fixture does counts for the first test that asks for it.
+CPU, not wall time: it depends less on what else the machine does. A test's seconds are those of its process, of its
+children, and of theirs that have ended. What a shared fixture does counts for the first test that asks for it.
 """
 
 from __future__ import annotations
 
+import os
 import resource
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -27,9 +30,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def used() -> float:
-    """CPU seconds of this process, and of its children that have ended."""
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    """CPU seconds of this process, of its children that have ended, and of those that live (`tests/zygote.py`)."""
+    own, ended = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime + living()
+
+
+def living() -> float:
+    """CPU seconds of the children that live, and of theirs that have ended; 0 where the kernel does not list them."""
+    ticks = 0
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            for child in listed.read_text().split():
+                with suppress(OSError):  # it has ended just now
+                    fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+                    ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 class Meter:

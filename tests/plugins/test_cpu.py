@@ -29,6 +29,20 @@ def test_dear():
 def test_children():
     subprocess.run([sys.executable, "-c", BURN % 0.6], check=True)
 
+@pytest.fixture(scope="session")
+def server():
+    code = "import sys\\nfor line in sys.stdin: exec(line)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        yield started
+        started.stdin.close()
+
+def test_living(server):
+    end = "import time; end = time.process_time() + 0.6"
+    loop = "exec('while time.process_time() < end: pass')"
+    server.stdin.write(f"{end}\\n{loop}\\nprint(flush=True)\\n".encode())
+    server.stdin.flush()
+    server.stdout.readline()
+
 @pytest.fixture
 def prepared():
     burn(0.3)
@@ -50,19 +64,19 @@ def test_slow():
 def test_what_takes_too_much_cpu_fails(inner: pytest.Pytester, workers: list[str]) -> None:
     inner.makepyfile(DEAR)
     result = inner.runpytest_subprocess(*workers)
-    result.assert_outcomes(passed=1, failed=4)
+    result.assert_outcomes(passed=1, failed=5)
     said = result.stdout.str()
     reasons = dict(re.findall(r"^FAILED \S+::test_(\w+) - (.*)", said, re.M))
     assert reasons.pop("wrong").startswith("AssertionError")
-    assert reasons.keys() == {"dear", "children", "prepared"}
+    assert reasons.keys() == {"dear", "children", "living", "prepared"}
     assert all("s of CPU" in reason for reason in reasons.values())
     spent = {name: float(seconds) for seconds, name in re.findall(r"^ +([\d.]+)  \S+::test_(\w+)$", said, re.M)}
-    assert spent["cheap"] < 0.5 < min(spent[name] for name in ("dear", "children", "prepared", "wrong"))
+    assert spent["cheap"] < 0.5 < min(spent[name] for name in reasons)
 
 
 def test_slow_tests_may_take_what_they_do(inner: pytest.Pytester) -> None:
     inner.makepyfile(DEAR)
-    inner.runpytest_subprocess("-m", "slow").assert_outcomes(passed=1, deselected=5)
+    inner.runpytest_subprocess("-m", "slow").assert_outcomes(passed=1, deselected=6)
 
 
 def test_the_summary_names_folders_and_dear_tests() -> None:

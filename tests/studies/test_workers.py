@@ -111,6 +111,7 @@ class Killer(Silent):
             os.kill(victim.pid or 0, signal.SIGKILL)
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_any_number_of_workers_makes_the_same_study(tmp_path: Path) -> None:
     studies, killer = Studies(tmp_path), Killer()
     ending, one = studies.search("one", 1)
@@ -124,6 +125,7 @@ def test_any_number_of_workers_makes_the_same_study(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_candidates_that_kill_or_hang_cost_themselves_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "GRACE", 0.5)
     studies = Studies(tmp_path, ("plain", "kills", "hangs"))
@@ -136,6 +138,7 @@ def test_candidates_that_kill_or_hang_cost_themselves_only(tmp_path: Path, monke
     assert reasons == {"plain": {"complete"}, "kills": {"worker-died"}, "hangs": {"time-limit"}}
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_interrupted_workers_go_on_from_their_checkpoints(tmp_path: Path) -> None:
     class Stop(Silent):
         now = False
@@ -164,6 +167,7 @@ def test_free_order_can_be_verified(tmp_path: Path) -> None:
     assert sorted(-1 if run.told is None else run.told for run in runs) == list(range(len(runs)))
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_worker_that_cannot_start_is_an_error(tmp_path: Path) -> None:
     studies = Studies(tmp_path)
     spec = assemble.describe(studies.config())

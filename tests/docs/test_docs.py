@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"`([\w-]+\.yaml)`:\s*\Z")
+MAKES = re.compile(r"nas search .*--study (\w+)|nas train (\w+)")  # a study, or more of it
 # Options that make a command cheaper in which a text occurs: later ones win. The commands in full are slow tests.
 CHEAPER = {"nas search": "-s split.limit=120", "strategy.epochs": "-s strategy.epochs=2", "nas export": "--no-verify"}
 # What the commands import, and what takes long to import.
@@ -42,16 +43,39 @@ def commands(content: str) -> list[str]:
     return [line for line in content.splitlines() if line.startswith("nas ")]
 
 
-def prepared(document: Path, folder: Path) -> Iterator[str]:
-    """The commands of a document in its order, with the files that it shows in the folder where they run."""
+def sections(document: Path) -> dict[str, list[str]]:
+    """The commands under each heading that has any."""
+    found: dict[str, list[str]] = {}
+    for language, content, before in blocks(document):
+        if language == "sh" and commands(content):
+            heading = re.findall(r"^#+ (.*)", re.sub(BLOCK, "", before), re.MULTILINE)[-1]
+            found.setdefault(heading, []).extend(commands(content))
+    return found
+
+
+def with_earlier(document: Path, heading: str) -> list[str]:
+    """The commands of a section, after those of earlier ones that make the studies which it names."""
+    every = [(name, command) for name, listed in sections(document).items() for command in listed]
+    taken: list[str] = []
+    words: set[str] = set()
+    for name, command in reversed(every):
+        makes = MAKES.search(command)
+        if name == heading or (taken and makes and (makes[1] or makes[2]) in words):
+            taken.insert(0, command)
+            words |= set(re.findall(r"\w+", command))
+    return taken
+
+
+def prepare(document: Path, folder: Path) -> Path:
+    """A folder with the files that a document shows."""
+    folder.mkdir()
     (folder / "examples").symlink_to(ROOT / "examples")
     for language, content, before in blocks(document):
         named = FILE.search(before) if language == "yaml" else None
         module = re.match(r"# (\w+\.py)\n", content) if language == "python" else None
         for found in filter(None, (named, module)):
             (folder / found[1]).write_text(content)
-        if language == "sh":
-            yield from commands(content)
+    return folder
 
 
 def settings(document: Path) -> dict[str, str]:
@@ -74,22 +98,21 @@ def zygote() -> Iterator[Zygote]:
         yield started
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_commands(document: Path, tmp_path: Path, zygote: Zygote) -> None:
-    """Runs every `sh` block in one folder, in the order of the document, with less data, in forks of one process."""
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    said = tmp_path / "said"
-    for command in map(small, prepared(document, folder)):
+@pytest.mark.parametrize(
+    ("document", "heading"),
+    [
+        pytest.param(document, heading, id=f"{document.name}-{heading}")
+        for document in DOCUMENTS
+        for heading in sections(document)
+    ],
+)
+def test_commands(document: Path, heading: str, tmp_path: Path, zygote: Zygote) -> None:
+    """Runs the commands of a section, in the order of the document, with less data, in forks of one process."""
+    folder, said = prepare(document, tmp_path / "folder"), tmp_path / "said"
+    for command in map(small, with_earlier(document, heading)):
         said.write_text("")
-        call = Call(
-            "nas_cli.app:run",
-            shlex.split(command)[1:],
-            str(folder),
-            str(said),
-            str(said),
-            environment=settings(document),
-        )
+        arguments = shlex.split(command)[1:]
+        call = Call("nas_cli.app:run", arguments, str(folder), str(said), str(said), environment=settings(document))
         code = zygote.wait(zygote.start(call))
         assert code == 0, f"{command}\n{said.read_text()}"
 
@@ -97,12 +120,17 @@ def test_commands(document: Path, tmp_path: Path, zygote: Zygote) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_as_they_are_written(document: Path, tmp_path: Path) -> None:
-    """The same, each in an interpreter of its own."""
-    for command in prepared(document, tmp_path):
-        done = subprocess.run(
-            shlex.split(command), cwd=tmp_path, env=settings(document), capture_output=True, text=True
-        )
+    """All in one folder, each in an interpreter of its own."""
+    folder = prepare(document, tmp_path / "folder")
+    for command in (command for listed in sections(document).values() for command in listed):
+        done = subprocess.run(shlex.split(command), cwd=folder, env=settings(document), capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_command_is_in_a_section() -> None:
+    for document in DOCUMENTS:
+        written = [line for language, content, _ in blocks(document) if language == "sh" for line in commands(content)]
+        assert [command for listed in sections(document).values() for command in listed] == written
 
 
 def test_the_gate_runs_the_readme_s_test_command() -> None:

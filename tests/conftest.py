@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here 
 
 # What a worker process imports for a search that trains, and what takes long to import.
 WORKER = ("studies.executors.worker", "studies.bench.worker", "training.evaluators.train", "torch._dynamo")
-WORKER += ("sklearn.datasets", "search_spaces.nasbench201", "training.data.bound", "training.data.digits")
+WORKER += ("sklearn.datasets", "search_spaces.nasbench201.network", "training.data.bound", "training.data.digits")
 
 pytest_plugins = ["pytester", "tests.plugins.cpu", "tests.plugins.lottery"]
 

@@ -30,10 +30,10 @@ from tests.zygote import Call, Zygote
 NAS = [sys.executable, "-m", "nas_cli"]
 IMPORTED = (
     *ALL,
-    "search_spaces.modules.supernet",
+    "search_spaces.supernet.supernet",
     "strategies.diffusion",
     "strategies.one_shot.darts",
-    "studies.verify",
+    "studies.analysis.verify",
 )
 
 TRAINING = [

@@ -56,6 +56,7 @@ def own(folder: Path) -> Iterator[Path]:
     sys.path[:] = [entry for entry in sys.path if not isinstance(entry, Added)]
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_space_with_neighbours_from_check_to_export(own: Path, say: Say) -> None:
     reference = "mine/my_space.py:space"
     code, out, err = say("spaces", "check", reference)

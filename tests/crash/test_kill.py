@@ -61,6 +61,8 @@ GENERATOR = [
     *("-s", "strategy.pool=40", "-s", "strategy.learning=20", "--trials", "16", "--threads", "1", "--seed", "2"),
 ]
 
+BRIEF = ["-s", "strategy.generator.steps=60", "-s", "strategy.generator.samples=300", "--trials", "12"]
+
 PAIRS = """
 from nas_core.choice import Choice
 from nas_core.space import SearchSpace
@@ -286,7 +288,7 @@ def test_killed_supernets(fork: Run, tmp_path: Path) -> None:
 def test_killed_generators(
     fork: Run, tmp_path: Path, pairs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check_kills(fork, tmp_path, [*pairs, *GENERATOR], kills=2, per_study=2, durations=True)
+    check_kills(fork, tmp_path, [*pairs, *GENERATOR, *BRIEF], kills=2, per_study=2, durations=True)
     assert kept(tmp_path / "whole")  # what was learned of the space
     drawn = []
     for study in ("whole", "killed1"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import math
 import re
 import shutil
 import subprocess
@@ -169,11 +170,12 @@ def _parts(node: ast.ClassDef) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("reference", "task", "size", "count"), DRAWN, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize("part", [0.5, pytest.param(1, marks=pytest.mark.slow)], ids=["half", "all"])
 def test_drawn_architectures_of_every_space(
-    reference: str, task: Task, size: dict[str, Any], count: int, tmp_path: Path
+    reference: str, task: Task, size: dict[str, Any], count: int, part: float, tmp_path: Path
 ) -> None:
     space, rng = space_of(reference), np.random.default_rng(7)
-    for _ in range(count):
+    for _ in range(math.ceil(part * count)):
         arch = sample(space, rng)
         torch.manual_seed(0)
         network = disturbed(space.build(arch, task, space.Size(**size)))

@@ -1,8 +1,8 @@
 """A command that is killed, or refused by the disk, at any of its writes: the database opens, nothing is lost or
 doubled, and the same command then ends as if nothing had been.
 
-The gate kills a search at every 13th write; `-m slow` takes every write of all sessions, with a kill, a full disk and an
-input/output error.
+The gate kills a search at every 13th write; `-m slow` takes every write of all sessions, with a kill, a full disk and
+an input/output error.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nas_core.errors import UsageError
 from nas_core.user_files import Added
 
 Say = Callable[..., tuple[int, str, str]]
@@ -79,8 +80,10 @@ def test_a_space_with_neighbours_from_check_to_export(own: Path, say: Say) -> No
     done = subprocess.run([sys.executable, "-c", script], cwd=own, capture_output=True, text=True)
     assert done.stdout.strip().isdecimal(), done.stderr
     (own / "export" / "beside_head.py").write_text(HEAD + "\n")
-    done = subprocess.run([sys.executable, "-c", script], cwd=own, capture_output=True, text=True)
-    assert "was changed since" in done.stderr
+    from training.export import load_network
+
+    with pytest.raises(UsageError, match="was changed since"):
+        load_network(f"export/{stem}.json", f"export/{stem}.safetensors")
 
 
 def test_a_changed_neighbour_is_refused(own: Path, say: Say) -> None:

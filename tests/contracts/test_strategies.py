@@ -202,7 +202,7 @@ def repeats(text: str, trials: int, cases: Iterable[tuple[str, dict[str, Any]]] 
 @pytest.mark.parametrize("text", ["fixed-graph", "unit-list"])
 def test_strategies_repeat_in_a_fresh_interpreter(text: str) -> None:
     """Each on one of the spaces, most in their first setting on the second, which has more traits."""
-    there = [case for case in CASES if case in FURTHER or case[0] in ("diffusion", "gp")]  # which are dear
+    there = [case for case in CASES if case in FURTHER or case[0] == "gp"]  # which is dear
     assert repeats(text, 6, there if text == "fixed-graph" else [case for case in CASES if case not in there]) == []
 
 

@@ -187,10 +187,10 @@ def test_a_space_with_one_kind_is_refused() -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("seeds", [1, pytest.param(50, marks=pytest.mark.slow)])
-def test_cora(benches: Any, seeds: int) -> None:
-    """Card, check 5: 400 queries reach a mean best validation of at least 81.1 percent."""
-    found = benches["cora"].incumbents(AutoGNN, AutoGNN.Config(), seeds=seeds, queries=400)
+@pytest.mark.slow
+def test_cora(benches: Any) -> None:
+    """Card, check 5: 400 queries reach a mean best validation of at least 81.1 percent. The fast test is the next."""
+    found = benches["cora"].incumbents(AutoGNN, AutoGNN.Config(), seeds=50, queries=400)
     assert statistics.fmean(metrics["val_accuracy"] for metrics in found) >= 81.1
 
 

@@ -45,6 +45,19 @@ def head(width, outputs):
     return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, outputs)
 """
 
+SEARCH = [
+    "--space",
+    "mine/my_space.py:space",
+    "--study",
+    "s",
+    "-s",
+    "split.limit=200",
+    "--epochs",
+    "1",
+    "--threads",
+    "1",
+]
+
 
 @pytest.fixture
 def own(folder: Path) -> Iterator[Path]:
@@ -58,12 +71,15 @@ def own(folder: Path) -> Iterator[Path]:
 
 
 @pytest.mark.usefixtures("forked_workers")
-def test_a_space_with_neighbours_from_check_to_export(own: Path, say: Say) -> None:
-    reference = "mine/my_space.py:space"
-    code, out, err = say("spaces", "check", reference)
+def test_a_space_with_neighbours_is_checked_and_searched_by_workers(own: Path, say: Say) -> None:
+    code, out, err = say("spaces", "check", "mine/my_space.py:space")
     assert code == 0, out + err
-    small = ["-s", "split.limit=200", "--epochs", "1", "--threads", "1"]
-    code, _, err = say("search", "--space", reference, "--study", "s", "--trials", "3", "--workers", "2", *small)
+    code, _, err = say("search", *SEARCH, "--trials", "3", "--workers", "2")
+    assert code == 0, err
+
+
+def test_a_space_with_neighbours_is_trained_exported_and_loaded(own: Path, say: Say) -> None:
+    code, _, err = say("search", *SEARCH, "--trials", "1")
     assert code == 0, err
     assert say("train", "s", "--epochs", "1")[0] == 0
     code, out, err = say("export", "s", "--format", "safetensors,json", "--json")
@@ -87,8 +103,7 @@ def test_a_space_with_neighbours_from_check_to_export(own: Path, say: Say) -> No
 
 
 def test_a_changed_neighbour_is_refused(own: Path, say: Say) -> None:
-    small = ["-s", "split.limit=200", "--epochs", "1", "--threads", "1", "--trials", "1"]
-    assert say("search", "--space", "mine/my_space.py:space", "--study", "s", *small)[0] == 0
+    assert say("search", *SEARCH, "--trials", "1")[0] == 0
     (own / "mine" / "beside_head.py").write_text(HEAD + "\n")
     code, _, err = say("resume", "s", "--trials", "2")
     assert (code, "the file of space 'mine/my_space.py:space' has changed since" in err) == (2, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Config(BaseModel):
@@ -14,3 +14,12 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     # What stored settings mean by a field that they lack, where that is not its default: it was added later.
     when_absent: ClassVar[Mapping[str, Any]] = {}
+    # Fields by the names that they had before, which stored data and files of users may hold.
+    earlier_keys: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_their_names_of_now(cls, given: Any) -> Any:
+        if not cls.earlier_keys or not isinstance(given, Mapping):
+            return given
+        return {cls.earlier_keys.get(key, key): value for key, value in given.items()}

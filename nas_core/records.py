@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -31,6 +31,8 @@ class StopAt(Config):
 class StudySpec(Config):
     """Everything that decides the trajectory of a study. Two searches with equal specs are one study."""
 
+    earlier_keys: ClassVar[Mapping[str, str]] = {"pruner": "early_stop", "prior": "warm_start"}
+
     space: str  # the reference
     space_name: str
     space_version: int
@@ -48,9 +50,7 @@ class StudySpec(Config):
     ordering: Literal["strict", "free"] = "strict"
     early_stop: dict[str, Any] | None = None
     scoring: dict[str, Any] | None = None  # where the scores of predictors come from
-    warm_start: tuple[tuple[dict[str, Value], float], ...] | None = (
-        None  # what was known before: see `Setting.warm_start`
-    )
+    warm_start: tuple[tuple[dict[str, Value], float], ...] | None = None  # see `Setting.warm_start`
     supernet: dict[str, Any] | None = None  # of a one-shot search: what its supernet is trained on, and with
     final_size: dict[str, Any] | None = None  # of the network that the user gets; see `final_size_of`
     inputs: dict[str, Any] | None = None  # what its networks need to know of their inputs: `training.inputs`
@@ -72,7 +72,18 @@ def as_stored(wanted: StudySpec, stored: StudySpec, asked: Collection[str] = ())
     lacking = [name for name in _LATER if getattr(stored, name) is None]
     same = [name for name in lacking if name not in asked or getattr(wanted, name) == _LATER[name](stored)]
     # Inputs follow from the data, which are compared by their hash.
-    return wanted.model_copy(update={**dict.fromkeys(same), "inputs": stored.inputs})
+    changes = {**dict.fromkeys(same), "inputs": stored.inputs}
+    # What "auto" came to on the machine where the study was made is what it goes on with on any other.
+    if _recipe_of(wanted).get("precision") == _recipe_of(stored).get("precision") == "auto":
+        changes["evaluator"] = {**wanted.evaluator, "precision": stored.evaluator["precision"]}
+    if wanted.supernet and stored.supernet and "supernet" not in asked:
+        changes["supernet"] = {**wanted.supernet, "precision": stored.supernet["precision"]}
+    return wanted.model_copy(update=changes)
+
+
+def _recipe_of(spec: StudySpec) -> Mapping[str, Any]:
+    recipe: Mapping[str, Any] = spec.evaluator.get("recipe") or {}
+    return recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from nas_core.config import Config
 from nas_core.names import study_name
@@ -67,9 +67,3 @@ class SearchConfig(Config):
     deterministic: bool = False
     latency: LatencyConfig = LatencyConfig()
     checkpoint_seconds: float = Field(default=10.0, ge=0, description="between checkpoints of one training")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _under_their_names_of_now(cls, given: Any) -> Any:
-        """Stored benches and files may have the keys of before."""
-        return {cls.earlier_keys.get(key, key): value for key, value in dict(given).items()}

@@ -186,3 +186,20 @@ def test_a_study_of_an_earlier_version_goes_on_by_the_same_command(say: Say) -> 
         connection.execute("UPDATE studies SET space_version = 3")
     code, _, err = say("resume", "old", "--trials", "4", "--json")
     assert (code, "is version 2, but the study was made with 3" in err) == (2, True)
+
+
+def test_what_auto_came_to_stays_on_another_machine() -> None:
+    """The same command on a processor that multiplies bf16, or has none of it, is the same study."""
+    recipe = {"recipe": {"precision": "auto"}, "precision": "float32"}
+    stored = SPEC.model_copy(update={"evaluator": recipe, "supernet": {"precision": "float32"}})
+    now = stored.model_copy(update={"evaluator": {**recipe, "precision": "bf16"}, "supernet": {"precision": "bf16"}})
+    assert as_stored(now, stored) == stored
+    assert as_stored(now, stored, {"supernet"}).supernet == {"precision": "bf16"}
+    wanted = now.model_copy(update={"evaluator": {"recipe": {"precision": "bf16"}, "precision": "bf16"}})
+    assert as_stored(wanted, stored).evaluator == wanted.evaluator
+
+
+def test_a_stored_configuration_has_the_keys_of_before() -> None:
+    earlier = {"early_stop": "pruner", "warm_start": "prior"}
+    dumped = {earlier.get(key, key): value for key, value in SPEC.model_dump().items()}
+    assert StudySpec.model_validate(dumped) == SPEC

@@ -127,11 +127,12 @@ def test_a_graph_of_unknown_size_has_no_random_inputs() -> None:
 
 def test_random_rows_have_one_level_per_block() -> None:
     task = tasks.find(TABULAR_REGRESSION).example
-    (rows,) = tasks.sample_inputs(task, 50)
+    (rows,) = tasks.sample_inputs(task, 500)
     start = 0
     for width in task.table():
         block = rows[:, start : start + width]
         if width > 1:
-            assert torch.equal(block.sum(1), torch.ones(50))
+            assert torch.equal(block.sum(1), torch.ones(500))
+            assert block.any(0).all()
             assert set(block.unique().tolist()) == {0.0, 1.0}
         start += width

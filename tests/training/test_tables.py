@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,16 @@ from hypothesis.extra import numpy as hnp
 
 from nas_core.errors import UsageError
 from nas_core.task import TABULAR_CLASSIFICATION, TABULAR_REGRESSION
+from training import tasks
+from training.data import cells as csv_cells
 from training.data.loading import Loading
 from training.data.split import Split, divide, target_bins
 from training.data.table_source import TableSource, table_source
+from training.export.formats import signature_of
+from training.export.script import script
+from training.export.write import onnx_bytes, trace
+from training.infer import classify, open_model
+from training.infer.model import properties
 from training.inputs.tables import CategoryColumn, NumberColumn, TableInputs
 
 AGE = NumberColumn(name="age", median=40, mean=38.5, deviation=13.5, indicator=True)
@@ -123,3 +131,40 @@ def test_what_cannot_be_learned_from_is_refused(rows: np.ndarray, targets: np.nd
     source = table()
     with pytest.raises(UsageError, match=f"data 'made': {said}"):
         table_source("made", rows, targets, source.parts, source.inputs)
+
+
+@pytest.mark.parametrize("classes", [(), ("<=50K", ">50K")])
+def test_the_program_of_the_card_answers_as_nas_infer(
+    classes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = CategoryColumn(name="work", levels=("", "Private", "State-gov"), rare=True)
+    kind = TABULAR_CLASSIFICATION if classes else TABULAR_REGRESSION
+    inputs = TableInputs(
+        kind=kind,
+        columns=(AGE, work, WORK.model_copy(update={"name": "pay"}), PAY.model_copy(update={"name": "hours"})),
+        classes=classes,
+        target_mean=200,
+        target_deviation=50,
+        missing=("", "?"),
+    )
+    network = torch.nn.Linear(sum(inputs.widths), len(classes) or 1)
+    torch.nn.init.normal_(network.weight, generator=torch.Generator().manual_seed(2))
+    example = (torch.randn(4, sum(inputs.widths)),)
+    signature = signature_of(tasks.find(kind).task(inputs.widths, len(classes) or 1))
+    file = tmp_path / "net.onnx"
+    file.write_bytes(onnx_bytes(trace(network, example, signature), signature, properties(inputs, raw=False)))
+    table = tmp_path / "table.csv"
+    table.write_text("hours,age,work,pay,more\n 3, 38.5, Private, ,1\n?, ?, ?,State-gov,2\n-1,65.5, Never-seen, x,\n")
+    text = script(inputs, str(file))
+    assert text is not None
+    monkeypatch.setattr("sys.argv", ["script", str(table)])
+    exec(compile(text, "script", "exec"), {})
+    printed = [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    answers, _ = classify(open_model(file), f"csv:{table}")
+    if classes:
+        assert printed == [answer.classes[0][0] for answer in answers]
+    else:
+        assert [float(number) for number in printed] == pytest.approx([answer.numbers[0] for answer in answers])
+        with torch.no_grad():
+            raw = network(torch.from_numpy(inputs.encode(csv_cells.read(table).columns))).numpy()[:, 0]
+        assert [answer.numbers[0] for answer in answers] == pytest.approx(200 + 50 * raw, rel=1e-5)

@@ -167,11 +167,12 @@ def check_space(space: SpaceName, as_json: Json = False) -> None:
     from nas_core.testing import space as suite
     from nas_core.testing.findings import Reference, collect
     from studies.setup.assemble import load_space
+    from training.tasks import example_tasks
 
     with describe.foreign_code("space", space):
         loaded, _ = load_space(space)
     reference = Reference(space, search_spaces.BUILTIN, search_spaces.GROUP, "space")
-    findings = suite.check(loaded, suite.example_tasks())
+    findings = suite.check(loaded, example_tasks())
     report("space", space, chain(findings, collect("fresh start", suite.check_fresh, reference)), as_json)
 
 

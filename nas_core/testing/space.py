@@ -19,14 +19,7 @@ from nas_core.config import SizeConfig
 from nas_core.graph import ArchGraph
 from nas_core.seeds import generator
 from nas_core.space import HasCosts, HasNotation, SearchSpace
-from nas_core.task import (
-    IMAGE_CLASSIFICATION,
-    NODE_CLASSIFICATION,
-    TABULAR_CLASSIFICATION,
-    TABULAR_REGRESSION,
-    InputSpec,
-    Task,
-)
+from nas_core.task import Task
 from nas_core.testing.findings import Reference, ask_fresh, collect
 
 if TYPE_CHECKING:
@@ -37,43 +30,10 @@ BUILT = 3  # architectures built per task
 HEAVY = ("torch", "torch_geometric", "optuna", "matplotlib", "sklearn", "pandas", "PIL")
 
 
-def example_tasks() -> tuple[Task, ...]:
-    """Small tasks of every kind that `check` knows how to feed; shapes and class counts differ."""
-    fields, numbers = (
-        InputSpec(name="x", shape=(sum(widths),), categories=widths) for widths in ((1, 4, 1, 7), (1, 1))
-    )
-    return (
-        Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 32, 32), outputs=10),
-        Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 28, 28), outputs=7),
-        Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 8, 8), outputs=10),
-        Task(kind=NODE_CLASSIFICATION, input_shape=(20,), outputs=7, nodes=30, edges=60),
-        Task(kind=NODE_CLASSIFICATION, input_shape=(5,), outputs=2, nodes=12, edges=24),
-        Task(kind=TABULAR_CLASSIFICATION, inputs=(fields,), outputs=3),
-        Task(kind=TABULAR_REGRESSION, inputs=(numbers,), outputs=1, metric="rmse"),
-    )
-
-
-def example_inputs(task: Task, samples: int = 4) -> tuple[Tensor, ...]:
-    """Normally distributed inputs: `(x [samples, *shape],)` for images and tables; for graphs `(x [nodes, features],
-    edge_index [2, edges])`, a ring with chords in both directions. Raises ValueError for another kind."""
-    import torch
-
-    random = torch.Generator().manual_seed(0)
-    if task.kind in (IMAGE_CLASSIFICATION, TABULAR_CLASSIFICATION, TABULAR_REGRESSION):
-        return (torch.randn(samples, *task.input_shape, generator=random),)
-    if task.kind == NODE_CLASSIFICATION:
-        nodes, pairs = task.nodes or 12, (task.edges or 24) // 2
-        source = torch.arange(pairs) % nodes
-        target = (source + 1 + torch.arange(pairs) // nodes) % nodes
-        edges = torch.stack([torch.cat([source, target]), torch.cat([target, source])])
-        return (torch.randn(nodes, *task.input_shape, generator=random), edges)
-    raise ValueError(f"no example inputs for tasks of kind '{task.kind}'")
-
-
-def check(space: SearchSpace, tasks: Sequence[Task], samples: int = 40) -> Iterator[str]:
+def check(space: SearchSpace, tasks: Mapping[Task, Sequence[Tensor]], samples: int = 40) -> Iterator[str]:
     """What is wrong with `space`, in a sentence each; `samples` random architectures are looked at.
 
-    Networks are built for those of `tasks` whose kind the space declares.
+    Networks are built for those of `tasks` whose kind the space declares, and run on their inputs.
     """
     for part, function in (("declaration", _declaration), ("allowed", _allowed)):
         found = list(collect(part, function, space))
@@ -96,7 +56,7 @@ def check(space: SearchSpace, tasks: Sequence[Task], samples: int = 40) -> Itera
     for task in mine:
         where = f"build for {task.kind} {task.input_shape}"
         for arch in dict.fromkeys(archs[:BUILT]):
-            yield from collect(where, _build, space, arch, task)
+            yield from collect(where, _build, space, arch, task, tasks[task])
 
 
 def check_fresh(reference: Reference) -> Iterator[str]:
@@ -322,10 +282,9 @@ def _notation(space: HasNotation, archs: Sequence[Architecture]) -> Iterator[str
             continue
 
 
-def _build(space: SearchSpace, arch: Architecture, task: Task) -> Iterator[str]:
+def _build(space: SearchSpace, arch: Architecture, task: Task, inputs: Sequence[Tensor]) -> Iterator[str]:
     import torch
 
-    inputs = example_inputs(task)
     with torch.random.fork_rng(devices=[]):
         size = space.Size.preset("search")
         model, twin = _seeded(space, arch, task, size), _seeded(space, arch, task, size)

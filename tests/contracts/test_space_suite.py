@@ -18,9 +18,11 @@ from nas_core.graph import ArchGraph
 from nas_core.space import SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from nas_core.testing.findings import Reference
-from nas_core.testing.space import check, check_fresh, example_inputs, example_tasks
+from nas_core.testing.space import check, check_fresh
+from training.tasks import sample_inputs
 
 TASK = Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 4, 4), outputs=3)
+TASKS = {TASK: sample_inputs(TASK, 4)}
 
 
 class Good(SearchSpace):
@@ -68,7 +70,7 @@ class Good(SearchSpace):
 
 
 def test_nothing_is_found_in_a_good_space() -> None:
-    assert list(check(Good(), [TASK])) == []
+    assert list(check(Good(), TASKS)) == []
 
 
 class NoName(Good):
@@ -297,7 +299,7 @@ class WrongAssignment(Good):
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_defects_are_found(space: type[SearchSpace], message: str) -> None:
-    assert message in "\n".join(check(space(), [TASK]))
+    assert message in "\n".join(check(space(), TASKS))
 
 
 def test_wrong_moves_and_enumeration_are_found() -> None:
@@ -307,7 +309,7 @@ def test_wrong_moves_and_enumeration_are_found() -> None:
         def illegal(self, arch: Architecture) -> str | None:
             return "a wide tanh" if arch.values.get("activation") == "tanh" else super().illegal(arch)
 
-    found = "\n".join(check(Disagreeing(), [TASK]))
+    found = "\n".join(check(Disagreeing(), TASKS))
     assert "moves: " in found
     assert "enumeration: an illegal architecture is enumerated (a wide tanh)" in found
     assert "round trip: raised ValueError" in found
@@ -351,16 +353,3 @@ def test_a_fresh_interpreter_shows_imports_and_hash_seeds(tmp_path: Path, monkey
     path.write_text("import sys; space = sys.exit('not today')", encoding="utf-8")
     with pytest.raises(RuntimeError, match=r"a fresh interpreter failed: .*SystemExit: not today"):
         list(check_fresh(Reference(f"{path}:space", kind="space")))
-
-
-@pytest.mark.parametrize("task", example_tasks(), ids=lambda task: f"{task.kind}-{task.input_shape}")
-def test_example_inputs_have_the_task_s_shape(task: Task) -> None:
-    inputs = example_inputs(task)
-    assert inputs[0].shape[1:] == task.input_shape
-    if task.kind == NODE_CLASSIFICATION:
-        assert len(inputs[0]) == task.nodes
-        assert inputs[1].shape == (2, task.edges)
-        assert int(inputs[1].max()) < int(task.nodes or 0)
-        assert len({tuple(edge) for edge in inputs[1].T.tolist()}) == task.edges
-    with pytest.raises(ValueError, match="no example inputs"):
-        example_inputs(Task(kind="speech", input_shape=(4,), outputs=2))

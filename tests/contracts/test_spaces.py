@@ -8,7 +8,8 @@ import pytest
 
 import search_spaces
 from nas_core.testing.findings import Reference
-from nas_core.testing.space import check, check_fresh, example_tasks
+from nas_core.testing.space import check, check_fresh
+from training.tasks import example_tasks
 
 EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
 SPACES = [*search_spaces.BUILTIN, "darts(levels=3)", "regnet(stages=4, bottleneck=2, se=False)", EXAMPLE]

@@ -20,7 +20,7 @@ from nas_core.relax import Mix, Style, not_relaxable
 from nas_core.space import SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from nas_core.testing.findings import Reference
-from nas_core.testing.space import example_inputs, example_tasks
+from training.tasks import example_tasks, sample_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -94,7 +94,7 @@ def supernet(case: Case) -> Supernet:
         for seed, momentum in enumerate((1.0, 0.1)):
             for norm in norms:
                 norm.momentum = momentum
-            made(example_inputs(case.task), made.mix(soft(made, seed)))
+            made(sample_inputs(case.task, 4), made.mix(soft(made, seed)))
     return made.eval()
 
 
@@ -147,7 +147,7 @@ def test_any_scores_derive_a_legal_architecture(case: Case, supernet: Supernet) 
 def test_a_path_is_the_extracted_network(case: Case, supernet: Supernet) -> None:
     import torch
 
-    inputs = example_inputs(case.task)
+    inputs = sample_inputs(case.task, 4)
     with torch.no_grad():
         for arch in case.architectures(6):
             extracted = supernet.extract(arch)
@@ -162,7 +162,7 @@ def test_a_path_trains_as_the_extracted_network(case: Case, supernet: Supernet) 
     """In training mode: the same output, and the same statistics afterwards."""
     import torch
 
-    inputs, arch = example_inputs(case.task), case.architectures(1)[0]
+    inputs, arch = sample_inputs(case.task, 4), case.architectures(1)[0]
     extracted = supernet.train().extract(arch)
     assert extracted.training
     outputs = []
@@ -202,7 +202,7 @@ def test_candidates_that_are_not_run_stay_as_they_are(case: Case, supernet: Supe
 
     from search_spaces.supernet.picker import MixedOp
 
-    inputs, arch = example_inputs(case.task), case.architectures(1)[0]
+    inputs, arch = sample_inputs(case.task, 4), case.architectures(1)[0]
     optimizer = torch.optim.SGD(supernet.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
     supernet.train()
     supernet(inputs, supernet.mix(soft(supernet))).square().mean().backward()
@@ -243,7 +243,7 @@ def test_gradients_reach_every_weight_that_matters(case: Case, supernet: Superne
         return output.square().sum()
 
     supernet.double().train()
-    inputs = tuple(x.double() if x.is_floating_point() else x for x in example_inputs(case.task))
+    inputs = tuple(x.double() if x.is_floating_point() else x for x in sample_inputs(case.task, 4))
     weights = soft(supernet, dtype="float64")
     loss(weights).backward()
     for name, group in supernet.groups.items():
@@ -265,7 +265,7 @@ def test_weights_that_are_numbers_get_gradients(case: Case, supernet: Supernet) 
     """`Mix.scalars`: the weights of what is not run are added, so that a zero changes nothing and has a gradient."""
     import torch
 
-    inputs, arch = example_inputs(case.task), case.architectures(1)[0]
+    inputs, arch = sample_inputs(case.task, 4), case.architectures(1)[0]
     path = supernet.mix_of(arch)
     weights = {name: tensor.requires_grad_() for name, tensor in one_hot(supernet, arch).items()}
     scalars = {
@@ -290,7 +290,7 @@ def test_a_supernet_is_a_function(case: Case, supernet: Supernet) -> None:
     assert not all(torch.equal(tensor, state[name]) for name, tensor in other.state_dict().items())
     assert tuple(one.groups) == tuple(same.groups)
 
-    inputs, mix = example_inputs(case.task), supernet.mix(soft(supernet))
+    inputs, mix = sample_inputs(case.task, 4), supernet.mix(soft(supernet))
     with torch.no_grad():
         output = supernet(inputs, mix)
         supernet(inputs, supernet.mix_of(case.architectures(1)[0]))

@@ -48,6 +48,11 @@ def all_kinds() -> tuple[Kind, ...]:
     return tuple(map(find, names()))
 
 
+def example_tasks() -> dict[Task, tuple[Tensor, ...]]:
+    """Small tasks of every kind, whose shapes and outputs differ, with inputs: what a space is checked on."""
+    return {task: sample_inputs(task, 4) for kind in all_kinds() for task in kind.examples()}
+
+
 def sample_inputs(task: Task, batch: int = 1) -> tuple[Tensor, ...]:
     """Random inputs of a network for `task`, always the same: the one place where such are made. Raises UsageError for
     an unknown kind of task, and for a graph of unknown size."""

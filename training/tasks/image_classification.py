@@ -87,6 +87,9 @@ class ImageClassification(Classification):
         """Of images [c, h, w]."""
         return Task(kind=self.name, input_shape=shape, outputs=outputs)
 
+    def examples(self) -> tuple[Task, ...]:
+        return self.example, self.task((1, 28, 28), 7), self.task((1, 8, 8), 10)
+
     def fitted(self, name: str, values: Mapping[str, Any], task: Task) -> dict[str, Any]:
         """With the augmentation for images of this size."""
         if name == "standard":

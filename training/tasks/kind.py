@@ -59,6 +59,10 @@ class Kind:
     Inputs: ClassVar[type[Inputs]] = Inputs
     """What a deployed network must know of its inputs."""
 
+    def examples(self) -> tuple[Task, ...]:
+        """Small tasks whose shapes and outputs differ, which a space is checked on; by default the example."""
+        return (self.example,)
+
     # -- training -------------------------------------------------------------------------------------------------
 
     def fitted(self, name: str, values: Mapping[str, Any], task: Task) -> dict[str, Any]:

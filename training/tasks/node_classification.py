@@ -57,6 +57,9 @@ class NodeClassification(Classification):
         """Of one graph of this size."""
         return Task(kind=self.name, input_shape=(features,), outputs=outputs, nodes=nodes, edges=edges)
 
+    def examples(self) -> tuple[Task, ...]:
+        return self.task(20, 7, nodes=30, edges=60), self.task(5, 2, nodes=12, edges=24)
+
     def sample_inputs(self, task: Task, batch: int, generator: Generator) -> tuple[Tensor, ...]:
         """Nodes [n, f] and edges [2, e] of a graph of the task's size."""
         import torch

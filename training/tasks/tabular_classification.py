@@ -19,6 +19,9 @@ class TabularClassification(Table, Classification):
         outputs=2,
     )
 
+    def examples(self) -> tuple[Task, ...]:
+        return (self.task((1, 4, 1, 7), 3),)
+
     def bunch(self) -> Any:
         from sklearn.datasets import load_wine
 

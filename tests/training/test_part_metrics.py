@@ -136,3 +136,8 @@ def test_random_rows_have_one_level_per_block() -> None:
             assert block.any(0).all()
             assert set(block.unique().tolist()) == {0.0, 1.0}
         start += width
+
+
+def test_less_of_an_error_is_better() -> None:
+    goals = {metric.name: metric.goal for metric in tasks.find(TABULAR_REGRESSION).metrics}
+    assert goals == {"rmse": "min", "mae": "min", "r2": "max"}

@@ -43,7 +43,7 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "nsga2": [{}, {"population": 6}],
     "nsga3": [{}, {"population": 6, "divisions": 3}],
     "asha": [{}, {"inner": "local-search", "eta": 2}],
-    "tpe": [{"startup": 5, "history": 20}],
+    "tpe": [{"startup": 4, "history": 20}],
     "gp": [{"startup": 4}],
     "reinforce": [{"units": 8, "batch": 3}],
     "ppo": [{"units": 8, "batch": 4, "epochs": 2}],
@@ -194,22 +194,26 @@ def test_strategy_contract_on_every_space(name: str, config: dict[str, Any], tex
     assert findings(name, config, text, *BRIEF.get(name, (30, 4))) == []
 
 
-def repeats(text: str, trials: int, cases: Iterable[tuple[str, dict[str, Any]]] = CASES) -> list[str]:
-    taken = [(*references(name, text), config) for name, config in cases if (name, text) not in UNSUITABLE]
+def repeats(cases: Iterable[tuple[str, dict[str, Any], str]], trials: int) -> list[str]:
+    taken = [(*references(name, text), config) for name, config, text in cases if (name, text) not in UNSUITABLE]
     return list(check_fresh(*taken, trials=trials))
 
 
-@pytest.mark.parametrize("text", ["fixed-graph", "unit-list"])
-def test_strategies_repeat_in_a_fresh_interpreter(text: str) -> None:
-    """Each on one of the spaces, most in their first setting on the second, which has more traits."""
-    there = [case for case in CASES if case in FURTHER or case[0] == "gp"]  # which is dear
-    assert repeats(text, 6, there if text == "fixed-graph" else [case for case in CASES if case not in there]) == []
+@pytest.mark.parametrize(
+    ("brief", "further", "trials"), [(True, False, 5), (True, True, 5), (False, False, 8), (False, True, 8)]
+)
+def test_strategies_repeat_in_a_fresh_interpreter(brief: bool, further: bool, trials: int) -> None:
+    """Each on one of the spaces, most in their first setting on `unit-list`, which has more traits."""
+    text = "fixed-graph" if further else "unit-list"
+    chosen = [case for case in CASES if (case[0] in BRIEF, case in FURTHER) == (brief, further)]
+    assert chosen
+    assert repeats([(*case, text) for case in chosen], trials) == []
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("text", ["nasbench201", EXAMPLE, *TRAITED], ids=lambda text: Path(text).name)
 def test_strategies_repeat_for_longer(text: str) -> None:
-    assert repeats(text, 30) == []
+    assert repeats([(*case, text) for case in CASES], 30) == []
 
 
 @pytest.mark.parametrize(("name", "text"), UNSUITABLE)

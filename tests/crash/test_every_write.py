@@ -1,7 +1,7 @@
 """A command that is killed, or refused by the disk, at any of its writes: the database opens, nothing is lost or
 doubled, and the same command then ends as if nothing had been.
 
-The gate kills a search at every 13th write; `-m slow` takes every write of all sessions, with a kill, a full disk and
+The gate kills a search at every 17th write; `-m slow` takes every write of all sessions, with a kill, a full disk and
 an input/output error.
 """
 
@@ -213,10 +213,10 @@ SESSIONS = {
 }
 
 
-def test_a_search_that_is_killed_at_every_13th_write(tmp_path: Path, searching: Program) -> None:
+def test_a_search_that_is_killed_at_every_17th_write(tmp_path: Path, searching: Program) -> None:
     session = first_search(tmp_path, searching)
     assert len(session.points) > 100
-    noticed = [session.check(point, KILL) for point in session.points[3::13]]
+    noticed = [session.check(point, KILL) for point in session.points[3::17]]
     assert all(noticed)
 
 

@@ -282,7 +282,7 @@ def test_killed_trainings_with_workers(fork: Run, tmp_path: Path) -> None:
 
 
 def test_killed_supernets(fork: Run, tmp_path: Path) -> None:
-    check_kills(fork, tmp_path, [*SUPERNET, "-s", "strategy.epochs=8"], kills=2, per_study=2, durations=False)
+    check_kills(fork, tmp_path, [*SUPERNET, "-s", "strategy.epochs=6"], kills=2, per_study=2, durations=False)
 
 
 def test_killed_generators(

@@ -122,6 +122,18 @@ def test_every_schema_has_a_released_database() -> None:
     assert RELEASED[-1].stem == SCHEMA
 
 
+def test_a_result_and_its_last_report_are_one_transaction(bench: Any) -> None:
+    """Killed between two, a process would leave a finished trial without its metrics."""
+    store = bench.store()
+    study = bench.study(store)
+    run = store.propose(study, 0, Proposal(Architecture("edges", {"edge0": "a"})), "a", Verdict(State.RUNNING))
+    commits: list[Any] = []
+    sa.event.listen(store._connection.engine, "commit", commits.append)
+    store.finish(run, Verdict(State.COMPLETE, None, (1.0,)), Report(1, {"score": 0.5}))
+    assert len(commits) == 1
+    assert store.trial(study, 0).metrics["score"] == 0.5
+
+
 def test_a_full_disk_loses_nothing(tmp_path: Path, bench: Any) -> None:
     store = bench.store()
     study = bench.study(store)

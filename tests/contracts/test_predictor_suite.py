@@ -269,7 +269,7 @@ def test_nothing_is_found_on_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
         (GlobalNoise, "score: score draws from a global random generator"),
         (PythonNoise, "score: score draws from a global random generator"),
         (Seeds, "score: score draws from a global random generator"),
-        (Fickle, "score: scored again, by the same probe"),
+        (Fickle, "score: scored again, by the same forward pass"),
         (TrainsOn, "score: score leaves the network with another buffer"),
         (ChangesWeights, "score: score leaves the network with another weight"),
         (Evaluates, "score: score leaves the network with another mode"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training.data.check import Imbalance
-    from training.data.source import Source
+    from training.data.protocol import Source
     from training.data.table_source import TableSource
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -114,6 +114,22 @@ class Task(Config):
 
     def _other(self, needed: str) -> UsageError:
         return UsageError(f"needed are {needed}; '{self.kind}' has {', '.join(map(str, self.inputs)) or 'no inputs'}")
+
+
+def image_task(shape: tuple[int, ...], outputs: int) -> Task:
+    """Classes of images [c, h, w]."""
+    return Task(kind=IMAGE_CLASSIFICATION, input_shape=shape, outputs=outputs)
+
+
+def graph_task(features: int, outputs: int, nodes: int, edges: int) -> Task:
+    """Classes of the nodes of one graph of this size."""
+    return Task(kind=NODE_CLASSIFICATION, input_shape=(features,), outputs=outputs, nodes=nodes, edges=edges)
+
+
+def table_task(kind: str, fields: Sequence[int], outputs: int, metric: str) -> Task:
+    """Classes, or numbers, of rows whose fields have these widths."""
+    spec = InputSpec(name="x", shape=(sum(fields),), categories=tuple(fields))
+    return Task(kind=kind, inputs=(spec,), outputs=outputs, metric=metric)
 
 
 def _usual(kind: object, shape: tuple[int, ...] | list[int]) -> tuple[dict[str, Any], ...]:

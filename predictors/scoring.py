@@ -29,7 +29,7 @@ from training.evaluators.rows import Rows, open_mapping
 from training.evaluators.table_mapping import hashed
 
 if TYPE_CHECKING:
-    from training.data.source import Source
+    from training.data.protocol import Source
 
 WORST = -math.inf
 _COMPONENT = re.compile(r"(?P<predictor>[^.()]+(?:\(.*\))?)\.(?P<component>\w+)")

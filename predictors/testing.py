@@ -33,7 +33,7 @@ from training.tasks import names as kinds
 if TYPE_CHECKING:
     from predictors.forward_pass import ForwardPass
     from predictors.surrogate import Floats
-    from training.data.source import Source
+    from training.data.protocol import Source
 
 BATCH = 16  # samples that a network is scored with
 CLOSE = 1e-4  # relative: what is left of the order of sums where work is shared

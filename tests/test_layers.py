@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -140,3 +140,50 @@ def test_where_an_import_stands_is_seen() -> None:
         "json": False,
         "csv": True,
     }
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the packages, by name."""
+    found = {
+        path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for package in BELOW for path in files(package)
+    }
+    return {name.removesuffix(".__init__"): path for path, name in found.items()}
+
+
+def imported(source: str, known: Collection[str]) -> set[str]:
+    """The modules among `known` that a source imports, wherever it does."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            named = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else node.module for name in named}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & set(known)
+
+
+def circles(imports_of: Mapping[str, set[str]]) -> list[list[str]]:
+    """Modules that reach each other: the strongly connected components of more than one."""
+    reached: dict[str, set[str]] = {}
+    for start in imports_of:
+        seen, waiting = set[str](), list(imports_of[start])
+        while waiting:
+            name = waiting.pop()
+            if name not in seen:
+                seen.add(name)
+                waiting += imports_of.get(name, set())
+        reached[start] = seen
+    return sorted(
+        {tuple(sorted(b for b in reached[a] if a in reached[b])) for a in reached if a in reached[a]}, key=len
+    )  # type: ignore[arg-type]
+
+
+def test_no_file_imports_one_that_imports_it() -> None:
+    """Circles between files, imports in functions and under `TYPE_CHECKING` included."""
+    known = modules()
+    assert circles({name: imported(path.read_text(), known) - {name} for name, path in known.items()}) == []
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == [("a", "b", "c")]
+    assert imported("def f():\n    from a import b, c\nimport d", {"a", "a.b", "d"}) == {"a", "a.b", "d"}

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from nas_core import refs
 from nas_core.errors import UsageError
@@ -20,8 +20,6 @@ from nas_core.evaluation import Goal
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from training.tasks.kind import Kind
 
 GROUP = "nas.metrics"
 
@@ -54,7 +52,14 @@ class PartMetric:
         return number if math.isfinite(number) else math.nan
 
 
-def load_metrics(references: Sequence[str], kind: Kind) -> tuple[PartMetric, ...]:
+class HasMetrics(Protocol):
+    """What a kind of task says of metrics (`training.tasks.kind.Kind`)."""
+
+    metrics: ClassVar[tuple[PartMetric, ...]]
+    further: ClassVar[Mapping[str, str]]
+
+
+def load_metrics(references: Sequence[str], kind: HasMetrics) -> tuple[PartMetric, ...]:
     """The metrics that references (`f1`, `my.py:f1`) name, in their order, beside those that the kind always has.
 
     Raises UsageError for an unknown name, a name that is always reported, or two metrics of one name; NotFoundError.

@@ -22,7 +22,7 @@ from studies.store.store import Store
 from studies.store.tables import is_kind
 
 if TYPE_CHECKING:
-    from training.data.source import Source
+    from training.data.protocol import Source
     from training.inputs import Inputs
 
 WEIGHTS = "weights"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas_core.batch import Data
-    from training.data.source import Source
+    from training.data.protocol import Source
 
 
 class SupernetConfig(Config):

@@ -10,7 +10,8 @@ from typing import Any
 from nas_core import refs
 from nas_core.errors import UsageError
 from training.data import dataset, own
-from training.data.source import GraphSource, ImageSource, Source
+from training.data.protocol import Source
+from training.data.source import GraphSource, ImageSource
 from training.data.split import Split
 from training.data.stream import StreamSource
 from training.reading import once

@@ -3,25 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from nas_core.batch import HALVES, PARTS, Batch
 from nas_core.errors import unknown
+from nas_core.task import Task
 from training.data.loading import Loading
 from training.data.passes import Passes
 from training.data.scored import Scored
-from training.data.source import GraphSource, ImageSource
+from training.data.split import Parts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Up to here the normalised float32 images are kept; larger sets stay as stored and are normalised batch by batch.
 FLOAT_LIMIT = 2**30
 
 
+class Images(Protocol):
+    """What is bound of an image set (`training.data.source.ImageSource`)."""
+
+    @property
+    def task(self) -> Task: ...
+    @property
+    def images(self) -> NDArray[Any]: ...
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+    @property
+    def parts(self) -> Parts: ...
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]: ...
+
+
+class Graph(Protocol):
+    """What is bound of a graph (`training.data.source.GraphSource`)."""
+
+    @property
+    def task(self) -> Task: ...
+    @property
+    def features(self) -> NDArray[np.float32]: ...
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+    @property
+    def edge_index(self) -> NDArray[np.int64]: ...
+    @property
+    def parts(self) -> Parts: ...
+
+
 class BoundImages(Scored):
     """Images for the fit loop (`nas_core.batch.Data`): inputs are (images [b, c, h, w] float32,), see `Passes`."""
 
-    def __init__(self, source: ImageSource, device: torch.device | str, loading: Loading) -> None:
+    def __init__(self, source: Images, device: torch.device | str, loading: Loading) -> None:
         super().__init__(source.task)
         self.device = torch.device(device)
         shape, statistics = source.images.shape[1:], source.statistics
@@ -48,7 +84,7 @@ class BoundImages(Scored):
 class BoundGraph(Scored):
     """A graph for the fit loop: one batch per part, inputs (features [n, f], edge_index [2, e]), the part as index."""
 
-    def __init__(self, source: GraphSource, device: torch.device | str) -> None:
+    def __init__(self, source: Graph, device: torch.device | str) -> None:
         super().__init__(source.task)
         self.device = torch.device(device)
         features, edges, labels = (

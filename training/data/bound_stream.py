@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import signal
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,17 +16,35 @@ from torch.utils.data import DataLoader, Dataset
 from nas_core.batch import Batch
 from nas_core.errors import UsageError
 from nas_core.seeds import derive
+from nas_core.task import Task
 from training.data.loading import Loading
 from training.data.passes import Passes
 from training.data.scored import Scored
-from training.data.stream import StreamSource
+from training.data.split import Parts
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 MOST_WORKERS = 4  # where nobody says
 
 _Key = tuple[int, list[int]]  # seed and rows of a batch
+
+
+class Stream(Protocol):
+    """What is bound of images that are read when they are wanted (`training.data.stream.StreamSource`)."""
+
+    @property
+    def task(self) -> Task: ...
+    @property
+    def labels(self) -> NDArray[np.int64]: ...
+    @property
+    def parts(self) -> Parts: ...
+    @property
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]: ...
+    @property
+    def workers(self) -> int | None: ...
+    def stored(self, numbers: Sequence[int], seed: int) -> NDArray[Any]: ...
 
 
 class BoundStream(Scored):
@@ -36,7 +54,7 @@ class BoundStream(Scored):
     however many processes read it, and a resumed training goes on with the batches that it would have had.
     """
 
-    def __init__(self, source: StreamSource, device: torch.device | str, loading: Loading) -> None:
+    def __init__(self, source: Stream, device: torch.device | str, loading: Loading) -> None:
         super().__init__(source.task)
         self.device = torch.device(device)
         shape = source.task.input_shape
@@ -62,7 +80,7 @@ class BoundStream(Scored):
 class _Batches(Dataset[Any]):
     """Whole batches as samples; what goes wrong is a text, because exceptions cross processes with their traceback."""
 
-    def __init__(self, source: StreamSource) -> None:
+    def __init__(self, source: Stream) -> None:
         self._source = source
 
     def __getitem__(self, key: _Key) -> NDArray[Any] | str:
@@ -73,7 +91,7 @@ class _Batches(Dataset[Any]):
             return str(error)
 
 
-def _read(source: StreamSource, keys: list[_Key]) -> Iterator[NDArray[Any]]:
+def _read(source: Stream, keys: list[_Key]) -> Iterator[NDArray[Any]]:
     workers = worker_count(source.workers)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of more workers than processors: somebody has asked for them

@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from nas_core.batch import Batch
+from nas_core.task import Task
 from training.data.loading import Loading
 from training.data.passes import Orders
 from training.data.scored import Scored
-from training.data.table_source import TableSource
+from training.data.split import Parts
+from training.inputs.tables import TableInputs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Rows(Protocol):
+    """What is bound of a table (`training.data.table_source.TableSource`)."""
+
+    @property
+    def task(self) -> Task: ...
+    @property
+    def features(self) -> NDArray[np.float32]: ...
+    @property
+    def targets(self) -> NDArray[Any]: ...
+    @property
+    def strata(self) -> NDArray[np.int64]: ...
+    @property
+    def parts(self) -> Parts: ...
+    @property
+    def inputs(self) -> TableInputs: ...
 
 
 class BoundTable(Scored):
@@ -20,7 +44,7 @@ class BoundTable(Scored):
     Targets are class numbers [b], or numbers [b, 1] float32 in the unit of the training.
     """
 
-    def __init__(self, source: TableSource, device: torch.device | str, loading: Loading) -> None:
+    def __init__(self, source: Rows, device: torch.device | str, loading: Loading) -> None:
         super().__init__(source.task)
         self.device = torch.device(device)
         self._orders = Orders(source.strata, source.parts, loading.batch_size, source.features.shape[1])

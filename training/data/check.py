@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.data.labels import listed
-from training.data.source import GraphSource, ImageSource, Source
+from training.data.protocol import Source
+from training.data.source import GraphSource, ImageSource
 from training.data.stream import StreamSource
 from training.data.table_source import TableSource
 from training.reading import counted

@@ -12,8 +12,8 @@ from nas_core import refs
 from nas_core.errors import UsageError
 from training.data.dataset import called, dataset_source, of_module, parts_of
 from training.data.items import ItemOptions
+from training.data.protocol import Source
 from training.data.reference import options
-from training.data.source import Source
 from training.data.split import Split
 
 if TYPE_CHECKING:

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas_core.errors import UsageError
 from nas_core.seeds import generator
-from nas_core.task import Task
+from nas_core.task import Task, graph_task, image_task
 from training.data.labels import Labels, absent, class_labels
 from training.data.loading import DEFAULT, Loading
+from training.data.protocol import Source as Source
 from training.data.split import UNLABELLED, Parts, Split, divide, split_hash, stratified
-from training.inputs import GraphInputs, ImageInputs, Inputs
+from training.inputs import GraphInputs, ImageInputs
 from training.inputs.graphs import Normalise, normalised
 from training.inputs.images import Fit, observed_range
-from training.tasks.image_classification import KIND as IMAGES
-from training.tasks.node_classification import KIND as NODES
 
 if TYPE_CHECKING:
     import torch
@@ -28,35 +27,6 @@ if TYPE_CHECKING:
     from nas_core.batch import Data
 
 Floats = tuple[float, ...]
-
-
-class Source(Protocol):
-    """What a data reference resolves to; a loader of one's own returns `image_source(...)` or `graph_source(...)`."""
-
-    @property
-    def reference(self) -> str: ...
-    @property
-    def task(self) -> Task: ...
-    @property
-    def split_hash(self) -> str: ...
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """Number of samples (or labelled nodes) per part."""
-        ...
-
-    @property
-    def class_counts(self) -> Mapping[str, tuple[int, ...]]:
-        """Samples per class for each part."""
-        ...
-
-    @property
-    def inputs(self) -> Inputs:
-        """What a network that is trained on it needs to know of its inputs, wherever it runs later."""
-        ...
-
-    def bind(self, device: torch.device | str, loading: Loading = DEFAULT) -> Data:
-        """The data on a device, ready for the fit loop; raises UsageError where an option does not fit the data."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +157,7 @@ def image_source(
         files = [files[number] for number in used] if files else ()
         parts = Parts(*(np.searchsorted(used, part) for _, part in parts.items()))
     _, c, h, w = images.shape
-    task = IMAGES.task((c, h, w), read.outputs)
+    task = image_task((c, h, w), read.outputs)
     images = np.require(images, requirements=["C", "W"])  # a tensor may share this memory
     told = (*warnings, *read.warnings, *absent_classes(labels, parts, read))
     return ImageSource(
@@ -232,7 +202,7 @@ def graph_source(
     edge_index = _as_index(edge_index, nodes, "edge_index", where)
     train, valid, test = _public(where, labels, split, train, valid, test)
     parts = _divide(where, labels, split, train=train, valid=valid, test=test)
-    task = NODES.task(features.shape[1], read.outputs, nodes, edge_index.shape[1])
+    task = graph_task(features.shape[1], read.outputs, nodes, edge_index.shape[1])
     name = split_hash(labels, parts, features, edge_index)
     told = (*warnings, *read.warnings, *absent_classes(labels, parts, read))
     return GraphSource(

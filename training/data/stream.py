@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_core.errors import UsageError
-from nas_core.task import Task
+from nas_core.task import Task, image_task
 from training.data.items import Item, Items, fits, gather, size_of
 from training.data.labels import class_labels
 from training.data.loading import DEFAULT, Loading
@@ -21,7 +21,6 @@ from training.inputs.images import Fit, observed_range
 from training.inputs.pictures import Unreadable
 from training.reading import counted
 from training.seeded import seeded
-from training.tasks.image_classification import KIND as IMAGES
 
 if TYPE_CHECKING:
     import torch
@@ -136,7 +135,7 @@ def stream_source(
     told += dict.fromkeys([*first.warnings, *spread.warnings])
     return StreamSource(
         reference=reference,
-        task=IMAGES.task(images.shape[1:], read.outputs),
+        task=image_task(images.shape[1:], read.outputs),
         split_hash=split_hash(read.numbers, parts, np.array([len(items)]), images[: len(first.images)]),
         items=items,
         labels=read.numbers,

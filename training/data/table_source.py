@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_core.errors import UsageError
-from nas_core.task import Task
+from nas_core.task import Task, table_task
 from training import tasks
 from training.data.loading import DEFAULT, Loading
 from training.data.split import Parts, split_hash, target_bins
 from training.inputs.tables import TableInputs
-from training.tasks.tables import Table
 
 if TYPE_CHECKING:
     import torch
@@ -93,9 +92,9 @@ def table_source(
     features = np.require(features, dtype=np.float32, requirements=["C", "W"])  # a tensor may share this memory
     targets = np.ascontiguousarray(targets, dtype=np.int64 if inputs.classes else np.float64)
     kind = tasks.find(inputs.kind)
-    if not isinstance(kind, Table):
+    if kind.Inputs is not TableInputs:
         raise UsageError(f"{where}: '{inputs.kind}' is no kind of task on tables")
-    task = kind.task(inputs.widths, len(inputs.classes) or 1)
+    task = table_task(inputs.kind, inputs.widths, len(inputs.classes) or 1, kind.metrics[0].name)
     name = split_hash(targets, parts, features)
     rows = tuple(tuple(row) for row in examples)
     return TableSource(reference, task, name, features, targets, parts, inputs, rows, tuple(warnings))

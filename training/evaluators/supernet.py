@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from search_spaces.supernet.supernet import Supernet
-    from training.data.source import Source
+    from training.data.protocol import Source
 
 RECALIBRATION = 20  # batches
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas_core.batch import Data
-    from training.data.source import Source
+    from training.data.protocol import Source
     from training.range_test import Listener, RangeTest
     from training.start import Start, Taken
 

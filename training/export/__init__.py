@@ -37,12 +37,12 @@ from training.export.aside import aside
 from training.export.card import Card, model_card
 from training.export.formats import FORMATS, available, check_formats, signature_of
 from training.export.normalise import normalised
-from training.export.proof import Proof
 from training.export.python.written import python_source
 from training.export.rebuild import describe, load_network, origin
 from training.export.write import onnx_bytes, pt2_bytes, safetensors_bytes, trace
 from training.infer.model import properties
 from training.inputs import Inputs
+from training.inputs.samples import Proof
 
 __all__ = ["FORMATS", "Card", "available", "check_formats", "export", "load_network", "model_card"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,25 +11,16 @@ import torch
 from torch import Tensor
 
 from training import tasks
-from training.data.source import GraphSource, ImageSource, Source
+from training.data.protocol import Source
+from training.data.source import GraphSource, ImageSource
 from training.data.stream import StreamSource
 from training.data.table_source import TableSource
+from training.inputs.samples import Proof
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IMAGES = 3
-
-
-@dataclass(frozen=True)
-class Proof:
-    """`argument` is what `nas infer` is given, with `{}` for the folder in which `name` lies; `seen` are the inputs of
-    the network as training has them."""
-
-    name: str
-    content: bytes
-    argument: str
-    seen: tuple[Tensor, ...]
 
 
 def proofs_of(source: Source) -> list[Proof]:

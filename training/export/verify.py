@@ -20,8 +20,8 @@ from nas_core.task import Task
 from nas_core.user_files import Added
 from training import tasks
 from training.export.formats import FORMATS
-from training.export.proof import Proof
 from training.export.python import check
+from training.inputs.samples import Proof
 
 TOLERANCE = 1e-4
 CASES = "cases.safetensors"

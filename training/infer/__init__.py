@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from training.infer.classify import Answer, classify
 from training.infer.model import Model, open_model
-from training.infer.samples import Samples, read
+from training.infer.samples import read
+from training.inputs.samples import Samples
 
 __all__ = ["Answer", "Model", "Samples", "classify", "open_model", "read"]

@@ -9,7 +9,8 @@ import numpy as np
 
 from nas_core.errors import UsageError
 from training.infer.model import Model
-from training.infer.samples import Samples, read
+from training.infer.samples import read
+from training.inputs.samples import Samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

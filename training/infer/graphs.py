@@ -7,8 +7,8 @@ import numpy as np
 from nas_core.errors import UsageError
 from training.data.files import arrays, file_of
 from training.data.graph import EXAMPLE, SPARSE, features_of
-from training.infer.samples import Samples
 from training.inputs.graphs import GraphInputs
+from training.inputs.samples import Samples
 
 
 def read(inputs: GraphInputs, argument: str) -> Samples:

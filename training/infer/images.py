@@ -10,9 +10,9 @@ import numpy as np
 from nas_core.errors import NotFoundError, UsageError
 from training.data.files import arrays, file_of
 from training.data.npz import EXAMPLE, images_of
-from training.infer.samples import Samples
 from training.inputs.images import ImageInputs
 from training.inputs.pictures import Unreadable, read_file
+from training.inputs.samples import Samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ from training.data import cells as csv
 from training.data.cells import Cells
 from training.data.files import file_of
 from training.data.labels import listed
-from training.infer.samples import Samples
+from training.inputs.samples import Samples
 from training.inputs.tables import CategoryColumn, TableInputs
 
 EXAMPLE = "csv:FILE, or its path"

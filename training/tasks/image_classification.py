@@ -6,17 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nas_core.task import IMAGE_CLASSIFICATION, Task
+from nas_core.task import IMAGE_CLASSIFICATION, Task, image_task
 from training.inputs.images import ImageInputs
 from training.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from training.data.source import Source
+    from training.data.protocol import Source
     from training.data.split import Split
-    from training.export.proof import Proof
-    from training.infer.samples import Samples
+    from training.inputs.samples import Proof, Samples
 
 SMALL = 16 * 16  # pixels of an image on which threads cost more than they save
 
@@ -77,18 +76,14 @@ class ImageClassification(Classification):
     """Inputs are images [b, c, h, w] float32, normalised per channel."""
 
     name = IMAGE_CLASSIFICATION
-    example: ClassVar[Task] = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 32, 32), outputs=10)  # as of CIFAR-10
+    example: ClassVar[Task] = image_task((3, 32, 32), 10)  # as of CIFAR-10
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
     inputs_word: ClassVar[str] = "images"
     images = True
     Inputs = ImageInputs
 
-    def task(self, shape: tuple[int, ...], outputs: int) -> Task:
-        """Of images [c, h, w]."""
-        return Task(kind=self.name, input_shape=shape, outputs=outputs)
-
     def examples(self) -> tuple[Task, ...]:
-        return self.example, self.task((1, 28, 28), 7), self.task((1, 8, 8), 10)
+        return self.example, image_task((1, 28, 28), 7), image_task((1, 8, 8), 10)
 
     def fitted(self, name: str, values: Mapping[str, Any], task: Task) -> dict[str, Any]:
         """With the augmentation for images of this size."""

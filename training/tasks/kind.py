@@ -12,10 +12,9 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
     from nas_core.task import Task
-    from training.data.source import Source
+    from training.data.protocol import Source
     from training.data.split import Split
-    from training.export.proof import Proof
-    from training.infer.samples import Samples
+    from training.inputs.samples import Proof, Samples
 
 
 class Kind:

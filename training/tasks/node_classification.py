@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nas_core.errors import UsageError
-from nas_core.task import NODE_CLASSIFICATION, Task
+from nas_core.task import NODE_CLASSIFICATION, Task, graph_task
 from training.inputs.graphs import GraphInputs
 from training.tasks.classification import Classification
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
 
-    from training.data.source import Source
+    from training.data.protocol import Source
     from training.data.split import Split
-    from training.export.proof import Proof
-    from training.infer.samples import Samples
+    from training.inputs.samples import Proof, Samples
 
 _GRAPH = {"optimizer": "adam", "lr": 0.005, "schedule": "cosine"}
 
@@ -42,9 +41,7 @@ class NodeClassification(Classification):
     """Inputs are features [nodes, f] float32 and directed edges [2, e] int64 of the whole graph, the one batch."""
 
     name = NODE_CLASSIFICATION
-    example: ClassVar[Task] = Task(
-        kind=NODE_CLASSIFICATION, input_shape=(1433,), outputs=7, nodes=2708, edges=10556
-    )  # as of Cora
+    example: ClassVar[Task] = graph_task(1433, 7, nodes=2708, edges=10556)  # as of Cora
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
     samples: ClassVar[str] = "nodes"
     axes: ClassVar[tuple[Mapping[int, str], ...]] = ({0: "nodes"}, {1: "edges"})
@@ -53,12 +50,8 @@ class NodeClassification(Classification):
     alphas: ClassVar[str] = "validation nodes"
     Inputs = GraphInputs
 
-    def task(self, features: int, outputs: int, nodes: int, edges: int) -> Task:
-        """Of one graph of this size."""
-        return Task(kind=self.name, input_shape=(features,), outputs=outputs, nodes=nodes, edges=edges)
-
     def examples(self) -> tuple[Task, ...]:
-        return self.task(20, 7, nodes=30, edges=60), self.task(5, 2, nodes=12, edges=24)
+        return graph_task(20, 7, nodes=30, edges=60), graph_task(5, 2, nodes=12, edges=24)
 
     def sample_inputs(self, task: Task, batch: int, generator: Generator) -> tuple[Tensor, ...]:
         """Nodes [n, f] and edges [2, e] of a graph of the task's size."""

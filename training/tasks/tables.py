@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nas_core.task import InputSpec, Task
+from nas_core.task import Task, table_task
 from training.inputs.tables import TableInputs
 from training.tasks.kind import Kind
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from training.data.source import Source
+    from training.data.protocol import Source
     from training.data.split import Split
-    from training.export.proof import Proof
-    from training.infer.samples import Samples
+    from training.inputs.samples import Proof, Samples
 
 _TABLE = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 1e-4, "schedule": "cosine", "batch_size": 256}
 
@@ -39,8 +38,7 @@ class Table(Kind):
 
     def task(self, fields: Sequence[int], outputs: int) -> Task:
         """Of rows whose fields have these widths."""
-        spec = InputSpec(name="x", shape=(sum(fields),), categories=tuple(fields))
-        return Task(kind=self.name, inputs=(spec,), outputs=outputs, metric=self.metrics[0].name)
+        return table_task(self.name, fields, outputs, self.metrics[0].name)
 
     def light(self, task: Task) -> bool:
         return True

@@ -1,0 +1,34 @@
+"""What a deployed network is given: samples of a file, and files whose answers are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs as a deployed network gets them, before any normalisation, and what their rows are called.
+
+    `tensors` is (images [n, c, h, w] from 0 to 1,) or (features [nodes, f], edges [2, e]).
+    """
+
+    names: tuple[str, ...]
+    tensors: tuple[NDArray[Any], ...]
+    apart: bool = True  # whether rows can be run apart from one another
+    note: str = ""  # what a user should know of how they were read
+
+
+@dataclass(frozen=True)
+class Proof:
+    """`argument` is what `nas infer` is given, with `{}` for the folder in which `name` lies; `seen` are the inputs of
+    the network as training has them."""
+
+    name: str
+    content: bytes
+    argument: str
+    seen: tuple[Tensor, ...]

@@ -34,6 +34,7 @@ from nas_core.seeds import derive
 from search_spaces.layers.drop_path import DropPath
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, CheckpointError
+from training.compute import Forward, add, means
 from training.loss import Criterion
 from training.metrics import PartMetric
 from training.mixup import mixed
@@ -138,8 +139,8 @@ class Training:
         self.seed = seed
         self.deadline = deadline
         self.precision = resolve(recipe.precision, device, data.task.kind)
-        self.layout = torch.channels_last if has_convolutions(model) else torch.contiguous_format
-        self.model = model.to(device).to(memory_format=self.layout)
+        self.forward = Forward(device, self.precision, channels_last=has_convolutions(model))
+        self.model = self.forward.place(model)
         self.optimizer = make_optimizer(recipe, self.model, device)
         self.criterion = Criterion(recipe, data)
         self.own = metrics
@@ -231,7 +232,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         total, count = torch.zeros((), device=self.device), sum(piece.samples for piece in pieces)
         for piece in pieces:
-            logits, auxiliary = self.forward(piece, self.model)
+            logits, auxiliary = self.answers(piece, self.model)
             loss, samples = self.criterion(logits, piece), piece.samples
             total += loss.detach() * samples
             if auxiliary is not None:
@@ -242,16 +243,18 @@ class Training:
     def evaluate(self, part: str) -> dict[str, float]:
         """Mean metrics of one part, named `val_*` or `test_*`."""
         self.evaluated.eval()
-        sums: dict[str, Tensor] = {}
         answers: list[tuple[Tensor, Tensor]] = []
-        with torch.no_grad():
+
+        def measured() -> Iterator[Mapping[str, Tensor]]:
             for batch in self.data.batches(part, 0, self.seed):
-                measured, answered = self.within_memory(batch, self.measure)
-                _add(sums, measured)
-                answers += answered
+                sums, answered = self.within_memory(batch, self.measure)
+                answers.extend(answered)
+                yield sums
+
+        with torch.no_grad():
+            averages = means(measured())
         prefix = {"valid": "val"}.get(part, part)
-        count = float(sums.pop("count"))
-        found = {f"{prefix}_{name}": float(value) / count for name, value in sums.items()}
+        found = {f"{prefix}_{name}": value for name, value in averages.items()}
         if self.metrics:
             outputs, targets = (torch.cat([one.cpu() for one in column]) for column in zip(*answers, strict=True))
             found |= {f"{prefix}_{metric.name}": metric(outputs, targets) for metric in self.metrics}
@@ -263,20 +266,15 @@ class Training:
         sums: dict[str, Tensor] = {}
         answers = []
         for piece in pieces:
-            output, _ = self.forward(piece, self.evaluated)
-            _add(sums, self.criterion.metrics(output, piece))
+            output, _ = self.answers(piece, self.evaluated)
+            add(sums, self.criterion.metrics(output, piece))
             if self.metrics:
                 answers.append(piece.answered(output))
         return sums, answers
 
-    def forward(self, batch: Batch, model: nn.Module) -> tuple[Tensor, Tensor | None]:
+    def answers(self, batch: Batch, model: nn.Module) -> tuple[Tensor, Tensor | None]:
         """Logits, and those of the auxiliary head where the network gives them, in float32."""
-        # Nothing is copied where the data have this layout already.
-        inputs = [x.contiguous(memory_format=self.layout) if x.dim() == 4 else x for x in batch.inputs]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            output = model(*inputs)
-        logits, auxiliary = logits_of(output, len(inputs[0]), self.data.task)
-        return logits.float(), None if auxiliary is None else auxiliary.float()
+        return logits_of(self.forward(model, batch), len(batch.inputs[0]), self.data.task)
 
     def within_memory(self, batch: Batch, work: Callable[[Sequence[Batch]], T]) -> T:
         """`work` on the batch, in as many pieces as memory demands. Raises TrialError past the deadline."""
@@ -423,11 +421,6 @@ def first_line(error: BaseException, limit: int = 300) -> str:
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
-    for name, value in more.items():
-        sums[name] = sums[name] + value if name in sums else value
 
 
 def _without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from nas_core.relax import Mix
 from nas_core.strategy import Setting
 from search_spaces.supernet.supernet import Supernet, relaxable
 from training.checkpoint import optimizer_state, restore_optimizer
+from training.compute import Forward, means
 
 
 class WeightsConfig(OneShotConfig):
@@ -59,8 +61,8 @@ class SharedWeights:
         self.data, self.config, self.compute = data, config, compute
         self.device = torch.device(compute.device)
         images = len(data.task.input_shape) == 3
-        self.layout = torch.channels_last if images else torch.contiguous_format
-        self.supernet = supernet.to(self.device).to(memory_format=self.layout)
+        self._forward = Forward(self.device, compute.precision, channels_last=images)
+        self.supernet = self._forward.place(supernet)
         self.optimizer = torch.optim.SGD(
             _decayed(self.supernet, config),
             config.lr,
@@ -90,11 +92,8 @@ class SharedWeights:
         return first + self.supernet.network.auxiliary_weight * second
 
     def _outputs(self, batch: Batch, mix: Mix) -> tuple[Tensor, ...]:
-        inputs = [x.contiguous(memory_format=self.layout) if x.dim() == 4 else x for x in batch.inputs]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute.precision == "bf16"):
-            output: Tensor | tuple[Tensor, Tensor] = self.supernet(inputs, mix)
-        outputs = output if isinstance(output, tuple) else (output,)
-        return tuple(one.float() for one in outputs)
+        output = self._forward(lambda *inputs: self.supernet(inputs, mix), batch)
+        return output if isinstance(output, tuple) else (output,)
 
     def _loss(self, output: Tensor, batch: Batch) -> Tensor:
         smoothing = self.config.label_smoothing
@@ -133,17 +132,12 @@ class SharedWeights:
 
     def metrics(self, part: str, mix: Mix, batches: int | None = None) -> dict[str, float]:
         """Mean accuracy and loss of a part (of its first `batches`) with the running statistics."""
-        sums: dict[str, Tensor] = {}
         self.supernet.eval()
         with torch.no_grad():
-            for number, batch in enumerate(self.data.batches(part, 0, 0)):
-                if number == batches:
-                    break
-                for name, value in self.data.metrics(self.forward(batch, mix), batch).items():
-                    sums[name] = sums[name] + value if name in sums else value
+            seen = islice(self.data.batches(part, 0, 0), batches)
+            found = means(self.data.metrics(self.forward(batch, mix), batch) for batch in seen)
         self.supernet.train()
-        count = float(sums.pop("count"))
-        return {name: float(value) / count for name, value in sums.items()}
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         tensors, plain = optimizer_state(self.optimizer)

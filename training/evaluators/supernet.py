@@ -124,33 +124,24 @@ class SupernetEvaluator:
     def _inherit(self, arch: Architecture, deadline: float | None) -> tuple[nn.Module, dict[str, float]]:
         import torch
 
-        network = self.supernet.extract(arch).to(self.device).to(memory_format=self._layout)
+        from training.compute import Forward, means
+
+        forward = Forward(self.device, self.precision, channels_last=kind_of(self.task).images)
+        network = forward.place(self.supernet.extract(arch))
 
         def answer(batch: Batch) -> Tensor:
             if deadline is not None and time.monotonic() > deadline:
                 raise TrialError("time-limit", "the time for this candidate is over")
-            inputs = [x.contiguous(memory_format=self._layout) if x.dim() == 4 else x for x in batch.inputs]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                output: Tensor = network(*inputs)
-            return output.float()
+            output: Tensor = forward(network, batch)
+            return output
 
         recalibrate(network, answer, _first(self._data.batches("train", 0, 0), self.batches))
-        sums: dict[str, Tensor] = {}
         with torch.no_grad():
-            for batch in self._data.batches("valid", 0, 0):
-                for name, value in self._data.metrics(answer(batch), batch).items():
-                    sums[name] = sums[name] + value if name in sums else value
-        count = float(sums["count"])
-        accuracy, loss = float(sums["accuracy"]) / count, float(sums["loss"]) / count
+            found = means(self._data.metrics(answer(batch), batch) for batch in self._data.batches("valid", 0, 0))
+        accuracy, loss = found["accuracy"], found["loss"]
         if not abs(loss) < float("inf"):
             raise TrialError("nan-loss", f"the loss with the shared weights is {loss}")
         return network, {"supernet_accuracy": accuracy, "supernet_loss": loss}
-
-    @property
-    def _layout(self) -> Any:
-        import torch
-
-        return torch.channels_last if kind_of(self.task).images else torch.contiguous_format
 
     @cached_property
     def _data(self) -> Data:

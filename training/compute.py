@@ -1,0 +1,61 @@
+"""How a network is run and a part is evaluated: once for trainings, supernets and shared weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from nas_core.batch import Batch
+
+N = TypeVar("N", bound=nn.Module)
+
+
+class Forward:
+    """A device, a number format and a memory layout: `forward(network, batch)` are the answers in float32.
+
+    Under "bf16" what autocast knows is computed so; weights and answers are float32. `channels_last` is the layout of
+    weights and of inputs with four dimensions.
+    """
+
+    def __init__(self, device: torch.device, precision: str, *, channels_last: bool) -> None:
+        self.device = device
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self._bf16 = precision == "bf16"
+
+    def place(self, network: N) -> N:
+        """The network on the device, in the layout."""
+        placed: N = network.to(self.device).to(memory_format=self.layout)
+        return placed
+
+    def __call__(self, network: Callable[..., Any], batch: Batch) -> Any:
+        """What `network(*inputs)` answers; several answers are a tuple."""
+        # Nothing is copied where the data have this layout already.
+        inputs = [x.contiguous(memory_format=self.layout) if x.dim() == 4 else x for x in batch.inputs]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            output = network(*inputs)
+        return _float32(output)
+
+
+def _float32(output: Any) -> Any:
+    if isinstance(output, tuple):
+        return tuple(map(_float32, output))
+    return output.float() if isinstance(output, Tensor) else output
+
+
+def add(sums: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
+    """Add sums over samples to those of the batches before, on the device."""
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value
+
+
+def means(measured: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
+    """The means over all samples, from the sums of every batch and their `count` (`nas_core.batch.Data.metrics`); the
+    device is waited for once."""
+    sums: dict[str, Tensor] = {}
+    for one in measured:
+        add(sums, one)
+    count = float(sums.pop("count"))
+    return {name: float(value) / count for name, value in sums.items()}

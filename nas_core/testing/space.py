@@ -184,7 +184,8 @@ def _spoiled(space: SearchSpace, arch: Architecture) -> Iterator[tuple[str, Arch
 def _foreign(choice: Choice, value: Value) -> tuple[Value, ...]:
     """Values that are no option: unknown ones, and ones that merely compare equal."""
     if isinstance(value, str):
-        return (value + "?", 0)
+        longest = max((option for option in choice.options if isinstance(option, str)), key=len)
+        return (longest + "?", 0)
     if isinstance(value, bool):
         return (int(value), str(value))
     largest = max(option for option in choice.options if not isinstance(option, str))

@@ -22,7 +22,7 @@ def test_darts_derives_a_trial_that_is_trained_and_verified(say: Say) -> None:
     document = json.loads(out)
     assert (document["ending"], document["trials"], document["best"]["number"]) == ("derived", {"complete": 1}, 0)
     with sqlite3.connect("nas.db") as connection:
-        epochs = connection.execute("SELECT epoch, metrics, scores FROM epochs").fetchall()
+        epochs = connection.execute("SELECT epoch, metrics, strengths FROM epochs").fetchall()
         assert [epoch for epoch, _, _ in epochs] == [1, 2]
         assert {"train_loss", "alpha_loss", "parameter_free", "skips"} <= json.loads(epochs[0][1]).keys()
         scores = json.loads(epochs[1][2])

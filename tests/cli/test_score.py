@@ -295,7 +295,7 @@ def test_predictors_list(say: Say) -> None:
     assert [one["name"] for one in found] == [*predictors.PROXIES, *predictors.SURROGATES, *RANKINGS]
     kinds = {one["name"]: one for one in reversed(found)}  # the proxy of two names
     assert all(one["what"] for one in found)
-    assert kinds["naswot"]["tasks"] == ["image-classification", "node-classification"]
+    assert {"image-classification", "node-classification"} <= set(kinds["naswot"]["tasks"])
     assert kinds["mlp"]["kind"] == "surrogate"
     assert len(kinds["az_nas"]["scores"]) == 4
     assert len(say("predictors", "list")[1].splitlines()) == 1 + len(found)

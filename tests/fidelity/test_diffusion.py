@@ -240,7 +240,7 @@ def test_what_another_study_likes_best_is_asked_first() -> None:
     """Not what it knows least of: nothing would be learned of this task by that."""
     strategy = made(setting(warm_start=other(120)))
     pool = [proposal.arch for proposal in strategy._candidates()]
-    source = strategy._learner.source
+    source = strategy._search.source
     assert source is not None
     assert strategy.ask(0, ()).arch == pool[int(numpy.argmax(source.predict(pool)[0]))]
 

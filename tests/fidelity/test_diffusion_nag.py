@@ -145,7 +145,7 @@ class Chain(SearchSpace):
 
     def graph(self, arch: Architecture) -> ArchGraph:
         labels = ("in", *self.labels(arch.values), "out")
-        return ArchGraph(labels, tuple((node, node + 1) for node in range(len(labels) - 1)), matrix=True)
+        return ArchGraph(labels, tuple((node, node + 1) for node in range(len(labels) - 1)), fixed_topology=True)
 
 
 class Undeclared(Chain):

@@ -447,7 +447,7 @@ def test_sparse_features_train_like_dense_ones(monkeypatch: pytest.MonkeyPatch) 
     """Without dropout, multiplying a bag of words as a sparse matrix changes nothing but the time."""
     import torch
 
-    from search_spaces.nasbench_graph.space import network as gnn
+    from search_spaces.nasbench_graph import network as gnn
 
     words, edges = graph(SMALL)
     words = (words > 2.0).float()

@@ -227,7 +227,7 @@ def test_edges_are_prepared_once_per_pass(monkeypatch: pytest.MonkeyPatch) -> No
     """Three ways to normalise them, for 21 layers that need one."""
     import torch
 
-    from search_spaces.nasbench_graph.space import network as gnn
+    from search_spaces.nasbench_graph import network as gnn
 
     made, inputs, calls = supernet(), graph(), []
     normalise = gnn.gcn_norm
@@ -287,7 +287,7 @@ def test_sparse_features_in_evaluation() -> None:
     """A supernet multiplies a bag of words as a sparse matrix, the network that leaves it as a dense one."""
     import torch
 
-    from search_spaces.nasbench_graph.space import network as gnn
+    from search_spaces.nasbench_graph import network as gnn
 
     made, (features, edges) = supernet(), graph()
     words = (features > 2.0).float()
@@ -302,7 +302,7 @@ def test_sparse_features_in_evaluation() -> None:
 def test_sparse_features_hold_what_dropout_left() -> None:
     import torch
 
-    from search_spaces.nasbench_graph.space import network as gnn
+    from search_spaces.nasbench_graph import network as gnn
 
     torch.manual_seed(0)
     words = (torch.rand(200, 300) < 0.05).float()
@@ -358,7 +358,7 @@ def test_strategies_run_resume_and_derive(name: str) -> None:
     import torch
 
     import strategies
-    from nas_core.moves import illegal
+    from nas_core.space import SearchSpace
     from search_spaces.supernet.supernet import Supernet
     from training.data import load
 
@@ -382,7 +382,7 @@ def test_strategies_run_resume_and_derive(name: str) -> None:
             torch.manual_seed(epoch)
             progress = strategy.step(epoch)
             if progress.arch is not None:
-                assert illegal(SPACE, progress.arch) is None
+                assert SearchSpace.illegal(SPACE, progress.arch) is None
         return strategy
 
     whole, part, resumed = start(), start(), start()

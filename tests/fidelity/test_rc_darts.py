@@ -326,7 +326,7 @@ def test_without_none_neither_derives_nor_counts_it() -> None:
     for sign, option in ((-1, {"skip_connect", "avg_pool_3x3"}), (1, {CONV3})):
         assert set(bounds.extreme("params", sign).values.values()) <= option
 
-    table = bounds.costs["params"].candidates["cell/edge.0-1"].tolist()
+    table = bounds.costs["params"].operations["cell/edge.0-1"].tolist()
     for projection in (True, False):
         strategy = rc_darts(at_most(9000), none=False, projection=projection, bilevel=False, epochs=1)
         with torch.no_grad():

@@ -1,4 +1,7 @@
-"""What there is to search with: `nas spaces|strategies|data list|show|check`, and `nas data convert`."""
+"""What there is to search with: `nas spaces|strategies|data list|show|check`, and `nas data convert`.
+
+One file, because spaces, strategies and data are listed, shown and checked by the same pages.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ has at most four pools, as in the paper's later generations, and does not begin 
 Deviations: at most 16 units rather than 50; the first generation is drawn from the whole space (the paper's has 1 to
 4 ResNet units, 1 to 4 DenseNet units and 4 pools); pooling rounds sizes up, so images of any size pass any number
 of pools (a single pixel stays one); a mutation always changes something, and its bounds are inclusive.
+
+One file, because units, their choices and the variation of lists are one grammar.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ narrow result is the same function as aggregating first; with bag-of-words featu
 times less data. PyTorch Geometric's GCN and GAT do so themselves and are used as they are; the layers
 here do it for the others. Nothing about a graph is remembered between calls; within one, what its layers
 need of its edges is computed once (`Links`).
+
+One file, until layers of graphs are shared by spaces.
 """
 
 from __future__ import annotations

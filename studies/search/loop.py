@@ -3,6 +3,8 @@
 Strict order: ask(k) sees exactly the outcomes 0..k-lag, or more when a smaller set made it return None.
 So the trajectory depends on the study alone, not on timing or on how many workers there are, and a resumed search is
 the same search. Free order tells every outcome as it comes; `asked_after` records what each ask had seen.
+
+One file, because all of it is the state of one loop; verdicts and budget are beside it.
 """
 
 from __future__ import annotations

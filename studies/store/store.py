@@ -5,6 +5,8 @@ Crash rule: a proposal is committed before its evaluation starts; a result is co
 at any moment, finished trials that were not told are told again in the order of their numbers.
 
 One driver per study is its only writer (`Store.lock`); several drivers may share a database.
+
+One file, because the verbs are one class over one connection; what they need is beside it (`rows`, `urls`, `sqlite`).
 """
 
 from __future__ import annotations

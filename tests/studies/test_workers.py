@@ -65,7 +65,7 @@ class Studies:
 
     def config(self, **changes: Any) -> SearchConfig:
         values: dict[str, Any] = {
-            "space": f"{self.folder / 'space.py'}:space", "strategy": "random", "data": "digits", "epochs": 2,
+            "space": f"{self.folder / 'space.py'}:space", "strategy": "random", "data": "digits", "epochs": 12,
             "split": {"limit": 200}, "lag": 4, "threads": 1, "device": "cpu", "checkpoint_seconds": 0.0,
         }  # fmt: skip
         return SearchConfig(**{**values, **changes})
@@ -99,16 +99,16 @@ def told(runs: list[Run]) -> list[Run]:
 
 
 class Killer(Silent):
-    """Kills a worker at the first report."""
+    """Kills all workers at the first report."""
 
     def __init__(self) -> None:
         self.killed: list[int] = []
 
     def reported(self, trial: Trial, report: Any) -> None:
         if not self.killed:
-            victim = multiprocessing.active_children()[0]
-            self.killed.append(victim.pid or 0)
-            os.kill(victim.pid or 0, signal.SIGKILL)
+            self.killed = [victim.pid or 0 for victim in multiprocessing.active_children()]
+            for pid in self.killed:
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.usefixtures("forked_workers")
@@ -118,7 +118,7 @@ def test_any_number_of_workers_makes_the_same_study(tmp_path: Path) -> None:
     assert (ending, len(one), {run.state for run in one}) == (Ending.TRIALS, 6, {State.COMPLETE})
     _, two = studies.search("two", 2, listener=killer)
     assert killer.killed
-    assert sum(run.attempt for run in two) == 7
+    assert sum(run.attempt for run in two) > 6
     assert told(two) == told(one)
     _, four = studies.search("four", 4)
     assert told(four) == told(one)

@@ -74,9 +74,10 @@ def as_stored(wanted: StudySpec, stored: StudySpec, asked: Collection[str] = ())
     # Inputs follow from the data, which are compared by their hash.
     changes = {**dict.fromkeys(same), "inputs": stored.inputs}
     # What "auto" came to on the machine where the study was made is what it goes on with on any other.
-    if _recipe_of(wanted).get("precision") == _recipe_of(stored).get("precision") == "auto":
+    auto = _recipe_of(wanted).get("precision") == _recipe_of(stored).get("precision") == "auto"
+    if auto and "precision" in stored.evaluator:
         changes["evaluator"] = {**wanted.evaluator, "precision": stored.evaluator["precision"]}
-    if wanted.supernet and stored.supernet and "supernet" not in asked:
+    if wanted.supernet and stored.supernet and "precision" in stored.supernet and "supernet" not in asked:
         changes["supernet"] = {**wanted.supernet, "precision": stored.supernet["precision"]}
     return wanted.model_copy(update=changes)
 

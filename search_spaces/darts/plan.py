@@ -11,7 +11,7 @@ from pydantic import Field
 from nas_core.config import SizeConfig
 from nas_core.task import Task
 from search_spaces.darts.genotype import DIL3, DIL5, NODES, SEP3, SEP5
-from search_spaces.layers.stems import AUTO, CIFAR, Stem, halvings, stem_for
+from search_spaces.layers.stems import AUTO, CIFAR, Stem, halved, halvings, stem_for
 
 KERNELS = {SEP3: 3, SEP5: 5, DIL3: 3, DIL5: 5}
 REPEATS = {SEP3: 2, SEP5: 2, DIL3: 1, DIL5: 1}
@@ -75,11 +75,6 @@ class Layer:
     def path_stride(self, source: int) -> int:
         """The stride of an operation on a node: only the inputs of a reduction cell are reduced."""
         return self.stride if source < 2 else 1
-
-
-def halved(shape: tuple[int, int]) -> tuple[int, int]:
-    """The resolution after a stride of 2."""
-    return (shape[0] + 1) // 2, (shape[1] + 1) // 2
 
 
 @dataclass(frozen=True, slots=True)

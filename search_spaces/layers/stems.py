@@ -20,10 +20,15 @@ def stem_for(task: Task) -> str:
     return IMAGENET if len(task.input_shape) == 3 and min(task.input_shape[1:]) >= PHOTOGRAPH else CIFAR
 
 
+def halved(shape: tuple[int, int]) -> tuple[int, int]:
+    """The resolution after a stride of 2."""
+    return (shape[0] + 1) // 2, (shape[1] + 1) // 2
+
+
 def halvings(shape: tuple[int, int], count: int) -> list[tuple[int, int]]:
     """The resolutions after each of `count` convolutions of stride 2."""
     result = []
     for _ in range(count):
-        shape = (shape[0] + 1) // 2, (shape[1] + 1) // 2
+        shape = halved(shape)
         result.append(shape)
     return result

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from nas_core.config import SizeConfig
 from nas_core.task import Task
-from search_spaces.layers.stems import AUTO, Stem, stem_for
+from search_spaces.layers.stems import AUTO, Stem, halved, stem_for
 
 NORMAL, REDUCTION = CELLS = ("normal", "reduction")
 ADD, CONCAT = COMBINATIONS = ("add", "concat")
@@ -109,11 +109,6 @@ def unread(cell: Cell) -> tuple[int, ...]:
     """The states that no block reads; they make the output."""
     read = {state for block in cell for state in block.inputs}
     return tuple(state for state in range(2 + len(cell)) if state not in read)
-
-
-def halved(shape: tuple[int, int]) -> tuple[int, int]:
-    """The resolution after a stride of 2."""
-    return (shape[0] + 1) // 2, (shape[1] + 1) // 2
 
 
 def weighted(operation: str, stride: int) -> bool:

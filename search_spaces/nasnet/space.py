@@ -34,6 +34,7 @@ from nas_core.errors import UsageError, nearest
 from nas_core.graph import ArchGraph
 from nas_core.space import SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, Task
+from search_spaces.layers.stems import halved
 from search_spaces.nasnet.plan import (
     ADD,
     CELLS,
@@ -49,7 +50,6 @@ from search_spaces.nasnet.plan import (
     Cell,
     Layer,
     Size,
-    halved,
     kernel,
     unread,
     weighted,

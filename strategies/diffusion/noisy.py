@@ -51,7 +51,7 @@ FREQUENCIES = 8
 EXAMPLES = 4_000
 """Random architectures whose number is judged for a bound."""
 
-WISH = NoisyConfig(members=1, steps=1_500, batch=128)
+BOUND = NoisyConfig(members=1, steps=1_500, batch=128)
 """How a bound is learned: from more examples than an objective has."""
 
 
@@ -121,7 +121,7 @@ class NoisyPropertyBound:
     def __init__(
         self, matrix: OperationMatrix, wanted: Wanted, levels: Levels, seed: int, config: NoisyConfig | None = None
     ) -> None:
-        config = config or WISH
+        config = config or BOUND
         self._slots = Slots(matrix.space)
         self._bound = PropertyBound(self._slots, wanted, seed)
         rng = generator(seed, "examples")

@@ -34,8 +34,8 @@ from strategies.diffusion.sde import VE, UniformTime
 
 QUALITY = (Objective("quality", "max"),)
 CELLS = NasBench201()
-SKELETON = OperationMatrix(CELLS)
-SHAPE = (SKELETON.count, len(SKELETON.vocabulary))
+MATRICES = OperationMatrix(CELLS)
+SHAPE = (MATRICES.count, len(MATRICES.vocabulary))
 WORTH = dict(zip(CELLS.choices[0].options, (-1.0, 0.5, 0.7, 1.0, -0.2), strict=True))
 
 
@@ -57,7 +57,7 @@ def some(count: int, *words: int | str) -> list[Architecture]:
 
 
 def test_the_vocabulary_is_the_published_one() -> None:
-    assert SKELETON.vocabulary == (
+    assert MATRICES.vocabulary == (
         "input", "output", "none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3",
     )  # fmt: skip
 
@@ -65,17 +65,17 @@ def test_the_vocabulary_is_the_published_one() -> None:
 def test_nodes_are_numbered_as_published() -> None:
     """`get_adj` of the published code."""
     rows = {0: {1, 2, 3}, 1: {4, 5}, 2: {6}, 3: {7}, 4: {6}, 5: {7}, 6: {7}, 7: set()}
-    assert {node: set(numpy.flatnonzero(row)) for node, row in enumerate(SKELETON.adjacency)} == rows
+    assert {node: set(numpy.flatnonzero(row)) for node, row in enumerate(MATRICES.adjacency)} == rows
 
 
 def test_the_mask_is_the_closure_with_every_node_itself() -> None:
     rows = {0: set(range(8)), 1: {1, 4, 5, 6, 7}, 2: {2, 6, 7}, 3: {3, 7}, 4: {4, 6, 7}, 5: {5, 7}, 6: {6, 7}, 7: {7}}
-    assert {node: set(numpy.flatnonzero(row)) for node, row in enumerate(SKELETON.reach)} == rows
+    assert {node: set(numpy.flatnonzero(row)) for node, row in enumerate(MATRICES.reach)} == rows
 
 
 def test_edges_are_the_nodes_they_lead_between() -> None:
     """Edges 1<-0, 2<-0, 3<-0, 2<-1, 3<-1, 3<-2, as the adjacency has them."""
-    named = [(choice.name, label[0]) for choice, label in zip(CELLS.choices, SKELETON.labels, strict=True) if label]
+    named = [(choice.name, label[0]) for choice, label in zip(CELLS.choices, MATRICES.labels, strict=True) if label]
     assert sorted(named, key=lambda one: one[1]) == [
         ("cell/edge.0-1", 1), ("cell/edge.0-2", 2), ("cell/edge.0-3", 3),
         ("cell/edge.1-2", 4), ("cell/edge.1-3", 5), ("cell/edge.2-3", 6),
@@ -84,12 +84,12 @@ def test_edges_are_the_nodes_they_lead_between() -> None:
 
 def test_every_architecture_comes_back() -> None:
     archs = list(moves.enumerate_all(CELLS))
-    matrices = SKELETON.encode(archs)
+    matrices = MATRICES.encode(archs)
     assert matrices.shape == (15_625, *SHAPE)
     assert set(numpy.unique(matrices)) == {-1.0, 1.0}
     assert (matrices.sum(-1) == 2 - SHAPE[1]).all()
     noise = generator("noise").uniform(-0.99, 0.99, matrices.shape)
-    assert SKELETON.decode(matrices + noise) == archs
+    assert MATRICES.decode(matrices + noise) == archs
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_every_architecture_comes_back() -> None:
 def test_no_architecture(node: int, label: str | None, entry: float) -> None:
     """A one is an entry above 0 (0.5 before the scaling). Rows have exactly one; input and output have their places."""
     arch = moves.complete(CELLS, {}, lambda choice, options: "skip_connect")
-    row = SKELETON.encode([arch, arch])
+    row = MATRICES.encode([arch, arch])
     if label is None or entry == 1.0:
         row[0, node] = min(entry, -0.01)
     if label is not None:
-        row[0, node, SKELETON.vocabulary.index(label)] = entry
-    assert SKELETON.decode(row) == [None, arch]
+        row[0, node, MATRICES.vocabulary.index(label)] = entry
+    assert MATRICES.decode(row) == [None, arch]
 
 
 @pytest.mark.parametrize(
@@ -224,13 +224,13 @@ levels = UniformTime(VE())
 def predictor() -> NoisyEnsemble:
     archs = some(120, "examples")
     values = numpy.array([quality(arch) for arch in archs])
-    made = NoisyEnsemble(SKELETON, NoisyConfig(), 0)
-    made.fit(SKELETON.encode(archs), (values - values.mean()) / values.std(), levels)
+    made = NoisyEnsemble(MATRICES, NoisyConfig(), 0)
+    made.fit(MATRICES.encode(archs), (values - values.mean()) / values.std(), levels)
     return made
 
 
 def noisy(archs: Sequence[Architecture], sigma: float) -> Tensor:
-    clean = torch.from_numpy(SKELETON.encode(archs))
+    clean = torch.from_numpy(MATRICES.encode(archs))
     return clean + sigma * torch.randn(clean.shape, generator=torch.Generator().manual_seed(7))
 
 
@@ -271,9 +271,9 @@ def test_predictors_depend_on_their_seed_alone() -> None:
         torch.set_num_threads(threads)
         torch.manual_seed(threads)
         expected = torch.Generator().manual_seed(threads).get_state()
-        made = NoisyEnsemble(SKELETON, config, seed)
-        made.fit(SKELETON.encode(archs), values, levels)
-        mean, deviation = made.predict(SKELETON.encode(archs))
+        made = NoisyEnsemble(MATRICES, config, seed)
+        made.fit(MATRICES.encode(archs), values, levels)
+        mean, deviation = made.predict(MATRICES.encode(archs))
         assert torch.equal(torch.get_rng_state(), expected)  # torch's own generator is left alone
         torch.set_num_threads(before)
         assert (deviation > 0).all()  # members differ
@@ -281,11 +281,11 @@ def test_predictors_depend_on_their_seed_alone() -> None:
     assert found[0] == found[1] != found[2]
 
 
-def test_a_wish_is_the_share_of_what_satisfies_it() -> None:
+def test_a_bound_is_the_share_of_what_satisfies_it() -> None:
     """In much noise the probability is that of all architectures, in none that of the one."""
     archs = some(400, "costs")
     wanted = Wanted(tuple(archs), tuple(map(convolutions, archs)), 1, True)
-    bound = NoisyPropertyBound(SKELETON, wanted, levels, 0, NoisyConfig(members=1, steps=500, batch=64))
+    bound = NoisyPropertyBound(MATRICES, wanted, levels, 0, NoisyConfig(members=1, steps=500, batch=64))
     others = some(300, "others")
     truth = numpy.array([convolutions(arch) <= 1 for arch in others])
     assert (bound.met(others) == truth).mean() > 0.98
@@ -309,13 +309,13 @@ class Exact:
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         level = sigma[:, None, None].square()
-        likely = (2 * x / level).masked_fill(~torch.from_numpy(SKELETON.support), -math.inf).softmax(-1)
+        likely = (2 * x / level).masked_fill(~torch.from_numpy(MATRICES.support), -math.inf).softmax(-1)
         return (2 * likely - 1 - x) / level
 
 
 def drawn(guidance: Callable[[Tensor, Tensor], Tensor] | None, count: int = 64) -> list[Architecture]:
     rows = reverse.heun(Exact(), (count, *SHAPE), torch.Generator().manual_seed(1), guidance=guidance)
-    found = [arch for arch in SKELETON.decode(rows.numpy()) if arch is not None]
+    found = [arch for arch in MATRICES.decode(rows.numpy()) if arch is not None]
     assert len(found) >= 0.95 * count
     return found
 
@@ -328,7 +328,7 @@ def test_guidance_leads_to_what_is_predicted_to_be_good(predictor: NoisyEnsemble
             return scale * predictor.gradient(x, sigma)
 
         archs = drawn(guidance if scale else None)
-        means.append((predictor.predict(SKELETON.encode(archs))[0].mean(), numpy.mean([quality(a) for a in archs])))
+        means.append((predictor.predict(MATRICES.encode(archs))[0].mean(), numpy.mean([quality(a) for a in archs])))
     assert means == sorted(means)
     predicted, real = zip(*means, strict=True)
     assert predicted[-1] > predicted[0] + 1  # a standard deviation of random architectures
@@ -396,7 +396,7 @@ def test_generated_candidates_are_better_than_random_ones() -> None:
 def test_a_note_has_the_rates_of_its_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 10 matrices 2 are none; of the other 8 architectures 4 are different candidates, of which 3 are new."""
     known, *fresh = different(14, "cells")
-    rows = SKELETON.encode([*[known] * 3, *fresh[:3], fresh[0], fresh[1], known, known])
+    rows = MATRICES.encode([*[known] * 3, *fresh[:3], fresh[0], fresh[1], known, known])
     rows[8, 2], rows[9, 5] = -1, 1
     monkeypatch.setattr(reverse, "heun", lambda *given, **settings: torch.from_numpy(rows))
     strategy = made(setting(), pool=10, batch=2)
@@ -409,7 +409,7 @@ def test_a_pool_without_news_is_drawn_again_with_half_the_guidance(monkeypatch: 
     archs = different(30, "cells")
     known, fresh = archs[:12], archs[12:24]
     pools = iter([known, known, fresh])
-    monkeypatch.setattr(reverse, "heun", lambda *given, **settings: torch.from_numpy(SKELETON.encode(next(pools))))
+    monkeypatch.setattr(reverse, "heun", lambda *given, **settings: torch.from_numpy(MATRICES.encode(next(pools))))
     strategy = made(setting(), pool=12, scales=[8.0])
     told(strategy, known)
     proposal = strategy.ask(20, ())
@@ -419,7 +419,7 @@ def test_a_pool_without_news_is_drawn_again_with_half_the_guidance(monkeypatch: 
 
 def test_where_all_that_is_generated_is_known_candidates_are_random(monkeypatch: pytest.MonkeyPatch) -> None:
     known = different(12, "cells")
-    monkeypatch.setattr(reverse, "heun", lambda *given, **settings: torch.from_numpy(SKELETON.encode(known)))
+    monkeypatch.setattr(reverse, "heun", lambda *given, **settings: torch.from_numpy(MATRICES.encode(known)))
     strategy = made(setting(), pool=12)
     told(strategy, known)
     proposal = strategy.ask(20, ())
@@ -459,9 +459,9 @@ def test_another_study_leads_the_first_proposals() -> None:
     assert numpy.mean(chosen) > numpy.quantile([quality(arch) for arch in some(2_000, "all")], 0.95)
 
 
-def test_a_wish_leads_what_is_generated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bound_leads_what_is_generated(monkeypatch: pytest.MonkeyPatch) -> None:
     """With at most two convolutions, which half of all have, and better than those of that half."""
-    monkeypatch.setattr("strategies.diffusion.noisy.WISH", NoisyConfig(members=1, steps=500, batch=64))
+    monkeypatch.setattr("strategies.diffusion.noisy.BOUND", NoisyConfig(members=1, steps=500, batch=64))
     strategy = made(setting(4))
     told(strategy, different(60, "known"))
     shown = some(400, "costs")

@@ -340,7 +340,7 @@ def test_a_limit_on_parameters_is_met_without_rejection(at_most: bool) -> None:
     assert abs(found[met].mean() - chance.mean()) < 0.15 * chance.mean()
 
 
-def test_a_wish_for_an_undecided_architecture_is_the_share_that_meets_it() -> None:
+def test_a_bound_for_an_undecided_architecture_is_the_share_that_meets_it() -> None:
     tokens = cells(500, 3)
     values = (tokens == 4).sum(axis=1).astype(float)  # 3x3 convolutions
     bound = PropertyBound(CELLS, Wanted(tuple(CELLS.decode(tokens)), tuple(values.tolist()), 2.0, False), 0)

@@ -22,7 +22,7 @@ from strategies.diffusion.sde import VE, VP, Cosine, Laplace, LogNormal, Schedul
 from studies.store import snapshots
 from training.threads import thread_count
 
-SKELETON = OperationMatrix(NasBench201())
+MATRICES = OperationMatrix(NasBench201())
 SCHEDULES = [VE(), VP(), Cosine()]
 TINY = ScoreConfig(blocks=2, width=16, heads=2, hidden=16, head=32, steps=7, batch=8, warm_up=2)
 Sampler = Callable[..., Tensor]
@@ -35,7 +35,7 @@ def random(seed: int = 0) -> torch.Generator:
 
 def cells(count: int, seed: int = 0) -> Any:
     rng = generator(seed)
-    return SKELETON.encode([moves.sample(SKELETON.space, rng) for _ in range(count)])
+    return MATRICES.encode([moves.sample(MATRICES.space, rng) for _ in range(count)])
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -144,8 +144,8 @@ def test_the_perfect_score_of_one_cell_gives_that_cell(sampler: Sampler, steps: 
     cell = torch.from_numpy(cells(1, 3))
     perfect = Points(cell)
     rows = sampler(perfect, (16, 8, 7), random(), schedule=schedule, steps=steps)
-    archs = SKELETON.decode(rows.numpy())
-    assert archs == SKELETON.decode(cell.numpy()) * 16
+    archs = MATRICES.decode(rows.numpy())
+    assert archs == MATRICES.decode(cell.numpy()) * 16
     assert perfect.calls == (35 if sampler is reverse.heun else 2000)
 
 
@@ -294,7 +294,7 @@ def test_preconditioning_is_that_of_edm() -> None:
 def test_preconditioning_makes_what_is_read_and_what_is_learned_of_unit_variance(sigma: float) -> None:
     """Appendix B.6 there, eq. 116 to 131; entry by entry, in the matrices of a space."""
     matrices = cells(4000)
-    one = untrained(matrices, SKELETON.reach, TINY, 0)
+    one = untrained(matrices, MATRICES.reach, TINY, 0)
     clean = torch.from_numpy(matrices).repeat(2, 1, 1)
     s = torch.tensor(sigma)
     away = clean - one.mean + s * torch.randn(clean.shape, generator=random())
@@ -312,7 +312,7 @@ def test_preconditioning_makes_what_is_read_and_what_is_learned_of_unit_variance
 
 def test_what_never_varies_is_known_exactly() -> None:
     matrices = cells(500)
-    one = untrained(matrices, SKELETON.reach, TINY, 0)
+    one = untrained(matrices, MATRICES.reach, TINY, 0)
     with torch.no_grad():
         found = one.denoised(torch.randn(20, 8, 7, generator=random()), UniformTime(VE())(20, random()))
     torch.testing.assert_close(found[:, [0, 7]], torch.from_numpy(matrices[:20, [0, 7]]))
@@ -321,7 +321,7 @@ def test_what_never_varies_is_known_exactly() -> None:
 # -- the network ------------------------------------------------------------------------------------------------------
 
 
-def network(config: ScoreConfig = TINY, reach: Any = SKELETON.reach) -> ScoreNetwork:
+def network(config: ScoreConfig = TINY, reach: Any = MATRICES.reach) -> ScoreNetwork:
     """With last weights that are not zero."""
     made = ScoreNetwork(7, reach, config, 5)
     with torch.no_grad():
@@ -339,19 +339,19 @@ def test_attention_goes_to_what_a_node_reaches_and_nowhere_else(blocks: int) -> 
             changed = x.clone()
             changed[:, node] += 1
             moved = (made(changed, noise) != before).any(2)
-            torch.testing.assert_close(moved, torch.from_numpy(SKELETON.reach[:, node]).expand(4, -1))
+            torch.testing.assert_close(moved, torch.from_numpy(MATRICES.reach[:, node]).expand(4, -1))
 
 
 def test_nodes_without_successors_see_themselves() -> None:
     """The published closure leaves them without any."""
-    made = network(reach=SKELETON.reach & ~numpy.eye(8, dtype=bool))
+    made = network(reach=MATRICES.reach & ~numpy.eye(8, dtype=bool))
     assert made(torch.ones(2, 8, 7), torch.ones(2)).isfinite().all()
     assert made.reach.diagonal().all()
 
 
 def test_the_default_network_is_the_published_one_but_for_the_last_layers() -> None:
     for head in (256, 1536):
-        made = ScoreNetwork(7, SKELETON.reach, ScoreConfig(head=head), 0)
+        made = ScoreNetwork(7, MATRICES.reach, ScoreConfig(head=head), 0)
         assert len(made.blocks) == 12
         assert made.head[0].in_features == 12 * 64
         block = 2 * 2 * 64 + (64 * 192 + 192) + (64 * 64 + 64) + (64 * 128 + 128) + (128 * 64 + 64)
@@ -417,13 +417,13 @@ def test_a_killed_training_goes_on_and_ends_bit_for_bit_the_same(
     config, matrices = TINY.model_copy(update=changes), cells(50)
     global_state = torch.get_rng_state()
     whole, killed = Stored(), Stored(2)
-    never = trained(lambda: matrices, SKELETON.reach, config, whole, "one")
+    never = trained(lambda: matrices, MATRICES.reach, config, whole, "one")
     assert whole.steps == [2, 4, 6, 7]
     with pytest.raises(Killed):
-        trained(lambda: matrices, SKELETON.reach, config, killed, "one")
+        trained(lambda: matrices, MATRICES.reach, config, killed, "one")
     killed.left = 9
     with thread_count(2):
-        resumed = trained(lambda: matrices, SKELETON.reach, config, killed, "one")
+        resumed = trained(lambda: matrices, MATRICES.reach, config, killed, "one")
     assert killed.steps == [2, 4, 6, 7]
     assert weights(resumed) == weights(never)
     assert torch.equal(torch.get_rng_state(), global_state)
@@ -431,17 +431,17 @@ def test_a_killed_training_goes_on_and_ends_bit_for_bit_the_same(
     def none() -> Any:
         raise AssertionError
 
-    again = trained(none, SKELETON.reach, config, whole, "one")
+    again = trained(none, MATRICES.reach, config, whole, "one")
     assert weights(again) == weights(never)
     x, sigma = torch.randn(3, 8, 7, generator=random()), torch.tensor([0.1, 1.0, 5.0])
     assert torch.equal(again(x, sigma), never(x, sigma))
-    other = trained(lambda: matrices, SKELETON.reach, config, {}, "two")
+    other = trained(lambda: matrices, MATRICES.reach, config, {}, "two")
     assert weights(other) != weights(never)
 
 
 def test_weights_are_those_of_the_exponential_mean() -> None:
     matrices = cells(50)
-    one = untrained(matrices, SKELETON.reach, TINY, 0)
+    one = untrained(matrices, MATRICES.reach, TINY, 0)
     training = score.Training(one, matrices, TINY, 0)
     name = "embedding.weight"
     mean = one.network.embedding.weight.detach().clone()
@@ -462,10 +462,10 @@ def test_dropout_is_of_training_alone() -> None:
 
 
 def validity(config: ScoreConfig) -> float:
-    made = trained(lambda: cells(3000), SKELETON.reach, config, {}, "validity")
+    made = trained(lambda: cells(3000), MATRICES.reach, config, {}, "validity")
     with thread_count(1):
         rows = reverse.heun(made, (128, 8, 7), random(), schedule=made.schedule)
-    found = SKELETON.decode(rows.numpy())
+    found = MATRICES.decode(rows.numpy())
     assert len(set(found)) > 0.9 * len([arch for arch in found if arch is not None])
     return sum(arch is not None for arch in found) / len(found)
 

@@ -2,8 +2,8 @@
 
     python benchmarks/cora.py --data ../shared/data --network 0112:skip,gat,gcn,gcn --seeds 10 --out cora.csv
 
-A search names the network; both are trained by one recipe for nodes on row-normalised features, by the fit loop of `nas
-train`, and tested with the weights of the best validation epoch. Of several candidates that a search names, the one
+A search names the network; both are trained by one recipe for nodes, by the fit loop of `nas train`, and tested with the
+weights of the best validation epoch. Of several candidates that a search names, the one
 with the best mean validation over a few seeds is the winner: one training picks luck. Every training is a row of the
 file; a row that is there is not trained again.
 """
@@ -30,7 +30,10 @@ from training.evaluators.train import build
 from training.fit import fit
 from training.recipe import recipe
 
-FIELDS = ("network", "recipe", "dropout", "grad_clip", "seed", "kept_epoch", "val_accuracy", "test_accuracy")
+FIELDS = (
+    *("network", "recipe", "normalise", "weight_decay", "dropout", "grad_clip", "seed"),
+    *("kept_epoch", "val_accuracy", "test_accuracy"),
+)
 NAMED = FIELDS.index("kept_epoch")
 
 
@@ -64,11 +67,13 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--dropout", type=float, default=0.7)
     parser.add_argument("--recipe", default="standard")
+    parser.add_argument("--weight-decay", type=float, help="another one than the recipe's")
+    parser.add_argument("--normalise", choices=["rows", "none"], default="none", help="of the features")
     parser.add_argument("--grad-clip", type=float, help="largest norm of all gradients together")
     parser.add_argument("--out", type=Path, default=Path("cora.csv"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    source = load(f"graph:{arguments.data / 'planetoid_cora.npz'}?normalise=rows", Split())
+    source = load(f"graph:{arguments.data / 'planetoid_cora.npz'}?normalise={arguments.normalise}", Split())
     task, space = source.task, NasBenchGraph()
     size = space.Size(hidden=arguments.hidden, dropout=arguments.dropout)
 
@@ -84,10 +89,13 @@ def main() -> None:
         with arguments.out.open(newline="") as file:
             done = {tuple(row[name] for name in FIELDS[:NAMED]): row for row in csv.DictReader(file)}
     data, plan = source.bind("cpu"), recipe(arguments.recipe, task, grad_clip=arguments.grad_clip, keep="best")
+    if arguments.weight_decay is not None:
+        plan = plan.model_copy(update={"weight_decay": arguments.weight_decay})
     for name, make in makers.items():
         figures = []
         for seed in range(arguments.seeds):
-            settings = (name, arguments.recipe, arguments.dropout, arguments.grad_clip, seed)
+            features = (arguments.normalise, plan.weight_decay, arguments.dropout, arguments.grad_clip)
+            settings = (name, arguments.recipe, *features, seed)
             key = tuple("" if value is None else str(value) for value in settings)
             if key not in done:
                 row: dict[str, object] = dict(zip(FIELDS, key, strict=False))

@@ -2,10 +2,10 @@
 
     python benchmarks/cora.py --data ../shared/data --network 0112:skip,gat,gcn,gcn --seeds 10 --out cora.csv
 
-A search names the network; both are trained by one recipe for nodes, by the fit loop of `nas train`, and tested with the
-weights of the best validation epoch. Of several candidates that a search names, the one
-with the best mean validation over a few seeds is the winner: one training picks luck. Every training is a row of the
-file; a row that is there is not trained again.
+A search names the network; both are trained by one recipe for nodes, by the fit loop of `nas train`, and tested with
+the weights of the best validation epoch. Of several candidates that a search names, the one with the best mean
+validation over a few seeds is the winner: one training picks luck. Every training is a row of the file; a row that is
+there is not trained again.
 """
 
 from __future__ import annotations

@@ -48,6 +48,10 @@ def train(
     weights: Annotated[
         str | None, typer.Option(help="Weights to start from: FILE.safetensors, or STUDY:N/train-K.")
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Learn from a trained network too: STUDY:N, STUDY:N/train-K or EXPORT.json."),
+    ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("-s", help="[recipe.]KEY=VALUE of the recipe, e.g. lr=0.05.")
     ] = None,
@@ -74,6 +78,7 @@ def train(
     from studies.analysis.trained import start_of
     from studies.environment import environment
     from studies.jobs.retrain import command, retrain
+    from studies.jobs.teacher import teacher_of
     from studies.setup.assemble import retraining
 
     if picture is not None and not find_lr:
@@ -86,10 +91,15 @@ def train(
         if epochs is not None:
             changes["epochs"] = epochs
         start = None if weights is None else start_of(store, weights)
-        plan = retraining(study.spec, recipe or name or "standard", changes, size, data, device, metric or (), start)
+        taught = None if teacher is None else teacher_of(store, teacher)
+        plan = retraining(
+            study.spec, recipe or name or "standard", changes, size, data, device, metric or (), start, taught
+        )
         taken = plan.evaluator.taken(trial.arch)
         if taken is not None:
             typer.echo(f"weights: {taken}", err=True)
+        if taught is not None:
+            typer.echo(f"teacher: {taught.reference}", err=True)
         limits, lines = remarks(study, trial, plan, chosen=size is not None)
         for line in lines:
             typer.echo(f"nas: {line}", err=True)

@@ -1,14 +1,16 @@
-"""How a network is run and a part is evaluated: once for trainings, supernets and shared weights."""
+"""How a network is run, what of its answer is minimised, and how a part is evaluated: once for trainings, supernets and
+shared weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from nas_core.batch import Batch
+from nas_core.traits import Extra
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -37,6 +39,38 @@ class Forward:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
             output = network(*inputs)
         return _float32(output)
+
+
+def weighted(network: Any, losses: Sequence[Tensor]) -> Tensor:
+    """The loss of a network's logits and, where there is a second one, that of its auxiliary head by its weight
+    (`nas_core.traits.HasAuxiliary`)."""
+    loss, *auxiliary = losses
+    return loss + network.auxiliary_weight * auxiliary[0] if auxiliary else loss
+
+
+class Extras:
+    """What the modules of a network have to minimise beside its answer (`nas_core.traits.Extra`)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._modules = [module for module in network.modules() if isinstance(module, Extra)]
+
+    def drop(self) -> None:
+        """Forget what a pass left that came to no end, for want of memory."""
+        for module in self._modules:
+            module.take()
+
+    def take(self) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """The sum of all terms of a pass, None without any; and by name the mean over the modules of each term and each
+        statistic, detached."""
+        all_terms: list[Tensor] = []
+        found: dict[str, list[Tensor]] = {}
+        for module in self._modules:
+            terms, statistics = module.take()
+            all_terms += terms.values()
+            for name, value in {**terms, **statistics}.items():
+                found.setdefault(name, []).append(value.detach().float())
+        means = {name: torch.stack(values).mean() for name, values in found.items()}
+        return (torch.stack(all_terms).sum() if all_terms else None), means
 
 
 def _float32(output: Any) -> Any:

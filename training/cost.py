@@ -7,6 +7,7 @@ It sees no message passing: graph spaces count their own (`HasCosts`).
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from nas_core.errors import NasError, UsageError, unknown
 from nas_core.evaluation import Metric
 from nas_core.space import HasCosts, SearchSpace
 from nas_core.task import Task
+from nas_core.traits import HasMacs, deployed_parameters
 from training import latency
 from training.fit import trial_failures
 from training.latency import ONE_PASS, LatencyConfig
@@ -28,17 +30,30 @@ COSTS = (*COUNTS, latency.METRIC, latency.SPREAD)
 
 
 def params(model: nn.Module) -> int:
-    """The number of parameters, shared ones once. A second head that only training uses, the submodule `auxiliary` of a
-    network with `auxiliary_weight`, does not count."""
-    heads = ("auxiliary.",) if hasattr(model, "auxiliary_weight") else ()
-    return sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith(heads))
+    """The number of parameters that are deployed (`nas_core.traits.deployed_parameters`)."""
+    return sum(parameter.numel() for _, parameter in deployed_parameters(model))
 
 
 def macs(model: nn.Module, inputs: Sequence[Tensor]) -> int:
-    """Multiply-accumulates of `model(*inputs)` in evaluation mode; the model's mode is left as it was."""
-    with FlopCounterMode(display=False) as counter:
-        _forward(model, inputs)
-    return counter.get_total_flops() // 2
+    """Multiply-accumulates of `model(*inputs)` in evaluation mode, with what its modules say that the counter does not
+    see (`nas_core.traits.HasMacs`); the model's mode is left as it was."""
+    unseen: list[int] = []
+
+    def count(module: Any, inputs: tuple[Tensor, ...]) -> None:
+        unseen.append(module.uncounted_macs(*inputs))
+
+    hooks = [each.register_forward_pre_hook(count) for each in model.modules() if _brings_macs(each)]
+    try:
+        with FlopCounterMode(display=False) as counter:
+            _forward(model, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counter.get_total_flops() // 2 + sum(unseen)
+
+
+def _brings_macs(module: nn.Module) -> bool:
+    return isinstance(module, HasMacs)
 
 
 def known(space: SearchSpace, task: Task) -> tuple[str, ...]:

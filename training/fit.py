@@ -4,11 +4,11 @@ The data lie on the device, convolutions run in channels_last, bf16 autocast is 
 with it, the optimiser is fused, and a number is read back from the device once per epoch. A convolution network must
 therefore not assume the default layout of its own maps: `x.flatten(1)` or `reshape`, not `x.view`.
 
-Two things a network may bring: `DropPath` modules, whose `progress` rises from 0 at the first step of the recipe to 1
-at its last, and a second head: where the training output is `(logits, auxiliary logits)`, what is minimised is the loss
-of the logits plus `model.auxiliary_weight` times that of the auxiliary ones. Reported losses are those of the logits.
+What a network may bring beside its answer is said in `nas_core.traits`: modules that change over the training, a second
+head, terms of the loss with statistics, parameters that do not decay. Reported losses are those of the logits.
 
-What the recipe may ask for beyond a step of the optimiser has files of its own: `loss`, `mixup`, `selection`.
+What the recipe may ask for beyond a step of the optimiser has files of its own: `loss`, `mixup`, `selection`,
+`regimes`.
 """
 
 from __future__ import annotations
@@ -24,25 +24,27 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas_core.batch import Batch, Data
 from nas_core.errors import NasError, TrialError, UsageError
 from nas_core.evaluation import Objective, Report
 from nas_core.seeds import derive
-from search_spaces.layers.drop_path import DropPath
+from nas_core.traits import Progressive
 from training import checkpoint as checkpoints
 from training.checkpoint import Checkpoint, CheckpointError
-from training.compute import Forward, add, means
+from training.compute import Extras, Forward, add, means, weighted
 from training.loss import Criterion
 from training.metrics import PartMetric
 from training.mixup import mixed
+from training.optimizer import make_optimizer, parameter_groups
 from training.outputs import logits_of
 from training.precision import resolve
 from training.recipe import Recipe, learning_rate
+from training.regimes.regime import Regime, Regimes
 from training.selection import Selection
 from training.tasks import kind_of
+from training.teacher import Teacher
 
 SMALLEST_MICRO_BATCH = 8
 
@@ -64,6 +66,8 @@ def fit(
     test: bool = False,
     metrics: Sequence[PartMetric] = (),
     monitor: Objective | None = None,
+    teacher: Teacher | None = None,
+    regimes: Sequence[Regime] = (),
 ) -> Iterator[Report]:
     """Train `model` in place, and yield `train_loss` and `val_*` metrics after each epoch.
 
@@ -78,6 +82,9 @@ def fit(
     far by `monitor` (`kept_epoch`), and the last report of a budget has the figures of that epoch, whose weights are
     then in `model`, and tested. `recipe.patience` may end the training, and so the reports, before the budget.
 
+    `regimes` act on every step, after those of the recipe, of which distillation needs a `teacher`. What modules hand
+    over (`nas_core.traits.Extra`) is reported as `train_*`, means over the samples.
+
     Raises TrialError: `nan-loss`, `out-of-memory`, `time-limit` (`deadline`, in time.monotonic() seconds) or
     `exception`; CheckpointError where no generation is intact; UsageError for a checkpoint of another training.
     """
@@ -86,7 +93,7 @@ def fit(
     if not 1 <= epochs <= recipe.epochs:
         raise UsageError(f"budget {epochs} is not within the recipe's 1 to {recipe.epochs} epochs")
     with trial_failures():
-        training = Training(model, data, recipe, device, seed, deadline, metrics, monitor)
+        training = Training(model, data, recipe, device, seed, deadline, metrics, monitor, teacher, regimes)
     reports = training.resume(folder) if folder else []
     if len(reports) > epochs:
         raise UsageError(f"the checkpoint in '{folder}' is at epoch {len(reports)}, beyond the budget {epochs}")
@@ -132,6 +139,8 @@ class Training:
         deadline: float | None,
         metrics: Sequence[PartMetric] = (),
         monitor: Objective | None = None,
+        teacher: Teacher | None = None,
+        regimes: Sequence[Regime] = (),
     ) -> None:
         self.data = data
         self.recipe = recipe
@@ -141,7 +150,14 @@ class Training:
         self.precision = resolve(recipe.precision, device, data.task.kind)
         self.forward = Forward(device, self.precision, channels_last=has_convolutions(model))
         self.model = self.forward.place(model)
-        self.optimizer = make_optimizer(recipe, self.model, device)
+        self.extras = Extras(self.model)
+        self.statistics: dict[str, Tensor] = {}
+        self.progressive = [module for module in self.model.modules() if isinstance(module, Progressive)]
+        self.regimes = Regimes([*(settings.regime(teacher) for settings in recipe.regimes), *regimes])
+        if self.regimes:
+            self.regimes.begin(self.model, self.forward, next(iter(data.batches("train", 0, seed))), seed)
+        groups = [*parameter_groups(self.model), *self.regimes.parameter_groups()]
+        self.optimizer = make_optimizer(recipe, groups, device)
         self.criterion = Criterion(recipe, data)
         self.own = metrics
         self.kind = kind_of(data.task)
@@ -151,7 +167,6 @@ class Training:
         self.averaged = None if recipe.ema is None else averaged(self.model, recipe.ema)
         self.evaluated: nn.Module = self.model if self.averaged is None else self.averaged.module
         self.micro_batch = recipe.batch_size if self.kind.apart else None
-        self.drop_paths = [module for module in self.model.modules() if isinstance(module, DropPath)]
 
     def select(self, report: Report) -> Report:
         """Take an epoch's report for the choice of the best one, and name that in it where its weights are kept."""
@@ -180,7 +195,7 @@ class Training:
         # Seeding each epoch makes dropout the same after a resume, and leaves the caller's generators alone.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             seed_torch(derive(self.seed, epoch, "training"), self.device)
-            metrics = {"train_loss": self.train(epoch), **self.evaluate("valid")}
+            metrics = {**self.train(epoch), **self.evaluate("valid")}
         for name in ("train_loss", "val_loss"):
             if not math.isfinite(metrics.get(name, 0.0)):
                 raise TrialError("nan-loss", f"{name} is {metrics[name]} in epoch {epoch + 1}")
@@ -188,17 +203,19 @@ class Training:
             metrics["micro_batch"] = float(self.micro_batch)
         return metrics
 
-    def train(self, epoch: int) -> float:
-        """One pass over the training part; the mean loss."""
+    def train(self, epoch: int) -> dict[str, float]:
+        """One pass over the training part; the means over it, as `train_*`."""
         self.model.train()
+        self.statistics = {}
         total, count = torch.zeros((), device=self.device), 0
-        every_step = self.recipe.cyclic or bool(self.drop_paths)
+        every_step = self.recipe.cyclic or bool(self.progressive or self.regimes)
         for number, batch in enumerate(self.batches(epoch)):
             if every_step:
                 self.before_step(epoch * self.steps_per_epoch + number)
             total += self.update(batch)
             count += batch.samples
-        return float(total) / max(count, 1)
+        sums = {"loss": total, **self.statistics}
+        return {f"train_{name}": float(value) / max(count, 1) for name, value in sums.items()}
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """What an epoch trains on, one batch per step."""
@@ -206,12 +223,13 @@ class Training:
         return mixed(batches, self.recipe.mixup, self.seed, epoch) if self.recipe.mixup else batches
 
     def before_step(self, step: int) -> None:
-        """Learning rate of a cycle and progress of drop path at optimiser step `step` of the training (from 0)."""
+        """Learning rate of a cycle, and what changes with the optimiser step `step` of the training (from 0)."""
         if self.recipe.cyclic:
             self.set_rate(learning_rate(self.recipe, step, self.steps_per_epoch))
-        last = max(self.recipe.epochs * self.steps_per_epoch - 1, 1)
-        for module in self.drop_paths:
-            module.progress = step / last
+        steps = self.recipe.epochs * self.steps_per_epoch
+        for module in self.progressive:
+            module.set_progress(step / max(steps - 1, 1))
+        self.regimes.before_step(step, steps)
 
     def set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -223,6 +241,7 @@ class Training:
         if self.recipe.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
         self.optimizer.step()
+        self.regimes.after_step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
         return total
@@ -230,14 +249,19 @@ class Training:
     def gradients(self, pieces: Sequence[Batch]) -> Tensor:
         """Gradients of the mean loss over all pieces of a batch; returns the sum of the losses, on the device."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.extras.drop()
         total, count = torch.zeros((), device=self.device), sum(piece.samples for piece in pieces)
+        statistics: dict[str, Tensor] = {}
         for piece in pieces:
-            logits, auxiliary = self.answers(piece, self.model)
-            loss, samples = self.criterion(logits, piece), piece.samples
-            total += loss.detach() * samples
-            if auxiliary is not None:
-                loss = loss + self.model.auxiliary_weight * self.criterion(auxiliary, piece)
-            (loss * (samples / count)).backward()
+            with self.regimes.watching():
+                logits, auxiliary = self.answers(piece, self.model)
+            losses = [self.criterion(output, piece) for output in (logits, auxiliary) if output is not None]
+            extra, found = self.extras.take()
+            total += losses[0].detach() * piece.samples
+            add(statistics, {name: value * piece.samples for name, value in found.items()})
+            loss = weighted(self.model, losses) if extra is None else weighted(self.model, losses) + extra
+            (self.regimes.objective(loss, piece, logits) * (piece.samples / count)).backward()
+        add(self.statistics, statistics)
         return total
 
     def evaluate(self, part: str) -> dict[str, float]:
@@ -324,6 +348,7 @@ class Training:
         if self.averaged is not None:
             named |= {f"averaged/{name}": tensor for name, tensor in self.averaged.state_dict().items()}
         named |= {f"optimizer/{name}": tensor for name, tensor in tensors.items()}
+        named |= {f"regimes/{name}": tensor for name, tensor in self.regimes.tensors().items()}
         checkpoints.save(folder, Checkpoint(len(reports), named, state))
 
     def resume(self, folder: Path) -> list[Report]:
@@ -342,6 +367,7 @@ class Training:
             self.model.load_state_dict(_named(found.tensors, "model/"))
             if self.averaged is not None:
                 self.averaged.load_state_dict(_named(found.tensors, "averaged/"))
+            self.regimes.restore(_named(found.tensors, "regimes/"))
             checkpoints.restore_optimizer(self.optimizer, _named(found.tensors, "optimizer/"), state["optimizer"])
         except (RuntimeError, ValueError, IndexError) as error:
             raise CheckpointError(f"the checkpoint in '{folder}' is of another network: {first_line(error)}") from error
@@ -362,23 +388,13 @@ class Training:
             described["metrics"] = [metric.reference for metric in self.own]
         if recipe.selects:
             described["monitor"] = str(self.selection.monitor)
-        return described
+        return described | dict(self.regimes.description())
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """The exponential moving average of a network: after its first step a copy, then `decay` of itself and the rest of
     the network per step. Running statistics are averaged like weights, so that they belong to them."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
-def make_optimizer(recipe: Recipe, model: nn.Module, device: torch.device) -> Optimizer:
-    """The recipe's optimiser; its learning rate is set at the start of every epoch."""
-    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-    common["fused"] = True if device.type in ("cpu", "cuda") else None
-    if recipe.optimizer == "sgd":
-        return SGD(model.parameters(), momentum=recipe.momentum, nesterov=recipe.nesterov, **common)
-    kind = Adam if recipe.optimizer == "adam" else AdamW
-    return kind(model.parameters(), betas=(recipe.momentum, 0.999), **common)
 
 
 def seed_torch(seed: int, device: torch.device) -> None:

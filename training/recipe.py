@@ -13,21 +13,18 @@ from nas_core.errors import UsageError, nearest, unknown
 from nas_core.task import Task
 from training import tasks
 from training.data.augment import PLAIN, Augment
+from training.regimes.distillation import Distillation
+from training.regimes.orthonormality import Orthonormality
+from training.regimes.regime import Settings
 
 CYCLIC = ("triangular", "triangular2", "exp_range")
 CYCLE_EPOCHS = 4  # Smith's CIFAR-10 runs: 2,000 iterations of 500 per epoch
 # Of each of these schedules; another one refuses them, and records of a recipe without them leave them out.
 _OWN = {"lr_base": CYCLIC, "cycle_epochs": CYCLIC, "gamma": ("exp_range",), "milestones": ("step",)}
-# Left out of records at these values, as the records from before the field are.
-_UNUSED: Mapping[str, Any] = {
-    "loss": "cross_entropy",
-    "class_weights": None,
-    "label_smoothing": 0.0,
-    "mixup": 0.0,
-    "ema": None,
-    "keep": "last",
-    "patience": None,
-}
+# Left out of records at these values, as the records from before the field are; and where they are None, but for
+# fields of the first version.
+_UNUSED: Mapping[str, Any] = {"loss": "cross_entropy", "label_smoothing": 0.0, "mixup": 0.0, "keep": "last"}
+_FIRST = ("grad_clip",)
 
 
 def losses() -> Mapping[str, tuple[str, ...]]:
@@ -82,6 +79,10 @@ class Recipe(Config):
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast where the processor is faster with it"
     )
+    orthonormality: Orthonormality | None = Field(
+        default=None, description="a term of the loss for deep plain networks"
+    )
+    distillation: Distillation | None = Field(default=None, description="what is learned of a teacher, and how")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -149,8 +150,16 @@ class Recipe(Config):
         return {
             name: value
             for name, value in handler(self).items()
-            if not (name in _OWN and value in (None, (), [])) and not (name in _UNUSED and value == _UNUSED[name])
+            if (value is not None or name in _FIRST)
+            and not (name in _OWN and value in ((), []))
+            and not (name in _UNUSED and value == _UNUSED[name])
         }
+
+    @property
+    def regimes(self) -> tuple[Settings, ...]:
+        """What the training does beyond the ordinary step, in the order of the fields."""
+        fields = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(value for value in fields if isinstance(value, Settings))
 
     @property
     def selects(self) -> bool:

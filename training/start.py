@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas_core.errors import NotFoundError, UsageError, VerificationError
+from nas_core.traits import HasSignature
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,7 +39,8 @@ class Start:
     sha256: str
 
     def take(self, network: nn.Module) -> Taken:
-        """Copy the tensors that the network has too into it; the others stay as they were made.
+        """Copy the tensors that the network has too into it; the others stay as they were made, and so do those of
+        modules that say that theirs are never to be taken (`nas_core.traits.HasSignature`).
 
         Raises UsageError for a file that is none, or of which nothing fits; VerificationError for one that has changed.
         """
@@ -56,7 +58,16 @@ class Start:
         except SafetensorError as error:
             raise UsageError(f"'{self.reference}' is no safetensors file: {error}") from error
         own = network.state_dict()
-        fitting = {name for name, tensor in own.items() if name in given and given[name].shape == tensor.shape}
+        never = tuple(
+            f"{name}."
+            for name, one in network.named_modules()
+            if isinstance(one, HasSignature) and one.signature() is None
+        )
+        fitting = {
+            name
+            for name, tensor in own.items()
+            if name in given and given[name].shape == tensor.shape and not name.startswith(never)
+        }
         with torch.no_grad():
             for name in fitting:
                 own[name].copy_(given[name])

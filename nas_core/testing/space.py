@@ -21,6 +21,7 @@ from nas_core.seeds import generator
 from nas_core.space import HasCosts, HasNotation, SearchSpace
 from nas_core.task import Task
 from nas_core.testing.findings import Reference, ask_fresh, collect
+from nas_core.traits import deployed_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -326,8 +327,6 @@ def _costs(space: HasCosts, arch: Architecture, task: Task, size: SizeConfig, mo
     if not {"params", "macs"} <= costs.keys() or not all(math.isfinite(cost) and cost >= 0 for cost in costs.values()):
         yield f"costs lack params or macs, or are not finite: {dict(costs)}"
         return
-    # A second head that only training uses is no part of what is deployed.
-    heads = ("auxiliary.",) if hasattr(model, "auxiliary_weight") else ()
-    built = sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith(heads))
+    built = sum(parameter.numel() for _, parameter in deployed_parameters(model))
     if costs["params"] != built:
         yield f"costs say {costs['params']:.0f} parameters, the built network has {built}, for {arch} at {size!r}"

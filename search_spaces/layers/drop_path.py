@@ -11,8 +11,9 @@ class DropPath(nn.Module):
 
     `probability = final_probability * progress`. What is kept is divided by the probability of keeping it, so the
     expectation is that of the path. `progress` goes from 0 at the first step to 1 at the last and is set by the
-    fit loop; it belongs to the training, not to the state of the network. In evaluation mode the path is
-    left as it is. `(n, ...)` to the same shape. Raises ValueError for a final probability outside [0, 1).
+    fit loop (`nas_core.traits.Progressive`); it belongs to the training, not to the state of the network. In evaluation
+    mode the path is left as it is. `(n, ...)` to the same shape. Raises ValueError for a final probability outside
+    [0, 1).
     """
 
     def __init__(self, final_probability: float) -> None:
@@ -21,6 +22,9 @@ class DropPath(nn.Module):
             raise ValueError(f"the final probability of dropping a path is {final_probability}; it must be in [0, 1)")
         self.final_probability = final_probability
         self.progress = 0.0
+
+    def set_progress(self, progress: float) -> None:
+        self.progress = progress
 
     @property
     def probability(self) -> float:

@@ -19,7 +19,8 @@ from nas_core.relax import Mix
 from nas_core.strategy import Setting
 from search_spaces.supernet.supernet import Supernet, relaxable
 from training.checkpoint import optimizer_state, restore_optimizer
-from training.compute import Forward, means
+from training.compute import Extras, Forward, means, weighted
+from training.optimizer import parameter_groups
 
 
 class WeightsConfig(OneShotConfig):
@@ -63,8 +64,9 @@ class SharedWeights:
         images = len(data.task.input_shape) == 3
         self._forward = Forward(self.device, compute.precision, channels_last=images)
         self.supernet = self._forward.place(supernet)
+        self._extras = Extras(self.supernet)
         self.optimizer = torch.optim.SGD(
-            _decayed(self.supernet, config),
+            parameter_groups(self.supernet, decay_all=config.decay_all),
             config.lr,
             config.momentum,
             weight_decay=config.weight_decay,
@@ -84,12 +86,10 @@ class SharedWeights:
         return self._outputs(batch, mix)[0]
 
     def loss(self, batch: Batch, mix: Mix) -> Tensor:
-        """That of the logits; where there is a second classifier, its loss times its weight as well."""
+        """That of the logits, and what the network adds to it: a second classifier, terms of its modules."""
         losses = [self._loss(output, batch) for output in self._outputs(batch, mix)]
-        if len(losses) == 1:
-            return losses[0]
-        first, second = losses
-        return first + self.supernet.network.auxiliary_weight * second
+        loss, (extra, _) = weighted(self.supernet.network, losses), self._extras.take()
+        return loss if extra is None else loss + extra
 
     def _outputs(self, batch: Batch, mix: Mix) -> tuple[Tensor, ...]:
         output = self._forward(lambda *inputs: self.supernet(inputs, mix), batch)
@@ -146,16 +146,6 @@ class SharedWeights:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.supernet.load_state_dict(state["supernet"])
         restore_optimizer(self.optimizer, state["tensors"], state["plain"])
-
-
-def _decayed(network: nn.Module, config: WeightsConfig) -> list[dict[str, Any]]:
-    """The optimiser's groups of parameters: one, or those that decay before those that do not."""
-    parameters = list(network.parameters())
-    if config.decay_all:
-        return [{"params": parameters}]
-    kernels = [parameter for parameter in parameters if parameter.dim() > 1]
-    vectors = [parameter for parameter in parameters if parameter.dim() <= 1]
-    return [{"params": kernels}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def unconstrained(setting: Setting, name: str) -> None:

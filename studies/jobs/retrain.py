@@ -150,6 +150,8 @@ def command(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
     words += ["--data", settings["data"], "--device", settings["device"]]
     if "weights" in settings:
         words += ["--weights", settings["weights"]["from"]]
+    if "teacher" in settings:
+        words += ["--teacher", settings["teacher"]["from"]]
     for metric in settings.get("metrics", ()):
         words += ["--metric", metric]
     for path, value in _flat(settings["changes"]):

@@ -52,6 +52,7 @@ from training.evaluators.costs_only import CostsOnly, needs_costs_only
 if TYPE_CHECKING:
     from studies.store.store import Store
     from training.start import Start
+    from training.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -363,10 +364,11 @@ def retraining(
     device: str | None,
     metrics: Sequence[str] = (),
     start: Start | None = None,
+    teacher: Teacher | None = None,
 ) -> Retraining:
     """A training with a full recipe, on the study's data or on `data`, measured by the study's own metrics and
-    `metrics`, from fresh weights or those of `start`; `size` None: the study's final size. Raises UsageError for what
-    does not fit."""
+    `metrics`, from fresh weights or those of `start`, by a `teacher` too where one is given; `size` None: the study's
+    final size. Raises UsageError for what does not fit."""
     from training.data import load
     from training.evaluators.train import Train, default_threads
     from training.recipe import recipe as named_recipe
@@ -382,7 +384,8 @@ def retraining(
     source = load(reference, Split(**split))
     if source.task.kind not in space.tasks:
         raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")
-    chosen = named_recipe(recipe, source.task, **changes)
+    taught = {} if teacher is None else {"distillation": changes.get("distillation") or {}}
+    chosen = named_recipe(recipe, source.task, **{**changes, **taught})
     sized = size_of(space, final_size_of(spec) if size is None else size).fitted(source.task)
     inherited = [metric for metric in spec.evaluator.get("metrics", ()) if metric not in metrics]
     judged = judging([*inherited, *metrics], spec.objectives, chosen.model_dump(mode="json"))
@@ -398,6 +401,7 @@ def retraining(
         metrics=judged.get("metrics", ()),
         monitor=judged.get("monitor"),
         start=start,
+        teacher=teacher,
     )
     files = spec.evaluator.get("files", {})
     check_files({metric: files[metric] for metric in inherited if metric in files}, evaluator.files)
@@ -413,6 +417,7 @@ def retraining(
         **judged,
         **files_of(evaluator),
         **({} if start is None else {"weights": {"from": start.reference, "sha256": start.sha256}}),
+        **({} if teacher is None else {"teacher": {"from": teacher.reference, "sha256": teacher.sha256}}),
     }
     inputs = getattr(source, "inputs", None)  # a source of a class of one's own may not say
     return Retraining(evaluator, sized, settings, None if inputs is None else inputs.model_dump(mode="json"))

@@ -22,7 +22,7 @@ from training.checkpoint import (
     save,
     write_atomically,
 )
-from training.fit import make_optimizer
+from training.optimizer import make_optimizer, parameter_groups
 from training.recipe import Recipe
 
 
@@ -167,12 +167,12 @@ def test_an_optimiser_continues_bit_for_bit(optimizer: str, tmp_path: Path) -> N
         optimiser.step()
 
     whole = network()
-    optimiser = make_optimizer(recipe, whole, torch.device("cpu"))
+    optimiser = make_optimizer(recipe, parameter_groups(whole), torch.device("cpu"))
     for seed in (1, 2, 3):
         step(whole, optimiser, seed)
 
     first = network()
-    optimiser = make_optimizer(recipe, first, torch.device("cpu"))
+    optimiser = make_optimizer(recipe, parameter_groups(first), torch.device("cpu"))
     for seed in (1, 2):
         step(first, optimiser, seed)
     tensors, plain = optimizer_state(optimiser)
@@ -181,7 +181,7 @@ def test_an_optimiser_continues_bit_for_bit(optimizer: str, tmp_path: Path) -> N
     assert found is not None
     second = network()
     second.load_state_dict(first.state_dict())
-    optimiser = make_optimizer(recipe, second, torch.device("cpu"))
+    optimiser = make_optimizer(recipe, parameter_groups(second), torch.device("cpu"))
     restore_optimizer(optimiser, found.tensors, found.state)
     step(second, optimiser, 3)
     for name, value in whole.state_dict().items():

@@ -17,7 +17,8 @@ from nas_core.errors import TrialError, UsageError
 from nas_core.evaluation import Report
 from nas_core.seeds import derive
 from nas_core.task import Task
-from training.fit import SMALLEST_MICRO_BATCH, Training, fit, make_optimizer
+from training.fit import SMALLEST_MICRO_BATCH, Training, fit
+from training.optimizer import make_optimizer, parameter_groups
 from training.precision import resolve
 from training.recipe import Recipe, learning_rate
 
@@ -383,7 +384,7 @@ def test_networks_without_convolutions_see_the_default_layout() -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_optimisers_take_their_settings_from_the_recipe(optimizer: str) -> None:
     recipe = Recipe.model_validate({"epochs": 1, "optimizer": optimizer, "momentum": 0.8, "weight_decay": 0.01})
-    made = make_optimizer(recipe, network(), CPU)
+    made = make_optimizer(recipe, parameter_groups(network()), CPU)
     group = made.param_groups[0]
     assert type(made).__name__.lower() == optimizer
     assert group["weight_decay"] == 0.01

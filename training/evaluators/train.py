@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from training.data.protocol import Source
     from training.range_test import Listener, RangeTest
     from training.start import Start, Taken
+    from training.teacher import Teacher
 
 WEIGHTS = "weights.safetensors"
 
@@ -49,7 +50,8 @@ class Train:
     `ends_early`: whether patience may end a training before its budget. `files` has
     the hash of every file of the user's that metrics and loss come from.
 
-    `start`: weights that every training begins with, where the network has them too.
+    `start`: weights that every training begins with, where the network has them too. `teacher`: a network that every
+    training learns from, as the recipe's `distillation` says.
 
     `device`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1". `threads`: of the CPU, None for torch's
     own number. `deterministic` makes CUDA repeat itself bit for bit, slower; a CPU always does.
@@ -73,9 +75,10 @@ class Train:
         metrics: Sequence[str] = (),
         monitor: str | None = None,
         start: Start | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
-        """Raises UsageError where space and data do not fit, or for metrics, a loss or a monitor that are none;
-        MachineError for a device that is not there."""
+        """Raises UsageError where space, data and teacher do not fit, or for metrics, a loss or a monitor that are
+        none; MachineError for a device that is not there."""
         from training import precision
         from training.cost import NetworkCosts
         from training.metrics import load_metrics
@@ -88,6 +91,12 @@ class Train:
             )
         if getattr(type(space), "build", None) is SearchSpace.build:
             raise UsageError(f"space '{space.name}' has no build, so its networks cannot be trained; give it one")
+        self.teacher = teacher
+        if teacher is None:
+            for settings in recipe.regimes:
+                settings.regime(None)  # says that it needs one
+        else:
+            teacher.check(self.task, getattr(source, "inputs", None))
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads}: at least 1 is needed")
         self.device = find_device(device)
@@ -151,6 +160,7 @@ class Train:
                 test=self.test,
                 metrics=self.own,
                 monitor=self.monitor,
+                teacher=self.teacher,
             )
             for report in reports:
                 learned = {name: value for name, value in report.metrics.items() if name in declared}
@@ -169,7 +179,7 @@ class Train:
         with thread_count(self.threads), repeatable(self.device, self.deterministic):
             model = self._made(arch, seed)
             with trial_failures():
-                training = Training(model, self._data, self.recipe, self.device, seed, None)
+                training = Training(model, self._data, self.recipe, self.device, seed, None, teacher=self.teacher)
             return range_test(training, listen=listen)
 
     def taken(self, arch: Architecture) -> Taken | None:

@@ -113,7 +113,14 @@ def _weights(path: Path) -> Model:
 
 
 def _description(path: Path) -> Model:
-    return _described(path, _beside(path, ".safetensors", EXTRACTED[0], "holds the weights of the network"))
+    return _described(path, weights_beside(path))
+
+
+def weights_beside(description: Path) -> Path:
+    """The weights of the network that a `.json` describes. Raises NotFoundError where one of the two is missing."""
+    if not description.is_file():
+        raise NotFoundError(f"there is no file '{description}'")
+    return _beside(description, ".safetensors", EXTRACTED[0], "holds the weights of the network")
 
 
 def _beside(path: Path, suffix: str, extracted: str, what: str) -> Path:

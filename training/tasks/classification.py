@@ -31,3 +31,10 @@ class Classification(Kind):
         "roc_auc": "training.metrics:roc_auc",
         "average_precision": "training.metrics:average_precision",
     }
+
+    def divergence(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+        """`T^2 KL(softmax(taught / T) || softmax(outputs / T))` (Hinton et al. 2015, section 2)."""
+        from torch.nn import functional
+
+        soft, wanted = ((logits.float() / temperature).log_softmax(1) for logits in (outputs, taught))
+        return temperature**2 * functional.kl_div(soft, wanted, reduction="batchmean", log_target=True)

@@ -75,6 +75,11 @@ class Kind:
         function: Callable[..., Tensor] = getattr(functional, next(iter(self.losses)))
         return function(outputs.float(), targets, reduction=reduction)
 
+    def divergence(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+        """How far outputs [n, k] are from those of a teacher, a mean over the samples: half the squared error, summed
+        over k. Where outputs are classes, both are softened by a temperature."""
+        return (outputs.float() - taught.float()).square().sum(1).mean() / 2
+
     def light(self, task: Task) -> bool:
         """Whether a network is so quick on one sample that further threads cost more than they save."""
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nas_core.task import Task
 from training.fit import Training, fit
 from training.recipe import Recipe
 from training.regimes.orthonormality import deviation, regularised
+from training.regimes.regime import Regime
 from training.tasks import find
 from training.teacher import Teacher
 
@@ -190,12 +192,17 @@ def test_maps_are_matched_by_a_convolution_of_each_position(names: dict[str, str
 def test_of_a_graph_only_the_answered_nodes_teach() -> None:
     taught, data = teacher(OnGraph(2), Graph()), Graph()
     student, plain = OnGraph(1), OnGraph(1)
-    trained(student, data, teacher=taught, distillation={"alpha": 1.0, "temperature": 1.0}, epochs=1)
+    settings = {"alpha": 1.0, "temperature": 1.0, "features": 3.0, "hint": "linear", "guided": "linear"}
+    trained(student, data, teacher=taught, distillation=settings, epochs=1)
     (batch,) = data.batches("train", 0, 1)
     x, index = batch.inputs[0], batch.index
-    soft = OnGraph(2)(*batch.inputs)[index].softmax(1).detach()
-    loss = (soft * (soft.log() - plain.linear(x)[index].log_softmax(1))).sum(1).mean()
-    loss.backward()
+    hint = OnGraph(2)(*batch.inputs)[index].detach()
+    soft = hint.softmax(1)
+    torch.manual_seed(derive(1, "regressor"))
+    regressor = nn.Linear(2, 2)
+    guided = plain.linear(x)[index]
+    loss = (soft * (soft.log() - guided.log_softmax(1))).sum(1).mean()
+    (loss + 1.5 * (regressor(guided) - hint).square().mean()).backward()
     with torch.no_grad():
         for parameter in plain.parameters():
             parameter -= 0.1 * parameter.grad
@@ -296,6 +303,64 @@ def test_a_step_adds_the_gradient_of_the_term() -> None:
 def test_it_makes_filters_orthonormal() -> None:
     free, held = trained(network(1), epochs=20), trained(network(1), epochs=20, orthonormality={"weight": 1.0})
     assert float(deviation(held[0])) < 0.05 < float(deviation(free[0]))
+
+
+# -- several at once --------------------------------------------------------------------------------------------------
+
+
+class Recorded(Regime):
+    """Writes down what the loop does; what it minimises is `factor` times the loss."""
+
+    def __init__(self, factor: float) -> None:
+        self.calls: list[Any] = []
+        self.factor = factor
+        self.state = torch.zeros(1)
+
+    def begin(self, network: nn.Module, forward: Any, example: Batch, seed: int) -> None:
+        self.calls.append(("begin", example.samples, seed))
+
+    def before_step(self, step: int, steps: int) -> None:
+        self.calls.append(("before", step, steps))
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        self.calls.append("in")
+        yield
+        self.calls.append("out")
+
+    def objective(self, loss: Tensor, piece: Batch, logits: Tensor) -> Tensor:
+        self.calls.append("objective")
+        return self.factor * loss
+
+    def after_step(self) -> None:
+        self.calls.append("after")
+        self.state += 1
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        return {"state": self.state}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        self.state = tensors["state"]
+
+
+def test_the_loop_calls_a_regime_at_every_step(tmp_path: Path) -> None:
+    first, second = Recorded(2.0), Recorded(0.5)
+    whole, plain = network(1), network(1)
+    options: dict[str, Any] = {"device": CPU, "seed": 1}
+    list(fit(whole, Images(), recipe(), **options, regimes=[first, second]))
+    expected: list[Any] = [("begin", 16, 1)]
+    for step in range(6):
+        expected += [("before", step, 6), "in", "out", "objective", "after"]
+    assert first.calls == second.calls == expected
+    assert same(trained(plain), whole)  # 2 times 0.5
+
+    options |= {"folder": tmp_path, "checkpoint_seconds": 0}
+    begun = fit(network(1), Images(), recipe(), **options, regimes=[Recorded(1.0), Recorded(1.0)])
+    next(begun)
+    begun.close()
+    resumed = [Recorded(1.0), Recorded(1.0)]
+    list(fit(network(5), Images(), recipe(), **options, regimes=resumed))
+    assert [float(each.state) for each in resumed] == [6, 6]
 
 
 # -- in recipes -------------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class GraphNetwork:
 
         steps = steps_for(len(archs), config.steps, config.batch)
         positions = batches(len(archs), config.batch, steps, self._seed)
-        train(list(network.parameters()), loss, positions, steps, config.rate, config.decay)
+        train(network, loss, positions, steps, config.rate, config.decay)
 
         def outputs(wanted: Sequence[Architecture]) -> Tensor:
             with torch.no_grad():

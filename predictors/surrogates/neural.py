@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nas_core.architecture import Architecture
 from nas_core.seeds import derive, generator
 from predictors.targets import NormalScores, checked
+from training.steps import Plan, Steps
 from training.threads import thread_count
 
 if TYPE_CHECKING:
@@ -84,22 +85,16 @@ def steps_for(count: int, least: int, size: int) -> int:
 
 
 def train(
-    parameters: Sequence[nn.Parameter],
+    network: nn.Module,
     loss: Callable[[Tensor], Tensor],
     positions: Iterator[Tensor],
     steps: int,
     rate: float,
     decay: float,
 ) -> None:
-    """AdamW (Loshchilov and Hutter 2019) with a rate that rises for a tenth of the steps and falls by a cosine."""
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=True)
-    for step, batch in enumerate(positions):
-        warm = min(1.0, (step + 1) / (0.1 * steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
-        optimizer.zero_grad(set_to_none=True)
-        loss(batch).backward()
-        optimizer.step()
+    """AdamW on the loss of the observations at each of `steps` positions; the rate rises for a tenth of the steps."""
+    plan = Plan(steps, rate, warm_up=0.1 * steps, decay=decay)
+    Steps(network, lambda _: loss(next(positions)), plan).advance(steps)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ class Pairwise:
 
         steps = steps_for(len(archs), config.steps, config.batch)
         positions = batches(len(archs), config.batch, steps, self._seed)
-        train(list(network.parameters()), loss, positions, steps, config.rate, config.decay)
+        train(network, loss, positions, steps, config.rate, config.decay)
         ranked = torch.argsort(targets, stable=True)
         evenly = torch.linspace(0, len(archs) - 1, min(config.opponents, len(archs))).round().long()
         with torch.no_grad():

@@ -120,7 +120,7 @@ def _learn(
 
     positions = batches(len(tokens), config.batch, config.steps, seed)
     with thread_count(1):
-        train(list(network.parameters()), masked, positions, config.steps, config.rate, config.decay)
+        train(network, masked, positions, config.steps, config.rate, config.decay)
 
 
 def _outputs(network: Perceptrons, tokens: Tokens) -> Floats:

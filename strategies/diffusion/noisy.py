@@ -31,6 +31,7 @@ from strategies.diffusion.config import NoisyConfig
 from strategies.diffusion.guide import PropertyBound
 from strategies.diffusion.sde import Levels
 from strategies.diffusion.slots import Slots
+from training.steps import Plan, Steps
 from training.threads import thread_count
 
 if TYPE_CHECKING:
@@ -162,17 +163,14 @@ def _learn(
     """
     random = torch.Generator().manual_seed(derive(seed, "noise"))
     clean, wanted = torch.from_numpy(numpy.asarray(x, numpy.float32)), torch.from_numpy(targets).float()
-    with thread_count(1):
-        optimizer = torch.optim.Adam(network.parameters(), lr=config.rate, fused=True)
-        for step in range(config.steps):
-            chosen = torch.randint(len(clean), (config.batch,), generator=random)
-            sigma = levels(config.batch, random)
-            noise = torch.randn((config.batch, *clean.shape[1:]), generator=random)
-            for group in optimizer.param_groups:
-                group["lr"] = config.rate * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-            optimizer.zero_grad(set_to_none=True)
-            loss(network(clean[chosen] + sigma[:, None, None] * noise, sigma), wanted[chosen]).backward()
-            optimizer.step()
+
+    def of_step(_: int) -> Tensor:
+        chosen = torch.randint(len(clean), (config.batch,), generator=random)
+        sigma = levels(config.batch, random)
+        noise = torch.randn((config.batch, *clean.shape[1:]), generator=random)
+        return loss(network(clean[chosen] + sigma[:, None, None] * noise, sigma), wanted[chosen])
+
+    Steps(network, of_step, Plan(config.steps, config.rate, betas=(0.9, 0.999))).advance(config.steps)
     network.requires_grad_(False)
 
 

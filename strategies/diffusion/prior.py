@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +17,11 @@ import torch
 from torch import Tensor
 
 from nas_core import moves
-from nas_core.cache import alone
 from nas_core.seeds import derive, generator
 from strategies.diffusion.config import CLASSES, DenoiserConfig
 from strategies.diffusion.denoiser import Denoiser
-from strategies.diffusion.moments import moments, restore
 from strategies.diffusion.slots import Slots
-from training.threads import thread_count
+from training.steps import Plan, Steps, trained
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +30,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[numpy.float64]
     Arrays = dict[str, NDArray[numpy.float32]]
+
+DECAY = 1e-2
+"""Weight decay, that of AdamW's paper."""
 
 DROPOUT = 0.15
 """Share of the sequences that are learned without their condition, so that there is a distribution without one."""
@@ -93,65 +93,35 @@ def _loss(
     return -(found * (shares * factors)[rows]).sum()
 
 
-class Training:
-    """AdamW on the k-DCE loss. What a step does depends on its number, the seed and the weights before it, so that a
-    training that goes on from a `state_dict` ends as one that was never interrupted, bit for bit."""
+def training_of(
+    denoiser: Denoiser,
+    tokens: Tokens,
+    steps: int,
+    seed: int,
+    *,
+    condition: Tokens | None = None,
+    weights: Floats | None = None,
+    batch: int = 128,
+    rate: float = 1e-3,
+) -> Steps:
+    """AdamW on the k-DCE loss; arguments as in `train`."""
+    sequences = torch.from_numpy(tokens)
+    classes = None if condition is None else torch.from_numpy(condition)
+    likely = None if weights is None else torch.from_numpy(weights)
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        tokens: Tokens,
-        steps: int,
-        seed: int,
-        *,
-        condition: Tokens | None = None,
-        weights: Floats | None = None,
-        batch: int = 128,
-        rate: float = 1e-3,
-    ) -> None:
-        """As `train`."""
-        self.step = 0
-        self._denoiser, self._steps, self._seed, self._batch, self._rate = denoiser, steps, seed, batch, rate
-        self._tokens = torch.from_numpy(tokens)
-        self._condition = None if condition is None else torch.from_numpy(condition)
-        self._weights = None if weights is None else torch.from_numpy(weights)
-        self._parameters = dict(denoiser.named_parameters())
-        self._optimizer = torch.optim.AdamW(self._parameters.values(), lr=rate, betas=(0.9, 0.99), fused=True)
-
-    def advance(self, step: int) -> None:
-        """Train until so many steps are done."""
-        with thread_count(1):
-            while self.step < step:
-                self._advance()
-                self.step += 1
-
-    def _advance(self) -> None:
-        warm = min(1.0, (self.step + 1) / (0.1 * self._steps))
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._rate * warm * 0.5 * (1 + math.cos(math.pi * self.step / self._steps))
-        random = torch.Generator().manual_seed(derive(self._seed, "denoiser", self.step))
-        rows = self._rows(random)
-        condition = None
-        if self._condition is not None:
+    def loss(step: int) -> Tensor:
+        random = torch.Generator().manual_seed(derive(seed, "denoiser", step))
+        if likely is None:
+            rows = torch.randint(len(sequences), (batch,), generator=random)
+        else:
+            rows = torch.multinomial(likely, batch, replacement=True, generator=random)
+        wanted = None
+        if classes is not None:
             dropped = torch.rand(len(rows), generator=random) < DROPOUT
-            condition = self._condition[rows].masked_fill(dropped, 0)
-        self._optimizer.zero_grad(set_to_none=True)
-        k_dce(self._denoiser, self._tokens[rows], random, condition).backward()
-        self._optimizer.step()
+            wanted = classes[rows].masked_fill(dropped, 0)
+        return k_dce(denoiser, sequences[rows], random, wanted)
 
-    def _rows(self, random: torch.Generator) -> Tensor:
-        if self._weights is not None:
-            return torch.multinomial(self._weights, self._batch, replacement=True, generator=random)
-        return torch.randint(len(self._tokens), (self._batch,), generator=random)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain data and arrays, as in `nas_core.strategy.Snapshots`."""
-        return {"step": self.step, "parameters": arrays(self._denoiser), **moments(self._optimizer, self._parameters)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.step = int(state["step"])
-        load(self._denoiser, state["parameters"])
-        restore(self._optimizer, self._parameters, state, self.step)
+    return Steps(denoiser, loss, Plan(steps, rate, warm_up=0.1 * steps, decay=DECAY))
 
 
 def train(
@@ -170,8 +140,8 @@ def train(
     `condition` [n]: their quantile classes, which are left out of 15% of what is drawn. AdamW; the learning rate rises
     for a tenth of the steps and falls by a cosine. Depends on the arguments alone, not on the number of threads.
     """
-    training = Training(denoiser, tokens, steps, seed, condition=condition, weights=weights, batch=batch, rate=rate)
-    training.advance(steps)
+    more: dict[str, Any] = {"condition": condition, "weights": weights, "batch": batch, "rate": rate}
+    training_of(denoiser, tokens, steps, seed, **more).advance(steps)
 
 
 def quantile_classes(values: Floats) -> Tokens:
@@ -193,21 +163,16 @@ def prior(slots: Slots, config: DenoiserConfig, cache: MutableMapping[str, Mappi
     steps = config.steps or steps_for(slots.count)
     key = _key(slots, config.model_copy(update={"steps": steps}))
     denoiser = Denoiser(slots, config, derive(key, "weights"))
-    with alone(cache, key):
-        state = cache.get(key)
-        if state is None or state["step"] < steps:
-            rng = generator(key, "samples")
-            tokens = slots.encode([moves.sample(slots.space, rng) for _ in range(config.samples)])
-            training = Training(denoiser, tokens, steps, derive(key, "steps"), batch=config.batch, rate=config.rate)
-            if state is not None:
-                training.load_state_dict(state)
-            while training.step + CHECKPOINT < steps:
-                training.advance(training.step + CHECKPOINT)
-                cache[key] = training.state_dict()
-            training.advance(steps)
-            cache[key] = {"step": steps, "parameters": arrays(denoiser)}
-        else:
-            load(denoiser, state["parameters"])
+
+    def begin() -> Steps:
+        rng = generator(key, "samples")
+        tokens = slots.encode([moves.sample(slots.space, rng) for _ in range(config.samples)])
+        return training_of(denoiser, tokens, steps, derive(key, "steps"), batch=config.batch, rate=config.rate)
+
+    def finished(training: Steps) -> Mapping[str, Any]:
+        return {"step": steps, "parameters": training.weights()}
+
+    load(denoiser, trained(cache, key, begin, finished, steps, CHECKPOINT)["parameters"])
     return denoiser
 
 

@@ -24,12 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_core.cache import alone
 from nas_core.seeds import derive
 from strategies.diffusion.config import ScoreConfig
-from strategies.diffusion.moments import moments, restore
 from strategies.diffusion.sde import SCHEDULES, Laplace, Levels, LogNormal, Schedule, UniformTime
-from training.threads import thread_count
+from training import steps
+from training.steps import Plan, Steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -166,64 +165,19 @@ def preconditioning(sigma: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor, T
     return (deviation / total).square(), sigma * deviation / total, 1 / total
 
 
-class Training:
-    """Adam with warm-up, clipped gradients, and an exponential mean of the weights.
+def training_of(score: Score, matrices: Floats, config: ScoreConfig, seed: int) -> Steps:
+    """Adam on the loss of denoising score matching, with warm-up, clipped gradients, and an exponential mean of the
+    weights that is short at first, as published."""
+    rows = torch.from_numpy(matrices)
 
-    What a step does depends on its number, the seed and the state before it: a training that goes on from a
-    `state_dict` ends as one that was never interrupted, bit for bit.
-    """
+    def loss(step: int) -> Tensor:
+        random = torch.Generator().manual_seed(derive(seed, "score", step))
+        clean = rows[torch.randint(len(rows), (config.batch,), generator=random)]
+        sigma, z = score.levels(config.batch, random), torch.randn(clean.shape, generator=random)
+        return score.loss(clean, sigma, z, random)
 
-    def __init__(self, score: Score, matrices: Floats, config: ScoreConfig, seed: int) -> None:
-        self.step = 0
-        self._score, self._config, self._seed = score, config, seed
-        self._matrices = torch.from_numpy(matrices)
-        self._parameters = dict(score.network.named_parameters())
-        self._means = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
-        self._optimizer = torch.optim.Adam(self._parameters.values(), config.rate, (0.9, 0.99), fused=True)
-
-    def advance(self, step: int) -> None:
-        """Train until so many steps are done, on one thread."""
-        with thread_count(1):
-            while self.step < step:
-                self._advance()
-                self.step += 1
-
-    def _advance(self) -> None:
-        config = self._config
-        random = torch.Generator().manual_seed(derive(self._seed, "score", self.step))
-        clean = self._matrices[torch.randint(len(self._matrices), (config.batch,), generator=random)]
-        sigma, z = self._score.levels(config.batch, random), torch.randn(clean.shape, generator=random)
-        warm = min(1.0, (self.step + 1) / config.warm_up)
-        for group in self._optimizer.param_groups:
-            group["lr"] = config.rate * warm * 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
-        self._optimizer.zero_grad(set_to_none=True)
-        self._score.loss(clean, sigma, z, random).backward()
-        nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
-        self._optimizer.step()
-        decay = min(config.mean, (1 + self.step) / (10 + self.step))  # as published: short at first
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                self._means[name].lerp_(parameter, 1 - decay)
-
-    def means(self) -> dict[str, Floats]:
-        """The exponential mean of the weights, by name."""
-        return {name: mean.numpy().copy() for name, mean in self._means.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain data and arrays, as in `nas_core.strategy.Snapshots`."""
-        weights = {name: parameter.detach().numpy().copy() for name, parameter in self._parameters.items()}
-        return {
-            "step": self.step,
-            "parameters": weights,
-            "means": self.means(),
-            **moments(self._optimizer, self._parameters),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.step = int(state["step"])
-        load(self._score, state["parameters"])
-        self._means = {name: torch.tensor(state["means"][name]) for name in self._parameters}
-        restore(self._optimizer, self._parameters, state, self.step)
+    plan = Plan(config.steps, config.rate, warm_up=config.warm_up, clip=1.0, mean=config.mean)
+    return Steps(score.network, loss, plan)
 
 
 def load(score: Score, weights: Mapping[str, Any]) -> None:
@@ -251,24 +205,19 @@ def trained(
     is put every `CHECKPOINT` steps. On one thread; the same for any number of threads.
     """
     key = f"{key}/{FORMAT}"
-    with alone(cache, key):
-        state = cache.get(key)
-        if state is None or "exp_avg" in state:
-            found = matrices()
-            score = untrained(found, reach, config, derive(key, "weights"))
-            training = Training(score, found, config, derive(key, "steps"))
-            if state is not None:
-                training.load_state_dict(state)
-            while training.step + CHECKPOINT < config.steps:
-                training.advance(training.step + CHECKPOINT)
-                cache[key] = training.state_dict()
-            training.advance(config.steps)
-            state = cache[key] = {
-                "step": training.step,
-                "parameters": training.means(),
-                "mean": score.mean.numpy().copy(),
-                "deviation": score.deviation.numpy().copy(),
-            }
+    known: list[Score] = []
+
+    def begin() -> Steps:
+        found = matrices()
+        known.append(untrained(found, reach, config, derive(key, "weights")))
+        return training_of(known[0], found, config, derive(key, "steps"))
+
+    def finished(training: Steps) -> Mapping[str, Any]:
+        (score,) = known
+        entries = {"mean": score.mean.numpy().copy(), "deviation": score.deviation.numpy().copy()}
+        return {"step": training.step, "parameters": training.weights(), **entries}
+
+    state = steps.trained(cache, key, begin, finished, config.steps, CHECKPOINT)
     mean, deviation = torch.tensor(state["mean"]), torch.tensor(state["deviation"])
     score = Score(ScoreNetwork(mean.shape[1], reach, config, 0), config, mean, deviation)
     load(score, state["parameters"])

@@ -27,7 +27,6 @@ from strategies.diffusion.config import CLASSES, DenoiserConfig
 from strategies.diffusion.denoiser import Denoiser
 from strategies.diffusion.prior import (
     CHECKPOINT,
-    Training,
     arrays,
     k_dce,
     lambda_dce,
@@ -36,6 +35,7 @@ from strategies.diffusion.prior import (
     quantile_classes,
     steps_for,
     train,
+    training_of,
 )
 from strategies.diffusion.sampler import BEST, ordered
 from strategies.diffusion.slots import Slots
@@ -421,13 +421,13 @@ def test_training_depends_on_its_arguments_alone() -> None:
 
 def test_a_state_is_a_copy_and_can_be_taken_before_the_first_step() -> None:
     denoiser, tokens = Denoiser(CELLS, SMALL, 0), some(CELLS, 50)
-    training = Training(denoiser, tokens, 10, 0)
+    training = training_of(denoiser, tokens, 10, 0)
     begun = training.state_dict()
     training.advance(10)
     first = arrays(denoiser)
     assert not equal(begun["parameters"], first)
     other = Denoiser(CELLS, SMALL, 7)
-    training = Training(other, tokens, 10, 0)
+    training = training_of(other, tokens, 10, 0)
     training.load_state_dict(begun)
     training.advance(10)
     assert equal(arrays(other), first)

@@ -442,15 +442,15 @@ def test_a_killed_training_goes_on_and_ends_bit_for_bit_the_same(
 def test_weights_are_those_of_the_exponential_mean() -> None:
     matrices = cells(50)
     one = untrained(matrices, MATRICES.reach, TINY, 0)
-    training = score.Training(one, matrices, TINY, 0)
+    training = score.training_of(one, matrices, TINY, 0)
     name = "embedding.weight"
     mean = one.network.embedding.weight.detach().clone()
     for step in range(5):
         training.advance(step + 1)
         decay = min(TINY.mean, (1 + step) / (10 + step))
         mean = decay * mean + (1 - decay) * one.network.embedding.weight.detach()
-    assert training.means()[name] == pytest.approx(mean.numpy(), abs=1e-6)
-    assert not numpy.allclose(training.means()[name], one.network.embedding.weight.detach().numpy(), atol=1e-5)
+    assert training.weights()[name] == pytest.approx(mean.numpy(), abs=1e-6)
+    assert not numpy.allclose(training.weights()[name], one.network.embedding.weight.detach().numpy(), atol=1e-5)
 
 
 def test_dropout_is_of_training_alone() -> None:

@@ -386,7 +386,7 @@ def test_a_prior_is_trained_once_per_space_and_configuration(monkeypatch: pytest
     kept = Stored()
     made = prior(slots, config, kept)
     again = prior(slots, SMALL.model_copy(update={"steps": 20}), Stored())  # elsewhere, the same comes out
-    monkeypatch.setattr(priors, "Training", None)
+    monkeypatch.setattr(priors, "training_of", None)
     found = prior(Slots(Coupled()), config, kept)
     assert made is not None
     assert found is not None

@@ -126,22 +126,31 @@ def enumerate_all(space: SearchSpace) -> Iterator[Architecture]:
 
 def _prefixes(space: SearchSpace, depth: int) -> Iterator[Mapping[str, Value]]:
     """Every way in which the first `depth` choices can be made; the mapping is the same one all along."""
+    choices = space.choices[:depth]
     values: dict[str, Value] = {}
-
-    def walk(position: int) -> Iterator[Mapping[str, Value]]:
+    left: list[tuple[int, Iterator[Value]]] = []  # of the choices that are made: where they are, options still to come
+    position = 0
+    while True:
         if position == depth:
             yield values
+        elif (choice := choices[position]).when and not choice.active(values):
+            position += 1
+            continue
+        else:
+            left.append((position, iter(space.allowed(choice, values))))
+        while left:
+            position, options = left[-1]
+            values.pop(choices[position].name, None)
+            for option in options:
+                values[choices[position].name] = option
+                position += 1
+                break
+            else:
+                left.pop()
+                continue
+            break
+        else:
             return
-        choice = space.choices[position]
-        if choice.when and not choice.active(values):
-            yield from walk(position + 1)
-            return
-        for option in space.allowed(choice, values):
-            values[choice.name] = option
-            yield from walk(position + 1)
-            del values[choice.name]
-
-    return walk(0)
 
 
 def size(space: SearchSpace, limit: int = 1_000_000) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from nas_core.architecture import Architecture
@@ -120,3 +121,16 @@ class HasNotation(Protocol):
     def from_text(self, text: str) -> Architecture:
         """Raises ValueError, naming what is wrong with the text."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Same:
+    """A space compared by being the same object: a user's space need not be hashable."""
+
+    space: SearchSpace
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.space is other.space
+
+    def __hash__(self) -> int:
+        return id(self.space)

@@ -10,9 +10,9 @@ Which columns a space has depends on the space alone, never on what was evaluate
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy
 
@@ -21,7 +21,7 @@ from nas_core.architecture import Architecture
 from nas_core.errors import UsageError, unknown
 from nas_core.graph import ArchGraph
 from nas_core.seeds import generator
-from nas_core.space import SearchSpace
+from nas_core.space import Same, SearchSpace
 from predictors.structure import PROPERTIES, properties
 from predictors.surrogate import Problem
 
@@ -36,6 +36,7 @@ REFERENCE = 200  # architectures among which proxies are ranked, unless the prob
 REMEMBERED = 20_000  # encoded architectures
 
 Path = tuple[str, ...]
+T = TypeVar("T")
 
 
 class Topology:
@@ -143,6 +144,19 @@ class Space:
         rng = generator("encodings", self.problem.space.name)
         return [self.view(moves.sample(self.problem.space, rng)) for _ in range(SAMPLE)]
 
+    def shown(self, reader: str, read: Callable[[Sequence[View]], Iterable[T]]) -> tuple[T, ...]:
+        """What `read` finds in the sample."""
+        known = _shown(Same(self.problem.space))
+        if reader not in known:
+            known[reader] = tuple(read(self.sample))
+        return known[reader]
+
+
+@lru_cache(maxsize=16)
+def _shown(space: Same) -> dict[str, tuple[Any, ...]]:
+    """What the sample of a space has shown, by who reads it; the same for all problems of the space."""
+    return {}
+
 
 class Block(Protocol):
     """Some columns."""
@@ -198,11 +212,7 @@ class Paths:
     contracted = False
 
     def __init__(self, space: Space) -> None:
-        vocabulary = self._possible(space.sample)
-        if vocabulary is None:
-            seen = Counter(path for view in space.sample for path in self._of(view))
-            often = [path for path, count in seen.items() if count > 1]
-            vocabulary = sorted(often, key=lambda path: (-seen[path], len(path), path))[:COLUMNS]
+        vocabulary = space.shown(type(self).__name__, self._vocabulary)
         self.names = tuple(" > ".join(path) for path in vocabulary)
         self._columns = {path: column for column, path in enumerate(vocabulary)}
 
@@ -218,6 +228,14 @@ class Paths:
         graph = view.graph
         removed: tuple[Collection[str], Collection[str]] = (graph.skips, graph.zeros) if self.contracted else ((), ())
         return view.topology.sequences(labels, *removed, limit)
+
+    def _vocabulary(self, sample: Sequence[View]) -> list[Path]:
+        possible = self._possible(sample)
+        if possible is not None:
+            return possible
+        seen = Counter(path for view in sample for path in self._of(view))
+        often = [path for path, count in seen.items() if count > 1]
+        return sorted(often, key=lambda path: (-seen[path], len(path), path))[:COLUMNS]
 
     def _possible(self, sample: Sequence[View]) -> list[Path] | None:
         """The sequences of all architectures, where the graph is the same for all of them and they are not too many."""
@@ -242,9 +260,7 @@ class Counts:
     """
 
     def __init__(self, space: Space) -> None:
-        seen = Counter(label for view in space.sample for label in self._live(view))
-        often = sorted(seen, key=lambda label: (-seen[label], label))[:COLUMNS]
-        self.names = (*sorted(often), "dead")
+        self.names = (*space.shown("counts", self._labels), "dead")
         self._columns = {label: column for column, label in enumerate(self.names[:-1])}
 
     def encode(self, views: Sequence[View]) -> Floats:
@@ -256,6 +272,10 @@ class Counts:
                     row[self._columns[label]] += 1
             row[-1] = sum(view.topology.operations) - len(live)
         return counts
+
+    def _labels(self, sample: Sequence[View]) -> list[str]:
+        seen = Counter(label for view in sample for label in self._live(view))
+        return sorted(sorted(seen, key=lambda label: (-seen[label], label))[:COLUMNS])
 
     def _live(self, view: View) -> list[str]:
         found = zip(view.labels, view.live, view.topology.operations, strict=True)

@@ -31,10 +31,12 @@ BUILT = 3  # architectures built per task
 HEAVY = ("torch", "torch_geometric", "optuna", "matplotlib", "sklearn", "pandas", "PIL")
 
 
-def check(space: SearchSpace, tasks: Mapping[Task, Sequence[Tensor]], samples: int = 40) -> Iterator[str]:
+def check(
+    space: SearchSpace, tasks: Mapping[Task, Sequence[Tensor]], samples: int = 40, built: int = BUILT
+) -> Iterator[str]:
     """What is wrong with `space`, in a sentence each; `samples` random architectures are looked at.
 
-    Networks are built for those of `tasks` whose kind the space declares, and run on their inputs.
+    Networks, `built` per task, are built for those of `tasks` whose kind the space declares, and run on their inputs.
     """
     for part, function in (("declaration", _declaration), ("allowed", _allowed)):
         found = list(collect(part, function, space))
@@ -54,29 +56,35 @@ def check(space: SearchSpace, tasks: Mapping[Task, Sequence[Tensor]], samples: i
     mine = [task for task in tasks if task.kind in space.tasks]
     if not mine:
         yield f"build: none of the {len(tasks)} tasks is of a kind in {sorted(space.tasks)}, so nothing was built"
-    for task in mine:
+    for place, task in enumerate(mine):
         where = f"build for {task.kind} {task.input_shape}"
-        for arch in dict.fromkeys(archs[:BUILT]):
+        for arch in dict.fromkeys(archs[place : place + built]):
             yield from collect(where, _build, space, arch, task, tasks[task])
 
 
-def check_fresh(reference: Reference) -> Iterator[str]:
+def check_fresh(*references: Reference) -> Iterator[str]:
     """What only a new interpreter shows: loading and listing imports nothing heavy, and keys, identities
-    and graphs do not depend on the hash seed."""
+    and graphs do not depend on the hash seed. One interpreter is asked about all spaces."""
     code = (
         "from nas_core.testing.space import HEAVY, fingerprint\n"
-        "space = ARGUMENTS[0].load()\n"
-        "space.choices, space.tasks\n"
-        "heavy = [name for name in HEAVY if name in sys.modules]\n"
-        "print(json.dumps([heavy, fingerprint(space)]))\n"
+        "answers = []\n"
+        "for reference in ARGUMENTS:\n"
+        "    before = set(sys.modules)\n"
+        "    space = reference.load()\n"
+        "    space.choices, space.tasks\n"
+        "    heavy = [name for name in HEAVY if name in sys.modules and name not in before]\n"
+        "    answers.append([heavy, fingerprint(space)])\n"
+        "print(json.dumps(answers))\n"
     )
-    heavy, there = ask_fresh(code, reference)
-    if heavy and ":" not in reference.text.partition("(")[0]:  # a file of one's own is listed nowhere
-        yield f"listing the space imports {', '.join(heavy)}; import them inside build or in a module of layers"
-    for mine, other in zip(fingerprint(reference.load()), there, strict=True):
-        if mine != other:
-            yield f"another interpreter with another hash seed gives {other} instead of {mine}"
-            return
+    for reference, (heavy, fresh) in zip(references, ask_fresh(code, *references), strict=True):
+        where = f"{reference.text}: " if len(references) > 1 else ""
+        if heavy and ":" not in reference.text.partition("(")[0]:  # a file of one's own is listed nowhere
+            names = ", ".join(heavy)
+            yield f"{where}listing the space imports {names}; import them inside build or in a module of layers"
+        for mine, other in zip(fingerprint(reference.load()), fresh, strict=True):
+            if mine != other:
+                yield f"{where}another interpreter with another hash seed gives {other} instead of {mine}"
+                break
 
 
 def fingerprint(space: SearchSpace, samples: int = 20) -> list[list[str]]:

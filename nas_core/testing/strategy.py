@@ -103,7 +103,7 @@ def check(
     yield from collect("config", _config, factory, space)
     for scenario in scenarios:
         yield from collect(scenario.name, _scenario, factory, space, scenario, trials, replays)
-    yield from collect("one budget only", _one_budget, factory, space)
+    yield from collect("one budget only", _one_budget, factory, space, min(trials, 12))
     yield from collect("no scores", _no_scores, factory, space)
 
 
@@ -272,7 +272,7 @@ def _config(factory: Factory, space: SearchSpace) -> Iterator[str]:
             yield f"'{name}' has no description; give it Field(description=...)"
 
 
-def _one_budget(factory: Factory, space: SearchSpace) -> Iterator[str]:
+def _one_budget(factory: Factory, space: SearchSpace, trials: int) -> Iterator[str]:
     """Where the evaluator has no fidelity a strategy searches without naming budgets, or it refuses."""
     scenario = Scenario("one budget only", fidelity=None)
     setting = _setting(space, scenario)
@@ -280,7 +280,7 @@ def _one_budget(factory: Factory, space: SearchSpace) -> Iterator[str]:
         strategy = factory(setting)
     except UsageError:
         return
-    yield from _answers(simulate(strategy, setting, scenario, 12), setting)
+    yield from _answers(simulate(strategy, setting, scenario, trials), setting)
 
 
 def _no_scores(factory: Factory, space: SearchSpace) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import permutations
 
 from nas_core.errors import nearest
@@ -68,6 +69,7 @@ PUBLISHED = {
 Xu et al., ICLR 2020."""
 
 
+@lru_cache(maxsize=4096)  # a search asks for the identity of the same architecture again and again
 def canonical(cell: Cell) -> Cell:
     """The same cell for all that differ in the order of their nodes: the smallest of them."""
     return min(renumbered for order in permutations(range(len(cell))) if (renumbered := _renumbered(cell, order)))

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby, permutations, product
 from typing import TYPE_CHECKING, Any
 
@@ -266,6 +267,7 @@ def _parse(part: str, number: int) -> Block:
     return Block((inputs[0], inputs[1]), (operations[0], operations[1]), ADD if joints[0] == "+" else CONCAT)
 
 
+@lru_cache(maxsize=4096)  # a search asks for the identity of the same architecture again and again
 def _canonical(cell: Cell) -> Cell:
     """The same cell for all cells isomorphic to it.
 

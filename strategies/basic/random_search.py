@@ -22,7 +22,7 @@ from nas_core import moves, tokens
 from nas_core.architecture import Architecture
 from nas_core.config import Config as BaseConfig
 from nas_core.seeds import generator
-from nas_core.space import SearchSpace
+from nas_core.space import Same, SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def draw(setting: Setting, known: Known, rng: Generator) -> Architecture | None:
 
     Where it cannot be listed, None means that `SPARSE_TRIES` draws in a row were known.
     """
-    listing = candidates(_Same(setting.space), setting.identity)
+    listing = candidates(Same(setting.space), setting.identity)
     if listing is None:
         return _sample(setting, known, rng, SPARSE_TRIES)
     for _ in range(TRIES):
@@ -117,21 +117,8 @@ class Candidates:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Same:
-    """A space compared by being the same object: a user's space need not be hashable."""
-
-    space: SearchSpace
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.space is other.space
-
-    def __hash__(self) -> int:
-        return id(self.space)
-
-
 @lru_cache(maxsize=4)
-def candidates(key: _Same, identity: Callable[[Architecture], str]) -> Candidates | None:
+def candidates(key: Same, identity: Callable[[Architecture], str]) -> Candidates | None:
     """The candidates in the order in which the enumeration meets them; None for a space above `LISTED`."""
     space = key.space
     if (moves.size(space, LISTED) or LISTED + 1) > LISTED:

@@ -15,11 +15,24 @@ EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:s
 SPACES = [*search_spaces.BUILTIN, "darts(levels=3)", "regnet(stages=4, bottleneck=2, se=False)", EXAMPLE]
 
 
+def reference(text: str) -> Reference:
+    return Reference(text, search_spaces.BUILTIN, search_spaces.GROUP, "space")
+
+
 @pytest.mark.parametrize("text", SPACES, ids=lambda text: Path(text).name)
 def test_space_contract(text: str) -> None:
-    reference = Reference(text, search_spaces.BUILTIN, search_spaces.GROUP, "space")
-    assert list(check(reference.load(), example_tasks())) == []
-    assert list(check_fresh(reference)) == []
+    """With one network per task."""
+    assert list(check(reference(text).load(), example_tasks(), built=1)) == []
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("text", SPACES, ids=lambda text: Path(text).name)
+def test_space_contract_with_more_networks(text: str) -> None:
+    assert list(check(reference(text).load(), example_tasks(), built=6)) == []
+
+
+def test_spaces_are_the_same_in_a_fresh_interpreter() -> None:
+    assert list(check_fresh(*map(reference, SPACES))) == []
 
 
 def test_the_example_is_short() -> None:

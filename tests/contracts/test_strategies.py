@@ -1,10 +1,11 @@
-"""Every listed strategy keeps the contract on the trait spaces, and four of them on every listed space; a new strategy,
-and a new space, is tested by being listed. All of them on all spaces: `-m matrix`."""
+"""Every listed strategy in all its settings keeps the whole contract on one trait space, in its first settings a part
+of it on the others, and four of them on every listed space; a new strategy, and a new space, is tested by being listed.
+All of them, in all settings, on all spaces: `-m matrix`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,15 @@ REPRESENTATIVES: Mapping[str, dict[str, Any]] = {
     "diffusion": {"initial": 3, "pool": 4, "mutants": 2, "guide": {"steps": 4}, "generator": {**TINY, "samples": 8}},
 }
 CASES = [(name, config) for name in strategies.BUILTIN for config in CONFIGS.get(name, [{}])]
+
+
+def first(name: str) -> dict[str, Any]:
+    """The first settings of a strategy."""
+    return CONFIGS.get(name, [{}])[0]
+
+
 # Settings after a strategy's first, and strategies that do not take `unit-list`.
-FURTHER = [case for case in CASES if case[1] != CONFIGS.get(case[0], [{}])[0] or (case[0], "unit-list") in UNSUITABLE]
+FURTHER = [case for case in CASES if case[1] != first(case[0]) or (case[0], "unit-list") in UNSUITABLE]
 
 
 def references(strategy: str, space: str) -> tuple[Reference, Reference]:
@@ -163,33 +171,58 @@ def findings(
     return list(check(make, loaded(text), *brief, scenarios=scenarios))
 
 
-def suitable(spaces: Iterable[str], first: str = "") -> Iterator[Any]:
-    """Strategies in all their settings, with spaces that they take; on the space `first` in their first setting, and
-    with the others in the matrix."""
-    for name, config in CASES:
-        for text in spaces:
-            if (name, text) not in UNSUITABLE:
-                number = CONFIGS.get(name, [{}]).index(config)
-                more = text == first and number > 0 and (name, "unit-list") not in UNSUITABLE
-                marks = pytest.mark.matrix if more else ()
-                yield pytest.param(name, config, text, id=f"{name}-{number}-{Path(text).name}", marks=marks)
+def home(name: str) -> str:
+    """The trait space with most traits that a strategy takes."""
+    return "fixed-graph" if (name, "unit-list") in UNSUITABLE else "unit-list"
 
 
-@pytest.mark.parametrize(("name", "config", "text"), list(suitable(TRAITED, "fixed-graph")))
+def suitable(spaces: Iterable[str]) -> list[Any]:
+    """Strategies in all their settings, with those of the spaces that they take."""
+    return [
+        pytest.param(name, config, text, id=f"{name}-{CONFIGS.get(name, [{}]).index(config)}-{Path(text).name}")
+        for name, config in CASES
+        for text in spaces
+        if (name, text) not in UNSUITABLE
+    ]
+
+
+AT_HOME = [case for case in suitable(TRAITED) if case.values[2] == home(case.values[0])]
+ELSEWHERE = [case for case in suitable(TRAITED) if case not in AT_HOME]
+
+
+@pytest.mark.parametrize(("name", "config", "text"), AT_HOME)
 def test_strategy_contract(name: str, config: dict[str, Any], text: str) -> None:
     assert findings(name, config, text, *BRIEF.get(name, (30, 4))) == []
 
 
-@pytest.mark.parametrize("text", SPACES, ids=lambda text: Path(text).name)
-@pytest.mark.parametrize("name", REPRESENTATIVES)
-def test_every_space_can_be_searched(name: str, text: str) -> None:
-    """One trial at a time, and several with two objectives."""
-    brief = (SCENARIOS[0], SCENARIOS[3])
-    assert findings(name, REPRESENTATIVES[name], text, 8, 1, scenarios=brief) == []
+# One trial at a time, and several with two objectives.
+IN_PART = (SCENARIOS[0], SCENARIOS[3])
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "text"), [case for case in ELSEWHERE if case.values[1] == first(case.values[0])]
+)
+def test_strategy_contract_in_part(name: str, config: dict[str, Any], text: str) -> None:
+    trials = min(BRIEF.get(name, (12, 1))[0], 12)
+    assert findings(name, config, text, trials, 1, scenarios=IN_PART) == []
+
+
+def represented() -> list[Any]:
+    """Each representative on every space, in one of two scenarios, so that every space meets both."""
+    return [
+        pytest.param(name, text, IN_PART[(place + number) % 2], id=f"{name}-{Path(text).name}")
+        for place, text in enumerate(SPACES)
+        for number, name in enumerate(REPRESENTATIVES)
+    ]
+
+
+@pytest.mark.parametrize(("name", "text", "scenario"), represented())
+def test_every_space_can_be_searched(name: str, text: str, scenario: Scenario) -> None:
+    assert findings(name, REPRESENTATIVES[name], text, 6, 1, scenarios=[scenario]) == []
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize(("name", "config", "text"), list(suitable(SPACES)))
+@pytest.mark.parametrize(("name", "config", "text"), [*suitable(SPACES), *ELSEWHERE])
 def test_strategy_contract_on_every_space(name: str, config: dict[str, Any], text: str) -> None:
     assert findings(name, config, text, *BRIEF.get(name, (30, 4))) == []
 
@@ -199,15 +232,12 @@ def repeats(cases: Iterable[tuple[str, dict[str, Any], str]], trials: int) -> li
     return list(check_fresh(*taken, trials=trials))
 
 
-@pytest.mark.parametrize(
-    ("brief", "further", "trials"), [(True, False, 5), (True, True, 5), (False, False, 8), (False, True, 8)]
-)
-def test_strategies_repeat_in_a_fresh_interpreter(brief: bool, further: bool, trials: int) -> None:
+@pytest.mark.parametrize(("brief", "trials"), [(True, 5), (False, 8)])
+def test_strategies_repeat_in_a_fresh_interpreter(brief: bool, trials: int) -> None:
     """Each on one of the spaces, most in their first setting on `unit-list`, which has more traits."""
-    text = "fixed-graph" if further else "unit-list"
-    chosen = [case for case in CASES if (case[0] in BRIEF, case in FURTHER) == (brief, further)]
+    chosen = [case for case in CASES if (case[0] in BRIEF) == brief]
     assert chosen
-    assert repeats([(*case, text) for case in chosen], trials) == []
+    assert repeats([(*case, "fixed-graph" if case in FURTHER else "unit-list") for case in chosen], trials) == []
 
 
 @pytest.mark.matrix

@@ -10,9 +10,9 @@ import pytest
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice
 from nas_core.evaluation import Objective
-from nas_core.space import SearchSpace
+from nas_core.space import Same, SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
-from strategies.basic.random_search import RandomSearch, _Same, candidates
+from strategies.basic.random_search import RandomSearch, candidates
 
 OBJECTIVES = (Objective("quality", "max"),)
 
@@ -99,8 +99,8 @@ def test_a_space_too_large_to_list_draws_known_candidates_again() -> None:
 
 def test_studies_of_one_space_and_identity_share_the_list() -> None:
     space = Toy()
-    assert candidates(_Same(space), space.identity) is candidates(_Same(space), space.identity)
-    assert candidates(_Same(Toy()), space.identity) is not candidates(_Same(space), space.identity)
+    assert candidates(Same(space), space.identity) is candidates(Same(space), space.identity)
+    assert candidates(Same(Toy()), space.identity) is not candidates(Same(space), space.identity)
 
 
 def best_of(values: list[float], queries: int) -> float:
@@ -123,7 +123,7 @@ REFERENCE = {"cifar10": (93.80, 15_625), "cifar100": (71.48, 15_625), "cora": (7
 def test_reference(benches: Any, errors_off: Any, data: str) -> None:
     reference, rows = REFERENCE[data]
     bench = benches[data]
-    listing = candidates(_Same(bench.space), bench.table.identity)
+    listing = candidates(Same(bench.space), bench.table.identity)
     assert listing is not None
     assert len(listing.identities) == rows
     found = bench.incumbents(RandomSearch, RandomSearch.Config(), seeds=60, queries=100)

@@ -20,6 +20,14 @@ WORKER += ("sklearn.datasets", "search_spaces.nasbench201.network", "training.da
 pytest_plugins = ["pytester", "tests.plugins.cpu", "tests.plugins.lottery"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def brief_latencies() -> Iterator[None]:
+    """Half a second for every network whose latency is measured would be much of what tests cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.latency.SECONDS", 0.05)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets and benchmark tables; a test that needs it skips where it is absent."""

@@ -80,10 +80,10 @@ def measure(
     device: torch.device,
     config: LatencyConfig = ONE_PASS,
     threads: int = 1,
-    seconds: float = SECONDS,
+    seconds: float | None = None,
 ) -> Latency:
-    """Latency of a copy of `model` on `inputs`, measured for about `seconds`; `threads` where the configuration names
-    none. Warns (`Notice`) where other programs kept the processors busy meanwhile.
+    """Latency of a copy of `model` on `inputs`, measured for about `seconds` (by default `SECONDS`); `threads` where
+    the configuration names none. Warns (`Notice`) where other programs kept the processors busy meanwhile.
 
     Raises UsageError where onnxruntime cannot run the network, MachineError where it has not the device.
     """
@@ -97,7 +97,7 @@ def measure(
         run()
         timer = Timer("run()", globals={"run": run}, num_threads=threads)
         load = Load()
-        measured = timer.blocked_autorange(min_run_time=seconds)
+        measured = timer.blocked_autorange(min_run_time=SECONDS if seconds is None else seconds)
         busy = load.of_others()
     if busy > BUSY:
         warnings.warn(

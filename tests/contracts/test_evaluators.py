@@ -14,11 +14,16 @@ from nas_core.evaluation import Evaluator
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.testing.evaluator import check
+from training.data import load
+from training.data.split import Split
 
 Factory = Callable[[SearchSpace, Path], Evaluator]
 
 EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
 ROW = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|"
+
+LIMITS = {"digits": Split(limit=120), "karate": Split()}
+SIZES = {"nasbench201": {"channels": 2, "cells": 1}, "nasbench_graph": {"hidden": 8}}
 
 
 def table(space: SearchSpace, folder: Path) -> Evaluator:
@@ -38,13 +43,12 @@ def train(data: str, epochs: int, **options: Any) -> Factory:
     """A short training on embedded data."""
 
     def make(space: SearchSpace, folder: Path) -> Evaluator:
-        from training.data import load
         from training.evaluators.train import Train
         from training.recipe import recipe
 
-        source = load(data)
+        source = load(data, LIMITS[data])
         chosen = recipe("quick", source.task, epochs=epochs)
-        size = space.Size.preset("search")
+        size = space.Size.preset("search", **SIZES.get(space.name, {}))
         return Train(space, source, size, chosen, device="cpu", threads=1, **options)
 
     return make
@@ -56,10 +60,9 @@ def supernet(data: str) -> Factory:
     def make(space: SearchSpace, folder: Path) -> Evaluator:
         from search_spaces.supernet.supernet import Supernet
         from training.checkpoint import write_tensors
-        from training.data import load
         from training.evaluators.supernet import SupernetEvaluator
 
-        source, size = load(data), space.Size.preset("search")
+        source, size = load(data, LIMITS[data]), space.Size.preset("search", **SIZES[space.name])
         write_tensors(folder / "supernet", Supernet(space, source.task, size).state_dict())
         return SupernetEvaluator(space, source, size, folder / "supernet", device="cpu", threads=1)
 
@@ -73,8 +76,8 @@ EVALUATORS: dict[str, tuple[Factory, str]] = {
     "train images, hardly a checkpoint": (train("digits", 2, checkpoint_seconds=1e6), EXAMPLE),
     "shared weights": (supernet("digits"), "nasbench201"),
     "shared weights of a graph": (supernet("karate"), "nasbench_graph"),
-    "train a graph": (train("karate", 4, checkpoint_seconds=0.0), "nasbench_graph"),
-    "retrain a graph": (train("karate", 4, checkpoint_seconds=0.0, test=True, keep_weights=True), "nasbench_graph"),
+    "train a graph": (train("karate", 2, checkpoint_seconds=0.0), "nasbench_graph"),
+    "retrain a graph": (train("karate", 2, checkpoint_seconds=0.0, test=True, keep_weights=True), "nasbench_graph"),
 }
 
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.postgresql import NoServer, server
+from tests.zygote import Call, Zygote
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in children: workers share the cores
 
 # What a worker process imports for a search that trains, and what takes long to import.
 WORKER = ("studies.executors.worker", "studies.bench.worker", "training.evaluators.train", "torch._dynamo")
 WORKER += ("sklearn.datasets", "search_spaces.nasbench201.network", "training.data.bound", "training.data.digits")
+
+# What the process that verifies an export imports. Not onnxruntime: it starts a thread, which no fork has.
+CHECK = ("training.export.rebuild", "training.infer.model", "training.infer.samples", "torch.export")
 
 pytest_plugins = ["pytester", "tests.plugins.cpu", "tests.plugins.lottery"]
 
@@ -54,3 +62,29 @@ def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([*WORKER])
     monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: server)
+
+
+@pytest.fixture(scope="session")
+def checker() -> Iterator[Zygote]:
+    with Zygote(CHECK, {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as zygote:
+        yield zygote
+
+
+@pytest.fixture
+def forked_checks(checker: Zygote, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports are verified in forks of a process that has imported what that needs, not in fresh interpreters. One test
+    in every file is without it."""
+    streams = {name: tmp_path_factory.mktemp("check") / name for name in ("stdin", "stdout", "stderr")}
+
+    def run(command: list[str], input: str, env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+        assert command[:2] == [sys.executable, "-P"]
+        for name, stream in streams.items():
+            stream.write_text(input if name == "stdin" else "")
+        files = {name: str(stream) for name, stream in streams.items()}
+        path = env["PYTHONPATH"].split(os.pathsep)
+        call = Call("__main__:program", command[2:], os.getcwd(), environment=env, path=path, **files)
+        code = checker.wait(checker.start(call))
+        assert code is not None
+        return subprocess.CompletedProcess(command, code, streams["stdout"].read_text(), streams["stderr"].read_text())
+
+    monkeypatch.setattr("training.export.verify.subprocess", SimpleNamespace(run=run))

@@ -12,6 +12,8 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
+import runpy
 import select
 import signal
 import subprocess
@@ -26,13 +28,15 @@ PR_SET_PTRACER, ANY = 0x59616D61, -1  # where only parents may trace
 @dataclass(frozen=True)
 class Call:
     """`function(arguments)` of a module (`package.module:function`), whose result is the exit code, in a folder, with
-    `path` before `sys.path`. Where it is `stopped` the child stops itself first, so that a tracer can take hold."""
+    `path` before `sys.path`. Where it is `stopped` the child stops itself first, so that a tracer can take hold.
+    `program` runs what the interpreter would run with the same arguments."""
 
     function: str
     arguments: Sequence[str]
     folder: str
     stderr: str
     stdout: str = os.devnull
+    stdin: str = os.devnull
     environment: Mapping[str, str] = field(default_factory=dict)
     path: Sequence[str] = ()
     stopped: bool = False
@@ -82,6 +86,18 @@ class Zygote:
         return self._process.stdout.readline()
 
 
+def every_module() -> list[str]:
+    """Of the program, without what runs when it is imported: a command that was forked imports hundreds of them."""
+    from nas_cli.packages import PACKAGES  # here: a zygote imports what it is told to, from where it is told to
+
+    names = [
+        info.name
+        for package in PACKAGES
+        for info in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}.")
+    ]
+    return [name for name in names if not name.endswith(".__main__") and ".migrations." not in name]
+
+
 def main(modules: Sequence[str]) -> None:
     for module in modules:
         importlib.import_module(module)
@@ -99,13 +115,23 @@ def run(call: Call) -> None:
     os.chdir(call.folder)
     os.environ.update(call.environment)
     sys.path[:0] = call.path
-    for stream, name in ((0, os.devnull), (1, call.stdout), (2, call.stderr)):
+    for stream, name in ((0, call.stdin), (1, call.stdout), (2, call.stderr)):
         os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), stream)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - what the zygote has read ahead is not for the child
     if call.stopped:
         ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANY, 0, 0, 0)
         os.kill(os.getpid(), signal.SIGSTOP)
     module, _, function = call.function.partition(":")
     sys.exit(getattr(importlib.import_module(module), function)(call.arguments))
+
+
+def program(arguments: Sequence[str]) -> None:
+    """As `python -m MODULE` or `python FILE` would."""
+    *module, name = arguments
+    if module == ["-m"]:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(name, run_name="__main__")
 
 
 if __name__ == "__main__":

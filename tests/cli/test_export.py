@@ -62,6 +62,7 @@ def test_the_best_training_is_exported_with_its_own_figures(say: Say, folder: Pa
     assert "is one training; a study or trial is needed here" in say("train", "s:0/train-1")[2]
 
 
+@pytest.mark.usefixtures("forked_checks")
 def test_no_written_file_holds_a_password_or_a_path(say: Say, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Space, strategy, data and database by absolute paths, the database's URL with a password."""
     place = folder / "some where"
@@ -164,6 +165,7 @@ def _a_wrong_mean_is_not_exported(say: Say) -> None:
         connection.execute("UPDATE runs SET recipe = ? WHERE kind = 'retrain'", [text])
 
 
+@pytest.mark.usefixtures("forked_checks")
 def test_infer_answers_what_it_can(say: Say, folder: Path) -> None:
     search = ["--size", "channels=2,cells=1", "-s", "split.limit=200", "--threads", "1"]
     assert say("search", "--study", "s", "--epochs", "1", "--trials", "1", *search)[0] == 0

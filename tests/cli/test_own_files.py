@@ -78,6 +78,7 @@ def test_a_space_with_neighbours_is_checked_and_searched_by_workers(own: Path, s
     assert code == 0, err
 
 
+@pytest.mark.usefixtures("forked_checks")
 def test_a_space_with_neighbours_is_trained_exported_and_loaded(own: Path, say: Say) -> None:
     code, _, err = say("search", *SEARCH, "--trials", "1")
     assert code == 0, err

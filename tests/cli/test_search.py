@@ -249,6 +249,7 @@ def test_two_definitions_of_a_space(folder: Path, capsys: pytest.CaptureFixture[
     assert "has changed since the study was made" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("forked_checks")
 def test_damaged_weights_are_trained_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["search", *FAST, "--study", "s"]) == 0
     train = ["train", "s:0", "--size", "channels=2,cells=1", "-s", "epochs=2"]

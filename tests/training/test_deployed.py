@@ -158,6 +158,7 @@ WRONG: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.usefixtures("forked_checks")
 @pytest.mark.parametrize("fault", WRONG)
 def test_a_wrong_normalisation_is_not_kept(tmp_path: Path, fault: str) -> None:
     source = _digits()
@@ -168,6 +169,7 @@ def test_a_wrong_normalisation_is_not_kept(tmp_path: Path, fault: str) -> None:
     assert not any(path.is_file() for path in tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("forked_checks")
 def test_a_raw_program_normalises_nothing(tmp_path: Path) -> None:
     source = _digits()
     network = _export(source, tmp_path, "onnx", raw=True)
@@ -194,6 +196,7 @@ def test_a_raw_program_normalises_nothing(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.usefixtures("forked_checks")
 def test_a_graph_is_classified_as_in_training(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(5)
     features, edges = rng.random((40, 6)) * 9, rng.integers(0, 40, (2, 90))

@@ -258,6 +258,7 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
 
 
+@pytest.mark.usefixtures("forked_checks")
 @pytest.mark.parametrize(
     ("form", "damage", "message"),
     [
@@ -331,6 +332,7 @@ def test_every_graph_operator_everywhere(operator: str, text: str) -> None:
     _programs_answer(_gnn(text.format(operator, operator)))
 
 
+@pytest.mark.usefixtures("forked_checks")
 def test_own_space_travels_along(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     own = _own(tmp_path)
     folder = tmp_path / "out"
@@ -381,6 +383,7 @@ def rearrange(x, form):
 """
 
 
+@pytest.mark.usefixtures("forked_checks")
 @pytest.mark.parametrize("alone", [True, False])
 def test_own_space_as_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
     """It needs what the space's file imports; what cannot be written alone is built by that file, and says why."""

@@ -1,7 +1,7 @@
 """Every listed proxy and surrogate keeps its contract; a new one is tested by being listed.
 
-Surrogates are fitted on the trait spaces, and two of them on every listed space: one that reads encodings of choices,
-and one that reads the graph. All of them on all spaces: `-m matrix`.
+Surrogates are fitted on one trait space each, and two of them on every listed space: one that reads encodings of
+choices, and one that reads the graph. All of them on all spaces: `-m matrix`.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ def surrogate_findings(name: str, space: SearchSpace) -> list[str]:
 
 
 def surrogate_cases() -> list[Any]:
-    """`auto` is a choice among the others and dear: one space is enough."""
+    """`auto`, a choice among the others and dear, on the cheap space, the others on the one with more traits."""
     return [
-        pytest.param(name, space, id=f"{name}-{space.name}", marks=pytest.mark.matrix if dear else ())
+        pytest.param(name, space, id=f"{name}-{space.name}", marks=pytest.mark.matrix if more else ())
         for name in SURROGATES
         for space in (FixedGraph, UnitList)
-        for dear in [name == "auto" and space is UnitList]
+        for more in [(name == "auto") is (space is UnitList)]
     ]
 
 

@@ -123,7 +123,7 @@ def through_a_file(folder: Path, state: Mapping[str, Any]) -> Mapping[str, Any]:
 # What every relaxable space meets: mixing weights of all candidates, and single paths.
 REPRESENTATIVES = ("darts", "spos")
 
-# Every strategy on two networks, one of images and one of a graph, with further settings on the first; the third is dear.
+# Every strategy on two networks, one of images and one of a graph, the first with all settings; the third is dear.
 CASES = [
     (name, number, small)
     for name in strategies.ONE_SHOT

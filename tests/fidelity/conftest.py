@@ -83,14 +83,18 @@ class Bench:
 
     table: Table
     space: SearchSpace
+    played: dict[tuple[str, int, int], dict[str, float]] = field(default_factory=dict)  # many compare with the same
 
     def incumbents(self, strategy: Any, config: Any, seeds: int, queries: int) -> list[dict[str, float]]:
         """The metrics, in percent, of the incumbent by validation after `queries` distinct rows, per seed."""
         found = []
         for seed in range(seeds):
-            setting = Setting(self.space, seed, ACCURACY, identity=self.table.identity)
-            metrics = play(strategy(setting, config), setting, self.look_up, queries).incumbent.metrics
-            found.append({name: 100 * value for name, value in metrics.items()})
+            key = f"{strategy.__qualname__} {config!r}", seed, queries
+            if key not in self.played:
+                setting = Setting(self.space, seed, ACCURACY, identity=self.table.identity)
+                metrics = play(strategy(setting, config), setting, self.look_up, queries).incumbent.metrics
+                self.played[key] = {name: 100 * value for name, value in metrics.items()}
+            found.append(dict(self.played[key]))
         return found
 
     def look_up(self, arch: Architecture) -> dict[str, float]:

@@ -343,7 +343,7 @@ def test_sizes_scale_width_and_depth() -> None:
     assert Size.preset("full").fitted(CIFAR) == Size(width_scale=1, depth_scale=1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     seeds,
     st.tuples(st.integers(1, 4), st.integers(1, 33), st.integers(1, 33)),

@@ -15,6 +15,7 @@ from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value, When
 from nas_core.errors import UsageError
 from nas_core.evaluation import Objective
+from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Outcome, Proposal, Setting, State
 from search_spaces.nasbench201.space import NasBench201
@@ -118,6 +119,19 @@ def test_kinds_are_drawn_with_the_guiders_chances() -> None:
     drive(strategy, 10)
     highest = max(strategy.entropies(), key=strategy.entropies().__getitem__)
     assert {strategy.ask(number, ()).note["kind"] for number in range(20)} == {highest}
+
+
+def test_encoders_learn_to_write_what_is_good() -> None:
+    """Of every kind, where the best option is the one of the largest number."""
+    strategy = make(Layers(), learning_rate=0.05, entropy=0.0)
+    drive(strategy, 120)
+    assert strategy.best is not None
+    rng = generator(0, "written")
+    shares = []  # 0: the worst option, 1: the best
+    for kind, size in SIZES.items():
+        written = [strategy._write(kind, strategy.best.proposal.arch, rng)[0] for _ in range(10)]
+        shares += [int(arch.values[f"layer{layer}/{kind}"]) / (size - 1) for arch in written for layer in range(2)]
+    assert statistics.fmean(shares) > 0.7
 
 
 def test_only_the_chosen_encoder_learns() -> None:

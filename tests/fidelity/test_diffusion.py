@@ -199,7 +199,7 @@ def test_a_space_is_searched_to_its_end() -> None:
     ],
 )
 def test_every_mode_generates_what_is_legal_and_good(mode: str, space: SearchSpace) -> None:
-    strategy = made(setting(space), mode=mode, mutants=0, local=0, pool=100, learning=100)
+    strategy = made(setting(space), mode=mode, mutants=0, local=0, pool=60, learning=60)
     told(strategy, different(space, 60, "known"))
     pool = [proposal.arch for proposal in strategy._candidates()]
     assert all(space.illegal(arch) is None for arch in pool)
@@ -311,11 +311,12 @@ def test_the_top_of_cifar10_is_reached_as_measured(benches: Any, play: Any, coun
     assert mine <= blind / 10
 
 
-def test_labels_of_cifar10_lead_to_the_top_of_cifar100(benches: Any, play: Any) -> None:
+@pytest.mark.parametrize(("count", "margin"), [(2, 0.5), pytest.param(5, 0.1, marks=pytest.mark.slow)])
+def test_labels_of_cifar10_lead_to_the_top_of_cifar100(benches: Any, play: Any, count: int, margin: float) -> None:
     """200 random labels: the best of the first ten is as good as a hundred evaluations of evolution."""
     source, target = benches["cifar10"], benches["cifar100"]
     space, led, alone = NasBench201(), [], []
-    for seed in range(300, 305):
+    for seed in range(300, 300 + count):
         labels = [(arch, source.look_up(arch)["val_accuracy"]) for arch in different(space, 200, seed, "labels")]
         for strategy, prior, queries, found in (
             (Diffusion, tuple(labels), 10, led),
@@ -325,5 +326,5 @@ def test_labels_of_cifar10_lead_to_the_top_of_cifar100(benches: Any, play: Any) 
             given = Setting(space, seed, objectives, warm_start=prior, identity=target.table.identity)
             run = play(strategy(given, strategy.Config()), given, target.look_up, queries)
             found.append(100 * run.incumbent.metrics["val_accuracy"])
-    assert statistics.fmean(led) > statistics.fmean(alone) - 0.1
+    assert statistics.fmean(led) > statistics.fmean(alone) - margin
     assert min(led) > 72

@@ -285,7 +285,7 @@ def test_a_bound_is_the_share_of_what_satisfies_it() -> None:
     """In much noise the probability is that of all architectures, in none that of the one."""
     archs = some(400, "costs")
     wanted = Wanted(tuple(archs), tuple(map(convolutions, archs)), 1, True)
-    bound = NoisyPropertyBound(MATRICES, wanted, levels, 0, NoisyConfig(members=1, steps=500, batch=64))
+    bound = NoisyPropertyBound(MATRICES, wanted, levels, 0, NoisyConfig(members=1, steps=300, batch=64))
     others = some(300, "others")
     truth = numpy.array([convolutions(arch) <= 1 for arch in others])
     assert (bound.met(others) == truth).mean() > 0.98

@@ -23,7 +23,7 @@ from nas_core.strategy import Wanted
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from search_spaces.nasbench201.space import NasBench201
 from strategies.diffusion.config import GuideConfig
-from strategies.diffusion.guide import WIDE, Absence, Guide, Perceptrons, PropertyBound
+from strategies.diffusion.guide import CHANCE, NUMBER, WIDE, Absence, Guide, Perceptrons, PropertyBound
 from strategies.diffusion.sampler import BEST, SAME, ordered, tau_leaping
 from strategies.diffusion.slots import Slots
 
@@ -179,7 +179,7 @@ def test_orders_differ_where_slots_are_free_and_are_uniform() -> None:
 def test_tau_leaping_needs_no_more_calls_per_sequence_than_slots() -> None:
     table = distributions(1)
     denoiser = Fixed(table)
-    found = tau_leaping(CELLS, 2000, generator(0), denoiser, 1000)
+    found = tau_leaping(CELLS, 2000, generator(0), denoiser, 400)
     assert found.calls <= CELLS.count
     assert denoiser.rows <= 2000 * CELLS.count**2  # each computation is of all slots
     assert (found.tokens != CELLS.mask).all()
@@ -318,10 +318,18 @@ def test_a_guide_depends_on_its_seed_and_data_alone() -> None:
     assert (predicted(0) != predicted(1)).any()
 
 
+@pytest.fixture
+def sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Property bounds that learn for half as long, which is enough for what is asked of them here."""
+    for name, known in (("NUMBER", NUMBER), ("CHANCE", CHANCE)):
+        monkeypatch.setattr(f"strategies.diffusion.guide.{name}", known.model_copy(update={"steps": known.steps // 2}))
+
+
+@pytest.mark.usefixtures("sooner")
 @pytest.mark.parametrize("at_most", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_limit_on_parameters_is_met_without_rejection(at_most: bool) -> None:
     rng = generator(2, "examples")
-    archs = tuple(moves.sample(SPACE, rng) for _ in range(1000))
+    archs = tuple(moves.sample(SPACE, rng) for _ in range(500))
 
     def params(rows: Tokens) -> Floats:
         return numpy.array([SPACE.costs(arch, IMAGES, SPACE.Size())["params"] for arch in CELLS.decode(rows)])
@@ -329,7 +337,7 @@ def test_a_limit_on_parameters_is_met_without_rejection(at_most: bool) -> None:
     values = params(CELLS.encode(archs))
     limit = float(numpy.quantile(values, 0.3 if at_most else 0.7))
     bound = PropertyBound(CELLS, Wanted(archs, tuple(values.tolist()), limit, at_most), 0)
-    found = params(ordered(CELLS, 400, generator(0), guides=[(bound.log_probability, 1.0)]).tokens)
+    found = params(ordered(CELLS, 200, generator(0), guides=[(bound.log_probability, 1.0)]).tokens)
     met = found <= limit if at_most else found >= limit
     assert met.mean() >= 0.9
     unseen = cells(300, 6)  # parameters add up, so what is complete is no matter of chance
@@ -340,6 +348,7 @@ def test_a_limit_on_parameters_is_met_without_rejection(at_most: bool) -> None:
     assert abs(found[met].mean() - chance.mean()) < 0.15 * chance.mean()
 
 
+@pytest.mark.usefixtures("sooner")
 def test_a_bound_for_an_undecided_architecture_is_the_share_that_meets_it() -> None:
     tokens = cells(500, 3)
     values = (tokens == 4).sum(axis=1).astype(float)  # 3x3 convolutions
@@ -351,11 +360,12 @@ def test_a_bound_for_an_undecided_architecture_is_the_share_that_meets_it() -> N
     assert numpy.exp(bound.log_probability(complete)) == pytest.approx([1.0, 0.0], abs=0.02)
 
 
+@pytest.mark.usefixtures("sooner")
 def test_a_limit_is_met_where_choices_are_restricted_and_may_be_absent() -> None:
     """What is asked for are beginnings of sequences; most of the last choices are absent."""
     space: Any = SPACES["ae-cnn(units=5)"]
     slots, rng = Slots(space), generator(4, "examples")
-    archs = tuple(moves.sample(space, rng) for _ in range(600))
+    archs = tuple(moves.sample(space, rng) for _ in range(400))
 
     def units(some: Sequence[Architecture]) -> Floats:
         return numpy.array([float(sum(value == "resnet" for value in arch.values.values())) for arch in some])
@@ -363,7 +373,7 @@ def test_a_limit_is_met_where_choices_are_restricted_and_may_be_absent() -> None
     values = units(archs)
     share = (values >= 3).mean()
     bound = PropertyBound(slots, Wanted(archs, tuple(values.tolist()), 3.0, False), 0)
-    drawn = slots.decode(ordered(slots, 400, generator(0), guides=[(bound.log_probability, 1.0)]).tokens)
+    drawn = slots.decode(ordered(slots, 200, generator(0), guides=[(bound.log_probability, 1.0)]).tokens)
     assert share < 0.35
     assert (units(drawn) >= 3).mean() >= 0.9
     lengths = [numpy.mean([int(arch.values["length"]) for arch in some]) for some in (archs, drawn)]
@@ -395,7 +405,9 @@ def test_first_layers_that_are_looked_up_are_the_product() -> None:
         assert torch.allclose(network(own), product.flip(1), atol=1e-5)
 
 
-def test_numbers_that_are_not_finite_do_not_lead_astray() -> None:
+def test_numbers_that_are_not_finite_do_not_lead_astray(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NUMBER", "CHANCE"):
+        monkeypatch.setattr(f"strategies.diffusion.guide.{name}", GuideConfig(steps=20))
     archs = tuple(CELLS.decode(cells(30, 5)))
     values = (float("nan"), float("inf"), *map(float, range(28)))
     bound = PropertyBound(CELLS, Wanted(archs, values, float("-inf"), True), 0)

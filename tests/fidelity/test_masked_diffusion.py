@@ -26,7 +26,6 @@ from strategies.diffusion import prior as priors
 from strategies.diffusion.config import CLASSES, DenoiserConfig
 from strategies.diffusion.denoiser import Denoiser
 from strategies.diffusion.prior import (
-    CHECKPOINT,
     arrays,
     k_dce,
     lambda_dce,
@@ -256,7 +255,7 @@ def test_equal_slots_are_learned_equal() -> None:
     slots = product(5, 5)
     first = generator(0, "values").integers(1, 6, 1_000)
     denoiser = Denoiser(slots, DenoiserConfig(), 0)
-    train(denoiser, numpy.stack([first, first], axis=1), 500, 0)
+    train(denoiser, numpy.stack([first, first], axis=1), 300, 0)
     values = numpy.arange(1, 6)
     for known, asked in ((0, 1), (1, 0)):
         tokens = numpy.full((5, 2), slots.mask)
@@ -273,7 +272,7 @@ def test_a_condition_shifts_what_is_drawn_to_its_quarter() -> None:
     tokens = some(slots, 400)
     values = (tokens == 3).sum(axis=1).astype(float)
     denoiser = Denoiser(slots, SMALL, 0)
-    train(denoiser, tokens, 400, 0, condition=quantile_classes(values + 0.1 * generator(0).standard_normal(400)))
+    train(denoiser, tokens, 250, 0, condition=quantile_classes(values + 0.1 * generator(0).standard_normal(400)))
 
     def mean(condition: int | None, scale: float = 0.0) -> float:
         drawn = ordered(slots, 1_000, generator(2), denoiser=denoiser, condition=condition, scale=scale)
@@ -364,11 +363,13 @@ class Stored(MutableMapping[str, Mapping[str, Any]]):
         return len(self._packed)
 
 
-def test_a_killed_training_goes_on_and_ends_bit_for_bit_the_same() -> None:
-    slots, config = Slots(Coupled()), SMALL.model_copy(update={"steps": 4 * CHECKPOINT})
+def test_a_killed_training_goes_on_and_ends_bit_for_bit_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    often = 10
+    monkeypatch.setattr("strategies.diffusion.prior.CHECKPOINT", often)
+    slots, config = Slots(Coupled()), SMALL.model_copy(update={"steps": 4 * often})
     whole, killed = Stored(), Stored(2)
     never = prior(slots, config, whole)
-    assert whole.writes == [CHECKPOINT, 2 * CHECKPOINT, 3 * CHECKPOINT, 4 * CHECKPOINT]
+    assert whole.writes == [often, 2 * often, 3 * often, 4 * often]
     with pytest.raises(Killed):
         prior(slots, config, killed)
     assert killed.writes == whole.writes[:2]

@@ -305,7 +305,7 @@ def test_errors_a_user_can_act_on() -> None:
         Size.preset("search", channels=0)
 
 
-@pytest.mark.parametrize("letters", ["0p1 s33", "000000"])
+@pytest.mark.parametrize("letters", ["0p1 s33", pytest.param("000000", marks=pytest.mark.matrix)])
 def test_export(letters: str, tmp_path: Path) -> None:
     """A pooled, a skipped, a zero-input and a plain edge, at an odd image size, with a dynamic batch."""
     torch.manual_seed(0)
@@ -413,7 +413,7 @@ def test_members_of_a_class_compute_the_same_function() -> None:
 def test_cells_of_many_classes_compute_the_same_function() -> None:
     torch.manual_seed(0)
     several = [members for members in classes().values() if len(members) > 1]
-    for number, members in enumerate(random.Random(3).sample(several, 500)):
+    for number, members in enumerate(random.Random(3).sample(several, 150)):
         one, other = random.Random(number).sample(members, 2)
         first, second = in_float64(one), in_float64(other)
         copy_weights(first, instances(one), second, instances(other))

@@ -265,28 +265,30 @@ def test_identities_are_the_rows(table: list[dict[str, str]]) -> None:
         assert SPACE.identity(SPACE.from_text(row_text(row))) == row_text(row)
 
 
-def test_map_of_all_genotypes(shared_data: Path, table: list[dict[str, str]]) -> None:
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.slow)])
+def test_map_of_all_genotypes(shared_data: Path, table: list[dict[str, str]], every: int) -> None:
     rows = [row_text(row) for row in table]
     index = numpy.load(shared_data / "nasbench_graph_index.npz", allow_pickle=False)
     checked = 0
     for links, expected in zip(index["links"], index["row"].reshape(24, -1).tolist(), strict=True):
         assert "".join(map(str, links)) in LINK_LISTS
-        for operations, row in zip(product(OPERATIONS, repeat=NODES), expected, strict=True):
+        for operations, row in list(zip(product(OPERATIONS, repeat=NODES), expected, strict=True))[::every]:
             assert (row == -1) == (set(operations) == {"skip"})
             if row != -1:
                 topology, ordered = reorder(links, operations)
                 assert text(*representative(topology, ordered)) == rows[row]
                 checked += 1
-    assert checked == 157440
+    assert checked == 157440 if every == 1 else checked > 17_000
 
 
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("column", "task"), [("cora_params_m", CORA), ("citeseer_params_m", CITESEER)])
-def test_parameters_of_all_rows(table: list[dict[str, str]], column: str, task: Task) -> None:
+def test_parameters_of_all_rows(table: list[dict[str, str]], column: str, task: Task, every: int) -> None:
     """The table holds five significant digits."""
-    for row in table:
+    for row in table[::every]:
         params = SPACE.costs(SPACE.from_text(row_text(row)), task, FULL)["params"]
         assert float(f"{params / 1e6:.5g}") == pytest.approx(float(row[column]), rel=1e-9), row_text(row)
-    for row in table[:: len(table) // 30]:
+    for row in table[:: len(table) // 12]:
         params = sum(p.numel() for p in build(row_text(row), task, FULL).parameters())
         assert params == SPACE.costs(SPACE.from_text(row_text(row)), task, FULL)["params"]
 

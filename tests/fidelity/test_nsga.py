@@ -80,7 +80,7 @@ def keys(pool: list[Outcome]) -> dict[int, tuple[int, float]]:
 # -- NSGA-II --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(pools(), st.data())
 def test_survivors_are_the_best_fronts_and_the_least_crowded_of_the_last(pool: list[Outcome], data: Any) -> None:
     size = data.draw(st.integers(1, len(pool)))
@@ -88,6 +88,13 @@ def test_survivors_are_the_best_fronts_and_the_least_crowded_of_the_last(pool: l
     assert len(set(found)) == len(found) == size
     expected = keys(pool)
     assert sorted(expected[number] for number in found) == sorted(expected.values())[:size]
+
+
+def test_the_most_crowded_of_a_front_does_not_survive() -> None:
+    front = [outcome(n, (left, 10 - left)) for n, left in enumerate((0.0, 1.0, 5.0, 10.0))]
+    rng = numpy.random.default_rng(0)
+    assert numbers(Crowding().survivors(front, 3, rng)) == [0, 2, 3]
+    assert numbers(Crowding().survivors(front, 2, rng)) == [0, 3]
 
 
 @settings(max_examples=100, deadline=None)

@@ -357,7 +357,7 @@ def test_several_objectives_are_joined_by_the_augmented_chebyshev_function() -> 
 # --- on the tables -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seeds", [8, pytest.param(15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [6, pytest.param(15, marks=pytest.mark.slow)])
 def test_tpe_beats_random_search(benches: Any, seeds: int) -> None:
     mine, uninformed = (
         [found["val_accuracy"] for found in benches["cifar10"].incumbents(kind, kind.Config(), seeds, 100)]
@@ -366,7 +366,7 @@ def test_tpe_beats_random_search(benches: Any, seeds: int) -> None:
     assert ttest_rel(mine, uninformed, alternative="greater").pvalue < 0.01
 
 
-@pytest.mark.parametrize(("seeds", "queries"), [(2, 30), pytest.param(4, 35, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("seeds", "queries"), [(2, 20), pytest.param(4, 35, marks=pytest.mark.slow)])
 def test_the_process_beats_random_search(benches: Any, seeds: int, queries: int) -> None:
     mine, uninformed = (
         [found["val_accuracy"] for found in benches["cifar10"].incumbents(kind, kind.Config(), seeds, queries)]

@@ -337,7 +337,7 @@ def test_dead_cells_have_the_worst_scores_and_scoring_changes_nothing() -> None:
     assert dict(again.values) == dict(living.values)
 
 
-@pytest.mark.parametrize("count", [80, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(300, marks=pytest.mark.slow)])
 def test_synflow_and_parameters_rank_real_cells(shared_data: Path, count: int) -> None:
     """Fidelity check 10, on 300 cells for networks and 2,000 for counts."""
     space = NasBench201()

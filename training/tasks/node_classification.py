@@ -21,7 +21,7 @@ _GRAPH = {"optimizer": "adam", "lr": 0.005, "schedule": "cosine"}
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "quick": {**_GRAPH, "epochs": 40, "weight_decay": 5e-4},
-    # Kipf and Welling's decay. Adam trains on normalised rows as well, where SGD hardly moves ("Cora" in benchmarks.md).
+    # Kipf and Welling's decay. Adam trains on normalised rows as well, where SGD hardly moves (Cora in benchmarks.md).
     "standard": {**_GRAPH, "epochs": 200, "schedule": "constant", "weight_decay": 5e-4, "keep": "best"},
     # The benchmark's optimiser, rate and decay, for features as they are: it normalises no rows.
     "nasbench_graph": {

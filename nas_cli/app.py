@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -68,6 +69,12 @@ app.add_typer(predictors.predictors, name="predictors")
 app.add_typer(catalog.data, name="data")
 
 
+@cache
+def parser() -> Any:
+    """Made once: reading the signatures of all commands takes longer than many a command."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code."""
     debug = "--debug" in arguments or bool(os.environ.get("NAS_DEBUG"))
@@ -76,6 +83,6 @@ def run(arguments: Sequence[str]) -> int:
     def work() -> object:
         packages.check()
         with Told() as told, reading(told):
-            return app(args=plain, prog_name="nas", standalone_mode=False)
+            return parser()(args=plain, prog_name="nas", standalone_mode=False)
 
     return guarded(work, debug=debug)

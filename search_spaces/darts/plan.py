@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -94,6 +95,7 @@ def stem_of(task: Task, size: Size) -> list[StemConvolution]:
     return [StemConvolution(*pair) for pair in zip(widths, halvings(shape, 3), strict=True)]
 
 
+@cache
 def edge_group(cell: str, source: int, node: int) -> str:
     """The name of the group of an edge."""
     return f"{cell}/edge.{source}-{node}"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -233,10 +234,12 @@ class Darts(SearchSpace):
         return {kind: cells.get(kind) or cells[kind.rstrip("123")] for kind in self.cell_types}
 
 
-def _groups(cell: str) -> list[str]:
-    return [edge_group(cell, source, node) for source, node in EDGES]
+@cache
+def _groups(cell: str) -> tuple[str, ...]:
+    return tuple(edge_group(cell, source, node) for source, node in EDGES)
 
 
+@cache
 def _names(cell: str, node: int) -> tuple[str, str, str]:
     return f"{cell}/node{node}/inputs", f"{cell}/node{node}/operation1", f"{cell}/node{node}/operation2"
 

@@ -187,6 +187,8 @@ class Bounds:
         return Costs(found.fixed, rows)
 
     def _barred(self, arch: Architecture) -> int:
+        if not self.barred:
+            return 0
         return sum(value in self.barred.get(name, ()) for name, value in self.space.assignment(arch).items())
 
     def _check_sums(self) -> None:

@@ -176,6 +176,7 @@ def test_every_proxy_for_the_kind_scores_the_network(name: str) -> None:
 
 
 @NAMES
+@pytest.mark.usefixtures("forked_checks")  # tests/training/test_export.py has one without
 def test_an_exported_network_answers_files_as_the_trained_one(name: str, tmp_path: Path) -> None:
     source, space = source_of(name), space_of(name)
     network = build(space, ARCH, source.task, space.Size(), 3).eval()

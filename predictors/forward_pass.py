@@ -27,6 +27,7 @@ from predictors import double_backward
 from predictors.function_hooks import FunctionHooks
 from predictors.layers import Layers, Stage, Tap
 from predictors.need import Need
+from training.compute import answers_alone
 
 Loss = Callable[[Tensor, Batch], Tensor]
 
@@ -76,7 +77,7 @@ class ForwardPass:
         self.device = batch.inputs[0].device
         with _seeded(derive(seed, "weights")):
             model = build()
-        self.model = _without_dropout(model).to(self.device).train()
+        self.model = answers_alone(_without_dropout(model).to(self.device).train())
 
     def copy(self) -> nn.Module:
         """A network of a proxy's own, equal to `model`."""

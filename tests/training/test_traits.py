@@ -16,6 +16,7 @@ from torch.nn import functional
 from nas_core.batch import Batch
 from nas_core.task import Task
 from nas_core.traits import Extra, HasAuxiliary, HasMacs, HasNoDecay, HasSignature, Progressive, deployed_parameters
+from predictors.forward_pass import ForwardPass
 from search_spaces.layers.drop_path import DropPath
 from training.cost import macs, params
 from training.fit import Training, fit
@@ -121,6 +122,16 @@ def test_a_network_can_be_copied_after_a_step() -> None:
     training(model).update(next(Rows().batches("train", 0, 1)))
     copy.deepcopy(model)
     assert model.held == []
+
+
+def test_a_proxy_sees_the_answer_alone() -> None:
+    batch = next(Rows().batches("train", 0, 1))
+    forward = ForwardPass(Router, batch, lambda output, one: functional.cross_entropy(output, one.target), Rows.task)
+    loss = functional.cross_entropy(Router()(*batch.inputs), batch.target)
+    torch.testing.assert_close(forward.loss(forward.run(forward.model), batch), loss)
+    copied = forward.copy()
+    forward.run(copied)
+    assert [model.held for model in (forward.model, copied)] == [[], []]
 
 
 def test_what_a_pass_without_an_end_left_is_dropped() -> None:

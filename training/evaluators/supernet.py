@@ -16,6 +16,7 @@ from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
 from nas_core.task import Task
+from nas_core.traits import AUXILIARY
 from training.data.loading import Loading
 from training.evaluators.train import find_device, repeatable
 from training.latency import ONE_PASS, LatencyConfig
@@ -201,7 +202,8 @@ def load_supernet(space: SearchSpace, task: Task, size: SizeConfig, path: Path) 
     try:
         tensors = safetensors.torch.load(path.read_bytes())
         # A second classifier is of use in training alone.
-        supernet.load_state_dict({name: x for name, x in tensors.items() if not name.startswith("network.auxiliary.")})
+        head = f"network.{AUXILIARY}."
+        supernet.load_state_dict({name: x for name, x in tensors.items() if not name.startswith(head)})
     except (RuntimeError, SafetensorError) as error:
         problem = " ".join(str(error).split())[:300]
         raise VerificationError(f"'{path}' does not hold the weights of this supernet: {problem}") from error

@@ -52,7 +52,7 @@ class Extras:
     """What the modules of a network have to minimise beside its answer (`nas_core.traits.Extra`)."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._modules = [module for module in network.modules() if isinstance(module, Extra)]
+        self._modules: list[Any] = [module for module in network.modules() if _hands_over(module)]
 
     def drop(self) -> None:
         """Forget what a pass left that came to no end, for want of memory."""
@@ -77,9 +77,13 @@ def answers_alone(network: N) -> N:
     """The network, whose modules let go at once of what they would hand over beside the answer: for whoever looks at
     that alone, and copies networks after a pass."""
     for module in network.modules():
-        if isinstance(module, Extra):
+        if _hands_over(module):
             module.register_forward_hook(_let_go)
     return network
+
+
+def _hands_over(module: nn.Module) -> bool:
+    return isinstance(module, Extra)
 
 
 def _let_go(module: Any, *_: object) -> None:

@@ -31,7 +31,7 @@ from training.fit import fit
 from training.recipe import recipe
 
 FIELDS = (
-    *("network", "recipe", "normalise", "weight_decay", "dropout", "grad_clip", "seed"),
+    *("network", "recipe", "normalise", "epochs", "weight_decay", "dropout", "grad_clip", "seed"),
     *("kept_epoch", "val_accuracy", "test_accuracy"),
 )
 NAMED = FIELDS.index("kept_epoch")
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--dropout", type=float, default=0.7)
     parser.add_argument("--recipe", default="standard")
+    parser.add_argument("--epochs", type=int, help="other than the recipe's")
     parser.add_argument("--weight-decay", type=float, help="another one than the recipe's")
     parser.add_argument("--normalise", choices=["rows", "none"], default="none", help="of the features")
     parser.add_argument("--grad-clip", type=float, help="largest norm of all gradients together")
@@ -88,14 +89,14 @@ def main() -> None:
     if arguments.out.exists():
         with arguments.out.open(newline="") as file:
             done = {tuple(row[name] for name in FIELDS[:NAMED]): row for row in csv.DictReader(file)}
-    data, plan = source.bind("cpu"), recipe(arguments.recipe, task, grad_clip=arguments.grad_clip, keep="best")
-    if arguments.weight_decay is not None:
-        plan = plan.model_copy(update={"weight_decay": arguments.weight_decay})
+    named = {"epochs": arguments.epochs, "weight_decay": arguments.weight_decay, "grad_clip": arguments.grad_clip}
+    changes = {name: value for name, value in named.items() if value is not None}
+    data, plan = source.bind("cpu"), recipe(arguments.recipe, task, **changes, keep="best")
     for name, make in makers.items():
         figures = []
         for seed in range(arguments.seeds):
-            features = (arguments.normalise, plan.weight_decay, arguments.dropout, arguments.grad_clip)
-            settings = (name, arguments.recipe, *features, seed)
+            chosen = (arguments.normalise, plan.epochs, plan.weight_decay, arguments.dropout, arguments.grad_clip)
+            settings = (name, arguments.recipe, *chosen, seed)
             key = tuple("" if value is None else str(value) for value in settings)
             if key not in done:
                 row: dict[str, object] = dict(zip(FIELDS, key, strict=False))

@@ -16,6 +16,7 @@ def show(reference: str, source: Source, as_json: bool) -> None:
     from nas_cli import render
     from training.data.check import findings, imbalance
     from training.data.table_source import TableSource
+    from training.tasks import kind_of
 
     task, counts = source.task, source.class_counts
     table = source if isinstance(source, TableSource) else None
@@ -44,7 +45,7 @@ def show(reference: str, source: Source, as_json: bool) -> None:
             "data": reference,
             "task": task.kind,
             "target": table.inputs.target if table else None,
-            "width" if table else "features" if task.nodes else "images": shape,
+            "width" if table else kind_of(task).inputs_word: shape,
             "nodes": render.number(task.nodes),
             "edges": render.number(task.edges),
             "classes": str(task.outputs) if counts else None,
@@ -64,7 +65,11 @@ def show(reference: str, source: Source, as_json: bool) -> None:
         rows = [[name, *(f"{counts[part][number]:,}" for part in counts)] for number, name in enumerate(classes)]
         rows.append(["all", *(f"{source.sizes[part]:,}" for part in counts)])
         render.table(["class", *counts], rows, right=list(counts))
-    elif table:
+    elif not table:
+        render.table(
+            ["part", "samples"], [[part, f"{size:,}"] for part, size in source.sizes.items()], right=["samples"]
+        )
+    else:
         parts = _target(table)
         rows = [
             [part, f"{source.sizes[part]:,}", *(f"{value:.6g}" for value in found.values())]

@@ -39,4 +39,5 @@ def extract(
         emit(json.dumps(found))
         return
     emit(*map(str, paths))
-    typer.echo(f"supernet_accuracy {metrics['supernet_accuracy']:.4f}, {metrics['params']:,} parameters", err=True)
+    learned = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "params")
+    typer.echo(f"{learned}, {metrics['params']:,} parameters", err=True)

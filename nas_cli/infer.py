@@ -54,7 +54,9 @@ def infer(
     if as_json:
         render.document(documents)
     elif predicted:
-        render.table(["input", "answer"], predicted, right=["answer"])
+        most = max(map(len, predicted)) - 1
+        heads = ["answer"] if most == 1 else [f"answer {number + 1}" for number in range(most)]
+        render.table(["input", *heads], [row + [""] * (most + 1 - len(row)) for row in predicted], right=heads)
     elif rows:
         render.table(["input", "class", "probability"], rows, right=["probability"])
     for note in filter(None, notes):

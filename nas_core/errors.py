@@ -120,4 +120,5 @@ def _synonym(word: str, names: list[str]) -> str | None:
 def unknown(kind: str, word: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in a list: value, nearest name, and all names."""
     names = list(known)
-    return UsageError(f"unknown {kind} '{word}'{nearest(word, names)} (known: {', '.join(names)})")
+    listed = f"known: {', '.join(names)}" if names else "there are none here"
+    return UsageError(f"unknown {kind} '{word}'{nearest(word, names)} ({listed})")

@@ -62,6 +62,7 @@ from strategies.one_shot.weights import SharedWeights, WeightsConfig, mean, unco
 from strategies.reinforcement.controller import UNITS, Controller, Reader
 from strategies.reinforcement.reinforce import loss
 from strategies.reinforcement.rewards import Baseline
+from training.tasks import kind_of
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -161,11 +162,11 @@ class Enas:
                 break
         passes = self.data.batches(ALPHAS, 0, derive(self.setting.seed, "derive"))
         batches = list(islice(passes, self.config.derive_batches))
-        scores = {}
+        scores, reward = {}, kind_of(self.data.task).reward
         with self._measuring():
             for arch in found:
                 sums = [self._measure(arch, batch) for batch in batches]
-                scores[arch] = (sum(float(one["accuracy"]) for one in sums), -sum(float(one["loss"]) for one in sums))
+                scores[arch] = (sum(float(reward(one)) for one in sums), -sum(float(one["loss"]) for one in sums))
         return [max(scores, key=lambda arch: scores[arch])]
 
     def state_dict(self) -> dict[str, Any]:
@@ -218,12 +219,12 @@ class Enas:
         """The controller's steps of an epoch: what was sampled, and how accurate it was."""
         config = self.config
         rng = generator(self.setting.seed, epoch, "rewards")
-        batches = self._endless(epoch)
+        batches, reward = self._endless(epoch), kind_of(self.data.task).reward
         for _ in range(config.controller_steps):
             drawn = [self._draw(rng) for _ in range(config.aggregate)]
             sums = [self._measure(one.arch, next(batches)) for one in drawn]
             # One transfer per step: the device is not waited for after every architecture.
-            accuracies = torch.stack([one["accuracy"] / one["count"] for one in sums]).tolist()
+            accuracies = torch.stack([reward(one) / one["count"] for one in sums]).tolist()
             self.learn(drawn, accuracies)
             yield drawn, accuracies
 

@@ -1,7 +1,8 @@
-"""The evaluator on shared weights: an architecture's accuracy in a trained supernet, nothing is trained."""
+"""The evaluator on shared weights: how good an architecture is in a trained supernet, nothing is trained."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -86,11 +87,9 @@ class SupernetEvaluator:
         self.batches, self.batch_size = recalibrate, batch_size
         self.supernet = load_supernet(space, self.task, size, weights)
         self._costs = NetworkCosts(space, self.task, final_size or size, self.device, threads, latency)
-        self.metrics = (
-            Metric("supernet_accuracy"),
-            Metric("supernet_loss", "min"),
-            *self._costs.metrics,
-        )
+        means = (Metric(f"supernet_{one.name}", one.goal) for one in kind_of(self.task).metrics if one.per_sample)
+        self._learned = (*means, Metric("supernet_loss", "min"))
+        self.metrics = (*self._learned, *self._costs.metrics)
 
     def identity(self, arch: Architecture) -> str | None:
         """Architectures that compute the same functions may still share other weights."""
@@ -115,7 +114,8 @@ class SupernetEvaluator:
 
     def inherit(self, arch: Architecture, deadline: float | None = None) -> tuple[nn.Module, dict[str, float]]:
         """The stand-alone network of an architecture in the supernet's style, with its shared weights and running
-        statistics of its own, in evaluation mode on the device; and its `supernet_accuracy` and `supernet_loss`.
+        statistics of its own, in evaluation mode on the device; and its `supernet_loss` and those metrics of the kind
+        of task that are means over samples, `supernet_accuracy` say.
 
         Raises TrialError `nan-loss` where the loss is not finite, `time-limit` past the deadline.
         """
@@ -139,10 +139,10 @@ class SupernetEvaluator:
         recalibrate(network, answer, _first(self._data.batches("train", 0, 0), self.batches))
         with torch.no_grad():
             found = means(self._data.metrics(answer(batch), batch) for batch in self._data.batches("valid", 0, 0))
-        accuracy, loss = found["accuracy"], found["loss"]
-        if not abs(loss) < float("inf"):
-            raise TrialError("nan-loss", f"the loss with the shared weights is {loss}")
-        return network, {"supernet_accuracy": accuracy, "supernet_loss": loss}
+        if not math.isfinite(found["loss"]):
+            raise TrialError("nan-loss", f"the loss with the shared weights is {found['loss']}")
+        named = {f"supernet_{name}": value for name, value in found.items()}
+        return network, {metric.name: named[metric.name] for metric in self._learned}
 
     @cached_property
     def _data(self) -> Data:

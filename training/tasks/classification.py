@@ -32,6 +32,10 @@ class Classification(Kind):
         "average_precision": "training.metrics:average_precision",
     }
 
+    def reward(self, sums: Mapping[str, Tensor]) -> Tensor:
+        """How many are right."""
+        return sums["accuracy"]
+
     def divergence(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
         """`T^2 KL(softmax(taught / T) || softmax(outputs / T))` (Hinton et al. 2015, section 2)."""
         from torch.nn import functional

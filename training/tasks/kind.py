@@ -80,6 +80,11 @@ class Kind:
         over k. Where outputs are classes, both are softened by a temperature."""
         return (outputs.float() - taught.float()).square().sum(1).mean() / 2
 
+    def reward(self, sums: Mapping[str, Tensor]) -> Tensor:
+        """How good answers are together, more is better, of their sums (`nas_core.batch.Data.metrics`): by default by
+        their loss."""
+        return -sums["loss"]
+
     def light(self, task: Task) -> bool:
         """Whether a network is so quick on one sample that further threads cost more than they save."""
         return False

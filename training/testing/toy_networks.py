@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class OfRows(nn.Module):
-    """Rows [b, features] to [b, outputs]."""
+    """Samples [b, ...] of so many features in all to [b, outputs]."""
 
     def __init__(self, features: int, width: int, outputs: int) -> None:
         super().__init__()
@@ -15,7 +15,7 @@ class OfRows(nn.Module):
         self.last = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.norm(self.first(x)).relu())
+        return self.last(self.norm(self.first(x.flatten(1))).relu())
 
 
 class OfMaps(nn.Module):

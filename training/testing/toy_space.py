@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class ToySpace(SearchSpace):
-    """Two layers of one of two widths, after a convolution where the first input is a map, and on a graph after a sum
-    over neighbours; `kinds` are the names of the kinds of task that it is for."""
+    """Two layers of one of two widths on all numbers of a sample; after a convolution where the first input is a map,
+    and on a graph after a sum over neighbours. `kinds` are the names of the kinds of task that it is for."""
 
     name = "toy"
     choices = (Choice("width", (8, 32)),)
@@ -34,4 +35,4 @@ class ToySpace(SearchSpace):
             return toy_networks.OfMaps(first.shape[0], width, task.outputs)
         if len(task.inputs) == 2:
             return toy_networks.OfGraph(first.shape[0], width, task.outputs)
-        return toy_networks.OfRows(first.shape[0], width, task.outputs)
+        return toy_networks.OfRows(math.prod(first.shape), width, task.outputs)

@@ -58,7 +58,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
 @pytest.fixture
 def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker processes are forks of a server that has imported what they need, not fresh interpreters: in other
-    respects the same, and seconds cheaper. What begins in a fresh interpreter has a test without this in every file."""
+    respects the same, and seconds cheaper. Workers in fresh interpreters are in `tests/cli/test_data.py` and the documents."""
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([*WORKER])
     monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: server)

@@ -13,6 +13,7 @@ Say = Callable[..., tuple[int, str, str]]
 TINY = ["--size", "channels=4,cells=1", "-s", "split.limit=200", "--threads", "1", "--device", "cpu"]
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_a_bracket_with_workers(say: Say) -> None:
     search = ["search", "--study", "s", "--strategy", "asha", *TINY, "--epochs", "3", "--spend", "3"]
     code, out, _ = say(*search, "--workers", "2", "--lag", "2", "--json")

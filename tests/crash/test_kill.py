@@ -268,7 +268,7 @@ def pairs(tmp_path: Path) -> list[str]:
 
 
 def test_killed_tabular_searches(fork: Run, tmp_path: Path, table: list[str]) -> None:
-    check_kills(fork, tmp_path, [*table, "--trials", "500"], kills=3, per_study=3, durations=True)
+    check_kills(fork, tmp_path, [*table, "--trials", "300"], kills=2, per_study=2, durations=True)
 
 
 def test_killed_trainings(fork: Run, tmp_path: Path) -> None:

@@ -114,13 +114,13 @@ class Killer(Silent):
 @pytest.mark.usefixtures("forked_workers")
 def test_any_number_of_workers_makes_the_same_study(tmp_path: Path) -> None:
     studies, killer = Studies(tmp_path), Killer()
-    ending, one = studies.search("one", 1)
+    ending, one = studies.search("one", 1, epochs=4)
     assert (ending, len(one), {run.state for run in one}) == (Ending.TRIALS, 6, {State.COMPLETE})
-    _, two = studies.search("two", 2, listener=killer)
+    _, two = studies.search("two", 2, listener=killer, epochs=4)
     assert killer.killed
     assert sum(run.attempt for run in two) > 6
     assert told(two) == told(one)
-    _, four = studies.search("four", 4)
+    _, four = studies.search("four", 4, epochs=4)
     assert told(four) == told(one)
     assert multiprocessing.active_children() == []
 
@@ -157,9 +157,10 @@ def test_interrupted_workers_go_on_from_their_checkpoints(tmp_path: Path) -> Non
     assert not list((tmp_path / "s-files" / "s").glob("trial-*"))
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_free_order_can_be_verified(tmp_path: Path) -> None:
     studies = Studies(tmp_path)
-    ending, runs = studies.search("s", 2, order="free", strategy="regularized-evolution", strategy_config={
+    ending, runs = studies.search("s", 2, epochs=2, order="free", strategy="regularized-evolution", strategy_config={
         "population": 3, "sample": 2
     })  # fmt: skip
     assert ending == Ending.TRIALS

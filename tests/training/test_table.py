@@ -141,15 +141,24 @@ def test_nasbench_graph_finds_the_row_of_every_genotype(shared_data: Path) -> No
         assert report.metrics["params"] == pytest.approx(1e6 * float(row["cora_params_m"]))
 
 
-def test_every_shipped_data_set_loads(shared_data: Path) -> None:
+def test_every_shipped_data_set_loads(shared_data: Path, tmp_path: Path) -> None:
+    """On the rows of the file that it asks for; the whole file is read above."""
     best = {"cora": 0.8193, "citeseer": 0.7280, "pubmed": 0.8113, "cs": 0.9213, "photo": 0.9407, "computers": 0.9190}
     best["proteins"] = 0.8533
     space, file = NasBenchGraph(), shared_data / "nasbench_graph.csv.gz"
     with pytest.raises(UsageError, match="did you mean 'cora'"):
         Table(space, file, "coro")
-    rows = list(rows_of(file))
-    for data in TableMapping.load(SHIPPED / "nasbench_graph.yaml").data:
-        row = max(rows, key=lambda row: float(row[f"{data}_valid"] or 0))
+    rows, names = list(rows_of(file)), TableMapping.load(SHIPPED / "nasbench_graph.yaml").data
+    found_best = {data: max(rows, key=lambda row: float(row[f"{data}_valid"] or 0)) for data in names}
+    same = [
+        row for row in rows if row["link"] == "0000" and {row[f"op{n}"] for n in (1, 2, 3, 4)} in ({"gat"}, {"gcn"})
+    ]
+    file = tmp_path / file.name
+    with gzip.open(file, "wt", newline="") as opened:
+        writer = csv.DictWriter(opened, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({tuple(row.values()): row for row in (*found_best.values(), *same)}.values())
+    for data, row in found_best.items():
         net = space.from_text(f"{row['link']}:{row['op1']},{row['op2']},{row['op3']},{row['op4']}")
         found = look_up(Table(space, file, data), net).metrics["val_roc_auc" if data == "proteins" else "val_accuracy"]
         assert found == pytest.approx(best[data], abs=5e-5)

@@ -58,7 +58,8 @@ def postgresql() -> Iterator[Callable[[], str]]:
 @pytest.fixture
 def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker processes are forks of a server that has imported what they need, not fresh interpreters: in other
-    respects the same, and seconds cheaper. Workers in fresh interpreters are in `tests/cli/test_data.py` and the documents."""
+    respects the same, and seconds cheaper. Those of
+    `tests/cli/test_data.py` and of the documents begin in fresh interpreters."""
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([*WORKER])
     monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: server)

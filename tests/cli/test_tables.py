@@ -146,3 +146,17 @@ def test_files_without_a_header_keep_the_places_of_their_columns(say: Say, folde
     code, out, err = say("infer", "model", "csv:h.csv", "--json")
     assert code == 0, err
     assert len(json.loads(out)) == 300
+
+
+def test_several_numbers_are_columns_of_their_own(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    import training.infer
+    from training.infer.classify import Answer
+
+    answers = [Answer("a", numbers=(1.0, 2.5)), Answer("b", numbers=(3.0, 4.0))]
+    monkeypatch.setattr(training.infer, "open_model", lambda path: path)
+    monkeypatch.setattr(training.infer, "classify", lambda model, argument, top: (answers, ""))
+    code, out, err = say("infer", "model.json", "npz:rows.npz")
+    assert (code, err) == (0, "")
+    head, *rows = [line.split() for line in out.splitlines()]
+    assert head == ["input", "answer", "1", "answer", "2"]
+    assert rows == [["a", "1", "2.5"], ["b", "3", "4"]]

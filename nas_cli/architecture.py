@@ -8,14 +8,11 @@ from typing import Any
 
 from nas_cli import describe, render
 from nas_cli.draw import draw
+from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError, nearest, unknown
 from nas_core.space import HasCosts, HasNamed, HasNotation, SearchSpace
 from nas_core.task import Task
-
-_SPACE = re.compile(
-    r"(?P<space>(?:[^:()]*\.py:|[\w.]*\.[\w.]*:)?[^:()]+(?:\([^()]*\))?):(?P<architecture>.+)", re.DOTALL
-)
 
 
 def show(reference: str, as_json: bool) -> None:
@@ -61,10 +58,10 @@ def split(reference: str) -> tuple[str, str]:
 
     Raises UsageError for text without both.
     """
-    match = _SPACE.fullmatch(reference)
-    if not match:
+    found = refs.before_colon(reference)
+    if found is None:
         raise UsageError(f"'{reference}' is no architecture; write SPACE:NAME, for example nasnet:NASNet-A")
-    return match["space"], match["architecture"]
+    return found
 
 
 def find(space: SearchSpace, space_name: str, text: str) -> tuple[str | None, Architecture]:

@@ -1,27 +1,33 @@
 """Names that resolve lazily: built-in, `file.py:object`, `package.module:object`, or an entry point.
 
-Any of them may carry arguments: `regnet(stages=2)`. Nothing is imported before it is asked for.
+Any of them may carry arguments, `regnet(stages=2)`: Python literals, bare words, which are strings (`backbone=text`;
+`true`, `false` and `none` are what they say), lists and tuples of both, and references as words (`inner=tpe(seed=1)`).
+Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nas_core.errors import MachineError, NasError, NotFoundError, UsageError, unknown
-from nas_core.user_files import load_file
+from nas_core.user_files import digest_of, load_file
 
-_CALL = re.compile(r"(?P<target>[^()]+)(?:\((?P<arguments>.*)\))?", re.DOTALL)
+_WORD = re.compile(r"[^\s'\"=,(){}\[\]]+")
+_WORDS: Mapping[str, Any] = {"true": True, "false": False, "none": None}
+_PAIRS = {"(": ")", "[": "]", "{": "}"}
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An object and where it came from; `file_hash` is set for a user's file (`user_files.digest_of`)."""
+    """An object and where it came from; `file_hash` is set for a user's file (`user_files.digest_of`), and where its
+    arguments name such files, whose content counts as well."""
 
     object: Any
     reference: str
@@ -46,7 +52,7 @@ def load(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> 
             raise UsageError(f"{kind} '{reference}': {type(error).__name__}: {error}") from error
     elif arguments:
         raise UsageError(f"{kind} '{reference}': '{target}' takes no arguments")
-    return Loaded(found, reference, file_hash)
+    return Loaded(found, reference, _with_files(file_hash, arguments))
 
 
 def load_function(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> Loaded:
@@ -63,7 +69,7 @@ def load_function(reference: str, builtins: Mapping[str, str], group: str, kind:
             raise UsageError(f"{kind} '{reference}': {type(error).__name__}: {error}") from error
     if not callable(found):
         raise UsageError(f"{kind} '{reference}' is a {type(found).__name__}, which cannot be called; name a function")
-    return Loaded(found, reference, file_hash)
+    return Loaded(found, reference, _with_files(file_hash, arguments))
 
 
 def find(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> Any:
@@ -77,19 +83,118 @@ def names(builtins: Mapping[str, str], group: str) -> list[str]:
 
 
 def split(reference: str, kind: str) -> tuple[str, dict[str, Any]]:
-    """`name(a=1, b='x')` -> `("name", {"a": 1, "b": "x"})`; arguments are Python literals."""
-    match = _CALL.fullmatch(reference.strip())
-    if not match:
+    """`name(a=1, b=word)` -> `("name", {"a": 1, "b": "word"})`. Raises UsageError for what is malformed."""
+    text = reference.strip()
+    target, opening, _ = text.partition("(")
+    if not target.strip() or ")" in target or (opening and _end(text, len(target)) != len(text)):
         raise UsageError(f"{kind} '{reference}' is malformed; write name or name(key=value)")
-    if not match["arguments"]:
-        return match["target"].strip(), {}
+    arguments: dict[str, Any] = {}
     try:
-        call = ast.parse(f"f({match['arguments']})", mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
-            raise ValueError
-        return match["target"].strip(), {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError):
-        raise UsageError(f"{kind} '{reference}': arguments are key=value literals, e.g. name(levels=3)") from None
+        for part in _parts(text[len(target) + 1 : -1]) if opening else ():
+            key, equals, value = part.partition("=")
+            if not (equals and key.strip().isidentifier()) or key.strip() in arguments:
+                raise ValueError(part)
+            arguments[key.strip()] = _value(value.strip())
+    except ValueError:
+        raise UsageError(
+            f"{kind} '{reference}': arguments are key=value with Python literals or bare words, e.g. name(levels=3)"
+        ) from None
+    return target.strip(), arguments
+
+
+def before_colon(text: str) -> tuple[str, str] | None:
+    """`REFERENCE:REST` in two, where the reference may be `FILE.py:OBJECT` or `PACKAGE.MODULE:OBJECT`, with arguments;
+    None for text without both."""
+    outer = (place for place, character, depth in _scan(text) if character == ":" and not depth)
+    for colon in outer:
+        head = text[:colon]
+        if not (head.endswith(".py") or re.fullmatch(r"[\w.]*\.[\w.]*", head)):
+            return (head, text[colon + 1 :]) if head and text[colon + 1 :] else None
+    return None
+
+
+def _scan(text: str) -> Iterator[tuple[int, str, int]]:
+    """The characters outside of quotes, each with its place and how many brackets are open around it; a negative depth
+    where one is closed that is not open."""
+    open_: list[str] = []
+    quote = ""
+    for place, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote and text[place - 1] != "\\" else quote
+        elif character in "'\"":
+            quote = character
+        elif character in _PAIRS:
+            yield place, character, len(open_)
+            open_.append(_PAIRS[character])
+        elif character in _PAIRS.values():
+            if not open_ or open_.pop() != character:
+                yield place, character, -1
+                return
+            yield place, character, len(open_)
+        else:
+            yield place, character, len(open_)
+
+
+def _end(text: str, opening: int) -> int:
+    """The place after the bracket that closes the one at `opening`; -1 where none does."""
+    for place, character, depth in _scan(text[opening:]):
+        if place and not depth and character in _PAIRS.values():
+            return opening + place + 1
+    return -1
+
+
+def _parts(text: str) -> list[str]:
+    """What commas outside of quotes and brackets separate; a last empty part is none. Raises ValueError for brackets
+    that do not match."""
+    cuts = [-1]
+    for place, character, depth in _scan(text):
+        if depth < 0:
+            raise ValueError(text)
+        if character == "," and not depth:
+            cuts.append(place)
+    parts = [text[start + 1 : stop] for start, stop in zip(cuts, [*cuts[1:], len(text)], strict=True)]
+    return parts if parts[-1].strip() else parts[:-1]
+
+
+def _value(text: str) -> Any:
+    """A literal, a word, or a list or tuple of values. Raises ValueError."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError):
+        pass
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[:1] in "([" and text and _end(text, 0) == len(text):
+        parts = _parts(text[1:-1])
+        values = [_value(part.strip()) for part in parts]
+        if text[0] == "[":
+            return values
+        return tuple(values) if "," in text[1:-1] else values[0]
+    word = _WORD.match(text)
+    if word is None or (word.end() < len(text) and _end(text, word.end()) != len(text)):
+        raise ValueError(text)
+    return text
+
+
+def _with_files(own: str | None, arguments: Mapping[str, Any]) -> str | None:
+    """The digest of a user's file, with those of the files that arguments name; None without any."""
+    others = [digest_of(path) for path in _named_files(list(arguments.values()))]
+    if not others:
+        return own
+    return hashlib.sha256(" ".join([own or "", *others]).encode()).hexdigest()[:16]
+
+
+def _named_files(value: Any) -> Iterator[Path]:
+    """The files that exist of all `file.py:object` within a value."""
+    if isinstance(value, str):
+        path, separator, _ = value.partition("(")[0].rpartition(":")
+        if separator and path.endswith(".py") and Path(path).is_file():
+            yield Path(path)
+    elif isinstance(value, list | tuple | set):
+        for one in value:
+            yield from _named_files(one)
+    elif isinstance(value, Mapping):
+        yield from _named_files([*value.values()])
 
 
 def _find(target: str, builtins: Mapping[str, str], group: str, kind: str) -> tuple[Any, str | None]:

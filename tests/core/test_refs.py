@@ -48,16 +48,63 @@ def file(tmp_path: Path) -> Path:
         ("a.b:c(x='y', z=[1, (2, 3)], w={'k': None}, t=-1.5)", "a.b:c",
          {"x": "y", "z": [1, (2, 3)], "w": {"k": None}, "t": -1.5}),
         ("dir/my space.py:space(levels=3)", "dir/my space.py:space", {"levels": 3}),
+        ("moe(backbone=text, deep=true, wide=false, none=none)", "moe",
+         {"backbone": "text", "deep": True, "wide": False, "none": None}),
+        ("a(ops=(gcn, my_ops.py:Mine, 'gat'), sizes=[1, two, (3,)])", "a",
+         {"ops": ("gcn", "my_ops.py:Mine", "gat"), "sizes": [1, "two", (3,)]}),
+        ("a(inner=b(c=d(e=1), f=[2]), g=my_ops.py:Mine(width=4))", "a",
+         {"inner": "b(c=d(e=1), f=[2])", "g": "my_ops.py:Mine(width=4)"}),
+        ("a(b=(c), d=(c,), e=(), f='x, y) z', g=1e-3, h=-w, i='it\\'s',)", "a",
+         {"b": "c", "d": ("c",), "e": (), "f": "x, y) z", "g": 1e-3, "h": "-w", "i": "it's"}),
     ],
 )  # fmt: skip
 def test_a_reference_is_a_target_and_literal_arguments(text: str, target: str, arguments: dict[str, Any]) -> None:
     assert refs.split(text, "space") == (target, arguments)
 
 
-@pytest.mark.parametrize("text", ["", "a(", "a)b", "a(1)", "a(b=c)", "a(b=)", "a(b=f())", "a(b=1)(c=2)", "a(b=1) c"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "a(", "a)b", "a(1)", "a(b=)", "a(b=1)(c=2)", "a(b=1) c", "a(b=c d)", "a(b=c=d)", "a(b=[c)", "a(b=c])"),
+        *("(b=1)", "a(b=1, b=2)", "a(b=f(]))", "a(2b=c)", "a(b='c)", "a(b=f(c)d)", "a(,b=1)", "a(b=[c,,d])"),
+    ],
+)
 def test_a_malformed_reference_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"space '.*'.*(malformed|literals)"):
         refs.split(text, "space")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("nasnet:NASNet-A", ("nasnet", "NASNet-A")),
+        ("darts(levels=(1, (2, 3))):a:b", ("darts(levels=(1, (2, 3)))", "a:b")),
+        ("moe(inner=x.py:y, s=':'):z", ("moe(inner=x.py:y, s=':')", "z")),
+        ("my/space.py:space(ops=(a, f.py:g)):w=2", ("my/space.py:space(ops=(a, f.py:g))", "w=2")),
+        ("package.module:Space:w=2", ("package.module:Space", "w=2")),
+        ("nasnet", None), (":x", None), ("nasnet:", None), ("my.py:space", None), ("a(b:c)", None),
+    ],
+)  # fmt: skip
+def test_what_follows_a_reference_is_after_its_own_colon(text: str, parts: tuple[str, str] | None) -> None:
+    assert refs.before_colon(text) == parts
+
+
+def test_files_that_arguments_name_count_in_the_hash(file: Path) -> None:
+    other = file.with_name("ops.py")
+    other.write_text("Mine = 1\n", encoding="utf-8")
+
+    def hashes() -> list[str | None]:
+        texts = ("counter(a=2)", f"counter(a='{other}:Mine')", f"counter(a=[1, ('{other}:Mine(w=2)',)])")
+        return [load(text).file_hash for text in (*texts, f"{file}:make(levels=4)")]
+
+    first = hashes()
+    assert first[0] is None
+    assert first[1] is not None
+    assert first[1] == first[2]
+    other.write_text("Mine = 2\n", encoding="utf-8")
+    second = hashes()
+    assert second[1] not in (None, first[1])
+    assert second[0::3] == first[0::3]
 
 
 def test_built_in_names_classes_and_objects() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,14 +9,10 @@ import typer
 
 from nas_cli import complete
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, Metrics, StudyName, open_store
-from nas_cli.run import run
 
 if TYPE_CHECKING:
-    from nas_core.records import StopAt, Study, StudySpec
-    from studies.setup.assemble import StudyObjects
+    from studies.search.start import Planned
     from studies.setup.config import SearchConfig
-    from studies.setup.evaluators import TrainedSupernet
-    from studies.store.store import Store
 
 Durable = Annotated[bool, typer.Option("--durable", help="Wait for the disk at every commit (power failures).")]
 Trials = Annotated[int | None, typer.Option("--trials", "-n", help="Stop after this many evaluations.")]
@@ -131,7 +126,6 @@ def search(
 ) -> int:
     """Search for an architecture. Without arguments: a real search on embedded data, in under two minutes."""
     from nas_cli.configuration import gather
-    from studies.setup.assemble import build, describe, stop_at
 
     flags = {
         "space": space,
@@ -169,16 +163,8 @@ def search(
     wanted = gather(config, setting or [], flags)
     if then is not None:
         return _both(wanted, then, db, files, durable, as_json)
-    spec = describe(wanted, _shared(wanted, db, files))
-    if warm_start is not None:
-        with open_store(db, files, reading=True) as store:
-            spec = _warm(store, store.study(warm_start), spec)
-    parts = build(spec)
-    parts.check()  # a strategy that cannot handle this says so before anything is stored
-    with open_store(db, files, create=True, durable=durable) as store:
-        budget = stop_at(wanted, spec)
-        found = _study(store, wanted, spec, budget)
-        return run(store, found, _parts(found, spec, parts), budget, wanted.workers, as_json)
+    plan = _planned(wanted, db, files, warm_start)
+    return _run(plan, db, files, durable, as_json)
 
 
 def resume(
@@ -196,143 +182,44 @@ def resume(
     as_json: Json = False,
 ) -> int:
     """Go on with a study, however it stopped. --trials, --time and --spend raise its budget."""
-    from nas_core.config import validate
-    from nas_core.records import StopAt
-    from studies.setup.assemble import build, moved
+    from nas_cli.run import run
+    from studies.search import start
 
+    places = {"data": data, "costs": costs, "scores": scores}
     with open_store(db, files, durable=durable) as store:
-        found = store.study(study)
-        budget = found.stop_at
-        if trials is not None or time is not None or spend is not None:
-            budget = validate(StopAt, {"trials": trials, "seconds": time, "spent": spend}, "budget")
-            _check_trials(store, found, trials)
-        spec = moved(found.spec, data, costs, scores)
-        return run(store, replace(found, spec=spec), build(spec), budget, workers, as_json)
+        opened = start.resume(store, study, trials=trials, time=time, spend=spend, **places)
+        return run(store, opened, workers, as_json)
 
 
-def _check_trials(store: Store, study: Study, trials: int | None) -> None:
-    """Raises UsageError for fewer trials than there are: the number is that of all, not of more."""
-    from nas_core.errors import UsageError
-    from studies.analysis.queries import evaluated
+def _planned(wanted: SearchConfig, db: str, files: Path | None, warm_start: str | None = None) -> Planned:
+    """The search as it was asked for; the database is read only where other studies have a part in it."""
+    from studies.search.start import planned
 
-    done = evaluated(store, study)
-    if trials is not None and trials < done:
-        raise UsageError(
-            f"--trials {trials}: study '{study.name}' has {done} evaluated trials already, and the number is that of "
-            f"all of them; for {trials} more: --trials {done + trials}"
-        )
+    if warm_start is None and not wanted.evaluator.startswith("supernet:"):
+        return planned(wanted)
+    with open_store(db, files, reading=True) as store:
+        return planned(wanted, store, warm_start)
+
+
+def _run(plan: Planned, db: str, files: Path | None, durable: bool, as_json: bool) -> int:
+    from nas_cli.run import run
+    from studies.search.start import start
+
+    with open_store(db, files, create=True, durable=durable) as store:
+        return run(store, start(store, plan), plan.config.workers, as_json)
 
 
 def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable: bool, as_json: bool) -> int:
     """Train a supernet in one study, and search on it with another strategy in a second one. Called again, it goes on
-    where it was. Raises UsageError for a strategy that trains none."""
-    import strategies
-    from nas_core import refs
-    from nas_core.errors import UsageError
-    from studies.search.supernet import shared
-    from studies.setup.assemble import build, describe, stop_at
-    from studies.setup.supernets import is_one_shot
+    where it was."""
+    from nas_cli.run import run
+    from studies.search.start import on_supernet, planned, start, supernet_first
 
-    if not is_one_shot(refs.find(wanted.strategy, strategies.ALL, strategies.GROUP, "strategy")):
-        raise UsageError(
-            f"--then {then}: strategy '{wanted.strategy}' trains no supernet to go on with; "
-            f"use one of {', '.join(strategies.ONE_SHOT)}"
-        )
-    first = wanted.model_copy(update={"trials": None, "spend": None})
-    spec = describe(first)
-    parts = build(spec)
-    parts.check()
+    plan = planned(supernet_first(wanted, then))
     with open_store(db, files, create=True, durable=durable) as store:
-        budget = stop_at(first, spec)
-        study = _study(store, wanted, spec, budget)
-        code = run(store, study, _parts(study, spec, parts), budget, wanted.workers, as_json, first=True)
+        opened = start(store, plan)
+        code = run(store, opened, wanted.workers, as_json, first=True)
         if code:
             return code
-        second = wanted.model_copy(
-            update={
-                "study": f"{study.name}-{then.rpartition(':')[2]}",
-                "strategy": then,
-                "strategy_config": wanted.then,
-                "evaluator": f"supernet:{study.name}",
-                "table": None,
-                "objectives": None,
-            }
-        )
-        spec = describe(second, shared(store, study))
-        parts = build(spec)
-        parts.check()
-        budget = stop_at(second, spec)
-        study = _study(store, second, spec, budget)
-        return run(store, study, _parts(study, spec, parts), budget, wanted.workers, as_json)
-
-
-def _shared(wanted: SearchConfig, db: str, files: Path | None) -> TrainedSupernet | None:
-    """The trained supernet that `--evaluator supernet:STUDY` names."""
-    from nas_core.errors import UsageError
-    from studies.search.supernet import shared
-
-    kind, separator, name = wanted.evaluator.partition(":")
-    if kind != "supernet":
-        return None
-    if not separator or not name:
-        raise UsageError("--evaluator supernet needs a study with a trained supernet; write supernet:STUDY")
-    with open_store(db, files, reading=True) as store:
-        return shared(store, store.study(name))
-
-
-def _warm(store: Store, source: Study, spec: StudySpec) -> StudySpec:
-    """The study with another one's results as its warm start. Raises UsageError for those of another space, or for
-    none."""
-    import strategies
-    from nas_core import refs
-    from nas_core.errors import UsageError
-    from nas_core.strategy import uses_warm_start
-    from studies.analysis.queries import observations
-
-    def learns(strategy: str) -> bool:
-        return uses_warm_start(refs.find(strategy, strategies.ALL, strategies.GROUP, "strategy"))
-
-    if not learns(spec.strategy):
-        able = ", ".join(name for name in strategies.BUILTIN if learns(name))
-        raise UsageError(
-            f"--warm-start {source.name}: strategy '{spec.strategy}' learns from no other study; use {able}"
-        )
-    if (source.spec.space_name, source.spec.space_hash) != (spec.space_name, spec.space_hash):
-        raise UsageError(
-            f"--warm-start {source.name}: that study searched space '{source.spec.space_name}', "
-            f"not '{spec.space_name}' of the same definition"
-        )
-    known = observations(store, source)
-    if not known:
-        raise UsageError(f"--warm-start {source.name}: that study has no result yet")
-    return spec.model_copy(update={"warm_start": tuple((dict(arch.values), value) for arch, value in known)})
-
-
-def _study(store: Store, wanted: SearchConfig, spec: StudySpec, budget: StopAt) -> Study:
-    """The named study if its configuration is the same, or a new one. Raises UsageError if it differs."""
-    from nas_core.errors import UsageError
-    from nas_core.names import stem
-    from nas_core.records import as_stored
-    from studies.setup.assemble import completed
-
-    name = wanted.study
-    if name is None:
-        text = f"{spec.space_name}-{spec.evaluator['data'].split(':')[0]}"
-        return store.create_numbered_study(stem(text), spec, budget)
-    existing = store.study_or_new(name, spec, budget)
-    asked = {key for key in wanted.model_fields_set if getattr(wanted, key) is not None}
-    old, new = completed(existing.spec).model_dump(), as_stored(spec, existing.spec, asked).model_dump()
-    different = [f"{key}: {old[key]!r} there, {new[key]!r} now" for key in old if old[key] != new[key]]
-    if different:
-        raise UsageError(
-            f"study '{name}' exists with another configuration ({'; '.join(different)})\n"
-            f"Choose another --study, or go on with the stored one: nas resume {name}"
-        )
-    return existing
-
-
-def _parts(study: Study, spec: StudySpec, parts: StudyObjects) -> StudyObjects:
-    """The objects of a study: `parts`, which are of `spec`, unless what is stored is older."""
-    from studies.setup.assemble import build
-
-    return parts if study.spec == spec else build(study.spec)
+        second = start(store, planned(on_supernet(wanted, then, opened.study), store))
+        return run(store, second, wanted.workers, as_json)

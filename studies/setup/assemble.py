@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import search_spaces
 import strategies
 from nas_core import refs
 from nas_core.architecture import Architecture
@@ -42,6 +41,7 @@ from studies.setup.evaluators import (
     judging,
     resolved,
 )
+from studies.setup.reading import Reading, load_space, size_of
 from studies.setup.scores import Counted, Scoring, settings_of, source_of
 from studies.setup.supernets import SupernetParts, is_one_shot, learns_on, parts_of
 from studies.setup.supernets import settings_of as supernet_settings
@@ -99,32 +99,19 @@ class StudyObjects:
         return self.setting.identity(arch)
 
 
-def load_space(reference: str) -> tuple[SearchSpace, str | None]:
-    """A space, and the hash of its file where a user wrote it. Raises UsageError or NotFoundError."""
-    loaded = refs.load(reference, search_spaces.BUILTIN, search_spaces.GROUP, "space")
-    missing = [name for name in ("name", "choices", "tasks", "build") if not hasattr(loaded.object, name)]
-    if missing:
-        raise UsageError(f"space '{reference}' has no {', '.join(missing)}; see examples/my_space.py")
-    return loaded.object, loaded.file_hash
-
-
-def size_of(space: SearchSpace, size: str | Mapping[str, Any]) -> SizeConfig:
-    """A size of a space from its text or its stored fields (`SizeConfig.parse`). Raises UsageError."""
-    return space.Size.parse(size)
-
-
-def describe(config: SearchConfig, shared: TrainedSupernet | None = None) -> StudySpec:
+def describe(config: SearchConfig, shared: TrainedSupernet | None = None, reading: Reading | None = None) -> StudySpec:
     """Resolve a user's configuration into everything that decides the study's trajectory. `shared` is the supernet
-    that candidates are evaluated on, where they are.
+    that candidates are evaluated on, where they are; what is read stays in `reading`, for `build`.
 
     Raises UsageError, NotFoundError or MachineError for whatever does not fit.
     """
+    reading = reading or Reading()
     config = _guarded(_warmed_up(config))
     strategy = refs.find(config.strategy, strategies.ALL, strategies.GROUP, "strategy")
     strategy_config = validate(strategy.Config, config.strategy_config, f"strategy {config.strategy}")
-    space, file_hash = load_space(config.space)
+    space, file_hash = reading.space(config.space)
     size = _asked(space, config.size)
-    evaluator, settings, split_hash = evaluator_from(config, space, size, shared, file_hash)
+    evaluator, settings, split_hash = evaluator_from(config, space, size, shared, file_hash, reading)
     task: Task = evaluator.task
     size = size.fitted(task)
     if task.kind not in space.tasks:
@@ -152,7 +139,7 @@ def describe(config: SearchConfig, shared: TrainedSupernet | None = None) -> Stu
         scoring=settings_of(
             space, config.data, config.scores, config.scores_mapping, config.score_on, config.score_batch
         ),
-        supernet=_supernet_from(config, space, strategy_config, settings) if is_one_shot(strategy) else None,
+        supernet=_supernet_from(config, space, strategy_config, settings, reading) if is_one_shot(strategy) else None,
         final_size=_final_size(config, space, size, evaluator, shared, is_one_shot(strategy)).model_dump(mode="json"),
         inputs=_inputs(evaluator),
     )
@@ -197,7 +184,7 @@ def _final_size(
 
 
 def _supernet_from(
-    config: SearchConfig, space: SearchSpace, strategy: OneShotConfig, evaluator: Mapping[str, Any]
+    config: SearchConfig, space: SearchSpace, strategy: OneShotConfig, evaluator: Mapping[str, Any], reading: Reading
 ) -> dict[str, Any]:
     """The settings of a supernet from a user's configuration. Raises UsageError for what one-shot searches lack."""
     if config.trials is not None or config.spend is not None:
@@ -206,9 +193,8 @@ def _supernet_from(
             "--spend (its length: -s strategy.epochs=N)"
         )
     data = config.data if evaluator["name"] == "train" else None
-    return supernet_settings(
-        space, strategy, config.supernet, data, config.split, config.device, config.threads, config.deterministic
-    )
+    compute = config.device, config.threads, config.deterministic
+    return supernet_settings(space, strategy, config.supernet, data, config.split, *compute, reading)
 
 
 def _guarded(config: SearchConfig) -> SearchConfig:
@@ -244,12 +230,13 @@ def stop_at(config: SearchConfig, spec: StudySpec) -> StopAt:
     return StopAt(trials=config.trials, seconds=config.time, spent=config.spend)
 
 
-def build(spec: StudySpec) -> StudyObjects:
-    """The live objects of a stored study.
+def build(spec: StudySpec, reading: Reading | None = None) -> StudyObjects:
+    """The live objects of a stored study; what is in `reading` is not read again.
 
     Raises UsageError when the space's file, the data or the table are not what the study was made with.
     """
-    space, file_hash = load_space(spec.space)
+    reading = reading or Reading()
+    space, file_hash = reading.space(spec.space)
     if file_hash != spec.space_hash:
         raise UsageError(
             f"the file of space '{spec.space}' has changed since the study was made "
@@ -262,7 +249,7 @@ def build(spec: StudySpec) -> StudyObjects:
         )
     size = size_of(space, spec.size)
     final = size_of(space, final_size_of(spec))
-    evaluator, split_hash = evaluator_of(spec.evaluator, space, size, final)
+    evaluator, split_hash = evaluator_of(spec.evaluator, space, size, final, reading)
     if split_hash != spec.split_hash:
         raise UsageError(
             f"the data '{spec.evaluator['data']}'{_beside(spec)} is not what the study was made with "
@@ -279,7 +266,7 @@ def build(spec: StudySpec) -> StudyObjects:
     def identity(arch: Architecture) -> str:
         return evaluator.identity(arch) or space.identity(arch)
 
-    opening = source_of(spec, space, size)
+    opening = source_of(spec, space, size, reading)
     scored = None if opening is None else Counted(Scoring(opening))
     warm_start = tuple((Architecture(space.name, values), value) for values, value in spec.warm_start or ())
     fidelity = _up_to(evaluator.fidelity, spec.evaluator.get("level"))
@@ -299,7 +286,7 @@ def build(spec: StudySpec) -> StudyObjects:
         trial_seconds=spec.evaluator.get("trial_seconds"),
         early_stop=None if spec.early_stop is None else _pruner(spec.early_stop),
         scored=scored,
-        supernet=None if spec.supernet is None else parts_of(spec.supernet, strategy, config, setting, size),
+        supernet=None if spec.supernet is None else parts_of(spec.supernet, strategy, config, setting, size, reading),
     )
 
 

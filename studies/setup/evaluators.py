@@ -12,6 +12,7 @@ from nas_core.config import SizeConfig, size_text
 from nas_core.errors import NotFoundError, UsageError, VerificationError, unknown
 from nas_core.records import StudySpec
 from nas_core.space import SearchSpace
+from studies.setup.reading import Reading
 from training import evaluators
 from training.data.split import Split
 from training.latency import ONE_PASS, LatencyConfig
@@ -33,7 +34,12 @@ class TrainedSupernet:
 
 
 def evaluator_from(
-    config: SearchConfig, space: SearchSpace, size: SizeConfig, shared: TrainedSupernet | None, file_hash: str | None
+    config: SearchConfig,
+    space: SearchSpace,
+    size: SizeConfig,
+    shared: TrainedSupernet | None,
+    file_hash: str | None,
+    reading: Reading,
 ) -> tuple[Any, dict[str, Any], str]:
     """The evaluator of a user's configuration, its settings as plain data, and the hash of what it reads."""
     name = "table" if config.table else config.evaluator
@@ -49,9 +55,7 @@ def evaluator_from(
             "level": config.epochs,
         }
     elif name == "train":
-        from training.data import load
-
-        task = load(config.data, config.split).task
+        task = reading.source(config.data, config.split).task
         changes = config.recipe_config if config.epochs is None else {**config.recipe_config, "epochs": config.epochs}
         settings = {
             "name": "train",
@@ -78,7 +82,7 @@ def evaluator_from(
         if name == "table":
             raise UsageError("latency settings are for measuring; a table has recorded its latencies")
         settings["latency"] = config.latency.model_dump(mode="json")
-    evaluator, split_hash = evaluator_of(settings, space, size)
+    evaluator, split_hash = evaluator_of(settings, space, size, None, reading)
     if name == "train":  # 'auto' becomes what this machine has, so that a resume trains in the same way
         settings |= resolved(evaluator) | files_of(evaluator)
         if config.threads is None:  # the workers share the processor
@@ -163,11 +167,11 @@ def latency_of(settings: Mapping[str, Any]) -> LatencyConfig:
 
 
 def evaluator_of(
-    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None = None
+    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None, reading: Reading
 ) -> tuple[Any, str]:
     """An evaluator from its stored settings, with their table of costs, and the hash of what both read. Costs are those
-    of the network at `final_size`, by default `size`."""
-    evaluator, read = _plain_evaluator(settings, space, size, final_size)
+    of the network at `final_size`, None: `size`."""
+    evaluator, read = _plain_evaluator(settings, space, size, final_size, reading)
     if "costs" not in settings:
         return evaluator, read
     from training.evaluators.joined import CostTable, Joined
@@ -179,21 +183,19 @@ def evaluator_of(
 
 
 def _plain_evaluator(
-    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None
+    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None, reading: Reading
 ) -> tuple[Any, str]:
     if settings["name"] == "table":
-        from training.evaluators.table import Table
         from training.evaluators.table_mapping import hashed
 
-        table = Table(space, Path(settings["table"]), settings["data"], settings["mapping"])
+        table = reading.table(space, settings["table"], settings["data"], settings["mapping"])
         content = table.file.read_bytes() + hashed(table.mapping_file) + settings["data"].encode()
         return table, hashlib.sha256(content).hexdigest()[:16]
-    from training.data import load
+    if settings["name"] == "supernet":
+        return _supernet_evaluator(settings, space, size, final_size, reading)
     from training.evaluators.train import Train
 
-    if settings["name"] == "supernet":
-        return _supernet_evaluator(settings, space, size, final_size)
-    source = load(settings["data"], Split(**settings["split"]))
+    source = reading.source(settings["data"], Split(**settings["split"]))
     chosen = Recipe(**settings["recipe"])
     evaluator = Train(
         space,
@@ -214,9 +216,8 @@ def _plain_evaluator(
 
 
 def _supernet_evaluator(
-    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None
+    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None, reading: Reading
 ) -> tuple[Any, str]:
-    from training.data import load
     from training.evaluators.supernet import SupernetEvaluator
 
     path = Path(settings["weights"])
@@ -224,7 +225,7 @@ def _supernet_evaluator(
         raise NotFoundError(f"the weights of the supernet of study '{settings['study']}' are not at '{path}' any more")
     if hashlib.sha256(path.read_bytes()).hexdigest() != settings["sha256"]:
         raise VerificationError(f"'{path}' does not hold the weights that the study was made with")
-    source = load(settings["data"], Split(**settings["split"]))
+    source = reading.source(settings["data"], Split(**settings["split"]))
     evaluator = SupernetEvaluator(
         space,
         source,

@@ -17,6 +17,7 @@ from nas_core.errors import UsageError
 from nas_core.records import StudySpec
 from nas_core.space import SearchSpace
 from predictors.scoring import Networks, Scored, Scores, ScoreTable, split_score
+from studies.setup.reading import Reading
 from studies.store.store import Store
 from training.data.split import Split
 
@@ -43,7 +44,7 @@ def settings_of(
     return None
 
 
-def source_of(spec: StudySpec, space: SearchSpace, size: SizeConfig) -> Callable[[], Scores] | None:
+def source_of(spec: StudySpec, space: SearchSpace, size: SizeConfig, reading: Reading) -> Callable[[], Scores] | None:
     """How to open the source of a study's scores, when the first is asked for; None where it has none.
 
     Raises UsageError for networks without data.
@@ -61,9 +62,8 @@ def source_of(spec: StudySpec, space: SearchSpace, size: SizeConfig) -> Callable
     batch = DEFAULT_BATCH if scoring is None else scoring["batch"]
 
     def open_networks() -> Scores:
-        from training.data import load
-
-        return Networks(space, size, load(data, Split(**split)), batch=batch, device=evaluator.get("device", "cpu"))
+        source = reading.source(data, Split(**split))
+        return Networks(space, size, source, batch=batch, device=evaluator.get("device", "cpu"))
 
     return open_networks
 

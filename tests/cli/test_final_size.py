@@ -13,8 +13,9 @@ import pytest
 from nas_core.records import StudySpec, as_stored, final_size_of
 from nas_core.testing.store import SPEC
 from search_spaces.nasbench201.space import Size
-from studies.setup.assemble import build, describe, load_space
+from studies.setup.assemble import build, describe
 from studies.setup.config import SearchConfig
+from studies.setup.reading import load_space
 from studies.store.store import Store
 
 Say = Callable[..., tuple[int, str, str]]

@@ -279,7 +279,7 @@ def test_resnet_unit() -> None:
     assert unit(torch.randn(2, 3, 5, 5)).shape == (2, 64, 5, 5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(1, 300), st.sampled_from([12, 20, 40]), st.integers(3, 5))
 def test_dense_unit_has_the_paper_s_width(inputs: int, growth: int, layers: int) -> None:
     unit = densenet(layers, growth)
@@ -398,7 +398,7 @@ def test_sampling_honours_the_least_number_of_pools() -> None:
 
 
 @given(seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_text_tokens_and_units_round_trip(seed: int) -> None:
     arch = moves.sample(SPACE, generator(seed))
     text = SPACE.to_text(arch)

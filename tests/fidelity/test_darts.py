@@ -34,7 +34,7 @@ SETTING = Setting(SPACE, 0, (Objective("val_accuracy", "max"),))
 
 @pytest.fixture(scope="module")
 def data() -> Any:
-    return load("digits", Split(limit=400)).bind("cpu", Loading(batch_size=32, channels_last=True))
+    return load("digits", Split(limit=120)).bind("cpu", Loading(batch_size=32, channels_last=True))
 
 
 def started(data: Any, **config: Any) -> Darts:

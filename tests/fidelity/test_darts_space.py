@@ -199,7 +199,7 @@ def test_average_pooling_leaves_padding_out_and_the_factorised_reduction_sees_tw
 # -- relaxation -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(normal=cells, reduce=cells)
 def test_derive_is_the_inverse_of_assignment(normal: Cell, reduce: Cell) -> None:
     arch = of(SPACE, normal=normal, reduce=reduce)
@@ -423,7 +423,7 @@ def permuted(network: nn.Module, parts: list[str], tensor: Tensor) -> Tensor:
     return torch.cat([three, two, *rest], dimension)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(cell=cells, data=st.data())
 def test_identity_of_any_renumbering(cell: Cell, data: st.DataObject) -> None:
     orders = [order for order in permutations(range(4)) if renumber(cell, order)]
@@ -449,7 +449,7 @@ def renumber(cell: Cell, order: tuple[int, ...]) -> Cell | None:
 # -- text and graph -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(normal=cells, reduce=cells)
 def test_text_both_ways(normal: Cell, reduce: Cell) -> None:
     arch = of(SPACE, normal=normal, reduce=reduce)

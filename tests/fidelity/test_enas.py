@@ -43,7 +43,7 @@ OTHER = "|nor_conv_3x3~0|+|nor_conv_3x3~0|skip_connect~1|+|avg_pool_3x3~0|none~1
 
 @cache
 def digits() -> Data:
-    return load("digits", Split(limit=200)).bind("cpu", Loading(batch_size=32, channels_last=True))
+    return load("digits", Split(limit=100)).bind("cpu", Loading(batch_size=32, channels_last=True))
 
 
 def supernet() -> Supernet:

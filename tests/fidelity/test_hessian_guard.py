@@ -35,7 +35,7 @@ INNER = {"epochs": 12, "alpha_std": 0.3, "alpha_lr": 0.05}
 
 @pytest.fixture(scope="module")
 def data() -> Any:
-    return load("digits", Split(limit=160)).bind("cpu", Loading(batch_size=32, channels_last=True))
+    return load("digits", Split(limit=80)).bind("cpu", Loading(batch_size=32, channels_last=True))
 
 
 def started(data: Any, inner: str = "darts", inner_config: dict[str, Any] = INNER, **config: Any) -> Any:

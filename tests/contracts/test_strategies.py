@@ -106,15 +106,15 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
 BRIEF: Mapping[str, tuple[int, int]] = {
     "tpe": (12, 2),
     "gp": (5, 2),
-    "reinforce": (24, 3),
-    "ppo": (24, 3),
-    "agnn-rl": (24, 3),
-    "bananas": (12, 2),
+    "reinforce": (16, 2),
+    "ppo": (16, 2),
+    "agnn-rl": (16, 2),
+    "bananas": (10, 1),
     "diffusion": (7, 1),
     "diffusion-nag": (8, 1),
-    "proxy-filter": (16, 2),
+    "proxy-filter": (12, 2),
     "genetic-predictor": (16, 2),
-    "warm-up": (16, 2),
+    "warm-up": (12, 2),
 }
 # Strategies that refuse a space, and what their error names.
 UNSUITABLE: Mapping[tuple[str, str], str] = {

@@ -9,27 +9,32 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from nas_cli.app import run
+from nas_core import moves
 from nas_core.records import StopAt
+from search_spaces.nasbench201.space import NasBench201
 from studies.store.store import Store
 
 FAST = ["-s", "split.limit=200", "--size", "channels=2,cells=1", "--epochs", "2", "--trials", "3", "--threads", "1"]
 
 
-@pytest.fixture
-def table(folder: Path) -> list[str]:
-    """Arguments for a search on a made table of all cells, with a mapping of its own."""
-    from nas_core import moves
-    from search_spaces.nasbench201.space import NasBench201
-
+@cache
+def all_cells() -> str:
     space = NasBench201()
     cells = enumerate(moves.enumerate_all(space))
     rows = [f"{space.to_text(cell)},{n % 97 / 100},{n % 300}" for n, cell in cells]
-    (folder / "cells.csv").write_text("arch,valid,params\n" + "\n".join(rows) + "\n")
+    return "arch,valid,params\n" + "\n".join(rows) + "\n"
+
+
+@pytest.fixture
+def table(folder: Path) -> list[str]:
+    """Arguments for a search on a made table of all cells, with a mapping of its own."""
+    (folder / "cells.csv").write_text(all_cells())
     (folder / "cells.yaml").write_text(
         "files: [cells.csv]\nspace: nasbench201\nmatch: architecture\nrow: {text: arch}\ndata:\n  made:\n"
         "    task: {kind: image-classification, input_shape: [3, 32, 32], outputs: 10}\n"

@@ -10,6 +10,8 @@ from typing import Any
 
 from nas_core.choice import Value
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 
 class Architecture:
     """The values of a space's active choices, in the order in which the space declares them.
@@ -41,7 +43,7 @@ class Architecture:
 
     def to_json(self) -> str:
         """Canonical JSON: the same text for the same architecture, on every machine."""
-        return json.dumps({"space": self.space, "values": dict(self.values)}, separators=(",", ":"))
+        return _ENCODER.encode({"space": self.space, "values": dict(self.values)})
 
     @classmethod
     def from_json(cls, text: str) -> Architecture:

@@ -6,7 +6,7 @@ import csv
 import gzip
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from operator import itemgetter
 from pathlib import Path
@@ -57,16 +57,24 @@ class Rows:
         if mapping.match == "architecture":
             self.key = space.to_text if isinstance(space, HasNotation) else lambda arch: arch.key
         by_text = mapping.match == "architecture" and mapping.row.text is not None
-        self._rows = self._index(file, parse, list(zip(*cells[:width], strict=True)), by_text)
+        self._place: Callable[[Architecture], Hashable] = self.key
+        self._rows: Mapping[Hashable, int] | None = None
+        if mapping.match == "architecture" and mapping.row.choices:
+            self._rows = _by_values(space, list(mapping.row.choices), cells[:width])
+        if self._rows is None:
+            self._rows = self._index(file, parse, list(zip(*cells[:width], strict=True)), by_text)
+        else:
+            self._place = _values
 
     def find(self, arch: Architecture) -> int | None:
         """The position of its row in the columns."""
-        return self._rows.get(self.key(arch))
+        assert self._rows is not None
+        return self._rows.get(self._place(arch))
 
     def _index(
         self, file: Path, parse: Callable[[tuple[str, ...]], Architecture], names: list[tuple[str, ...]], by_text: bool
-    ) -> dict[str, int]:
-        rows: dict[str, int] = {}
+    ) -> dict[Hashable, int]:
+        rows: dict[Hashable, int] = {}
         for row, name in enumerate(names):
             # Official text is the key itself: the first row shows whether it is written as the space writes it.
             if by_text and row:
@@ -86,6 +94,30 @@ class Rows:
                 raise UsageError(f"table '{file}': rows {rows[key] + 1} and {row + 1} both describe {what}")
             rows[key] = row
         return rows
+
+
+def _values(arch: Architecture) -> tuple[Value, ...]:
+    return tuple(arch.values.values())
+
+
+def _by_values(
+    space: SearchSpace, names: Sequence[str], cells: Sequence[Sequence[str]]
+) -> Mapping[Hashable, int] | None:
+    """The rows by the values of all choices, column by column, where every combination is legal and every cell is an
+    option as it is written; None where rows must be looked at one by one, to read them or to say what is wrong."""
+    free = all(not choice.when for choice in space.choices) and type(space).allowed is SearchSpace.allowed
+    if not free or type(space).illegal is not SearchSpace.illegal or {c.name for c in space.choices} != set(names):
+        return None
+    by_name = dict(zip(names, cells, strict=True))
+    columns = []
+    for choice in space.choices:
+        known = {str(option): option for option in choice.options}
+        try:
+            columns.append([known[cell] for cell in by_name[choice.name]])
+        except KeyError:
+            return None
+    found: dict[Hashable, int] = {values: row for row, values in enumerate(zip(*columns, strict=True))}
+    return found if len(found) == len(columns[0]) else None
 
 
 def _choices(arch: Architecture) -> str:

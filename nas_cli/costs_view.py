@@ -8,27 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from nas_cli import render
 from nas_core.config import size_text
-from nas_core.records import Run, Study, final_size_of
+from nas_core.records import Run, Study
 
 if TYPE_CHECKING:
-    from nas_cli.loaded import View
-
-
-def search_costs(view: View, run: Run) -> dict[str, float]:
-    """Parameters and MACs at the search size, where that is not the final size and the space can tell."""
-    spec = view.study.spec
-    if spec.size == final_size_of(spec) or view.space is None or view.trouble:
-        return {}
-    from studies.analysis import costs
-
-    try:
-        return costs.search_costs(spec, view.space, run.arch)
-    except Exception:  # the trial is shown all the same, whatever a user's code raises
-        return {}
+    from studies.documents import View
 
 
 def search_page(view: View, run: Run) -> None:
     """The costs at the search size, and that those of the trial are others."""
+    from studies.documents import search_costs
+
     found = search_costs(view, run)
     if found:
         size = size_text(view.study.spec.size)

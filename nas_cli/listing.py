@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from nas_cli.options import open_store
-from nas_core.evaluation import Objective
 from studies.analysis.summary import Summary, glance
 
 
@@ -23,26 +21,6 @@ def summaries(db: str) -> list[Summary]:
         return queries.summaries(store)
 
 
-def summary_document(summary: Summary) -> dict[str, Any]:
-    goal = objective(summary.objective)
-    return {
-        "study": summary.name,
-        "space": summary.space,
-        "strategy": summary.strategy,
-        "evaluator": summary.evaluator,
-        "data": summary.data,
-        "objective": summary.objective,
-        "states": dict(summary.states),
-        "evaluated": summary.evaluated,
-        "budget": {"trials": summary.trials, "seconds": summary.seconds},
-        "best": None if summary.best is None else goal.orient(summary.best),
-        "created": summary.created,
-        "supernet": None
-        if summary.supernet is None
-        else {"state": summary.supernet.state, "epochs": summary.supernet.epochs, "of": summary.supernet.total},
-    }
-
-
 def standing(summary: Summary) -> str:
     """How far a study has come: `17/100`; of a one-shot study `epoch 12/50`, later `1 (epoch 50/50)`."""
     evaluated = budget_text(summary.trials, summary.seconds, summary.evaluated)
@@ -54,11 +32,6 @@ def standing(summary: Summary) -> str:
     if training.state == "failed":
         return f"{text}, failed"
     return f"{summary.evaluated:,} ({text})" if summary.states else text
-
-
-def objective(text: str) -> Objective:
-    metric, _, goal = text.rpartition(":")
-    return Objective(metric, "min" if goal == "min" else "max")
 
 
 def budget_text(trials: int | None, seconds: float | None, evaluated: int) -> str:

@@ -13,19 +13,20 @@ from nas_cli import complete
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
 
 if TYPE_CHECKING:
-    from nas_cli.loaded import View
     from nas_core.records import Run, Study
+    from studies.documents import View
     from studies.store.store import Store
 
 
 def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     """List the studies."""
     from nas_cli import render
-    from nas_cli.listing import objective, standing, summaries, summary_document
+    from nas_cli.listing import standing, summaries
+    from studies.analysis.summary import document, objective
 
     found = summaries(db)
     if as_json:
-        render.document([summary_document(summary) for summary in found])
+        render.document([document(summary) for summary in found])
         return
     if not found:
         print("no studies yet; start one with 'nas search'", file=sys.stderr)
@@ -64,9 +65,10 @@ def show(
 ) -> None:
     """Show a study, all of one trial, one training of it (STUDY:N/train-K), or an architecture."""
     from nas_cli import costs_view, render, supernet_view, view
-    from nas_cli.loaded import View
     from nas_core.errors import InfeasibleError, NotFoundError, UsageError
+    from studies import documents
     from studies.analysis.queries import best_trial, parse_training, state_counts
+    from studies.documents import View
 
     if address is None and architecture is None:
         raise UsageError("nothing to show; name a study or trial, STUDY[:N], or --architecture SPACE:NAME")
@@ -93,7 +95,7 @@ def show(
             run = store.trial(study, number)
             measured = {"latency": costs_view.latency(study, run)} if latency else {}
             if as_json:
-                render.document({**view.full_document(seen, store, run), **measured})
+                render.document({**documents.full_document(seen, store, run), **measured})
             else:
                 view.trial_page(seen, store, run)
                 for found in measured.values():
@@ -104,10 +106,10 @@ def show(
         except (InfeasibleError, NotFoundError) as error:
             best, trouble = None, str(error)
         states = state_counts(store, study)
-        correlation = view.rank_correlation(store, study)
+        correlation = documents.rank_correlation(store, study)
         trained = supernet_view.Trained.of(seen, store)
         if as_json:
-            document = view.study_document(seen, states, best, correlation)
+            document = documents.study_document(seen, states, best, correlation)
             render.document(document if trained is None else {**document, "supernet": trained.document()})
             return
         view.study_head(seen, states, correlation)
@@ -135,11 +137,10 @@ def trials(
 ) -> None:
     """List the trials of a study."""
     from nas_cli import render
-    from nas_cli.loaded import View
-    from nas_cli.view import trial_document
     from nas_core.errors import unknown
     from nas_core.strategy import State
     from studies.analysis.queries import before_trials, state_counts
+    from studies.documents import View, trial_document
 
     if state is not None and state not in set(State):
         raise unknown("state", state, [str(known) for known in State])
@@ -161,9 +162,9 @@ def trials(
 def best(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     """Show the best feasible trial; of several objectives the best at each (all that are worth a look: nas front)."""
     from nas_cli import render
-    from nas_cli.loaded import View
-    from nas_cli.view import best_page, trial_document
+    from nas_cli.view import best_page
     from studies.analysis.queries import best_trials
+    from studies.documents import View, trial_document
 
     with open_store(db, reading=True) as store:
         seen = View.of(_study(store, study))
@@ -189,9 +190,9 @@ def front(
 ) -> None:
     """Show the Pareto front of the feasible trials."""
     from nas_cli import render
-    from nas_cli.loaded import View
-    from nas_cli.view import front_document, reference_point, trial_document, volume_page
+    from nas_cli.view import reference_point, volume_page
     from studies.analysis.queries import front_trials
+    from studies.documents import View, front_document, trial_document
 
     with open_store(db, reading=True) as store:
         seen = View.of(_study(store, study))

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas_cli import heat, render
-from nas_cli.loaded import View
 from nas_cli.view import LAST, architecture_page, settings_text, traceback_page
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.errors import NasError
 from nas_core.records import Epoch, SupernetRun
+from studies.documents import View
 from studies.store import supernets
 from studies.store.store import Store
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nas_cli import render
-from nas_cli.loaded import View
-from nas_cli.view import curve_page, metrics_page, settings_text, training_document
+from nas_cli.view import curve_page, metrics_page, settings_text
 from studies.analysis.trained import named_training
+from studies.documents import View, training_document
 from studies.jobs.retrain import INPUTS, training_seed
 from studies.store.store import Store
 

@@ -1,4 +1,4 @@
-"""Studies and trials as JSON documents and as pages of text. Values are shown as their metrics have them.
+"""Studies and trials as pages of text. Values are shown as their metrics have them.
 
 Objectives are stored so that higher is better; what is shown is turned back.
 """
@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 from nas_cli import costs_view, metrics, render
 from nas_cli.draw import draw
 from nas_cli.listing import budget_text
-from nas_cli.loaded import View
 from nas_cli.metrics import MICRO_BATCH
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError, unknown
 from nas_core.evaluation import Objective
-from nas_core.records import RETRAIN, Run, Study, final_size_of
+from nas_core.records import RETRAIN, Run, final_size_of
 from nas_core.strategy import State
 from nas_core.task import Task
+from studies.documents import View, child_address, hypervolume_of
 from studies.setup.supernets import caution
 from studies.store.store import Store
 
@@ -54,121 +54,6 @@ def reference_point(text: str, objectives: Sequence[Objective]) -> dict[str, flo
     if missing:
         raise UsageError(f"reference '{text}' gives no {', '.join(missing)}; give every objective of the study a value")
     return point
-
-
-def hypervolume_of(view: View, runs: Sequence[Run], reference: Mapping[str, float]) -> float:
-    """Of the runs' objectives, in the product of their units."""
-    from nas_core.pareto import hypervolume
-
-    corner = [objective.orient(reference[objective.metric]) for objective in view.objectives]
-    return hypervolume([run.verdict.values or () for run in runs], corner)
-
-
-# -- documents ------------------------------------------------------------------------------------------------
-
-
-def rank_correlation(store: Store, study: Study) -> dict[float, float]:
-    """How well each smaller budget of a bracket foretold the order at the largest; empty for other strategies."""
-    if "eta" not in study.spec.strategy_config:
-        return {}
-    from strategies.multi_fidelity.bracket import rank_correlation as correlation
-
-    return correlation([run.outcome() for run in store.trials(study) if run.finished])
-
-
-def study_document(
-    view: View, states: Mapping[str, int], best: Run | None, correlation: Mapping[float, float]
-) -> dict[str, Any]:
-    study = view.study
-    return {
-        "study": study.name,
-        "created": study.created,
-        "budget": study.stop_at.model_dump(),
-        "states": dict(states),
-        "best": None if best is None else trial_document(view, best),
-        "rank_correlation": {f"{budget:g}": tau for budget, tau in correlation.items()},
-        **study.spec.model_dump(mode="json"),
-    }
-
-
-def trial_document(view: View, run: Run) -> dict[str, Any]:
-    """Everything stored with a trial but its curve, children and files."""
-    verdict = run.verdict
-    return {
-        "address": view.address(run),
-        "study": view.study.name,
-        "number": run.number,
-        "state": str(run.state),
-        "reason": verdict.reason,
-        "traceback": verdict.traceback,
-        "values": view.values(run),
-        "violations": dict(zip(view.study.spec.constraints, verdict.violations, strict=False)),
-        "feasible": verdict.feasible if verdict.values is not None else None,
-        "metrics": dict(run.metrics),
-        "architecture": dict(run.arch.values),
-        "key": run.arch.key,
-        "notation": view.notation(run.arch),
-        "identity": run.identity,
-        "budget": run.proposal.budget,
-        "continues": run.proposal.continues,
-        "note": dict(run.note),
-        "same_as": run.reuses,
-        "attempt": run.attempt,
-        "asked_after": run.asked_after,
-        "told": run.told,
-        "seconds": verdict.seconds,
-        "started": run.started,
-        "ended": run.ended,
-    }
-
-
-def front_document(view: View, runs: Sequence[Run], reference: Mapping[str, float]) -> dict[str, Any]:
-    """The trials of a front and the hypervolume that they dominate."""
-    return {
-        "study": view.study.name,
-        "reference": dict(reference),
-        "hypervolume": hypervolume_of(view, runs, reference),
-        "front": [trial_document(view, run) for run in runs],
-    }
-
-
-def full_document(view: View, store: Store, run: Run) -> dict[str, Any]:
-    """A trial with its graph, curve, retrainings and files."""
-    graph, _ = view.graph(run.arch)
-    return {
-        **trial_document(view, run),
-        "graph": None if graph is None else {"nodes": graph.nodes, "edges": graph.edges},
-        "final_size": final_size_of(view.study.spec),
-        "search_size_costs": costs_view.search_costs(view, run),
-        "curve": [{"step": report.step, **report.metrics} for report in store.curve(run)],
-        "retrainings": [training_document(view, store, run, child) for child in store.children(run, RETRAIN)],
-        "files": _files(store, run),
-    }
-
-
-def training_document(view: View, store: Store, run: Run, child: Run) -> dict[str, Any]:
-    """A training of a trial with its files."""
-    return {
-        "address": child_address(view, run, child),
-        "recipe": child.recipe,
-        "repeat": child.repeat,
-        "state": str(child.state),
-        "reason": child.verdict.reason,
-        "metrics": dict(child.metrics),
-        "seconds": child.verdict.seconds,
-        "files": _files(store, child),
-    }
-
-
-def child_address(view: View, run: Run, child: Run) -> str:
-    return f"{view.address(run)}/train-{child.number}"
-
-
-def _files(store: Store, run: Run) -> list[dict[str, Any]]:
-    return [
-        {"kind": artifact.kind, "path": str(store.files / artifact.path), "sha256": artifact.sha256}
-        for artifact in store.artifacts(run)
-    ]
 
 
 # -- pages ----------------------------------------------------------------------------------------------------

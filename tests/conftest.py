@@ -73,8 +73,8 @@ def checker() -> Iterator[Zygote]:
 
 @pytest.fixture
 def forked_checks(checker: Zygote, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports are verified in forks of a process that has imported what that needs, not in fresh interpreters. One test
-    in every file is without it."""
+    """Exports are verified in forks of a process that has imported what that needs, not in fresh interpreters; those of
+    the module fixtures of `test_export` and `test_deployed` are verified in fresh ones."""
     streams = {name: tmp_path_factory.mktemp("check") / name for name in ("stdin", "stdout", "stderr")}
 
     def run(command: list[str], input: str, env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas_core.evaluation import Objective
 from studies.store import SCHEMA, sqlite
 
 # Answered from the index `runs_ended` alone, so that 100,000 trials cost little.
@@ -105,3 +106,30 @@ def glance(database: Path) -> list[Summary] | None:
             connection.close()
     except (sqlite3.Error, ValueError, KeyError):
         return None
+
+
+def document(summary: Summary) -> dict[str, Any]:
+    """A study as `nas ls --json` has it."""
+    goal = objective(summary.objective)
+    return {
+        "study": summary.name,
+        "space": summary.space,
+        "strategy": summary.strategy,
+        "evaluator": summary.evaluator,
+        "data": summary.data,
+        "objective": summary.objective,
+        "states": dict(summary.states),
+        "evaluated": summary.evaluated,
+        "budget": {"trials": summary.trials, "seconds": summary.seconds},
+        "best": None if summary.best is None else goal.orient(summary.best),
+        "created": summary.created,
+        "supernet": None
+        if summary.supernet is None
+        else {"state": summary.supernet.state, "epochs": summary.supernet.epochs, "of": summary.supernet.total},
+    }
+
+
+def objective(text: str) -> Objective:
+    """An objective as it is stored, `metric:goal`."""
+    metric, _, goal = text.rpartition(":")
+    return Objective(metric, "min" if goal == "min" else "max")

@@ -31,7 +31,7 @@ from training.fit import fit
 from training.recipe import recipe
 
 FIELDS = (
-    *("network", "recipe", "normalise", "epochs", "weight_decay", "dropout", "grad_clip", "seed"),
+    *("network", "recipe", "normalise", "hidden", "epochs", "weight_decay", "dropout", "grad_clip", "seed"),
     *("kept_epoch", "val_accuracy", "test_accuracy"),
 )
 NAMED = FIELDS.index("kept_epoch")
@@ -95,8 +95,8 @@ def main() -> None:
     for name, make in makers.items():
         figures = []
         for seed in range(arguments.seeds):
-            chosen = (arguments.normalise, plan.epochs, plan.weight_decay, arguments.dropout, arguments.grad_clip)
-            settings = (name, arguments.recipe, *chosen, seed)
+            chosen = (arguments.hidden, plan.epochs, plan.weight_decay, arguments.dropout, arguments.grad_clip)
+            settings = (name, arguments.recipe, arguments.normalise, *chosen, seed)
             key = tuple("" if value is None else str(value) for value in settings)
             if key not in done:
                 row: dict[str, object] = dict(zip(FIELDS, key, strict=False))

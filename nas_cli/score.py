@@ -72,12 +72,12 @@ def score(
     as_json: Json = False,
 ) -> int:
     """Score architectures without training them. What the database holds is not computed again."""
-    from nas_cli.configuration import environment
     from nas_core.config import parse_assignments, validate
     from nas_core.errors import UsageError, unknown
     from studies.analysis import pool
     from studies.analysis.score import ScoreConfig, columns, open_origin, study_config, with_results
     from studies.bench import plots
+    from studies.setup.configuration import environment
 
     if (table is None) != (against is None):
         raise UsageError("--table FILE and --against METRIC belong together")

@@ -125,7 +125,7 @@ def search(
     as_json: Json = False,
 ) -> int:
     """Search for an architecture. Without arguments: a real search on embedded data, in under two minutes."""
-    from nas_cli.configuration import gather
+    from studies.setup.configuration import gather, options
 
     flags = {
         "space": space,
@@ -139,9 +139,9 @@ def search(
         "score_on": score_on,
         "evaluator": evaluator,
         "early_stop": early_stop,
-        "objectives": objective,
-        "constraints": constraint,
-        "metrics": metric,
+        "objective": objective,
+        "constraint": constraint,
+        "metric": metric,
         "trials": trials,
         "time": time,
         "spend": spend,
@@ -154,13 +154,13 @@ def search(
         "workers": workers,
         "lag": lag,
         "order": order,
-        "deterministic": deterministic or None,
+        "deterministic": deterministic,
         "warm_up": warm_up,
         "guard": guard,
-        "supernet": None if search_on is None else {"data": search_on},
+        "search_on": search_on,
         "study": study,
     }
-    wanted = gather(config, setting or [], flags)
+    wanted = gather(config, setting or [], options(flags))
     if then is not None:
         return _both(wanted, then, db, files, durable, as_json)
     plan = _planned(wanted, db, files, warm_start)

@@ -132,7 +132,7 @@ def test_nothing_feasible_is_exit_code_4(folder: Path, table: list[str], capsys:
 
 def test_precedence(folder: Path, table: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Flag over -s over environment over file over default."""
-    from nas_cli.configuration import gather
+    from studies.setup.configuration import gather
 
     file = folder / "search.yaml"
     file.write_text("seed: 1\nlag: 1\ntrials: 1\nthreads: 1\nstrategy: {name: random}\nobjectives: val_accuracy\n")

@@ -27,7 +27,7 @@ SHOWN = re.compile(r"^s: (\d+)/\d+ trials", re.MULTILINE)
 
 PROGRAM = (
     "nas_cli.search",
-    "nas_cli.configuration",
+    "studies.setup.configuration",
     "nas_cli.live",
     "nas_cli.report",
     "strategies.evolution.regularized",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_core.errors import NotFoundError, UsageError
+from nas_core.errors import NotFoundError, UsageError, unknown
 
 if TYPE_CHECKING:
     from studies.setup.config import SearchConfig
@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 # Keys that may be a name, or a mapping with a `name` and further settings: `-s strategy.population=20`.
 _NAMED = {"strategy": "strategy_config", "recipe": "recipe_config", "early_stop": "early_stop_config"}
 _LISTS = ("objectives", "constraints", "metrics")
+# Options of the command and of `nas.search` whose key has another name.
+_KEYS = {"objective": "objectives", "constraint": "constraints", "metric": "metrics", "search_on": "supernet.data"}
 
 
-def gather(file: Path | None, assignments: Sequence[str], flags: Mapping[str, Any]) -> SearchConfig:
-    """The configuration of a search. Raises UsageError for unknown keys (with the nearest) and bad values."""
+def gather(file: Path | Mapping[str, Any] | None, assignments: Sequence[str], flags: Mapping[str, Any]) -> SearchConfig:
+    """The configuration of a search; `file` may be what one would hold. Raises UsageError for unknown keys (with the
+    nearest) and bad values."""
     from nas_core.config import parse_assignments, validate
     from studies.setup.config import SearchConfig
 
     layers = [
-        _read(file) if file else {},
+        _read(file) if isinstance(file, Path) else dict(file or {}),
         {
             key: _list_or_text(key, value)
             for key, value in environment([*SearchConfig.model_fields, *SearchConfig.earlier_keys]).items()
@@ -45,6 +48,25 @@ def gather(file: Path | None, assignments: Sequence[str], flags: Mapping[str, An
         if isinstance(merged.get(key), str):
             merged[key] = [merged[key]]
     return validate(SearchConfig, merged, "configuration")
+
+
+def options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the configuration from options as they are called, `objective` or `search_on`. Those that are None, empty
+    or False are not said. Raises UsageError for an unknown one."""
+    from studies.setup.config import SearchConfig
+
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        key, _, below = _KEYS.get(name, name).partition(".")
+        if key not in SearchConfig.model_fields or name in _KEYS.values():
+            known = {name: key for key, name in _KEYS.items()}
+            raise unknown("option", name, [known.get(field, field) for field in SearchConfig.model_fields])
+        if value is None or value is False or value in ([], ()):
+            continue
+        if key in _LISTS and isinstance(value, str):
+            value = [value]
+        found[key] = {below: value} if below else value
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

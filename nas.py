@@ -1,0 +1,256 @@
+"""Neural architecture search from Python, as thin as the commands are.
+
+    import nas
+
+    study = nas.search(space="nasbench201", data="digits", trials=20)
+    study.best()["metrics"]
+    study.train(epochs=40)
+    network = nas.load(study.export("digits"))
+
+What is stored is what the commands store: `nas show` and the others work on it, and a search that died here goes on by
+`nas.resume` as by `nas resume`. torch and SQLAlchemy are imported by the first call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import nn
+
+    from studies.search.start import Watching
+    from studies.store.store import Store
+
+__all__ = ["Study", "load", "resume", "search", "studies"]
+
+DATABASE = "nas.db"
+
+
+def search(
+    *,
+    config: Mapping[str, Any] | str | Path | None = None,
+    then: str | None = None,
+    warm_start: str | None = None,
+    watching: Watching | None = None,
+    db: str | Path = DATABASE,
+    files: str | Path | None = None,
+    **options: Any,
+) -> Study:
+    """Search for an architecture until the budget is spent. With `then`, the study on the trained supernet.
+
+    `options` are those of `nas search`, with underscores, several as a list: `objective=["val_loss", "params:min"]`.
+    `config` is the file that it takes, or what one would hold: `{"strategy": {"name": "tpe", "startup": 5}}`. `db` is a
+    SQLite file or an SQLAlchemy URL, `files` the folder of checkpoints and weights [default: `nas-files` beside it].
+    `watching` hears of every trial (`studies.search.start.Watching`).
+
+    Raises UsageError, NotFoundError or MachineError (`nas_core.errors`) for whatever does not fit, before anything is
+    stored.
+    """
+    from studies.search import start
+    from studies.setup.configuration import gather
+    from studies.setup.configuration import options as keys
+
+    wanted = gather(Path(config) if isinstance(config, str) else config, (), keys(options))
+    place = Place(db, files)
+    with place.open(create=True) as store:
+        plan = start.planned(wanted if then is None else start.supernet_first(wanted, then), store, warm_start)
+        opened = start.start(store, plan)
+        start.run(store, opened, workers=wanted.workers, watching=watching)
+        if then is not None:
+            opened = start.start(store, start.planned(start.on_supernet(wanted, then, opened.study), store))
+            start.run(store, opened, workers=wanted.workers, watching=watching)
+    return Study(opened.study.name, place)
+
+
+def resume(
+    study: str,
+    *,
+    trials: int | None = None,
+    time: float | None = None,
+    spend: float | None = None,
+    workers: int = 1,
+    watching: Watching | None = None,
+    db: str | Path = DATABASE,
+    files: str | Path | None = None,
+) -> Study:
+    """Go on with a study, however it stopped; `trials`, `time` and `spend` raise its budget. Raises as `search`."""
+    from studies.search import start
+
+    place = Place(db, files)
+    with place.open() as store:
+        opened = start.resume(store, study, trials=trials, time=time, spend=spend)
+        start.run(store, opened, workers=workers, watching=watching)
+    return Study(study, place)
+
+
+def studies(*, db: str | Path = DATABASE, files: str | Path | None = None) -> list[Study]:
+    """All studies of a database. Raises NotFoundError where there is none."""
+    place = Place(db, files)
+    with place.open(reading=True) as store:
+        return [Study(name, place) for name in store.study_names()]
+
+
+def load(model: str | Path | Sequence[Path]) -> nn.Module:
+    """The network of an export, in evaluation mode on the CPU: by its `.json`, its folder where that holds one only, or
+    the list of files that `Study.export` gave.
+
+    A space of your own is loaded from the copy of its Python file beside it: load only what you trust. Raises
+    NotFoundError where nothing is there, UsageError for files that are damaged.
+    """
+    from nas_core.errors import NotFoundError, UsageError
+    from training.export import load_network
+    from training.infer.model import weights_beside
+
+    path = Path(model) if isinstance(model, str | Path) else _description(model)
+    if path.is_dir():
+        found = sorted(path.glob("*.json"))
+        if not found:
+            raise NotFoundError(f"'{path}' holds no exported network (looked for .json)")
+        if len(found) > 1:
+            raise UsageError(f"'{path}' holds {len(found)} networks; name one of {', '.join(map(str, found))}")
+        path = found[0]
+    return load_network(path, weights_beside(path))
+
+
+class Study:
+    """A stored study. Every method reads or writes the database as it is then."""
+
+    def __init__(self, name: str, place: Place) -> None:
+        self.name, self._place = name, place
+
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}, db={str(self._place.db)!r})"
+
+    def best(self) -> dict[str, Any]:
+        """The best feasible trial, as `nas best --json` has it. Raises NotFoundError or InfeasibleError."""
+        from studies.analysis.queries import best_trial
+        from studies.documents import View, trial_document
+
+        with self._place.open(reading=True) as store:
+            study = store.study(self.name)
+            return trial_document(View.of(study), best_trial(store, study))
+
+    def trials(self) -> list[dict[str, Any]]:
+        """All trials, as `nas trials --json` has them."""
+        from studies.documents import View, trial_document
+
+        with self._place.open(reading=True) as store:
+            study = store.study(self.name)
+            view = View.of(study)
+            return [trial_document(view, run) for run in store.trials(study, metrics=True)]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """All trials as a table: a column per metric, and one per choice (`architecture.NAME`)."""
+        import pandas
+
+        rows = []
+        for trial in self.trials():
+            apart = {f"architecture.{name}": value for name, value in trial.pop("architecture").items()}
+            kept = {name: value for name, value in trial.items() if not isinstance(value, dict)}
+            rows.append({**kept, **trial["metrics"], **apart})
+        return pandas.DataFrame(rows)
+
+    def train(
+        self,
+        trial: int | None = None,
+        *,
+        recipe: str = "standard",
+        epochs: int | None = None,
+        seeds: int = 1,
+        size: str | None = None,
+        data: str | None = None,
+        device: str | None = None,
+        metric: Sequence[str] = (),
+        weights: str | None = None,
+        teacher: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Train a trial (by default the best) from scratch and keep the weights: one document per seed, with the test
+        metrics. `settings` are changes to the recipe: `{"lr": 0.05, "distillation": {"alpha": 0.5}}`.
+
+        Called again, it goes on where it was. Raises as `search`, and NasError where a training fails.
+        """
+        from nas_core.errors import NasError, UsageError
+        from nas_core.strategy import State
+        from studies.analysis.queries import addressed_trial
+        from studies.analysis.trained import start_of
+        from studies.documents import View, training_document
+        from studies.environment import environment
+        from studies.jobs.retrain import retrain
+        from studies.jobs.teacher import teacher_of
+        from studies.setup.assemble import retraining
+
+        if seeds < 1:
+            raise UsageError(f"seeds {seeds}: at least 1 is needed")
+        changes = {**(settings or {}), **({} if epochs is None else {"epochs": epochs})}
+        with self._place.open() as store:
+            study, run = addressed_trial(store, self._address(trial))
+            start = None if weights is None else start_of(store, weights)
+            taught = None if teacher is None else teacher_of(store, teacher)
+            plan = retraining(study.spec, recipe, changes, size, data, device, metric, start, taught)
+            done = []
+            with store.lock(study):
+                for repeat in range(seeds):
+                    *_, (ended, _) = retrain(
+                        store,
+                        study,
+                        run,
+                        plan,
+                        repeat,
+                        stopping=lambda: False,
+                        environment=store.environment(environment(study.spec)),
+                    )
+                    if ended.state != State.COMPLETE:
+                        raise NasError(f"training {study.name}:{run.number} failed: {ended.verdict.reason}")
+                    done.append(ended)
+            view = View.of(study)
+            return [training_document(view, store, run, ended) for ended in done]
+
+    def export(
+        self,
+        out: str | Path = "export",
+        trial: int | None = None,
+        *,
+        format: Sequence[str] | None = None,
+        verify: bool = True,
+        raw: bool = False,
+    ) -> list[Path]:
+        """Write the best training of a trial (by default the best) as files that run without this program; the paths.
+        Raises as `nas export` does."""
+        from studies.analysis.trained import addressed_training
+        from studies.jobs.export import export_trial
+
+        with self._place.open(reading=True) as store:
+            study, run, training = addressed_training(store, self._address(trial))
+            return export_trial(store, study, run, training, format, Path(out), verify=verify, raw=raw)
+
+    def _address(self, trial: int | None) -> str:
+        return self.name if trial is None else f"{self.name}:{trial}"
+
+
+class Place:
+    """A database and the folder of its files."""
+
+    def __init__(self, db: str | Path, files: str | Path | None) -> None:
+        self.db, self._files = db, None if files is None else Path(files)
+
+    @contextmanager
+    def open(self, *, create: bool = False, reading: bool = False) -> Iterator[Store]:
+        from studies.store.store import Store
+
+        url = str(self.db) if "://" in str(self.db) else f"sqlite:///{self.db}"
+        with Store(url, self._files, create=create, reading=reading) as store:
+            yield store
+
+
+def _description(paths: Sequence[Path]) -> Path:
+    from nas_core.errors import UsageError
+
+    found = [path for path in paths if path.suffix == ".json"]
+    if len(found) != 1:
+        raise UsageError(f"the files of one export hold one .json, not {len(found)}; export it with the format json")
+    return found[0]

@@ -118,6 +118,10 @@ def search(
         typer.Option(metavar="STUDY", help="Learn from another study's results.", autocompletion=complete.studies),
     ] = None,
     study: Annotated[str | None, typer.Option(help="Name of the study [default: made up].")] = None,
+    print_config: Annotated[
+        bool,
+        typer.Option("--print-config", help="Print the resolved configuration as a YAML file, and search nothing."),
+    ] = False,
     setting: Annotated[list[str] | None, typer.Option("-s", help="KEY=VALUE, e.g. strategy.population=20.")] = None,
     db: Db = DEFAULT_DB,
     files: Files = None,
@@ -161,6 +165,8 @@ def search(
         "study": study,
     }
     wanted = gather(config, setting or [], options(flags))
+    if print_config:
+        return _print(_planned(wanted, db, files, warm_start))
     if then is not None:
         return _both(wanted, then, db, files, durable, as_json)
     plan = _planned(wanted, db, files, warm_start)
@@ -189,6 +195,17 @@ def resume(
     with open_store(db, files, durable=durable) as store:
         opened = start.resume(store, study, trials=trials, time=time, spend=spend, **places)
         return run(store, opened, workers, as_json)
+
+
+def _print(plan: Planned) -> int:
+    """The configuration as a file for 'nas search FILE'."""
+    import yaml
+
+    from nas_cli.render import emit
+    from studies.setup.configuration import document
+
+    emit(yaml.safe_dump(document(plan.config, plan.spec), sort_keys=False).rstrip())
+    return 0
 
 
 def _planned(wanted: SearchConfig, db: str, files: Path | None, warm_start: str | None = None) -> Planned:

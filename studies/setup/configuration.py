@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nas_core.errors import NotFoundError, UsageError, unknown
 
 if TYPE_CHECKING:
+    from nas_core.records import StudySpec
     from studies.setup.config import SearchConfig
 
 # Keys that may be a name, or a mapping with a `name` and further settings: `-s strategy.population=20`.
@@ -48,6 +49,28 @@ def gather(file: Path | Mapping[str, Any] | None, assignments: Sequence[str], fl
         if isinstance(merged.get(key), str):
             merged[key] = [merged[key]]
     return validate(SearchConfig, merged, "configuration")
+
+
+def document(config: SearchConfig, spec: StudySpec) -> dict[str, Any]:
+    """The configuration as a file that asks for the same study, whatever the defaults of another version are: strategy,
+    recipe and early stopping with all of their settings, the size with all of its fields. What is not said is left out.
+    """
+    recipe = dict(spec.evaluator.get("recipe", {}))
+    settings: dict[str, Mapping[str, Any]] = {
+        "strategy": spec.strategy_config,
+        "recipe": recipe,
+        "early_stop": (spec.early_stop or {}).get("config", {}),
+    }
+    found = config.model_dump(mode="json", exclude_none=True, exclude={*_NAMED.values(), "guard", "warm_up"})
+    found |= {"size": dict(spec.size), "strategy": spec.strategy}
+    if spec.final_size is not None:
+        found["final_size"] = dict(spec.final_size)
+    if recipe:  # the number of epochs is the recipe's
+        found.pop("epochs", None)
+    for key, values in settings.items():
+        if key in found and values:
+            found[key] = {"name": found[key], **values}
+    return {key: found[key] for key in type(config).model_fields if found.get(key) not in (None, [], {})}
 
 
 def options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""`nas search --print-config`: a file that asks for the same study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from studies.setup.assemble import describe
+from studies.setup.configuration import gather
+
+Say = Callable[..., tuple[int, str, str]]
+
+ASKED = {
+    "defaults": "",
+    "black-box": "--strategy tpe --epochs 2 -s recipe.lr=0.02 --early-stop median --objective val_loss "
+    "--objective params:min --constraint params<=5e5 -s strategy.startup=3",
+    "one-shot": "--space darts --strategy darts --guard hessian -s strategy.epochs=3",
+    "graph": "--space nasbench_graph --data karate --size hidden=8 --final-size full",
+    "scored": "--warm-up synflow:20 --workers 2 --order free --metric f1 --seed 7",
+    "bracket": "--strategy hyperband --spend 3 --time 60 --trial-time 9 --threads 1",
+}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+def test_what_is_printed_asks_for_the_same_study(asked: str, folder: Path, say: Say) -> None:
+    code, out, err = say("search", *asked.split(), "--print-config")
+    assert (code, err) == (0, "")
+    assert not (folder / "nas.db").exists()
+    (folder / "config.yaml").write_text(out)
+    assert say("search", "config.yaml", "--print-config") == (0, out, "")
+    spec = describe(gather(Path("config.yaml"), (), {}))
+    content = yaml.safe_load(out)
+    assert spec.size == content["size"]
+    assert spec.strategy_config.items() <= content["strategy"].items()
+    assert spec.evaluator["recipe"].items() <= {**content["recipe"]}.items()
+    # Nothing of it is a default of this version that another one may have changed.
+    changed = {**content, "recipe": {**content["recipe"], "epochs": 9}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(changed))
+    assert describe(gather(Path("config.yaml"), (), {})).evaluator["recipe"]["epochs"] == 9
+
+
+def test_a_mistake_prints_nothing(folder: Path, say: Say) -> None:
+    code, out, err = say("search", "--strategy", "tpee", "--print-config")
+    assert (code, out) == (2, "")
+    assert "did you mean 'tpe'" in err

@@ -19,6 +19,7 @@ from studies.bench import worker
 from studies.bench.plan import Plan
 from studies.bench.worker import Place, child_name, finished
 from studies.environment import environment
+from studies.executors.processes import uninterrupted
 from studies.store.store import Store
 
 TICK = 0.2  # seconds between two looks at `stopping`
@@ -103,7 +104,7 @@ class _Crew:
         spawn = multiprocessing.get_context("spawn")
         self._stop = spawn.RawValue(ctypes.c_bool, False)
         self._members: list[_Member] = []
-        with _one_thread():
+        with _one_thread(), uninterrupted():
             for _ in range(count):
                 pipe, far = spawn.Pipe()
                 process = spawn.Process(target=worker.main, args=(far, place, bench, plan, self._stop), daemon=True)

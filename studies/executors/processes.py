@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ class _Process:
         spawn = multiprocessing.get_context("spawn")
         self.pipe, far = spawn.Pipe()
         self.process = spawn.Process(target=protocol.main, args=(far, spec, device, trial_seconds), daemon=True)
-        with _deaf():
+        with uninterrupted():
             self.process.start()
         far.close()
         self.ready = False
@@ -186,16 +185,14 @@ class Processes:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """A process that starts in here ignores Ctrl-C from its first moment on; the driver decides what it means."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def uninterrupted() -> Iterator[None]:
+    """Processes that are started inside never hear of Ctrl-C, which reaches all of them: the driver decides. It hears
+    of one that comes meanwhile afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _signal(number: int) -> str:

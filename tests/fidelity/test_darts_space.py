@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError
-from nas_core.relax import Mix
+from nas_core.relax import Mix, Style
 from nas_core.seeds import generator
 from nas_core.space import HasCosts, HasNamed, HasNotation
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
@@ -160,7 +160,7 @@ def test_the_second_order_genotype_and_its_auxiliary_head() -> None:
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("side", [8, 7, 1])
 def test_operations(name: str, params: int, stride: int, side: int) -> None:
-    layer = operation(name, 16, stride, "full", None).eval()
+    layer = operation(name, 16, stride, Style.STANDALONE, None).eval()
     if (name, stride) == ("skip_connect", 2):
         params = 16 * 16 + 2 * 16
         assert isinstance(layer, FactorisedReduction)
@@ -174,7 +174,7 @@ def test_operations(name: str, params: int, stride: int, side: int) -> None:
         return
     assert output.shape == shape
     # The search style normalises without affine part; a weight gives the weighted result.
-    search = operation(name, 16, stride, "search", None).eval()
+    search = operation(name, 16, stride, Style.SUPERNET, None).eval()
     norms = [module for module in search.modules() if isinstance(module, nn.BatchNorm2d)]
     assert not any(norm.affine for norm in norms)
     assert bool(norms) == (name != "skip_connect" or stride == 2)
@@ -185,8 +185,8 @@ def test_operations(name: str, params: int, stride: int, side: int) -> None:
 
 def test_average_pooling_leaves_padding_out_and_the_factorised_reduction_sees_two_grids() -> None:
     ones = Features(torch.ones(1, 4, 6, 6))
-    assert torch.equal(operation("avg_pool_3x3", 4, 2, "full", None)(ones), torch.ones(1, 4, 3, 3))
-    reduce = FactorisedReduction(1, 2, "full").eval()
+    assert torch.equal(operation("avg_pool_3x3", 4, 2, Style.STANDALONE, None)(ones), torch.ones(1, 4, 3, 3))
+    reduce = FactorisedReduction(1, 2, Style.STANDALONE).eval()
     with torch.no_grad():
         reduce.even.weight.fill_(1)
         reduce.odd.weight.fill_(1)
@@ -359,7 +359,7 @@ def test_training_only_parts() -> None:
     [drop] = [part for part in network.modules() if isinstance(part, DropPath)]
     drop.progress = 1.0
     node = Features(torch.ones(200, 4, 2, 2))
-    pool = operation("avg_pool_3x3", 4, 1, "full", drop.train())
+    pool = operation("avg_pool_3x3", 4, 1, Style.STANDALONE, drop.train())
     assert set(pool(node)[:, 0, 0, 0].tolist()) == {0.0, 2.0}
 
 

@@ -228,7 +228,7 @@ def test_what_earns_more_becomes_more_probable() -> None:
     assert strategy.controller.log_probability(good) > math.log(0.8)
     assert strategy.result() == [good]
     assert found[-1].arch == good
-    assert found[-1].scores["first"][2] > 0.8
+    assert found[-1].strengths["first"][2] > 0.8
     assert found[-1].metrics["reward"] > found[0].metrics["reward"]
     assert found[-1].metrics["entropy"] < found[0].metrics["entropy"]
     assert [progress.done for progress in found] == [False] * 5 + [True]

@@ -17,6 +17,7 @@ from nas_cli import (
     extract,
     generate,
     infer,
+    init,
     packages,
     predict,
     predictors,
@@ -48,6 +49,7 @@ def options(
     """Neural architecture search from the command line. `nas search` alone starts a search on embedded data."""
 
 
+app.command()(init.init)
 app.command()(search.search)
 app.command()(search.resume)
 for command in (query.ls, query.show, query.trials, query.best, query.front, query.query, query.verify):

@@ -73,6 +73,25 @@ def document(config: SearchConfig, spec: StudySpec) -> dict[str, Any]:
     return {key: found[key] for key in type(config).model_fields if found.get(key) not in (None, [], {})}
 
 
+def commented() -> str:
+    """A configuration file with every key and its default, as comments: what is not said stays the default of whoever
+    searches."""
+    import yaml
+
+    from studies.setup.config import SearchConfig
+
+    blank = SearchConfig()
+    lines = [
+        "# What 'nas search FILE' asks for; take the '#' off the keys that you set. All: 'nas search --print-config'."
+    ]
+    for key, field in SearchConfig.model_fields.items():
+        if key in _NAMED.values() or key == "then":
+            continue
+        value = yaml.safe_dump(blank.model_dump(mode="json")[key], default_flow_style=True, width=1_000)
+        lines += ["", f"# {field.description}", f"#{key}: {value.removesuffix('...' + chr(10)).strip()}"]
+    return "\n".join(lines) + "\n"
+
+
 def options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of the configuration from options as they are called, `objective` or `search_on`. Those that are None, empty
     or False are not said. Raises UsageError for an unknown one."""

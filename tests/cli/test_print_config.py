@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from studies.setup.assemble import describe
+from studies.setup.config import SearchConfig
 from studies.setup.configuration import gather
 
 Say = Callable[..., tuple[int, str, str]]
@@ -46,3 +47,29 @@ def test_a_mistake_prints_nothing(folder: Path, say: Say) -> None:
     code, out, err = say("search", "--strategy", "tpee", "--print-config")
     assert (code, out) == (2, "")
     assert "did you mean 'tpe'" in err
+
+
+def test_init_writes_every_key_as_a_comment(folder: Path, say: Say) -> None:
+    code, out, err = say("init")
+    assert (code, err) == (0, "")
+    assert "nas search search.yaml" in out
+    text = (folder / "search.yaml").read_text()
+    lines = text.splitlines()
+    assert all(not line or line.startswith("#") for line in lines)
+    keys = [line[1:].partition(":")[0] for line in lines if line.startswith("#") and line[1:2] not in (" ", "")]
+    taken = {"then", *(name for name in SearchConfig.model_fields if name.endswith("_config"))}
+    assert keys == [name for name in SearchConfig.model_fields if name not in taken]
+    assert all(
+        lines[number - 1].startswith("# ") for number, line in enumerate(lines) if line[1:].partition(":")[0] in keys
+    )
+    assert "# None" not in text
+    # With all of its comments taken off it asks for what nothing asks for.
+    bare = "\n".join(line[1:] for line in lines if line[1:].partition(":")[0] in keys)
+    asked = yaml.safe_load(bare)
+    (folder / "all.yaml").write_text(yaml.safe_dump({key: value for key, value in asked.items() if value is not None}))
+    assert say("search", "all.yaml", "--print-config") == say("search", "--print-config")
+    assert say("init", "other/search.yaml")[0] == 2
+    code, out, err = say("init")
+    assert (code, out) == (2, "")
+    assert "'search.yaml' exists" in err
+    assert (folder / "search.yaml").read_text() == text

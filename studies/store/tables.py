@@ -228,9 +228,10 @@ epochs = Table(
 )
 
 VIEWS = {
+    # `source` is what `reuses` was called; queries of users may hold it for one release.
     "trials": """
         SELECT s.name AS study, r.number, r.state, r.reason, r.objective, r.feasible, r.reuses, r.budget, r.continues,
-               r.seconds, r.started, r.ended, r.attempt, a.json AS architecture, r.identity, r.note
+               r.seconds, r.started, r.ended, r.attempt, a.json AS architecture, r.identity, r.note, r.reuses AS source
         FROM runs r JOIN studies s ON s.id = r.study JOIN architectures a ON a.key = r.architecture
         WHERE r.kind = 'trial'""",
     "trials_flat": """

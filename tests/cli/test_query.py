@@ -600,3 +600,10 @@ def test_show_a_training(say: Said, folder: Path) -> None:
     assert found["metrics"] == {"test_accuracy": 0.987654321}
     assert found["seed"] == derive(3, 0, "retrain", found["repeat"])
     assert say("show", "hand:0/train-2")[0] == 3
+
+
+def test_a_query_may_name_columns_as_before(say: Said) -> None:
+    counts = "SELECT COUNT(*) AS n FROM trials WHERE reuses IS NULL"
+    now, before = (say("query", text, "--json") for text in (counts, counts.replace("reuses", "source")))
+    assert now == before
+    assert json.loads(now[1])[0]["n"] > 0

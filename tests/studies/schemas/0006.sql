@@ -198,7 +198,7 @@ CREATE UNIQUE INDEX trials_number ON runs (study, number) WHERE kind = 'trial';
 CREATE INDEX runs_children ON runs (parent, kind) WHERE parent IS NOT NULL;
 CREATE VIEW trials AS 
         SELECT s.name AS study, r.number, r.state, r.reason, r.objective, r.feasible, r.reuses, r.budget, r.continues,
-               r.seconds, r.started, r.ended, r.attempt, a.json AS architecture, r.identity, r.note
+               r.seconds, r.started, r.ended, r.attempt, a.json AS architecture, r.identity, r.note, r.reuses AS source
         FROM runs r JOIN studies s ON s.id = r.study JOIN architectures a ON a.key = r.architecture
         WHERE r.kind = 'trial';
 CREATE VIEW trials_flat AS 

@@ -18,6 +18,7 @@ from nas_core.task import Task
 from nas_core.traits import Extra, HasAuxiliary, HasMacs, HasNoDecay, HasSignature, Progressive, deployed_parameters
 from predictors.forward_pass import ForwardPass
 from search_spaces.layers.drop_path import DropPath
+from training.compute import Extras
 from training.cost import macs, params
 from training.fit import Training, fit
 from training.optimizer import parameter_groups
@@ -89,6 +90,20 @@ def test_terms_are_minimised_with_the_loss() -> None:
     out = plain(*batch.inputs)
     (functional.cross_entropy(out, batch.target) + 0.5 * out.square().mean()).backward()
     torch.testing.assert_close(model.linear.weight.grad, plain.weight.grad)
+
+
+def test_terms_of_several_modules_are_added_and_what_is_reported_is_their_mean() -> None:
+    model = nn.ModuleList([Router(), Router()])
+    extras, rows = Extras(model), torch.ones(4, 3)
+    assert extras.take() == (None, {})
+    sizes = [module(rows * number).square().mean() for number, module in enumerate(model, start=1)]
+    loss, found = extras.take()
+    assert loss is not None
+    torch.testing.assert_close(loss, 0.5 * (sizes[0] + sizes[1]))
+    torch.testing.assert_close(found["size"], 0.25 * (sizes[0] + sizes[1]).detach())
+    assert float(found["seen"]) == 4.0
+    assert not found["size"].requires_grad
+    assert extras.take() == (None, {})
 
 
 def test_pieces_are_weighted_by_their_samples() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,10 @@ from nas_core.relax import Mix, Picker, Style
 from nas_core.strategy import Setting, uses_warm_start
 from search_spaces.nasbench201.space import NasBench201
 from search_spaces.supernet.picker import FixedPicker, SupernetPicker
+from training.data import load
+from training.data.augment import Augment
+from training.data.loading import Loading
+from training.data.split import Split
 
 ARCH = Architecture("toy", {"a": 1})
 
@@ -86,3 +92,29 @@ def test_of_styles(word: str, style: Style) -> None:
         assert other in {Style.STANDALONE, Style.SUPERNET}
         assert other != "neither"
         assert other == other.value
+
+
+def test_of_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from training.data import load\n"
+        "from training.data.loading import Loading\n"
+        "class Mine:\n"
+        "    def __init__(self, split):\n"
+        "        self._digits = load('digits', split)\n"
+        "        for name in ('task', 'split_hash', 'sizes', 'class_counts', 'inputs', 'reference'):\n"
+        "            setattr(self, name, getattr(self._digits, name))\n"
+        "    def bind(self, device, batch_size=64, channels_last=False):\n"
+        "        return self._digits.bind(device, Loading(batch_size=batch_size, channels_last=channels_last))\n"
+        "def mine(argument, split):\n"
+        "    return Mine(split)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    split = Split(limit=40)
+    with old("Mine.bind(device, batch_size, ...) is now bind(device, loading)"):
+        source = load("mine.py:mine", split)
+    assert source.sizes == load("digits", split).sizes
+    bound = source.bind("cpu", Loading(batch_size=5, augment=Augment(crop=1), channels_last=True))
+    assert next(iter(bound.batches("train", 0, 0))).samples == 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load("digits", split).bind("cpu", Loading(batch_size=5))

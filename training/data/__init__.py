@@ -10,6 +10,7 @@ from typing import Any
 from nas_core import refs
 from nas_core.errors import UsageError
 from training.data import dataset, own
+from training.data.earlier import as_now
 from training.data.protocol import Source
 from training.data.source import GraphSource, ImageSource
 from training.data.split import Split
@@ -98,4 +99,4 @@ def _load(reference: str, split: Split) -> Source:
             f"data '{reference}': the loader returns {type(source).__name__} without {', '.join(missing)};"
             " return what training.data.source.image_source or graph_source gives"
         )
-    return source
+    return as_now(source)

@@ -200,7 +200,7 @@ def every_operation() -> Iterator[Architecture]:
     ],
 )
 def test_costs_equal_the_built_network(task: Task, size: Size) -> None:
-    for arch in [NASNET_A, *every_operation()]:
+    for arch in [NASNET_A, AMOEBANET_A, *every_operation()]:
         with torch.device("meta"):
             network = SPACE.build(arch, task, size).eval()
             with FlopCounterMode(display=False) as counter:

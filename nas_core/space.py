@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
+from nas_core.evaluation import Metric
 from nas_core.graph import ArchGraph
 from nas_core.task import Task
 
@@ -89,6 +90,16 @@ class HasCosts(Protocol):
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """`params` (count) and `macs` (multiply-accumulates of one sample, or of the whole graph)."""
+        ...
+
+
+@runtime_checkable
+class HasReports(Protocol):
+    """Whose modules hand over terms of the loss or statistics (`nas_core.traits.Extra`)."""
+
+    def reports(self, task: Task) -> Sequence[Metric]:
+        """The metrics that a training reports for it, `train_NAME` for each name that a module gives: they can be
+        objectives and constraints."""
         ...
 
 

@@ -13,17 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas_core.architecture import Architecture
 from nas_core.batch import Batch
+from nas_core.config import SizeConfig
+from nas_core.evaluation import Context, Metric, Objective, parse_objective
+from nas_core.strategy import Proposal
 from nas_core.task import Task
 from nas_core.traits import Extra, HasAuxiliary, HasMacs, HasNoDecay, HasSignature, Progressive, deployed_parameters
 from predictors.forward_pass import ForwardPass
 from search_spaces.layers.drop_path import DropPath
 from training.compute import Extras
 from training.cost import macs, params
+from training.data import load
+from training.data.split import Split
+from training.evaluators.train import Train
 from training.fit import Training, fit
 from training.optimizer import parameter_groups
-from training.recipe import Recipe
+from training.recipe import Recipe, recipe
 from training.start import Start
+from training.testing.toy_space import ToySpace
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -237,3 +245,26 @@ def test_an_ordinary_module_has_none(trait: type) -> None:
     ordinary = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.MultiheadAttention(4, 2), nn.LSTM(2, 2))
     assert not any(isinstance(module, trait) for module in ordinary.modules())
     assert isinstance(DropPath(0.1), Progressive)
+
+
+def test_what_modules_hand_over_can_be_searched_for(tmp_path: Path) -> None:
+    class Routed(ToySpace):
+        def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, 3), Wide())
+
+        def reports(self, task: Task) -> tuple[Metric, ...]:
+            return (Metric("train_size", "min"),)
+
+    class Wide(Router):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 10)
+
+    space = Routed(("image-classification",))
+    source = load("digits", Split(limit=60))
+    evaluator = Train(space, source, space.Size(), recipe("quick", source.task, epochs=1), device="cpu")
+    assert Metric("train_size", "min") in evaluator.metrics
+    (report,) = evaluator.evaluate(Proposal(Architecture("toy", {"width": 8})), None, Context(0, tmp_path))
+    assert report.metrics["train_size"] > 0
+    assert "train_seen" not in report.metrics  # which the space does not report
+    assert parse_objective("train_size", evaluator.metrics) == Objective("train_size", "min")

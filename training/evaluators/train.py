@@ -15,7 +15,7 @@ from nas_core.config import SizeConfig
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
 from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report, parse_objective
 from nas_core.seeds import derive
-from nas_core.space import SearchSpace
+from nas_core.space import HasReports, SearchSpace
 from nas_core.strategy import Proposal
 from nas_core.task import Task
 from training.data.loading import Loading
@@ -122,6 +122,7 @@ class Train:
         self.metrics = (
             *learned,
             Metric("train_loss", "min"),
+            *(space.reports(self.task) if isinstance(space, HasReports) else ()),
             *self._costs.metrics,
             *(Metric(f"test_{one.name}", one.goal) for one in (*kind.metrics, *self.own) if test),
             *([Metric("kept_epoch", unit="epoch")] if recipe.keep == "best" else []),

@@ -13,6 +13,7 @@ What is stored is what the commands store: `nas show` and the others work on it,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Study", "load", "resume", "search", "studies"]
 
 DATABASE = "nas.db"
+"""Where nothing is said, by `db` or in the environment (`NAS_DB`, `NAS_FILES`)."""
 
 
 def search(
@@ -36,7 +38,7 @@ def search(
     then: str | None = None,
     warm_start: str | None = None,
     watching: Watching | None = None,
-    db: str | Path = DATABASE,
+    db: str | Path | None = None,
     files: str | Path | None = None,
     **options: Any,
 ) -> Study:
@@ -44,7 +46,8 @@ def search(
 
     `options` are those of `nas search`, with underscores, several as a list: `objective=["val_loss", "params:min"]`.
     `config` is the file that it takes, or what one would hold: `{"strategy": {"name": "tpe", "startup": 5}}`. `db` is a
-    SQLite file or an SQLAlchemy URL, `files` the folder of checkpoints and weights [default: `nas-files` beside it].
+    SQLite file or an SQLAlchemy URL [default: `$NAS_DB`, `nas.db`], `files` the folder of checkpoints and weights
+    [default: `$NAS_FILES`, `nas-files` beside the database].
     `watching` hears of every trial (`studies.search.start.Watching`).
 
     Raises UsageError, NotFoundError or MachineError (`nas_core.errors`) for whatever does not fit, before anything is
@@ -74,7 +77,7 @@ def resume(
     spend: float | None = None,
     workers: int = 1,
     watching: Watching | None = None,
-    db: str | Path = DATABASE,
+    db: str | Path | None = None,
     files: str | Path | None = None,
 ) -> Study:
     """Go on with a study, however it stopped; `trials`, `time` and `spend` raise its budget. Raises as `search`."""
@@ -87,7 +90,7 @@ def resume(
     return Study(study, place)
 
 
-def studies(*, db: str | Path = DATABASE, files: str | Path | None = None) -> list[Study]:
+def studies(*, db: str | Path | None = None, files: str | Path | None = None) -> list[Study]:
     """All studies of a database. Raises NotFoundError where there is none."""
     place = Place(db, files)
     with place.open(reading=True) as store:
@@ -235,8 +238,10 @@ class Study:
 class Place:
     """A database and the folder of its files."""
 
-    def __init__(self, db: str | Path, files: str | Path | None) -> None:
-        self.db, self._files = db, None if files is None else Path(files)
+    def __init__(self, db: str | Path | None, files: str | Path | None) -> None:
+        self.db = db or os.environ.get("NAS_DB") or DATABASE
+        folder = files or os.environ.get("NAS_FILES")
+        self._files = Path(folder) if folder else None
 
     @contextmanager
     def open(self, *, create: bool = False, reading: bool = False) -> Iterator[Store]:

@@ -103,6 +103,16 @@ def test_mistakes_are_errors_with_the_words_of_the_command(place: Path) -> None:
         study.train(9)
 
 
+def test_places_come_from_the_environment(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_DB", "sqlite:///there.db")
+    monkeypatch.setenv("NAS_FILES", "weights")
+    study = nas.search(**{**SMALL, "trials": 1})
+    study.train(epochs=1, size="channels=2,cells=1")
+    assert (place / "there.db").is_file()
+    assert list((place / "weights").rglob("weights.safetensors"))
+    assert not (place / "nas.db").exists()
+
+
 def test_importing_it_imports_nothing_heavy() -> None:
     code = "import sys, nas; print([n for n in ('torch', 'sqlalchemy', 'numpy', 'pydantic') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)

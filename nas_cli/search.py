@@ -129,6 +129,7 @@ def search(
     as_json: Json = False,
 ) -> int:
     """Search for an architecture. Without arguments: a real search on embedded data, in under two minutes."""
+    from nas_core.errors import UsageError
     from studies.setup.configuration import gather, options
 
     flags = {
@@ -166,7 +167,10 @@ def search(
     }
     wanted = gather(config, setting or [], options(flags))
     if print_config:
-        return _print(_planned(wanted, db, files, warm_start))
+        for option, given in (("--then", then), ("--warm-start", warm_start)):
+            if given is not None:
+                raise UsageError(f"--print-config prints one search, and no file holds {option}; leave it out")
+        return _print(_planned(wanted, db, files), as_json)
     if then is not None:
         return _both(wanted, then, db, files, durable, as_json)
     plan = _planned(wanted, db, files, warm_start)
@@ -197,14 +201,18 @@ def resume(
         return run(store, opened, workers, as_json)
 
 
-def _print(plan: Planned) -> int:
-    """The configuration as a file for 'nas search FILE'."""
+def _print(plan: Planned, as_json: bool) -> int:
+    """The configuration as a file for 'nas search FILE'; YAML reads JSON too."""
     import yaml
 
-    from nas_cli.render import emit
+    from nas_cli import render
     from studies.setup.configuration import document
 
-    emit(yaml.safe_dump(document(plan.config, plan.spec), sort_keys=False).rstrip())
+    found = document(plan.config, plan.spec)
+    if as_json:
+        render.document(found)
+    else:
+        render.emit(yaml.safe_dump(found, sort_keys=False).rstrip())
     return 0
 
 

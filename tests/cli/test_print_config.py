@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,19 @@ def test_what_is_printed_asks_for_the_same_study(asked: str, folder: Path, say: 
     changed = {**content, "recipe": {**content["recipe"], "epochs": 9}}
     (folder / "config.yaml").write_text(yaml.safe_dump(changed))
     assert describe(gather(Path("config.yaml"), (), {})).evaluator["recipe"]["epochs"] == 9
+
+
+def test_it_is_a_document_too(folder: Path, say: Say) -> None:
+    code, out, _ = say("search", "--seed", "3", "--print-config", "--json")
+    assert code == 0
+    assert json.loads(out) == yaml.safe_load(say("search", "--seed", "3", "--print-config")[1])
+
+
+@pytest.mark.parametrize("option", ["--then", "--warm-start"])
+def test_what_no_file_holds_is_refused(option: str, folder: Path, say: Say) -> None:
+    code, out, err = say("search", option, "random", "--print-config")
+    assert (code, out) == (2, "")
+    assert f"no file holds {option}" in err
 
 
 def test_a_mistake_prints_nothing(folder: Path, say: Say) -> None:

@@ -56,6 +56,7 @@ def test_a_training_learns_from_a_teacher(folder: Path, say: Say) -> None:
         (["-s", "distillation.alpha=0.5"], 2, "distillation needs a teacher"),
         (["--teacher", "a:0", "-s", "distillation.alpha=2"], 2, "alpha"),
         (["--teacher", "a:0", "-s", "distillation.hintt=x"], 2, "hint"),
+        (["--teacher", "a:0", "-s", "distillation.hint=stem"], 2, "hint is for features"),
         (["--teacher", "a:0", "-s", "distillation.features=1", "-s", "distillation.hint=stem"], 2, "both be maps"),
     ],
 )

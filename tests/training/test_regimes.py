@@ -249,6 +249,8 @@ def test_what_does_not_fit_is_said() -> None:
         trained(network(1), teacher=teacher(network(2)), distillation={"features": 1.0, "guided": "fou"})
     with pytest.raises(UsageError, match="both be maps"):
         trained(network(1), teacher=teacher(network(2)), distillation={"features": 1.0, "hint": "2"})
+    with pytest.raises(ValueError, match="hint is for features, whose weight is 0"):
+        recipe(distillation={"hint": "2"})
     headless = nn.Sequential(nn.Conv2d(3, 2, 4), nn.Flatten())
     with pytest.raises(UsageError, match="no linear classifier"):
         trained(headless, teacher=teacher(network(2)), distillation={"features": 1.0})

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nas_core.errors import UsageError, nearest
 from nas_core.seeds import derive
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 class Distillation(Settings):
     """Learn from a teacher's outputs and features too."""
 
-    teaches: ClassVar[bool] = True
-
     alpha: float = Field(
         default=0.9, ge=0, le=1, description="share of the teacher in the loss; 0.5 where labels are few"
     )
@@ -49,6 +47,13 @@ class Distillation(Settings):
     )
     hint: str | None = Field(default=None, description="module of the teacher [default: what its classifier reads]")
     guided: str | None = Field(default=None, description="module of the student [default: what its classifier reads]")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("hint", "guided"):
+            if getattr(self, name) is not None and self.features == 0:
+                raise ValueError(f"{name} is for features, whose weight is 0; give features too, 1 for example")
+        return self
 
     def regime(self, teacher: Teacher | None) -> Regime:
         if teacher is None:

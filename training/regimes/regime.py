@@ -3,9 +3,10 @@ and after a step, state that a checkpoint holds."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from nas_core.config import Config
 
@@ -61,12 +62,9 @@ class Regime:
 class Settings(Config):
     """A regime that a recipe may ask for: one field of `training.recipe.Recipe`, which is absent where it is None."""
 
-    teaches: ClassVar[bool] = False
-    """Whether it needs a teacher."""
-
+    @abstractmethod
     def regime(self, teacher: Teacher | None) -> Regime:
-        """One for one training."""
-        raise NotImplementedError
+        """One for one training. Raises UsageError where it needs a teacher and there is none."""
 
 
 _NOTHING = nullcontext()

@@ -93,7 +93,7 @@ def resume(
 def studies(*, db: str | Path | None = None, files: str | Path | None = None) -> list[Study]:
     """All studies of a database. Raises NotFoundError where there is none."""
     place = Place(db, files)
-    with place.open(reading=True) as store:
+    with place.open(only_reading=True) as store:
         return [Study(name, place) for name in store.study_names()]
 
 
@@ -133,7 +133,7 @@ class Study:
         from studies.analysis.queries import best_trial
         from studies.documents import View, trial_document
 
-        with self._place.open(reading=True) as store:
+        with self._place.open(only_reading=True) as store:
             study = store.study(self.name)
             return trial_document(View.of(study), best_trial(store, study))
 
@@ -141,7 +141,7 @@ class Study:
         """All trials, as `nas trials --json` has them."""
         from studies.documents import View, trial_document
 
-        with self._place.open(reading=True) as store:
+        with self._place.open(only_reading=True) as store:
             study = store.study(self.name)
             view = View.of(study)
             return [trial_document(view, run) for run in store.trials(study, metrics=True)]
@@ -227,7 +227,7 @@ class Study:
         from studies.analysis.trained import addressed_training
         from studies.jobs.export import export_trial
 
-        with self._place.open(reading=True) as store:
+        with self._place.open(only_reading=True) as store:
             study, run, training = addressed_training(store, self._address(trial))
             return export_trial(store, study, run, training, format, Path(out), verify=verify, raw=raw)
 
@@ -244,11 +244,12 @@ class Place:
         self._files = Path(folder) if folder else None
 
     @contextmanager
-    def open(self, *, create: bool = False, reading: bool = False) -> Iterator[Store]:
+    def open(self, *, create: bool = False, only_reading: bool = False) -> Iterator[Store]:
         from studies.store.store import Store
+        from training.reading import Silent, reading
 
         url = str(self.db) if "://" in str(self.db) else f"sqlite:///{self.db}"
-        with Store(url, self._files, create=create, reading=reading) as store:
+        with reading(Silent()), Store(url, self._files, create=create, reading=only_reading) as store:
             yield store
 
 

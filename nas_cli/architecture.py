@@ -17,7 +17,7 @@ from nas_core.task import Task
 
 def show(reference: str, as_json: bool) -> None:
     """Print an architecture: its notation, drawing, choices, and costs at every size of its space."""
-    from studies.setup.reading import load_space
+    from studies.setup.spaces import load_space
     from training.tasks import all_kinds
 
     space_name, architecture = split(reference)

@@ -56,7 +56,7 @@ def list_spaces(as_json: Json = False) -> None:
     from nas_cli import render
     from nas_core import refs
     from nas_core.errors import NasError
-    from studies.setup.reading import load_space
+    from studies.setup.spaces import load_space
 
     found: list[dict[str, Any]] = []
     for name in refs.names(search_spaces.BUILTIN, search_spaces.GROUP):
@@ -87,7 +87,7 @@ def show_space(space: SpaceName, as_json: Json = False) -> None:
     from nas_core import moves
     from nas_core.relax import not_relaxable
     from nas_core.space import HasCosts, HasNamed, HasNotation
-    from studies.setup.reading import load_space
+    from studies.setup.spaces import load_space
 
     with describe.foreign_code("space", space):
         loaded, file_hash = load_space(space)
@@ -169,7 +169,7 @@ def check_space(space: SpaceName, as_json: Json = False) -> None:
     from nas_cli import describe
     from nas_core.testing import space as suite
     from nas_core.testing.findings import Reference, collect
-    from studies.setup.reading import load_space
+    from studies.setup.spaces import load_space
     from training.tasks import example_tasks
 
     with describe.foreign_code("space", space):
@@ -313,7 +313,7 @@ def check_strategy(
     from nas_core.config import validate
     from nas_core.testing import strategy as suite
     from nas_core.testing.findings import Reference, collect
-    from studies.setup.reading import load_space, size_of
+    from studies.setup.spaces import load_space, size_of
 
     with describe.foreign_code("strategy", strategy):
         loaded = _strategy(strategy)

@@ -94,7 +94,7 @@ def check_predictor(
     from nas_cli.catalog import report
     from predictors import testing
     from predictors.surrogate import Problem
-    from studies.setup.reading import load_space, size_of
+    from studies.setup.spaces import load_space, size_of
     from training.data import load
     from training.data.split import Split
 

@@ -30,7 +30,7 @@ class View:
 
     @classmethod
     def of(cls, study: Study) -> View:
-        from studies.setup.reading import load_space  # 'nas ls' needs nothing of it, and it imports numpy
+        from studies.setup.spaces import load_space  # 'nas ls' needs nothing of it, and it imports numpy
 
         objectives = objectives_of(study.spec)
         try:

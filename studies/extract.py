@@ -18,7 +18,7 @@ from nas_core.records import Run, Study
 from nas_core.relax import Style
 from nas_core.space import builds
 from studies.analysis.queries import addressed_trial, parse_address, state_counts
-from studies.setup.reading import load_space, size_of
+from studies.setup.spaces import load_space, size_of
 from studies.store import supernets
 from studies.store.store import Store
 from training.data.split import Split

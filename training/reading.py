@@ -1,4 +1,4 @@
-"""While a command reads its data: nothing is read twice, and what a person should know is told.
+"""While a command, or a call from Python, reads: nothing is read twice, and what a person should know is told.
 
 Outside of `reading` (in a library, in the processes that evaluate candidates) data are read anew and in silence.
 """
@@ -33,9 +33,16 @@ class _Reading:
 _READING: ContextVar[_Reading | None] = ContextVar("reading", default=None)
 
 
+class Silent:
+    """A listener that tells nobody."""
+
+    def warn(self, text: str) -> None: ...
+    def progress(self, what: str, done: int, total: int) -> None: ...
+
+
 @contextmanager
 def reading(listener: Listener) -> Iterator[None]:
-    """Within it every data set is read once, and `listener` hears of it."""
+    """Within it every space, data set and table is read once, and `listener` hears of it."""
     token = _READING.set(_Reading(listener))
     try:
         yield
@@ -43,7 +50,7 @@ def reading(listener: Listener) -> Iterator[None]:
         _READING.reset(token)
 
 
-def once(key: object, read: Callable[[], T], warnings: Callable[[T], Iterable[str]]) -> T:
+def once(key: object, read: Callable[[], T], warnings: Callable[[T], Iterable[str]] = lambda _: ()) -> T:
     """What `read` returns, or has returned before under this key; its warnings are told the first time."""
     now = _READING.get()
     if now is None:

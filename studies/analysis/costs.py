@@ -14,7 +14,7 @@ from nas_core.records import Run, Study, StudySpec, final_size_of
 from nas_core.space import HasCosts, SearchSpace
 from nas_core.task import Task
 from studies.setup.evaluators import latency_of
-from studies.setup.reading import load_space, size_of
+from studies.setup.spaces import load_space, size_of
 
 if TYPE_CHECKING:
     from studies.jobs.retrain import Retraining

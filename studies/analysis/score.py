@@ -23,8 +23,8 @@ from predictors.ranking import RANKINGS, ranking
 from predictors.scoring import WORST, Networks, Scored, Scores, ScoreTable, split_score
 from studies.analysis.correlation import Correlation, correlate
 from studies.analysis.pool import Target
-from studies.setup.reading import load_space, size_of
 from studies.setup.scores import DEFAULT_BATCH, Counted, Scoring
+from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 from training.data.split import Split
 

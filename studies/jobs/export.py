@@ -16,7 +16,7 @@ from studies.analysis.costs import COUNTS, limits, network_costs
 from studies.analysis.queries import best_random
 from studies.analysis.trained import trained_weights, training_address
 from studies.jobs.retrain import command, inputs_of, settings_of, training_seed
-from studies.setup.reading import load_space, size_of
+from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 
 if TYPE_CHECKING:

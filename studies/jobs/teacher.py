@@ -7,7 +7,7 @@ from typing import Any
 
 from studies.analysis.trained import addressed_training, trained_weights, training_address
 from studies.jobs.retrain import inputs_of
-from studies.setup.reading import load_space, size_of
+from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 from training.data import load
 from training.data.split import Split

@@ -27,7 +27,6 @@ from studies.search.supernet import SupernetTraining, derived
 from studies.setup.assemble import StudyObjects, build, completed, describe, moved, stop_at
 from studies.setup.config import SearchConfig
 from studies.setup.evaluators import TrainedSupernet
-from studies.setup.reading import Reading
 from studies.setup.supernets import is_one_shot
 from studies.store import supernets
 from studies.store.store import Store
@@ -72,12 +71,11 @@ class Watching:
 def planned(config: SearchConfig, store: Store | None = None, warm_start: str | None = None) -> Planned:
     """Resolve a configuration. The `store` is read where the evaluator is `supernet:STUDY` or another study's results
     are a `warm_start`. Raises UsageError, NotFoundError or MachineError for whatever does not fit."""
-    reading = Reading()
-    spec = describe(config, _shared(config, store), reading)
+    spec = describe(config, _shared(config, store))
     if warm_start is not None:
         assert store is not None
         spec = _warm(store, store.study(warm_start), spec)
-    objects = build(spec, reading)
+    objects = build(spec)
     objects.check()  # a strategy that cannot handle this says so before anything is stored
     return Planned(config, spec, objects, stop_at(config, spec))
 

@@ -41,8 +41,8 @@ from studies.setup.evaluators import (
     judging,
     resolved,
 )
-from studies.setup.reading import Reading, load_space, size_of
 from studies.setup.scores import Counted, Scoring, settings_of, source_of
+from studies.setup.spaces import load_space, size_of
 from studies.setup.supernets import SupernetParts, is_one_shot, learns_on, parts_of
 from studies.setup.supernets import settings_of as supernet_settings
 from studies.store.file_cache import cached_in
@@ -99,19 +99,18 @@ class StudyObjects:
         return self.setting.identity(arch)
 
 
-def describe(config: SearchConfig, shared: TrainedSupernet | None = None, reading: Reading | None = None) -> StudySpec:
+def describe(config: SearchConfig, shared: TrainedSupernet | None = None) -> StudySpec:
     """Resolve a user's configuration into everything that decides the study's trajectory. `shared` is the supernet
-    that candidates are evaluated on, where they are; what is read stays in `reading`, for `build`.
+    that candidates are evaluated on, where they are.
 
     Raises UsageError, NotFoundError or MachineError for whatever does not fit.
     """
-    reading = reading or Reading()
     config = _guarded(_warmed_up(config))
     strategy = refs.find(config.strategy, strategies.ALL, strategies.GROUP, "strategy")
     strategy_config = validate(strategy.Config, config.strategy_config, f"strategy {config.strategy}")
-    space, file_hash = reading.space(config.space)
+    space, file_hash = load_space(config.space)
     size = _asked(space, config.size)
-    evaluator, settings, split_hash = evaluator_from(config, space, size, shared, file_hash, reading)
+    evaluator, settings, split_hash = evaluator_from(config, space, size, shared, file_hash)
     task: Task = evaluator.task
     size = size.fitted(task)
     if task.kind not in space.tasks:
@@ -139,7 +138,7 @@ def describe(config: SearchConfig, shared: TrainedSupernet | None = None, readin
         scoring=settings_of(
             space, config.data, config.scores, config.scores_mapping, config.score_on, config.score_batch
         ),
-        supernet=_supernet_from(config, space, strategy_config, settings, reading) if is_one_shot(strategy) else None,
+        supernet=_supernet_from(config, space, strategy_config, settings) if is_one_shot(strategy) else None,
         final_size=_final_size(config, space, size, evaluator, shared, is_one_shot(strategy)).model_dump(mode="json"),
         inputs=_inputs(evaluator),
     )
@@ -184,7 +183,7 @@ def _final_size(
 
 
 def _supernet_from(
-    config: SearchConfig, space: SearchSpace, strategy: OneShotConfig, evaluator: Mapping[str, Any], reading: Reading
+    config: SearchConfig, space: SearchSpace, strategy: OneShotConfig, evaluator: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The settings of a supernet from a user's configuration. Raises UsageError for what one-shot searches lack."""
     if config.trials is not None or config.spend is not None:
@@ -194,7 +193,7 @@ def _supernet_from(
         )
     data = config.data if evaluator["name"] == "train" else None
     compute = config.device, config.threads, config.deterministic
-    return supernet_settings(space, strategy, config.supernet, data, config.split, *compute, reading)
+    return supernet_settings(space, strategy, config.supernet, data, config.split, *compute)
 
 
 def _guarded(config: SearchConfig) -> SearchConfig:
@@ -230,13 +229,12 @@ def stop_at(config: SearchConfig, spec: StudySpec) -> StopAt:
     return StopAt(trials=config.trials, seconds=config.time, spent=config.spend)
 
 
-def build(spec: StudySpec, reading: Reading | None = None) -> StudyObjects:
-    """The live objects of a stored study; what is in `reading` is not read again.
+def build(spec: StudySpec) -> StudyObjects:
+    """The live objects of a stored study.
 
     Raises UsageError when the space's file, the data or the table are not what the study was made with.
     """
-    reading = reading or Reading()
-    space, file_hash = reading.space(spec.space)
+    space, file_hash = load_space(spec.space)
     if file_hash != spec.space_hash:
         raise UsageError(
             f"the file of space '{spec.space}' has changed since the study was made "
@@ -249,7 +247,7 @@ def build(spec: StudySpec, reading: Reading | None = None) -> StudyObjects:
         )
     size = size_of(space, spec.size)
     final = size_of(space, final_size_of(spec))
-    evaluator, split_hash = evaluator_of(spec.evaluator, space, size, final, reading)
+    evaluator, split_hash = evaluator_of(spec.evaluator, space, size, final)
     if split_hash != spec.split_hash:
         raise UsageError(
             f"the data '{spec.evaluator['data']}'{_beside(spec)} is not what the study was made with "
@@ -266,7 +264,7 @@ def build(spec: StudySpec, reading: Reading | None = None) -> StudyObjects:
     def identity(arch: Architecture) -> str:
         return evaluator.identity(arch) or space.identity(arch)
 
-    opening = source_of(spec, space, size, reading)
+    opening = source_of(spec, space, size)
     scored = None if opening is None else Counted(Scoring(opening))
     warm_start = tuple((Architecture(space.name, values), value) for values, value in spec.warm_start or ())
     fidelity = _up_to(evaluator.fidelity, spec.evaluator.get("level"))
@@ -286,7 +284,7 @@ def build(spec: StudySpec, reading: Reading | None = None) -> StudyObjects:
         trial_seconds=spec.evaluator.get("trial_seconds"),
         early_stop=None if spec.early_stop is None else _pruner(spec.early_stop),
         scored=scored,
-        supernet=None if spec.supernet is None else parts_of(spec.supernet, strategy, config, setting, size, reading),
+        supernet=None if spec.supernet is None else parts_of(spec.supernet, strategy, config, setting, size),
     )
 
 

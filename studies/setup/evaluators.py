@@ -12,10 +12,10 @@ from nas_core.config import SizeConfig, size_text
 from nas_core.errors import NotFoundError, UsageError, VerificationError, unknown
 from nas_core.records import StudySpec
 from nas_core.space import SearchSpace
-from studies.setup.reading import Reading
 from training import evaluators
 from training.data.split import Split
 from training.latency import ONE_PASS, LatencyConfig
+from training.reading import once
 from training.recipe import Recipe, recipe
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ def evaluator_from(
     size: SizeConfig,
     shared: TrainedSupernet | None,
     file_hash: str | None,
-    reading: Reading,
 ) -> tuple[Any, dict[str, Any], str]:
     """The evaluator of a user's configuration, its settings as plain data, and the hash of what it reads."""
     name = "table" if config.table else config.evaluator
@@ -55,7 +54,9 @@ def evaluator_from(
             "level": config.epochs,
         }
     elif name == "train":
-        task = reading.source(config.data, config.split).task
+        from training.data import load
+
+        task = load(config.data, config.split).task
         changes = config.recipe_config if config.epochs is None else {**config.recipe_config, "epochs": config.epochs}
         settings = {
             "name": "train",
@@ -82,7 +83,7 @@ def evaluator_from(
         if name == "table":
             raise UsageError("latency settings are for measuring; a table has recorded its latencies")
         settings["latency"] = config.latency.model_dump(mode="json")
-    evaluator, split_hash = evaluator_of(settings, space, size, None, reading)
+    evaluator, split_hash = evaluator_of(settings, space, size, None)
     if name == "train":  # 'auto' becomes what this machine has, so that a resume trains in the same way
         settings |= resolved(evaluator) | files_of(evaluator)
         if config.threads is None:  # the workers share the processor
@@ -167,11 +168,11 @@ def latency_of(settings: Mapping[str, Any]) -> LatencyConfig:
 
 
 def evaluator_of(
-    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None, reading: Reading
+    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None
 ) -> tuple[Any, str]:
     """An evaluator from its stored settings, with their table of costs, and the hash of what both read. Costs are those
     of the network at `final_size`, None: `size`."""
-    evaluator, read = _plain_evaluator(settings, space, size, final_size, reading)
+    evaluator, read = _plain_evaluator(settings, space, size, final_size)
     if "costs" not in settings:
         return evaluator, read
     from training.evaluators.joined import CostTable, Joined
@@ -183,19 +184,22 @@ def evaluator_of(
 
 
 def _plain_evaluator(
-    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None, reading: Reading
+    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None
 ) -> tuple[Any, str]:
     if settings["name"] == "table":
+        from training.evaluators.table import Table
         from training.evaluators.table_mapping import hashed
 
-        table = reading.table(space, settings["table"], settings["data"], settings["mapping"])
+        asked = settings["table"], settings["data"], settings["mapping"]
+        table = once(("table", id(space), asked, Path.cwd()), lambda: Table(space, Path(asked[0]), *asked[1:]))
         content = table.file.read_bytes() + hashed(table.mapping_file) + settings["data"].encode()
         return table, hashlib.sha256(content).hexdigest()[:16]
     if settings["name"] == "supernet":
-        return _supernet_evaluator(settings, space, size, final_size, reading)
+        return _supernet_evaluator(settings, space, size, final_size)
+    from training.data import load
     from training.evaluators.train import Train
 
-    source = reading.source(settings["data"], Split(**settings["split"]))
+    source = load(settings["data"], Split(**settings["split"]))
     chosen = Recipe(**settings["recipe"])
     evaluator = Train(
         space,
@@ -216,8 +220,9 @@ def _plain_evaluator(
 
 
 def _supernet_evaluator(
-    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None, reading: Reading
+    settings: Mapping[str, Any], space: SearchSpace, size: SizeConfig, final_size: SizeConfig | None
 ) -> tuple[Any, str]:
+    from training.data import load
     from training.evaluators.supernet import SupernetEvaluator
 
     path = Path(settings["weights"])
@@ -225,7 +230,7 @@ def _supernet_evaluator(
         raise NotFoundError(f"the weights of the supernet of study '{settings['study']}' are not at '{path}' any more")
     if hashlib.sha256(path.read_bytes()).hexdigest() != settings["sha256"]:
         raise VerificationError(f"'{path}' does not hold the weights that the study was made with")
-    source = reading.source(settings["data"], Split(**settings["split"]))
+    source = load(settings["data"], Split(**settings["split"]))
     evaluator = SupernetEvaluator(
         space,
         source,

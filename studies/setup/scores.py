@@ -17,7 +17,6 @@ from nas_core.errors import UsageError
 from nas_core.records import StudySpec
 from nas_core.space import SearchSpace
 from predictors.scoring import Networks, Scored, Scores, ScoreTable, split_score
-from studies.setup.reading import Reading
 from studies.store.store import Store
 from training.data.split import Split
 
@@ -44,7 +43,7 @@ def settings_of(
     return None
 
 
-def source_of(spec: StudySpec, space: SearchSpace, size: SizeConfig, reading: Reading) -> Callable[[], Scores] | None:
+def source_of(spec: StudySpec, space: SearchSpace, size: SizeConfig) -> Callable[[], Scores] | None:
     """How to open the source of a study's scores, when the first is asked for; None where it has none.
 
     Raises UsageError for networks without data.
@@ -62,7 +61,9 @@ def source_of(spec: StudySpec, space: SearchSpace, size: SizeConfig, reading: Re
     batch = DEFAULT_BATCH if scoring is None else scoring["batch"]
 
     def open_networks() -> Scores:
-        source = reading.source(data, Split(**split))
+        from training.data import load
+
+        source = load(data, Split(**split))
         return Networks(space, size, source, batch=batch, device=evaluator.get("device", "cpu"))
 
     return open_networks

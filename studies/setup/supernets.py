@@ -17,7 +17,6 @@ from nas_core.seeds import derive
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
 from nas_core.task import Task
-from studies.setup.reading import Reading
 from training.data.split import Split
 
 if TYPE_CHECKING:
@@ -86,11 +85,11 @@ def settings_of(
     device: str,
     threads: int | None,
     deterministic: bool,
-    reading: Reading,
 ) -> dict[str, Any]:
     """The settings of a study's supernet as plain data. `data` is what candidates are trained on, None where they are
     not trained. Raises UsageError for a space that is not relaxable, data of another kind, or none."""
     from training import precision
+    from training.data import load
     from training.evaluators.train import default_threads, find_device
 
     reason = not_relaxable(space)
@@ -100,7 +99,7 @@ def settings_of(
     if reference is None:
         raise UsageError("a one-shot strategy trains a supernet, and a table holds no data; name some by --search-on")
     divided = wanted.split or (split if wanted.data is None else Split())
-    source = reading.source(reference, divided)
+    source = load(reference, divided)
     if source.task.kind not in space.tasks:
         raise UsageError(
             f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, "
@@ -146,10 +145,11 @@ def parts_of(
     config: OneShotConfig,
     setting: Setting,
     size: SizeConfig,
-    reading: Reading,
 ) -> SupernetParts:
     """The live objects from stored settings. Raises UsageError when the data are not what they were."""
-    source = reading.source(settings["data"], Split(**settings["split"]))
+    from training.data import load
+
+    source = load(settings["data"], Split(**settings["split"]))
     if source.split_hash != settings["split_hash"]:
         raise UsageError(
             f"the data '{settings['data']}' of the supernet is not what the study was made with (split "

@@ -15,7 +15,7 @@ from nas_core.testing.store import SPEC
 from search_spaces.nasbench201.space import Size
 from studies.setup.assemble import build, describe
 from studies.setup.config import SearchConfig
-from studies.setup.reading import load_space
+from studies.setup.spaces import load_space
 from studies.store.store import Store
 
 Say = Callable[..., tuple[int, str, str]]

@@ -32,7 +32,7 @@ from nas_core.strategy import State
 from nas_core.task import Task
 from studies.analysis.queries import best_trial
 from studies.bench import curves, plan, worker
-from studies.setup.reading import load_space, size_of
+from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 from tests.cli.test_limits import SPACE
 from training.tasks import sample_inputs

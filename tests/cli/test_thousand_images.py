@@ -93,7 +93,7 @@ def test_a_thousand_images(tmp_path: Path, shared_data: Path, monkeypatch: pytes
         study, trial, training = addressed_training(store, "s")
         weights = trained_weights(store, study, trial, training)
     source = load("folder:photographs", Split())
-    from studies.setup.reading import load_space, size_of
+    from studies.setup.spaces import load_space, size_of
 
     space, _ = load_space(study.spec.space)
     assert training.recipe is not None

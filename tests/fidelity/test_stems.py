@@ -15,7 +15,7 @@ from nas_core.space import builds
 from nas_core.task import Task
 from search_spaces.darts.network import ImageNetHead
 from search_spaces.supernet.supernet import Supernet
-from studies.setup.reading import load_space
+from studies.setup.spaces import load_space
 from training.cost import macs, params
 from training.tasks import sample_inputs
 

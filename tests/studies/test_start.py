@@ -17,6 +17,7 @@ from studies.search.start import Opened, Watching, planned, resume, run, start
 from studies.setup.config import SearchConfig
 from studies.store.store import Store
 from training.data.split import Split
+from training.reading import Silent, reading
 
 SMALL: dict[str, Any] = {
     "study": "s", "size": "channels=2,cells=1", "split": Split(limit=60), "epochs": 1, "trials": 3, "threads": 1,
@@ -99,13 +100,14 @@ def test_more_workers_than_lag_are_told(store: Store) -> None:
 )
 def test_data_are_loaded_once(store: Store, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
-    load = training.data.load
+    load = training.data._load
 
     def counted(reference: str, split: Split) -> Any:
         loaded.append(reference)
         return load(reference, split)
 
-    monkeypatch.setattr(training.data, "load", counted)
-    opened = start(store, planned(SearchConfig(**{**SMALL, **changes})))
-    run(store, opened, stopping=lambda: False)
+    monkeypatch.setattr(training.data, "_load", counted)
+    with reading(Silent()):
+        opened = start(store, planned(SearchConfig(**{**SMALL, **changes})))
+        run(store, opened, stopping=lambda: False)
     assert loaded == ["digits"]

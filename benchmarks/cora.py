@@ -11,7 +11,6 @@ there is not trained again.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import statistics
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from rows import Rows
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -85,10 +85,7 @@ def main() -> None:
     makers: dict[str, Callable[[int], nn.Module]] = {} if arguments.no_gcn else {"gcn": gcn}
     for text in arguments.network:
         makers[text] = partial(build, space, space.from_text(text), task, size)
-    done: dict[tuple[str, ...], dict[str, str]] = {}
-    if arguments.out.exists():
-        with arguments.out.open(newline="") as file:
-            done = {tuple(row[name] for name in FIELDS[:NAMED]): row for row in csv.DictReader(file)}
+    rows = Rows(arguments.out, FIELDS, NAMED)
     named = {"epochs": arguments.epochs, "weight_decay": arguments.weight_decay, "grad_clip": arguments.grad_clip}
     changes = {name: value for name, value in named.items() if value is not None}
     data, plan = source.bind("cpu"), recipe(arguments.recipe, task, **changes, keep="best")
@@ -97,23 +94,17 @@ def main() -> None:
         for seed in range(arguments.seeds):
             chosen = (arguments.hidden, plan.epochs, plan.weight_decay, arguments.dropout, arguments.grad_clip)
             settings = (name, arguments.recipe, arguments.normalise, *chosen, seed)
-            key = tuple("" if value is None else str(value) for value in settings)
-            if key not in done:
-                row: dict[str, object] = dict(zip(FIELDS, key, strict=False))
+            found = rows.get(*settings)
+            if found is None:
+                row: dict[str, object] = dict(zip(FIELDS, settings, strict=False))
                 try:
                     *_, last = fit(make(seed), data, plan, device=torch.device("cpu"), seed=seed, test=True)
                     row |= {field: last.metrics[field] for field in FIELDS[NAMED:]}
                 except TrialError as error:
                     print(f"{name} seed {seed}: {error}", flush=True)
-                    row |= {"test_accuracy": math.nan, "val_accuracy": math.nan}
-                new = not arguments.out.exists()
-                with arguments.out.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, FIELDS)
-                    if new:
-                        writer.writeheader()
-                    writer.writerow(row)
-                done[key] = {field: str(value) for field, value in row.items()}
-            figures.append([float(done[key][field]) for field in ("val_accuracy", "test_accuracy")])
+                    row |= dict.fromkeys(FIELDS[NAMED:], math.nan)
+                found = rows.write(row)
+            figures.append([float(found[field]) for field in ("val_accuracy", "test_accuracy")])
         valid, test = ([pair[part] for pair in figures] for part in (0, 1))
         spread = statistics.stdev(test) if len(test) > 1 else 0.0
         mean = f"validation {statistics.fmean(valid):.4f}, test {statistics.fmean(test):.4f} ± {spread:.4f}"

@@ -10,7 +10,6 @@ the file; a row that is there is not made again.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import statistics
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rows import Rows
 
 from search_spaces.nasbench201 import NasBench201
 from training.checkpoint import write_tensors
@@ -68,30 +68,15 @@ def main() -> None:
     space = NasBench201()
     sizes = {name: space.Size(**values) for name, values in (("teacher", TEACHER), ("student", STUDENT))}
     source = load(f"idx:{arguments.data}", Split(limit=arguments.limit))
-    rows: list[dict[str, Any]] = []
-    if arguments.out.exists():
-        with arguments.out.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    done = {(row["network"], row["way"], int(row["seed"])) for row in rows}
-
-    def write(row: dict[str, Any]) -> None:
-        new = not arguments.out.exists()
-        with arguments.out.open("a", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
-        rows.append(row)
-        print(row, flush=True)
-
+    rows = Rows(arguments.out, FIELDS, named=3)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     weights = arguments.folder / "teacher.safetensors"
     if not weights.exists():
         plan = recipe("standard", source.task, epochs=arguments.epochs)
         model, row = trained(source, sizes["teacher"], plan, 0, None)
         write_tensors(weights, model.state_dict())
-        if ("teacher", "alone", 0) not in done:
-            write({"network": "teacher", "way": "alone", **row})
+        if not rows.get("teacher", "alone", 0):
+            print(rows.write({"network": "teacher", "way": "alone", **row}), flush=True)
     teacher = Teacher(
         "teacher",
         hashlib.sha256(weights.read_bytes()).hexdigest(),
@@ -101,12 +86,12 @@ def main() -> None:
     )
     for seed in range(arguments.seeds):
         for way, settings in WAYS.items():
-            if ("student", way, seed) in done:
+            if rows.get("student", way, seed):
                 continue
             taught = {} if settings is None else {"distillation": settings}
             plan = recipe("standard", source.task, epochs=arguments.epochs, **taught)
             _, row = trained(source, sizes["student"], plan, seed, teacher if taught else None)
-            write({"network": "student", "way": way, **row})
+            print(rows.write({"network": "student", "way": way, **row}), flush=True)
 
     test = {(row["network"], row["way"], int(row["seed"])): float(row["test_accuracy"]) for row in rows}
     for way in WAYS:

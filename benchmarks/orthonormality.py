@@ -10,7 +10,6 @@ there is not made again.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import statistics
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rows import Rows
 from torch import nn
 
 from nas_core.errors import TrialError
@@ -50,15 +50,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     source = load("digits", Split())
-    rows: list[dict[str, Any]] = []
-    if arguments.out.exists():
-        with arguments.out.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    found = {(int(row["depth"]), float(row["weight"]), int(row["seed"])): float(row["test_accuracy"]) for row in rows}
+    rows = Rows(arguments.out, FIELDS, named=3)
     for depth in arguments.depth or [20, 40]:
         for weight in [0.0, *(arguments.weight or [1e-3, 1e-2, 1e-1])]:
             for seed in range(arguments.seeds):
-                if (depth, weight, seed) in found:
+                if rows.get(depth, weight, seed):
                     continue
                 term = {"orthonormality": {"weight": weight}} if weight else {}
                 plan = recipe("standard", source.task, epochs=20, lr=0.02, precision="float32", **term)
@@ -72,14 +68,9 @@ def main() -> None:
                     print(f"depth {depth}, weight {weight:g}, seed {seed}: {error}", flush=True)
                     row |= {"val_accuracy": math.nan, "test_accuracy": math.nan}
                 row["seconds"] = round(time.process_time() - begun, 1)
-                new = not arguments.out.exists()
-                with arguments.out.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, FIELDS)
-                    if new:
-                        writer.writeheader()
-                    writer.writerow(row)
-                found[depth, weight, seed] = float(row["test_accuracy"])
-            values = [found[depth, weight, seed] for seed in range(arguments.seeds)]
+                rows.write(row)
+            made = [row for seed in range(arguments.seeds) if (row := rows.get(depth, weight, seed))]
+            values = [float(row["test_accuracy"]) for row in made]
             spread = f"{statistics.fmean(values):.4f} ± {statistics.stdev(values):.4f}"
             print(f"depth {depth}, weight {weight:g}: test {spread}", flush=True)
 

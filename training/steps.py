@@ -60,10 +60,10 @@ class Steps:
         else:
             self._optimizer = torch.optim.AdamW(self._parameters.values(), weight_decay=plan.decay, **given)
 
-    def advance(self, step: int) -> None:
-        """Train until so many steps are done."""
+    def advance(self, step: int | None = None) -> None:
+        """Train until so many steps are done, by default all."""
         with thread_count(1):
-            while self.step < step:
+            while self.step < (self._plan.steps if step is None else step):
                 self._advance()
                 self.step += 1
 

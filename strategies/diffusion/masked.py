@@ -281,5 +281,6 @@ class Diffusion:
         weights = numpy.exp(targets - targets.max()) if self._config.mode == "refit" else None
         condition = prior.quantile_classes(targets) if self._config.mode == "cfg" else None
         seed = derive(self._setting.seed, begun.told, "learning")
-        prior.train(denoiser, rows, self._config.learning, seed, condition=condition, weights=weights)
+        steps = self._config.learning
+        prior.training_of(denoiser, rows, steps, seed, condition=condition, weights=weights).advance()
         return denoiser

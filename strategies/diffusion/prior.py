@@ -104,7 +104,12 @@ def training_of(
     batch: int = 128,
     rate: float = 1e-3,
 ) -> Steps:
-    """AdamW on the k-DCE loss; arguments as in `train`."""
+    """AdamW on the k-DCE loss of sequences [n, L], `batch` of which are drawn in each step, by their `weights` [n]
+    where these are given.
+
+    `condition` [n]: their quantile classes, which are left out of 15% of what is drawn. The learning rate rises for a
+    tenth of the steps and falls by a cosine. Depends on the arguments alone, not on the number of threads.
+    """
     sequences = torch.from_numpy(tokens)
     classes = None if condition is None else torch.from_numpy(condition)
     likely = None if weights is None else torch.from_numpy(weights)
@@ -122,26 +127,6 @@ def training_of(
         return k_dce(denoiser, sequences[rows], random, wanted)
 
     return Steps(denoiser, loss, Plan(steps, rate, warm_up=0.1 * steps, decay=DECAY))
-
-
-def train(
-    denoiser: Denoiser,
-    tokens: Tokens,
-    steps: int,
-    seed: int,
-    *,
-    condition: Tokens | None = None,
-    weights: Floats | None = None,
-    batch: int = 128,
-    rate: float = 1e-3,
-) -> None:
-    """Train on sequences [n, L], `batch` of which are drawn in each step, by their `weights` [n] where these are given.
-
-    `condition` [n]: their quantile classes, which are left out of 15% of what is drawn. AdamW; the learning rate rises
-    for a tenth of the steps and falls by a cosine. Depends on the arguments alone, not on the number of threads.
-    """
-    more: dict[str, Any] = {"condition": condition, "weights": weights, "batch": batch, "rate": rate}
-    training_of(denoiser, tokens, steps, seed, **more).advance(steps)
 
 
 def quantile_classes(values: Floats) -> Tokens:

@@ -33,7 +33,6 @@ from strategies.diffusion.prior import (
     prior,
     quantile_classes,
     steps_for,
-    train,
     training_of,
 )
 from strategies.diffusion.sampler import BEST, ordered
@@ -255,7 +254,7 @@ def test_equal_slots_are_learned_equal() -> None:
     slots = product(5, 5)
     first = generator(0, "values").integers(1, 6, 1_000)
     denoiser = Denoiser(slots, DenoiserConfig(), 0)
-    train(denoiser, numpy.stack([first, first], axis=1), 300, 0)
+    training_of(denoiser, numpy.stack([first, first], axis=1), 300, 0).advance()
     values = numpy.arange(1, 6)
     for known, asked in ((0, 1), (1, 0)):
         tokens = numpy.full((5, 2), slots.mask)
@@ -272,7 +271,9 @@ def test_a_condition_shifts_what_is_drawn_to_its_quarter() -> None:
     tokens = some(slots, 400)
     values = (tokens == 3).sum(axis=1).astype(float)
     denoiser = Denoiser(slots, SMALL, 0)
-    train(denoiser, tokens, 250, 0, condition=quantile_classes(values + 0.1 * generator(0).standard_normal(400)))
+    training_of(
+        denoiser, tokens, 250, 0, condition=quantile_classes(values + 0.1 * generator(0).standard_normal(400))
+    ).advance()
 
     def mean(condition: int | None, scale: float = 0.0) -> float:
         drawn = ordered(slots, 1_000, generator(2), denoiser=denoiser, condition=condition, scale=scale)
@@ -290,7 +291,7 @@ def test_sequences_are_drawn_by_their_weights() -> None:
     tokens = some(slots, 200)
     weights = numpy.where((tokens == 2).any(axis=1), 0.0, numpy.where(tokens[:, 0] == 1, 3.0, 1.0))
     denoiser = Denoiser(slots, SMALL, 0)
-    train(denoiser, tokens, 250, 0, weights=weights)
+    training_of(denoiser, tokens, 250, 0, weights=weights).advance()
     drawn = ordered(slots, 1_000, generator(0), denoiser=denoiser).tokens
     assert (drawn == 2).any(axis=1).mean() < 0.04
     wanted = weights[tokens[:, 0] == 1].sum() / weights.sum()
@@ -408,7 +409,7 @@ def test_training_depends_on_its_arguments_alone() -> None:
             torch.manual_seed(threads)
             state = torch.get_rng_state()
             denoiser = Denoiser(CELLS, SMALL, 0)
-            train(denoiser, tokens, 15, seed, condition=classes, weights=numpy.arange(50.0))
+            training_of(denoiser, tokens, 15, seed, condition=classes, weights=numpy.arange(50.0)).advance()
             assert torch.equal(torch.get_rng_state(), state)
             assert torch.get_num_threads() == threads
         finally:

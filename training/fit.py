@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
@@ -68,7 +68,7 @@ def fit(
     monitor: Objective | None = None,
     teacher: Teacher | None = None,
     regimes: Sequence[Regime] = (),
-) -> Iterator[Report]:
+) -> Generator[Report, None, None]:
     """Train `model` in place, and yield `train_loss` and `val_*` metrics after each epoch.
 
     `budget` is the epoch to stop after; the learning rate follows `recipe.epochs` whatever it is. A checkpoint
@@ -120,10 +120,16 @@ def fit(
         reports.append(training.select(Report(epoch + 1, found, time.monotonic() - started)))
         last = epoch + 1 == epochs or training.selection.over(epoch + 1)
         due = not last and time.monotonic() - saved >= checkpoint_seconds
-        if folder and (due or (last and epochs < recipe.epochs) or stopping()):
+        written = folder is not None and (due or (last and epochs < recipe.epochs) or stopping())
+        if folder and written:
             training.save(folder, reports)
             saved = time.monotonic()
-        yield complete(reports[-1])
+        try:
+            yield complete(reports[-1])
+        except GeneratorExit:  # stopped after the report, which the checkpoint must hold too
+            if folder and not (written or last) and stopping():
+                training.save(folder, reports)
+            raise
 
 
 class Training:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import connection as wires
+from multiprocessing import resource_tracker
 from typing import Any
 
 from nas_core import errors
@@ -188,6 +189,7 @@ class Processes:
 def uninterrupted() -> Iterator[None]:
     """Processes that are started inside never hear of Ctrl-C, which reaches all of them: the driver decides. It hears
     of one that comes meanwhile afterwards."""
+    resource_tracker.ensure_running()  # whose start would let signals through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

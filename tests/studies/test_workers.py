@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -177,3 +179,24 @@ def test_a_worker_that_cannot_start_is_an_error(tmp_path: Path) -> None:
         study = store.create_study("s", spec, assemble.StopAt(trials=2))
         with pytest.raises(UsageError, match="has changed since"):
             Search(store, study, assemble.build(spec), executor=executor).run(assemble.StopAt(trials=2))
+
+
+def test_processes_never_hear_of_ctrl_c_from_their_first_moment_on(tmp_path: Path) -> None:
+    """Of a driver that has started none before: what starts with the first one must not let signals through again."""
+    (tmp_path / "driver.py").write_text(
+        "import multiprocessing, signal\n"
+        "from studies.executors.processes import uninterrupted\n"
+        "def child(pipe):\n"
+        "    pipe.send(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+        "if __name__ == '__main__':\n"
+        "    spawn = multiprocessing.get_context('spawn')\n"
+        "    near, far = spawn.Pipe()\n"
+        "    with uninterrupted():\n"
+        "        process = spawn.Process(target=child, args=(far,))\n"
+        "        process.start()\n"
+        "    assert near.recv(), 'the child hears of Ctrl-C'\n"
+        "    process.join()\n"
+        "    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ()), 'the driver does not'\n"
+    )
+    done = subprocess.run([sys.executable, "driver.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -188,6 +188,28 @@ def test_a_short_training_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_stop_after_the_report_is_checkpointed_too(tmp_path: Path) -> None:
+    stop: list[bool] = []
+    options: dict[str, Any] = {"device": CPU, "seed": 11, "folder": tmp_path, "checkpoint_seconds": 1e9}
+    begun = fit(network(), Images(), RECIPE, **options, stopping=lambda: bool(stop))
+    next(begun)
+    begun.close()
+    assert list(tmp_path.iterdir()) == []  # nobody asked for a stop: what is thrown away is not written
+    begun = fit(network(), Images(), RECIPE, **options, stopping=lambda: bool(stop))
+    next(begun), next(begun)
+    stop.append(True)
+    begun.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-000002.json",
+        "checkpoint-000002.safetensors",
+    ]
+    resumed = network()
+    reports = list(fit(resumed, Images(), RECIPE, **options))
+    whole = network()
+    assert learned(reports) == learned(run(whole))
+    assert same_weights(resumed, whole)
+
+
 def test_a_larger_budget_continues_a_smaller_one(tmp_path: Path) -> None:
     whole = network()
     wanted = run(whole)

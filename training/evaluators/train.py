@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,9 +163,10 @@ class Train:
                 monitor=self.monitor,
                 teacher=self.teacher,
             )
-            for report in reports:
-                learned = {name: value for name, value in report.metrics.items() if name in declared}
-                yield Report(report.step, {**learned, **static}, report.seconds)
+            with closing(reports):  # here, where what goes wrong at the end is still heard
+                for report in reports:
+                    learned = {name: value for name, value in report.metrics.items() if name in declared}
+                    yield Report(report.step, {**learned, **static}, report.seconds)
             if self.keep_weights:
                 write_tensors(context.workdir / WEIGHTS, model.state_dict())
 

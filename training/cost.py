@@ -1,29 +1,27 @@
 """What a network costs: parameters, multiply-accumulates, latency (measured in `training.latency`).
 
-MACs are those of convolutions and matrix products for one sample, half of what `torch.utils.flop_counter` counts.
-It sees no message passing: graph spaces count their own (`HasCosts`).
+MACs are those that `search_spaces.counter` counts: of one sample, or of a whole graph.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
-from nas_core.errors import NasError, UsageError, unknown
+from nas_core.errors import NasError, unknown
 from nas_core.evaluation import Metric
 from nas_core.space import HasCosts, SearchSpace
 from nas_core.task import Task
-from nas_core.traits import HasMacs, deployed_parameters
+from nas_core.traits import deployed_parameters
+from search_spaces.counter import macs
 from training import latency
 from training.fit import trial_failures
 from training.latency import ONE_PASS, LatencyConfig
-from training.tasks import kind_of, sample_inputs
+from training.tasks import sample_inputs
 
 COUNTS = ("params", "macs")
 COSTS = (*COUNTS, latency.METRIC, latency.SPREAD)
@@ -32,35 +30,6 @@ COSTS = (*COUNTS, latency.METRIC, latency.SPREAD)
 def params(model: nn.Module) -> int:
     """The number of parameters that are deployed (`nas_core.traits.deployed_parameters`)."""
     return sum(parameter.numel() for _, parameter in deployed_parameters(model))
-
-
-def macs(model: nn.Module, inputs: Sequence[Tensor]) -> int:
-    """Multiply-accumulates of `model(*inputs)` in evaluation mode, with what its modules say that the counter does not
-    see (`nas_core.traits.HasMacs`); the model's mode is left as it was."""
-    unseen: list[int] = []
-
-    def count(module: Any, inputs: tuple[Tensor, ...]) -> None:
-        unseen.append(module.uncounted_macs(*inputs))
-
-    hooks = [each.register_forward_pre_hook(count) for each in model.modules() if _brings_macs(each)]
-    try:
-        with FlopCounterMode(display=False) as counter:
-            _forward(model, inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return counter.get_total_flops() // 2 + sum(unseen)
-
-
-def _brings_macs(module: nn.Module) -> bool:
-    return isinstance(module, HasMacs)
-
-
-def known(space: SearchSpace, task: Task) -> tuple[str, ...]:
-    """The costs that `costs` can give: message passing is counted only by the space itself."""
-    if isinstance(space, HasCosts) or kind_of(task).countable:
-        return COSTS
-    return tuple(name for name in COSTS if name != "macs")
 
 
 class NetworkCosts:
@@ -77,7 +46,7 @@ class NetworkCosts:
     ) -> None:
         self.space, self.task, self.size = space, task, size
         self._device, self._threads, self._measured = device, threads, measured
-        self.counts = tuple(name for name in COUNTS if name in known(space, task))
+        self.counts = COUNTS
         self.metrics = (
             *(Metric(name, "min", cost=True) for name in self.counts),
             Metric(latency.METRIC, "min", "ms", cost=True, measured=True),
@@ -111,8 +80,8 @@ def costs(
 
     Parameters and MACs (of one sample, or of the whole graph) are the space's own where it counts them (`HasCosts`),
     else they are counted on the meta device, or on the CPU where the network cannot be built or run there. For a
-    latency the network is built once, and measured on `device`. Raises UsageError for an unknown name, or for MACs of
-    a graph network whose space does not count them; TrialError when the network cannot be built.
+    latency the network is built once, and measured on `device`. Raises UsageError for an unknown name, or for a graph
+    whose size the task does not say; TrialError when the network cannot be built.
     """
     for name in names:
         if name not in COSTS:
@@ -122,8 +91,6 @@ def costs(
         with trial_failures():
             found = {name: float(value) for name, value in space.costs(arch, task, size).items()}
     missing = [name for name in names if name not in found]
-    if "macs" in missing and not kind_of(task).countable:
-        raise UsageError(f"space '{space.name}' does not count the MACs of its networks; give it a method `costs`")
     if latency.METRIC in missing or latency.SPREAD in missing:
         with trial_failures(), torch.random.fork_rng(devices=[]):
             model = space.build(arch, task, size)
@@ -163,14 +130,3 @@ def _counted(
 def _counts(model: nn.Module, names: Collection[str], inputs: Sequence[Tensor]) -> dict[str, float]:
     found = {"params": float(params(model))} if "params" in names else {}
     return {**found, "macs": float(macs(model, inputs))} if "macs" in names else found
-
-
-def _forward(model: nn.Module, inputs: Sequence[Tensor]) -> None:
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(*inputs)
-    finally:
-        for module, mode in training.items():
-            module.training = mode

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
@@ -21,6 +20,7 @@ from nas_core.errors import UsageError
 from nas_core.relax import Group, Mix, Relaxable, Style, not_relaxable
 from nas_core.space import SearchSpace
 from nas_core.task import Task
+from search_spaces.counter import MacCounter
 from search_spaces.supernet.picker import FixedPicker, MixedOp, SupernetPicker
 
 
@@ -190,36 +190,33 @@ def _count_params(meta: Supernet) -> Costs:
 
 
 def _count_macs(meta: Supernet) -> Costs:
-    """Every operation is run once, each under a counter of its own."""
+    """Every operation is run once; what the counter has moved by is its own."""
     operations = _empty(meta)
-    counters: list[FlopCounterMode] = []
+    counter = MacCounter(meta.network)
     handles = []
+    before: list[int] = []
 
-    def before(module: nn.Module, inputs: Any) -> None:
-        counters.append(FlopCounterMode(display=False))
-        counters[-1].__enter__()
+    def entered(module: nn.Module, inputs: Any) -> None:
+        before.append(counter.macs)
 
     def counted(group: str, position: int) -> Any:
-        def after(module: nn.Module, inputs: Any, output: Any) -> None:
-            counter = counters.pop()
-            counter.__exit__(None, None, None)
-            operations[group][position] += counter.get_total_flops() // 2
+        def left(module: nn.Module, inputs: Any, output: Any) -> None:
+            operations[group][position] += counter.macs - before.pop()
 
-        return after
+        return left
 
     for mixed in _mixed(meta):
         for position, operation in enumerate(mixed.operations):
-            handles.append(operation.register_forward_pre_hook(before))
+            handles.append(operation.register_forward_pre_hook(entered))
             handles.append(operation.register_forward_hook(counted(mixed.route.name, position)))
     everything = Mix({name: tuple(range(len(group.options))) for name, group in meta.groups.items()})
     inputs = tuple(torch.empty(shape, device="meta") for shape in _input_shapes(meta.task))
     meta.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as whole:
+    with torch.no_grad(), counter:
         meta(inputs, everything)
     for handle in handles:
         handle.remove()
-    total = whole.get_total_flops() // 2
-    return Costs(float(total - sum(int(costs.sum()) for costs in operations.values())), operations)
+    return Costs(float(counter.macs - sum(int(costs.sum()) for costs in operations.values())), operations)
 
 
 def _input_shapes(task: Task) -> list[tuple[int, ...]]:

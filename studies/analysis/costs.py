@@ -82,8 +82,7 @@ def search_costs(spec: StudySpec, space: SearchSpace, arch: Architecture) -> dic
         return {name: float(value) for name, value in space.costs(arch, spec.task, size).items()}
     from training import cost
 
-    names = [name for name in COUNTS if name in cost.known(space, spec.task)]
-    return cost.costs(space, arch, spec.task, size, names)
+    return cost.costs(space, arch, spec.task, size, COUNTS)
 
 
 def network_costs(spec: StudySpec, space: SearchSpace, task: Task, size: SizeConfig, device: str) -> NetworkCosts:

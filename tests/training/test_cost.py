@@ -146,13 +146,62 @@ def test_counting_parameters_draws_no_random_numbers() -> None:
     assert torch.equal(torch.rand(2), wanted)
 
 
+class Messages(Nodes):
+    """The nodes before an edge, added up at its end: a layer of the library's, or by hand."""
+
+    def __init__(self, way: str) -> None:
+        self.way = way
+
+    def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
+        from torch_geometric.nn import GCNConv, SimpleConv
+
+        way = self.way
+
+        class ByHand(nn.Module):
+            def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+                if way == "index":
+                    return torch.zeros_like(x).index_add(0, edge_index[1], x[edge_index[0]])
+                if way == "scatter":
+                    return torch.zeros_like(x).scatter_add(
+                        0, edge_index[1].unsqueeze(1).expand(-1, 16), x[edge_index[0]]
+                    )
+                links = torch.sparse_coo_tensor(edge_index.flip(0), torch.ones(60), (20, 20), check_invariants=False)
+                return torch.sparse.mm(links, x) if way == "sparse" else links @ x
+
+        return {"layer": SimpleConv(), "gcn": GCNConv(16, 3, add_self_loops=False)}.get(way) or ByHand()
+
+
+@pytest.mark.parametrize("way", ["layer", "index", "scatter", "sparse", "product"])
+def test_messages_cost_one_per_feature(way: str) -> None:
+    assert costs(Messages(way), GRAPH, ["macs"]) == {"macs": 60 * 16}
+
+
+def test_degrees_are_no_messages() -> None:
+    assert costs(Messages("gcn"), GRAPH, ["macs"]) == {"macs": 20 * 16 * 3 + 60 * 3}
+
+
+@pytest.mark.skipif(not hasattr(torch.nn.functional, "grouped_mm"), reason="a later torch has them on the CPU")
+def test_grouped_products() -> None:
+    """Two groups of the rows, of the inner dimension, of the columns; and a product per group."""
+    ends = torch.tensor([16, 24], dtype=torch.int32)
+    rows, wide, square = torch.ones(24, 16), torch.ones(16, 24), torch.ones(2, 16, 8)
+    for one, other, offsets, wanted in (
+        (rows, square, ends, 24 * 16 * 8),
+        (wide, rows, ends, 16 * 24 * 16),
+        (square.transpose(1, 2), wide, ends, 8 * 16 * 24),
+        (square.transpose(1, 2), square, None, 2 * 8 * 16 * 8),
+    ):
+
+        class Grouped(nn.Module):
+            def forward(self, one: Tensor, other: Tensor, offsets: Tensor | None) -> Tensor:
+                return torch._grouped_mm(one.bfloat16(), other.bfloat16(), offs=offsets)
+
+        assert cost.macs(Grouped(), (one, other, offsets)) == wanted
+
+
 def test_graph_networks() -> None:
-    assert cost.known(Nodes(), GRAPH) == ("params", "latency_ms", "latency_iqr_ms")
-    assert cost.known(Convolution(), IMAGES) == cost.known(NasBench201(), IMAGES) == cost.COSTS
-    assert costs(Nodes(), GRAPH, ["params"]) == {"params": 16 * 3 + 3}
+    assert costs(Nodes(), GRAPH, ["params", "macs"]) == {"params": 16 * 3 + 3, "macs": 20 * 16 * 3}
     assert costs(Nodes(), GRAPH, ["latency_ms"])["latency_ms"] > 0
-    with pytest.raises(UsageError, match="space 'nodes' does not count the MACs"):
-        costs(Nodes(), GRAPH, ["macs"])
     with pytest.raises(UsageError, match="set nodes and edges"):
         costs(Nodes(), GRAPH.model_copy(update={"nodes": None}), ["latency_ms"])
 

@@ -50,8 +50,6 @@ class Kind:
     images: ClassVar[bool] = False
     """Whether the input are images [b, c, h, w]: channels_last, bf16 where it is faster, augmentation, mixup, and the
     proxies that look at maps."""
-    countable: ClassVar[bool] = True
-    """Whether `torch.utils.flop_counter` sees all multiply-accumulates of a network."""
     alphas: ClassVar[str] = "half of the training part"
     """What a bilevel search learns the architecture on: the part "alphas" in words."""
 

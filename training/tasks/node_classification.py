@@ -46,7 +46,6 @@ class NodeClassification(Classification):
     samples: ClassVar[str] = "nodes"
     axes: ClassVar[tuple[Mapping[int, str], ...]] = ({0: "nodes"}, {1: "edges"})
     apart = False
-    countable = False  # message passing is no product of matrices
     alphas: ClassVar[str] = "validation nodes"
     Inputs = GraphInputs
 

@@ -1,0 +1,136 @@
+"""Multiply-accumulates of whatever torch runs: the one counter of networks, operators and supernets.
+
+Counted are convolutions and matrix products (half of what `torch.utils.flop_counter` counts), grouped products, sparse
+products by what is not zero, and message passing: one per feature of a message, weighted or only added. Degrees,
+softmax over neighbours, normalisation, activations, biases and other products of elements count nothing. What a module
+multiplies beside that, it says itself (`nas_core.traits.HasMacs`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nas_core.traits import HasMacs
+
+aten = torch.ops.aten
+
+
+def macs(model: nn.Module, inputs: Sequence[Any]) -> int:
+    """Multiply-accumulates of `model(*inputs)` in evaluation mode; the model's mode is left as it was."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), MacCounter(model) as counter:
+            model(*inputs)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return counter.macs
+
+
+class MacCounter:
+    """A context that counts what is run in it; `model` holds the modules that are asked what they multiply unseen."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._unseen = 0
+        self._passing = 0  # how many layers of message passing the operation that runs lies within
+        self._seen = FlopCounterMode(display=False, custom_mapping=_formulas(self._summed))
+        self._hooks: list[Any] = []
+
+    @property
+    def macs(self) -> int:
+        """Up to now."""
+        return self._seen.get_total_flops() // 2 + self._unseen
+
+    def __enter__(self) -> MacCounter:
+        modules: list[Any] = list(self._model.modules())
+        self._hooks += [each.register_forward_pre_hook(self._told) for each in modules if _tells(each)]
+        for layer in filter(_passes, modules):
+            self._hooks.append(layer.register_forward_pre_hook(self._entered))
+            self._hooks.append(layer.register_forward_hook(self._left))
+            self._hooks.append(layer.register_message_forward_hook(self._message))
+        self._seen.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._seen.__exit__(*error)
+        for hook in self._hooks:
+            hook.remove()
+
+    def _told(self, module: Any, inputs: tuple[Any, ...]) -> None:
+        self._unseen += module.uncounted_macs(*inputs)
+
+    def _entered(self, module: nn.Module, inputs: Any) -> None:
+        self._passing += 1
+
+    def _left(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._passing -= 1
+
+    def _message(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._unseen += output.numel()
+
+    def _summed(self, source: Tensor) -> int:
+        """The flops of adding up rows by index. Within layers of message passing the messages themselves count; one
+        number per index is a degree."""
+        return 0 if self._passing or source.dim() < 2 else 2 * source.numel()
+
+
+def _formulas(summed: Callable[[Tensor], int]) -> Mapping[Any, Callable[..., int]]:
+    """Flops of the operations that `torch.utils.flop_counter` does not see, or sees as dense."""
+
+    def scattered(into: Tensor, dim: int, index: Tensor, source: Any, *rest: Any, **named: Any) -> int:
+        return summed(source) if isinstance(source, Tensor) else 0
+
+    def segmented(data: Tensor, *rest: Any, **named: Any) -> int:
+        return summed(data)
+
+    def product(one: Tensor, other: Tensor, *rest: Any, **named: Any) -> int:
+        return 2 * _products(one, other)
+
+    def sum_and_product(bias: Tensor, one: Tensor, other: Tensor, *rest: Any, **named: Any) -> int:
+        return 2 * _products(one, other)
+
+    def grouped(one: Tensor, other: Tensor, offsets: Tensor | None = None, *rest: Any, **named: Any) -> int:
+        # Groups that one of both has no dimension for are slices of another one: every row of it counts once.
+        return 2 * prod(one.shape[-2:] if other.dim() == 2 else one.shape) * other.shape[-1]
+
+    formulas: Mapping[Any, tuple[str, ...]] = {
+        scattered: (
+            *("scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_"),
+            *("index_add", "index_add_", "index_reduce", "index_reduce_"),
+        ),
+        segmented: ("segment_reduce",),
+        product: ("mm",),
+        sum_and_product: ("addmm", "_sparse_addmm"),
+        grouped: ("_grouped_mm",),
+    }
+    for formula in formulas:
+        formula._get_raw = True  # tensors instead of shapes
+    return {
+        getattr(aten, name): formula for formula, names in formulas.items() for name in names if hasattr(aten, name)
+    }
+
+
+def _products(one: Tensor, other: Tensor) -> int:
+    """Of two matrices, one of which may be sparse."""
+    if other.layout != torch.strided:
+        return one.shape[0] * other._nnz()
+    return (one.numel() if one.layout == torch.strided else one._nnz()) * other.shape[1]
+
+
+def _tells(module: nn.Module) -> bool:
+    return isinstance(module, HasMacs)
+
+
+def _passes(module: nn.Module) -> bool:
+    """Whether it is a layer of message passing of PyTorch Geometric, where somebody has imported that."""
+    library = sys.modules.get("torch_geometric.nn.conv.message_passing")
+    return library is not None and isinstance(module, library.MessagePassing)

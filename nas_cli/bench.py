@@ -236,9 +236,7 @@ def _run(
     progress = Tally(found.name, "searches")
     with Stopper() as stopper:
         try:
-            done = run(
-                store, found, plan, jobs=jobs, durable=durable, stopping=stopper.stopping, searched=progress.count
-            )
+            done = run(store, found, plan, jobs=jobs, durable=durable, stopping=stopper.stopping, listener=progress)
         except KeyboardInterrupt:  # the second one: at once
             done = False
         finally:

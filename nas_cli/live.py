@@ -8,10 +8,10 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
 from nas_core.strategy import State
+from studies.events import Counted, Event, Finished, Reported, Started
 
 if TYPE_CHECKING:
-    from nas_core.evaluation import Fidelity, Objective, Report
-    from studies.search.loop import Trial
+    from nas_core.evaluation import Fidelity, Objective
 
 PLAIN_SECONDS = 5.0  # between two plain lines
 
@@ -25,11 +25,9 @@ class Progress:
         objectives: tuple[Objective, ...],
         trials: int | None,
         fidelity: Fidelity | None = None,
-        budget: float | None = None,
     ) -> None:
         self.name = name
         self.fidelity = fidelity
-        self.budget = budget  # of a proposal that names none; None: the full one
         self.objectives = objectives
         self.trials = trials
         self.done = 0
@@ -65,26 +63,28 @@ class Progress:
 
     # -- the listener -------------------------------------------------------------------------------------
 
-    def started(self, trial: Trial, evaluated: int) -> None:
-        self.first_done = evaluated if self.first_done is None else self.first_done
-        self.running[trial.number] = "starting"
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.first_done = event.done if self.first_done is None else self.first_done
+            self.running[event.number] = "starting"
+        elif isinstance(event, Reported):
+            metric = self.objectives[0].metric
+            value = event.report.metrics.get(metric)
+            learned = f", {metric} {value:.4f}" if value is not None else ""
+            self.running[event.number] = f"{self._step(event)}{learned}"
+            self._say()
+        elif isinstance(event, Finished):
+            self._finished(event)
 
-    def reported(self, trial: Trial, report: Report) -> None:
-        metric = self.objectives[0].metric
-        value = report.metrics.get(metric)
-        learned = f", {metric} {value:.4f}" if value is not None else ""
-        self.running[trial.number] = f"{self._step(trial, report.step)}{learned}"
-        self._say()
-
-    def finished(self, trial: Trial, evaluated: int) -> None:
-        self.running.pop(trial.number, None)
-        self.done = evaluated
-        verdict = trial.verdict
+    def _finished(self, event: Finished) -> None:
+        self.running.pop(event.number, None)
+        self.done = event.done
+        verdict = event.verdict
         self.ended[verdict.state] += 1
         if verdict.state == State.FAILED:
             self.failures[(verdict.reason or "unknown").split(":")[0]] += 1
         if verdict.values and verdict.feasible and (self.best is None or verdict.values[0] > self.best[0]):
-            self.best = (verdict.values[0], trial.number)
+            self.best = (verdict.values[0], event.number)
         self._say()
 
     # -- words --------------------------------------------------------------------------------------------
@@ -107,12 +107,10 @@ class Progress:
             parts.append(f"{duration(left)} left")
         return " | ".join(parts)
 
-    def _step(self, trial: Trial, step: float) -> str:
+    def _step(self, event: Reported) -> str:
         """`epoch 6/8`."""
-        if self.fidelity is None:
-            return f"step {step:g}"
-        budget = self.budget if trial.proposal.budget is None else trial.proposal.budget
-        return f"{self.fidelity.unit} {step:g}/{self.fidelity.high if budget is None else budget:g}"
+        step = event.report.step
+        return f"step {step:g}" if self.fidelity is None else f"{self.fidelity.unit} {step:g}/{event.target:g}"
 
     def _seconds_left(self) -> float | None:
         if self.trials is None or self.first_done is None or self.done <= self.first_done:
@@ -150,6 +148,10 @@ class Tally:
         self._first: int | None = None
         self._said = -PLAIN_SECONDS
         self._terminal = sys.stderr.isatty()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Counted):
+            self.count(event.done, event.total)
 
     def count(self, done: int, total: int) -> None:
         self._first = done if self._first is None else self._first

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from nas_cli.heat import beside, candidates, heat_map, legend
 from nas_cli.live import PLAIN_SECONDS, duration
+from studies.events import EpochEnded, Event
 
 if TYPE_CHECKING:
     from nas_core.architecture import Architecture
@@ -22,7 +23,7 @@ PLAIN = 160  # characters of it in a plain line
 
 
 class SupernetProgress:
-    """Listens to a supernet's training (`studies.search.supernet.Listener`). Use as a context manager."""
+    """Listens to a supernet's training. Use as a context manager."""
 
     def __init__(self, name: str, space: SearchSpace, size: SizeConfig, task: Task) -> None:
         self.name, self.space, self.size, self.task = name, space, size, task
@@ -52,7 +53,11 @@ class SupernetProgress:
         elif kind is None and self.last is not None and self.last.number != self._said_epoch:
             self._say()
 
-    def epoch(self, epoch: Epoch, total: int) -> None:
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, EpochEnded):
+            self._epoch(event.epoch, event.total)
+
+    def _epoch(self, epoch: Epoch, total: int) -> None:
         if epoch.strengths.keys() != self._options.keys():
             self._options = candidates(self.space, self.size, self.task, epoch.strengths)
         if self.last is None or self.last.arch != epoch.arch:

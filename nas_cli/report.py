@@ -17,7 +17,7 @@ from nas_core.errors import InfeasibleError, NotFoundError
 from nas_core.records import RETRAIN, Run, Study
 from nas_core.strategy import State
 from studies.analysis.queries import Cause, best_trials, causes, causes_text, state_counts
-from studies.search.loop import Ending
+from studies.search.endings import Ending
 from studies.setup.supernets import caution
 from studies.store.store import Store
 

@@ -30,7 +30,7 @@ class OnStderr(Watching):
     ) -> AbstractContextManager[Progress]:
         study, objects = opened.study, opened.objects
         trials, fidelity = study.stop_at.trials, objects.evaluator.fidelity
-        progress = Progress(study.name, objects.objectives, trials, fidelity, objects.budget)
+        progress = Progress(study.name, objects.objectives, trials, fidelity)
         progress.known(evaluated, best)
         return progress
 
@@ -44,7 +44,7 @@ def run(store: Store, opened: Opened, workers: int, as_json: bool, *, first: boo
     from nas_cli.report import print_ending
     from nas_cli.signals import Stopper
     from studies.analysis.queries import summaries
-    from studies.search.loop import Ending
+    from studies.search.endings import Ending
 
     with Stopper() as stopper:
         ending = to_its_end(store, opened, workers=workers, watching=OnStderr(), stopping=stopper.stopping)

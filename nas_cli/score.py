@@ -145,7 +145,7 @@ def _run(
     begun = time.perf_counter()
     tally = Tally(origin.space.name, "architectures scored")
     try:
-        board = scoring.score(origin, names, archs, store, tally.count)
+        board = scoring.score(origin, names, archs, store, tally)
     except KeyboardInterrupt:
         print("nas: stopped; what was scored is kept, the same command goes on", file=sys.stderr)
         return INTERRUPTED

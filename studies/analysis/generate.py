@@ -28,7 +28,7 @@ from nas_core.space import HasCosts
 from nas_core.strategy import FINISHED, Generates, State, Wanted
 from studies.analysis.predict import LEAST, Models, PredictConfig, Prediction, enough, observed
 from studies.analysis.queries import MEASURED
-from studies.search.loop import restore
+from studies.search.replay import restore
 from studies.search.verdicts import Verdicts
 from studies.setup.assemble import StudyObjects
 from studies.store.store import Store

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +21,10 @@ from nas_core.task import Task
 from predictors import PROXIES
 from predictors.ranking import RANKINGS, ranking
 from predictors.scoring import WORST, Networks, Scored, Scores, ScoreTable, split_score
+from studies import events
 from studies.analysis.correlation import Correlation, correlate
 from studies.analysis.pool import Target
+from studies.events import Listener
 from studies.setup.scores import DEFAULT_BATCH, Counted, Scoring
 from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
@@ -128,12 +130,12 @@ def score(
     predictors: Sequence[str],
     archs: Sequence[Architecture],
     store: Store,
-    watching: Callable[[int, int], None] | None = None,
+    listener: Listener = events.silent,
 ) -> Scoreboard:
     """The scores of all architectures by predictors, components, rankings, or `all`; what the store holds is not
     computed again, the rest in one pass over each network.
 
-    `watching(done, total)` hears how many of the networks to be scored are finished. Raises UsageError for names that
+    `listener` hears how many of the networks to be scored are finished. Raises UsageError for names that
     give no score here.
     """
     board = Scoreboard(list(archs), {})
@@ -145,8 +147,7 @@ def score(
         now.update((name, one.arch.key) for name in one.values)
         for name, reason in one.reasons.items():
             why.setdefault(name, {})[one.arch.key] = reason
-        if watching is not None:
-            watching(board.computed, total)
+        listener(events.Counted(board.computed, total))
 
     scoring = Scoring(lambda: origin.source, store, scored)
     wanted = columns(origin.source, predictors)

@@ -19,6 +19,7 @@ from studies.bench import worker
 from studies.bench.plan import Plan
 from studies.bench.worker import Place, child_name, finished
 from studies.environment import environment
+from studies.events import Counted, Listener, silent
 from studies.executors.processes import uninterrupted
 from studies.store.store import Store
 
@@ -36,18 +37,18 @@ def run(
     jobs: int | None = None,
     durable: bool = False,
     stopping: Callable[[], bool] = lambda: False,
-    searched: Callable[[int, int], None] = lambda done, total: None,
+    listener: Listener = silent,
 ) -> bool:
     """Search every child that has not been finished, by `jobs` processes (None: one per core); False when stopped.
 
-    `searched(done, total)` hears of every child that is finished. Raises the first NasError of a child or process,
+    `listener` hears how many children are finished. Raises the first NasError of a child or process,
     after the others have stopped with everything stored.
     """
     done = {study.name for study in store.studies_of(bench) if finished(study)}
     children = list(plan.children())
     waiting = deque(child for child in children if child_name(bench, *child) not in done)
     count = len(children) - len(waiting)
-    searched(count, len(children))
+    listener(Counted(count, len(children)))
     if not waiting:
         return True
     count_of_jobs = min(jobs or len(os.sched_getaffinity(0)), len(waiting))
@@ -61,7 +62,7 @@ def run(
             more = crew.finished(waiting)
             if more:
                 count += more
-                searched(count, len(children))
+                listener(Counted(count, len(children)))
         if crew.trouble is not None:
             raise crew.trouble
     if count == len(children):

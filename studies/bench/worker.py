@@ -17,7 +17,8 @@ from nas_core.records import Bench, Study
 from nas_core.strategy import Outcome, Pending, Proposal, Strategy
 from studies.bench.plan import Plan, parts_of
 from studies.executors.simulated import Simulated
-from studies.search.loop import Ending, Search
+from studies.search.endings import Ending
+from studies.search.loop import Search
 from studies.setup.assemble import StudyObjects, build
 from studies.store.store import Store
 

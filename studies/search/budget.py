@@ -15,9 +15,15 @@ class SpentBudget:
 
     def __init__(self, parts: StudyObjects) -> None:
         fidelity = parts.evaluator.fidelity
+        self._own, self._fidelity = parts.budget, fidelity
         self._full = parts.budget or (fidelity.high if fidelity else None)
         self._budgets: dict[int, float] = {}  # of trials that may be continued
         self.total = 0.0
+
+    def resolved(self, proposal: Proposal) -> tuple[float | None, float]:
+        """The budget of a proposal (None: the full one), and the step of its final report."""
+        budget = self._own if proposal.budget is None else proposal.budget
+        return budget, budget if budget is not None else self._fidelity.high if self._fidelity else 0.0
 
     def of(self, proposal: Proposal, budget: float | None = None) -> float:
         """What a proposal costs, or would if it ended at `budget`."""

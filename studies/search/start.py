@@ -20,9 +20,11 @@ from nas_core.records import StopAt, Study, StudySpec, as_stored
 from nas_core.strategy import uses_warm_start
 from studies.analysis.queries import died_in, evaluated, observations
 from studies.environment import environment
+from studies.events import Listener, silent
 from studies.executors.choose import executor
-from studies.search import loop, supernet
-from studies.search.loop import Ending, Search
+from studies.search import supernet
+from studies.search.endings import Ending
+from studies.search.loop import Search
 from studies.search.supernet import SupernetTraining, derived
 from studies.setup.assemble import StudyObjects, build, completed, describe, moved, stop_at
 from studies.setup.config import SearchConfig
@@ -54,15 +56,15 @@ class Opened:
 class Watching:
     """What a face shows of a study; this one shows nothing."""
 
-    def supernet(self, opened: Opened) -> AbstractContextManager[supernet.Listener]:
+    def supernet(self, opened: Opened) -> AbstractContextManager[Listener]:
         """Listens to the training of a supernet, within `with`."""
-        return nullcontext(supernet.Silent())
+        return nullcontext(silent)
 
     def search(
         self, opened: Opened, evaluated: int, best: tuple[float, int] | None
-    ) -> AbstractContextManager[loop.Listener]:
+    ) -> AbstractContextManager[Listener]:
         """Listens to a search that has so many evaluations already, and the best value with its trial."""
-        return nullcontext(loop.Silent())
+        return nullcontext(silent)
 
     def say(self, text: str) -> None:
         """What should be known before it begins."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from nas_core.architecture import Architecture
 from nas_core.batch import Data
@@ -23,7 +23,8 @@ from nas_core.one_shot import OneShot, Progress
 from nas_core.records import Epoch, Study
 from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
-from studies.search.loop import Ending
+from studies.events import EpochEnded, Listener, silent
+from studies.search.endings import Ending
 from studies.setup.assemble import StudyObjects
 from studies.setup.evaluators import TrainedSupernet
 from studies.setup.supernets import SupernetParts
@@ -32,18 +33,6 @@ from studies.store.store import Store
 
 FOLDER = "supernet"
 WEIGHTS = "weights.safetensors"
-
-
-class Listener(Protocol):
-    """Hears of every epoch after it has been committed."""
-
-    def epoch(self, epoch: Epoch, total: int) -> None: ...
-
-
-class Silent:
-    """A listener that does nothing."""
-
-    def epoch(self, epoch: Epoch, total: int) -> None: ...
 
 
 class Derived:
@@ -109,12 +98,12 @@ class SupernetTraining:
         study: Study,
         parts: SupernetParts,
         *,
-        listener: Listener | None = None,
+        listener: Listener = silent,
         stopping: Callable[[], bool] = lambda: False,
         environment: int | None = None,
     ) -> None:
         self.store, self.study, self.parts = store, study, parts
-        self.listener = listener or Silent()
+        self.listener = listener
         self.stopping = stopping
         self.environment = environment
         self.folder = store.folder(study) / FOLDER
@@ -184,7 +173,7 @@ class SupernetTraining:
         epochs, finished = self._resume(strategy)
         if epochs:
             supernets.save_epochs(self.store, self.study, epochs, again=True)
-            self.listener.epoch(epochs[-1], total)
+            self.listener(EpochEnded(epochs[-1], total))
         before = epochs[-1].seconds if epochs else 0.0
         begun = time.monotonic()
         while not finished and len(epochs) < total:
@@ -198,7 +187,7 @@ class SupernetTraining:
             epochs.append(self._epoch(strategy, progress, len(epochs) + 1, before + time.monotonic() - begun))
             self._save(strategy, epochs, finished)
             supernets.save_epochs(self.store, self.study, epochs[-1:])
-            self.listener.epoch(epochs[-1], total)
+            self.listener(EpochEnded(epochs[-1], total))
         with trial_failures(), self._seeded("result"):
             result = strategy.result()
         write_tensors(self.folder / WEIGHTS, strategy.supernet.state_dict())

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
 from nas_cli import live
 from nas_cli.metrics import shown
 from nas_core.evaluation import Fidelity, Objective, Report
+from nas_core.records import TRIAL, Verdict
 from nas_core.strategy import State
-
-
-def trial(number: int, budget: float | None = None) -> Any:
-    verdict = SimpleNamespace(state=State.COMPLETE, values=(0.5,), feasible=True, reason=None)
-    return SimpleNamespace(number=number, verdict=verdict, proposal=SimpleNamespace(budget=budget))
+from studies.events import Finished, Reported, Started
 
 
 def test_a_step_says_of_how_many(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(live, "PLAIN_SECONDS", 0.0)
     goal = (Objective("val_accuracy", "max"),)
-    with live.Progress("s", goal, 2, Fidelity("epoch", 1, 8), None) as progress:
-        for number, budget in ((0, None), (1, 4.0)):
-            progress.started(trial(number), number)
-            progress.reported(trial(number, budget), Report(3, {"val_accuracy": 0.25}))
-            progress.finished(trial(number), number + 1)
+    with live.Progress("s", goal, 2, Fidelity("epoch", 1, 8)) as progress:
+        for number, target in ((0, 8.0), (1, 4.0)):
+            progress(Started(TRIAL, number, number))
+            progress(Reported(TRIAL, number, Report(3, {"val_accuracy": 0.25}), target))
+            progress(Finished(TRIAL, number, Verdict(State.COMPLETE, None, (0.5,)), {}, number + 1))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].endswith("trial 0: epoch 3/8, val_accuracy 0.2500")
     assert lines[2].endswith("trial 1: epoch 3/4, val_accuracy 0.2500")

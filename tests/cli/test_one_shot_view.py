@@ -27,6 +27,7 @@ from nas_core.task import Task
 from search_spaces.darts.space import Darts
 from search_spaces.darts.space import Size as DartsSize
 from search_spaces.nasbench201.space import OPERATIONS, NasBench201, Size
+from studies.events import EpochEnded
 from studies.store import supernets
 from studies.store.store import Store
 
@@ -342,7 +343,7 @@ def test_the_panel_shows_the_derived_architecture_and_the_weights() -> None:
     progress = SupernetProgress("live", CELLS, Size(channels=4, cells=1), TASK)
     assert panel(progress) == ["live: the supernet's first epoch"]
     for number in (48, 49, 50, 51):
-        progress.epoch(epoch(number), TOTAL)
+        progress(EpochEnded(epoch(number), TOTAL))
     lines = panel(progress)
     assert lines[0].startswith("live: supernet epoch 51/200 | ")
     assert lines[0].endswith(" left")
@@ -357,7 +358,7 @@ def test_the_panel_of_many_groups_fits_a_small_terminal() -> None:
     space, size = Darts(), DartsSize(channels=2, layers=3)
     scores = dict.fromkeys(space.assignment(space.named["DARTS_V2"]), (1 / 8,) * 8)
     progress = SupernetProgress("live", space, size, TASK)
-    progress.epoch(Epoch(3, space.named["DARTS_V2"], {"train_loss": 1.0}, scores, 1.0), 50)
+    progress(EpochEnded(Epoch(3, space.named["DARTS_V2"], {"train_loss": 1.0}, scores, 1.0), 50))
     lines = panel(progress)
     assert len(lines) <= 24
     assert sum(line.count("|........|") for line in lines) + sum(
@@ -370,7 +371,7 @@ def test_plain_lines_name_an_architecture_once(capsys: pytest.CaptureFixture[str
     with progress:
         for number in (48, 49, 50):
             progress._said = -math.inf
-            progress.epoch(epoch(number), TOTAL)
+            progress(EpochEnded(epoch(number), TOTAL))
     first, second, third = capsys.readouterr().err.splitlines()
     assert first.startswith("plain: supernet epoch 48/200 | train_loss 0.04167")
     assert first.endswith(
@@ -383,5 +384,5 @@ def test_plain_lines_name_an_architecture_once(capsys: pytest.CaptureFixture[str
 
 def test_plain_lines_of_uniform_sampling(capsys: pytest.CaptureFixture[str]) -> None:
     progress = SupernetProgress("paths", CELLS, Size(channels=4, cells=1), TASK)
-    progress.epoch(Epoch(1, None, {"train_loss": 2.5}, {}, 1.0), 2)
+    progress(EpochEnded(Epoch(1, None, {"train_loss": 2.5}, {}, 1.0), 2))
     assert capsys.readouterr().err == "paths: supernet epoch 1/2 | train_loss 2.5\n"

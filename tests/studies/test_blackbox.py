@@ -10,11 +10,12 @@ import pytest
 
 from nas_core.architecture import Architecture
 from nas_core.config import Config
-from nas_core.evaluation import Report
 from nas_core.records import Run, StopAt
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from studies.analysis.verify import verify
-from studies.search.loop import REJECTED_IN_A_ROW, Ending, Search
+from studies.events import Event, Finished, Reported, Started
+from studies.search.endings import REJECTED_IN_A_ROW, Ending
+from studies.search.loop import Search
 
 STRATEGIES = ("random", "regularized-evolution", "local-search")
 
@@ -153,7 +154,7 @@ def test_trials_count_evaluations(bench: Any) -> None:
 
 def test_a_run_of_rejected_candidates_ends_the_search(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert REJECTED_IN_A_ROW > 1000
-    monkeypatch.setattr("studies.search.loop.REJECTED_IN_A_ROW", 20)
+    monkeypatch.setattr("studies.search.endings.REJECTED_IN_A_ROW", 20)
     runs, _, ending = run(bench, constraints=("params<=-1",))
     assert ending == Ending.REJECTED
     assert len(runs) == 20
@@ -222,26 +223,22 @@ def test_nothing_is_heard_of_before_it_is_committed(bench: Any) -> None:
     """What another process finds in the database at that moment."""
     store = bench.store()
     study = bench.study(store, strategy="random")
-    heard = []
+    heard: list[type] = []
 
-    class Look:
-        def started(self, trial: Any, evaluated: int) -> None:
-            self._look("started", trial, lambda run: run.state == State.RUNNING)
+    def look(event: Event) -> None:
+        with bench.store() as other:
+            if isinstance(event, Started):
+                assert other.trial(study, event.number).state == State.RUNNING
+            elif isinstance(event, Reported):
+                assert other.trial(study, event.number).metrics["score"] == event.report.metrics["score"]
+            elif isinstance(event, Finished):
+                run = other.trial(study, event.number)
+                assert (run.verdict, run.metrics) == (event.verdict, event.metrics)
+        heard.append(type(event))
 
-        def reported(self, trial: Any, report: Report) -> None:
-            self._look("reported", trial, lambda run: run.metrics["score"] == report.metrics["score"])
-
-        def finished(self, trial: Any, evaluated: int) -> None:
-            self._look("finished", trial, lambda run: run.verdict == trial.verdict)
-
-        def _look(self, event: str, trial: Any, there: Any) -> None:
-            with bench.store() as other:
-                assert there(other.trial(study, trial.number)), event
-            heard.append(event)
-
-    assert Search(store, study, bench.parts(study.spec), listener=Look()).run(StopAt(trials=5)) == Ending.TRIALS
-    assert heard.count("started") == heard.count("finished") == 5
-    assert heard.count("reported") >= 3  # some fail before
+    assert Search(store, study, bench.parts(study.spec), listener=look).run(StopAt(trials=5)) == Ending.TRIALS
+    assert heard.count(Started) == heard.count(Finished) == 5
+    assert heard.count(Reported) >= 3  # some fail before
 
 
 def test_stopping_keeps_the_running_trial_for_the_resume(bench: Any) -> None:
@@ -255,10 +252,8 @@ def test_stopping_keeps_the_running_trial_for_the_resume(bench: Any) -> None:
         def stopping(self) -> bool:
             return self.reports >= 3
 
-        def started(self, trial: Any, evaluated: int) -> None: ...
-        def finished(self, trial: Any, evaluated: int) -> None: ...
-        def reported(self, trial: Any, report: Report) -> None:
-            self.reports += 2
+        def __call__(self, event: Event) -> None:
+            self.reports += 2 * isinstance(event, Reported)
 
     stop = Stop()
     search = Search(store, study, bench.parts(study.spec, make=make), listener=stop, stopping=stop.stopping)

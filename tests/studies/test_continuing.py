@@ -14,7 +14,9 @@ from nas_core.records import Run, StopAt
 from nas_core.seeds import derive
 from nas_core.strategy import Proposal, State
 from studies.analysis.verify import verify
-from studies.search.loop import Ending, Search, Silent, Trial
+from studies.events import Event, Finished, Listener, Reported, silent
+from studies.search.endings import Ending
+from studies.search.loop import Search
 from studies.setup import assemble
 from studies.setup.config import SearchConfig
 from studies.store.store import Store
@@ -70,7 +72,9 @@ class Bracketed:
             )
         )
 
-    def search(self, name: str, trials: int = 14, listener: Any = None, stopping: Any = lambda: False) -> list[Run]:
+    def search(
+        self, name: str, trials: int = 14, listener: Listener = silent, stopping: Any = lambda: False
+    ) -> list[Run]:
         with Store(f"sqlite:///{self.folder / name}.db") as store:
             study = store.find_study("s") or store.create_study("s", self.spec, StopAt(trials=trials))
             parts = assemble.build(self.spec)
@@ -124,14 +128,11 @@ def test_interrupted_brackets_go_on(bracketed: Bracketed, lost: bool) -> None:
     whole = bracketed.search("whole")
     trained, bracketed.epochs = bracketed.epochs, 0
 
-    class Stop(Silent):
+    class Stop:
         left = 0
 
-        def reported(self, trial: Trial, report: Any) -> None:
-            self.left -= 1
-
-        def finished(self, trial: Trial, evaluated: int) -> None:
-            self.left -= 1
+        def __call__(self, event: Event) -> None:
+            self.left -= isinstance(event, Reported | Finished)
 
     runs: list[Run] = []
     while len(runs) < len(whole) or not runs[-1].finished:

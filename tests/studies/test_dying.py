@@ -19,7 +19,8 @@ from studies.analysis.verify import verify
 from studies.executors.choose import executor
 from studies.executors.inline import Inline
 from studies.executors.processes import Processes
-from studies.search.loop import Ending, Search
+from studies.search.endings import Ending
+from studies.search.loop import Search
 
 
 class Killed(BaseException):

@@ -15,8 +15,10 @@ from nas_core.records import Run, StopAt
 from nas_core.strategy import Outcome, Proposal, State
 from strategies.multi_fidelity.early_stopping import Median, Percentile, Threshold
 from studies.analysis.verify import verify
+from studies.events import Event, Reported
 from studies.search.budget import SpentBudget
-from studies.search.loop import Ending, Search, Silent, Trial
+from studies.search.endings import Ending
+from studies.search.loop import Search
 
 Curve = list[tuple[float, float]]
 
@@ -92,11 +94,12 @@ def search(bench: Any, name: str, lag: int, stop_every: int | None = None, trial
             study = store.find_study("s") or bench.study(store, lag=lag)
             parts = replace(bench.parts(study.spec, evaluator), early_stop=pruner)
 
-            class Count(Silent):
+            class Count:
                 left = stop_every
 
-                def reported(self, trial: Trial, report: Report) -> None:
-                    self.left = None if self.left is None else self.left - 1
+                def __call__(self, event: Event) -> None:
+                    if isinstance(event, Reported) and self.left is not None:
+                        self.left -= 1
 
             count = Count()
             loop = Search(store, study, parts, listener=count, stopping=lambda count=count: (count.left or 1) < 1)
@@ -147,15 +150,15 @@ def test_a_training_that_ends_by_itself_pays_for_its_steps(bench: Any, stop_ever
         while ending != Ending.TRIALS:
             seen: list[Report] = []
 
-            class Count(Silent):
-                def reported(self, trial: Trial, report: Report, seen: list[Report] = seen) -> None:
-                    seen.append(report)
+            def count(event: Event, seen: list[Report] = seen) -> None:
+                if isinstance(event, Reported):
+                    seen.append(event.report)
 
             def stopping(seen: list[Report] = seen) -> bool:
                 return stop_every is not None and len(seen) >= stop_every
 
             parts = bench.parts(study.spec, Patient(bench.evaluator))
-            loop = Search(store, study, parts, listener=Count(), stopping=stopping)
+            loop = Search(store, study, parts, listener=count, stopping=stopping)
             ending = loop.run(StopAt(trials=12))
         runs = list(store.trials(study, metrics=True))
         steps = [[report.step for report in store.curve(run)] for run in runs if run.state == State.COMPLETE]

@@ -13,7 +13,8 @@ from nas_core.errors import InfeasibleError
 from nas_core.records import StopAt
 from nas_core.strategy import Proposal, State
 from studies.analysis.queries import best_trial, front_trials, summaries
-from studies.search.loop import REUSED_IN_A_ROW, Ending, Search
+from studies.search.endings import REUSED_IN_A_ROW, Ending
+from studies.search.loop import Search
 
 TRIALS = 60
 LIMIT = 2.5  # on the score, which is known only after an evaluation; the most d, three, score more

@@ -21,7 +21,8 @@ from nas_core.seeds import generator
 from nas_core.strategy import Setting, State
 from search_spaces.nasbench201.space import NasBench201, Size
 from search_spaces.supernet.supernet import Supernet
-from studies.search.loop import Ending
+from studies.events import EpochEnded, Event
+from studies.search.endings import Ending
 from studies.search.supernet import Derived, SupernetTraining, derived, weights_of
 from studies.setup.supernets import SupernetParts
 from studies.store import supernets
@@ -87,8 +88,9 @@ class Heard:
         self.after = after
         self.numbers: list[int] = []
 
-    def epoch(self, epoch: Epoch, total: int) -> None:
-        self.numbers.append(epoch.number)
+    def __call__(self, event: Event) -> None:
+        assert isinstance(event, EpochEnded)
+        self.numbers.append(event.epoch.number)
 
     def stopping(self) -> bool:
         return self.after is not None and len(self.numbers) >= self.after

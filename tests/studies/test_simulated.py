@@ -13,8 +13,10 @@ from nas_core.evaluation import Budget, Context, Report
 from nas_core.records import Run, StopAt
 from nas_core.strategy import Proposal, State
 from studies.analysis.verify import verify
+from studies.events import Event, Finished
 from studies.executors.simulated import Simulated
-from studies.search.loop import Ending, Search, Silent
+from studies.search.endings import Ending
+from studies.search.loop import Search
 
 
 class Durations:
@@ -44,8 +46,11 @@ def search(bench: Any, database: str, stops: list[int], workers: int = 3, trials
             study = store.find_study("s") or bench.study(store, **changes)
             parts = bench.parts(study.spec, evaluator)
             told: list[int] = []
-            listener = Silent()
-            listener.finished = lambda trial, evaluated, told=told: told.append(1)  # type: ignore[method-assign]
+
+            def listener(event: Event, told: list[int] = told) -> None:
+                if isinstance(event, Finished):
+                    told.append(1)
+
             loop = Search(
                 store, study, parts, listener=listener, executor=Simulated(evaluator, workers),
                 stopping=lambda stop=stop, told=told: stop != trials and len(told) >= stop,

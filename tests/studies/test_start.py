@@ -12,7 +12,8 @@ import pytest
 import training.data
 from nas_core.errors import UsageError
 from nas_core.records import Run
-from studies.search.loop import Ending
+from studies.events import Event, Finished
+from studies.search.endings import Ending
 from studies.search.start import Opened, Watching, planned, resume, run, start
 from studies.setup.config import SearchConfig
 from studies.store.store import Store
@@ -52,10 +53,9 @@ class Heard(Watching):
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def started(self, trial: Any, evaluated: int) -> None: ...
-    def reported(self, trial: Any, report: Any) -> None: ...
-    def finished(self, trial: Any, evaluated: int) -> None:
-        self.ended.append(trial.number)
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Finished):
+            self.ended.append(event.number)
 
 
 def test_a_search_is_begun_stopped_and_resumed(store: Store, tmp_path: Path) -> None:

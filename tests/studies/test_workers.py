@@ -18,10 +18,12 @@ from nas_core.errors import UsageError
 from nas_core.records import Run
 from nas_core.strategy import State
 from studies.analysis.verify import verify
+from studies.events import Event, Listener, Reported, silent
 from studies.executors import Executor, processes
 from studies.executors.inline import Inline
 from studies.executors.processes import Processes
-from studies.search.loop import Ending, Search, Silent, Trial
+from studies.search.endings import Ending
+from studies.search.loop import Search
 from studies.setup import assemble
 from studies.setup.config import SearchConfig
 from studies.store.store import Store
@@ -77,7 +79,7 @@ class Studies:
         name: str,
         workers: int,
         trials: int = 6,
-        listener: Any = None,
+        listener: Listener = silent,
         stopping: Callable[[], bool] = lambda: False,
         **changes: Any,
     ) -> tuple[Ending, list[Run]]:
@@ -100,14 +102,14 @@ def told(runs: list[Run]) -> list[Run]:
     ]
 
 
-class Killer(Silent):
+class Killer:
     """Kills all workers at the first report."""
 
     def __init__(self) -> None:
         self.killed: list[int] = []
 
-    def reported(self, trial: Trial, report: Any) -> None:
-        if not self.killed:
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Reported) and not self.killed:
             self.killed = [victim.pid or 0 for victim in multiprocessing.active_children()]
             for pid in self.killed:
                 os.kill(pid, signal.SIGKILL)
@@ -142,11 +144,11 @@ def test_candidates_that_kill_or_hang_cost_themselves_only(tmp_path: Path, monke
 
 @pytest.mark.usefixtures("forked_workers")
 def test_interrupted_workers_go_on_from_their_checkpoints(tmp_path: Path) -> None:
-    class Stop(Silent):
+    class Stop:
         now = False
 
-        def reported(self, trial: Trial, report: Any) -> None:
-            self.now = True
+        def __call__(self, event: Event) -> None:
+            self.now = self.now or isinstance(event, Reported)
 
     studies, stop = Studies(tmp_path), Stop()
     ending, runs = studies.search("s", 2, listener=stop, stopping=lambda: stop.now, epochs=3)

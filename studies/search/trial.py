@@ -1,0 +1,48 @@
+"""A trial between its proposal and its tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nas_core.evaluation import Report
+from nas_core.records import Verdict
+from nas_core.strategy import Outcome, Proposal, State
+
+EVALUATED = frozenset({State.COMPLETE, State.PRUNED, State.FAILED})  # states that `--trials` counts
+
+Curve = list[tuple[float, float]]
+
+
+@dataclass(slots=True)
+class Trial:
+    """A trial that has not been told yet."""
+
+    number: int
+    run: int
+    proposal: Proposal
+    identity: str
+    verdict: Verdict
+    reuses: int | None
+    metrics: Mapping[str, float]
+    asked_after: int
+    curve: Curve = field(default_factory=list)  # (step, first objective), oriented; only where it may end early
+    last: Report | None = None  # of the evaluation that runs
+    tries: int = 0  # attempts begun since the furthest report
+    begun: bool = False  # the attempt that runs is one of them
+    furthest: float = -math.inf  # step that any attempt has reported
+
+    @property
+    def finished(self) -> bool:
+        return self.verdict.state not in (State.WAITING, State.RUNNING)
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is one of the `--trials` evaluations, as far as was known when it was asked."""
+        return self.reuses is None and self.verdict.state != State.REJECTED
+
+    def outcome(self) -> Outcome:
+        """What the strategy is told of it."""
+        verdict, metrics = self.verdict, dict(self.metrics)
+        return Outcome(self.number, self.proposal, verdict.state, verdict.values, verdict.violations, metrics)

@@ -1,0 +1,72 @@
+"""The folders of trials: made for an evaluation, kept while a training may go on, removed after."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TypeVar
+
+from nas_core.evaluation import Fidelity
+from nas_core.failures import ATTEMPTS
+from nas_core.strategy import Proposal, State
+
+T = TypeVar("T")
+
+
+class Workdirs:
+    """The folders below `root`, a study's. `holder` says which trial has the files of a trial."""
+
+    def __init__(self, root: Path, fidelity: Fidelity | None, holder: Callable[[int], int]) -> None:
+        self._root, self._fidelity, self._holder = root, fidelity, holder
+
+    def of(self, number: int) -> Path:
+        return self._root / f"trial-{number}"
+
+    def prepared(self, number: int, proposal: Proposal) -> Path:
+        """The folder in which a proposal is evaluated, with the checkpoint of the trial that it continues. Without one
+        the training starts over, to the same result."""
+        workdir = self.of(number)
+        if proposal.continues is not None:
+            from training.checkpoint import adopt
+
+            adopt(self.of(self._holder(proposal.continues)), workdir)
+        return workdir
+
+    def continuable(self, proposal: Proposal, state: State) -> bool:
+        """Whether a strategy may ask for more of a finished training."""
+        fidelity = self._fidelity
+        if state != State.COMPLETE or fidelity is None or not fidelity.continues:
+            return False
+        return proposal.budget is not None and proposal.budget < fidelity.high
+
+    def release(self, number: int, proposal: Proposal, state: State) -> None:
+        """Remove what nobody needs once a trial has ended so."""
+        if not self.continuable(proposal, state):
+            shutil.rmtree(self.of(number), ignore_errors=True)
+        if proposal.continues is not None and state == State.COMPLETE:
+            shutil.rmtree(self.of(self._holder(proposal.continues)), ignore_errors=True)
+
+    def sweep(self, kept: Collection[int], end: int) -> None:
+        """Remove what killed processes left of trials before number `end`, all but those `kept`."""
+        for child in self._root.glob("trial-*"):
+            number = child.name.removeprefix("trial-")
+            if number.isdecimal() and int(number) < end and int(number) not in kept:
+                shutil.rmtree(child, ignore_errors=True)
+
+    def attempt(self, key: str, work: Callable[[], T]) -> T | int:
+        """What `work` answers, or the number of processes that have ended in it, where those are too many: nothing is
+        stored of candidate `key` yet, and whatever code a user wrote may be at work, so they are counted in a file."""
+        mark = self._root / "judging"
+        known, _, tries = mark.read_text().partition(" ") if mark.is_file() else ("", "", "")
+        ended = int(tries) if known == key and tries.isdecimal() else 0
+        if ended >= ATTEMPTS:
+            return ended
+        with contextlib.suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.write_text(f"{key} {ended + 1}")
+        try:
+            return work()
+        finally:
+            mark.unlink(missing_ok=True)

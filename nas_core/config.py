@@ -55,6 +55,14 @@ class SizeConfig(Config):
                 preset = part
         return cls.preset(preset, **changes)
 
+    @classmethod
+    def own(cls, size: SizeConfig, space: str) -> Self:
+        """The size, which must be one of this class, that of the space. Raises UsageError."""
+        if not isinstance(size, cls):
+            fields = ", ".join(cls.model_fields)
+            raise UsageError(f"space '{space}' needs its own Size ({fields}), got {type(size).__name__}")
+        return size
+
     def __str__(self) -> str:
         """As it is typed: `channels=8,cells=1`."""
         return size_text(self.model_dump(mode="json"))

@@ -6,86 +6,32 @@ mixing weights, wherever they stand (all cells of a kind share their groups).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.config import SizeConfig
 from nas_core.deprecated import told
+from nas_core.picker import FixedPicker, Picker, Route, Style
 from nas_core.space import SearchSpace
 from nas_core.task import Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-
-class Style(StrEnum):
-    """How layers are made: as the stand-alone network has them, or as supernets of the papers do, whose batch
-    normalisation has no affine part, so that an operation's scale is its mixing weight alone."""
-
-    STANDALONE = "standalone"
-    SUPERNET = "supernet"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Style | None:
-        """Stored files may hold the words of before."""
-        return cls(_STYLES[value]) if value in _STYLES else None
-
-    def __eq__(self, other: object) -> bool:
-        """Spaces of users may compare with the words of before."""
-        if other in _STYLES:
-            told(f"style {other!r}", f"{_STYLES[other]!r}")
-            other = _STYLES[other]
-        return str.__eq__(self, other)
-
-    __hash__ = str.__hash__
-
-
-_STYLES = {"full": "standalone", "search": "supernet"}
-
-
-class Route(Protocol):
-    """What a group takes in the pass that is running: read it in `forward`, never before."""
-
-    @property
-    def options(self) -> tuple[Value, ...]:
-        """Those that the network provides for: one when it is built, all in a supernet."""
-        ...
-
-    def selected(self) -> Sequence[tuple[Value, Tensor | None]]:
-        """The options that take part, each with its weight (scalar); None: in full."""
-        ...
-
-    def scalar(self) -> Tensor | None:
-        """What weights of operations that are not run add to the group's output as a number (`Mix.scalars`)."""
-        ...
-
-
-class Picker(Protocol):
-    """Hands a space's description the modules of its groups."""
-
-    @property
-    def style(self) -> Style: ...
-
-    @property
-    def auxiliary(self) -> bool:
-        """Whether a second classifier, where the size asks for one, is part of the network in training."""
-        ...
-
-    def route(self, name: str, options: Sequence[Value]) -> Route:
-        """Group `name` where it decides which tensors go where: inputs, leaves, widths."""
-        ...
-
-    def module(self, name: str, operations: Mapping[Value, Callable[[], nn.Module]]) -> nn.Module | None:
-        """Group `name` where it decides which operation is computed; None where the architecture has none there.
-
-        The factories are called in the order of the options, so that weights depend on the seed alone. An operation
-        that answers None adds nothing.
-        """
-        ...
+__all__ = [
+    "FixedPicker",
+    "Group",
+    "Mix",
+    "Picker",
+    "Relaxable",
+    "Route",
+    "Style",
+    "derive_by_choice",
+    "not_relaxable",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +70,11 @@ class Group:
 
 @runtime_checkable
 class Relaxable(Protocol):
-    """A space whose networks a supernet can hold; its `build` is `network` with the picker of an architecture."""
+    """A space whose networks a supernet can hold. `SearchSpace.build` is `network` with the `FixedPicker` of an
+    architecture's assignment, where the space has no other one."""
 
     def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
-        """The network, as `build` describes it, with every searched part taken from `picker`."""
+        """The network, as `SearchSpace.build` describes it, with every searched part taken from `picker`."""
         ...
 
     def derive(self, strengths: Mapping[str, Sequence[float]]) -> Architecture:

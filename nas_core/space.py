@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
+from nas_core.errors import UsageError
 from nas_core.evaluation import Metric
 from nas_core.graph import ArchGraph
+from nas_core.picker import FixedPicker
 from nas_core.task import Task
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 class SearchSpace(Protocol):
     """A search space: named choices, and how to build the network of an architecture.
 
-    Subclass it to inherit the defaults; `name`, `choices`, `tasks` and `build` have none.
+    Subclass it to inherit the defaults; `name`, `choices`, `tasks` have none, and `build` has one where the space is
+    relaxable (`nas_core.relax.Relaxable`).
     """
 
     name: str
@@ -33,8 +36,17 @@ class SearchSpace(Protocol):
 
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
         """The untrained network: `(batch, *task.input_shape)` to `(batch, task.outputs)` for images,
-        `(nodes, features), (2, edges)` to `(nodes, task.outputs)` for graphs."""
-        ...
+        `(nodes, features), (2, edges)` to `(nodes, task.outputs)` for graphs.
+
+        By default `network`, with the operations that the architecture assigns. Raises UsageError for an illegal
+        architecture, a task that the space does not learn, and another space's size.
+        """
+        network = getattr(self, "network", None)
+        if network is None:
+            raise UsageError(f"space '{self.name}' builds no networks: it needs a method `build`, or `network`")
+        check_legal(self, arch)
+        built: nn.Module = network(FixedPicker(self.assignment(arch)), task, size)
+        return built
 
     def allowed(self, choice: Choice, prefix: Mapping[str, Value]) -> tuple[Value, ...]:
         """The options still legal after the choices made so far; never empty after an allowed prefix."""
@@ -77,6 +89,13 @@ class SearchSpace(Protocol):
         """The architecture as a graph with operation labels; by default a chain of its values."""
         labels = ("input", *(f"{name}={value}" for name, value in arch.values.items()), "output")
         return ArchGraph(labels, tuple((node, node + 1) for node in range(len(labels) - 1)))
+
+
+def check_legal(space: SearchSpace, arch: Architecture) -> None:
+    """Raises UsageError for an architecture that is none of the space, with the reason."""
+    reason = space.illegal(arch)
+    if reason:
+        raise UsageError(f"space '{space.name}' has no network for {dict(arch.values)}: {reason}")
 
 
 def builds(space: SearchSpace, version: int) -> bool:

@@ -27,7 +27,7 @@ from nas_core.choice import Choice, Value, When
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
-from nas_core.space import SearchSpace
+from nas_core.space import SearchSpace, check_legal
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from search_spaces.layers.stems import AUTO, CIFAR, Stem, stem_for
 
@@ -231,9 +231,7 @@ class AeCnn(SearchSpace):
 
     def units(self, arch: Architecture) -> tuple[Unit, ...]:
         """The units at width and depth scale 1. Raises UsageError for an illegal architecture."""
-        reason = self.illegal(arch)
-        if reason:
-            raise UsageError(f"space '{self.name}' has no network for {dict(arch.values)}: {reason}")
+        check_legal(self, arch)
         return self._units(arch)
 
     def _architecture(self, units: Sequence[Unit]) -> Architecture:
@@ -287,7 +285,7 @@ class AeCnn(SearchSpace):
 
         modules: list[nn.Module] = []
         width, height, breadth = task.images()
-        own = _own(size).fitted(task)
+        own = Size.own(size, self.name).fitted(task)
         for channels in stem_widths(own):
             modules.append(ConvNormReLU(width, channels, 3, 2))
             width, height, breadth = channels, _halved(height), _halved(breadth)
@@ -309,7 +307,7 @@ class AeCnn(SearchSpace):
         additions and pooling count nothing. Raises UsageError like `build`."""
         params = macs = 0
         width, height, breadth = task.images()
-        own = _own(size).fitted(task)
+        own = Size.own(size, self.name).fitted(task)
         for channels in stem_widths(own):
             weights, width, height, breadth = 9 * width * channels, channels, _halved(height), _halved(breadth)
             params, macs = params + weights + 2 * channels, macs + weights * height * breadth
@@ -459,9 +457,3 @@ def _whole(name: str, number: int, low: int, high: int) -> int:
 
 def _halved(side: int) -> int:
     return -(-side // 2)
-
-
-def _own(size: SizeConfig) -> Size:
-    if not isinstance(size, Size):
-        raise UsageError(f"space 'ae-cnn' needs its own Size (width_scale, depth_scale), got {type(size).__name__}")
-    return size

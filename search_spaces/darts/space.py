@@ -27,7 +27,7 @@ from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
 from nas_core.relax import Picker
-from nas_core.space import SearchSpace
+from nas_core.space import SearchSpace, check_legal
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from search_spaces.darts.genotype import (
     KEPT,
@@ -90,14 +90,12 @@ class Darts(SearchSpace):
 
     def cells(self, arch: Architecture) -> dict[str, Cell]:
         """The cell of every type. Raises UsageError for an illegal architecture."""
-        reason = self.illegal(arch)
-        if reason:
-            raise UsageError(f"space '{self.name}' has no network for {dict(arch.values)}: {reason}")
+        check_legal(self, arch)
         return self._cells(arch)
 
     def layers(self, task: Task, size: SizeConfig) -> list[Layer]:
         """All cells of the network in order. Raises UsageError for another task, or a size of another space."""
-        size = _own(size, self)
+        size = _deep_enough(size, self)
         _, height, width = task.images()
         size = size.fitted(task)
         reductions = (size.layers // 3, 2 * size.layers // 3)
@@ -117,22 +115,16 @@ class Darts(SearchSpace):
             channels, shape, halve = (channels[1], layer.outputs), layer.output_shape, stride == 2
         return result
 
-    def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
-        """The network, untrained, for images of any shape: `(n, *task.input_shape)` to `(n, task.outputs)`.
+    def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
+        """The network for images of any shape, `(n, *task.input_shape)` to `(n, task.outputs)`; every edge is a group,
+        shared by all cells of a type.
 
         With `size.auxiliary`, in training mode, `(logits, auxiliary logits)`; the weight of the second loss is the
-        network's `auxiliary_weight`. Raises UsageError for an illegal architecture, task or size.
+        network's `auxiliary_weight`. Raises UsageError for another task or size.
         """
-        from search_spaces.supernet.picker import FixedPicker
-
-        self.cells(arch)
-        return self.network(FixedPicker(self.assignment(arch)), task, size)
-
-    def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
-        """The description of the network; every edge is a group, shared by all cells of a type. Raises as `build`."""
         from search_spaces.darts.network import DartsNetwork
 
-        size = _own(size, self).fitted(task)
+        size = _deep_enough(size, self).fitted(task)
         layers = self.layers(task, size)
         stem = [convolution.channels for convolution in stem_of(task, size)]
         head = size.auxiliary_head == IMAGENET
@@ -162,7 +154,7 @@ class Darts(SearchSpace):
         `macs` are the multiply-adds of all convolutions and the classifier for one image; batch normalisation,
         activations, pooling, additions count nothing. Raises UsageError as `build`.
         """
-        size = _own(size, self)
+        size = _deep_enough(size, self)
         layers, cells = self.layers(task, size), self.cells(arch)
         params = macs = 0
         inputs = task.input_shape[0]
@@ -292,11 +284,11 @@ def operation_costs(operation: str, width: int, stride: int, area: int) -> tuple
     return REPEATS[operation] * (weights + 2 * width), REPEATS[operation] * weights * area
 
 
-def _own(size: SizeConfig, space: Darts) -> Size:
-    if not isinstance(size, Size):
-        raise UsageError(f"space '{space.name}' needs its own Size (channels, layers), got {type(size).__name__}")
-    if len(space.cell_types) > 2 and size.layers < 5:
+def _deep_enough(size: SizeConfig, space: Darts) -> Size:
+    """The space's own size, with a place for each of its cells. Raises UsageError."""
+    own = Size.own(size, space.name)
+    if len(space.cell_types) > 2 and own.layers < 5:
         raise UsageError(
-            f"space '{space.name}' needs 5 layers or more, so that each of its cells has a place; got {size.layers}"
+            f"space '{space.name}' needs 5 layers or more, so that each of its cells has a place; got {own.layers}"
         )
-    return size
+    return own

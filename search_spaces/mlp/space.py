@@ -26,9 +26,8 @@ from pydantic import Field
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value, When
 from nas_core.config import SizeConfig
-from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
-from nas_core.space import SearchSpace
+from nas_core.space import SearchSpace, check_legal
 from nas_core.task import TABULAR_CLASSIFICATION, TABULAR_REGRESSION, Task
 
 if TYPE_CHECKING:
@@ -207,10 +206,8 @@ class Mlp(SearchSpace):
 
         from search_spaces.mlp.network import FieldEmbedding, TableNetwork
 
-        fields, size, values = task.table(), _own(size), arch.values
-        reason = self.illegal(arch)
-        if reason:
-            raise UsageError(f"space '{self.name}' cannot build {dict(values)}: {reason}")
+        fields, size, values = task.table(), Size.own(size, self.name), arch.values
+        check_legal(self, arch)
         embedding: nn.Module = nn.Identity()
         if values["embedding"] == FIELDS:
             embedding = FieldEmbedding(fields, int(values["embedding/size"]))
@@ -226,7 +223,7 @@ class Mlp(SearchSpace):
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """`params`, and `macs`: multiply-adds of all matrix products for one row. The embedding is one product whose
         matrix has zeros; normalisation, activations, softmax, gates' products and biases count nothing."""
-        fields, size, values = task.table(), _own(size), arch.values
+        fields, size, values = task.table(), Size.own(size, self.name), arch.values
         inputs, outputs = _inputs(values, fields), task.outputs
         params = macs = 0
 
@@ -353,9 +350,3 @@ def _streams(arch: Architecture, size: Size) -> tuple[Stream, Stream]:
 def _inputs(values: Mapping[str, Value], fields: Sequence[int]) -> int:
     """How many values an MLP reads: those of the row, or of all embedded fields."""
     return len(fields) * int(values["embedding/size"]) if values["embedding"] == FIELDS else sum(fields)
-
-
-def _own(size: SizeConfig) -> Size:
-    if not isinstance(size, Size):
-        raise UsageError(f"space 'mlp' needs its own Size (width_scale), got {type(size).__name__}")
-    return size

@@ -13,7 +13,7 @@ from pydantic import Field
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice
 from nas_core.config import SizeConfig
-from nas_core.errors import UsageError, nearest
+from nas_core.errors import nearest
 from nas_core.graph import ArchGraph
 from nas_core.relax import Picker, derive_by_choice
 from nas_core.space import SearchSpace
@@ -86,25 +86,17 @@ class NasBench201(SearchSpace):
     tasks = frozenset({IMAGE_CLASSIFICATION})
     Size = Size
 
-    def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
-        """The benchmark's network, untrained, for images of any shape and any number of classes.
+    def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
+        """The benchmark's network for images of any shape and any number of classes; every edge is a group, shared by
+        all cells.
 
         It has the benchmark's parameters to the unit, also those of edges that cannot reach the output.
-        Raises UsageError for an illegal architecture, another kind of task, or a size of another space.
+        Raises UsageError for another kind of task, or a size of another space.
         """
-        from search_spaces.supernet.picker import FixedPicker
-
-        reason = self.illegal(arch)
-        if reason:
-            raise UsageError(f"space '{self.name}' cannot build {dict(arch.values)}: {reason}")
-        return self.network(FixedPicker(arch.values), task, size)
-
-    def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
-        """The description of the network; every edge is a group, shared by all cells. Raises as `build`."""
         from search_spaces.nasbench201.network import Cell, CellNetwork
 
         inputs, *_ = task.images()
-        fitted = _own(size, task)
+        fitted = Size.own(size, self.name).fitted(task)
         narrow = None if fitted.stem == CIFAR else _stem(task, fitted)[0][0]
         return CellNetwork(
             lambda width: Cell(picker, EDGES, width), inputs, task.outputs, fitted.channels, fitted.cells, narrow
@@ -123,7 +115,7 @@ class NasBench201(SearchSpace):
         benchmark's own FLOPs (7.78305 M at least) add the 10 biases of its classifier.
         """
         inputs, height, width = task.images()
-        fitted = _own(size, task)
+        fitted = Size.own(size, self.name).fitted(task)
         channels, cells = fitted.channels, fitted.cells
         kernels = [KERNELS[str(value)] for value in arch.values.values() if value in KERNELS]
         params = macs = 0
@@ -247,13 +239,6 @@ def _operation(part: str, source: int, group: str) -> str:
     if given != str(source):
         raise ValueError(f"'{part}' in '{group}' reads input '{given}'; the inputs of a node are 0, 1, ... in order")
     return operation
-
-
-def _own(size: SizeConfig, task: Task) -> Size:
-    """The size for the task's images. Raises UsageError for a size of another space."""
-    if not isinstance(size, Size):
-        raise UsageError(f"space 'nasbench201' needs its own Size (channels, cells), got {type(size).__name__}")
-    return size.fitted(task)
 
 
 def _stem(task: Task, size: Size) -> list[tuple[int, tuple[int, int]]]:

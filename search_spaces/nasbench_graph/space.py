@@ -174,25 +174,14 @@ class NasBenchGraph(SearchSpace):
         edges += [(node, NODES + 1) for node in _leaves(links)]
         return ArchGraph(("input", *operations, "output"), tuple(edges))
 
-    def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
-        """`model(x, edge_index)`: `(nodes, features), (2, edges)` to `(nodes, task.outputs)`.
-
-        Raises UsageError for an illegal architecture.
-        """
-        from search_spaces.supernet.picker import FixedPicker
-
-        reason = self.illegal(arch)
-        if reason:
-            raise UsageError(f"space '{self.name}' cannot build {dict(arch.values)}: {reason}")
-        return self.network(FixedPicker(self.assignment(arch)), task, size)
-
     def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
-        """The description of the network; every choice is a group, and the topology decides what is read where."""
+        """`model(x, edge_index)`: `(nodes, features), (2, edges)` to `(nodes, task.outputs)`. Every choice is a group,
+        and the topology decides what is read where. Raises UsageError for another space's size."""
         from search_spaces.nasbench_graph.network import NodeNetwork
 
-        assert isinstance(size, GraphSize)
+        own = GraphSize.own(size, self.name)
         groups = {choice.name: choice.options for choice in self.choices}
-        return NodeNetwork(picker, groups, task.input_shape[0], task.outputs, size.hidden, size.dropout)
+        return NodeNetwork(picker, groups, task.input_shape[0], task.outputs, own.hidden, own.dropout)
 
     def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
         """The values of the representative, which is what is built."""
@@ -213,12 +202,11 @@ class NasBenchGraph(SearchSpace):
 
         Raises UsageError when the task does not say how large its graph is.
         """
-        assert isinstance(size, GraphSize)
+        hidden = GraphSize.own(size, self.name).hidden
         if task.nodes is None or task.edges is None:
             raise UsageError("MACs of a graph network need the graph's size: set nodes and edges of the task")
         topology, operations = _reduced(arch)
         links = [int(link) for link in topology]
-        hidden = size.hidden
         joined = hidden * len(_leaves(links))
         params = NODES * 2 * hidden + (joined + 1) * hidden + (hidden + 1) * task.outputs
         macs = task.nodes * hidden * (joined + task.outputs)

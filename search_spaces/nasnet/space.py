@@ -33,7 +33,7 @@ from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError, nearest
 from nas_core.graph import ArchGraph
-from nas_core.space import SearchSpace
+from nas_core.space import SearchSpace, check_legal
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from search_spaces.layers.stems import halved
 from search_spaces.nasnet.plan import (
@@ -105,14 +105,12 @@ class NASNet(SearchSpace):
 
     def cells(self, arch: Architecture) -> dict[str, Cell]:
         """The two cells. Raises UsageError for an illegal architecture."""
-        reason = self.illegal(arch)
-        if reason:
-            raise UsageError(f"space '{self.name}' has no network for {dict(arch.values)}: {reason}")
+        check_legal(self, arch)
         return _cells(arch, self._blocks)
 
     def layers(self, arch: Architecture, task: Task, size: SizeConfig) -> list[Layer]:
         """All cells of the network in order. Raises UsageError for an illegal architecture, task or size."""
-        size = _own(size)
+        size = Size.own(size, self.name)
         _, *sides = task.images()
         size = size.fitted(task)
         cells = self.cells(arch)
@@ -145,7 +143,7 @@ class NASNet(SearchSpace):
         """
         from search_spaces.nasnet.network import NASNetwork
 
-        size = _own(size).fitted(task)
+        size = Size.own(size, self.name).fitted(task)
         layers = self.layers(arch, task, size)
         stride = 2 if size.stem == "imagenet" else 1
         return NASNetwork(layers, task.input_shape[0], size.stem_filters, stride, task.outputs, size.drop_path)
@@ -156,7 +154,7 @@ class NASNet(SearchSpace):
         `macs` are the multiply-adds of all convolutions and the classifier for one image; biases, BN, activations,
         pooling, additions count nothing.
         """
-        size = _own(size)
+        size = Size.own(size, self.name)
         layers = self.layers(arch, task, size)
         stem = 9 * task.input_shape[0] * size.stem_filters
         params, macs = stem + 2 * size.stem_filters, stem * math.prod(layers[0].shape)
@@ -339,9 +337,3 @@ def operation_costs(operation: str, width: int, stride: int, shape: tuple[int, i
         return 2 * weights + 2 * width, weights * (height * after[1] + area)
     weights = size**2 * width**2
     return weights + 2 * width, weights * area
-
-
-def _own(size: SizeConfig) -> Size:
-    if not isinstance(size, Size):
-        raise UsageError(f"space 'nasnet' needs its own Size (cells, filters, ...), got {type(size).__name__}")
-    return size

@@ -23,7 +23,7 @@ from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
-from nas_core.space import SearchSpace
+from nas_core.space import SearchSpace, check_legal
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from search_spaces.layers.stems import AUTO, IMAGENET, stem_for
 
@@ -233,17 +233,15 @@ class RegNet(SearchSpace):
 
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
         """The network, untrained. Raises UsageError for an illegal architecture, task, or another space's size."""
-        return build_network(self.stages(arch), task, _own(size), self._se)
+        return build_network(self.stages(arch), task, Size.own(size, self.name), self._se)
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """See `network_costs`."""
-        return network_costs(self.stages(arch), task, _own(size), self._se)
+        return network_costs(self.stages(arch), task, Size.own(size, self.name), self._se)
 
     def stages(self, arch: Architecture) -> tuple[Stage, ...]:
         """The stages as they are built at width scale 1. Raises UsageError for an illegal architecture."""
-        reason = self.illegal(arch)
-        if reason:
-            raise UsageError(f"space '{self.name}' has no network for {dict(arch.values)}: {reason}")
+        check_legal(self, arch)
         depth, w_0, w_a, w_m, group_width = (float(value) for value in arch.values.values())
         return regnet_stages(w_a, int(w_0), w_m, int(depth), int(group_width), self._bottleneck)
 
@@ -273,9 +271,3 @@ def _completions(choices: Sequence[Choice], stages: int) -> dict[tuple[Value, ..
         prefix: tuple(option for option in choices[len(prefix)].options if option in found)
         for prefix, found in allowed.items()
     }
-
-
-def _own(size: SizeConfig) -> Size:
-    if not isinstance(size, Size):
-        raise UsageError(f"space 'regnet' needs its own Size (stem_width, ...), got {type(size).__name__}")
-    return size

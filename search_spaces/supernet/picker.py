@@ -1,4 +1,7 @@
-"""The pickers: `FixedPicker` builds the network of an architecture, `SupernetPicker` one that holds all of them."""
+"""What a supernet is made of: `SupernetPicker` makes all operations of every group, `MixedOp` mixes them.
+
+The picker of one architecture is `nas_core.relax.FixedPicker`.
+"""
 
 from __future__ import annotations
 
@@ -16,46 +19,6 @@ from search_spaces.layers.features import blend
 
 Term = tuple[Tensor | None, Tensor]
 """A weight and what it is multiplied with; None: in full."""
-
-
-@renamed(taken="selected")
-@dataclass(frozen=True)
-class FixedRoute:
-    """The route of a group in a built network: one option, or none."""
-
-    options: tuple[Value, ...]
-
-    def selected(self) -> Sequence[tuple[Value, Tensor | None]]:
-        return [(option, None) for option in self.options]
-
-    def scalar(self) -> Tensor | None:
-        return None
-
-
-@dataclass(frozen=True)
-class FixedPicker:
-    """Builds what an assignment says; the network knows nothing of a search."""
-
-    assignment: Mapping[str, Value | None]
-    style: Style = Style.STANDALONE
-
-    @property
-    def auxiliary(self) -> bool:
-        return self.style == Style.STANDALONE
-
-    def route(self, name: str, options: Sequence[Value]) -> FixedRoute:
-        value = self._value(name, options)
-        return FixedRoute(() if value is None else (value,))
-
-    def module(self, name: str, operations: Mapping[Value, Callable[[], nn.Module]]) -> nn.Module | None:
-        value = self._value(name, tuple(operations))
-        return None if value is None else operations[value]()
-
-    def _value(self, name: str, options: Sequence[Value]) -> Value | None:
-        value = self.assignment[name]
-        if value is not None and value not in options:
-            raise ValueError(f"group '{name}' has no operation '{value}' ({', '.join(map(str, options))})")
-        return value
 
 
 class Current:

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
-from nas_core.relax import Group, Mix, Relaxable, Style, not_relaxable
+from nas_core.relax import FixedPicker, Group, Mix, Relaxable, Style, not_relaxable
 from nas_core.space import SearchSpace
 from nas_core.task import Task
 from search_spaces.counter import MacCounter
-from search_spaces.supernet.picker import FixedPicker, MixedOp, SupernetPicker
+from search_spaces.supernet.picker import MixedOp, SupernetPicker
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ import torch
 
 from nas_cli.app import run
 from nas_core.errors import NotFoundError, UsageError, VerificationError
-from nas_core.relax import Style
+from nas_core.relax import FixedPicker, Style
 from nas_core.seeds import generator
 from search_spaces.nasbench201.space import NasBench201, Size
-from search_spaces.supernet.picker import FixedPicker
 from search_spaces.supernet.supernet import Supernet
 from studies import extract as extraction
 from studies.extract import extract, load_extracted, trial_to_extract

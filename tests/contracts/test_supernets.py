@@ -176,7 +176,7 @@ def test_a_path_trains_as_the_extracted_network(case: Case, supernet: Supernet) 
 
 
 def test_extracted_networks_have_the_shapes_of_built_ones(case: Case, supernet: Supernet) -> None:
-    from search_spaces.supernet.picker import FixedPicker
+    from nas_core.relax import FixedPicker
     from search_spaces.supernet.supernet import relaxable
 
     space, full = case.space, case.supernet(style=Style.STANDALONE)

@@ -13,10 +13,10 @@ from nas_core import relax
 from nas_core.architecture import Architecture
 from nas_core.graph import ArchGraph
 from nas_core.one_shot import Progress
-from nas_core.relax import Mix, Picker, Style
+from nas_core.relax import FixedPicker, Mix, Picker, Style
 from nas_core.strategy import Setting, uses_warm_start
 from search_spaces.nasbench201.space import NasBench201
-from search_spaces.supernet.picker import FixedPicker, SupernetPicker
+from search_spaces.supernet.picker import SupernetPicker
 from training.data import load
 from training.data.augment import Augment
 from training.data.loading import Loading

@@ -364,7 +364,7 @@ def test_attention_has_embedded_fields() -> None:
     raw = {**SPACE.named["autoint"].values, "embedding": "none"}
     del raw["embedding/size"]
     assert "not allowed for choice 'embedding'" in str(SPACE.illegal(Architecture("mlp", raw)))
-    with pytest.raises(UsageError, match="cannot build"):
+    with pytest.raises(UsageError, match="has no network for"):
         SPACE.build(Architecture("mlp", raw), table(), Size())
 
 

@@ -23,6 +23,7 @@ from nas_core import moves, tokens
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
+from nas_core.relax import FixedPicker
 from nas_core.space import HasCosts, HasNotation
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from search_spaces.nasbench201.network import Cell
@@ -40,7 +41,6 @@ from search_spaces.nasbench201.space import (
     skip_none_string,
     skip_string,
 )
-from search_spaces.supernet.picker import FixedPicker
 
 SPACE = NasBench201()
 FULL = Size.preset("full")
@@ -297,7 +297,7 @@ def test_errors_a_user_can_act_on() -> None:
         SPACE.build(ALL_SKIP, Task(kind=NODE_CLASSIFICATION, input_shape=(7,), outputs=3), FULL)
     with pytest.raises(UsageError, match="needed are images"):
         SPACE.costs(ALL_SKIP, Task(kind=IMAGE_CLASSIFICATION, input_shape=(8, 8), outputs=3), FULL)
-    with pytest.raises(UsageError, match="cannot build"):
+    with pytest.raises(UsageError, match="has no network for"):
         SPACE.build(Architecture(SPACE.name, {"cell/edge.0-1": NONE}), images(), FULL)
     with pytest.raises(UsageError, match="its own Size"):
         SPACE.build(ALL_SKIP, images(), SizeConfig())

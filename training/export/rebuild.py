@@ -17,12 +17,11 @@ from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig, validate
 from nas_core.errors import NotFoundError, UsageError
 from nas_core.public import public
-from nas_core.relax import Style
+from nas_core.relax import FixedPicker, Style
 from nas_core.space import HasNotation, SearchSpace, builds
 from nas_core.task import Task
 from nas_core.user_files import digest_of, files_of
 from search_spaces import BUILTIN, GROUP
-from search_spaces.supernet.picker import FixedPicker
 from search_spaces.supernet.supernet import relaxable
 from training.inputs import Inputs
 

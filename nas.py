@@ -164,6 +164,7 @@ class Study:
         recipe: str = "standard",
         epochs: int | None = None,
         seeds: int = 1,
+        workers: int = 1,
         size: str | None = None,
         data: str | None = None,
         device: str | None = None,
@@ -173,7 +174,8 @@ class Study:
         settings: Mapping[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
         """Train a trial (by default the best) from scratch and keep the weights: one document per seed, with the test
-        metrics. `settings` are changes to the recipe: `{"lr": 0.05, "distillation": {"alpha": 0.5}}`.
+        metrics. `workers` of them at a time, each in a process. `settings` are changes to the recipe:
+        `{"lr": 0.05, "distillation": {"alpha": 0.5}}`.
 
         Called again, it goes on where it was. Raises as `search`, and NasError where a training fails.
         """
@@ -183,33 +185,28 @@ class Study:
         from studies.analysis.trained import start_of
         from studies.documents import View, training_document
         from studies.environment import environment
-        from studies.jobs.retrain import retrain
+        from studies.jobs.executor import executor
+        from studies.jobs.run import Driver
         from studies.jobs.teacher import teacher_of
-        from studies.setup.assemble import retraining
+        from studies.jobs.train import training
 
         if seeds < 1:
             raise UsageError(f"seeds {seeds}: at least 1 is needed")
+        if workers < 1:
+            raise UsageError(f"workers {workers}: at least 1 is needed")
         changes = {**(settings or {}), **({} if epochs is None else {"epochs": epochs})}
         with self._place.open() as store:
             study, run = addressed_trial(store, self._address(trial))
             start = None if weights is None else start_of(store, weights)
             taught = None if teacher is None else teacher_of(store, teacher)
-            plan = retraining(study.spec, recipe, changes, size, data, device, metric, start, taught)
-            done = []
+            plan = training(study.spec, recipe, changes, size, data, device, metric, start, taught)
             with store.lock(study):
-                for repeat in range(seeds):
-                    *_, (ended, _) = retrain(
-                        store,
-                        study,
-                        run,
-                        plan,
-                        repeat,
-                        stopping=lambda: False,
-                        environment=store.environment(environment(study.spec)),
-                    )
-                    if ended.state != State.COMPLETE:
-                        raise NasError(f"training {study.name}:{run.number} failed: {ended.verdict.reason}")
-                    done.append(ended)
+                facts = store.environment(environment(study.spec))
+                driver = Driver(*(store, study, run, plan, executor(store, study, plan, workers)), environment=facts)
+                done = driver.run(range(seeds))
+            failed = next((ended for ended in done if ended.state != State.COMPLETE), None)
+            if failed is not None:
+                raise NasError(f"training {study.name}:{run.number} failed: {failed.verdict.reason}")
             view = View.of(study)
             return [training_document(view, store, run, ended) for ended in done]
 

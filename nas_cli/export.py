@@ -33,9 +33,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export the training with the best validation value of STUDY:N (or of the study's best trial), or the training
-    STUDY:N/train-K, with a model card."""
+    STUDY:N/train-K or compression STUDY:N/compress-K, with a model card."""
     from nas_cli.render import emit
-    from studies.analysis.trained import addressed_training, training_address
+    from studies.address import address_of
+    from studies.analysis.trained import addressed_training
     from studies.jobs.export import export_trial
 
     with open_store(db, files) as store:
@@ -48,7 +49,7 @@ def export(
             json.dumps(
                 {
                     "trial": f"{study.name}:{trial.number}",
-                    "training": training_address(study, trial, training),
+                    "training": address_of(study, trial, training),
                     "files": [str(path) for path in paths],
                 }
             )

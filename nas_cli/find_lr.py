@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nas_core.records import Run, Study
-    from studies.jobs.retrain import Retraining
+    from studies.jobs.train import Training
     from studies.store.store import Store
     from training.range_test import RangeTest
     from training.recipe import Recipe
@@ -18,7 +18,7 @@ CURVE, PICTURE = "lr-range.csv", "lr-range.svg"
 UNUSED = ("warmup_epochs", "lr_end", "milestones")  # in cycles, which refuse them
 
 
-def find_lr(store: Store, study: Study, trial: Run, plan: Retraining, picture: Path | None, as_json: bool) -> None:
+def find_lr(store: Store, study: Study, trial: Run, plan: Training, picture: Path | None, as_json: bool) -> None:
     """Test the network that the same command would train first, write the curve, print what it suggests.
 
     Nothing is stored in the database. The curve, and the picture where no other place is named, are written to the
@@ -31,8 +31,8 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Retraining, picture: P
     from nas_core.errors import NasError, TrialError
     from nas_core.evaluation import Report
     from nas_core.records import RETRAIN
-    from nas_core.seeds import derive
-    from studies.jobs.retrain import command
+    from studies.jobs.commands import train
+    from studies.jobs.stored import seed_of
     from training import plots
     from training.checkpoint import write_atomically
     from training.tasks import kind_of
@@ -46,7 +46,7 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Retraining, picture: P
         progress.show(Report(step, {"smoothed_loss": loss}), steps)
 
     try:
-        found = evaluator.range_test(trial.arch, derive(study.spec.seed, trial.number, RETRAIN, 0), listen)
+        found = evaluator.range_test(trial.arch, seed_of(study, trial, RETRAIN, 0), listen)
     except TrialError as error:
         raise NasError(f"the learning-rate range test of {address} failed: {error}") from error
     finally:
@@ -67,7 +67,7 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Retraining, picture: P
         "steps": len(found.rates),
         "curve": str(curve),
         "picture": str(file),
-        "next": shlex.join(command(address, {**plan.settings, "changes": changes}, 1)) + places(store),
+        "next": shlex.join(train(address, {**plan.settings, "changes": changes}, 1)) + places(store),
     }
     if as_json:
         emit(json.dumps(facts))

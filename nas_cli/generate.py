@@ -42,8 +42,8 @@ def generate(
     from nas_cli import render
     from nas_core.config import validate
     from nas_core.errors import UsageError
+    from studies.address import parse_trial
     from studies.analysis import generate as generation
-    from studies.analysis.queries import parse_address
     from studies.setup.assemble import build, moved
 
     given: dict[str, Any] = {
@@ -55,7 +55,7 @@ def generate(
     }
     config = validate(generation.GenerateConfig, given, "generate")
     with open_store(db, files) as store:
-        name, number = parse_address(study)
+        name, number = parse_trial(study)
         if number is not None:
             raise UsageError(f"'{study}' is one trial; name the study: nas generate {name}")
         found = store.study(name)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from nas_core.evaluation import Report
+    from nas_core.records import Run
 
 
 class Line:
@@ -30,3 +34,28 @@ class Line:
     def end(self) -> None:
         if self._console.is_terminal:
             self._console.print()
+
+
+class Progress:
+    """Progress of a job with several seeds (`studies.jobs.run.Listener`), one line for each that runs."""
+
+    def __init__(self, steps: float, seeds: int, what: str) -> None:
+        self._steps, self._seeds, self._what = steps, seeds, what
+        self._lines: dict[int, Line] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for line in self._lines.values():
+            line.end()
+
+    def reported(self, run: Run, report: Report) -> None:
+        if run.id not in self._lines:
+            self._lines[run.id] = Line(f"{self._what} seed {run.repeat + 1}/{self._seeds}")
+        self._lines[run.id].show(report, self._steps)
+
+    def finished(self, run: Run) -> None:
+        line = self._lines.pop(run.id, None)
+        if line is not None:
+            line.end()

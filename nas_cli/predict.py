@@ -50,8 +50,8 @@ def predict(
     from nas_cli import render
     from nas_core.config import parse_assignments, validate
     from nas_core.errors import UsageError
+    from studies.address import parse_trial
     from studies.analysis import predict as prediction
-    from studies.analysis.queries import parse_address
     from studies.setup.assemble import build, moved
 
     given: dict[str, Any] = {
@@ -65,7 +65,7 @@ def predict(
     }
     config = validate(prediction.PredictConfig, given, "predict")
     with open_store(db, files) as store:
-        name, number = parse_address(study)
+        name, number = parse_trial(study)
         if number is not None:
             raise UsageError(f"'{study}' is one trial; name the study: nas predict {name}")
         found = store.study(name)

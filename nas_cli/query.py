@@ -63,11 +63,13 @@ def show(
     files: Files = None,
     as_json: Json = False,
 ) -> None:
-    """Show a study, all of one trial, one training of it (STUDY:N/train-K), or an architecture."""
+    """Show a study, all of one trial, one training or compression of it (STUDY:N/train-K, STUDY:N/compress-K), a
+    supernet (STUDY/supernet), or an architecture."""
     from nas_cli import costs_view, render, supernet_view, view
     from nas_core.errors import InfeasibleError, NotFoundError, UsageError
     from studies import documents
-    from studies.analysis.queries import best_trial, parse_training, state_counts
+    from studies.address import SUPERNET, parse
+    from studies.analysis.queries import best_trial, state_counts
     from studies.documents import View
 
     if address is None and architecture is None:
@@ -80,19 +82,22 @@ def show(
         page.show(architecture, as_json)
         return
     assert address is not None
-    name, number, training = parse_training(address)
-    if latency and (number is None or training is not None):
-        raise UsageError(f"--latency measures the network of a trial; name one, {name}:N")
+    place = parse(address)
+    if latency and (place.trial is None or place.kind is not None):
+        raise UsageError(f"--latency measures the network of a trial; name one, {place.study}:N")
     with open_store(db, files, reading=True) as store:
-        study = store.study(name)
+        study = store.study(place.study)
         seen = View.of(study)
-        if training is not None:
+        if place.kind == SUPERNET:
+            supernet_view.show(seen, store, as_json)
+            return
+        if place.kind is not None:
             from nas_cli import training_view
 
-            training_view.show(seen, store, address, as_json)
+            training_view.show(seen, store, place, as_json)
             return
-        if number is not None:
-            run = store.trial(study, number)
+        if place.trial is not None:
+            run = store.trial(study, place.trial)
             measured = {"latency": costs_view.latency(study, run)} if latency else {}
             if as_json:
                 render.document({**documents.full_document(seen, store, run), **measured})
@@ -262,9 +267,9 @@ def verify(
 def _study(store: Store, name: str) -> Study:
     """Raises UsageError for the address of a trial, NotFoundError with the nearest name."""
     from nas_core.errors import UsageError
-    from studies.analysis.queries import parse_address
+    from studies.address import parse_trial
 
-    study, number = parse_address(name)
+    study, number = parse_trial(name)
     if number is not None:
         raise UsageError(f"'{name}' is one trial; name the study, '{study}', or look at the trial: nas show {name}")
     return store.study(study)

@@ -10,13 +10,25 @@ from nas_cli import heat, render
 from nas_cli.view import LAST, architecture_page, settings_text, traceback_page
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
-from nas_core.errors import NasError
+from nas_core.errors import NasError, NotFoundError
 from nas_core.records import Epoch, SupernetRun
+from studies.address import SUPERNET, Address
 from studies.documents import View
 from studies.store import supernets
 from studies.store.store import Store
 
 COLLAPSE = {"parameter_free": "without parameters", "skips": "skips"}  # shares of the derived operations
+
+
+def show(view: View, store: Store, as_json: bool) -> None:
+    """The page of `STUDY/supernet`. Raises NotFoundError for a study without one."""
+    found = Trained.of(view, store)
+    if found is None:
+        raise NotFoundError(f"study '{view.study.name}' has no supernet: its strategy is '{view.study.spec.strategy}'")
+    if as_json:
+        render.document({"address": str(Address(view.study.name, kind=SUPERNET)), **found.document()})
+    else:
+        found.page()
 
 
 @dataclass(frozen=True, slots=True)

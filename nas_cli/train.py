@@ -12,7 +12,7 @@ import typer
 
 from nas_cli import complete
 from nas_cli.errors import INTERRUPTED
-from nas_cli.line import Line
+from nas_cli.line import Progress
 from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, Metrics, open_store
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs instead of the recipe's.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings, each with its own seed.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Trainings at a time, each in a process.")] = 1,
     data: Annotated[
         str | None, typer.Option(help="Data instead of the study's (needed for tables).", autocompletion=complete.data)
     ] = None,
@@ -73,16 +74,21 @@ def train(
     from nas_cli.signals import Stopper
     from nas_core.errors import NasError, UsageError
     from nas_core.strategy import State
+    from studies.address import address_of
     from studies.analysis.costs import remarks
     from studies.analysis.queries import addressed_trial
     from studies.analysis.trained import start_of
     from studies.environment import environment
-    from studies.jobs.retrain import command, retrain
+    from studies.jobs.commands import train as again
+    from studies.jobs.executor import executor
+    from studies.jobs.run import Driver
     from studies.jobs.teacher import teacher_of
-    from studies.setup.assemble import retraining
+    from studies.jobs.train import training
 
     if picture is not None and not find_lr:
         raise UsageError("--picture is the picture of --find-lr; a training draws none")
+    if find_lr and workers != 1:
+        raise UsageError(f"--workers {workers} is for trainings; --find-lr tests one network")
     if find_lr and seeds != 1:
         raise UsageError(f"--seeds {seeds} is for trainings; --find-lr tests one network")
     with open_store(db, files) as store:
@@ -92,7 +98,7 @@ def train(
             changes["epochs"] = epochs
         start = None if weights is None else start_of(store, weights)
         taught = None if teacher is None else teacher_of(store, teacher)
-        plan = retraining(
+        plan = training(
             study.spec, recipe or name or "standard", changes, size, data, device, metric or (), start, taught
         )
         taken = plan.evaluator.taken(trial.arch)
@@ -100,35 +106,30 @@ def train(
             typer.echo(f"weights: {taken}", err=True)
         if taught is not None:
             typer.echo(f"teacher: {taught.reference}", err=True)
-        limits, lines = remarks(study, trial, plan, chosen=size is not None)
+        limits, lines = remarks(study, trial, plan.evaluator, chosen=size is not None)
         for line in lines:
             typer.echo(f"nas: {line}", err=True)
         if find_lr:
             range_test.find_lr(store, study, trial, plan, picture, as_json)
             return 0
         facts = store.environment(environment(study.spec))
-        done: list[Run] = []
-        with store.lock(study), Stopper() as stopper:
-            for repeat in range(seeds):
-                progress = Line(f"{study.name}:{trial.number} seed {repeat + 1}/{seeds}")
-                ended = None
-                for run, report in retrain(
-                    store, study, trial, plan, repeat, stopping=stopper.stopping, environment=facts
-                ):
-                    if report is None:
-                        ended = run
-                    else:
-                        progress.show(report, plan.evaluator.fidelity.high)
-                progress.end()
-                if ended is None:
-                    again = shlex.join(command(address, plan.settings, seeds)) + places(store)
-                    if as_json:
-                        emit(json.dumps({"trial": address, "ending": "interrupted", "seeds": len(done)}))
-                    typer.echo(f"nas: interrupted; go on with: {again}", err=True)
-                    return INTERRUPTED
-                if ended.state != State.COMPLETE:
-                    raise NasError(f"training {study.name}:{trial.number} failed: {ended.verdict.reason}")
-                done.append(ended)
+        with store.lock(study), Stopper() as stopper, Progress(plan.steps, seeds, address_of(study, trial)) as progress:
+            driver = Driver(
+                *(store, study, trial, plan, executor(store, study, plan, workers)),
+                listener=progress,
+                stopping=stopper.stopping,
+                environment=facts,
+            )
+            done = driver.run(range(seeds))
+        failed = next((run for run in done if run.state != State.COMPLETE), None)
+        if failed is not None:
+            raise NasError(f"training {study.name}:{trial.number} failed: {failed.verdict.reason}")
+        if len(done) < seeds:
+            if as_json:
+                emit(json.dumps({"trial": address, "ending": "interrupted", "seeds": len(done)}))
+            words = shlex.join(again(address, plan.settings, seeds)) + places(store)
+            typer.echo(f"nas: interrupted; go on with: {words}", err=True)
+            return INTERRUPTED
     _print(study, trial, done, limits, as_json, store)
     return 0
 

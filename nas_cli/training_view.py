@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from nas_cli import render
 from nas_cli.view import curve_page, metrics_page, settings_text
-from studies.analysis.trained import named_training
+from studies.address import WORDS, Address, address_of
+from studies.analysis.trained import named_run, parent_of
 from studies.documents import View, training_document
-from studies.jobs.retrain import INPUTS, training_seed
+from studies.jobs.stored import INPUTS, seed_of
 from studies.store.store import Store
 
 
-def show(view: View, store: Store, address: str, as_json: bool) -> None:
-    """Raises NotFoundError where there is no such training."""
-    study, trial, training = named_training(store, address)
+def show(view: View, store: Store, address: Address, as_json: bool) -> None:
+    """Raises NotFoundError where there is no such run."""
+    study, trial, training = named_run(store, address)
     document = training_document(view, store, trial, training)
-    document["seed"] = training_seed(study, trial, training.repeat)
+    document["seed"] = seed_of(study, trial, training.kind, training.repeat)
     if as_json:
         render.document({**document, "curve": [{"step": one.step, **one.metrics} for one in store.curve(training)]})
         return
@@ -22,8 +23,10 @@ def show(view: View, store: Store, address: str, as_json: bool) -> None:
     inputs = settings.get(INPUTS)
     render.pairs(
         {
-            "training": address,
+            WORDS[training.kind]: str(address),
             "trial": view.address(trial),
+            "of": address_of(study, trial, parent_of(store, trial, training)) if training.parent != trial.id else None,
+            "method": settings.get("method"),
             "state": str(training.state),
             "reason": training.verdict.reason,
             "recipe": settings.get("recipe_name"),

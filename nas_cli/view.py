@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 from nas_cli import costs_view, metrics, render
@@ -17,10 +18,11 @@ from nas_cli.metrics import MICRO_BATCH
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError, unknown
 from nas_core.evaluation import Objective
-from nas_core.records import RETRAIN, Run, final_size_of
+from nas_core.records import COMPRESS, RETRAIN, Run, final_size_of
 from nas_core.strategy import State
 from nas_core.task import Task
-from studies.documents import View, child_address, hypervolume_of
+from studies.address import WORDS, address_of
+from studies.documents import View, hypervolume_of
 from studies.setup.supernets import caution
 from studies.store.store import Store
 
@@ -172,8 +174,10 @@ def trial_page(view: View, store: Store, run: Run) -> None:
     metrics_page(view, run)
     costs_view.search_page(view, run)
     curve_page(store, run)
-    _retrainings(view, store, run)
-    files = [(file, who) for who in (run, *store.children(run, RETRAIN)) for file in store.artifacts(who)]
+    below = {kind: store.below(run, kind) for kind in WORDS}
+    for kind, heading in ((RETRAIN, "retrainings"), (COMPRESS, "compressions")):
+        _runs(view, run, below[kind], heading)
+    files = [(file, who) for who in (run, *chain(*below.values())) for file in store.artifacts(who)]
     if files:
         render.emit("", "files")
         render.pairs({str(store.files / file.path): file.kind for file, _ in files}, "  ")
@@ -230,8 +234,8 @@ def curve_page(store: Store, run: Run) -> None:
     render.table(["step", *names], rows, right=["step", *names])
 
 
-def _retrainings(view: View, store: Store, run: Run) -> None:
-    children = store.children(run, RETRAIN)
+def _runs(view: View, run: Run, children: Sequence[Run], heading: str) -> None:
+    """The runs of a kind that belong to a trial, under a heading."""
     if not children:
         return
     names = list(
@@ -242,7 +246,7 @@ def _retrainings(view: View, store: Store, run: Run) -> None:
     heads = ["run", "recipe", "state", *names, "seconds"]
     rows = [
         [
-            child_address(view, run, child),
+            address_of(view.study, run, child),
             child.recipe_name or "",
             str(child.state),
             *(render.number(child.metrics.get(name)) for name in names),
@@ -250,11 +254,11 @@ def _retrainings(view: View, store: Store, run: Run) -> None:
         ]
         for child in children
     ]
-    render.emit("", "retrainings")
+    render.emit("", heading)
     render.table(heads, rows, right=[*names, "seconds"])
     for child in children:
         if child.verdict.reason:
-            render.emit("", f"{child_address(view, run, child)}: {render.clean(child.verdict.reason)}")
+            render.emit("", f"{address_of(view.study, run, child)}: {render.clean(child.verdict.reason)}")
             traceback_page(child.verdict.traceback)
 
 

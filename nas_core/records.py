@@ -12,11 +12,13 @@ from pydantic import Field
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.config import Config
+from nas_core.model import UNCHANGED, Changes
 from nas_core.strategy import FINISHED, Outcome, Proposal, State
 from nas_core.task import Task
 
 TRIAL = "trial"
 RETRAIN = "retrain"
+COMPRESS = "compress"
 
 
 class StopAt(Config):
@@ -129,7 +131,8 @@ class Verdict:
 @dataclass(frozen=True, slots=True)
 class Run:
     """One stored piece of work. `metrics` are those of the last step, where they were asked for; `tries` counts
-    the attempts begun since its last report: more than one where processes have ended in it without a word."""
+    the attempts begun since its last report: more than one where processes have ended in it without a word; `changes`
+    are those of the network that it left."""
 
     id: int
     kind: str
@@ -148,6 +151,7 @@ class Run:
     ended: float | None
     metrics: Mapping[str, float] = field(default_factory=dict)
     tries: int = 0
+    changes: Changes = UNCHANGED
 
     @property
     def arch(self) -> Architecture:

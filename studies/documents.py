@@ -11,8 +11,9 @@ from nas_core.architecture import Architecture
 from nas_core.errors import NasError
 from nas_core.evaluation import Objective
 from nas_core.graph import ArchGraph
-from nas_core.records import RETRAIN, Run, Study, StudySpec, final_size_of
+from nas_core.records import COMPRESS, RETRAIN, Run, Study, StudySpec, final_size_of
 from nas_core.space import HasNotation, SearchSpace, builds
+from studies.address import address_of
 from studies.analysis.summary import objective
 from studies.store.store import Store
 
@@ -171,15 +172,16 @@ def full_document(view: View, store: Store, run: Run) -> dict[str, Any]:
         "final_size": final_size_of(view.study.spec),
         "search_size_costs": search_costs(view, run),
         "curve": [{"step": report.step, **report.metrics} for report in store.curve(run)],
-        "retrainings": [training_document(view, store, run, child) for child in store.children(run, RETRAIN)],
+        "retrainings": [training_document(view, store, run, child) for child in store.below(run, RETRAIN)],
+        "compressions": [training_document(view, store, run, child) for child in store.below(run, COMPRESS)],
         "files": _files(store, run),
     }
 
 
 def training_document(view: View, store: Store, run: Run, child: Run) -> dict[str, Any]:
-    """A training of a trial with its files."""
+    """A training or a compression of a trial with its files."""
     return {
-        "address": child_address(view, run, child),
+        "address": address_of(view.study, run, child),
         "recipe": child.recipe,
         "repeat": child.repeat,
         "state": str(child.state),
@@ -188,10 +190,6 @@ def training_document(view: View, store: Store, run: Run, child: Run) -> dict[st
         "seconds": child.verdict.seconds,
         "files": _files(store, child),
     }
-
-
-def child_address(view: View, run: Run, child: Run) -> str:
-    return f"{view.address(run)}/train-{child.number}"
 
 
 def _files(store: Store, run: Run) -> list[dict[str, Any]]:

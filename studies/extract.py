@@ -17,7 +17,8 @@ from nas_core.public import public
 from nas_core.records import Run, Study
 from nas_core.relax import Style
 from nas_core.space import builds
-from studies.analysis.queries import addressed_trial, parse_address, state_counts
+from studies.address import parse_trial
+from studies.analysis.queries import addressed_trial, state_counts
 from studies.setup.spaces import load_space, size_of
 from studies.store import supernets
 from studies.store.store import Store
@@ -49,7 +50,7 @@ def trial_to_extract(store: Store, address: str) -> tuple[Study, Run]:
 
     Raises UsageError for a study without a supernet, or whose supernet alone is the result; and like `best_trial`.
     """
-    name, number = parse_address(address)
+    name, number = parse_trial(address)
     study = store.study(name)
     _check_shares(study)
     if number is None and study.spec.supernet is not None and not state_counts(store, study):
@@ -105,7 +106,8 @@ def write(
     network = network.cpu()
     size = evaluator.size.model_dump(mode="json")
     inputs = getattr(evaluator.source, "inputs", None)
-    description = describe(source, SPACE if source.file else None, arch, size, evaluator.task, Style.SUPERNET, inputs)
+    copied = SPACE if source.file else None
+    description = describe(source, copied, arch, size, evaluator.task, Style.SUPERNET, inputs=inputs)
     content = safetensors_bytes(network)
     card = {
         **public(facts),

@@ -47,7 +47,7 @@ def spare(store: Store, study: Study) -> list[Spare]:
     if found is not None and found.state == State.COMPLETE:
         places.append("supernet")
     kinds = {
-        "checkpoints of finished trainings": {file for place in places for file in (folder / place).glob(CHECKPOINTS)},
+        "checkpoints of finished trainings": {file for place in places for file in (folder / place).rglob(CHECKPOINTS)},
         "files whose writing was cut short": set(folder.rglob(UNFINISHED)),
     }
     checkpoints, cut_short = kinds

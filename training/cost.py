@@ -59,11 +59,14 @@ class NetworkCosts:
         threads = self._threads or torch.get_num_threads()
         return costs(self.space, arch, self.task, self.size, asked, self._device, threads, self._measured)
 
+    def latency_of(self, model: nn.Module) -> latency.Latency:
+        """That of a network, measured now under the same conditions."""
+        return _measure(model, self.task, self._device, self._threads or torch.get_num_threads(), self._measured)
+
     def latency(self, arch: Architecture) -> latency.Latency:
         """Measured now. Raises TrialError when the network cannot be built or run."""
         with trial_failures(), torch.random.fork_rng(devices=[]):
-            model = self.space.build(arch, self.task, self.size)
-            return _measure(model, self.task, self._device, self._threads or torch.get_num_threads(), self._measured)
+            return self.latency_of(self.space.build(arch, self.task, self.size))
 
 
 def costs(

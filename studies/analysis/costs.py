@@ -17,8 +17,8 @@ from studies.setup.evaluators import latency_of
 from studies.setup.spaces import load_space, size_of
 
 if TYPE_CHECKING:
-    from studies.jobs.retrain import Retraining
     from training.cost import NetworkCosts
+    from training.evaluators.train import Train
     from training.latency import Latency
 
 COUNTS = ("params", "macs")
@@ -111,26 +111,26 @@ def final_latency(study: Study, arch: Architecture) -> Latency:
     return network_costs(spec, space, spec.task, size, spec.evaluator["device"]).latency(arch)
 
 
-def remarks(study: Study, trial: Run, plan: Retraining, chosen: bool) -> tuple[list[Limit], list[str]]:
+def remarks(study: Study, trial: Run, evaluator: Train, chosen: bool) -> tuple[list[Limit], list[str]]:
     """The study's limits for a network that is about to be trained, and what its user has to know of its size, in
     lines. `chosen`: the user has named the size."""
-    evaluator, arch = plan.evaluator, trial.arch
+    arch, size = trial.arch, evaluator.size
 
     def costs(size: SizeConfig) -> Costs:
         counted = network_costs(study.spec, evaluator.space, evaluator.task, size, str(evaluator.device))
         return lambda names: counted.of(arch, names)
 
-    found = limits(study, trial, evaluator.task, plan.size, costs(plan.size))
+    found = limits(study, trial, evaluator.task, size, costs(size))
     lines = []
     if study.spec.final_size is None and not chosen:
         full = evaluator.space.Size.preset("full")
         told = [str(one) for one in limits(study, trial, evaluator.task, full, costs(full))]
         told = told or [f"{name} is {value:,.6g}" for name, value in costs(full)(COUNTS).items()]
         lines.append(
-            f"study '{study.name}' is older than final sizes, so this trains its search size {plan.size}; "
+            f"study '{study.name}' is older than final sizes, so this trains its search size {size}; "
             f"with --size full {'; '.join(told)}"
         )
     broken = [str(one) for one in found if not one.kept]
     if broken:
-        lines.append(f"at size {plan.size} {'; '.join(broken)}")
+        lines.append(f"at size {size} {'; '.join(broken)}")
     return found, lines

@@ -14,11 +14,12 @@ import sqlalchemy as sa
 
 from nas_core.architecture import Architecture
 from nas_core.config import size_text
-from nas_core.errors import InfeasibleError, NotFoundError, UsageError
+from nas_core.errors import InfeasibleError, NotFoundError
 from nas_core.failures import WORKER_DIED
 from nas_core.pareto import dominates
 from nas_core.records import TRIAL, Run, Study, final_size_of
 from nas_core.strategy import State
+from studies.address import parse_trial
 from studies.analysis.summary import COUNTS, STUDIES, SUPERNETS, Summary, summarise
 from studies.store import supernets
 from studies.store import tables as t
@@ -26,8 +27,6 @@ from studies.store.store import Store
 
 # What is known of a candidate in full: one whose function had been evaluated before may still cost less.
 MEASURED = (State.COMPLETE, State.REUSED)
-# What follows the name of a study in an address.
-_NUMBERS = re.compile(r"(?P<trial>[0-9]{1,9})(?:/train-(?P<training>[0-9]{1,9}))?")
 
 
 def summaries(store: Store) -> list[Summary]:
@@ -167,7 +166,7 @@ def observations(store: Store, study: Study) -> list[tuple[Architecture, float]]
 
 def addressed_trial(store: Store, address: str) -> tuple[Study, Run]:
     """The study and trial of `STUDY:N`, or the best trial of `STUDY`. Raises like `best_trial`."""
-    name, number = parse_address(address)
+    name, number = parse_trial(address)
     study = store.study(name)
     return study, best_trial(store, study) if number is None else store.trial(study, number)
 
@@ -232,27 +231,3 @@ def _front(rows: Sequence[Any]) -> list[tuple[int, list[float]]]:
         kept = [(n, other) for n, other in kept if not dominates(values, other)]
         kept.append((number, values))
     return kept
-
-
-def parse_address(address: str) -> tuple[str, int | None]:
-    """`STUDY` or `STUDY:17`. Raises UsageError, also for the address of a training."""
-    name, number, training = parse_training(address)
-    if training is not None:
-        raise UsageError(f"'{address}' is one training; a study or trial is needed here: {name} or {name}:{number}")
-    return name, number
-
-
-def parse_training(address: str) -> tuple[str, int | None, int | None]:
-    """`STUDY`, `STUDY:17`, or a training of that trial, `STUDY:17/train-2`. Raises UsageError."""
-    name, separator, rest = address.partition(":")
-    if not separator:
-        return name, None, None
-    found = _NUMBERS.fullmatch(rest)
-    if not name or found is None:
-        study = name or "STUDY"
-        raise UsageError(
-            f"'{address}' is no address; write STUDY, STUDY:NUMBER or STUDY:NUMBER/train-NUMBER, "
-            f"for example {study}:17 or {study}:17/train-1"
-        )
-    trial, training = found["trial"], found["training"]
-    return name, int(trial), None if training is None else int(training)

@@ -1,4 +1,4 @@
-"""Trainings of a trial (`nas train`): which one an address means, and the file of its weights."""
+"""Runs that left a network (`nas train`, `nas compress`): which one an address means, and the file of its weights."""
 
 from __future__ import annotations
 
@@ -9,50 +9,48 @@ from pathlib import Path
 from nas_core.errors import NotFoundError, UsageError, VerificationError
 from nas_core.records import RETRAIN, Run, Study
 from nas_core.strategy import State
+from studies.address import WORDS, Address, address_of, is_path, parse
 from studies.analysis.costs import bounds_of
-from studies.analysis.queries import addressed_trial, parse_training
-from studies.jobs.retrain import command, weights_of
+from studies.analysis.queries import addressed_trial
+from studies.jobs.commands import command
+from studies.jobs.stored import weights_of
 from studies.store.store import Store
 from training.start import Start, start_from
 
 
-def training_address(study: Study, trial: Run, training: Run) -> str:
-    """`STUDY:17/train-2`."""
-    return f"{study.name}:{trial.number}/train-{training.number}"
-
-
-def addressed_training(store: Store, address: str) -> tuple[Study, Run, Run]:
-    """The study, the trial and the complete training of `STUDY:N/train-K`; of `STUDY:N` the best training of that
-    trial, of `STUDY` that of the best trial.
+def addressed_training(store: Store, text: str) -> tuple[Study, Run, Run]:
+    """The study, the trial and the complete run of `STUDY:N/train-K` or `STUDY:N/compress-K`; of `STUDY:N` the best
+    training of that trial, of `STUDY` that of the best trial.
 
     Raises NotFoundError where there is none, UsageError for one that is not complete, and like `best_trial`.
     """
-    if parse_training(address)[2] is None:
-        study, trial = addressed_trial(store, address)
+    address = parse(text)
+    if address.number is None:
+        study, trial = addressed_trial(store, text)
         return study, trial, best_training(store, study, trial)
-    study, trial, found = named_training(store, address)
+    study, trial, found = named_run(store, address)
     if found.state != State.COMPLETE:
         reason = f" ({found.verdict.reason})" if found.verdict.reason else ""
-        raise UsageError(f"the training '{address}' is {found.state}, not complete{reason}")
+        raise UsageError(f"'{text}' is {found.state}, not complete{reason}")
     return study, trial, found
 
 
-def named_training(store: Store, address: str) -> tuple[Study, Run, Run]:
-    """The study, the trial and the training of `STUDY:N/train-K`, whatever its state.
+def named_run(store: Store, address: Address) -> tuple[Study, Run, Run]:
+    """The study, the trial and the run of `STUDY:N/train-K` or the like, whatever its state.
 
     Raises NotFoundError where there is none, UsageError for another address.
     """
-    name, number, training = parse_training(address)
-    if number is None or training is None:
+    if address.trial is None or address.kind is None:
         raise UsageError(f"'{address}' is no training; write STUDY:NUMBER/train-NUMBER")
-    study = store.study(name)
-    trial = store.trial(study, number)
-    runs = store.children(trial, RETRAIN)
-    found = next((run for run in runs if run.number == training), None)
+    study = store.study(address.study)
+    trial = store.trial(study, address.trial)
+    runs = store.below(trial, address.kind)
+    found = next((run for run in runs if run.number == address.number), None)
     if found is None:
-        known = ", ".join(training_address(study, trial, run) for run in runs)
-        listing = f" (there are: {known})" if known else f"; run 'nas train {name}:{number}' first"
-        raise NotFoundError(f"there is no training '{address}'{listing}")
+        what, verb = ("training", "train") if address.kind == RETRAIN else ("compression", "compress")
+        known = ", ".join(address_of(study, trial, run) for run in runs)
+        listing = f" (there are: {known})" if known else f"; run 'nas {verb} {address_of(study, trial)}' first"
+        raise NotFoundError(f"there is no {what} '{address}'{listing}")
     return study, trial, found
 
 
@@ -72,16 +70,23 @@ def best_training(store: Store, study: Study, trial: Run) -> Run:
     return max(alike, key=lambda run: (_within(study, run), validation(study, run)[1], -run.number))
 
 
-def trained_weights(store: Store, study: Study, trial: Run, training: Run) -> Path:
-    """The file of the weights that a training left. Raises VerificationError where they are gone or changed."""
-    path = weights_of(store, training)
+def trained_weights(store: Store, study: Study, trial: Run, run: Run) -> Path:
+    """The file of the weights that a run left. Raises VerificationError where they are gone or changed."""
+    path = weights_of(store, run)
     if path is None:
-        again = shlex.join(command(f"{study.name}:{trial.number}", training.recipe or {}, training.repeat + 1))
-        address = training_address(study, trial, training)
+        subject = address_of(study, trial, parent_of(store, trial, run))
+        again = shlex.join(command(run.kind, subject, run.recipe or {}, run.repeat + 1))
+        address = address_of(study, trial, run)
         raise VerificationError(
-            f"the weights of {address} in '{store.files}' are gone or damaged; train again:\n{again}"
+            f"the weights of {address} in '{store.files}' are gone or damaged; make them again:\n{again}"
         )
     return path
+
+
+def parent_of(store: Store, trial: Run, run: Run) -> Run:
+    """The run on whose network a run worked: the trial itself, or one that belongs to it."""
+    others = [trial, *(one for kind in WORDS for one in store.below(trial, kind))]
+    return next(one for one in others if one.id == run.parent)
 
 
 def start_of(store: Store, text: str) -> Start:
@@ -91,10 +96,10 @@ def start_of(store: Store, text: str) -> Start:
     """
     if text.endswith(".safetensors"):
         return start_from(Path(text), text)
-    if text.startswith(("./", "../", "/", "~")) or Path(text).is_file():
+    if is_path(text) or Path(text).is_file():
         raise UsageError(f"--weights '{text}': weights are a .safetensors file, or STUDY:NUMBER/train-NUMBER")
     study, trial, training = addressed_training(store, text)
-    return start_from(trained_weights(store, study, trial, training), training_address(study, trial, training))
+    return start_from(trained_weights(store, study, trial, training), address_of(study, trial, training))
 
 
 def validation(study: Study, training: Run) -> tuple[str, float]:

@@ -18,10 +18,15 @@ def executor(spec: StudySpec, parts: StudyObjects, workers: int, *, apart: bool 
 
         return Inline(parts.evaluator, parts.trial_seconds)
     from studies.executors.processes import Processes
+    from studies.executors.worker import Candidates
 
-    devices: tuple[str, ...] = ()
-    if spec.evaluator.get("device") == "cuda":
-        import torch
+    return Processes(Candidates(spec), workers, parts.trial_seconds, devices_of(spec.evaluator.get("device")))
 
-        devices = tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
-    return Processes(spec, workers, parts.trial_seconds, devices)
+
+def devices_of(device: str | None) -> tuple[str, ...]:
+    """What processes on a device take turns on; none: each on the device itself."""
+    if device != "cuda":
+        return ()
+    import torch
+
+    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))

@@ -7,8 +7,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from nas_core.errors import NasError, TrialError
-from nas_core.evaluation import Context, Evaluator, Report
+from nas_core.evaluation import Context, Report
 from nas_core.failures import Failure, failure
+from nas_core.job import Work
 from studies.executors import Ended, Event, Halted, Job, Reported
 from studies.executors.time_limit import within
 
@@ -26,8 +27,8 @@ class Inline:
     slots = 1
     apart = False
 
-    def __init__(self, evaluator: Evaluator, trial_seconds: float | None = None) -> None:
-        self._evaluator = evaluator
+    def __init__(self, work: Work, trial_seconds: float | None = None) -> None:
+        self._work = work
         self._trial_seconds = trial_seconds
         self._running: _Running | None = None
         self._stopping: Callable[[], bool] = lambda: False
@@ -40,7 +41,7 @@ class Inline:
             deadline=None if limit is None else time.monotonic() + limit,
             stopping=lambda: self._stopping(),
         )
-        reports = self._evaluator.evaluate(job.proposal, job.budget, context)
+        reports = self._work.evaluate(job.proposal, job.budget, context)
         self._running = _Running(job, within(reports, limit))
 
     def next(self, stopping: Callable[[], bool]) -> Event:

@@ -19,9 +19,9 @@ from typing import Any
 from nas_core import errors
 from nas_core.errors import MachineError, NasError
 from nas_core.failures import Failure
-from nas_core.records import StudySpec
 from studies.executors import Begun, Died, Ended, Event, Halted, Job, Reported
 from studies.executors import worker as protocol
+from studies.executors.worker import Remote
 
 STILLBORN = 3  # processes in a row that may end before they are ready
 GRACE = 5.0  # seconds over the time limit in which the evaluator's own check, at the next batch, comes first
@@ -31,10 +31,10 @@ TICK = 0.2  # seconds between two looks at the clock and at `stopping`
 class _Process:
     """A worker process and what is known of it."""
 
-    def __init__(self, spec: str, device: str | None, trial_seconds: float | None) -> None:
+    def __init__(self, work: str, device: str | None, trial_seconds: float | None) -> None:
         spawn = multiprocessing.get_context("spawn")
         self.pipe, far = spawn.Pipe()
-        self.process = spawn.Process(target=protocol.main, args=(far, spec, device, trial_seconds), daemon=True)
+        self.process = spawn.Process(target=protocol.main, args=(far, work, device, trial_seconds), daemon=True)
         with uninterrupted():
             self.process.start()
         far.close()
@@ -58,15 +58,15 @@ class _Process:
 
 
 class Processes:
-    """`slots` spawned workers. `devices` are given out in turn; None: the study's own."""
+    """`slots` spawned workers that all do the same `work`. `devices` are given out in turn; none: its own."""
 
     apart = True
 
     def __init__(
-        self, spec: StudySpec, slots: int, trial_seconds: float | None = None, devices: tuple[str, ...] = ()
+        self, work: Remote, slots: int, trial_seconds: float | None = None, devices: tuple[str, ...] = ()
     ) -> None:
         self.slots = slots
-        self._spec = spec.model_dump_json()
+        self._work = protocol.packed(work)
         self._trial_seconds = trial_seconds
         self._devices = devices
         self._workers: dict[int, _Process] = {}
@@ -113,7 +113,7 @@ class Processes:
                 return
             if place not in self._workers:
                 device = self._devices[place % len(self._devices)] if self._devices else None
-                self._workers[place] = _Process(self._spec, device, self._trial_seconds)
+                self._workers[place] = _Process(self._work, device, self._trial_seconds)
             worker = self._workers[place]
             if worker.job is None:
                 worker.job, worker.dropped, worker.halted = self._queue.pop(0), False, False

@@ -1,15 +1,17 @@
-"""A worker process: builds the study's evaluator once, then evaluates the jobs that it is sent.
+"""A worker process: makes what it works by once, a study's evaluator say, then does the jobs that it is sent.
 
 Messages are JSON over one pipe per worker, so a worker that is killed in the middle of one harms nobody else.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import threading
 import time
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from multiprocessing import connection as wires
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -20,6 +22,7 @@ from nas_core.architecture import Architecture
 from nas_core.errors import NasError, TrialError
 from nas_core.evaluation import Context, Report
 from nas_core.failures import Failure, failure
+from nas_core.job import Work
 from nas_core.records import StudySpec
 from nas_core.strategy import Proposal
 from studies.executors import Job
@@ -62,12 +65,64 @@ def unpack(packed: dict[str, Any]) -> Job:
     return Job(proposal=proposal, workdir=place, **{name: packed[name] for name in names})
 
 
-def main(pipe: Connection, spec: str, device: str | None, trial_seconds: float | None) -> None:
-    """The process. `spec` is the study's StudySpec as JSON; `device` replaces the study's where there are several."""
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Work on the candidates of a study, by its evaluator."""
+
+    spec: StudySpec
+
+    def open(self, device: str | None) -> Work:
+        from studies.setup.assemble import build
+
+        evaluator = self.spec.evaluator if device is None else {**self.spec.evaluator, "device": device}
+        return build(self.spec.model_copy(update={"evaluator": evaluator})).evaluator
+
+
+@dataclass(frozen=True, slots=True)
+class JobWork:
+    """Work by a job of these settings. What it needs of other runs is read from their store."""
+
+    spec: StudySpec
+    kind: str
+    settings: Mapping[str, Any]
+    url: str
+    files: Path
+
+    def open(self, device: str | None) -> Work:
+        from studies.jobs import JOBS
+        from studies.store.store import Store
+
+        module, _, function = JOBS[self.kind].partition(":")
+        settings = self.settings if device is None else {**self.settings, "device": device}
+        with Store(self.url, self.files, reading=True) as store:
+            work: Work = getattr(importlib.import_module(module), function)(store, self.spec, settings)
+        return work
+
+
+Remote = Candidates | JobWork
+"""What another process can be told to do, as plain data; `device` replaces its own where there are several."""
+
+
+def packed(work: Remote) -> str:
+    """As JSON, which `unpacked` reads."""
+    plain: dict[str, Any] = {"spec": work.spec.model_dump(mode="json")}
+    if isinstance(work, JobWork):
+        plain |= {"kind": work.kind, "settings": dict(work.settings), "url": work.url, "files": str(work.files)}
+    return json.dumps(plain)
+
+
+def unpacked(text: str) -> Remote:
+    plain = json.loads(text)
+    spec = StudySpec.model_validate(plain.pop("spec"))
+    return JobWork(spec, **{**plain, "files": Path(plain["files"])}) if plain else Candidates(spec)
+
+
+def main(pipe: Connection, work: str, device: str | None, trial_seconds: float | None) -> None:
+    """The process. `work` is what `packed` wrote."""
     os.dup2(2, 1)  # a user's print belongs to the progress, not to the data
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        Worker(pipe, spec, device, trial_seconds).run()
+        Worker(pipe, unpacked(work).open(device), trial_seconds).run()
     except (EOFError, OSError):
         return  # the driver is gone
     except NasError as error:
@@ -75,16 +130,10 @@ def main(pipe: Connection, spec: str, device: str | None, trial_seconds: float |
 
 
 class Worker:
-    """One study's evaluator behind a pipe."""
+    """What works behind a pipe."""
 
-    def __init__(self, pipe: Connection, spec: str, device: str | None, trial_seconds: float | None) -> None:
-        from studies.setup.assemble import build
-
-        study = StudySpec.model_validate_json(spec)
-        if device is not None:
-            study = study.model_copy(update={"evaluator": {**study.evaluator, "device": device}})
-        self.pipe = pipe
-        self.evaluator = build(study).evaluator
+    def __init__(self, pipe: Connection, work: Work, trial_seconds: float | None) -> None:
+        self.pipe, self.work = pipe, work
         self.trial_seconds = trial_seconds
         self.halting = self.dropped = False
 
@@ -107,7 +156,7 @@ class Worker:
         limit = self.trial_seconds
         deadline = None if limit is None else time.monotonic() + limit
         context = Context(job.seed, job.workdir, deadline, lambda: self.listen() or self.halting)
-        reports = self.evaluator.evaluate(job.proposal, job.budget, context)
+        reports = self.work.evaluate(job.proposal, job.budget, context)
         try:
             for report in reports:
                 self.report(job.number, report)

@@ -1,1 +1,10 @@
-"""What is done with an architecture that a study found: a training, an export."""
+"""What is done with the network of a trial: a training, a compression. One file per kind, and one line here."""
+
+from collections.abc import Mapping
+
+from nas_core.records import RETRAIN
+
+JOBS: Mapping[str, str] = {
+    RETRAIN: "studies.jobs.train:opened",
+}
+"""By the kind of the runs that a job makes: what opens it from stored settings, `opened(store, spec, settings)`."""

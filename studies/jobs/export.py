@@ -12,10 +12,12 @@ from nas_core.errors import UsageError
 from nas_core.public import public
 from nas_core.records import RETRAIN, Run, Study
 from nas_core.strategy import State
+from studies.address import WORDS, address_of
 from studies.analysis.costs import COUNTS, limits, network_costs
 from studies.analysis.queries import best_random
-from studies.analysis.trained import trained_weights, training_address
-from studies.jobs.retrain import command, inputs_of, settings_of, training_seed
+from studies.analysis.trained import parent_of, trained_weights
+from studies.jobs.commands import command
+from studies.jobs.stored import inputs_of, seed_of, settings_of
 from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 
@@ -37,21 +39,22 @@ def export_trial(
     raw: bool = False,
     db: str | None = None,
 ) -> list[Path]:
-    """Write a training of a trial; returns the paths. `formats` None: all that there are for the task; `raw`: onnx and
-    pt2 without normalisation.
+    """Write the network that a training or a compression of a trial left; returns the paths. `formats` None: all that
+    there are for the task; `raw`: onnx and pt2 without normalisation.
 
     Raises VerificationError when its weights are gone or not those that were trained, UsageError when its data have
     changed since, and what `training.export.export` raises.
     """
     import torch
 
+    from training.cost import macs, params
     from training.data import load
     from training.data.loading import Loading
     from training.data.split import Split
     from training.evaluators.train import load_trained
     from training.export import available, check_formats, export
     from training.export.proof import proofs_of
-    from training.tasks import kind_of
+    from training.tasks import kind_of, sample_inputs
 
     formats = check_formats(available(study.spec.task) if formats is None else formats, study.spec.task)
     weights = trained_weights(store, study, trial, run)
@@ -61,10 +64,10 @@ def export_trial(
     source = load(settings["data"], Split(**settings["split"]))
     if source.split_hash != settings["split_hash"]:
         raise UsageError(
-            f"the data '{settings['data']}' are not what {training_address(study, trial, run)} was trained on (split "
+            f"the data '{settings['data']}' are not what {address_of(study, trial, run)} was trained on (split "
             f"{settings['split_hash']} then, {source.split_hash} now); restore them, or train again"
         )
-    network = load_trained(space, trial.arch, source.task, size, weights)
+    network = load_trained(space, trial.arch, source.task, size, weights, run.changes)
     seen = next(iter(source.bind("cpu", Loading(batch_size=2)).batches("valid", 0, 0))).inputs
     if kind_of(source.task).apart:
         seen = tuple(tensor[:4] for tensor in seen)
@@ -72,19 +75,27 @@ def export_trial(
     example = seen if inputs is None else tuple(map(torch.from_numpy, inputs.restored(tuple(t.numpy() for t in seen))))
     alike = [
         other
-        for other in store.children(trial, RETRAIN)
+        for other in store.below(trial, run.kind)
         if other.state == State.COMPLETE and settings_of(other) == settings_of(run)
     ]
-    address = f"{study.name}:{trial.number}"
+    address = address_of(study, trial)
+    subject = address_of(study, trial, parent_of(store, trial, run))
     costs = network_costs(study.spec, space, source.task, size, "cpu")
-    found = costs.latency(trial.arch)
+    counted = {}
+    if run.changes:
+        found = costs.latency_of(network)
+        counted = {"params": float(params(network)), "macs": float(macs(network, sample_inputs(source.task)))}
+    else:
+        found = costs.latency(trial.arch)
     here = study.spec.evaluator.get("device") == "cpu"  # where the study's latencies are of another device
     measured = {"latency_ms": found.ms, "latency_iqr_ms": found.spread_ms} if here else {}
-    kept = limits(study, trial, source.task, size, lambda names: {**measured, **costs.of(trial.arch, COUNTS)})
+    kept = limits(study, trial, source.task, size, lambda _: {**measured, **(counted or costs.of(trial.arch, COUNTS))})
+    again = command(run.kind, subject, settings, len(alike))
+    stem = f"{study.name}-{trial.number}" + ("" if run.kind == RETRAIN else f"-{WORDS[run.kind]}-{run.number}")
     card = {
         "title": f"{space.name} {address}",
-        "summary": f"Found by {public(study.spec.strategy)} in study {study.name}, trained from scratch with the "
-        f"recipe '{settings['recipe_name']}'.",
+        "summary": f"Found by {public(study.spec.strategy)} in study {study.name}, {_made(run, subject)} "
+        f"with the recipe '{settings['recipe_name']}'.",
         "space": study.spec.space,
         "size": settings["size"],
         "metrics": _metrics(run, alike),
@@ -94,21 +105,30 @@ def export_trial(
         "limits": [{"limit": str(one.constraint), "value": one.value, "kept": one.kept} for one in kept],
         "study": study.name,
         "trial": trial.number,
-        "training": training_address(study, trial, run),
-        "seed": training_seed(study, trial, run.repeat),
+        "training": address_of(study, trial, run),
+        "seed": seed_of(study, trial, run.kind, run.repeat),
         "study_seed": study.spec.seed,
         "strategy": study.spec.strategy,
         "data": settings["data"],
         "split_hash": source.split_hash,
         "recipe": settings["recipe"],
-        "command": shlex.join([*map(public, command(address, settings, len(alike))), *(["--db", db] if db else [])]),
+        "command": shlex.join([*map(public, again), *(["--db", db] if db else [])]),
     }
     return export(
-        *(network, source.task, example, trial.arch, card, folder, f"{study.name}-{trial.number}", formats, verify),
+        *(network, source.task, example, trial.arch, card, folder, stem, formats, verify),
+        changes=run.changes,
         inputs=inputs,
         raw=raw,
         proofs=proofs_of(source) if verify and inputs is not None else (),
     )
+
+
+def _made(run: Run, subject: str) -> str:
+    """How the weights came to be, in words."""
+    if run.kind == RETRAIN:
+        return "trained from scratch"
+    method = (run.recipe or {})["method"]
+    return f"made smaller by {public(method)} from {subject} and trained on"
 
 
 def _latency(found: Latency) -> dict[str, Any]:

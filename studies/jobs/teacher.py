@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from studies.analysis.trained import addressed_training, trained_weights, training_address
-from studies.jobs.retrain import inputs_of
+from studies.address import address_of, is_path
+from studies.analysis.trained import addressed_training, trained_weights
+from studies.jobs.stored import inputs_of
 from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 from training.data import load
@@ -22,7 +23,7 @@ def teacher_of(store: Store, text: str) -> Teacher:
 
     Raises NotFoundError where there is none, UsageError for another file, VerificationError for damaged weights.
     """
-    if text.endswith(".json") or text.startswith(("./", "../", "/", "~")) or Path(text).is_file():
+    if is_path(text) or Path(text).is_file():
         return exported(Path(text), text)
     study, trial, training = addressed_training(store, text)
     weights = trained_weights(store, study, trial, training)
@@ -31,9 +32,9 @@ def teacher_of(store: Store, text: str) -> Teacher:
     source = load(settings["data"], Split(**settings["split"]))
     size = size_of(space, settings["size"])
     return Teacher(
-        training_address(study, trial, training),
+        address_of(study, trial, training),
         start_from(weights, text).sha256,
         source.task,
         inputs_of(training, source),
-        lambda: load_trained(space, trial.arch, source.task, size, weights),
+        lambda: load_trained(space, trial.arch, source.task, size, weights, training.changes),
     )

@@ -5,7 +5,7 @@ This is the one place where names turn into spaces, strategies and evaluators.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,29 +30,21 @@ from nas_core.space import SearchSpace, builds
 from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
 from strategies.multi_fidelity import early_stopping
-from studies.jobs.retrain import Retraining
 from studies.setup.config import SearchConfig
 from studies.setup.evaluators import (
     TrainedSupernet,
-    check_files,
     evaluator_from,
     evaluator_of,
-    files_of,
-    judging,
-    resolved,
 )
 from studies.setup.scores import Counted, Scoring, settings_of, source_of
 from studies.setup.spaces import load_space, size_of
 from studies.setup.supernets import SupernetParts, is_one_shot, learns_on, parts_of
 from studies.setup.supernets import settings_of as supernet_settings
 from studies.store.file_cache import cached_in
-from training.data.split import Split
 from training.evaluators.costs_only import CostsOnly, needs_costs_only
 
 if TYPE_CHECKING:
     from studies.store.store import Store
-    from training.start import Start
-    from training.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -338,74 +330,6 @@ def moved(spec: StudySpec, place: str | None, costs: str | None = None, scores: 
             raise UsageError("the study has no table of scores; leave out --scores")
         updates["scoring"] = {**spec.scoring, "table": scores}
     return spec.model_copy(update=updates)
-
-
-def retraining(
-    spec: StudySpec,
-    recipe: str,
-    changes: Mapping[str, Any],
-    size: str | None,
-    data: str | None,
-    device: str | None,
-    metrics: Sequence[str] = (),
-    start: Start | None = None,
-    teacher: Teacher | None = None,
-) -> Retraining:
-    """A training with a full recipe, on the study's data or on `data`, measured by the study's own metrics and
-    `metrics`, from fresh weights or those of `start`, by a `teacher` too where one is given; `size` None: the study's
-    final size. Raises UsageError for what does not fit."""
-    from training.data import load
-    from training.evaluators.train import Train, default_threads
-    from training.recipe import recipe as named_recipe
-
-    space, file_hash = load_space(spec.space)
-    if file_hash != spec.space_hash:
-        raise UsageError(f"the file of space '{spec.space}' has changed since the study was made; restore it")
-    if data is None and spec.evaluator["name"] == "table":
-        raise UsageError("the study looked its results up in a table; name data to train on by --data")
-    reference = data or spec.evaluator["data"]
-    own = spec.evaluator["name"] != "table" and reference == spec.evaluator["data"]
-    split = spec.evaluator["split"] if own else Split().model_dump(mode="json")
-    source = load(reference, Split(**split))
-    if source.task.kind not in space.tasks:
-        raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")
-    taught = {} if teacher is None else {"distillation": changes.get("distillation") or {}}
-    chosen = named_recipe(recipe, source.task, **{**changes, **taught})
-    sized = size_of(space, final_size_of(spec) if size is None else size).fitted(source.task)
-    inherited = [metric for metric in spec.evaluator.get("metrics", ()) if metric not in metrics]
-    judged = judging([*inherited, *metrics], spec.objectives, chosen.model_dump(mode="json"))
-    evaluator = Train(
-        space,
-        source,
-        sized,
-        chosen,
-        device=device or spec.evaluator.get("device", "auto"),
-        threads=spec.evaluator.get("threads") or default_threads(source.task),
-        keep_weights=True,
-        test=True,
-        metrics=judged.get("metrics", ()),
-        monitor=judged.get("monitor"),
-        start=start,
-        teacher=teacher,
-    )
-    files = spec.evaluator.get("files", {})
-    check_files({metric: files[metric] for metric in inherited if metric in files}, evaluator.files)
-    settings = {
-        "recipe_name": recipe,
-        "changes": dict(changes),
-        "recipe": chosen.model_dump(mode="json"),
-        "size": sized.model_dump(mode="json"),
-        "data": reference,
-        "split": split,
-        "split_hash": source.split_hash,
-        **resolved(evaluator),
-        **judged,
-        **files_of(evaluator),
-        **({} if start is None else {"weights": {"from": start.reference, "sha256": start.sha256}}),
-        **({} if teacher is None else {"teacher": {"from": teacher.reference, "sha256": teacher.sha256}}),
-    }
-    inputs = getattr(source, "inputs", None)  # a source of a class of one's own may not say
-    return Retraining(evaluator, sized, settings, None if inputs is None else inputs.model_dump(mode="json"))
 
 
 def _pruner_from(config: SearchConfig, evaluator: Evaluator) -> dict[str, Any] | None:

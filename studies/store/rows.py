@@ -10,6 +10,7 @@ from typing import Any
 
 from nas_core.architecture import Architecture
 from nas_core.errors import VerificationError
+from nas_core.model import UNCHANGED, Changes
 from nas_core.records import Bench, Run, StopAt, Study, StudySpec, Verdict
 from nas_core.strategy import Proposal, State
 
@@ -137,4 +138,5 @@ def _run(row: Any, metrics: Mapping[str, float]) -> Run:
         ended=row.ended,
         metrics=metrics,
         tries=row.tries,
+        changes=UNCHANGED if row.changes is None else Changes.model_validate_json(row.changes),
     )

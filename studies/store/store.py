@@ -29,6 +29,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NotFoundError, UsageError, nearest
 from nas_core.evaluation import Report
+from nas_core.model import UNCHANGED, Changes
 from nas_core.records import TRIAL, Artifact, Bench, Run, StopAt, Study, StudySpec, Verdict
 from nas_core.strategy import Proposal, State
 from studies.store import SCHEMA, locks, rows, snapshots, sqlite, urls
@@ -314,6 +315,7 @@ class Store:
             "started": None if verdict.state == State.WAITING else now,
             "environment": environment,
             "tries": tries,
+            "changes": None,
             **rows.verdict_row(verdict, now if final else None),
         }
         arch = {"key": proposal.arch.key, "json": proposal.arch.to_json()}
@@ -357,11 +359,16 @@ class Store:
 
         self.write(work)
 
-    def finish(self, run_id: int, verdict: Verdict, report: Report | None = None) -> None:
+    def finish(
+        self, run_id: int, verdict: Verdict, report: Report | None = None, *, changes: Changes = UNCHANGED
+    ) -> None:
         """Commit the result of a run, with its last report where that is not stored yet."""
         row = {"id": run_id, "tries": 0, **rows.verdict_row(verdict, time.time())}
 
         def work(connection: Connection) -> None:
+            if changes:
+                change = t.runs.update().where(t.runs.c.id == run_id).values(changes=changes.model_dump_json())
+                connection.execute(change)
             if report is not None:
                 self._insert_metrics(connection, run_id, report.step, report.metrics)
             self._sql.run(connection, "finish", row)
@@ -389,6 +396,13 @@ class Store:
         """The runs of a kind that belong to a run, in the order of their numbers."""
         r = t.runs.c
         return list(self._runs(sa.and_(r.parent == run.id, t.is_kind(r, kind)), True))
+
+    def below(self, run: Run, kind: str) -> list[Run]:
+        """The runs of a kind that belong to a run, or to one that does, in the order of their numbers."""
+        r = t.runs
+        belongs = sa.select(r.c.id).where(r.c.parent == run.id).cte(recursive=True)
+        belongs = belongs.union_all(sa.select(r.c.id).join(belongs, r.c.parent == belongs.c.id))
+        return list(self._runs(sa.and_(r.c.id.in_(sa.select(belongs.c.id)), t.is_kind(r.c, kind)), True))
 
     def curve(self, run: Run) -> list[Report]:
         """All reports of a run."""

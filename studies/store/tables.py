@@ -133,6 +133,7 @@ runs = Table(
     Column("environment", ForeignKey("environments.id")),
     Column("tries", Integer, nullable=False, server_default=text("0")),  # attempts since its last report
     Column("traceback", Text),  # of the exception that failed it: the frames of the user's own files
+    Column("changes", Text),  # JSON: in what the network that it left differs from that of its space
     CheckConstraint("kind <> 'trial' OR parent IS NULL", name="trials_have_no_parent"),
 )
 # Partial indexes: a row enters them once, when it ends, instead of moving with every change of its state.

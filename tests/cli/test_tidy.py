@@ -12,10 +12,13 @@ import pytest
 
 from nas_core.architecture import Architecture
 from nas_core.evaluation import Context, Report
+from nas_core.job import Result
 from nas_core.records import RETRAIN, StopAt, Verdict
 from nas_core.strategy import Proposal, State
 from nas_core.testing.store import SPEC
-from studies.jobs.retrain import Retraining, retrain
+from studies.executors.inline import Inline
+from studies.jobs.run import Driver
+from studies.jobs.stored import WEIGHTS
 from studies.store.store import Store
 from tests.crash.sessions import SEARCH, contents, write_toy
 
@@ -23,6 +26,15 @@ Say = Callable[..., tuple[int, str, str]]
 
 # What other studies may use, or what tells of the machine.
 SHARED = {"alembic_version", "environments", "contexts", "scores"}
+
+
+class Keeping:
+    """A job of one step that keeps weights."""
+
+    kind, settings, about, steps = RETRAIN, {"recipe_name": "quick"}, {"inputs": None}, 1
+
+    def result(self, workdir: Path) -> Result:
+        return Result({WEIGHTS: workdir / "weights.safetensors"})
 
 
 @pytest.fixture
@@ -146,9 +158,7 @@ def test_gc_frees_what_no_resume_needs(say: Say, folder: Path) -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_training_leaves_no_checkpoints(folder: Path, fails: bool) -> None:
-    class Trains:
-        fidelity = None
-
+    class Trains(Keeping):
         def evaluate(self, proposal: Proposal, budget: float | None, context: Context) -> Iterator[Report]:
             context.workdir.mkdir(parents=True)
             for name in ("checkpoint-000001.json", "checkpoint-000001.safetensors", "weights.safetensors"):
@@ -161,8 +171,8 @@ def test_a_training_leaves_no_checkpoints(folder: Path, fails: bool) -> None:
         study = store.create_study("s", SPEC, StopAt())
         arch = Architecture("letters", {"a": 1})
         store.propose(study, 0, Proposal(arch), arch.key, Verdict(State.COMPLETE, None, (0.5,)))
-        plan = Retraining(Trains(), None, {"recipe_name": "quick"}, None)  # type: ignore[arg-type]
-        *_, (run, _) = retrain(store, study, store.trial(study, 0), plan, 0, stopping=lambda: False)
+        job = Trains()
+        (run,) = Driver(store, study, store.trial(study, 0), job, Inline(job)).run([0])
         assert run.kind == RETRAIN
         assert run.state == (State.FAILED if fails else State.COMPLETE)
         left = [path.name for path in store.folder(study, run).iterdir()]
@@ -175,15 +185,13 @@ def test_a_training_that_is_complete_has_its_weights(folder: Path, monkeypatch: 
     class Killed(Exception):
         pass
 
-    class Trains:
-        fidelity = None
-
+    class Trains(Keeping):
         def evaluate(self, proposal: Proposal, budget: float | None, context: Context) -> Iterator[Report]:
             context.workdir.mkdir(parents=True, exist_ok=True)
             (context.workdir / "weights.safetensors").write_bytes(b"x")
             yield Report(1, {"val_accuracy": 0.5}, 1.0)
 
-    def killed(*_: Any) -> None:
+    def killed(*_: Any, **__: Any) -> None:
         raise Killed
 
     with Store("sqlite:///nas.db") as store:
@@ -191,13 +199,13 @@ def test_a_training_that_is_complete_has_its_weights(folder: Path, monkeypatch: 
         arch = Architecture("letters", {"a": 1})
         store.propose(study, 0, Proposal(arch), arch.key, Verdict(State.COMPLETE, None, (0.5,)))
         trial = store.trial(study, 0)
-        plan = Retraining(Trains(), None, {"recipe_name": "quick"}, None)  # type: ignore[arg-type]
+        job = Trains()
         for verb in ("add_artifact", "finish"):
             with monkeypatch.context() as patch:
                 patch.setattr(store, verb, killed)
                 with pytest.raises(Killed):
-                    list(retrain(store, study, trial, plan, 0, stopping=lambda: False))
+                    Driver(store, study, trial, job, Inline(job)).run([0])
             (run,) = store.children(trial, RETRAIN)
             assert run.state == State.RUNNING
-        *_, (run, _) = retrain(store, study, trial, plan, 0, stopping=lambda: False)
+        (run,) = Driver(store, study, trial, job, Inline(job)).run([0])
         assert (run.state, len(store.artifacts(run)), len(store.children(trial, RETRAIN))) == (State.COMPLETE, 1, 1)

@@ -45,7 +45,7 @@ ALL = (
     "studies.analysis.costs",
     "studies.jobs.export",
     "studies.search.supernet",
-    "studies.jobs.retrain",
+    "studies.jobs.train",
     "studies.analysis.trained",
     "torch._dynamo",
     "torch.profiler",

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 
 from nas_core.architecture import Architecture
-from nas_core.config import Config, SizeConfig
+from nas_core.config import Config
 from nas_core.evaluation import Context, Report
-from nas_core.records import Run, StopAt, Study, Verdict
+from nas_core.job import Result
+from nas_core.records import RETRAIN, Run, StopAt, Study, Verdict
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from studies.analysis.queries import best_trial
 from studies.analysis.verify import verify
-from studies.jobs.retrain import Retraining, retrain
+from studies.executors.inline import Inline
+from studies.jobs.run import Driver
+from studies.jobs.stored import WEIGHTS
 from studies.search.loop import Search
 from studies.store.store import Store
 
@@ -100,18 +103,21 @@ def retrainings(bench: Any, store: Store, study: Study, repeats: Sequence[int]) 
     """Of all trials of a study, each with weights."""
 
     class Keeps(type(bench.evaluator)):  # type: ignore[misc]
+        kind, settings, about, steps = RETRAIN, {"recipe": "none"}, {"inputs": None}, 2
+
         def evaluate(self, proposal: Proposal, budget: float | None, context: Context) -> Iterator[Report]:
             yield from super().evaluate(proposal, budget, context)
             context.workdir.mkdir(parents=True)
             (context.workdir / "weights.safetensors").write_bytes(b"")
 
-    plan = Retraining(Keeps(), SizeConfig(), {"recipe": "none"}, None)
+        def result(self, workdir: Path) -> Result:
+            return Result({WEIGHTS: workdir / "weights.safetensors"})
+
     found = []
     for trial in store.trials(study):
-        for repeat in repeats:
-            *_, (run, _) = retrain(store, study, trial, plan, repeat, stopping=lambda: False)
-            assert run.state == State.COMPLETE
-            found.append(run)
+        runs = Driver(store, study, trial, Keeps(), Inline(Keeps())).run(repeats)
+        assert [run.state for run in runs] == [State.COMPLETE] * len(repeats)
+        found += runs
     return found
 
 
@@ -132,9 +138,9 @@ def test_a_training_is_complete_after_its_weights_are_recorded(bench: Any, monke
     recorded: list[list[int]] = []
     finish = Store.finish
 
-    def noted(self: Store, run_id: int, verdict: Verdict) -> None:
+    def noted(self: Store, run_id: int, verdict: Verdict, **others: Any) -> None:
         recorded.append(list(self.study_artifacts(study)))
-        finish(self, run_id, verdict)
+        finish(self, run_id, verdict, **others)
 
     monkeypatch.setattr(Store, "finish", noted)
     (run,) = retrainings(bench, store, study, (0,))

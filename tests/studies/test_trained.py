@@ -9,36 +9,56 @@ import pytest
 from nas_core.architecture import Architecture
 from nas_core.errors import NotFoundError, UsageError
 from nas_core.evaluation import Report
-from nas_core.records import RETRAIN, Run, StopAt, Study, StudySpec, Verdict
+from nas_core.records import COMPRESS, RETRAIN, Run, StopAt, Study, StudySpec, Verdict
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
-from studies.analysis.queries import parse_address, parse_training
+from studies.address import Address, is_object, is_path, parse, parse_trial
 from studies.analysis.trained import addressed_training
 from studies.store.store import Store
 
 
 @pytest.mark.parametrize(
-    ("address", "expected"),
+    ("text", "expected"),
     [
-        ("s", ("s", None, None)),
-        ("b/random/0", ("b/random/0", None, None)),
-        ("s:17", ("s", 17, None)),
-        ("b/random/0:3/train-2", ("b/random/0", 3, 2)),
+        ("s", Address("s")),
+        ("b/random/0", Address("b/random/0")),
+        ("s:17", Address("s", 17)),
+        ("b/random/0:3/train-2", Address("b/random/0", 3, RETRAIN, 2)),
+        ("s:3/compress-12", Address("s", 3, COMPRESS, 12)),
+        ("s/supernet", Address("s", kind="supernet")),
+        ("b/darts/0/supernet", Address("b/darts/0", kind="supernet")),
+        ("supernet", Address("supernet")),
     ],
 )
-def test_addresses(address: str, expected: tuple[str, int | None, int | None]) -> None:
-    assert parse_training(address) == expected
+def test_addresses(text: str, expected: Address) -> None:
+    assert parse(text) == expected
+    assert str(expected) == text
 
 
-@pytest.mark.parametrize("address", [":1", "s:", "s:x", "s:1/train-", "s:1/2", "s:1/train-1/2", "s:1/train-1 ", "s:-1"])
-def test_what_is_no_address(address: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [":1", "s:", "s:x", "s:1/train-", "s:1/2", "s:1/train-1/2", "s:1/train-1 ", "s:-1", "s:1/compress", "s:1/supernet"],
+)
+def test_what_is_no_address(text: str) -> None:
     with pytest.raises(UsageError, match="is no address; write STUDY, STUDY:NUMBER or STUDY:NUMBER/train-NUMBER"):
-        parse_training(address)
+        parse(text)
 
 
 def test_a_training_is_no_trial() -> None:
     with pytest.raises(UsageError, match="'s:1/train-2' is one training; a study or trial is needed here: s or s:1"):
-        parse_address("s:1/train-2")
+        parse_trial("s:1/train-2")
+    with pytest.raises(UsageError, match="'s/supernet' is a supernet; a study or trial is needed here: s"):
+        parse_trial("s/supernet")
+
+
+def test_what_a_text_means() -> None:
+    assert [is_object(text) for text in ("net.py:net", "net.py:net(width=3)", "s:1", "net.py")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [is_path(text) for text in ("a.json", "./s", "../s", "/s", "~/s", "s", "s:1")] == [True] * 5 + [False] * 2
 
 
 def _train(store: Store, study: Study, trial: Run, value: float | None, split: str = "own") -> None:

@@ -22,6 +22,7 @@ from studies.events import Event, Listener, Reported, silent
 from studies.executors import Executor, processes
 from studies.executors.inline import Inline
 from studies.executors.processes import Processes
+from studies.executors.worker import Candidates
 from studies.search.endings import Ending
 from studies.search.loop import Search
 from studies.setup import assemble
@@ -87,7 +88,9 @@ class Studies:
         with Store(f"sqlite:///{self.folder / name}.db") as store:
             study = store.find_study("s") or store.create_study("s", spec, assemble.StopAt(trials=trials))
             parts = assemble.build(spec)
-            made: Executor = Inline(parts.evaluator) if workers == 1 else Processes(spec, workers, parts.trial_seconds)
+            made: Executor = (
+                Inline(parts.evaluator) if workers == 1 else Processes(Candidates(spec), workers, parts.trial_seconds)
+            )
             search = Search(store, study, parts, listener=listener, stopping=stopping, executor=made)
             ending = search.run(assemble.StopAt(trials=trials))
             if ending != Ending.INTERRUPTED:
@@ -176,7 +179,7 @@ def test_free_order_can_be_verified(tmp_path: Path) -> None:
 def test_a_worker_that_cannot_start_is_an_error(tmp_path: Path) -> None:
     studies = Studies(tmp_path)
     spec = assemble.describe(studies.config())
-    executor = Processes(spec.model_copy(update={"space_hash": "0" * 16}), 2)
+    executor = Processes(Candidates(spec.model_copy(update={"space_hash": "0" * 16})), 2)
     with Store(f"sqlite:///{tmp_path}/s.db") as store:
         study = store.create_study("s", spec, assemble.StopAt(trials=2))
         with pytest.raises(UsageError, match="has changed since"):

@@ -14,6 +14,7 @@ from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
 from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report, parse_objective
+from nas_core.model import UNCHANGED, Changes
 from nas_core.seeds import derive
 from nas_core.space import HasReports, SearchSpace
 from nas_core.strategy import Proposal
@@ -232,8 +233,10 @@ def build(space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, 
     return model
 
 
-def load_trained(space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, path: Path) -> nn.Module:
-    """The network of `arch` with the weights that `keep_weights` left at `path`, on the CPU, in evaluation mode.
+def load_trained(
+    space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, path: Path, changes: Changes = UNCHANGED
+) -> nn.Module:
+    """The network of `arch`, with `changes`, and the weights that a run left at `path`, on the CPU, in evaluation mode.
 
     Raises NotFoundError for a missing file, VerificationError for one that is damaged or of another network.
     """
@@ -243,6 +246,10 @@ def load_trained(space: SearchSpace, arch: Architecture, task: Task, size: SizeC
     if not path.is_file():
         raise NotFoundError(f"there are no weights at '{path}'; train the architecture again with weights kept")
     model = build(space, arch, task, size, seed=0)
+    if changes:
+        from training.changes import apply
+
+        apply(model, changes, f"the changes of '{path}'")
     try:
         model.load_state_dict(safetensors.torch.load(path.read_bytes()))
     except (RuntimeError, SafetensorError) as error:

@@ -29,6 +29,7 @@ from nas_core import distribution
 from nas_core.architecture import Architecture
 from nas_core.config import validate
 from nas_core.errors import MachineError, UsageError
+from nas_core.model import UNCHANGED, Changes
 from nas_core.public import public
 from nas_core.task import Task
 from training.cost import params
@@ -58,6 +59,7 @@ def export(
     formats: Sequence[str],
     verify: bool = True,
     *,
+    changes: Changes = UNCHANGED,
     inputs: Inputs | None = None,
     raw: bool = False,
     proofs: Sequence[Proof] = (),
@@ -68,6 +70,8 @@ def export(
     `(images [batch, *input_shape],)` or `(x [nodes, features], edge_index [2, edges])`. `card` has the fields
     of `Card`. Weights (`safetensors`) bring their `json`. All files or none: they are written aside, synced,
     verified, and only then renamed into place, so an earlier export of that name outlives a failed one.
+
+    `changes` are those of a network that is not as its space builds it; the JSON holds them.
 
     With `inputs` the example is as `training.infer` reads it, onnx and pt2 normalise inside unless `raw`, and every
     file says what its inputs are. `proofs` are files that each of them must answer as the network in training does.
@@ -83,7 +87,8 @@ def export(
     source = origin(given.space)
     if reason := source.space.illegal(arch):
         raise UsageError(f"the space '{given.space}' does not hold this architecture: {reason}")
-    description = describe(source, f"{stem}.space.py" if source.file else None, arch, given.size, task, inputs=inputs)
+    copied = f"{stem}.space.py" if source.file else None
+    description = describe(source, copied, arch, given.size, task, changes=changes, inputs=inputs)
     network = copy.deepcopy(model).eval().float().cpu().to(memory_format=torch.contiguous_format)
     whole = normalised(network, inputs)
     example = tuple(tensor.detach().cpu() for tensor in example)

@@ -16,6 +16,7 @@ from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig, validate
 from nas_core.errors import NotFoundError, UsageError
+from nas_core.model import UNCHANGED, Changes
 from nas_core.public import public
 from nas_core.relax import FixedPicker, Style
 from nas_core.space import HasNotation, SearchSpace, builds
@@ -23,6 +24,7 @@ from nas_core.task import Task
 from nas_core.user_files import digest_of, files_of
 from search_spaces import BUILTIN, GROUP
 from search_spaces.supernet.supernet import relaxable
+from training.changes import apply
 from training.inputs import Inputs
 
 VERSION = 1
@@ -70,10 +72,12 @@ def describe(
     size: Mapping[str, Any],
     task: Task,
     style: Style = Style.STANDALONE,
+    changes: Changes = UNCHANGED,
     inputs: Inputs | None = None,
 ) -> dict[str, Any]:
     """The architecture JSON as plain data; `file` is the name of the copy of the user's file beside it, `style` that
-    of the network's layers, `inputs` what is to be done before the network.
+    of the network's layers, `changes` in what it differs from the network that the space builds, `inputs` what is to be
+    done before the network.
 
     Raises UsageError for a `size` that the space does not have.
     """
@@ -90,6 +94,7 @@ def describe(
         "size": validate(source.space.Size, size, "size").model_dump(mode="json"),
         "task": task.model_dump(mode="json"),
         **({} if style == Style.STANDALONE else {"style": style.value}),
+        **({"changes": changes.model_dump(mode="json")} if changes else {}),
         **({} if inputs is None else {"inputs": inputs.model_dump(mode="json"), "normalisation": "outside"}),
     }
 
@@ -115,6 +120,9 @@ def load_network(description: str | Path, weights: str | Path | None = None) -> 
         raise UsageError(f"'{description}': the space '{data['space']}' does not hold this architecture: {reason}")
     size, task = validate(space.Size, data["size"], "size"), validate(Task, data["task"], "task")
     network = _build(space, arch, task, size, Style(data.get("style", Style.STANDALONE))).eval()
+    if "changes" in data:
+        changes = validate(Changes, data["changes"], f"'{description}': changes")
+        apply(network, changes, f"the changes in '{description}'")
     if weights is not None:
         _fill(network, Path(weights))
     return network

@@ -1,0 +1,53 @@
+"""The commands that make stored runs again, in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from nas_core.config import parse_value, size_text
+from nas_core.records import COMPRESS, RETRAIN
+
+
+def command(kind: str, address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
+    """The command that makes runs of a kind with these settings, on what is at the address."""
+    return _COMMANDS[kind](address, settings, seeds)
+
+
+def train(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
+    """The words of the `nas train` that makes trainings with these settings."""
+    words = ["nas", "train", address, "--recipe", settings["recipe_name"], "--size", size_text(settings["size"])]
+    words += ["--seeds", str(seeds)]
+    words += ["--data", settings["data"], "--device", settings["device"]]
+    if "weights" in settings:
+        words += ["--weights", settings["weights"]["from"]]
+    if "teacher" in settings:
+        words += ["--teacher", settings["teacher"]["from"]]
+    for metric in settings.get("metrics", ()):
+        words += ["--metric", metric]
+    for path, value in _flat(settings["changes"]):
+        plain = isinstance(value, str) and parse_value(value) == value  # needs no quotes to be read as text
+        words += ["-s", f"{path}={value if plain else json.dumps(value)}"]
+    return words
+
+
+def compress(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
+    """The words of the `nas compress` that makes compressions with these settings."""
+    words = ["nas", "compress", address, "--method", settings["method"], "--recipe", settings["recipe_name"]]
+    words += ["--epochs", str(settings["epochs"]), "--seeds", str(seeds), "--device", settings["device"]]
+    for path, value in _flat(settings["config"]):
+        words += ["-s", f"{path}={json.dumps(value)}"]
+    return words
+
+
+def _flat(changes: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"augment": {"crop": 2}}` as `("augment.crop", 2)`."""
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+_COMMANDS: Mapping[str, Callable[[str, Mapping[str, Any], int], list[str]]] = {RETRAIN: train, COMPRESS: compress}

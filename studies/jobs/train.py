@@ -1,0 +1,150 @@
+"""Train an architecture of a study from scratch with a full recipe, with several seeds, and keep the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from nas_core.config import SizeConfig, restore
+from nas_core.errors import UsageError, VerificationError
+from nas_core.evaluation import Budget, Context, Report
+from nas_core.job import Result
+from nas_core.proposal import Proposal
+from nas_core.records import RETRAIN, StudySpec, final_size_of
+from nas_core.space import SearchSpace
+from studies.analysis.trained import start_of
+from studies.jobs.stored import INPUTS, WEIGHTS
+from studies.jobs.teacher import teacher_of
+from studies.setup.evaluators import check_files, files_of, judging, resolved
+from studies.setup.spaces import load_space, size_of
+from studies.store.store import Store
+from training.data.split import Split
+from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from training.evaluators.train import Train
+    from training.start import Start
+    from training.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, and how (`nas_core.job.Job`)."""
+
+    evaluator: Train  # one that keeps weights and reports the test metrics
+    settings: Mapping[str, Any]
+    about: Mapping[str, Any]
+
+    kind: ClassVar[str] = RETRAIN
+
+    @property
+    def size(self) -> SizeConfig:
+        return self.evaluator.size
+
+    @property
+    def steps(self) -> float:
+        return self.evaluator.recipe.epochs
+
+    def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
+        return self.evaluator.evaluate(proposal, budget, context)
+
+    def result(self, workdir: Path) -> Result:
+        return Result({WEIGHTS: workdir / "weights.safetensors"})
+
+
+def training(
+    spec: StudySpec,
+    recipe: str,
+    changes: Mapping[str, Any],
+    size: str | None,
+    data: str | None,
+    device: str | None,
+    metrics: Sequence[str] = (),
+    start: Start | None = None,
+    teacher: Teacher | None = None,
+) -> Training:
+    """A training with a full recipe, on the study's data or on `data`, measured by the study's own metrics and
+    `metrics`, from fresh weights or those of `start`, by a `teacher` too where one is given; `size` None: the study's
+    final size. Raises UsageError for what does not fit."""
+    from training.data import load
+    from training.evaluators.train import default_threads
+    from training.recipe import recipe as named_recipe
+
+    space = _space(spec)
+    if data is None and spec.evaluator["name"] == "table":
+        raise UsageError("the study looked its results up in a table; name data to train on by --data")
+    reference = data or spec.evaluator["data"]
+    own = spec.evaluator["name"] != "table" and reference == spec.evaluator["data"]
+    split = spec.evaluator["split"] if own else Split().model_dump(mode="json")
+    source = load(reference, Split(**split))
+    if source.task.kind not in space.tasks:
+        raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")
+    taught = {} if teacher is None else {"distillation": changes.get("distillation") or {}}
+    chosen = named_recipe(recipe, source.task, **{**changes, **taught}).model_dump(mode="json")
+    sized = size_of(space, final_size_of(spec) if size is None else size).fitted(source.task)
+    inherited = [metric for metric in spec.evaluator.get("metrics", ()) if metric not in metrics]
+    settings = {
+        "recipe_name": recipe,
+        "changes": dict(changes),
+        "recipe": chosen,
+        "size": sized.model_dump(mode="json"),
+        "data": reference,
+        "split": split,
+        "split_hash": source.split_hash,
+        "device": device or spec.evaluator.get("device", "auto"),
+        "threads": spec.evaluator.get("threads") or default_threads(source.task),
+        **judging([*inherited, *metrics], spec.objectives, chosen),
+    }
+    evaluator = _evaluator(spec, settings, start, teacher)
+    files = spec.evaluator.get("files", {})
+    check_files({metric: files[metric] for metric in inherited if metric in files}, evaluator.files)
+    settings |= {
+        **resolved(evaluator),
+        **files_of(evaluator),
+        **({} if start is None else {"weights": {"from": start.reference, "sha256": start.sha256}}),
+        **({} if teacher is None else {"teacher": {"from": teacher.reference, "sha256": teacher.sha256}}),
+    }
+    inputs = getattr(source, "inputs", None)  # a source of a class of one's own may not say
+    return Training(evaluator, settings, {INPUTS: None if inputs is None else inputs.model_dump(mode="json")})
+
+
+def opened(store: Store, spec: StudySpec, settings: Mapping[str, Any]) -> Training:
+    """The training of stored settings, for a process of its own. Raises as `training`, and VerificationError where the
+    weights or the teacher are not what they were."""
+    start = start_of(store, settings["weights"]["from"]) if "weights" in settings else None
+    teacher = teacher_of(store, settings["teacher"]["from"]) if "teacher" in settings else None
+    for found, name in ((start, "weights"), (teacher, "teacher")):
+        if found is not None and found.sha256 != settings[name]["sha256"]:
+            raise VerificationError(f"'{found.reference}' is not what it was when the training was asked for")
+    return Training(_evaluator(spec, settings, start, teacher), settings, {})
+
+
+def _evaluator(spec: StudySpec, settings: Mapping[str, Any], start: Start | None, teacher: Teacher | None) -> Train:
+    """What trains by these settings."""
+    from training.data import load
+    from training.evaluators.train import Train
+
+    space = _space(spec)
+    return Train(
+        space,
+        load(settings["data"], Split(**settings["split"])),
+        size_of(space, settings["size"]),
+        restore(Recipe, settings["recipe"], "recipe"),
+        device=settings["device"],
+        threads=settings["threads"],
+        keep_weights=True,
+        test=True,
+        metrics=settings.get("metrics", ()),
+        monitor=settings.get("monitor"),
+        start=start,
+        teacher=teacher,
+    )
+
+
+def _space(spec: StudySpec) -> SearchSpace:
+    space, file_hash = load_space(spec.space)
+    if file_hash != spec.space_hash:
+        raise UsageError(f"the file of space '{spec.space}' has changed since the study was made; restore it")
+    return space

@@ -90,7 +90,7 @@ class Train:
             raise UsageError(
                 f"space '{space.name}' is for {', '.join(sorted(space.tasks))}; the data is {self.task.kind}"
             )
-        if getattr(type(space), "build", None) is SearchSpace.build:
+        if getattr(type(space), "build", None) is SearchSpace.build and not hasattr(space, "network"):
             raise UsageError(f"space '{space.name}' has no build, so its networks cannot be trained; give it one")
         self.teacher = teacher
         if teacher is None:

@@ -21,9 +21,9 @@ from nas_core.architecture import Architecture
 from nas_core.evaluation import Report
 from nas_core.records import StopAt, Verdict
 from nas_core.strategy import Proposal, State
-from nas_core.testing.store import SPEC
 from studies.store import tables
 from studies.store.store import Store
+from studies.store.testing import SPEC
 
 STUDIES = 4
 

@@ -23,11 +23,12 @@ import sqlalchemy
 from nas_core import moves
 from nas_core.choice import Choice
 from nas_core.evaluation import Report
-from nas_core.records import StopAt, StudySpec, Verdict
+from nas_core.records import StopAt, Verdict
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
+from studies.records import StudySpec
 from studies.store.store import Store
 
 OPTIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -49,7 +50,8 @@ def ours(folder: Path, choices: int, trials: int) -> float:
     archs = [moves.sample(space, generator(n, "sample")) for n in range(trials)]
     spec = StudySpec(
         space="flat", space_name="flat", space_version=1, space_hash=None, size={}, strategy="random",
-        strategy_config={}, evaluator={}, task=Task(kind="none", input_shape=(1,), outputs=1), split_hash="",
+        strategy_config={}, evaluator={"kind": "value"},
+        task=Task(kind="none", input_shape=(1,), outputs=1), split_hash="",
         objectives=("value",), constraints=(), seed=0, lag=1,
     )  # fmt: skip
     with Store(f"sqlite:///{folder / f'ours{choices}-{time.monotonic_ns()}.db'}") as store:

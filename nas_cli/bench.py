@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -152,7 +152,7 @@ def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     from studies.bench.plan import Plan
     from studies.bench.worker import finished
 
-    documents = []
+    documents: list[dict[str, Any]] = []
     with open_store(db, reading=True) as store:
         for name in store.bench_names():
             found = store.bench(name)
@@ -161,7 +161,7 @@ def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
                 {
                     "bench": name,
                     "space": plan.problem.space_name,
-                    "data": plan.problem.evaluator["data"],
+                    "data": plan.problem.evaluator.facts.data,
                     "strategies": list(plan.contenders),
                     "queries": plan.queries,
                     "seeds": plan.seeds,
@@ -207,7 +207,7 @@ def _bench(store: Store, name: str | None, plan: Plan) -> Bench:
             found = store.bench(other)
             if not differences(Plan.model_validate(found.config), plan):
                 return found
-        text = f"{plan.problem.space_name}-{plan.problem.evaluator['data']}"
+        text = f"{plan.problem.space_name}-{plan.problem.evaluator.facts.data}"
         return store.create_numbered_bench(stem(text), plan.model_dump(mode="json"))
     try:
         bench_name(name)

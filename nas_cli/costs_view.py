@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from nas_cli import render
 from nas_core.config import size_text
-from nas_core.records import Run, Study
+from nas_core.records import Run
+from studies.records import Study
 
 if TYPE_CHECKING:
     from studies.documents import View

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas_core.records import Run, Study
+    from nas_core.records import Run
     from studies.jobs.train import Training
+    from studies.records import Study
     from studies.store.store import Store
     from training.range_test import RangeTest
     from training.recipe import Recipe

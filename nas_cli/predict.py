@@ -11,9 +11,9 @@ import typer
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
 
 if TYPE_CHECKING:
-    from nas_core.records import StudySpec
     from nas_core.space import SearchSpace
     from studies.analysis.predict import Predicted, Validation
+    from studies.records import StudySpec
 
 _COMMAS = re.compile(r",(?![^()]*\))")  # one within settings separates nothing
 
@@ -83,11 +83,12 @@ def predict(
 
 def _scored_by(spec: StudySpec, space: SearchSpace, scores: Path | None, score_on: str | None) -> StudySpec:
     """The study's configuration with another source of scores."""
+    from studies.records import NetworkScores
     from studies.setup.scores import DEFAULT_BATCH, settings_of
 
     table = None if scores is None else str(scores)
-    batch = (spec.scoring or {}).get("batch", DEFAULT_BATCH)
-    settings = settings_of(space, spec.evaluator["data"], table, None, score_on, batch)
+    batch = spec.scoring.batch if isinstance(spec.scoring, NetworkScores) else DEFAULT_BATCH
+    settings = settings_of(space, spec.evaluator.facts.data, table, None, score_on, batch)
     return spec.model_copy(update={"scoring": settings})
 
 

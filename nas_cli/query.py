@@ -13,8 +13,9 @@ from nas_cli import complete
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
 
 if TYPE_CHECKING:
-    from nas_core.records import Run, Study
+    from nas_core.records import Run
     from studies.documents import View
+    from studies.records import Study
     from studies.store.store import Store
 
 

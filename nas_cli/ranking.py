@@ -22,7 +22,7 @@ def page(name: str, plan: Plan, standings: Standings) -> None:
     limits = f" that satisfy {', '.join(problem.constraints)}" if problem.constraints else ""
     workers = f", {plan.workers} simulated workers" if plan.simulated else ""
     render.emit(
-        f"bench {name}: {problem.space_name} on {problem.evaluator['data']}, {plan.queries} queries{workers}, "
+        f"bench {name}: {problem.space_name} on {problem.evaluator.facts.data}, {plan.queries} queries{workers}, "
         f"{standings.seeds} seeds" + (f" of {plan.seeds}" if standings.seeds < plan.seeds else ""),
         f"the best of {landscape.rows:,} rows{limits} has {objective.metric} {objective.orient(landscape.optimum):.6g}",
     )
@@ -44,7 +44,7 @@ def document(name: str, plan: Plan, standings: Standings) -> dict[str, Any]:
     return {
         "bench": name,
         "space": plan.problem.space_name,
-        "data": plan.problem.evaluator["data"],
+        "data": plan.problem.evaluator.facts.data,
         "objective": str(plan.objective),
         "constraints": list(plan.problem.constraints),
         "test": plan.test_metric,

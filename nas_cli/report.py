@@ -9,14 +9,15 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from nas_cli.metrics import shown
+from nas_cli.metrics import batch_size, shown
 from nas_cli.options import DEFAULT_DB
 from nas_cli.render import clean, emit, number
 from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError
-from nas_core.records import RETRAIN, Run, Study
+from nas_core.records import RETRAIN, Run
 from nas_core.strategy import State
 from studies.analysis.queries import Cause, best_trials, causes, causes_text, state_counts
+from studies.records import Study
 from studies.search.endings import Ending
 from studies.setup.supernets import caution
 from studies.store.store import Store
@@ -54,7 +55,7 @@ def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> N
 
 def _best(study: Study, run: Run, objectives: list[str]) -> None:
     """Its metrics, objectives first, and its choices."""
-    for name in shown(dict(sorted(run.metrics.items())), study.spec.evaluator.get("recipe"), objectives):
+    for name in shown(dict(sorted(run.metrics.items())), batch_size(study.spec), objectives):
         emit(f"  {name:<14} {number(run.metrics[name])}")
     note = caution(study.spec)
     if note is not None:
@@ -96,11 +97,12 @@ def next_commands(store: Store, study: Study, ending: Ending, best: Run | None) 
         return commands
     found = [f"nas front {name}{database(store)}"] if len(study.spec.objectives) > 1 else []
     found.append(f"nas show {name}:{best.number}{db}")
-    if study.spec.evaluator["name"] != "table":
+    facts = study.spec.evaluator.facts
+    if facts.data is not None and not facts.looks_up:
         found.append(f"nas train {name}:{best.number}{db}")
     if any(child.state == State.COMPLETE for child in store.children(best, RETRAIN)):
         found.append(f"nas export {name}:{best.number}{db}")
-    if study.spec.evaluator["name"] == "supernet":
+    if facts.supernet is not None:
         found.append(f"nas extract {name}:{best.number}{db}")
     return found + commands
 

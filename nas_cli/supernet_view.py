@@ -59,20 +59,20 @@ class Trained:
     @property
     def total(self) -> int | None:
         """Epochs that the training takes unless the strategy ends it before."""
-        found: int | None = self.view.study.spec.strategy_config.get("epochs")
-        return found
+        found = self.view.study.spec.strategy_config.get("epochs")
+        return found if isinstance(found, int) else None
 
     # -- the document -----------------------------------------------------------------------------------------
 
     def document(self) -> dict[str, Any]:
         """Everything stored: `state` is None before the training has begun, `result` before it has ended."""
-        run = self.run
+        run, settings = self.run, self.view.study.spec.supernet
         return {
             "state": None if run is None else str(run.state),
             "reason": None if run is None else run.reason,
             "traceback": None if run is None else run.traceback,
             "attempt": None if run is None else run.attempt,
-            "settings": self.view.study.spec.supernet,
+            "settings": None if settings is None else settings.model_dump(mode="json"),
             "of": self.total,
             "candidates": self.options,
             "epochs": [
@@ -100,7 +100,8 @@ class Trained:
     def page(self) -> None:
         """Where the training stands, its last epochs, the derived architecture, and the weights of the candidates."""
         run, last = self.run, self.epochs[-1] if self.epochs else None
-        settings = self.view.study.spec.supernet or {}
+        supernet = self.view.study.spec.supernet
+        settings = {} if supernet is None else supernet.model_dump(mode="json")
         done = last.number if last else 0
         render.emit("", "supernet")
         render.pairs(

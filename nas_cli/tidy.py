@@ -11,7 +11,8 @@ from nas_cli import complete
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
 
 if TYPE_CHECKING:
-    from nas_core.records import Bench, Study
+    from nas_core.records import Bench
+    from studies.records import Study
     from studies.store.store import Store
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]

@@ -16,8 +16,9 @@ from nas_cli.line import Progress
 from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, Metrics, open_store
 
 if TYPE_CHECKING:
-    from nas_core.records import Run, Study
+    from nas_core.records import Run
     from studies.analysis.costs import Limit
+    from studies.records import Study
     from studies.store.store import Store
 
 
@@ -167,7 +168,7 @@ def _both(bare: dict[str, Any], dotted: dict[str, Any], above: str) -> dict[str,
 def _print(study: Study, trial: Run, runs: list[Run], limits: list[Limit], as_json: bool, store: Store) -> None:
     import statistics
 
-    from nas_cli.metrics import shown
+    from nas_cli.metrics import batch_size_of, shown
     from nas_cli.render import emit, number
     from nas_cli.report import places
 
@@ -194,7 +195,7 @@ def _print(study: Study, trial: Run, runs: list[Run], limits: list[Limit], as_js
         return
     emit(f"{address}: {len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}")
     width = max(14, *map(len, rows))
-    names = shown({name: row["mean"] for name, row in rows.items()}, (runs[0].recipe or {}).get("recipe"))
+    names = shown({name: row["mean"] for name, row in rows.items()}, batch_size_of(runs[0]))
     for name, row in ((name, rows[name]) for name in names):
         spread = f" ± {number(row['std'])}" if row["std"] else ""
         emit(f"  {name:<{width}} {number(row['mean'])}{spread}")

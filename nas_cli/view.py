@@ -18,11 +18,12 @@ from nas_cli.metrics import MICRO_BATCH
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError, unknown
 from nas_core.evaluation import Objective
-from nas_core.records import COMPRESS, RETRAIN, Run, final_size_of
+from nas_core.records import COMPRESS, RETRAIN, Run
 from nas_core.strategy import State
 from nas_core.task import Task
 from studies.address import WORDS, address_of
 from studies.documents import View, hypervolume_of
+from studies.records import final_size_of
 from studies.setup.supernets import caution
 from studies.store.store import Store
 
@@ -64,6 +65,7 @@ def reference_point(text: str, objectives: Sequence[Objective]) -> dict[str, flo
 def study_head(view: View, states: Mapping[str, int], correlation: Mapping[float, float]) -> None:
     """The configuration of a study, and where it stands."""
     spec = view.study.spec
+    inputs: Mapping[str, Any] = spec.inputs or {}
     evaluated = states.get(State.COMPLETE, 0) + states.get(State.FAILED, 0)
     render.pairs(
         {
@@ -73,16 +75,11 @@ def study_head(view: View, states: Mapping[str, int], correlation: Mapping[float
             "size": settings_text(spec.size),
             "final size": settings_text(final_size_of(spec)),
             "strategy": f"{spec.strategy} {settings_text(spec.strategy_config)}".strip(),
-            **{
-                "evaluator" if name == "name" else name: settings_text(value)
-                if isinstance(value, Mapping)
-                else _text(value)
-                for name, value in spec.evaluator.items()
-            },
+            **_evaluator(spec.evaluator.model_dump(mode="json")),
             "task": f"{spec.task.kind}, {shape(spec.task.input_shape)} to {spec.task.outputs} {_answers(spec.task)}",
-            "inputs": settings_text({key: value for key, value in (spec.inputs or {}).items() if key not in _APART}),
-            "classes": _listed((spec.inputs or {}).get("classes", ())),
-            "columns": _listed([column["name"] for column in (spec.inputs or {}).get("columns", ())]),
+            "inputs": settings_text({key: value for key, value in inputs.items() if key not in _APART}),
+            "classes": _listed(inputs.get("classes", ())),
+            "columns": _listed([column["name"] for column in inputs.get("columns", ())]),
             "split hash": spec.split_hash,
             "objectives": ", ".join(spec.objectives),
             "constraints": ", ".join(spec.constraints),
@@ -93,6 +90,14 @@ def study_head(view: View, states: Mapping[str, int], correlation: Mapping[float
             "rank correlation": _correlation(correlation),
         }
     )
+
+
+def _evaluator(stored: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of an evaluator, line by line; those of a wrapper after what it wraps."""
+    own = {name: value for name, value in stored.items() if name not in ("kind", "inner")}
+    lines = {name: settings_text(value) if isinstance(value, Mapping) else _text(value) for name, value in own.items()}
+    first = _evaluator(stored["inner"]) if "inner" in stored else {"evaluator": str(stored["kind"])}
+    return {**first, **lines}
 
 
 def study_best(view: View, best: Run | None, trouble: str, drawn: Architecture | None = None) -> None:
@@ -215,9 +220,8 @@ def metrics_page(view: View, run: Run) -> None:
 
 def _metrics(view: View, run: Run) -> None:
     """The metrics of a run, objectives first."""
-    order = metrics.shown(
-        run.metrics, view.study.spec.evaluator.get("recipe"), [objective.metric for objective in view.objectives]
-    )
+    first = [objective.metric for objective in view.objectives]
+    order = metrics.shown(run.metrics, metrics.batch_size(view.study.spec), first)
     render.pairs({name: render.number(run.metrics[name]) for name in order}, "  ")
 
 
@@ -239,9 +243,7 @@ def _runs(view: View, run: Run, children: Sequence[Run], heading: str) -> None:
     if not children:
         return
     names = list(
-        dict.fromkeys(
-            name for child in children for name in metrics.shown(child.metrics, (child.recipe or {}).get("recipe"))
-        )
+        dict.fromkeys(name for child in children for name in metrics.shown(child.metrics, metrics.batch_size_of(child)))
     )
     heads = ["run", "recipe", "state", *names, "seconds"]
     rows = [

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
+
+JsonObject = dict[str, JsonValue]
+"""Plain data that only its owner can type: the fields of a size, the settings of a strategy."""
 
 
 class Config(BaseModel):

@@ -77,6 +77,12 @@ def find(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> 
     return _find(reference, builtins, group, kind)[0]
 
 
+def locate(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> Loaded:
+    """The same, with the hash of a user's file."""
+    found, file_hash = _find(reference, builtins, group, kind)
+    return Loaded(found, reference, file_hash)
+
+
 def names(builtins: Mapping[str, str], group: str) -> list[str]:
     """Built-in names, then those of installed entry points."""
     return [*builtins, *(name for name in _entry_points(group) if name not in builtins)]

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas_core.errors import UsageError
-from nas_core.records import COMPRESS, RETRAIN, Run, Study
+from nas_core.records import COMPRESS, RETRAIN, Run
+from studies.records import Study
 
 WORDS: Mapping[str, str] = {RETRAIN: "train", COMPRESS: "compress"}
 """How runs that belong to a trial are called in addresses, by their kind."""

@@ -11,10 +11,11 @@ from nas_core.architecture import Architecture
 from nas_core.errors import NasError
 from nas_core.evaluation import Objective
 from nas_core.graph import ArchGraph
-from nas_core.records import COMPRESS, RETRAIN, Run, Study, StudySpec, final_size_of
+from nas_core.records import COMPRESS, RETRAIN, Run
 from nas_core.space import HasNotation, SearchSpace, builds
 from studies.address import address_of
 from studies.analysis.summary import objective
+from studies.records import Study, StudySpec, final_size_of
 from studies.store.store import Store
 
 T = TypeVar("T")

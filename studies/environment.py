@@ -8,21 +8,22 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from nas_core import distribution
-from nas_core.records import StudySpec
+from studies.records import StudySpec
 
 _PACKAGES = (distribution.NAME, "torch", "torch-geometric", "numpy")
 
 
 def environment(spec: StudySpec) -> dict[str, Any]:
     """Versions, processor, device and threads."""
-    device = spec.evaluator.get("device", "cpu")
+    said = spec.evaluator.facts
+    device = said.device or "cpu"
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "device": device,
-        "threads": spec.evaluator.get("threads"),
+        "threads": said.threads,
         "packages": {name: _version(name) for name in _PACKAGES},
     }
     if device.startswith("cuda"):

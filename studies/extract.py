@@ -14,19 +14,20 @@ from nas_core import distribution
 from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
 from nas_core.public import public
-from nas_core.records import Run, Study
+from nas_core.records import Run
 from nas_core.relax import Style
 from nas_core.space import builds
 from studies.address import parse_trial
 from studies.analysis.queries import addressed_trial, state_counts
+from studies.records import Study
 from studies.setup.spaces import load_space, size_of
 from studies.store import supernets
 from studies.store.store import Store
-from training.data.split import Split
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from training.evaluators.settings import TrainedOn
     from training.evaluators.supernet import SupernetEvaluator
 
 WEIGHTS, DESCRIPTION, CARD = "weights.safetensors", "architecture.json", "card.json"
@@ -76,14 +77,14 @@ def extract(store: Store, study: Study, arch: Architecture, folder: Path, trial:
     answer as the network does; MachineError where the folder cannot be written.
     """
     settings, weights = _shared(store, study)
-    evaluator = _evaluator(study, settings, weights)
+    evaluator, inherited = _evaluator(study, settings, weights), study.spec.evaluator.facts.supernet
     facts = {
         "title": f"{study.spec.space_name} {study.name}" + ("" if trial is None else f":{trial}"),
         "study": study.name,
         "trial": trial,
-        "supernet_of": settings.get("study", study.name),
-        "data": settings["data"],
-        "split_hash": settings["split_hash"],
+        "supernet_of": study.name if study.spec.supernet is not None or inherited is None else inherited.study,
+        "data": settings.data,
+        "split_hash": settings.split_hash,
     }
     return write(evaluator, study.spec.space, arch, folder, facts)
 
@@ -136,32 +137,34 @@ def write(
 
 
 def _check_shares(study: Study) -> None:
-    if study.spec.supernet is None and study.spec.evaluator["name"] != "supernet":
+    if study.spec.supernet is None and study.spec.evaluator.facts.supernet is None:
         raise UsageError(
             f"study '{study.name}' has no shared weights: strategy '{study.spec.strategy}' trains no supernet, and its "
-            f"candidates were evaluated by '{study.spec.evaluator['name']}'; retrained networks leave by 'nas export'"
+            f"candidates were evaluated by '{study.spec.evaluator.kind}'; retrained networks leave by 'nas export'"
         )
 
 
-def _shared(store: Store, study: Study) -> tuple[Mapping[str, Any], Path]:
+def _shared(store: Store, study: Study) -> tuple[TrainedOn, Path]:
     """What the study's supernet was trained on and with, and the file of its weights."""
     _check_shares(study)
+    settings: TrainedOn
     if study.spec.supernet is None:
-        settings = study.spec.evaluator
-        path, digest = Path(settings["weights"]), settings["sha256"]
+        inherited = study.spec.evaluator.facts.supernet
+        assert inherited is not None
+        settings, path, digest = inherited, Path(inherited.weights), inherited.sha256
     else:
         settings = study.spec.supernet
         found = supernets.find(store, study)
         if found is None or found.weights is None:
             raise NotFoundError(f"the supernet of study '{study.name}' is not trained yet; nas resume {study.name}")
-        path, digest = found.weights, found.sha256
+        path, digest = found.weights, str(found.sha256)
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         state = "damaged" if path.is_file() else "gone"
         raise VerificationError(f"the weights of the supernet at '{path}' are {state}; put them back from a copy")
     return settings, path
 
 
-def _evaluator(study: Study, settings: Mapping[str, Any], weights: Path) -> SupernetEvaluator:
+def _evaluator(study: Study, settings: TrainedOn, weights: Path) -> SupernetEvaluator:
     """The evaluator on those weights, on CUDA where they were trained there and it is at hand."""
     from training.data import load
     from training.evaluators.supernet import SupernetEvaluator
@@ -170,20 +173,20 @@ def _evaluator(study: Study, settings: Mapping[str, Any], weights: Path) -> Supe
     space, file_hash = load_space(spec.space)
     if file_hash != spec.space_hash or not builds(space, spec.space_version):
         raise UsageError(f"space '{spec.space}' has changed since the study was made; restore it")
-    source = load(settings["data"], Split(**settings["split"]))
-    if source.split_hash != settings["split_hash"]:
+    source = load(settings.data, settings.split)
+    if source.split_hash != settings.split_hash:
         raise UsageError(
-            f"the data '{settings['data']}' of the supernet is not what the study was made with (split "
-            f"{settings['split_hash']} then, {source.split_hash} now); restore it"
+            f"the data '{settings.data}' of the supernet is not what the study was made with (split "
+            f"{settings.split_hash} then, {source.split_hash} now); restore it"
         )
     return SupernetEvaluator(
         space,
         source,
         size_of(space, spec.size),
         weights,
-        device="auto" if settings["device"].startswith("cuda") else "cpu",
-        threads=settings["threads"],
-        precision=settings["precision"],
+        device="auto" if settings.device.startswith("cuda") else "cpu",
+        threads=settings.threads,
+        precision=settings.precision,
     )
 
 

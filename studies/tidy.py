@@ -12,8 +12,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from nas_core.errors import UsageError
-from nas_core.records import TRIAL, Bench, Study
+from nas_core.records import TRIAL, Bench
 from nas_core.strategy import FINISHED, State
+from studies.records import Study
 from studies.store import locks, removal, supernets
 from studies.store import tables as t
 from studies.store.store import Store
@@ -131,11 +132,9 @@ def _finished(store: Store, study: Study) -> Iterator[str]:
 def _check_unused(store: Store, removed: Iterable[Study]) -> None:
     names = {study.name for study in removed}
     for name in store.study_names():
-        evaluator = store.study(name).spec.evaluator
-        if name not in names and evaluator["name"] == "supernet" and evaluator["study"] in names:
-            raise UsageError(
-                f"study '{name}' searches on the supernet of '{evaluator['study']}'; remove '{name}' first"
-            )
+        source = store.study(name).spec.evaluator.facts.supernet
+        if name not in names and source is not None and source.study in names:
+            raise UsageError(f"study '{name}' searches on the supernet of '{source.study}'; remove '{name}' first")
 
 
 def _children_of_bench(store: Store, name: str) -> set[str]:

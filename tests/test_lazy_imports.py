@@ -46,17 +46,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a database that holds a study and a trial."""
     from nas_core import moves
     from nas_core.evaluation import Report
-    from nas_core.records import StopAt, StudySpec, Verdict
+    from nas_core.records import StopAt, Verdict
     from nas_core.strategy import Proposal, State
     from nas_core.task import Task
     from search_spaces.nasbench201.space import NasBench201
+    from studies.records import StudySpec
     from studies.store.store import Store
 
     place = tmp_path_factory.mktemp("lazy")
     space = NasBench201()
     spec = StudySpec(
         space="nasbench201", space_name=space.name, space_version=space.version, space_hash=None, size={},
-        strategy="random", strategy_config={}, evaluator={"name": "table", "data": "made"},
+        strategy="random", strategy_config={}, evaluator={"kind": "table", "table": "made.csv", "data": "made"},
         task=Task(kind="image-classification", input_shape=(3, 32, 32), outputs=10), split_hash="",
         objectives=("val_accuracy:max",), constraints=(), seed=0, lag=1,
     )  # fmt: skip

@@ -10,10 +10,10 @@ from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.evaluation import Constraint, read_constraint
-from nas_core.records import Run, Study, StudySpec, final_size_of
+from nas_core.records import Run
 from nas_core.space import HasCosts, SearchSpace
 from nas_core.task import Task
-from studies.setup.evaluators import latency_of
+from studies.records import Study, StudySpec, final_size_of
 from studies.setup.spaces import load_space, size_of
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def limits(study: Study, trial: Run, task: Task, size: SizeConfig, costs: Costs)
     What was recorded in a table, or measured in the search, holds at the final size alone, and is not measured again.
     """
     spec, bounds = study.spec, bounds_of(study.spec)
-    final = is_final(spec, size) and (task == spec.task or spec.evaluator["name"] == "table")
+    final = is_final(spec, size) and (task == spec.task or spec.evaluator.facts.looks_up)
     recorded = trial.metrics if final else {}
     wanted = [one.metric for one in bounds if one.metric in COUNTS]
-    if spec.evaluator["name"] != "table":
+    if not spec.evaluator.facts.looks_up:
         wanted += [one.metric for one in bounds if one.metric in MEASURED and one.metric not in recorded]
     values = {**recorded, **(costs(wanted) if wanted else {})}
     return [Limit(one, values.get(one.metric)) for one in bounds]
@@ -75,7 +75,7 @@ def is_final(spec: StudySpec, size: SizeConfig) -> bool:
 def search_costs(spec: StudySpec, space: SearchSpace, arch: Architecture) -> dict[str, float]:
     """Parameters and MACs at the search size, where that is another one than the final size; else, and for a table,
     nothing. Raises UsageError and TrialError where they cannot be counted."""
-    if spec.size == final_size_of(spec) or spec.evaluator["name"] == "table":
+    if spec.size == final_size_of(spec) or spec.evaluator.facts.looks_up:
         return {}
     size = size_of(space, spec.size)
     if isinstance(space, HasCosts):
@@ -90,9 +90,8 @@ def network_costs(spec: StudySpec, space: SearchSpace, task: Task, size: SizeCon
     from training.cost import NetworkCosts
     from training.evaluators.train import find_device
 
-    return NetworkCosts(
-        space, task, size, find_device(device), spec.evaluator.get("threads"), latency_of(spec.evaluator)
-    )
+    facts = spec.evaluator.facts
+    return NetworkCosts(space, task, size, find_device(device), facts.threads, facts.latency)
 
 
 def final_latency(study: Study, arch: Architecture) -> Latency:
@@ -102,13 +101,13 @@ def final_latency(study: Study, arch: Architecture) -> Latency:
     built; MachineError where the study's device is not there.
     """
     spec = study.spec
-    if spec.evaluator["name"] == "table":
+    if spec.evaluator.facts.looks_up:
         raise UsageError(
             f"study '{study.name}' looked its results up in a table; its latencies are those recorded there"
         )
     space, _ = load_space(spec.space)
     size = size_of(space, final_size_of(spec))
-    return network_costs(spec, space, spec.task, size, spec.evaluator["device"]).latency(arch)
+    return network_costs(spec, space, spec.task, size, spec.evaluator.facts.device or "auto").latency(arch)
 
 
 def remarks(study: Study, trial: Run, evaluator: Train, chosen: bool) -> tuple[list[Limit], list[str]]:

@@ -22,12 +22,13 @@ from nas_core.architecture import Architecture
 from nas_core.config import Config, validate
 from nas_core.errors import InfeasibleError, UsageError
 from nas_core.evaluation import Constraint, Objective, parse_constraint
-from nas_core.records import Run, Study
+from nas_core.records import Run
 from nas_core.seeds import generator
 from nas_core.space import HasCosts
 from nas_core.strategy import FINISHED, Generates, State, Wanted
 from studies.analysis.predict import LEAST, Models, PredictConfig, Prediction, enough, observed
 from studies.analysis.queries import MEASURED
+from studies.records import Study
 from studies.search.replay import restore
 from studies.search.verdicts import Verdicts
 from studies.setup.assemble import StudyObjects
@@ -203,7 +204,7 @@ def _affordable(study: Study, parts: StudyObjects, limits: Limits) -> int:
     measured = {metric.name for metric in parts.evaluator.metrics if metric.measured}
     if measured & set(limits.names):
         return TIMED
-    counted = study.spec.evaluator["name"] == "table" or isinstance(parts.space, HasCosts)
+    counted = study.spec.evaluator.facts.looks_up or isinstance(parts.space, HasCosts)
     return EXAMPLES if counted or not {"params", "macs"} & set(limits.names) else BUILT
 
 

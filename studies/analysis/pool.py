@@ -10,11 +10,11 @@ from pathlib import Path
 from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.errors import NotFoundError, UsageError, unknown
-from nas_core.records import Study
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.task import Task
 from studies.analysis.queries import MEASURED
+from studies.records import Study
 from studies.store.store import Store
 from training.evaluators.rows import Rows, open_mapping
 from training.evaluators.table_mapping import Column, TableMapping

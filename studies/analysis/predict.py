@@ -19,7 +19,6 @@ from nas_core.architecture import Architecture
 from nas_core.config import Config, validate
 from nas_core.errors import UsageError
 from nas_core.evaluation import Objective
-from nas_core.records import Study
 from nas_core.seeds import generator
 from nas_core.space import builds
 from nas_core.strategy import FINISHED
@@ -29,6 +28,7 @@ from predictors.surrogate import Problem, Score, Surrogate
 from predictors.transfer import Transfer, TransferConfig
 from studies.analysis import pool
 from studies.analysis.correlation import Correlation, correlate
+from studies.records import Study
 from studies.search.verdicts import Verdicts
 from studies.setup.assemble import StudyObjects
 from studies.store.store import Store

@@ -17,10 +17,11 @@ from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError
 from nas_core.failures import WORKER_DIED
 from nas_core.pareto import dominates
-from nas_core.records import TRIAL, Run, Study, final_size_of
+from nas_core.records import TRIAL, Run
 from nas_core.strategy import State
 from studies.address import parse_trial
 from studies.analysis.summary import COUNTS, STUDIES, SUPERNETS, Summary, summarise
+from studies.records import Study, final_size_of
 from studies.store import supernets
 from studies.store import tables as t
 from studies.store.store import Store

@@ -15,7 +15,6 @@ from pydantic import Field
 from nas_core.architecture import Architecture
 from nas_core.config import Config, SizeConfig
 from nas_core.errors import UsageError, unknown
-from nas_core.records import Study
 from nas_core.space import HasCosts, SearchSpace
 from nas_core.task import Task
 from predictors import PROXIES
@@ -25,6 +24,7 @@ from studies import events
 from studies.analysis.correlation import Correlation, correlate
 from studies.analysis.pool import Target
 from studies.events import Listener
+from studies.records import NetworkScores, RecordedScores, Study
 from studies.setup.scores import DEFAULT_BATCH, Counted, Scoring
 from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
@@ -92,20 +92,20 @@ def study_config(study: Study, given: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"study '{study.name}' searches space '{spec.space}'; leave out --space")
     if load_space(spec.space)[1] != spec.space_hash:
         raise UsageError(f"the file of space '{spec.space}' has changed since the study was made; restore it")
-    scoring = spec.scoring or {}
-    trained = spec.evaluator["name"] == "train"
+    scoring, facts = spec.scoring, spec.evaluator.facts
     own: dict[str, Any] = {"space": spec.space, "size": spec.size}
-    if scoring.get("from") == "table" and "data" not in given:
-        own |= {"scores": scoring["table"], "scores_mapping": scoring["mapping"], "data": spec.evaluator["data"]}
+    if isinstance(scoring, RecordedScores) and "data" not in given:
+        own |= {"scores": scoring.table, "scores_mapping": scoring.mapping, "data": facts.data}
     elif "scores" in given:
-        own["data"] = spec.evaluator["data"]
+        own["data"] = facts.data
     else:
-        own["data"] = scoring.get("data") or (spec.evaluator["data"] if trained else None)
-        own["batch"] = scoring.get("batch", DEFAULT_BATCH)
+        networks = scoring if isinstance(scoring, NetworkScores) else NetworkScores(data=None, batch=DEFAULT_BATCH)
+        own["data"] = networks.data or (facts.data if facts.trains else None)
+        own["batch"] = networks.batch
         if own["data"] is None and "data" not in given:
             raise UsageError(f"study '{study.name}' looked its results up; name data for the networks by --data")
-        if trained and given.get("data", own["data"]) == spec.evaluator["data"]:
-            own["split"] = spec.evaluator["split"]
+        if facts.trains and given.get("data", own["data"]) == facts.data:
+            own["split"] = facts.split
     return {**own, **given}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from nas_core.evaluation import Objective
 from studies.store import SCHEMA, sqlite
+from training.evaluators.earlier import as_now
 
 # Answered from the index `runs_ended` alone, so that 100,000 trials cost little.
 COUNTS = """
@@ -74,14 +75,14 @@ def summarise(studies: Iterable[Any], counts: Iterable[Any], supernets: Iterable
             best[study] = max(found, best.get(study, found))
     result = []
     for number, name, space, strategy, evaluator, objectives, budget, created in studies:
-        settings, stop_at = json.loads(evaluator), json.loads(budget)
+        (kind, data), stop_at = _evaluator(json.loads(evaluator)), json.loads(budget)
         result.append(
             Summary(
                 name=name,
                 space=space,
                 strategy=strategy,
-                evaluator=settings["name"],
-                data=str(settings.get("data", "")),
+                evaluator=kind,
+                data=data,
                 objective=json.loads(objectives)[0],
                 states=states.get(number, {}),
                 best=best[number][1] if number in best else None,
@@ -92,6 +93,15 @@ def summarise(studies: Iterable[Any], counts: Iterable[Any], supernets: Iterable
             )
         )
     return result
+
+
+def _evaluator(stored: Mapping[str, Any]) -> tuple[str, str]:
+    """The kind of an evaluator, without what is around it, and its data."""
+    settings = as_now(stored)
+    while "inner" in settings:
+        settings = settings["inner"]
+    own = settings.get("settings") or {}
+    return settings["kind"], str(settings.get("data", own.get("data", "")))
 
 
 def glance(database: Path) -> list[Summary] | None:

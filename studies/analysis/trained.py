@@ -7,13 +7,14 @@ import shlex
 from pathlib import Path
 
 from nas_core.errors import NotFoundError, UsageError, VerificationError
-from nas_core.records import RETRAIN, Run, Study
+from nas_core.records import RETRAIN, Run
 from nas_core.strategy import State
 from studies.address import WORDS, Address, address_of, is_path, parse
 from studies.analysis.costs import bounds_of
 from studies.analysis.queries import addressed_trial
 from studies.jobs.commands import command
 from studies.jobs.stored import weights_of
+from studies.records import Study
 from studies.store.store import Store
 from training.start import Start, start_from
 

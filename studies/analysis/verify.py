@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from nas_core.errors import NasError
 from nas_core.evaluation import Context
-from nas_core.records import TRIAL, Run, Study
+from nas_core.records import TRIAL, Run
 from nas_core.strategy import Exhausted, Pending, State
+from studies.records import Study
 from studies.search.supernet import derived
 from studies.search.verdicts import Verdicts
 from studies.setup.assemble import StudyObjects
@@ -36,7 +37,7 @@ def verify(store: Store, study: Study, parts: StudyObjects) -> Iterator[str]:
     yield from _numbers(runs)
     yield from _proposals(runs, parts)
     by_number = {run.number: run for run in runs}
-    tabular = study.spec.evaluator["name"] == "table"
+    tabular = study.spec.evaluator.facts.looks_up
     for run in runs:
         for problem in _contents(run, parts, verdicts, by_number, tabular):
             yield f"trial {run.number}: {problem}"

@@ -17,7 +17,8 @@ from nas_core import refs
 from nas_core.config import Config, validate
 from nas_core.errors import InfeasibleError, NotFoundError, UsageError, unknown
 from nas_core.evaluation import Constraint, Objective
-from nas_core.records import StopAt, StudySpec, as_stored
+from nas_core.records import StopAt
+from studies.records import StudySpec, as_stored
 from studies.setup.assemble import StudyObjects, build, describe
 from studies.setup.config import SearchConfig
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nas_core.errors import NasError
-from nas_core.records import Bench, Study
+from nas_core.records import Bench
 from nas_core.strategy import Outcome, Pending, Proposal, Strategy
 from studies.bench.plan import Plan, parts_of
 from studies.executors.simulated import Simulated
+from studies.records import Study
 from studies.search.endings import Ending
 from studies.search.loop import Search
 from studies.setup.assemble import StudyObjects, build

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nas_core.records import StudySpec
 from studies.executors import Executor
+from studies.records import StudySpec
 from studies.setup.assemble import StudyObjects
 
 
@@ -13,14 +13,14 @@ def executor(spec: StudySpec, parts: StudyObjects, workers: int, *, apart: bool 
 
     With several CUDA devices the workers of a study on "cuda" take turns on them.
     """
-    if workers == 1 and parts.evaluator.in_process and not (apart and spec.evaluator["name"] != "table"):
+    if workers == 1 and parts.evaluator.in_process and not (apart and not spec.evaluator.facts.looks_up):
         from studies.executors.inline import Inline
 
         return Inline(parts.evaluator, parts.trial_seconds)
     from studies.executors.processes import Processes
     from studies.executors.worker import Candidates
 
-    return Processes(Candidates(spec), workers, parts.trial_seconds, devices_of(spec.evaluator.get("device")))
+    return Processes(Candidates(spec), workers, parts.trial_seconds, devices_of(spec.evaluator.facts.device))
 
 
 def devices_of(device: str | None) -> tuple[str, ...]:

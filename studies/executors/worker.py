@@ -23,9 +23,9 @@ from nas_core.errors import NasError, TrialError
 from nas_core.evaluation import Context, Report
 from nas_core.failures import Failure, failure
 from nas_core.job import Work
-from nas_core.records import StudySpec
 from nas_core.strategy import Proposal
 from studies.executors import Job
+from studies.records import StudySpec
 
 HALT, DROP = "halt", "drop"
 READY, STARTED, REPORTED, ENDED, HALTED, ERROR = "ready", "started", "reported", "ended", "halted", "error"
@@ -74,7 +74,7 @@ class Candidates:
     def open(self, device: str | None) -> Work:
         from studies.setup.assemble import build
 
-        evaluator = self.spec.evaluator if device is None else {**self.spec.evaluator, "device": device}
+        evaluator = self.spec.evaluator if device is None else self.spec.evaluator.on(device)
         return build(self.spec.model_copy(update={"evaluator": evaluator})).evaluator
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from nas_core.job import Job
-from nas_core.records import Study
 from studies.executors import Executor
 from studies.executors.choose import devices_of
 from studies.executors.inline import Inline
 from studies.executors.processes import Processes
 from studies.executors.worker import JobWork
+from studies.records import Study
 from studies.store.store import Store
 
 

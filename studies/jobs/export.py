@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_core.errors import UsageError
 from nas_core.public import public
-from nas_core.records import RETRAIN, Run, Study
+from nas_core.records import RETRAIN, Run
 from nas_core.strategy import State
 from studies.address import WORDS, address_of
 from studies.analysis.costs import COUNTS, limits, network_costs
@@ -18,6 +18,7 @@ from studies.analysis.queries import best_random
 from studies.analysis.trained import parent_of, trained_weights
 from studies.jobs.commands import command
 from studies.jobs.stored import inputs_of, seed_of, settings_of
+from studies.records import Study
 from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 
@@ -87,7 +88,7 @@ def export_trial(
         counted = {"params": float(params(network)), "macs": float(macs(network, sample_inputs(source.task)))}
     else:
         found = costs.latency(trial.arch)
-    here = study.spec.evaluator.get("device") == "cpu"  # where the study's latencies are of another device
+    here = study.spec.evaluator.facts.device == "cpu"  # where the study's latencies are of another device
     measured = {"latency_ms": found.ms, "latency_iqr_ms": found.spread_ms} if here else {}
     kept = limits(study, trial, source.task, size, lambda _: {**measured, **(counted or costs.of(trial.arch, COUNTS))})
     again = command(run.kind, subject, settings, len(alike))

@@ -17,11 +17,12 @@ from typing import Protocol
 from nas_core.evaluation import Report
 from nas_core.failures import ATTEMPTS, Failure, died
 from nas_core.job import Job
-from nas_core.records import COMPRESS, RETRAIN, Run, Study, Verdict
+from nas_core.records import COMPRESS, RETRAIN, Run, Verdict
 from nas_core.strategy import State
 from studies import executors
 from studies.executors import Begun, Died, Ended, Executor, Halted, Reported
 from studies.jobs.stored import seed_of, settings_of, tidy, weights_of
+from studies.records import Study
 from studies.store.store import Store
 
 WORDS = {RETRAIN: "training", COMPRESS: "compression"}

@@ -6,8 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_core.records import Run, Study
+from nas_core.records import Run
 from nas_core.seeds import derive
+from studies.records import Study
 from studies.store.store import Store
 from studies.store.tables import is_kind
 

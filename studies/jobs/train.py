@@ -12,12 +12,12 @@ from nas_core.errors import UsageError, VerificationError
 from nas_core.evaluation import Budget, Context, Report
 from nas_core.job import Result
 from nas_core.proposal import Proposal
-from nas_core.records import RETRAIN, StudySpec, final_size_of
+from nas_core.records import RETRAIN
 from nas_core.space import SearchSpace
 from studies.analysis.trained import start_of
 from studies.jobs.stored import INPUTS, WEIGHTS
 from studies.jobs.teacher import teacher_of
-from studies.setup.evaluators import check_files, files_of, judging, resolved
+from studies.records import StudySpec, final_size_of
 from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 from training.data.split import Split
@@ -69,40 +69,43 @@ def training(
     `metrics`, from fresh weights or those of `start`, by a `teacher` too where one is given; `size` None: the study's
     final size. Raises UsageError for what does not fit."""
     from training.data import load
-    from training.evaluators.train import default_threads
+    from training.evaluators.train import check_files, default_threads, monitor_of, resolved
     from training.recipe import recipe as named_recipe
 
     space = _space(spec)
-    if data is None and spec.evaluator["name"] == "table":
+    facts = spec.evaluator.facts
+    if data is None and facts.looks_up:
         raise UsageError("the study looked its results up in a table; name data to train on by --data")
-    reference = data or spec.evaluator["data"]
-    own = spec.evaluator["name"] != "table" and reference == spec.evaluator["data"]
-    split = spec.evaluator["split"] if own else Split().model_dump(mode="json")
-    source = load(reference, Split(**split))
+    reference = data or facts.data
+    if reference is None:
+        raise UsageError(f"evaluator '{spec.evaluator.kind}' says no data to train on; name some by --data")
+    split = facts.split if not facts.looks_up and reference == facts.data else Split()
+    source = load(reference, split)
     if source.task.kind not in space.tasks:
         raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")
     taught = {} if teacher is None else {"distillation": changes.get("distillation") or {}}
-    chosen = named_recipe(recipe, source.task, **{**changes, **taught}).model_dump(mode="json")
+    chosen = named_recipe(recipe, source.task, **{**changes, **taught})
     sized = size_of(space, final_size_of(spec) if size is None else size).fitted(source.task)
-    inherited = [metric for metric in spec.evaluator.get("metrics", ()) if metric not in metrics]
+    inherited = [metric for metric in facts.metrics if metric not in metrics]
+    measured, monitor = [*inherited, *metrics], monitor_of(spec.objectives, chosen)
     settings = {
         "recipe_name": recipe,
         "changes": dict(changes),
-        "recipe": chosen,
+        "recipe": chosen.model_dump(mode="json"),
         "size": sized.model_dump(mode="json"),
         "data": reference,
-        "split": split,
+        "split": split.model_dump(mode="json"),
         "split_hash": source.split_hash,
-        "device": device or spec.evaluator.get("device", "auto"),
-        "threads": spec.evaluator.get("threads") or default_threads(source.task),
-        **judging([*inherited, *metrics], spec.objectives, chosen),
+        "device": device or facts.device or "auto",
+        "threads": facts.threads or default_threads(source.task),
+        **({"metrics": measured} if measured else {}),
+        **({} if monitor is None else {"monitor": monitor}),
     }
     evaluator = _evaluator(spec, settings, start, teacher)
-    files = spec.evaluator.get("files", {})
-    check_files({metric: files[metric] for metric in inherited if metric in files}, evaluator.files)
+    check_files({metric: facts.files[metric] for metric in inherited if metric in facts.files}, evaluator.files)
     settings |= {
         **resolved(evaluator),
-        **files_of(evaluator),
+        **({"files": dict(evaluator.files)} if evaluator.files else {}),
         **({} if start is None else {"weights": {"from": start.reference, "sha256": start.sha256}}),
         **({} if teacher is None else {"teacher": {"from": teacher.reference, "sha256": teacher.sha256}}),
     }

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from nas_core.records import Study, Verdict
+from nas_core.records import Verdict
 from nas_core.strategy import Outcome, Proposal, State
+from studies.records import Study
 from studies.search.trial import Trial
 from studies.search.verdicts import Verdicts
 from studies.store.store import Store

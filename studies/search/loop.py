@@ -21,13 +21,14 @@ from nas_core.architecture import Architecture
 from nas_core.errors import NasError
 from nas_core.evaluation import Report
 from nas_core.failures import ATTEMPTS, Failure, died
-from nas_core.records import TRIAL, StopAt, Study, Verdict
+from nas_core.records import TRIAL, StopAt, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Snapshots, State
 from studies import events, executors
 from studies.events import Listener
 from studies.executors import Begun, Died, Ended, Executor, Halted, Job
 from studies.executors.inline import Inline
+from studies.records import Study
 from studies.search.budget import SpentBudget
 from studies.search.duplicates import Duplicates
 from studies.search.early_stopping import EarlyStopping
@@ -240,7 +241,7 @@ class Search:
 
     def _before(self, arch: Architecture) -> tuple[Verdict | None, dict[str, float]]:
         """The verdict before evaluation. Its costs may need the network built."""
-        if self.study.spec.evaluator["name"] == "table" or not self.verdicts.counts_costs:
+        if self.study.spec.evaluator.facts.looks_up or not self.verdicts.counts_costs:
             return self.verdicts.before(arch)
         found = self._workdirs.attempt(arch.key, lambda: self.verdicts.before(arch))
         if isinstance(found, int):

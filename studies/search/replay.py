@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from nas_core.evaluation import Objective
-from nas_core.records import Run, Study, Verdict
+from nas_core.records import Run, Verdict
 from nas_core.strategy import Proposal, Snapshots, State, Strategy
+from studies.records import Study
 from studies.search.trial import EVALUATED, Curve, Trial
 from studies.store.store import Store
 

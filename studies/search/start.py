@@ -16,22 +16,23 @@ from nas_core import refs
 from nas_core.config import validate
 from nas_core.errors import UsageError
 from nas_core.names import stem
-from nas_core.records import StopAt, Study, StudySpec, as_stored
+from nas_core.records import StopAt
 from nas_core.strategy import uses_warm_start
 from studies.analysis.queries import died_in, evaluated, observations
 from studies.environment import environment
 from studies.events import Listener, silent
 from studies.executors.choose import executor
+from studies.records import Study, StudySpec, as_stored
 from studies.search import supernet
 from studies.search.endings import Ending
 from studies.search.loop import Search
 from studies.search.supernet import SupernetTraining, derived
 from studies.setup.assemble import StudyObjects, build, completed, describe, moved, stop_at
 from studies.setup.config import SearchConfig
-from studies.setup.evaluators import TrainedSupernet
 from studies.setup.supernets import is_one_shot
 from studies.store import supernets
 from studies.store.store import Store
+from training.evaluators.settings import Shared
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _check_trials(store: Store, study: Study, trials: int | None) -> None:
         )
 
 
-def _shared(config: SearchConfig, store: Store | None) -> TrainedSupernet | None:
+def _shared(config: SearchConfig, store: Store | None) -> Shared | None:
     """The trained supernet that the evaluator `supernet:STUDY` names."""
     kind, separator, name = config.evaluator.partition(":")
     if kind != "supernet":
@@ -249,7 +250,8 @@ def _study(store: Store, plan: Planned) -> Study:
     """The named study if its configuration is the same, or a new one. Raises UsageError if it differs."""
     config, spec, name = plan.config, plan.spec, plan.config.study
     if name is None:
-        text = f"{spec.space_name}-{spec.evaluator['data'].split(':')[0]}"
+        read = spec.evaluator.facts.data or spec.evaluator.kind.rpartition(":")[2]
+        text = f"{spec.space_name}-{read.split(':')[0]}"
         return store.create_numbered_study(stem(text), spec, plan.budget)
     existing = store.study_or_new(name, spec, plan.budget)
     asked = {key for key in config.model_fields_set if getattr(config, key) is not None}

@@ -20,16 +20,17 @@ from nas_core.config import Config as BaseConfig
 from nas_core.errors import InfeasibleError, NasError, NotFoundError, TrialError, UsageError
 from nas_core.failures import ATTEMPTS, died, failure
 from nas_core.one_shot import OneShot, Progress
-from nas_core.records import Epoch, Study
+from nas_core.records import Epoch
 from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from studies.events import EpochEnded, Listener, silent
+from studies.records import Study, final_size_of
 from studies.search.endings import Ending
 from studies.setup.assemble import StudyObjects
-from studies.setup.evaluators import TrainedSupernet
 from studies.setup.supernets import SupernetParts
 from studies.store import supernets
 from studies.store.store import Store
+from training.evaluators.settings import Shared
 
 FOLDER = "supernet"
 WEIGHTS = "weights.safetensors"
@@ -79,11 +80,29 @@ def weights_of(store: Store, study: Study) -> Path:
     return run.weights
 
 
-def shared(store: Store, study: Study) -> TrainedSupernet:
+def shared(store: Store, study: Study) -> Shared:
     """The trained supernet of a study, to evaluate candidates with. Raises as `weights_of`."""
-    weights, found = weights_of(store, study), supernets.find(store, study)
+    weights, found, spec = weights_of(store, study), supernets.find(store, study), study.spec
     assert found is not None
-    return TrainedSupernet(study.name, study.spec, str(weights.resolve()), str(found.sha256))
+    assert spec.supernet is not None
+    trained = spec.supernet
+    return Shared(
+        study=study.name,
+        space=spec.space,
+        space_hash=spec.space_hash,
+        size=spec.size,
+        final_size=final_size_of(spec),
+        task=spec.task,
+        data=trained.data,
+        split=trained.split,
+        split_hash=trained.split_hash,
+        device=trained.device,
+        precision=trained.precision,
+        threads=trained.threads,
+        deterministic=trained.deterministic,
+        weights=str(weights.resolve()),
+        sha256=str(found.sha256),
+    )
 
 
 class SupernetTraining:
@@ -114,8 +133,7 @@ class SupernetTraining:
         Raises InfeasibleError where nothing that satisfies the constraints was derived, NasError where the training
         failed; the store says so too.
         """
-        from training.evaluators.train import repeatable
-        from training.threads import thread_count
+        from training.threads import repeatable, thread_count
 
         found = supernets.find(self.store, self.study)
         if found is None or found.state != State.COMPLETE:

@@ -24,24 +24,24 @@ from nas_core.evaluation import (
     parse_objective,
     parse_objectives,
 )
+from nas_core.frozen import JsonObject
 from nas_core.one_shot import OneShotConfig
-from nas_core.records import StopAt, StudySpec, final_size_of
+from nas_core.records import StopAt
 from nas_core.space import SearchSpace, builds
 from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
 from strategies.multi_fidelity import early_stopping
+from studies.records import EarlyStop, RecordedScores, StudySpec, SupernetSettings, final_size_of
 from studies.setup.config import SearchConfig
-from studies.setup.evaluators import (
-    TrainedSupernet,
-    evaluator_from,
-    evaluator_of,
-)
+from studies.setup.evaluators import asked
 from studies.setup.scores import Counted, Scoring, settings_of, source_of
 from studies.setup.spaces import load_space, size_of
 from studies.setup.supernets import SupernetParts, is_one_shot, learns_on, parts_of
 from studies.setup.supernets import settings_of as supernet_settings
 from studies.store.file_cache import cached_in
+from training.evaluators import kinds
 from training.evaluators.costs_only import CostsOnly, needs_costs_only
+from training.evaluators.settings import EvaluatorSettings, Facts, Problem, Request, Shared
 
 if TYPE_CHECKING:
     from studies.store.store import Store
@@ -91,7 +91,7 @@ class StudyObjects:
         return self.setting.identity(arch)
 
 
-def describe(config: SearchConfig, shared: TrainedSupernet | None = None) -> StudySpec:
+def describe(config: SearchConfig, shared: Shared | None = None) -> StudySpec:
     """Resolve a user's configuration into everything that decides the study's trajectory. `shared` is the supernet
     that candidates are evaluated on, where they are.
 
@@ -102,7 +102,9 @@ def describe(config: SearchConfig, shared: TrainedSupernet | None = None) -> Stu
     strategy_config = validate(strategy.Config, config.strategy_config, f"strategy {config.strategy}")
     space, file_hash = load_space(config.space)
     size = _asked(space, config.size)
-    evaluator, settings, split_hash = evaluator_from(config, space, size, shared, file_hash)
+    request = Request(Problem(space, size), config.space, file_hash, config.objectives or (), config.workers, shared)
+    settings, opened, split_hash = asked(config).settle(request)
+    evaluator: Any = opened
     task: Task = evaluator.task
     size = size.fitted(task)
     if task.kind not in space.tasks:
@@ -136,7 +138,7 @@ def describe(config: SearchConfig, shared: TrainedSupernet | None = None) -> Stu
     )
 
 
-def _inputs(evaluator: Evaluator) -> dict[str, Any] | None:
+def _inputs(evaluator: Evaluator) -> JsonObject | None:
     """What the data of an evaluator say of a network's inputs: nothing of a table, or of a source of another class."""
     inputs = getattr(getattr(evaluator, "source", None), "inputs", None)
     return None if inputs is None else inputs.model_dump(mode="json")
@@ -152,7 +154,7 @@ def _final_size(
     space: SearchSpace,
     size: SizeConfig,
     evaluator: Any,
-    shared: TrainedSupernet | None,
+    shared: Shared | None,
     one_shot: bool,
 ) -> SizeConfig:
     """What was asked for; by default what a table has recorded, what a supernet was trained for, `full` for a one-shot
@@ -170,20 +172,20 @@ def _final_size(
     if asked is not None:
         return asked
     if shared is not None:
-        return size_of(space, final_size_of(shared.spec))
+        return size_of(space, shared.final_size)
     return space.Size.preset("full").fitted(task) if one_shot else size
 
 
 def _supernet_from(
-    config: SearchConfig, space: SearchSpace, strategy: OneShotConfig, evaluator: Mapping[str, Any]
-) -> dict[str, Any]:
+    config: SearchConfig, space: SearchSpace, strategy: OneShotConfig, evaluator: EvaluatorSettings
+) -> SupernetSettings:
     """The settings of a supernet from a user's configuration. Raises UsageError for what one-shot searches lack."""
     if config.trials is not None or config.spend is not None:
         raise UsageError(
             f"strategy '{config.strategy}' trains a supernet and derives its candidates; leave out --trials and "
             "--spend (its length: -s strategy.epochs=N)"
         )
-    data = config.data if evaluator["name"] == "train" else None
+    data = config.data if evaluator.facts.trains else None
     compute = config.device, config.threads, config.deterministic
     return supernet_settings(space, strategy, config.supernet, data, config.split, *compute)
 
@@ -217,7 +219,7 @@ def stop_at(config: SearchConfig, spec: StudySpec) -> StopAt:
     if spec.supernet is not None:
         return StopAt(seconds=config.time)
     if config.trials is None and config.time is None and config.spend is None:
-        return StopAt(trials=100 if spec.evaluator["name"] == "table" else 20)
+        return StopAt(trials=100 if spec.evaluator.facts.looks_up else 20)
     return StopAt(trials=config.trials, seconds=config.time, spent=config.spend)
 
 
@@ -239,16 +241,17 @@ def build(spec: StudySpec) -> StudyObjects:
         )
     size = size_of(space, spec.size)
     final = size_of(space, final_size_of(spec))
-    evaluator, split_hash = evaluator_of(spec.evaluator, space, size, final)
+    evaluator, split_hash = kinds.opened(spec.evaluator, Problem(space, size, final))
+    facts = spec.evaluator.facts
     if split_hash != spec.split_hash:
         raise UsageError(
-            f"the data '{spec.evaluator['data']}'{_beside(spec)} is not what the study was made with "
+            f"the data '{facts.data}'{_beside(facts)} is not what the study was made with "
             f"(split {spec.split_hash} then, {split_hash} now); restore it, or start another --study"
         )
     objectives = tuple(parse_objective(text, evaluator.metrics) for text in spec.objectives)
     constraints = tuple(parse_constraint(text, evaluator.metrics) for text in spec.constraints)
     wanted = [*(one.metric for one in objectives), *(one.metric for one in constraints)]
-    if spec.evaluator["name"] != "table" and needs_costs_only(evaluator, wanted):
+    if not facts.looks_up and needs_costs_only(evaluator, wanted):
         evaluator = CostsOnly(evaluator)
     strategy = refs.find(spec.strategy, strategies.ALL, strategies.GROUP, "strategy")
     config = restore(strategy.Config, spec.strategy_config, "strategy")
@@ -259,7 +262,7 @@ def build(spec: StudySpec) -> StudyObjects:
     opening = source_of(spec, space, size)
     scored = None if opening is None else Counted(Scoring(opening))
     warm_start = tuple((Architecture(space.name, values), value) for values, value in spec.warm_start or ())
-    fidelity = _up_to(evaluator.fidelity, spec.evaluator.get("level"))
+    fidelity = _up_to(evaluator.fidelity, facts.level)
     # What a study stored before bounds is what its strategy trains.
     network = None if spec.final_size is None else (evaluator.task, final)
     setting = Setting(space, spec.seed, objectives, constraints, identity, fidelity, scored, warm_start, network)
@@ -272,8 +275,8 @@ def build(spec: StudySpec) -> StudyObjects:
         setting=setting,
         strategy=strategy,
         strategy_config=config,
-        budget=spec.evaluator.get("level"),
-        trial_seconds=spec.evaluator.get("trial_seconds"),
+        budget=facts.level,
+        trial_seconds=facts.trial_seconds,
         early_stop=None if spec.early_stop is None else _pruner(spec.early_stop),
         scored=scored,
         supernet=None if spec.supernet is None else parts_of(spec.supernet, strategy, config, setting, size),
@@ -284,28 +287,22 @@ def completed(spec: StudySpec) -> StudySpec:
     """A stored study's configuration with the settings that came later, as what such a study does by them."""
     strategy = refs.find(spec.strategy, strategies.ALL, strategies.GROUP, "strategy")
     config = restore(strategy.Config, spec.strategy_config, "strategy")
-    evaluator, supernet = spec.evaluator, spec.supernet
-    if "recipe" in evaluator:
-        from training.recipe import Recipe
-
-        recipe = restore(Recipe, evaluator["recipe"], "recipe")
-        evaluator = {**evaluator, "recipe": recipe.model_dump(mode="json")}
-    if supernet is not None:
-        supernet = {"learns_on": learns_on(spec.task, config), **supernet}
+    supernet = spec.supernet
+    if supernet is not None and supernet.learns_on is None:
+        supernet = supernet.model_copy(update={"learns_on": learns_on(spec.task, config)})
     space, _ = load_space(spec.space)
     version = space.version if builds(space, spec.space_version) else spec.space_version
     return spec.model_copy(
         update={
             "space_version": version,
             "strategy_config": config.model_dump(mode="json"),
-            "evaluator": evaluator,
             "supernet": supernet,
         }
     )
 
 
-def _beside(spec: StudySpec) -> str:
-    return f" with the costs '{spec.evaluator['costs']}'" if "costs" in spec.evaluator else ""
+def _beside(facts: Facts) -> str:
+    return "" if facts.costs is None else f" with the costs '{facts.costs}'"
 
 
 def _up_to(fidelity: Fidelity | None, level: float | None) -> Fidelity | None:
@@ -319,21 +316,22 @@ def _up_to(fidelity: Fidelity | None, level: float | None) -> Fidelity | None:
 def moved(spec: StudySpec, place: str | None, costs: str | None = None, scores: str | None = None) -> StudySpec:
     """The same study with its data or table, or its table of costs or scores, at another place; `build` checks that it
     is the same. Raises UsageError for a table that the study has none of."""
-    changes = {} if place is None else {"table" if spec.evaluator["name"] == "table" else "data": place}
+    evaluator = spec.evaluator if place is None else spec.evaluator.at(place)
     if costs is not None:
-        if "costs" not in spec.evaluator:
+        elsewhere = evaluator.costs_at(costs)
+        if elsewhere is None:
             raise UsageError("the study has no table of costs; leave out --costs")
-        changes["costs"] = costs
-    updates: dict[str, Any] = {"evaluator": {**spec.evaluator, **changes}} if changes else {}
+        evaluator = elsewhere
+    updates: dict[str, Any] = {"evaluator": evaluator}
     if scores is not None:
-        if spec.scoring is None or spec.scoring["from"] != "table":
+        if not isinstance(spec.scoring, RecordedScores):
             raise UsageError("the study has no table of scores; leave out --scores")
-        updates["scoring"] = {**spec.scoring, "table": scores}
+        updates["scoring"] = spec.scoring.model_copy(update={"table": scores})
     return spec.model_copy(update=updates)
 
 
-def _pruner_from(config: SearchConfig, evaluator: Evaluator) -> dict[str, Any] | None:
-    """The early stopping of a user's configuration as plain data, with all its settings."""
+def _pruner_from(config: SearchConfig, evaluator: Evaluator) -> EarlyStop | None:
+    """The early stopping of a user's configuration, with all its settings."""
     if config.early_stop is None:
         if config.early_stop_config:
             raise UsageError(
@@ -348,12 +346,12 @@ def _pruner_from(config: SearchConfig, evaluator: Evaluator) -> dict[str, Any] |
         )
     kind = refs.find(config.early_stop, early_stopping.BUILTIN, early_stopping.GROUP, "pruner")
     settings = validate(kind.Config, config.early_stop_config, f"pruner {config.early_stop}")
-    return {"name": config.early_stop, "config": settings.model_dump(mode="json")}
+    return EarlyStop(name=config.early_stop, config=settings.model_dump(mode="json"))
 
 
-def _pruner(stored: Mapping[str, Any]) -> Pruner:
-    kind = refs.find(stored["name"], early_stopping.BUILTIN, early_stopping.GROUP, "pruner")
-    pruner: Pruner = kind(validate(kind.Config, stored["config"], "pruner"))
+def _pruner(stored: EarlyStop) -> Pruner:
+    kind = refs.find(stored.name, early_stopping.BUILTIN, early_stopping.GROUP, "pruner")
+    pruner: Pruner = kind(validate(kind.Config, stored.config, "pruner"))
     return pruner
 
 

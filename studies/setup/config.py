@@ -41,7 +41,10 @@ class SearchConfig(Config):
         default="digits", description="what candidates are trained on (nas data list); of a table: its part"
     )
     split: Split = Field(default=Split(), description="how the data are divided")
-    evaluator: str = Field(default="train", description="train, table, or supernet:STUDY")
+    evaluator: str = Field(
+        default="train", description="train, table, supernet:STUDY, or FILE.py:CLASS with its settings"
+    )
+    evaluator_config: dict[str, Any] = Field(default_factory=dict)
     table: str | None = Field(default=None, description="csv file in which results are looked up")
     mapping: str | None = Field(default=None, description="what the columns of the table are; by default beside it")
     costs: str | None = Field(default=None, description="table with more cost metrics")

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 from nas_core.errors import NotFoundError, UsageError, unknown
 
 if TYPE_CHECKING:
-    from nas_core.records import StudySpec
+    from studies.records import StudySpec
     from studies.setup.config import SearchConfig
 
 # Keys that may be a name, or a mapping with a `name` and further settings: `-s strategy.population=20`.
-_NAMED = {"strategy": "strategy_config", "recipe": "recipe_config", "early_stop": "early_stop_config"}
+_NAMED = {
+    "strategy": "strategy_config",
+    "evaluator": "evaluator_config",
+    "recipe": "recipe_config",
+    "early_stop": "early_stop_config",
+}
 _LISTS = ("objectives", "constraints", "metrics")
 # Options of the command and of `nas.search` whose key has another name.
 _KEYS = {"objective": "objectives", "constraint": "constraints", "metric": "metrics", "search_on": "supernet.data"}
@@ -55,11 +60,13 @@ def document(config: SearchConfig, spec: StudySpec) -> dict[str, Any]:
     """The configuration as a file that asks for the same study, whatever the defaults of another version are: strategy,
     recipe and early stopping with all of their settings, the size with all of its fields. What is not said is left out.
     """
-    recipe = dict(spec.evaluator.get("recipe", {}))
+    facts = spec.evaluator.facts
+    recipe = {} if facts.recipe is None else facts.recipe.model_dump(mode="json")
     settings: dict[str, Mapping[str, Any]] = {
         "strategy": spec.strategy_config,
         "recipe": recipe,
-        "early_stop": (spec.early_stop or {}).get("config", {}),
+        "early_stop": {} if spec.early_stop is None else spec.early_stop.config,
+        "evaluator": config.evaluator_config,
     }
     found = config.model_dump(mode="json", exclude_none=True, exclude={*_NAMED.values(), "guard", "warm_up"})
     found |= {"size": dict(spec.size), "strategy": spec.strategy}

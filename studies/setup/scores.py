@@ -6,17 +6,16 @@ computed and committed before the strategy sees it, so a replay, another study a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
-from nas_core.records import StudySpec
 from nas_core.space import SearchSpace
 from predictors.scoring import Networks, Scored, Scores, ScoreTable, split_score
+from studies.records import NetworkScores, RecordedScores, StudySpec
 from studies.store.store import Store
 from training.data.split import Split
 
@@ -26,9 +25,9 @@ SECONDS_A_COMMIT = 2.0  # of computing scores: no more is lost by an interruptio
 
 
 def settings_of(
-    space: SearchSpace, data: str, scores: str | None, mapping: str | None, score_on: str | None, batch: int
-) -> dict[str, Any] | None:
-    """Where scores come from, as plain data: a table of recorded ones, or networks on other data than the study's.
+    space: SearchSpace, data: str | None, scores: str | None, mapping: str | None, score_on: str | None, batch: int
+) -> RecordedScores | NetworkScores | None:
+    """Where scores come from: a table of recorded ones, or networks on other data than the study's.
 
     None: networks on the data that the study trains on, if it does. Raises UsageError for both, or for a table that
     does not fit `space` and `data`.
@@ -36,10 +35,10 @@ def settings_of(
     if scores is not None and score_on is not None:
         raise UsageError("scores come from a table or from networks; leave out --scores or --score-on")
     if scores is not None:
-        table = ScoreTable(space, Path(scores), data, mapping)
-        return {"from": "table", "table": scores, "mapping": mapping, "hash": table.context["hash"]}
+        table = ScoreTable(space, Path(scores), str(data), mapping)
+        return RecordedScores(table=scores, mapping=mapping, hash=table.context["hash"])
     if score_on is not None or batch != DEFAULT_BATCH:
-        return {"from": "networks", "data": score_on, "batch": batch}
+        return NetworkScores(data=score_on, batch=batch)
     return None
 
 
@@ -48,32 +47,32 @@ def source_of(spec: StudySpec, space: SearchSpace, size: SizeConfig) -> Callable
 
     Raises UsageError for networks without data.
     """
-    scoring, evaluator = spec.scoring, spec.evaluator
-    if scoring is not None and scoring["from"] == "table":
-        return lambda: _table(scoring, space, evaluator["data"])
-    own = evaluator["data"] if evaluator["name"] == "train" else None
-    data = own if scoring is None or scoring["data"] is None else scoring["data"]
+    scoring, facts = spec.scoring, spec.evaluator.facts
+    if isinstance(scoring, RecordedScores):
+        return lambda: _table(scoring, space, str(facts.data))
+    own = facts.data if facts.trains else None
+    data = own if scoring is None or scoring.data is None else scoring.data
     if data is None:
         if scoring is None:
             return None
         raise UsageError("networks are scored on data, and a table of results has none; name some by --score-on")
-    split = evaluator["split"] if data == own else {}
-    batch = DEFAULT_BATCH if scoring is None else scoring["batch"]
+    split = facts.split if data == own else Split()
+    batch = DEFAULT_BATCH if scoring is None else scoring.batch
 
     def open_networks() -> Scores:
         from training.data import load
 
-        source = load(data, Split(**split))
-        return Networks(space, size, source, batch=batch, device=evaluator.get("device", "cpu"))
+        source = load(data, split)
+        return Networks(space, size, source, batch=batch, device=facts.device or "cpu")
 
     return open_networks
 
 
-def _table(scoring: Mapping[str, Any], space: SearchSpace, data: str) -> ScoreTable:
-    found = ScoreTable(space, Path(scoring["table"]), data, scoring["mapping"])
-    if found.context["hash"] != scoring["hash"]:
+def _table(scoring: RecordedScores, space: SearchSpace, data: str) -> ScoreTable:
+    found = ScoreTable(space, Path(scoring.table), data, scoring.mapping)
+    if found.context["hash"] != scoring.hash:
         raise UsageError(
-            f"the table of scores '{scoring['table']}' is not what the study was made with ({scoring['hash']} then, "
+            f"the table of scores '{scoring.table}' is not what the study was made with ({scoring.hash} then, "
             f"{found.context['hash']} now); restore it, or start another --study"
         )
     return found

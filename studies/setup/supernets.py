@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,12 +10,12 @@ from pydantic import Field
 from nas_core.config import Config, SizeConfig
 from nas_core.errors import UsageError
 from nas_core.one_shot import Compute, OneShot, OneShotConfig
-from nas_core.records import StudySpec
 from nas_core.relax import not_relaxable
 from nas_core.seeds import derive
 from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
 from nas_core.task import Task
+from studies.records import StudySpec, SupernetSettings
 from training.data.split import Split
 
 if TYPE_CHECKING:
@@ -85,8 +84,8 @@ def settings_of(
     device: str,
     threads: int | None,
     deterministic: bool,
-) -> dict[str, Any]:
-    """The settings of a study's supernet as plain data. `data` is what candidates are trained on, None where they are
+) -> SupernetSettings:
+    """The settings of a study's supernet. `data` is what candidates are trained on, None where they are
     not trained. Raises UsageError for a space that is not relaxable, data of another kind, or none."""
     from training import precision
     from training.data import load
@@ -107,16 +106,16 @@ def settings_of(
         )
     found = find_device(device)
     request = "float32" if config.float32_only and wanted.precision == "auto" else wanted.precision
-    return {
-        "data": reference,
-        "split": divided.model_dump(mode="json"),
-        "split_hash": source.split_hash,
-        "learns_on": learns_on(source.task, config),
-        "device": str(found),
-        "precision": precision.resolve(request, found, source.task.kind),
-        "threads": threads or default_threads(source.task),
-        "deterministic": deterministic,
-    }
+    return SupernetSettings(
+        data=reference,
+        split=divided,
+        split_hash=source.split_hash,
+        learns_on=learns_on(source.task, config),
+        device=str(found),
+        precision=precision.resolve(request, found, source.task.kind),
+        threads=threads or default_threads(source.task),
+        deterministic=deterministic,
+    )
 
 
 def learns_on(task: Task, config: OneShotConfig) -> str:
@@ -130,7 +129,7 @@ def learns_on(task: Task, config: OneShotConfig) -> str:
 
 def caution(spec: StudySpec) -> str | None:
     """What is to be known of the validation figures of a study; None: nothing."""
-    on = str((spec.supernet or {}).get("learns_on", ""))
+    on = ("" if spec.supernet is None else spec.supernet.learns_on) or ""
     if not on.startswith("validation"):
         return None
     return (
@@ -140,7 +139,7 @@ def caution(spec: StudySpec) -> str | None:
 
 
 def parts_of(
-    settings: Mapping[str, Any],
+    settings: SupernetSettings,
     strategy: type[OneShot],
     config: OneShotConfig,
     setting: Setting,
@@ -149,13 +148,11 @@ def parts_of(
     """The live objects from stored settings. Raises UsageError when the data are not what they were."""
     from training.data import load
 
-    source = load(settings["data"], Split(**settings["split"]))
-    if source.split_hash != settings["split_hash"]:
+    source = load(settings.data, settings.split)
+    if source.split_hash != settings.split_hash:
         raise UsageError(
-            f"the data '{settings['data']}' of the supernet is not what the study was made with (split "
-            f"{settings['split_hash']} then, {source.split_hash} now); restore it, or start another --study"
+            f"the data '{settings.data}' of the supernet is not what the study was made with (split "
+            f"{settings.split_hash} then, {source.split_hash} now); restore it, or start another --study"
         )
-    compute = Compute(settings["device"], settings["precision"])
-    return SupernetParts(
-        strategy, config, setting, source, size, compute, settings["threads"], settings["deterministic"]
-    )
+    compute = Compute(settings.device, settings.precision)
+    return SupernetParts(strategy, config, setting, source, size, compute, settings.threads, settings.deterministic)

@@ -7,7 +7,8 @@ import json
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from nas_core.records import Bench, Study
+from nas_core.records import Bench
+from studies.records import Study
 from studies.store import tables as t
 from studies.store.store import Store
 

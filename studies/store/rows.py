@@ -9,10 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 from nas_core.architecture import Architecture
-from nas_core.errors import VerificationError
+from nas_core.errors import UsageError, VerificationError
 from nas_core.model import UNCHANGED, Changes
-from nas_core.records import Bench, Run, StopAt, Study, StudySpec, Verdict
+from nas_core.records import Bench, Run, StopAt, Verdict
 from nas_core.strategy import Proposal, State
+from studies.records import Study, StudySpec
 
 _JSON_FIELDS = (
     "size",
@@ -89,7 +90,7 @@ def study(row: Any) -> Study:
     """Raises VerificationError for a row that was not written by us."""
     try:
         return _study(row)
-    except ValueError as error:
+    except (ValueError, UsageError) as error:
         raise VerificationError(f"the stored study '{row.name}' is damaged: {_short(error)}") from None
 
 
@@ -105,7 +106,7 @@ def run(row: Any, metrics: Mapping[str, float]) -> Run:
         raise VerificationError(f"the stored {row.kind} {row.number} is damaged: {_short(error)}") from None
 
 
-def _short(error: ValueError) -> str:
+def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 

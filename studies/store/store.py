@@ -30,8 +30,9 @@ from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NotFoundError, UsageError, nearest
 from nas_core.evaluation import Report
 from nas_core.model import UNCHANGED, Changes
-from nas_core.records import TRIAL, Artifact, Bench, Run, StopAt, Study, StudySpec, Verdict
+from nas_core.records import TRIAL, Artifact, Bench, Run, StopAt, Verdict
 from nas_core.strategy import Proposal, State
+from studies.records import Study, StudySpec
 from studies.store import SCHEMA, locks, rows, snapshots, sqlite, urls
 from studies.store import tables as t
 from studies.store.schema import look, prepare

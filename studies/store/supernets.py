@@ -15,8 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from nas_core.architecture import Architecture
-from nas_core.records import Epoch, Study, SupernetRun
+from nas_core.records import Epoch, SupernetRun
 from nas_core.strategy import State
+from studies.records import Study
 from studies.store import rows
 from studies.store import tables as t
 from studies.store.store import Store

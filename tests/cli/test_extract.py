@@ -75,7 +75,9 @@ def test_the_network_of_a_search_on_a_supernet(say: Say, searched: Path, store: 
         assert torch.equal(network(x), by_hand.eval()(x))
     assert found["metrics"]["params"] == sum(parameter.numel() for parameter in network.parameters())
     supernet = Supernet(space, task, size)
-    supernet.load_state_dict(safetensors.torch.load_file(Path(store.study("s-random").spec.evaluator["weights"])))
+    supernet.load_state_dict(
+        safetensors.torch.load_file(Path(store.study("s-random").spec.evaluator.facts.supernet.weights))
+    )
     shared = dict(supernet.extract(trial.arch).named_parameters())
     assert shared.keys() == dict(network.named_parameters()).keys()
     assert all(torch.equal(parameter, shared[name]) for name, parameter in network.named_parameters())

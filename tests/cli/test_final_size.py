@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
-from nas_core.records import StudySpec, as_stored, final_size_of
-from nas_core.testing.store import SPEC
 from search_spaces.nasbench201.space import Size
+from studies.records import StudySpec, SupernetSettings, as_stored, final_size_of
 from studies.setup.assemble import build, describe
 from studies.setup.config import SearchConfig
 from studies.setup.spaces import load_space
 from studies.store.store import Store
+from studies.store.testing import SPEC
+from training.data.split import Split
+from training.evaluators.joined import CostTableSettings
+from training.testing.evaluators import on_digits
 
 Say = Callable[..., tuple[int, str, str]]
 SMALL = ("--size", "channels=2,cells=1", "-s", "split.limit=200", "--epochs", "1", "--threads", "1")
@@ -191,12 +194,26 @@ def test_a_study_of_an_earlier_version_goes_on_by_the_same_command(say: Say) -> 
 
 def test_what_auto_came_to_stays_on_another_machine() -> None:
     """The same command on a processor that multiplies bf16, or has none of it, is the same study."""
-    recipe = {"recipe": {"precision": "auto"}, "precision": "float32"}
-    stored = SPEC.model_copy(update={"evaluator": recipe, "supernet": {"precision": "float32"}})
-    now = stored.model_copy(update={"evaluator": {**recipe, "precision": "bf16"}, "supernet": {"precision": "bf16"}})
+
+    def spec(precision: str, asked: str = "auto") -> StudySpec:
+        recipe = on_digits().recipe.model_copy(update={"precision": asked})
+        inner = on_digits().model_copy(update={"precision": precision, "recipe": recipe})
+        joined = CostTableSettings(inner=inner, costs="costs.csv")
+        supernet = SupernetSettings(
+            data="digits",
+            split=Split(),
+            split_hash="",
+            device="cpu",
+            precision=precision,
+            threads=1,
+            deterministic=False,
+        )
+        return SPEC.model_copy(update={"evaluator": joined, "supernet": supernet})
+
+    stored, now = spec("float32"), spec("bf16")
     assert as_stored(now, stored) == stored
-    assert as_stored(now, stored, {"supernet"}).supernet == {"precision": "bf16"}
-    wanted = now.model_copy(update={"evaluator": {"recipe": {"precision": "bf16"}, "precision": "bf16"}})
+    assert as_stored(now, stored, {"supernet"}).supernet == now.supernet
+    wanted = spec("bf16", asked="bf16")
     assert as_stored(wanted, stored).evaluator == wanted.evaluator
 
 

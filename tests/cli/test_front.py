@@ -10,12 +10,14 @@ import pytest
 
 from nas_core import moves
 from nas_core.evaluation import Report
-from nas_core.records import StopAt, StudySpec, Verdict
+from nas_core.records import StopAt, Verdict
 from nas_core.seeds import generator
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
 from search_spaces.nasbench201.space import NasBench201
+from studies.records import StudySpec
 from studies.store.store import Store
+from training.testing.evaluators import on_digits
 
 CELLS = NasBench201()
 Said = Callable[..., tuple[int, str, str]]
@@ -28,7 +30,7 @@ def study(name: str, objectives: tuple[str, ...], points: list[tuple[float, ...]
     spec = StudySpec(
         space="nasbench201", space_name=CELLS.name, space_version=CELLS.version, space_hash=None,
         size={"channels": 4, "cells": 1}, strategy="random", strategy_config={},
-        evaluator={"name": "train", "data": "digits", "split": {"seed": 0}},
+        evaluator=on_digits(),
         task=Task(kind="image-classification", input_shape=(1, 8, 8), outputs=10), split_hash="0123456789abcdef",
         objectives=objectives, constraints=(), seed=3, lag=1,
     )  # fmt: skip

@@ -20,7 +20,7 @@ from nas_cli import heat
 from nas_cli.live_supernet import SupernetProgress
 from nas_core.architecture import Architecture
 from nas_core.evaluation import Report
-from nas_core.records import Epoch, StopAt, Study, StudySpec, Verdict
+from nas_core.records import Epoch, StopAt, Verdict
 from nas_core.relax import derive_by_choice
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
@@ -28,8 +28,11 @@ from search_spaces.darts.space import Darts
 from search_spaces.darts.space import Size as DartsSize
 from search_spaces.nasbench201.space import OPERATIONS, NasBench201, Size
 from studies.events import EpochEnded
+from studies.records import Study, StudySpec, SupernetSettings
 from studies.store import supernets
 from studies.store.store import Store
+from training.data.split import Split
+from training.testing.evaluators import on_digits
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -52,13 +55,18 @@ def epoch(number: int) -> Epoch:
     return Epoch(number, derive_by_choice(CELLS, scores), metrics, scores, 1.5 * number)
 
 
+SUPERNET = SupernetSettings(
+    data="idx:fashion", split=Split(), split_hash="", device="cpu", precision="bf16", threads=2, deterministic=False
+)
+
+
 def create(store: Store, name: str, strategy: str = "darts", supernet: bool = True) -> Study:
     spec = StudySpec(
         space="nasbench201", space_name=CELLS.name, space_version=CELLS.version, space_hash=None,
         size={"channels": 4, "cells": 1}, strategy=strategy, strategy_config={"epochs": TOTAL} if supernet else {},
-        evaluator={"name": "train", "data": "digits", "split": {"seed": 0}}, task=TASK, split_hash="0123456789abcdef",
+        evaluator=on_digits(), task=TASK, split_hash="0123456789abcdef",
         objectives=("val_accuracy:max",), constraints=(), seed=0, lag=1,
-        supernet={"data": "idx:fashion", "device": "cpu", "precision": "bf16", "threads": 2} if supernet else None,
+        supernet=SUPERNET if supernet else None,
     )  # fmt: skip
     return store.create_study(name, spec, StopAt())
 

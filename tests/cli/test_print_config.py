@@ -37,11 +37,11 @@ def test_what_is_printed_asks_for_the_same_study(asked: str, folder: Path, say: 
     content = yaml.safe_load(out)
     assert spec.size == content["size"]
     assert spec.strategy_config.items() <= content["strategy"].items()
-    assert spec.evaluator["recipe"].items() <= {**content["recipe"]}.items()
+    assert spec.evaluator.facts.recipe.model_dump(mode="json").items() <= {**content["recipe"]}.items()
     # Nothing of it is a default of this version that another one may have changed.
     changed = {**content, "recipe": {**content["recipe"], "epochs": 9}}
     (folder / "config.yaml").write_text(yaml.safe_dump(changed))
-    assert describe(gather(Path("config.yaml"), (), {})).evaluator["recipe"]["epochs"] == 9
+    assert describe(gather(Path("config.yaml"), (), {})).evaluator.facts.recipe.epochs == 9
 
 
 def test_it_is_a_document_too(folder: Path, say: Say) -> None:

@@ -19,15 +19,17 @@ from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.evaluation import Report
 from nas_core.pareto import dominates
-from nas_core.records import RETRAIN, StopAt, StudySpec, Verdict
+from nas_core.records import RETRAIN, StopAt, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
 from search_spaces.nasbench201.space import NasBench201
+from studies.records import StudySpec
 from studies.search.loop import Search
 from studies.setup.assemble import build, describe
 from studies.setup.config import SearchConfig
 from studies.store.store import Store
+from training.testing.evaluators import on_digits
 
 CELLS = NasBench201()
 
@@ -122,7 +124,7 @@ def spec_by_hand() -> StudySpec:
     return StudySpec(
         space="nasbench201", space_name=CELLS.name, space_version=CELLS.version, space_hash=None,
         size={"channels": 4, "cells": 1}, strategy="random", strategy_config={},
-        evaluator={"name": "train", "data": "digits", "split": {"seed": 0}},
+        evaluator=on_digits(),
         task=Task(kind="image-classification", input_shape=(1, 8, 8), outputs=10), split_hash="0123456789abcdef",
         objectives=("val_loss:min",), constraints=("params<=50000",), seed=3, lag=1,
     )  # fmt: skip

@@ -15,12 +15,13 @@ from nas_core.evaluation import Context, Report
 from nas_core.job import Result
 from nas_core.records import RETRAIN, StopAt, Verdict
 from nas_core.strategy import Proposal, State
-from nas_core.testing.store import SPEC
 from studies.executors.inline import Inline
 from studies.jobs.run import Driver
 from studies.jobs.stored import WEIGHTS
 from studies.store.store import Store
+from studies.store.testing import SPEC
 from tests.crash.sessions import SEARCH, contents, write_toy
+from training.testing.evaluators import on_supernet
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -86,7 +87,7 @@ def test_a_bench_is_removed_with_its_searches(say: Say, toy: Path) -> None:
 def test_what_is_in_use_is_not_removed(say: Say, folder: Path) -> None:
     with Store("sqlite:///nas.db") as store:
         source = store.create_study("source", SPEC, StopAt())
-        user = SPEC.model_copy(update={"evaluator": {"name": "supernet", "study": "source", "data": "none"}})
+        user = SPEC.model_copy(update={"evaluator": on_supernet("source")})
         store.create_study("user", user, StopAt())
         code, _, err = say("rm", "source", "--yes")
         assert code == 2

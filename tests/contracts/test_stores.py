@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nas_core.testing.store import check
 from studies.store.store import Store
+from studies.store.testing import check
 
 
 @pytest.mark.parametrize("durable", [False, True])

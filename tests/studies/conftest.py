@@ -16,10 +16,11 @@ from nas_core.choice import Choice
 from nas_core.config import SizeConfig
 from nas_core.errors import TrialError
 from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report, parse_constraint, parse_objective
-from nas_core.records import StopAt, Study, StudySpec
+from nas_core.records import StopAt
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal, Setting
 from nas_core.task import Task
+from studies.records import Study, StudySpec
 from studies.setup.assemble import StudyObjects
 from studies.store.store import Store
 
@@ -88,7 +89,7 @@ class Bench:
     def spec(self, strategy: str = "random", lag: int = 1, **changes: Any) -> StudySpec:
         values: dict[str, Any] = {
             "space": "edges", "space_name": "edges", "space_version": 1, "space_hash": None, "size": {},
-            "strategy": strategy, "strategy_config": {}, "evaluator": {"name": "score", "data": "none"},
+            "strategy": strategy, "strategy_config": {}, "evaluator": {"kind": "score", "settings": {"data": "none"}},
             "task": Task(kind="none", input_shape=(1,), outputs=1), "split_hash": "", "objectives": ("score:max",),
             "constraints": (), "seed": 5, "lag": lag,
         }  # fmt: skip

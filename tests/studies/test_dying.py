@@ -21,6 +21,7 @@ from studies.executors.inline import Inline
 from studies.executors.processes import Processes
 from studies.search.endings import Ending
 from studies.search.loop import Search
+from training.evaluators.table import TableSettings
 
 
 class Killed(BaseException):
@@ -164,5 +165,5 @@ def test_a_study_whose_process_died_gets_processes_of_its_own(bench: Any) -> Non
     parts = replace(bench.parts(spec), trial_seconds=None)
     assert isinstance(executor(spec, parts, 1), Inline)
     assert isinstance(executor(spec, parts, 1, apart=True), Processes)
-    table = spec.model_copy(update={"evaluator": {"name": "table", "data": "none"}})
+    table = spec.model_copy(update={"evaluator": TableSettings(table="none.csv", data="none")})
     assert isinstance(executor(table, parts, 1, apart=True), Inline)

@@ -16,12 +16,13 @@ from nas_core.architecture import Architecture
 from nas_core.batch import Data
 from nas_core.errors import InfeasibleError, NasError, NotFoundError, TrialError
 from nas_core.one_shot import Compute, OneShotConfig, Progress
-from nas_core.records import Epoch, StopAt, Study
+from nas_core.records import Epoch, StopAt
 from nas_core.seeds import generator
 from nas_core.strategy import Setting, State
 from search_spaces.nasbench201.space import NasBench201, Size
 from search_spaces.supernet.supernet import Supernet
 from studies.events import EpochEnded, Event
+from studies.records import Study
 from studies.search.endings import Ending
 from studies.search.supernet import Derived, SupernetTraining, derived, weights_of
 from studies.setup.supernets import SupernetParts

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 
 from nas_core.errors import MachineError, NotFoundError, UsageError
 from nas_core.records import StopAt
-from nas_core.testing.store import SPEC
 from studies.store import SCHEMA, tables
 from studies.store.schema import LOCK, upgrade
 from studies.store.store import Store
+from studies.store.testing import SPEC
 
 SCHEMAS = Path(__file__).parent / "schemas"
 EVERYTHING = [*(table.name for table in tables.metadata.sorted_tables if table is not tables.version), *tables.VIEWS]

@@ -13,13 +13,14 @@ from nas_core.architecture import Architecture
 from nas_core.config import Config
 from nas_core.evaluation import Context, Report
 from nas_core.job import Result
-from nas_core.records import RETRAIN, Run, StopAt, Study, Verdict
+from nas_core.records import RETRAIN, Run, StopAt, Verdict
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from studies.analysis.queries import best_trial
 from studies.analysis.verify import verify
 from studies.executors.inline import Inline
 from studies.jobs.run import Driver
 from studies.jobs.stored import WEIGHTS
+from studies.records import Study
 from studies.search.loop import Search
 from studies.store.store import Store
 

@@ -16,12 +16,13 @@ from alembic.migration import MigrationContext
 from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
 from nas_core.evaluation import Report
-from nas_core.records import Verdict, final_size_of
+from nas_core.records import Verdict
 from nas_core.strategy import Proposal, State
-from nas_core.testing.store import SPEC
+from studies.records import final_size_of
 from studies.store import SCHEMA, tables
 from studies.store.schema import upgrade
 from studies.store.store import Store
+from studies.store.testing import SPEC
 
 RELEASED = sorted((Path(__file__).parent / "schemas").glob("*.sql"))
 

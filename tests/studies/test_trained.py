@@ -9,12 +9,14 @@ import pytest
 from nas_core.architecture import Architecture
 from nas_core.errors import NotFoundError, UsageError
 from nas_core.evaluation import Report
-from nas_core.records import COMPRESS, RETRAIN, Run, StopAt, Study, StudySpec, Verdict
+from nas_core.records import COMPRESS, RETRAIN, Run, StopAt, Verdict
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
 from studies.address import Address, is_object, is_path, parse, parse_trial
 from studies.analysis.trained import addressed_training
+from studies.records import Study, StudySpec
 from studies.store.store import Store
+from training.testing.evaluators import on_digits
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def store(tmp_path: Path) -> Store:
         size={},
         strategy="random",
         strategy_config={},
-        evaluator={"name": "train", "data": "digits"},
+        evaluator=on_digits(),
         task=Task(kind="image-classification", input_shape=(1, 8, 8), outputs=10),
         split_hash="own",
         objectives=("params:min", "val_loss:min"),

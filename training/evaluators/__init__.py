@@ -1,7 +1,18 @@
-"""Evaluators: what turns a proposal into metrics, one file each, listed here."""
+"""Evaluators: what turns a proposal into metrics, one file each, listed here.
+
+The class of one has `Settings` (`settings.EvaluatorSettings`), `open(settings, problem)` and `Options`
+(`settings.EvaluatorOptions`); that of a user's file, or of a package, needs the first two (`own.py`).
+"""
+
+GROUP = "nas.evaluators"
 
 BUILTIN = {
     "train": "training.evaluators.train:Train",
     "table": "training.evaluators.table:Table",
     "supernet": "training.evaluators.supernet:SupernetEvaluator",
 }
+
+WRAPPERS = {
+    "cost-table": "training.evaluators.joined:Joined",
+}
+"""Evaluators around another one, whose settings are their `inner`."""

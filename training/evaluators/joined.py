@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from nas_core.architecture import Architecture
 from nas_core.errors import TrialError, UsageError
 from nas_core.evaluation import Budget, Context, Evaluator, Report
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
+from training.evaluators.kinds import opened, options, stored
 from training.evaluators.rows import Rows, open_mapping
+from training.evaluators.settings import EvaluatorOptions, EvaluatorSettings, Facts, Opened, Problem, Request, Settled
+from training.evaluators.table_mapping import hashed
 
 
 class CostTable:
@@ -49,12 +56,72 @@ class CostTable:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
+class CostTableSettings(EvaluatorSettings):
+    """The evaluator of `inner`, whose candidates also have the costs of a table, such as latencies."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"trial_seconds"})  # the inner one's
+
+    kind: Literal["cost-table"] = "cost-table"
+    trial_seconds: None = None
+    inner: Annotated[SerializeAsAny[EvaluatorSettings], BeforeValidator(stored)]
+    costs: str
+
+    @property
+    def facts(self) -> Facts:
+        return replace(self.inner.facts, costs=self.costs)
+
+    def at(self, place: str) -> EvaluatorSettings:
+        return self._around(self.inner.at(place))
+
+    def costs_at(self, place: str) -> EvaluatorSettings:
+        return self.model_copy(update={"costs": place})
+
+    def on(self, device: str) -> EvaluatorSettings:
+        return self._around(self.inner.on(device))
+
+    def as_stored(self, stored: EvaluatorSettings) -> EvaluatorSettings:
+        return self._around(self.inner.as_stored(stored.inner)) if isinstance(stored, CostTableSettings) else self
+
+    def _around(self, inner: EvaluatorSettings) -> CostTableSettings:
+        return self.model_copy(update={"inner": inner})
+
+
+class CostTableOptions(EvaluatorOptions):
+    """What a configuration asks of a table of costs."""
+
+    kind: Literal["cost-table"] = "cost-table"
+    trial_seconds: None = None
+    inner: Annotated[SerializeAsAny[EvaluatorOptions], BeforeValidator(options)] = Field(
+        description="the evaluator whose candidates have these costs too"
+    )
+    costs: str = Field(description="table with more cost metrics")
+
+    def settle(self, request: Request) -> Settled:
+        settings, evaluator, read = self.inner.settle(request)
+        outer = CostTableSettings(inner=settings, costs=self.costs)
+        return Settled(outer, *_joined(Opened(evaluator, read), outer, request.problem))
+
+
+def _joined(inner: Opened, settings: CostTableSettings, problem: Problem) -> Opened:
+    table = CostTable(problem.space, Path(settings.costs))
+    content = inner.read.encode() + table.file.read_bytes() + hashed(table.mapping_file)
+    return Opened(Joined(inner.evaluator, table), hashlib.sha256(content).hexdigest()[:16])
+
+
 class Joined:
     """An evaluator whose candidates also have the costs of a table. In all else it is that evaluator.
 
     Raises UsageError where both give a metric of one name. `evaluate` raises TrialError `no-row` for an architecture
     that the table of costs does not hold, before anything is spent on it.
     """
+
+    Settings = CostTableSettings
+    Options = CostTableOptions
+
+    @classmethod
+    def open(cls, settings: CostTableSettings, problem: Problem) -> Opened:
+        """Raises like this class, `CostTable` and the inner evaluator."""
+        return _joined(opened(settings.inner, problem), settings, problem)
 
     def __init__(self, evaluator: Evaluator, table: CostTable) -> None:
         self._evaluator = evaluator

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from nas_core.architecture import Architecture
 from nas_core.batch import Batch, Data
-from nas_core.config import SizeConfig
+from nas_core.config import SizeConfig, size_text
 from nas_core.errors import MachineError, NotFoundError, TrialError, UsageError, VerificationError
 from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report
 from nas_core.space import SearchSpace
@@ -19,11 +22,14 @@ from nas_core.strategy import Proposal
 from nas_core.task import Task
 from nas_core.traits import AUXILIARY
 from training.data.loading import Loading
-from training.evaluators.train import find_device, repeatable
+from training.data.split import Split
+from training.evaluators.settings import EvaluatorOptions, EvaluatorSettings, Facts, Opened, Problem, Request, Settled
+from training.evaluators.train import find_device
 from training.latency import ONE_PASS, LatencyConfig
-from training.precision import Request, resolve
+from training.precision import Precision, resolve
+from training.precision import Request as PrecisionRequest
 from training.tasks import kind_of
-from training.threads import thread_count
+from training.threads import repeatable, thread_count
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,6 +38,88 @@ if TYPE_CHECKING:
     from training.data.protocol import Source
 
 RECALIBRATION = 20  # batches
+
+
+class SupernetSettings(EvaluatorSettings):
+    """What `SupernetEvaluator` is opened from: the `weights` of the supernet of `study`, and what it was trained on."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"latency"})
+
+    kind: Literal["supernet"] = "supernet"
+    study: str
+    weights: str  # path
+    sha256: str
+    data: str
+    split: Split
+    split_hash: str
+    precision: Precision
+    threads: int
+    deterministic: bool
+    device: str
+    latency: LatencyConfig = ONE_PASS
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(
+            data=self.data,
+            split=self.split,
+            device=self.device,
+            threads=self.threads,
+            latency=self.latency,
+            supernet=self,
+            trial_seconds=self.trial_seconds,
+        )
+
+    def at(self, place: str) -> EvaluatorSettings:
+        return self.model_copy(update={"data": place})
+
+    def on(self, device: str) -> EvaluatorSettings:
+        return self.model_copy(update={"device": device})
+
+    def as_stored(self, stored: EvaluatorSettings) -> EvaluatorSettings:
+        if not isinstance(stored, SupernetSettings):
+            return self
+        return self.model_copy(update={"precision": stored.precision})
+
+
+class SupernetOptions(EvaluatorOptions):
+    """What a configuration asks of `SupernetEvaluator`. Its data, threads and number format are the supernet's."""
+
+    kind: Literal["supernet"] = "supernet"
+    study: str | None = Field(default=None, description="whose supernet it is")
+    device: str = Field(default="auto", description="auto (the supernet's), cpu, cuda or cuda:N")
+    latency: LatencyConfig = Field(default=LatencyConfig(), description="how latencies are measured")
+
+    def settle(self, request: Request) -> Settled:
+        shared = request.shared
+        if shared is None:
+            raise UsageError("--evaluator supernet needs a study with a trained supernet; write supernet:STUDY")
+        if (shared.space, shared.space_hash) != (request.space, request.space_hash):
+            raise UsageError(
+                f"the supernet of study '{shared.study}' is of space '{shared.space}', not '{request.space}'; "
+                f"search with --space {shared.space}"
+            )
+        if request.problem.size.fitted(shared.task).model_dump(mode="json") != shared.size:
+            raise UsageError(
+                f"the supernet of study '{shared.study}' has another size; search with --size {size_text(shared.size)}"
+            )
+        settings = SupernetSettings(
+            study=shared.study,
+            weights=shared.weights,
+            sha256=shared.sha256,
+            data=shared.data,
+            split=shared.split,
+            split_hash=shared.split_hash,
+            precision=shared.precision,
+            threads=shared.threads,
+            deterministic=shared.deterministic,
+            device=self.device if self.device != "auto" else shared.device,
+            latency=self.latency,
+            trial_seconds=self.trial_seconds,
+        )
+        evaluator, read = SupernetEvaluator.open(settings, request.problem)
+        self.latency.check(evaluator.task, evaluator.device.type)
+        return Settled(settings, evaluator, read)
 
 
 class SupernetEvaluator:
@@ -50,8 +138,36 @@ class SupernetEvaluator:
     forward passes.
     """
 
+    Settings = SupernetSettings
+    Options = SupernetOptions
+
     deterministic = True
     fidelity: Fidelity | None = None
+
+    @classmethod
+    def open(cls, settings: SupernetSettings, problem: Problem) -> Opened:
+        """Raises like the class, and VerificationError for other weights than the study was made with."""
+        from training.data import load
+
+        path = Path(settings.weights)
+        if not path.is_file():
+            raise NotFoundError(f"the weights of the supernet of study '{settings.study}' are not at '{path}' any more")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != settings.sha256:
+            raise VerificationError(f"'{path}' does not hold the weights that the study was made with")
+        source = load(settings.data, settings.split)
+        evaluator = cls(
+            problem.space,
+            source,
+            problem.size,
+            path,
+            final_size=problem.final_size,
+            latency=settings.latency,
+            device=settings.device,
+            threads=settings.threads,
+            precision=settings.precision,
+        )
+        read = hashlib.sha256(f"{source.split_hash} {settings.sha256}".encode()).hexdigest()[:16]
+        return Opened(evaluator, read)
 
     def __init__(
         self,
@@ -64,7 +180,7 @@ class SupernetEvaluator:
         latency: LatencyConfig = ONE_PASS,
         device: str = "auto",
         threads: int | None = None,
-        precision: Request = "auto",
+        precision: PrecisionRequest = "auto",
         recalibrate: int = RECALIBRATION,
         batch_size: int = 64,
     ) -> None:

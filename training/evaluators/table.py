@@ -6,10 +6,13 @@ and which columns hold what; nothing about a particular table is written here.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
 
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
@@ -18,11 +21,60 @@ from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
 from training.evaluators.rows import Rows, open_mapping
-from training.evaluators.table_mapping import Column
+from training.evaluators.settings import EvaluatorOptions, EvaluatorSettings, Facts, Opened, Problem, Request, Settled
+from training.evaluators.table_mapping import Column, hashed
+from training.reading import once
 
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
+
+
+class TableSettings(EvaluatorSettings):
+    """What `Table` is opened from. `level` is the budget of proposals that name none; None: the highest."""
+
+    kind: Literal["table"] = "table"
+    table: str
+    data: str
+    mapping: str | None = None
+    level: int | None = None
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(data=self.data, looks_up=True, level=self.level, trial_seconds=self.trial_seconds)
+
+    def at(self, place: str) -> EvaluatorSettings:
+        return self.model_copy(update={"table": place})
+
+
+class TableOptions(EvaluatorOptions):
+    """What a configuration asks of `Table`."""
+
+    earlier_keys: ClassVar[Mapping[str, str]] = {**EvaluatorOptions.earlier_keys, "epochs": "level"}
+
+    kind: Literal["table"] = "table"
+    table: str | None = Field(default=None, description="csv file in which results are looked up")
+    data: str = Field(default="digits", description="which data set of the table")
+    mapping: str | None = Field(default=None, description="what the columns of the table are; by default beside it")
+    level: int | None = Field(default=None, ge=1, description="of the table's budgets; by default the highest")
+
+    def settle(self, request: Request) -> Settled:
+        if self.table is None:
+            raise UsageError("the table evaluator needs --table FILE (csv or csv.gz)")
+        settings = TableSettings(
+            table=self.table,
+            data=self.data,
+            mapping=self.mapping,
+            level=self.level,
+            trial_seconds=self.trial_seconds,
+        )
+        evaluator, read = Table.open(settings, request.problem)
+        if self.level is not None:
+            levels = evaluator.fidelity.levels if evaluator.fidelity else ()
+            if self.level not in levels:
+                known = ", ".join(f"{level:g}" for level in levels) or "one level"
+                raise UsageError(f"--epochs {self.level}: the table has {known}")
+        return Settled(settings, evaluator, read)
 
 
 class Table:
@@ -35,8 +87,20 @@ class Table:
     `evaluate` raises TrialError `no-row` and `no-value`.
     """
 
+    Settings = TableSettings
+    Options = TableOptions
+
     deterministic = True
     in_process = True
+
+    @classmethod
+    def open(cls, settings: TableSettings, problem: Problem) -> Opened:
+        """Raises like the class. While a command reads, a table is read once."""
+        space, asked = problem.space, (settings.table, settings.data, settings.mapping)
+        key = ("table", id(space), asked, Path.cwd())
+        table = once(key, lambda: cls(space, Path(settings.table), settings.data, settings.mapping))
+        content = table.file.read_bytes() + hashed(table.mapping_file) + settings.data.encode()
+        return Opened(table, hashlib.sha256(content).hexdigest()[:16])
 
     def __init__(self, space: SearchSpace, file: Path, data: str, mapping: str | Path | None = None) -> None:
         self.file = Path(file)

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
 from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
 from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report, parse_objective
+from nas_core.frozen import JsonObject
 from nas_core.model import UNCHANGED, Changes
 from nas_core.seeds import derive
 from nas_core.space import HasReports, SearchSpace
 from nas_core.strategy import Proposal
 from nas_core.task import Task
 from training.data.loading import Loading
+from training.data.split import Split
+from training.evaluators.settings import EvaluatorOptions, EvaluatorSettings, Facts, Opened, Problem, Request, Settled
 from training.latency import ONE_PASS, LatencyConfig
-from training.recipe import Recipe, losses
+from training.precision import Precision
+from training.recipe import Recipe, losses, recipe
 from training.tasks import kind_of
-from training.threads import thread_count
+from training.threads import repeatable, thread_count
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +41,124 @@ if TYPE_CHECKING:
     from training.teacher import Teacher
 
 WEIGHTS = "weights.safetensors"
+
+
+class TrainSettings(EvaluatorSettings):
+    """What `Train` is opened from. `precision` is what the recipe's has come to, None in studies from before it was
+    stored. `monitor` and `metrics`: see `Train`. `files` are the hashes of the user's files of metrics and loss."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"metrics", "monitor", "latency", "precision", "files"})
+
+    kind: Literal["train"] = "train"
+    data: str
+    split: Split
+    recipe: Recipe
+    device: str
+    threads: int | None
+    deterministic: bool
+    checkpoint_seconds: float
+    metrics: tuple[str, ...] = ()
+    monitor: str | None = None
+    latency: LatencyConfig = ONE_PASS
+    precision: Precision | None = None
+    files: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(
+            data=self.data,
+            split=self.split,
+            trains=True,
+            recipe=self.recipe,
+            metrics=self.metrics,
+            files=self.files,
+            device=self.device,
+            threads=self.threads,
+            latency=self.latency,
+            trial_seconds=self.trial_seconds,
+        )
+
+    def at(self, place: str) -> EvaluatorSettings:
+        return self.model_copy(update={"data": place})
+
+    def on(self, device: str) -> EvaluatorSettings:
+        return self.model_copy(update={"device": device})
+
+    def as_stored(self, stored: EvaluatorSettings) -> EvaluatorSettings:
+        if not isinstance(stored, TrainSettings) or stored.precision is None:
+            return self
+        auto = self.recipe.precision == stored.recipe.precision == "auto"
+        return self.model_copy(update={"precision": stored.precision}) if auto else self
+
+
+class TrainOptions(EvaluatorOptions):
+    """What a configuration asks of `Train`."""
+
+    kind: Literal["train"] = "train"
+    data: str = Field(default="digits", description="what candidates are trained on (nas data list)")
+    split: Split = Field(default=Split(), description="how the data are divided")
+    recipe: str | JsonObject = Field(default="quick", description="of a training: a name, with changes to its settings")
+    epochs: int | None = Field(default=None, ge=1, description="per trial")
+    metrics: tuple[str, ...] = Field(default=(), description="of trainings, beside accuracy and loss")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    threads: int | None = Field(default=None, ge=1, description="of the CPU, in one training")
+    deterministic: bool = Field(default=False, description="bitwise repeatable on a GPU")
+    latency: LatencyConfig = Field(default=LatencyConfig(), description="how latencies are measured")
+    checkpoint_seconds: float = Field(default=10.0, ge=0, description="between checkpoints of one training")
+
+    def settle(self, request: Request) -> Settled:
+        from training.data import load
+
+        task = load(self.data, self.split).task
+        changes: dict[str, Any] = (
+            {"name": self.recipe} if isinstance(self.recipe, str) else {"name": "quick", **self.recipe}
+        )
+        name = str(changes.pop("name"))
+        if self.epochs is not None:
+            changes["epochs"] = self.epochs
+        chosen = recipe(name, task, **changes)
+        settings = TrainSettings(
+            data=self.data,
+            split=self.split,
+            recipe=chosen,
+            device=self.device,
+            threads=self.threads,
+            deterministic=self.deterministic,
+            checkpoint_seconds=self.checkpoint_seconds,
+            metrics=self.metrics,
+            monitor=monitor_of(request.objectives, chosen),
+            latency=self.latency,
+            trial_seconds=self.trial_seconds,
+        )
+        evaluator, read = Train.open(settings, request.problem)
+        self.latency.check(evaluator.task, evaluator.device.type)
+        # "auto" becomes what this machine has, so that a resume trains in the same way.
+        found = resolved(evaluator)
+        if self.threads is None:  # the workers share the processor
+            found["threads"] = max(1, found["threads"] // request.workers)
+        return Settled(settings.model_copy(update={**found, "files": dict(evaluator.files)}), evaluator, read)
+
+
+def monitor_of(objectives: Sequence[str], recipe: Recipe) -> str | None:
+    """What good epochs are told by, where the recipe tells them from bad ones: the first objective that is measured on
+    the validation part; None: accuracy."""
+    return next((text for text in objectives if text.startswith("val_")), None) if recipe.selects else None
+
+
+def resolved(evaluator: Train) -> dict[str, Any]:
+    """What "auto" has come to on this machine."""
+    threads = evaluator.threads or default_threads(evaluator.task)
+    return {"device": str(evaluator.device), "threads": threads, "precision": evaluator.precision}
+
+
+def check_files(then: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raises UsageError where a user's file of metrics or loss is not what it was."""
+    for reference, file_hash in then.items():
+        if now.get(reference) != file_hash:
+            raise UsageError(
+                f"the file of '{reference}' has changed since the study was made "
+                f"(then {file_hash}, now {now.get(reference)}); restore it, or start another --study"
+            )
 
 
 class Train:
@@ -57,6 +180,32 @@ class Train:
     `device`: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:1". `threads`: of the CPU, None for torch's
     own number. `deterministic` makes CUDA repeat itself bit for bit, slower; a CPU always does.
     """
+
+    Settings = TrainSettings
+    Options = TrainOptions
+
+    @classmethod
+    def open(cls, settings: TrainSettings, problem: Problem) -> Opened:
+        """Raises like the class, and UsageError where a user's file of metrics or loss has changed."""
+        from training.data import load
+
+        source, chosen = load(settings.data, settings.split), settings.recipe
+        evaluator = cls(
+            problem.space,
+            source,
+            problem.size,
+            chosen if settings.precision is None else chosen.model_copy(update={"precision": settings.precision}),
+            final_size=problem.final_size,
+            latency=settings.latency,
+            device=settings.device,
+            threads=settings.threads,
+            deterministic=settings.deterministic,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            metrics=settings.metrics,
+            monitor=settings.monitor,
+        )
+        check_files(settings.files, evaluator.files)
+        return Opened(evaluator, source.split_hash)
 
     def __init__(
         self,
@@ -289,24 +438,3 @@ def default_threads(task: Task) -> int:
     On them joining the threads costs what they save, and on a busy machine many times that.
     """
     return 1 if kind_of(task).light(task) else cpu_threads()
-
-
-@contextmanager
-def repeatable(device: torch.device | str, deterministic: bool) -> Iterator[None]:
-    """Algorithms that repeat themselves on CUDA, if wanted. The former settings come back at the end."""
-    import torch
-
-    if torch.device(device).type != "cuda" or not deterministic:
-        yield
-        return
-    # Read by cuBLAS when it starts; without it deterministic matrix products are refused.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    cudnn: Any = torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    cudnn.deterministic, cudnn.benchmark = True, False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        cudnn.deterministic, cudnn.benchmark = before[1:]

@@ -172,8 +172,8 @@ CREATE TABLE studies (
 	UNIQUE (name), 
 	FOREIGN KEY(bench) REFERENCES benches (id)
 );
-INSERT INTO "studies" VALUES(1,'one','letters','letters',1,NULL,'{"channels":4}','random','{}','{"name":"made","data":"none"}','{"kind":"none","input_shape":[1],"outputs":2,"metric":"accuracy","nodes":null,"edges":null}','0','["score:max"]','["params<=5"]',4611686018427387904,1,'{"trials":3,"seconds":null,"spent":2.5}',1.7954516268995442391e+09,'strict',NULL,NULL,NULL,NULL,NULL,NULL,'{"channels":8}',NULL);
-INSERT INTO "studies" VALUES(2,'ranking/random/0','letters','letters',1,NULL,'{"channels":4}','random','{}','{"name":"made","data":"none"}','{"kind":"none","input_shape":[1],"outputs":2,"metric":"accuracy","nodes":null,"edges":null}','0','["score:max"]','["params<=5"]',4611686018427387904,1,'{"trials":1,"seconds":null,"spent":null}',1.79545162696783232696e+09,'strict',NULL,1,'{"ask_seconds":0.001}',NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "studies" VALUES(1,'one','letters','letters',1,NULL,'{"channels":4}','random','{}','{"kind":"made","settings":{"data":"none"}}','{"kind":"none","input_shape":[1],"outputs":2,"metric":"accuracy","nodes":null,"edges":null}','0','["score:max"]','["params<=5"]',4611686018427387904,1,'{"trials":3,"seconds":null,"spent":2.5}',1.7954516268995442391e+09,'strict',NULL,NULL,NULL,NULL,NULL,NULL,'{"channels":8}',NULL);
+INSERT INTO "studies" VALUES(2,'ranking/random/0','letters','letters',1,NULL,'{"channels":4}','random','{}','{"kind":"made","settings":{"data":"none"}}','{"kind":"none","input_shape":[1],"outputs":2,"metric":"accuracy","nodes":null,"edges":null}','0','["score:max"]','["params<=5"]',4611686018427387904,1,'{"trials":1,"seconds":null,"spent":null}',1.79545162696783232696e+09,'strict',NULL,1,'{"ask_seconds":0.001}',NULL,NULL,NULL,NULL,NULL);
 CREATE TABLE supernets (
 	study INTEGER NOT NULL, 
 	state VARCHAR(16) NOT NULL, 

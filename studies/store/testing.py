@@ -11,9 +11,11 @@ import numpy
 from nas_core.architecture import Architecture
 from nas_core.errors import NotFoundError, UsageError
 from nas_core.evaluation import Report
-from nas_core.records import RETRAIN, StopAt, StudySpec, Verdict
+from nas_core.records import RETRAIN, StopAt, Verdict
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
+from studies.records import StudySpec
+from training.evaluators.kinds import stored
 
 SPEC = StudySpec(
     space="letters",
@@ -23,7 +25,7 @@ SPEC = StudySpec(
     size={"channels": 4},
     strategy="random",
     strategy_config={},
-    evaluator={"name": "made", "data": "none"},
+    evaluator=stored({"kind": "made", "settings": {"data": "none"}}),
     task=Task(kind="none", input_shape=(1,), outputs=2),
     split_hash="0",
     objectives=("score:max",),

@@ -12,6 +12,8 @@ from studies.search.trial import Trial
 from studies.search.verdicts import Verdicts
 from studies.store.store import Store
 
+KEPT = 1_000  # trials whose metrics stay at hand
+
 Same = str | tuple[str, float | None, int | None]
 
 
@@ -23,6 +25,7 @@ class Duplicates:
         self._store, self._study, self._verdicts = store, study, verdicts
         self._evaluated: dict[Same, int] = {}
         self._rejected: dict[str, int] = {}
+        self._metrics: dict[int, Mapping[str, float]] = {}  # of trials that were reused lately
 
     def learn(self, outcome: Outcome, identity: str) -> bool:
         """Take in an outcome; whether the same architecture was rejected before."""
@@ -52,14 +55,28 @@ class Duplicates:
         self, proposal: Proposal, source: int, costs: Mapping[str, float]
     ) -> tuple[Verdict, Mapping[str, float]] | None:
         """The learned metrics of the source and the architecture's own costs; None: the source has none."""
-        original = self._store.trial(self._study, source)
-        if original.state != State.COMPLETE:
+        measured = self._measured(source)
+        if measured is None:
             return None
-        metrics = self._verdicts.reuse(original, proposal.arch, costs)
+        metrics = self._verdicts.reuse(measured, proposal.arch, costs)
         verdict = self._verdicts.after(metrics, 0.0)
         if verdict.state == State.COMPLETE:
             verdict = replace(verdict, state=State.REUSED, reason=f"same as trial {source}")
         return verdict, metrics
+
+    def _measured(self, number: int) -> Mapping[str, float] | None:
+        """The metrics of a complete trial, which are as they are for ever. A search that repeats itself asks for the
+        same few again and again, and a query costs more than all the rest of a reused trial."""
+        known = self._metrics.pop(number, None)
+        if known is None:
+            run = self._store.trial(self._study, number)
+            if run.state != State.COMPLETE:
+                return None
+            known = run.metrics
+        self._metrics[number] = known  # the newest at the end
+        if len(self._metrics) > KEPT:
+            del self._metrics[next(iter(self._metrics))]
+        return known
 
     def holder(self, number: int) -> int:
         """The trial that has the files of trial `number`: itself, or the one whose result it reuses."""

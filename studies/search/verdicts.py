@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from nas_core.architecture import Architecture
 from nas_core.errors import TrialError
 from nas_core.failures import failure
-from nas_core.records import Run, Verdict
+from nas_core.records import Verdict
 from nas_core.strategy import State
 from studies.setup.assemble import StudyObjects
 
@@ -69,7 +69,8 @@ class Verdicts:
         violations = tuple(constraint.violation(metrics[constraint.metric]) for constraint in self.parts.constraints)
         return Verdict(State.COMPLETE, None, values, violations, seconds)
 
-    def reuse(self, source: Run, arch: Architecture, costs: Mapping[str, float]) -> dict[str, float]:
-        """The source's learned metrics with the architecture's own costs: equal function is not equal cost."""
-        learned = {name: value for name, value in source.metrics.items() if name not in self._costs}
+    def reuse(self, measured: Mapping[str, float], arch: Architecture, costs: Mapping[str, float]) -> dict[str, float]:
+        """What was learned of what was `measured` of the source, with the architecture's own costs: equal function is
+        not equal cost."""
+        learned = {name: value for name, value in measured.items() if name not in self._costs}
         return {**learned, **self.parts.evaluator.costs(arch, self._repeatable), **costs}

@@ -10,12 +10,13 @@ import pytest
 
 from nas_core.architecture import Architecture
 from nas_core.config import Config
-from nas_core.records import Run, StopAt
+from nas_core.records import Run, StopAt, Study
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from studies.analysis.verify import verify
 from studies.events import Event, Finished, Reported, Started
 from studies.search.endings import REJECTED_IN_A_ROW, Ending
 from studies.search.loop import Search
+from studies.store.store import Store
 
 STRATEGIES = ("random", "regularized-evolution", "local-search")
 
@@ -291,3 +292,23 @@ def test_verify_notices_alterations(bench: Any, alteration: str) -> None:
         assert connection.execute(alteration).rowcount > 0
     connection.close()
     assert list(verify(store, study, bench.parts(study.spec))) != []
+
+
+@pytest.mark.parametrize(("kept", "queries"), [(2, 2), (1, 4)])
+def test_a_source_is_looked_up_once_while_it_is_at_hand(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, kept: int, queries: int
+) -> None:
+    """As many as are kept; and each reused trial has what its own source measured."""
+    asked: list[int] = []
+
+    def trial(self: Store, study: Study, number: int, look: Any = Store.trial) -> Run:
+        asked.append(number)
+        found: Run = look(self, study, number)
+        return found
+
+    monkeypatch.setattr("studies.search.duplicates.KEPT", kept)
+    monkeypatch.setattr(Store, "trial", trial)
+    runs, _, _ = run(bench, listed("aaaa", "caaa", "aaab", "caab", "aaac", "caac"))
+    assert len(asked) == queries
+    assert [run.reuses for run in runs] == [None, None, 0, 1, 0, 1]
+    assert [run.metrics["score"] for run in runs[2:]] == [runs[0].metrics["score"], runs[1].metrics["score"]] * 2

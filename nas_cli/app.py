@@ -12,6 +12,7 @@ import typer
 from nas_cli import (
     bench,
     catalog,
+    compress,
     doctor,
     export,
     extract,
@@ -34,7 +35,7 @@ from training.reading import reading
 
 app = Commands(
     name="nas",
-    help="Neural architecture search: search, resume, query, retrain, export.",
+    help="Neural architecture search: search, resume, query, retrain, compress, export.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -58,6 +59,7 @@ app.command()(score.score)
 app.command()(predict.predict)
 app.command()(generate.generate)
 app.command()(train.train)
+app.command()(compress.compress)
 app.command()(export.export)
 app.command()(infer.infer)
 app.command()(extract.extract)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from nas_core.evaluation import Report
-    from nas_core.records import Run
+    from studies.events import Event
 
 
 class Line:
@@ -37,10 +36,10 @@ class Line:
 
 
 class Progress:
-    """Progress of a job with several seeds (`studies.jobs.run.Listener`), one line for each that runs."""
+    """Progress of a job on what is at an address (`studies.events.Listener`), a line for each run of it."""
 
-    def __init__(self, steps: float, seeds: int, what: str) -> None:
-        self._steps, self._seeds, self._what = steps, seeds, what
+    def __init__(self, address: str) -> None:
+        self._address = address
         self._lines: dict[int, Line] = {}
 
     def __enter__(self) -> Self:
@@ -50,12 +49,15 @@ class Progress:
         for line in self._lines.values():
             line.end()
 
-    def reported(self, run: Run, report: Report) -> None:
-        if run.id not in self._lines:
-            self._lines[run.id] = Line(f"{self._what} seed {run.repeat + 1}/{self._seeds}")
-        self._lines[run.id].show(report, self._steps)
+    def __call__(self, event: Event) -> None:
+        from studies.address import WORDS
+        from studies.events import Finished, Reported
 
-    def finished(self, run: Run) -> None:
-        line = self._lines.pop(run.id, None)
-        if line is not None:
-            line.end()
+        match event:
+            case Reported(kind, number, report, target):
+                name = f"{self._address}/{WORDS[kind]}-{number}"
+                self._lines.setdefault(number, Line(name)).show(report, report.step if target is None else target)
+            case Finished(_, number):
+                line = self._lines.pop(number, None)
+                if line is not None:
+                    line.end()

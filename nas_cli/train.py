@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas_cli import complete
-from nas_cli.errors import INTERRUPTED
-from nas_cli.line import Progress
+from nas_cli.driving import drive, interrupted
 from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, Metrics, open_store
 
 if TYPE_CHECKING:
@@ -70,19 +68,12 @@ def train(
 ) -> int:
     """Train STUDY:N (or the study's best) from scratch and keep the weights; the test part is scored at the end."""
     from nas_cli import find_lr as range_test
-    from nas_cli.render import emit
     from nas_cli.report import places
-    from nas_cli.signals import Stopper
-    from nas_core.errors import NasError, UsageError
-    from nas_core.strategy import State
-    from studies.address import address_of
+    from nas_core.errors import UsageError
     from studies.analysis.costs import remarks
     from studies.analysis.queries import addressed_trial
     from studies.analysis.trained import start_of
-    from studies.environment import environment
     from studies.jobs.commands import train as again
-    from studies.jobs.executor import executor
-    from studies.jobs.run import Driver
     from studies.jobs.teacher import teacher_of
     from studies.jobs.train import training
 
@@ -113,24 +104,9 @@ def train(
         if find_lr:
             range_test.find_lr(store, study, trial, plan, picture, as_json)
             return 0
-        facts = store.environment(environment(study.spec))
-        with store.lock(study), Stopper() as stopper, Progress(plan.steps, seeds, address_of(study, trial)) as progress:
-            driver = Driver(
-                *(store, study, trial, plan, executor(store, study, plan, workers)),
-                listener=progress,
-                stopping=stopper.stopping,
-                environment=facts,
-            )
-            done = driver.run(range(seeds))
-        failed = next((run for run in done if run.state != State.COMPLETE), None)
-        if failed is not None:
-            raise NasError(f"training {study.name}:{trial.number} failed: {failed.verdict.reason}")
+        done = drive(store, study, trial, plan, seeds, workers)
         if len(done) < seeds:
-            if as_json:
-                emit(json.dumps({"trial": address, "ending": "interrupted", "seeds": len(done)}))
-            words = shlex.join(again(address, plan.settings, seeds)) + places(store)
-            typer.echo(f"nas: interrupted; go on with: {words}", err=True)
-            return INTERRUPTED
+            return interrupted(address, again(address, plan.settings, seeds), places(store), done, as_json)
     _print(study, trial, done, limits, as_json, store)
     return 0
 

@@ -243,7 +243,12 @@ def _runs(view: View, run: Run, children: Sequence[Run], heading: str) -> None:
     if not children:
         return
     names = list(
-        dict.fromkeys(name for child in children for name in metrics.shown(child.metrics, metrics.batch_size_of(child)))
+        dict.fromkeys(
+            name
+            for child in children
+            for name in metrics.shown(child.metrics, metrics.batch_size_of(child))
+            if not name.startswith("base_")
+        )
     )
     heads = ["run", "recipe", "state", *names, "seconds"]
     rows = [

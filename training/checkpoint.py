@@ -43,7 +43,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     The JSON file is written last, so that a generation without one was interrupted and does not count.
     Raises MachineError when the disk is full or may not be written to.
     """
-    tensors = safetensors.torch.save(_storable(checkpoint.tensors))
+    tensors = safetensors.torch.save(storable(checkpoint.tensors))
     stem = folder / f"checkpoint-{checkpoint.epoch:06d}"
     body = {
         "format": FORMAT,
@@ -123,7 +123,7 @@ def _digest(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def _storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def storable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU in the default layout: safetensors knows neither channels_last nor shared memory."""
     return {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format).contiguous()
@@ -200,7 +200,7 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], plain
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file, complete or not there. Raises MachineError as `write_atomically`."""
-    write_atomically(path, safetensors.torch.save(_storable(tensors)))
+    write_atomically(path, safetensors.torch.save(storable(tensors)))
 
 
 def write_atomically(path: Path, content: bytes) -> None:

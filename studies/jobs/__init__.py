@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from nas_core.records import RETRAIN
+from nas_core.records import COMPRESS, RETRAIN
 
 JOBS: Mapping[str, str] = {
     RETRAIN: "studies.jobs.train:opened",
+    COMPRESS: "studies.jobs.compress:opened",
 }
 """By the kind of the runs that a job makes: what opens it from stored settings, `opened(store, spec, settings)`."""

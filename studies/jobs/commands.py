@@ -26,18 +26,23 @@ def train(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
         words += ["--teacher", settings["teacher"]["from"]]
     for metric in settings.get("metrics", ()):
         words += ["--metric", metric]
-    for path, value in _flat(settings["changes"]):
-        plain = isinstance(value, str) and parse_value(value) == value  # needs no quotes to be read as text
-        words += ["-s", f"{path}={value if plain else json.dumps(value)}"]
-    return words
+    return words + _assignments(settings["changes"])
 
 
 def compress(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
     """The words of the `nas compress` that makes compressions with these settings."""
     words = ["nas", "compress", address, "--method", settings["method"], "--recipe", settings["recipe_name"]]
     words += ["--epochs", str(settings["epochs"]), "--seeds", str(seeds), "--device", settings["device"]]
-    for path, value in _flat(settings["config"]):
-        words += ["-s", f"{path}={json.dumps(value)}"]
+    changes = {name: value for name, value in settings["changes"].items() if name != "epochs"}
+    return words + _assignments({**settings["config"], "recipe": changes})
+
+
+def _assignments(values: Mapping[str, Any]) -> list[str]:
+    """`-s` for every setting."""
+    words = []
+    for path, value in _flat(values):
+        plain = isinstance(value, str) and parse_value(value) == value  # needs no quotes to be read as text
+        words += ["-s", f"{path}={value if plain else json.dumps(value)}"]
     return words
 
 

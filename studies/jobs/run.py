@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from nas_core.evaluation import Report
 from nas_core.failures import ATTEMPTS, Failure, died
 from nas_core.job import Job
 from nas_core.records import COMPRESS, RETRAIN, Run, Verdict
 from nas_core.strategy import State
-from studies import executors
+from studies import events, executors
+from studies.events import Listener, silent
 from studies.executors import Begun, Died, Ended, Executor, Halted, Reported
 from studies.jobs.stored import seed_of, settings_of, tidy, weights_of
 from studies.records import Study
@@ -27,20 +27,6 @@ from studies.store.store import Store
 
 WORDS = {RETRAIN: "training", COMPRESS: "compression"}
 """What a run is called in the reason of its failure."""
-
-
-class Listener(Protocol):
-    """Hears of everything after it has been committed."""
-
-    def reported(self, run: Run, report: Report) -> None: ...
-    def finished(self, run: Run) -> None: ...
-
-
-class Silent:
-    """A listener that does nothing."""
-
-    def reported(self, run: Run, report: Report) -> None: ...
-    def finished(self, run: Run) -> None: ...
 
 
 @dataclass(slots=True)
@@ -72,13 +58,13 @@ class Driver:
         executor: Executor,
         *,
         parent: Run | None = None,
-        listener: Listener | None = None,
+        listener: Listener = silent,
         stopping: Callable[[], bool] = lambda: False,
         environment: int | None = None,
     ) -> None:
         self.store, self.study, self.trial, self.job, self.executor = store, study, trial, job, executor
         self.parent = parent or trial
-        self.listener = listener or Silent()
+        self.listener = listener
         self.stopping = stopping
         self.environment = environment
         self._running: dict[int, _Running] = {}
@@ -94,7 +80,6 @@ class Driver:
                     done = self._begin(repeat)
                     if done is not None:
                         ended[repeat] = done
-                        self.listener.finished(done)
                 if not self._running:
                     break
                 if self._handle(ended):
@@ -131,6 +116,7 @@ class Driver:
         running.tries += running.counted
         running.begun = time.monotonic()
         self.store.start(running.run.id, self.environment, running.tries)
+        self.listener(events.Started(self.job.kind, running.run.number))
         seed = seed_of(self.study, self.trial, self.job.kind, repeat)
         work = executors.Job(repeat, self.trial.proposal, None, self.job.steps, seed, running.folder, 0)
         self.executor.submit(work)
@@ -163,7 +149,7 @@ class Driver:
         running.furthest = max(running.furthest, report.step)
         running.last = report
         self.store.report(running.run.id, report, tries=running.tries if recovered else None)
-        self.listener.reported(running.run, report)
+        self.listener(events.Reported(self.job.kind, running.run.number, report, self.job.steps))
 
     def _finish(self, number: int, failure: Failure | None) -> Run:
         """Commit how a run has ended, with its files."""
@@ -181,7 +167,7 @@ class Driver:
         del self._running[number]
         tidy(running.folder)
         done = self._again(run)
-        self.listener.finished(done)
+        self.listener(events.Finished(done.kind, done.number, done.verdict, done.metrics))
         return done
 
     def _halt(self, number: int) -> None:

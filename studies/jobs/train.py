@@ -58,7 +58,7 @@ def training(
     spec: StudySpec,
     recipe: str,
     changes: Mapping[str, Any],
-    size: str | None,
+    size: str | Mapping[str, Any] | None,
     data: str | None,
     device: str | None,
     metrics: Sequence[str] = (),
@@ -101,7 +101,7 @@ def training(
         **({"metrics": measured} if measured else {}),
         **({} if monitor is None else {"monitor": monitor}),
     }
-    evaluator = _evaluator(spec, settings, start, teacher)
+    evaluator = evaluator_of(spec, settings, start, teacher)
     check_files({metric: facts.files[metric] for metric in inherited if metric in facts.files}, evaluator.files)
     settings |= {
         **resolved(evaluator),
@@ -121,10 +121,12 @@ def opened(store: Store, spec: StudySpec, settings: Mapping[str, Any]) -> Traini
     for found, name in ((start, "weights"), (teacher, "teacher")):
         if found is not None and found.sha256 != settings[name]["sha256"]:
             raise VerificationError(f"'{found.reference}' is not what it was when the training was asked for")
-    return Training(_evaluator(spec, settings, start, teacher), settings, {})
+    return Training(evaluator_of(spec, settings, start, teacher), settings, {})
 
 
-def _evaluator(spec: StudySpec, settings: Mapping[str, Any], start: Start | None, teacher: Teacher | None) -> Train:
+def evaluator_of(
+    spec: StudySpec, settings: Mapping[str, Any], start: Start | None = None, teacher: Teacher | None = None
+) -> Train:
     """What trains by these settings."""
     from training.data import load
     from training.evaluators.train import Train

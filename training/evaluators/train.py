@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -289,36 +289,64 @@ class Train:
     def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
         """A report per epoch up to `budget`; continues a checkpoint in `context.workdir`. Raises as `fit`."""
         from training.checkpoint import write_tensors
-        from training.fit import fit
 
         epochs = self._epochs(budget)
-        declared = {metric.name for metric in self.metrics}
-        with thread_count(self.threads), repeatable(self.device, self.deterministic):
+        with self.computing():
             model = self._made(proposal.arch, context.seed)
             static = self.costs(proposal.arch, self._costs.counts)
-            data = self._data
-            reports = fit(
-                model,
-                data,
-                self.recipe,
-                device=self.device,
-                seed=context.seed,
-                budget=epochs,
-                folder=context.workdir,
-                checkpoint_seconds=self.checkpoint_seconds,
-                stopping=context.stopping,
-                deadline=context.deadline,
-                test=self.test,
-                metrics=self.own,
-                monitor=self.monitor,
-                teacher=self.teacher,
-            )
-            with closing(reports):  # here, where what goes wrong at the end is still heard
+            with closing(self.learn(model, epochs, context)) as reports:
                 for report in reports:
-                    learned = {name: value for name, value in report.metrics.items() if name in declared}
-                    yield Report(report.step, {**learned, **static}, report.seconds)
+                    yield Report(report.step, {**report.metrics, **static}, report.seconds)
             if self.keep_weights:
                 write_tensors(context.workdir / WEIGHTS, model.state_dict())
+
+    def learn(self, model: nn.Module, epochs: int, context: Context) -> Generator[Report, None, None]:
+        """Train a network by the recipe, with its learned metrics after every epoch; goes on from a checkpoint in
+        `context.workdir`. Within `computing`. Raises as `fit`."""
+        from training.fit import fit
+
+        declared = {metric.name for metric in self.metrics}
+        reports = fit(
+            model,
+            self.data,
+            self.recipe,
+            device=self.device,
+            seed=context.seed,
+            budget=epochs,
+            folder=context.workdir,
+            checkpoint_seconds=self.checkpoint_seconds,
+            stopping=context.stopping,
+            deadline=context.deadline,
+            test=self.test,
+            metrics=self.own,
+            monitor=self.monitor,
+            teacher=self.teacher,
+        )
+        with closing(reports):  # here, where what goes wrong at the end is still heard
+            for report in reports:
+                learned = {name: value for name, value in report.metrics.items() if name in declared}
+                yield Report(report.step, learned, report.seconds)
+
+    def measure(self, model: nn.Module, *parts: str) -> dict[str, float]:
+        """The metrics of a network as it is on parts of the data ("valid", "test"). Within `computing`. Raises
+        TrialError."""
+        from training.fit import Training, trial_failures
+
+        found: dict[str, float] = {}
+        with trial_failures():
+            training = Training(
+                model, self.data, self.recipe, self.device, 0, None, self.own, self.monitor, self.teacher
+            )
+            for part in parts:
+                found |= training.evaluate(part)
+        declared = {metric.name for metric in self.metrics}
+        return {name: value for name, value in found.items() if name in declared}
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The threads and the algorithms that it computes with."""
+        with thread_count(self.threads), repeatable(self.device, self.deterministic):
+            yield
 
     def range_test(self, arch: Architecture, seed: int, listen: Listener) -> RangeTest:
         """The learning-rate range test of the network that `evaluate` would train with this seed; nothing is written.
@@ -328,10 +356,10 @@ class Train:
         from training.fit import Training, trial_failures
         from training.range_test import range_test
 
-        with thread_count(self.threads), repeatable(self.device, self.deterministic):
+        with self.computing():
             model = self._made(arch, seed)
             with trial_failures():
-                training = Training(model, self._data, self.recipe, self.device, seed, None, teacher=self.teacher)
+                training = Training(model, self.data, self.recipe, self.device, seed, None, teacher=self.teacher)
             return range_test(training, listen=listen)
 
     def taken(self, arch: Architecture) -> Taken | None:
@@ -357,7 +385,7 @@ class Train:
         return int(budget)
 
     @cached_property
-    def _data(self) -> Data:
+    def data(self) -> Data:
         import torch
 
         recipe = self.recipe

@@ -1,0 +1,72 @@
+"""`nas compress`: make a trained network of a study smaller, and train what is left."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nas_cli import complete
+from nas_cli.driving import drive, interrupted
+from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, open_store
+
+
+def compress(
+    address: Address,
+    method: Annotated[str, typer.Option(help="Compression method: FILE.py:CLASS.")],
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Of the training after a round [default: that of the run].", autocompletion=complete.recipes),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=0, help="After every round, 0: none [default: a tenth of the recipe's].")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many compressions, each with its own seed.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Compressions at a time, each in a process.")] = 1,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=complete.devices)
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("-s", help="KEY=VALUE of the method, recipe.KEY=VALUE of the recipe.")
+    ] = None,
+    db: Db = DEFAULT_DB,
+    files: Files = None,
+    as_json: Json = False,
+) -> int:
+    """Make a trained network smaller: that of STUDY:N/train-K (or /compress-K), of STUDY:N its best training's."""
+    from nas_cli.render import document, emit, number, table
+    from nas_cli.report import places
+    from nas_core.config import parse_assignments
+    from nas_core.errors import UsageError
+    from studies.address import address_of
+    from studies.analysis.trained import addressed_training
+    from studies.documents import View, training_document
+    from studies.jobs.commands import compress as again
+    from studies.jobs.compress import compression
+
+    settings = parse_assignments(setting or [])
+    changes = settings.pop("recipe", {})
+    if not isinstance(changes, dict):
+        raise UsageError(f"recipe is {changes!r}; write --recipe NAME, or -s recipe.KEY=VALUE")
+    with open_store(db, files) as store:
+        study, trial, run = addressed_training(store, address)
+        plan = compression(store, study, trial, run, method, settings, recipe, changes, epochs, device)
+        done = drive(store, study, trial, plan, seeds, workers, parent=run)
+        if len(done) < seeds:
+            return interrupted(address, again(address, plan.settings, seeds), places(store), done, as_json)
+        view = View.of(study)
+        runs = [training_document(view, store, trial, one) for one in done]
+        if as_json:
+            document({"of": address_of(study, trial, run), "runs": runs})
+            return 0
+        for one in done:
+            names = [name.removeprefix("base_") for name in one.metrics if name.startswith("base_")]
+            rows = [
+                [name, number(one.metrics[f"base_{name}"]), number(one.metrics[name])]
+                for name in names
+                if name in one.metrics
+            ]
+            emit(f"{address_of(study, trial, one)}: {address_of(study, trial, run)} by {method}")
+            table(["metric", "before", "after"], rows, right=["before", "after"])
+        emit(f"\nnext:\n  nas export {address_of(study, trial, done[0])}{places(store)}")
+    return 0

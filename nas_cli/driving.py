@@ -1,0 +1,59 @@
+"""What commands that do work on a network have in common: they drive it, and can be interrupted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nas_cli.line import Progress
+
+if TYPE_CHECKING:
+    from nas_core.job import Job
+    from nas_core.records import Run
+    from studies.records import Study
+    from studies.store.store import Store
+
+
+def drive(
+    store: Store, study: Study, trial: Run, job: Job, seeds: int, workers: int, *, parent: Run | None = None
+) -> list[Run]:
+    """The complete runs of a job with so many seeds, those of the first ones where it was interrupted.
+
+    Raises NasError where one has failed.
+    """
+    from nas_cli.signals import Stopper
+    from nas_core.errors import NasError
+    from nas_core.strategy import State
+    from studies.address import address_of
+    from studies.environment import environment
+    from studies.jobs.executor import executor
+    from studies.jobs.run import WORDS, Driver
+
+    facts = store.environment(environment(study.spec))
+    with store.lock(study), Stopper() as stopper, Progress(address_of(study, trial)) as progress:
+        driver = Driver(
+            *(store, study, trial, job, executor(store, study, job, workers)),
+            parent=parent,
+            listener=progress,
+            stopping=stopper.stopping,
+            environment=facts,
+        )
+        done = driver.run(range(seeds))
+    failed = next((run for run in done if run.state != State.COMPLETE), None)
+    if failed is not None:
+        raise NasError(f"{WORDS[job.kind]} {address_of(study, trial, parent)} failed: {failed.verdict.reason}")
+    return done
+
+
+def interrupted(address: str, again: Sequence[str], places: str, done: Sequence[Run], as_json: bool) -> int:
+    """Say how to go on; the exit code."""
+    from nas_cli.errors import INTERRUPTED
+    from nas_cli.render import emit
+
+    if as_json:
+        emit(json.dumps({"trial": address, "ending": "interrupted", "seeds": len(done)}))
+    print(f"nas: interrupted; go on with: {shlex.join(again)}{places}", file=sys.stderr)
+    return INTERRUPTED

@@ -1,0 +1,202 @@
+"""`nas compress`: a trained network made smaller by a method in a user's file, stored, resumed, exported, rebuilt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import nas
+from nas_core.errors import UsageError
+from nas_core.records import COMPRESS
+from nas_core.strategy import State
+from studies.store.store import Store
+
+Say = Callable[..., tuple[int, str, str]]
+SMALL = ["--epochs", "1", "-s", "batch_size=32"]
+
+SPACE = """
+from torch import nn
+
+from nas_core.choice import Choice
+from nas_core.space import SearchSpace
+
+
+class Two(SearchSpace):
+    name = "two"
+    tasks = frozenset({"image-classification"})
+    choices = (Choice("width", (8, 12)),)
+
+    def build(self, arch, task, size):
+        width, channels = arch.values["width"], task.input_shape[0]
+        return nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, 6, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(6, task.outputs),
+        )
+"""
+
+METHOD = '''
+import torch
+from torch import nn
+
+from nas_core.config import Config
+
+
+class Settings(Config):
+    keep: float = 0.5
+    rounds: int = 1
+    strange: bool = False
+
+
+class Channels:
+    """Keeps the channels of the first convolution with the largest weights."""
+
+    Config = Settings
+
+    def __init__(self, subject, config):
+        self.config, self.rounds = config, config.rounds
+
+    def compress(self, network, round):
+        first, norm, second = network[0], network[1], network[3]
+        count = max(1, int(first.out_channels * self.config.keep))
+        kept = first.weight.detach().abs().sum((1, 2, 3)).topk(count).indices.sort().values
+        first.weight = nn.Parameter(first.weight.detach()[kept])
+        for name in ("weight", "bias"):
+            setattr(norm, name, nn.Parameter(getattr(norm, name).detach()[kept]))
+        norm.running_mean, norm.running_var = norm.running_mean[kept], norm.running_var[kept]
+        second.weight = nn.Parameter(second.weight.detach()[:, kept])
+        first.out_channels = norm.num_features = second.in_channels = count
+        if self.config.strange:
+            network[5].register_forward_hook(lambda module, inputs, output: output * 2)
+
+
+class Nothing:
+    pass
+'''
+
+
+@pytest.fixture
+def trained(folder: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (folder / "two.py").write_text(SPACE)
+    (folder / "method.py").write_text(METHOD)
+    search = ["search", "--space", "two.py:Two", "--study", "a", "--trials", "1", "-s", "split.limit=200"]
+    assert say(*search, "--threads", "1", "--epochs", "1")[0] == 0
+    assert say("train", "a:0", *SMALL)[0] == 0
+    return folder
+
+
+def test_a_compressed_network_is_a_model_like_any_other(trained: Path, say: Say) -> None:
+    code, out, err = say("compress", "a:0", "--method", "method.py:Channels", "--epochs", "2", "--json")
+    assert code == 0, err
+    (run,) = json.loads(out)["runs"]
+    metrics = run["metrics"]
+    assert run["address"] == "a:0/compress-1"
+    width = json.loads(say("show", "a:0", "--json")[1])["architecture"]["width"]
+    kept = width // 2
+    # Two convolutions, a normalisation and a linear layer, counted by hand.
+    assert metrics["params"] == 9 * kept + 2 * kept + 54 * kept + 6 + 60 + 10
+    assert metrics["macs"] == 64 * (9 * kept + 54 * kept) + 60
+    assert metrics["base_macs"] == 64 * (9 * width + 54 * width) + 60
+    assert {"base_val_accuracy", "val_accuracy", "test_accuracy"} <= set(metrics)
+    shown = say("show", "a:0/compress-1")[1]
+    assert "a:0/train-1" in shown
+    assert "method.py:Channels" in shown
+    assert "compressions" in say("show", "a:0")[1]
+    steps = [point["step"] for point in json.loads(say("show", "a:0/compress-1", "--json")[1])["curve"]]
+    assert steps == [0, 1, 2]
+    # Once more is the same one; as it is trained on, another.
+    again = say("compress", "a:0/train-1", "--method", "method.py:Channels", "--epochs", "2", "--json")[1]
+    assert json.loads(again)["runs"] == [run]
+    code, out, err = say("export", "a:0/compress-1", "--format", "onnx,pt2,safetensors,json", "--out", "out")
+    assert code == 0, err
+    network = nas.load("out/a-0-compress-1.json")
+    stored = safetensors.torch.load_file(run["files"][0]["path"])
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in network.state_dict().items())
+    assert network[0].out_channels == kept
+    card = (trained / "out" / "a-0-compress-1.md").read_text()
+    assert f"{metrics['params']:,.0f}" in card
+    assert "made smaller by method.py:Channels from a:0/train-1" in card
+    # What a compression left can be compressed again, and be a teacher.
+    code, out, err = say("compress", "a:0/compress-1", "--method", "method.py:Channels", "--epochs", "0", "--json")
+    assert code == 0, err
+    (second,) = json.loads(out)["runs"]
+    assert second["address"] == "a:0/compress-2"
+    assert second["metrics"]["params"] < metrics["params"] == second["metrics"]["base_params"]
+    assert say("train", "a:0", *SMALL, "--teacher", "a:0/compress-1")[0] == 0
+    assert say("verify", "a")[0] == 0
+    damaged = json.loads((trained / "out" / "a-0-compress-1.json").read_text())
+    damaged["changes"]["attributes"]["0"]["out_chanels"] = 3
+    (trained / "out" / "a-0-compress-1.json").write_text(json.dumps(damaged))
+    with pytest.raises(UsageError, match="'0' \\(Conv2d\\) has no attribute 'out_chanels'"):
+        nas.load("out/a-0-compress-1.json")
+
+
+def test_rounds_that_are_interrupted_come_to_the_same(trained: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = ["--method", "method.py:Channels", "--epochs", "1", "-s", "keep=0.7", "-s", "rounds=3", "--json"]
+    code, out, err = say("compress", "a:0", *rounds)
+    assert code == 0, err
+    (whole,) = json.loads(out)["runs"]
+
+    class Killed(BaseException):
+        pass
+
+    seen: list[int] = []
+    report = Store.report
+
+    def stopped(self: Store, *given: object, **others: object) -> None:
+        report(self, *given, **others)  # type: ignore[arg-type]
+        seen.append(1)
+        if len(seen) % 2 == 0:
+            raise Killed
+
+    monkeypatch.setattr(Store, "report", stopped)
+    for _ in range(6):
+        try:
+            code, out, err = say("compress", "a:0", *rounds, "-s", "recipe.lr_end=0")  # the same, by another name
+        except Killed:
+            continue
+        break
+    monkeypatch.setattr(Store, "report", report)
+    code, out, err = say("compress", "a:0", *rounds, "-s", "recipe.lr_end=0")
+    assert code == 0, err
+    (resumed,) = json.loads(out)["runs"]
+    assert len(seen) >= 4
+    assert resumed["address"] == "a:0/compress-2"
+    assert resumed["metrics"] == whole["metrics"]
+    one, other = (safetensors.torch.load_file(run["files"][0]["path"]) for run in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    with Store("sqlite:///nas.db", reading=True) as store:
+        runs = store.below(store.trial(store.study("a"), 0), COMPRESS)
+        assert [(run.state, run.tries) for run in runs] == [(State.COMPLETE, 0)] * 2
+        assert runs[0].changes == runs[1].changes
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--method", "method.py:Nothing"], 2, "is no class with Config, rounds and compress"),
+        (["--method", "gone.py:X"], 3, "there is no file 'gone.py'"),
+        (["--method", "magnitude"], 2, "unknown compression method 'magnitude'"),
+        (["--method", "method.py:Channels", "-s", "kep=1"], 2, "unknown key 'kep'"),
+        (["--method", "method.py:Channels", "-s", "rounds=0"], 2, "rounds is 0; at least 1 is needed"),
+        (["--method", "method.py:Channels", "-s", "strange=true", "--epochs", "0"], 7, "cannot be rebuilt"),
+        (
+            ["--method", "method.py:Channels", "-s", "keep=100", "--epochs", "0"],
+            1,
+            "compression a:0/train-1 failed: exception",
+        ),
+    ],
+)
+def test_what_cannot_be_is_one_line(trained: Path, say: Say, options: list[str], code: int, words: str) -> None:
+    found, _, err = say("compress", "a:0", *options)
+    assert (found, words in err, "Traceback" in err) == (code, True, False), err
+
+
+def test_it_needs_a_trained_network(trained: Path, say: Say) -> None:
+    code, _, err = say("compress", "a:0/compress-3", "--method", "method.py:Channels")
+    assert (code, "there is no compression 'a:0/compress-3'; run 'nas compress a:0' first" in err) == (3, True)

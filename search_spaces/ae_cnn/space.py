@@ -8,17 +8,13 @@ has at most four pools, as in the paper's later generations, and does not begin 
 Deviations: at most 16 units rather than 50; the first generation is drawn from the whole space (the paper's has 1 to
 4 ResNet units, 1 to 4 DenseNet units and 4 pools); pooling rounds sizes up, so images of any size pass any number
 of pools (a single pixel stays one); a mutation always changes something, and its bounds are inclusive.
-
-One file, because units, their choices and the variation of lists are one grammar.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, product
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -29,113 +25,35 @@ from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
 from nas_core.space import SearchSpace, check_legal
 from nas_core.task import IMAGE_CLASSIFICATION, Task
+from search_spaces.ae_cnn.units import (
+    BLOCKS,
+    CHANNELS,
+    DENSENET,
+    GROWTHS,
+    LAYERS,
+    MODES,
+    POOL,
+    RESNET,
+    TYPES,
+    DenseNetUnit,
+    PoolingUnit,
+    ResNetUnit,
+    Unit,
+    altered,
+    densenet,
+    draw,
+    random_unit,
+    read,
+)
 from search_spaces.layers.stems import AUTO, CIFAR, Stem, stem_for
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from torch import nn
 
-RESNET, DENSENET, POOL = TYPES = ("resnet", "densenet", "pool")
-BLOCKS = tuple(range(3, 11))  # of a ResNet unit
-CHANNELS = (64, 128, 256)
-GROWTHS = (12, 20, 40)
-LAYERS = {12: tuple(range(3, 11)), 20: tuple(range(3, 11)), 40: tuple(range(3, 6))}  # of a DenseNet unit, by growth
-MAX_INPUTS = {12: 128, 20: 64, 40: 32}  # the width that a DenseNet unit reduces wider inputs to, by growth
-MODES = ("max", "avg")
 MUTATIONS = {"add": 0.4, "remove": 0.3, "alter": 0.3}
 LONGEST = 50
 STEM = (32, 64)  # channels of the convolutions before the first unit, for photographs
-
-_UNIT = re.compile(r"(?P<letter>[RD])(?P<count>[0-9]{1,4})-(?P<width>[0-9]{1,4})|P(?P<mode>max|avg)")
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Convolution:
-    """A square convolution without bias; `normed` is the width of the BN before or after it."""
-
-    inputs: int
-    outputs: int
-    kernel: int
-    normed: int
-
-    @property
-    def weights(self) -> int:
-        return self.inputs * self.outputs * self.kernel**2
-
-
-@dataclass(frozen=True, slots=True)
-class ResNetUnit:
-    """Residual bottleneck blocks of one width and stride 1."""
-
-    blocks: int
-    channels: int
-
-    def __str__(self) -> str:
-        return f"R{self.blocks}-{self.channels}"
-
-    def outputs(self, inputs: int) -> int:
-        """The output width, given the input width."""
-        return self.channels
-
-    def convolutions(self, inputs: int) -> Iterator[Convolution]:
-        width = self.channels
-        for block in range(self.blocks):
-            entering = width if block else inputs
-            if entering != width:
-                yield Convolution(entering, width, 1, width)  # the shortcut
-            yield Convolution(entering, width, 1, width)
-            yield Convolution(width, width, 3, width)
-            yield Convolution(width, width, 1, width)
-
-
-@dataclass(frozen=True, slots=True)
-class DenseNetUnit:
-    """Dense layers that append `growth` channels each; inputs of more than `max_input` channels are reduced first."""
-
-    layers: int
-    growth: int
-    max_input: int
-
-    def __str__(self) -> str:
-        return f"D{self.layers}-{self.growth}"
-
-    def outputs(self, inputs: int) -> int:
-        """The output width, given the input width."""
-        return min(inputs, self.max_input) + self.growth * self.layers
-
-    def convolutions(self, inputs: int) -> Iterator[Convolution]:
-        width = min(inputs, self.max_input)
-        if inputs > width:
-            yield Convolution(inputs, width, 1, inputs)
-        for _ in range(self.layers):
-            yield Convolution(width, 4 * self.growth, 1, width)
-            yield Convolution(4 * self.growth, self.growth, 3, 4 * self.growth)
-            width += self.growth
-
-
-@dataclass(frozen=True, slots=True)
-class PoolingUnit:
-    """2x2 pooling of stride 2."""
-
-    mode: str
-
-    def __str__(self) -> str:
-        return f"P{self.mode}"
-
-    def outputs(self, inputs: int) -> int:
-        """The output width, given the input width."""
-        return inputs
-
-    def convolutions(self, inputs: int) -> Iterator[Convolution]:
-        return iter(())
-
-
-Unit = ResNetUnit | DenseNetUnit | PoolingUnit
-
-
-def densenet(layers: int, growth: int) -> DenseNetUnit:
-    return DenseNetUnit(layers, growth, MAX_INPUTS[growth])
 
 
 class Size(SizeConfig):
@@ -260,7 +178,7 @@ class AeCnn(SearchSpace):
 
     def from_text(self, text: str) -> Architecture:
         """The architecture of such a list. Raises ValueError, naming what is wrong with the text."""
-        return self._architecture([_read(part.strip(), number) for number, part in enumerate(text.split(","), 1)])
+        return self._architecture([read(part.strip(), number) for number, part in enumerate(text.split(","), 1)])
 
     def identity(self, arch: Architecture) -> str:
         """The text, as in the paper (there hashed).
@@ -344,12 +262,12 @@ class AeCnn(SearchSpace):
         if kind == "add":
             place = 1 + int(rng.integers(len(units)))
             types = TYPES if pools < self._pools else (RESNET, DENSENET)
-            units.insert(place, _random(_draw(types, rng), rng))
+            units.insert(place, random_unit(draw(types, rng), rng))
         elif kind == "remove":
-            del units[_draw(removable, rng)]
+            del units[draw(removable, rng)]
         else:
             place = int(rng.integers(len(units)))
-            units[place] = _altered(units[place], rng)
+            units[place] = altered(units[place], rng)
         return self._architecture(units)
 
     def crossover(self, one: Architecture, other: Architecture, rng: Generator) -> tuple[Architecture, Architecture]:
@@ -362,7 +280,7 @@ class AeCnn(SearchSpace):
         cuts = list(self._cuts(a, b))
         if not cuts:
             return one, other
-        cut_a, cut_b = _draw(cuts, rng)
+        cut_a, cut_b = draw(cuts, rng)
         return self._architecture(a[:cut_a] + b[cut_b:]), self._architecture(b[:cut_b] + a[cut_a:])
 
     def _cuts(self, a: Sequence[Unit], b: Sequence[Unit]) -> Iterator[tuple[int, int]]:
@@ -394,54 +312,6 @@ class AeCnn(SearchSpace):
             else:
                 units.append(PoolingUnit(str(values[f"{name}/pool"])))
         return tuple(units)
-
-
-def _read(text: str, number: int) -> Unit:
-    """The unit of a text. Raises ValueError, naming what is wrong with it."""
-    where = f"unit {number} '{text}'"
-    found = _UNIT.fullmatch(text)
-    if not found:
-        raise ValueError(f"{where} is none of R<blocks>-<channels>, D<layers>-<growth>, Pmax, Pavg")
-    if found["mode"]:
-        return PoolingUnit(found["mode"])
-    count, width = int(found["count"]), int(found["width"])
-    widths, what = (CHANNELS, "channels") if found["letter"] == "R" else (GROWTHS, "growth")
-    if width not in widths:
-        raise ValueError(f"{where}: {what} {width} is none of {widths}")
-    counts, what = (BLOCKS, "blocks") if found["letter"] == "R" else (LAYERS[width], f"layers of growth {width}")
-    if count not in counts:
-        raise ValueError(f"{where}: {count} {what}; there are {counts[0]} to {counts[-1]}")
-    return ResNetUnit(count, width) if found["letter"] == "R" else densenet(count, width)
-
-
-def _random(kind: str, rng: Generator) -> Unit:
-    if kind == RESNET:
-        return ResNetUnit(_draw(BLOCKS, rng), _draw(CHANNELS, rng))
-    if kind == DENSENET:
-        growth = _draw(GROWTHS, rng)
-        return densenet(_draw(LAYERS[growth], rng), growth)
-    return PoolingUnit(_draw(MODES, rng))
-
-
-def _altered(unit: Unit, rng: Generator) -> Unit:
-    """The unit with another value of what the paper alters; a ResNet unit's channels or blocks with even odds."""
-    match unit:
-        case ResNetUnit(blocks, channels) if rng.integers(2):
-            return ResNetUnit(blocks, _draw(_others(CHANNELS, channels), rng))
-        case ResNetUnit(blocks, channels):
-            return ResNetUnit(_draw(_others(BLOCKS, blocks), rng), channels)
-        case DenseNetUnit(layers, growth, _):
-            return densenet(_draw(_others(LAYERS[growth], layers), rng), growth)
-        case PoolingUnit(mode):
-            return PoolingUnit(_draw(_others(MODES, mode), rng))
-
-
-def _draw(options: Sequence[T], rng: Generator) -> T:
-    return options[int(rng.integers(len(options)))]
-
-
-def _others(options: Sequence[T], value: T) -> list[T]:
-    return [option for option in options if option != value]
 
 
 def _pools_before(units: Sequence[Unit]) -> list[int]:

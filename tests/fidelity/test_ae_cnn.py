@@ -21,7 +21,8 @@ from nas_core.seeds import generator
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from nas_core.testing.space import check
 from search_spaces.ae_cnn.network import DenseLayer, dense_unit, pooling_unit, resnet_unit
-from search_spaces.ae_cnn.space import AeCnn, DenseNetUnit, PoolingUnit, ResNetUnit, Size, densenet
+from search_spaces.ae_cnn.space import AeCnn, Size
+from search_spaces.ae_cnn.units import DenseNetUnit, PoolingUnit, ResNetUnit, densenet
 from training.tasks import sample_inputs
 
 SPACE = AeCnn()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -119,6 +119,15 @@ class HasReports(Protocol):
     def reports(self, task: Task) -> Sequence[Metric]:
         """The metrics that a training reports for it, `train_NAME` for each name that a module gives: they can be
         objectives and constraints."""
+        ...
+
+
+@runtime_checkable
+class HasFindings(Protocol):
+    """Made of parts that have contracts of their own, such as operators of a user's."""
+
+    def findings(self) -> Iterator[str]:
+        """What is wrong with the parts, in a sentence each; the suite of spaces asks (`nas spaces check`)."""
         ...
 
 

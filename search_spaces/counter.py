@@ -17,9 +17,41 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas_core.traits import HasMacs
+from nas_core.errors import NasError
+from nas_core.traits import HasMacs, deployed_parameters
 
 aten = torch.ops.aten
+
+
+def counts(build: Callable[[], nn.Module], inputs: Sequence[Any] | None) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of what `build` makes; without inputs the latter are 0.
+
+    On the meta device, without memory for weights and maps, or on the CPU where it cannot be built or run there.
+    """
+    try:
+        with torch.device("meta"):
+            return _counts(build(), None if inputs is None else [_onto_meta(value) for value in inputs])
+    except NasError:
+        raise
+    except Exception:
+        # Some layers compute while they are built, or look at values; a real defect shows itself again on the CPU,
+        # outside of this handler, so that its traceback does not begin with this one.
+        pass
+    with torch.random.fork_rng(devices=[]):
+        return _counts(build(), inputs)
+
+
+def params(model: nn.Module) -> int:
+    """The number of parameters that are deployed (`nas_core.traits.deployed_parameters`)."""
+    return sum(parameter.numel() for _, parameter in deployed_parameters(model))
+
+
+def _counts(model: nn.Module, inputs: Sequence[Any] | None) -> tuple[int, int]:
+    return params(model), 0 if inputs is None else macs(model, inputs)
+
+
+def _onto_meta(value: Any) -> Any:
+    return value.to("meta") if isinstance(value, Tensor) else value
 
 
 def macs(model: nn.Module, inputs: Sequence[Any]) -> int:

@@ -5,19 +5,18 @@ MACs are those that `search_spaces.counter` counts: of one sample, or of a whole
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
-from nas_core.errors import NasError, unknown
+from nas_core.errors import unknown
 from nas_core.evaluation import Metric
 from nas_core.space import HasCosts, SearchSpace
 from nas_core.task import Task
-from nas_core.traits import deployed_parameters
-from search_spaces.counter import macs
+from search_spaces.counter import counts, macs, params
 from training import latency
 from training.fit import trial_failures
 from training.latency import ONE_PASS, LatencyConfig
@@ -25,11 +24,6 @@ from training.tasks import sample_inputs
 
 COUNTS = ("params", "macs")
 COSTS = (*COUNTS, latency.METRIC, latency.SPREAD)
-
-
-def params(model: nn.Module) -> int:
-    """The number of parameters that are deployed (`nas_core.traits.deployed_parameters`)."""
-    return sum(parameter.numel() for _, parameter in deployed_parameters(model))
 
 
 class NetworkCosts:
@@ -99,37 +93,15 @@ def costs(
             model = space.build(arch, task, size)
             taken = _measure(model, task, device or torch.device("cpu"), threads, measured)
             found |= {latency.METRIC: taken.ms, latency.SPREAD: taken.spread_ms}
-            found |= _counts(model, missing, sample_inputs(task))
+            found |= {"params": params(model), "macs": macs(model, sample_inputs(task)) if "macs" in missing else 0}
     elif missing:
-        found |= _counted(space, arch, task, size, missing)
-    return {name: found[name] for name in names}
+        inputs = sample_inputs(task) if "macs" in missing else None
+        with trial_failures():
+            found |= zip(COUNTS, counts(lambda: space.build(arch, task, size), inputs), strict=True)
+    return {name: float(found[name]) for name in names}
 
 
 def _measure(
     model: nn.Module, task: Task, device: torch.device, threads: int, measured: LatencyConfig
 ) -> latency.Latency:
     return latency.measure(model, sample_inputs(task, measured.batch), task, device, measured, threads)
-
-
-def _counted(
-    space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, names: Collection[str]
-) -> dict[str, float]:
-    """On the meta device, without memory for weights and maps; on the CPU where that fails."""
-    inputs = sample_inputs(task) if "macs" in names else ()
-    try:
-        with torch.device("meta"):
-            model = space.build(arch, task, size)
-        return _counts(model, names, [value.to("meta") for value in inputs])
-    except NasError:
-        raise
-    except Exception:
-        # Some layers compute while they are built, or look at values; a real defect shows itself again on the CPU,
-        # outside of this handler, so that its traceback does not begin with this one.
-        pass
-    with trial_failures(), torch.random.fork_rng(devices=[]):
-        return _counts(space.build(arch, task, size), names, inputs)
-
-
-def _counts(model: nn.Module, names: Collection[str], inputs: Sequence[Tensor]) -> dict[str, float]:
-    found = {"params": float(params(model))} if "params" in names else {}
-    return {**found, "macs": float(macs(model, inputs))} if "macs" in names else found

@@ -18,7 +18,7 @@ from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
 from nas_core.graph import ArchGraph
 from nas_core.seeds import generator
-from nas_core.space import HasCosts, HasNotation, SearchSpace
+from nas_core.space import HasCosts, HasFindings, HasNotation, SearchSpace
 from nas_core.task import Task
 from nas_core.testing.findings import Reference, ask_fresh, collect
 from nas_core.traits import deployed_parameters
@@ -53,6 +53,8 @@ def check(
     yield from collect("enumeration", _enumeration, space, archs)
     if isinstance(space, HasNotation):
         yield from collect("notation", _notation, space, archs)
+    if isinstance(space, HasFindings):
+        yield from collect("parts", space.findings)
     mine = [task for task in tasks if task.kind in space.tasks]
     if not mine:
         yield f"build: none of the {len(tasks)} tasks is of a kind in {sorted(space.tasks)}, so nothing was built"
@@ -78,7 +80,7 @@ def check_fresh(*references: Reference) -> Iterator[str]:
     )
     for reference, (heavy, fresh) in zip(references, ask_fresh(code, *references), strict=True):
         where = f"{reference.text}: " if len(references) > 1 else ""
-        if heavy and ":" not in reference.text.partition("(")[0]:  # a file of one's own is listed nowhere
+        if heavy and ":" not in reference.text:  # a file of one's own is listed nowhere
             names = ", ".join(heavy)
             yield f"{where}listing the space imports {names}; import them inside build or in a module of layers"
         for mine, other in zip(fingerprint(reference.load()), fresh, strict=True):

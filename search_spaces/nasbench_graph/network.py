@@ -1,206 +1,32 @@
-"""Graph layers and the networks made of them, on PyTorch Geometric message passing.
+"""The networks of NAS-Bench-Graph: computing nodes, what they read, and what is classified.
 
 Graph convolutions are linear in their input up to the aggregation, so projecting first and sending the
 narrow result is the same function as aggregating first; with bag-of-words features it moves 1433 / 64
-times less data. PyTorch Geometric's GCN and GAT do so themselves and are used as they are; the layers
-here do it for the others. Nothing about a graph is remembered between calls; within one, what its layers
-need of its edges is computed once (`Links`).
-
-One file, until layers of graphs are shared by spaces.
+times less data. PyTorch Geometric's GCN and GAT do so themselves and are used as they are; the operators
+(`search_spaces.operators.graph`) do it for the others. Nothing about a graph is remembered between calls; within
+one, what its layers need of its edges is computed once (`Links`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch_geometric.nn import GATConv, GCNConv, MessagePassing
-from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.nn.inits import glorot
-from torch_geometric.utils import add_self_loops, remove_self_loops
 
 from nas_core.choice import Value
 from nas_core.relax import Picker, Style
-from search_spaces.layers.features import Shared, total
+from search_spaces.layers.dropout import Dropout, FeatureDropout
+from search_spaces.layers.features import total
+from search_spaces.layers.links import Links
+from search_spaces.operators.graph.skip import Skip
+from search_spaces.operators.operator import Operator
 from search_spaces.supernet.supernet import copy_weights
 
-SPARSE_BELOW = 0.1
-"""Share of non-zero raw features below which training multiplies them as a sparse matrix."""
-
 SKIP = "skip"
-
-
-class Links(Shared):
-    """The edges `[2, e]` among `nodes` in one pass, and what several layers need of them: made at the first call."""
-
-    __slots__ = ("_made", "edges", "nodes")
-
-    def __init__(self, edges: Tensor, nodes: int) -> None:
-        self.edges, self.nodes = edges, nodes
-        self._made: dict[Hashable, Any] = {}
-
-    @staticmethod
-    def of(edges: Tensor | Links, x: Tensor) -> Links:
-        """The edges among the nodes that have the features `x`."""
-        return edges if isinstance(edges, Links) else Links(edges, x.size(0))
-
-    @property
-    def tensor(self) -> Tensor:
-        return self.edges
-
-    @property
-    def unlooped(self) -> Tensor:
-        """The edges without self-loops."""
-        return self._once("unlooped", lambda: remove_self_loops(self.edges)[0])
-
-    @property
-    def looped(self) -> Tensor:
-        """The edges with one self-loop at every node, last."""
-        return self._once("looped", lambda: add_self_loops(self.unlooped, num_nodes=self.nodes)[0])
-
-    def normalised(
-        self, dtype: torch.dtype, degrees: str = "source_to_target", loops: str = "kept"
-    ) -> tuple[Tensor, Tensor]:
-        """Edges and the weight `D^-1/2 A D^-1/2` of each; self-loops are "kept", "added" where missing, or "removed".
-
-        `degrees` count the edges into ("source_to_target") or out of ("target_to_source") a node, which differ on
-        directed graphs only.
-        """
-        edges = self.unlooped if loops == "removed" else self.edges
-        return self._once(
-            (dtype, degrees, loops),
-            lambda: gcn_norm(edges, None, self.nodes, add_self_loops=loops == "added", flow=degrees, dtype=dtype),
-        )
-
-    def _once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
-
-
-class Convolution(GCNConv):
-    """GCN (Kipf and Welling 2017): `D^-1/2 (A + I) D^-1/2 X W + b`."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__(width, hidden, normalize=False)  # the weights of the edges are given
-
-    def plain(self) -> nn.Module:
-        return GCNConv(self.in_channels, self.out_channels)
-
-    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
-        return super().forward(x, *Links.of(edges, x).normalised(x.dtype, loops="added"))
-
-
-class Attention(GATConv):
-    """GAT with two heads of half the width (Velickovic et al. 2018); every node attends to itself as well."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__(width, hidden // 2, heads=2, add_self_loops=False)  # the self-loops are given
-
-    def plain(self) -> nn.Module:
-        return GATConv(self.in_channels, self.out_channels, self.heads)
-
-    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
-        return super().forward(x, Links.of(edges, x).looped)
-
-
-class Aggregate(MessagePassing):
-    """`AGG_j (W x_j) + V x_i + b` over the in-neighbours j of node i.
-
-    GraphSAGE with "mean" (Hamilton et al. 2017), the k-GNN with "sum" and k = 1 (Morris et al. 2019).
-    `(nodes, width), (2, edges)` to `(nodes, hidden)`.
-    """
-
-    def __init__(self, width: int, hidden: int, aggregation: str) -> None:
-        super().__init__(aggr=aggregation)
-        self.neighbours = nn.Linear(width, hidden, bias=False)
-        self.itself = nn.Linear(width, hidden, bias=False)
-        self.bias = nn.Parameter(torch.empty(hidden))
-        nn.init.uniform_(self.bias, -1 / math.sqrt(width), 1 / math.sqrt(width))
-
-    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
-        return self.propagate(Links.of(edges, x).edges, x=self.neighbours(x)) + self.itself(x) + self.bias
-
-
-class Isomorphism(MessagePassing):
-    """GIN with one linear map and epsilon 0 (Xu et al. 2019, eq. 4.1): `W (x_i + sum_j x_j) + b`."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__(aggr="sum")
-        self.linear = nn.Linear(width, hidden, bias=False)
-        self.bias = nn.Parameter(torch.empty(hidden))
-        nn.init.uniform_(self.bias, -1 / math.sqrt(width), 1 / math.sqrt(width))
-
-    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
-        projected = self.linear(x)
-        return projected + self.propagate(Links.of(edges, x).edges, x=projected) + self.bias
-
-
-class Normalised(MessagePassing):
-    """`V x_i + W sum_j a_ij x_j + b` with `a = D^-1/2 A D^-1/2`; what Chebyshev and ARMA layers share."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__(aggr="sum")
-        self.neighbours = nn.Linear(width, hidden, bias=False)
-        self.itself = nn.Linear(width, hidden, bias=False)
-        self.bias = nn.Parameter(torch.zeros(hidden))
-        glorot(self.neighbours.weight)
-        glorot(self.itself.weight)
-
-    def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
-        return weight.view(-1, 1) * x_j
-
-
-class Chebyshev(Normalised):
-    """Chebyshev convolution of order K = 2 with largest eigenvalue 2 (Defferrard et al. 2016): the scaled
-    Laplacian is `-D^-1/2 A D^-1/2`, without self-loops."""
-
-    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
-        projected = self.neighbours(x)
-        links, weight = Links.of(edges, x).normalised(projected.dtype, "target_to_source", loops="removed")
-        return self.itself(x) - self.propagate(links, x=projected, weight=weight) + self.bias
-
-
-class Arma(Normalised):
-    """ARMA convolution with one stack and one layer (Bianchi et al. 2021): `relu(a X W + X V + b)`.
-
-    `recurrent` holds the weights of further layers. With one layer it takes no part; the benchmark's
-    networks own it, and its parameter counts include it.
-    """
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__(width, hidden)
-        self.recurrent = nn.Parameter(torch.empty(hidden, hidden))
-        glorot(self.recurrent)
-
-    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
-        projected = self.neighbours(x)
-        links, weight = Links.of(edges, x).normalised(projected.dtype)
-        return functional.relu(self.propagate(links, x=projected, weight=weight) + self.itself(x) + self.bias)
-
-
-class Dense(nn.Linear):
-    """A linear map of every node by itself."""
-
-    def plain(self) -> nn.Module:
-        return nn.Linear(self.in_features, self.out_features)
-
-    def forward(self, x: Tensor, edges: Tensor | Links | None = None) -> Tensor:
-        return super().forward(x)
-
-
-class Skip(nn.Module):
-    """What it gets."""
-
-    skip = True
-
-    def forward(self, x: Tensor, edges: Tensor | Links | None = None) -> Tensor:
-        return x
 
 
 class Silent(nn.Module):
@@ -224,29 +50,6 @@ class Normed(nn.Module):
     def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
         normed: Tensor = self.norm(self.layer(x, edges))
         return normed
-
-
-LAYERS: Mapping[str, Callable[[int, int], nn.Module]] = {
-    "gat": Attention,
-    "gcn": Convolution,
-    "gin": Isomorphism,
-    "cheb": Chebyshev,
-    "sage": partial(Aggregate, aggregation="mean"),
-    "arma": Arma,
-    "graph": partial(Aggregate, aggregation="sum"),
-    "fc": Dense,
-    SKIP: lambda width, hidden: Skip(),
-}
-
-
-def operation(name: str, width: int, hidden: int) -> nn.Module:
-    """The layer of an operation from `width` to `hidden` features; fc and skip need no edges.
-
-    Raises ValueError for an unknown name.
-    """
-    if name not in LAYERS:
-        raise ValueError(f"'{name}' is no graph operation")
-    return LAYERS[name](width, hidden)
 
 
 class SlicedJoin(nn.Module):
@@ -281,11 +84,11 @@ class NodeNetwork(nn.Module):
     """A network of computing nodes, each reading one earlier node (NAS-Bench-Graph, Qin et al. 2022, section 3); those
     that nobody reads are concatenated and classified: `(nodes, features), (2, edges)` to `(nodes, classes)`.
 
-    `groups`: the topologies, then the operations of every node. A topology names the input of each node; 0 is the raw
-    features, after dropout. A node that reads hidden features applies batch normalisation, ReLU and dropout to them,
-    then its operation. A skip of the raw features passes them on. The nodes that nobody reads are concatenated, then
-    ReLU, a linear map to `hidden` and one to `classes` with nothing between them, as the benchmark has it for Cora and
-    CiteSeer. Raw features that are not read add nothing there.
+    `groups`: the topologies, then the operations of every node, which are labels of `operators`. A topology names the
+    input of each node; 0 is the raw features, after dropout. A node that reads hidden features applies batch
+    normalisation, ReLU and dropout to them, then its operation. A skip of the raw features passes them on. The nodes
+    that nobody reads are concatenated, then ReLU, a linear map to `hidden` and one to `classes` with nothing between
+    them, as the benchmark has it for Cora and CiteSeer. Raw features that are not read add nothing there.
 
     Every node owns a batch normalisation; those of nodes that read raw features have no use, but count.
     `(nodes, features), (2, edges)` to `(nodes, classes)`.
@@ -300,12 +103,21 @@ class NodeNetwork(nn.Module):
         self,
         picker: Picker,
         groups: Mapping[str, Sequence[Value]],
+        operators: Mapping[str, Operator],
         features: int,
         classes: int,
         hidden: int,
         dropout: float,
     ) -> None:
         super().__init__()
+
+        def made(option: str, kind: str) -> nn.Module:
+            if option == SKIP:
+                return Silent() if kind == "raw" else Skip(hidden, hidden)
+            layer = operators[option].make(features if kind == "raw" else hidden, hidden)
+            self.drop_features.dense |= kind == "raw" and not getattr(layer, "takes_sparse", False)
+            return Normed(layer, hidden) if picker.style == Style.SUPERNET else layer
+
         topology, *names = groups
         self.topology = picker.route(topology, groups[topology])
         self.drop_features = FeatureDropout(dropout, sparse=len(self.topology.options) > 1)
@@ -325,10 +137,7 @@ class NodeNetwork(nn.Module):
             layers = {
                 kind: picker.module(
                     name,
-                    {
-                        option: partial(_candidate, str(option), kind, features, hidden, picker.style == Style.SUPERNET)
-                        for option in groups[name]
-                    },
+                    {option: partial(made, str(option), kind) for option in groups[name]},
                 )
                 for kind in kinds
             }
@@ -397,13 +206,6 @@ class NodeNetwork(nn.Module):
         return reads, gates
 
 
-def _candidate(name: str, kind: str, features: int, hidden: int, normed: bool) -> nn.Module:
-    if name == SKIP:
-        return Silent() if kind == "raw" else Skip()
-    layer = operation(name, features if kind == "raw" else hidden, hidden)
-    return Normed(layer, hidden) if normed else layer
-
-
 def _links(topology: Value) -> tuple[int, ...]:
     return tuple(int(digit) for digit in str(topology))
 
@@ -422,53 +224,3 @@ def _times(one: Weight, other: Weight) -> Weight:
 
 def _scaled(x: Any, share: Weight) -> Any:
     return x if isinstance(share, float) and share == 1.0 else share * x
-
-
-class Dropout(nn.Dropout):
-    """`nn.Dropout`, faster on the CPU."""
-
-    def plain(self) -> nn.Module:
-        return nn.Dropout(self.p)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return drop(x, self.p if self.training else 0.0)
-
-
-class FeatureDropout(nn.Dropout):
-    """Dropout of raw features. In training mostly-zero ones become a sparse tensor; with `sparse` in evaluation too:
-    where many layers read them, finding out that they are sparse pays without dropout."""
-
-    def __init__(self, p: float, sparse: bool) -> None:
-        super().__init__(p)
-        self.sparse = sparse
-
-    def plain(self) -> nn.Module:
-        return nn.Dropout(self.p)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training:
-            return drop_features(x, self.p)
-        return drop_features(x, 0.0) if self.sparse else x
-
-
-def drop(x: Tensor, probability: float) -> Tensor:
-    """Dropout. On the CPU by comparing uniform numbers, which is several times faster than torch's Bernoulli draws."""
-    if probability == 0.0 or x.device.type != "cpu":
-        return functional.dropout(x, probability)
-    keep = torch.rand(x.shape) >= probability
-    return x * keep.to(x.dtype).mul_(1 / (1 - probability))
-
-
-def drop_features(x: Tensor, probability: float) -> Tensor:
-    """Dropout on raw features `(nodes, features)`; on the CPU mostly-zero ones are returned as a sparse tensor.
-
-    Linear maps take both. A bag of words has about one non-zero in eighty, and dropout keeps zeros.
-    """
-    if x.device.type != "cpu" or x.requires_grad or torch.count_nonzero(x) >= SPARSE_BELOW * x.numel():
-        return drop(x, probability)
-    sparse = x.to_sparse()
-    indices, values = sparse.indices(), drop(sparse.values(), probability)
-    if probability > 0.0:  # what is dropped would only be added as zero
-        kept = values.nonzero().squeeze(1)
-        indices, values = indices[:, kept], values[kept]
-    return torch.sparse_coo_tensor(indices, values, x.shape, is_coalesced=True, check_invariants=False)

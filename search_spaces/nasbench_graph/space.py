@@ -6,7 +6,7 @@ and classified. Text form: the input of each node, then its operation, `0112:gcn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,18 +20,18 @@ from nas_core.graph import ArchGraph
 from nas_core.relax import Picker, derive_by_choice
 from nas_core.space import SearchSpace
 from nas_core.task import NODE_CLASSIFICATION, Task
+from search_spaces.nasbench_graph.costs import operator_costs
+from search_spaces.operators.graph import GRAPH
 
 if TYPE_CHECKING:
     from torch import nn
 
 NODES = 4
 TOPOLOGIES = ("0000", "0001", "0011", "0012", "0013", "0111", "0112", "0122", "0123")
-OPERATIONS = ("gat", "gcn", "gin", "cheb", "sage", "arma", "graph", "fc", "skip")
+OPERATIONS = ("gat", "gcn", "gin", "cheb", "sage", "arma", "graph", "fc", "skip")  # the benchmark's
 NAMES = tuple(f"node{node}/operation" for node in range(1, NODES + 1))
 
-_INDEX = {operation: index for index, operation in enumerate(OPERATIONS)}
-_SKIP = _INDEX["skip"]
-_SKIP_LEAF = (-1, _SKIP, ())
+SKIP = "skip"
 
 
 def _place(links: Sequence[int]) -> tuple[str, tuple[int, ...]]:
@@ -57,7 +57,9 @@ LINK_LISTS: Mapping[str, tuple[str, tuple[int, ...]]] = {
 """All 24 valid link lists: text -> (canonical topology, the node of the list at each place of the topology)."""
 
 
-def reorder(links: Iterable[int] | str, operations: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+def reorder(
+    links: Iterable[int] | str, operations: Sequence[str], known: Sequence[str] = OPERATIONS
+) -> tuple[str, tuple[str, ...]]:
     """Any of the 24 link lists with its operations, renumbered as one of the nine topologies.
 
     Only the numbering changes; a list that is canonical already keeps it.
@@ -69,40 +71,45 @@ def reorder(links: Iterable[int] | str, operations: Sequence[str]) -> tuple[str,
     if len(operations) != NODES:
         raise ValueError(f"{NODES} operations are needed, got {len(operations)}: {','.join(operations)}")
     for operation in operations:
-        if operation not in _INDEX:
-            raise ValueError(f"'{operation}' is no operation (known: {', '.join(OPERATIONS)})")
+        if operation not in known:
+            raise ValueError(f"'{operation}' is no operation (known: {', '.join(known)})")
     topology, nodes = LINK_LISTS[text]
     return topology, tuple(operations[node] for node in nodes)
 
 
-def representative(topology: str, operations: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+def representative(
+    topology: str, operations: Sequence[str], known: Sequence[str] = OPERATIONS
+) -> tuple[str, tuple[str, ...]]:
     """The representative of all architectures with the same function: 26,206 in all, the rows of the benchmark.
 
     Operations form a tree under the raw features. A skip that is read by others, or is the only reader of
     its input, passes on what it gets: it leaves the tree. A skip that reads the raw features and is read by
     nobody is not joined to the output: it leaves as well. (A skip beside other readers of a node stays: it
     joins that node to the output.) Skips that left stand as a chain at the front. Siblings are sorted by
-    descending size, operation, then what reads them. Any of the 24 link lists will do as `topology`.
+    descending size, operation in the order of `known`, then what reads them. Any of the 24 link lists will do as
+    `topology`.
     """
+    index = {operation: place for place, operation in enumerate(known)}
+    leaf = (-1, index[SKIP], ())
     readers: tuple[list[Any], ...] = tuple([] for _ in range(NODES + 1))
     for node in range(NODES, 0, -1):
-        operation = _INDEX[operations[node - 1]]
+        operation = index[operations[node - 1]]
         siblings, own = readers[int(topology[node - 1])], readers[node]
-        if operation == _SKIP:
-            siblings.extend(own or [_SKIP_LEAF])
+        if operation == index[SKIP]:
+            siblings.extend(own or [leaf])
             continue
-        if own == [_SKIP_LEAF]:
+        if own == [leaf]:
             own = []
         own.sort()
         siblings.append((sum(tree[0] for tree in own) - 1, operation, tuple(own)))
-    roots = sorted(tree for tree in readers[0] if tree != _SKIP_LEAF)
+    roots = sorted(tree for tree in readers[0] if tree != leaf)
     front = NODES + sum(tree[0] for tree in roots)
     links = list(range(front))
-    result = ["skip"] * front
+    result = [SKIP] * front
     queue = [(front, tree) for tree in roots]
     for link, (_, operation, own) in queue:  # grows while it is walked: breadth first
         links.append(link)
-        result.append(OPERATIONS[operation])
+        result.append(known[operation])
         queue.extend((len(links), tree) for tree in own)
     return "".join(map(str, links)), tuple(result)
 
@@ -121,31 +128,60 @@ class NasBenchGraph(SearchSpace):
 
     They compute 26,206 different functions (`identity`). `build` and `graph` give the network of the
     representative, which is the one the benchmark trained; members of a class are the same network.
+
+    `operators`: other ones of the catalogue (`search_spaces.operators.graph`), or your own in a file,
+    `nasbench_graph(operators=('gcn', 'skip', 'my_ops.py:Mine'))`. That is another space: no table has its rows.
+    Raises UsageError for operators that cannot take part.
     """
 
     name = "nasbench_graph"
     version = 1
     tasks = frozenset({NODE_CLASSIFICATION})
-    choices = (
-        Choice("topology", TOPOLOGIES, kind="topology"),
-        Choice("node1/operation", OPERATIONS, kind="operation"),
-        Choice("node2/operation", OPERATIONS, kind="operation"),
-        Choice("node3/operation", OPERATIONS, kind="operation"),
-        Choice("node4/operation", OPERATIONS, kind="operation"),
-    )
     Size = GraphSize
     why_not_additive = "the topology decides which operations read the wide raw features, and how wide the head is"
 
+    def __init__(self, operators: Sequence[str] = OPERATIONS) -> None:
+        self.operators = {each.label: each for each in GRAPH.operators(operators)}
+        labels = tuple(self.operators)
+        for label, operator in self.operators.items():
+            if operator.own and (operator.skip or operator.zero):
+                raise UsageError(
+                    f"nasbench_graph has no place for '{label}', which "
+                    + ("hands its input on; 'skip' does" if operator.skip else "adds nothing")
+                )
+        if labels == (SKIP,):
+            raise UsageError("nasbench_graph needs an operator beside 'skip'; alone it has no output")
+        if labels != OPERATIONS:
+            self.name = "nasbench_graph-custom"
+        self.choices = (
+            Choice("topology", TOPOLOGIES, kind="topology"),
+            *(Choice(name, labels, kind="operation") for name in NAMES),
+        )
+        # The benchmark's order, so that its rows are found; then what it does not have.
+        self._order = (*OPERATIONS, *(label for label in labels if label not in OPERATIONS))
+
+    def findings(self) -> Iterator[str]:
+        """What is wrong with operators of a user's."""
+        from search_spaces.operators.graph.suite import check
+
+        for operator in self.operators.values():
+            if operator.own:
+                yield from check(operator)
+
     def allowed(self, choice: Choice, prefix: Mapping[str, Value]) -> tuple[Value, ...]:
         """The last operation is no skip where the three before it are: such a network has no output."""
-        if choice.name == NAMES[-1] and all(prefix.get(name) == "skip" for name in NAMES[:-1]):
-            return choice.options[:_SKIP]
+        if choice.name == NAMES[-1] and all(prefix.get(name) == SKIP for name in NAMES[:-1]):
+            return tuple(option for option in choice.options if option != SKIP)
         return choice.options
 
     def identity(self, arch: Architecture) -> str:
         """The text of the representative: `link:op1,op2,op3,op4` of its row in the benchmark's table."""
-        topology, operations = _reduced(arch)
+        topology, operations = self._reduced(arch)
         return f"{topology}:{','.join(operations)}"
+
+    def _reduced(self, arch: Architecture) -> tuple[str, tuple[str, ...]]:
+        values = arch.values
+        return representative(str(values["topology"]), [str(values[name]) for name in NAMES], self._order)
 
     def to_text(self, arch: Architecture) -> str:
         """`0112:gcn,gin,cheb,fc`: inputs of the four nodes, then their operations."""
@@ -156,8 +192,9 @@ class NasBenchGraph(SearchSpace):
         links, separator, operations = text.partition(":")
         if not separator:
             raise ValueError(f"'{text}' is no architecture: write LINKS:OP,OP,OP,OP, for example 0112:gcn,gin,cheb,fc")
+        ordered: Sequence[str] = [operation.strip() for operation in operations.split(",")]
         try:
-            topology, ordered = reorder(links.strip(), [operation.strip() for operation in operations.split(",")])
+            topology, ordered = reorder(links.strip(), ordered, tuple(self.operators))
         except ValueError as error:
             raise ValueError(f"'{text}': {error}") from None
         arch = Architecture(self.name, _named(topology, ordered))
@@ -168,7 +205,7 @@ class NasBenchGraph(SearchSpace):
 
     def graph(self, arch: Architecture) -> ArchGraph:
         """The network that `build` makes: input, four nodes, output; the nodes nobody reads lead to the output."""
-        topology, operations = _reduced(arch)
+        topology, operations = self._reduced(arch)
         links = [int(link) for link in topology]
         edges = [(link, node) for node, link in enumerate(links, start=1)]
         edges += [(node, NODES + 1) for node in _leaves(links)]
@@ -181,22 +218,22 @@ class NasBenchGraph(SearchSpace):
 
         own = GraphSize.own(size, self.name)
         groups = {choice.name: choice.options for choice in self.choices}
-        return NodeNetwork(picker, groups, task.input_shape[0], task.outputs, own.hidden, own.dropout)
+        return NodeNetwork(picker, groups, self.operators, task.input_shape[0], task.outputs, own.hidden, own.dropout)
 
     def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
         """The values of the representative, which is what is built."""
-        return _named(*_reduced(arch))
+        return _named(*self._reduced(arch))
 
     def derive(self, strengths: Mapping[str, Sequence[float]]) -> Architecture:
         """The representative of the strongest topology and the strongest operations, the first of equals. Where all
         four would be skips, the last node takes the next operation."""
-        return Architecture(self.name, _named(*_reduced(derive_by_choice(self, strengths))))
+        return Architecture(self.name, _named(*self._reduced(derive_by_choice(self, strengths))))
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """Parameters, and multiply-accumulates of one forward pass over the whole graph.
 
         MACs are the matrix products of all layers on all nodes (each operation projects to the hidden width
-        before it propagates) plus one per feature of every message; see `operation_macs`. Normalisation,
+        before it propagates) plus one per feature of every message; see `nasbench_graph.costs`. Normalisation,
         activations, biases and the attention's softmax are not counted. Every node owns a batch
         normalisation, also where it reads raw features and does not use it, as in the benchmark.
 
@@ -205,7 +242,7 @@ class NasBenchGraph(SearchSpace):
         hidden = GraphSize.own(size, self.name).hidden
         if task.nodes is None or task.edges is None:
             raise UsageError("MACs of a graph network need the graph's size: set nodes and edges of the task")
-        topology, operations = _reduced(arch)
+        topology, operations = self._reduced(arch)
         links = [int(link) for link in topology]
         joined = hidden * len(_leaves(links))
         params = NODES * 2 * hidden + (joined + 1) * hidden + (hidden + 1) * task.outputs
@@ -213,49 +250,10 @@ class NasBenchGraph(SearchSpace):
         widths = [task.input_shape[0]]
         for link, operation in zip(links, operations, strict=True):
             width = widths[link]
-            params += operation_params(operation, width, hidden)
-            macs += sum(operation_macs(operation, width, hidden, task.nodes, task.edges))
-            widths.append(width if operation == "skip" else hidden)
+            more = operator_costs(self.operators[operation], width, hidden, task.nodes, task.edges)
+            params, macs = params + more[0], macs + more[1]
+            widths.append(width if operation == SKIP else hidden)
         return {"params": params, "macs": macs}
-
-
-def operation_params(operation: str, width: int, hidden: int) -> int:
-    """Parameters of an operation from `width` to `hidden` features (gat: 2 heads of half the width)."""
-    dense = width * hidden
-    if operation in ("gcn", "gin", "fc"):
-        return dense + hidden
-    if operation in ("cheb", "sage", "graph"):
-        return 2 * dense + hidden
-    if operation == "gat":
-        return dense + 3 * hidden
-    if operation == "arma":
-        return 2 * dense + hidden * hidden + hidden
-    return 0
-
-
-def operation_macs(operation: str, width: int, hidden: int, nodes: int, edges: int) -> tuple[int, int]:
-    """Multiply-accumulates of an operation: (its matrix products, its messages).
-
-    A message costs one per feature, whether it is weighted or only added. `edges` are directed; gcn and gat
-    also send one message from every node to itself, and gat scores every node as source and as target.
-    """
-    dense = nodes * width * hidden
-    if operation == "skip":
-        return 0, 0
-    if operation == "fc":
-        return dense, 0
-    if operation == "gcn":
-        return dense, (edges + nodes) * hidden
-    if operation == "gat":
-        return dense, (edges + 3 * nodes) * hidden
-    if operation == "gin":
-        return dense, edges * hidden
-    return 2 * dense, edges * hidden
-
-
-def _reduced(arch: Architecture) -> tuple[str, tuple[str, ...]]:
-    values = arch.values
-    return representative(str(values["topology"]), [str(values[name]) for name in NAMES])
 
 
 def _named(topology: str, operations: Sequence[str]) -> dict[str, Value]:

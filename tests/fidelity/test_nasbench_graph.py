@@ -16,6 +16,7 @@ from nas_core import moves, tokens
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError
 from nas_core.task import NODE_CLASSIFICATION, Task
+from search_spaces.nasbench_graph.costs import operation_macs
 from search_spaces.nasbench_graph.space import (
     LINK_LISTS,
     NODES,
@@ -23,10 +24,10 @@ from search_spaces.nasbench_graph.space import (
     TOPOLOGIES,
     GraphSize,
     NasBenchGraph,
-    operation_macs,
     reorder,
     representative,
 )
+from search_spaces.operators.graph import GRAPH
 
 SPACE = NasBenchGraph()
 FULL = GraphSize.preset("full")
@@ -324,10 +325,8 @@ def test_parameters_on_cora(notation: str, params: int) -> None:
     ],
 )
 def test_parameters_of_operations(operation: str, raw: int, hidden: int) -> None:
-    from search_spaces.nasbench_graph.network import operation as layer
-
-    assert sum(p.numel() for p in layer(operation, 1433, 256).parameters()) == raw
-    assert sum(p.numel() for p in layer(operation, 256, 256).parameters()) == hidden
+    assert sum(p.numel() for p in GRAPH.operator(operation).make(1433, 256).parameters()) == raw
+    assert sum(p.numel() for p in GRAPH.operator(operation).make(256, 256).parameters()) == hidden
 
 
 def test_costs_agree_with_built_networks() -> None:
@@ -370,11 +369,9 @@ def test_layers_compute_what_the_library_computes(operation: str, sparse: bool) 
     import torch
     from torch_geometric import nn as geometric
 
-    from search_spaces.nasbench_graph.network import operation as layer
-
     torch.manual_seed(0)
     x, edges = torch.randn(9, 6), torch.tensor([[0, 1, 2, 3, 3, 4, 5, 6, 0, 2], [1, 0, 3, 3, 2, 5, 4, 6, 2, 7]])
-    ours = layer(operation, 6, 4)
+    ours = GRAPH.operator(operation).make(6, 4)
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.uniform_(-1, 1)
@@ -449,7 +446,7 @@ def test_sparse_features_train_like_dense_ones(monkeypatch: pytest.MonkeyPatch) 
     """Without dropout, multiplying a bag of words as a sparse matrix changes nothing but the time."""
     import torch
 
-    from search_spaces.nasbench_graph import network as gnn
+    from search_spaces.layers import dropout as gnn
 
     words, edges = graph(SMALL)
     words = (words > 2.0).float()
@@ -470,7 +467,7 @@ def test_sparse_features_train_like_dense_ones(monkeypatch: pytest.MonkeyPatch) 
 def test_dropout_keeps_the_mean() -> None:
     import torch
 
-    from search_spaces.nasbench_graph.network import drop, drop_features
+    from search_spaces.layers.dropout import drop, drop_features
 
     torch.manual_seed(0)
     ones = torch.ones(400, 500)

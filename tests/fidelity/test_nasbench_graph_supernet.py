@@ -227,7 +227,7 @@ def test_edges_are_prepared_once_per_pass(monkeypatch: pytest.MonkeyPatch) -> No
     """Three ways to normalise them, for 21 layers that need one."""
     import torch
 
-    from search_spaces.nasbench_graph import network as gnn
+    from search_spaces.layers import links as gnn
 
     made, inputs, calls = supernet(), graph(), []
     normalise = gnn.gcn_norm
@@ -287,7 +287,7 @@ def test_sparse_features_in_evaluation() -> None:
     """A supernet multiplies a bag of words as a sparse matrix, the network that leaves it as a dense one."""
     import torch
 
-    from search_spaces.nasbench_graph import network as gnn
+    from search_spaces.layers import dropout as gnn
 
     made, (features, edges) = supernet(), graph()
     words = (features > 2.0).float()
@@ -302,7 +302,7 @@ def test_sparse_features_in_evaluation() -> None:
 def test_sparse_features_hold_what_dropout_left() -> None:
     import torch
 
-    from search_spaces.nasbench_graph import network as gnn
+    from search_spaces.layers import dropout as gnn
 
     torch.manual_seed(0)
     words = (torch.rand(200, 300) < 0.05).float()

@@ -27,8 +27,8 @@ from predictors.zero_cost.zen import features
 from search_spaces.layers.blocks import Bottleneck, SqueezeExcite
 from search_spaces.nasbench201.network import CellNetwork
 from search_spaces.nasbench201.space import NasBench201
-from search_spaces.nasbench_graph.network import Chebyshev
 from search_spaces.nasbench_graph.space import GraphSize, NasBenchGraph
+from search_spaces.operators.graph.cheb import Chebyshev
 from training.cost import macs
 from training.data import load
 from training.data.split import Split

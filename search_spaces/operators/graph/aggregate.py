@@ -1,0 +1,28 @@
+"""What GraphSAGE and the k-GNN share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+
+from search_spaces.layers.links import Links
+
+
+class Aggregate(MessagePassing):
+    """`AGG_j (W x_j) + V x_i + b` over the in-neighbours j of node i: `(nodes, width), (2, edges)` to
+    `(nodes, hidden)`."""
+
+    takes_sparse = True
+
+    def __init__(self, width: int, hidden: int, aggregation: str) -> None:
+        super().__init__(aggr=aggregation)
+        self.neighbours = nn.Linear(width, hidden, bias=False)
+        self.itself = nn.Linear(width, hidden, bias=False)
+        self.bias = nn.Parameter(torch.empty(hidden))
+        nn.init.uniform_(self.bias, -1 / math.sqrt(width), 1 / math.sqrt(width))
+
+    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
+        return self.propagate(Links.of(edges, x).edges, x=self.neighbours(x)) + self.itself(x) + self.bias

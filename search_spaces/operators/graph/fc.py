@@ -1,0 +1,19 @@
+"""A linear map without neighbours."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from search_spaces.layers.links import Links
+
+
+class Dense(nn.Linear):
+    """A linear map of every node by itself."""
+
+    takes_sparse = True
+
+    def plain(self) -> nn.Module:
+        return nn.Linear(self.in_features, self.out_features)
+
+    def forward(self, x: Tensor, edges: Tensor | Links | None = None) -> Tensor:
+        return super().forward(x)

@@ -1,0 +1,23 @@
+"""GCN: graph convolution."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv
+
+from search_spaces.layers.links import Links
+
+
+class Convolution(GCNConv):
+    """GCN (Kipf and Welling 2017): `D^-1/2 (A + I) D^-1/2 X W + b`."""
+
+    takes_sparse = True
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__(width, hidden, normalize=False)  # the weights of the edges are given
+
+    def plain(self) -> nn.Module:
+        return GCNConv(self.in_channels, self.out_channels)
+
+    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
+        return super().forward(x, *Links.of(edges, x).normalised(x.dtype, loops="added"))

@@ -1,0 +1,27 @@
+"""GIN: graph isomorphism network."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+
+from search_spaces.layers.links import Links
+
+
+class Isomorphism(MessagePassing):
+    """GIN with one linear map and epsilon 0 (Xu et al. 2019, eq. 4.1): `W (x_i + sum_j x_j) + b`."""
+
+    takes_sparse = True
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__(aggr="sum")
+        self.linear = nn.Linear(width, hidden, bias=False)
+        self.bias = nn.Parameter(torch.empty(hidden))
+        nn.init.uniform_(self.bias, -1 / math.sqrt(width), 1 / math.sqrt(width))
+
+    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
+        projected = self.linear(x)
+        return projected + self.propagate(Links.of(edges, x).edges, x=projected) + self.bias

@@ -1,0 +1,160 @@
+"""Every operator of the catalogue keeps its role's contract, and the contract sees what it is there for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import torch
+
+from nas_core.errors import NotFoundError, UsageError
+from nas_core.task import graph_task
+from search_spaces.nasbench_graph.costs import FORMULAS, operator_costs
+from search_spaces.operators.graph import GRAPH
+from search_spaces.operators.graph.sample import counted
+from search_spaces.operators.graph.suite import check
+from search_spaces.operators.operator import Role
+
+IDLE = {"arma": {"recurrent"}}  # what one layer has no use for
+HEAD = """
+    import torch
+    from torch import nn
+    from torch_geometric.nn import MessagePassing
+
+"""
+
+
+def own(folder: Path, body: str, name: str = "Mine", file: str = "my_ops.py") -> str:
+    """The reference of an operator in a file."""
+    (folder / file).write_text(dedent(HEAD) + dedent(body))
+    return f"{folder / file}:{name}"
+
+
+GOOD = """
+    class Mine(MessagePassing):
+        def __init__(self, width, hidden, hops=1):
+            super().__init__(aggr="max")
+            self.linear, self.hops = nn.Linear(2 * width, hidden), hops
+
+        def forward(self, x, links):
+            near = x
+            for _ in range(self.hops):
+                near = self.propagate(links.edges, x=near)
+            return self.linear(torch.cat([x, near], 1))
+"""
+
+
+@pytest.mark.parametrize("name", GRAPH.table)
+def test_graph_operators_keep_their_contract(name: str) -> None:
+    assert list(check(GRAPH.operator(name))) == []
+
+
+@pytest.mark.parametrize("name", [name for name in GRAPH.table if name != "skip"])
+def test_all_weights_of_graph_operators_learn(name: str) -> None:
+    module = GRAPH.operator(name).make(6, 6)
+    x, edges = torch.randn(8, 6), torch.randint(8, (2, 30))
+    module(x, edges).square().sum().backward()
+    assert {name for name, weight in module.named_parameters() if weight.grad is None} == IDLE.get(name, set())
+
+
+@pytest.mark.parametrize("name", sorted(FORMULAS))
+@pytest.mark.parametrize(("width", "hidden", "nodes", "edges"), [(7, 4, 10, 33), (6, 6, 5, 20)])
+def test_formulas_of_nasbench_graph_are_the_counter(name: str, width: int, hidden: int, nodes: int, edges: int) -> None:
+    operator = GRAPH.operator(name)
+    sizes = (width if name != "skip" else hidden, hidden, nodes, edges)
+    assert operator_costs(operator, *sizes) == counted(operator, *sizes)
+
+
+def test_one_of_ones_own_with_options(tmp_path: Path) -> None:
+    one, two = GRAPH.operators([own(tmp_path, GOOD), own(tmp_path, GOOD) + "(hops=2)"])
+    assert (one.label, two.label, one.own, two.own) == ("Mine", "Mine(hops=2)", True, True)
+    assert [*check(one), *check(two)] == []
+    assert counted(one, 6, 4, 10, 30) == (12 * 4 + 4, 10 * 12 * 4 + 30 * 6)
+    assert counted(two, 6, 4, 10, 30) == (12 * 4 + 4, 10 * 12 * 4 + 2 * 30 * 6)
+
+
+@pytest.mark.parametrize(
+    ("body", "finding"),
+    [
+        (GOOD.replace("nn.Linear(2 * width, hidden)", "nn.Linear(2 * width, 3)"), r"answers \(12, 3\) instead"),
+        (GOOD.replace("return self", "return x, self"), "answers tuple instead"),
+        (GOOD.replace("def __init__", "skip = True\n\n        def __init__"), "does not hand its input on"),
+        (GOOD.replace("def __init__", "zero = True\n\n        def __init__"), "but it adds something"),
+        (GOOD.replace("cat([x, near]", "cat([x.detach(), near.detach()]"), "its input gets no gradient"),
+        (GOOD.replace("self.linear(", "self.linear.requires_grad_(False)("), "none of its parameters gets a gradient"),
+        (GOOD.replace("x=near)", "x=near) + torch.rand(1)"), "two passes in evaluation mode differ"),
+        (GOOD.replace("x=near)", "x=near) + torch.arange(len(x))[:, None]"), "renumbering the nodes"),
+        (GOOD.replace("near], 1)", "near / near.sum(1, True)], 1)"), "is not finite"),
+        (GOOD.replace("x=near)", "x=near) * len(links.edges.unique())"), "torch.export cannot trace it"),
+        (GOOD.replace("near = x", "near = x if x.sum() > 9 else -x"), "torch.export cannot trace it"),
+        (
+            GOOD.replace("near = x", "near = x if x.sum() > 9 else -x").replace(
+                "def __init__", 'why_not_exportable = "it looks"\n\n        def __init__'
+            ),
+            None,
+        ),
+        (GOOD.replace("forward(self, x, links)", "forward(self, x)"), "raises TypeError"),
+    ],
+)
+def test_what_is_wrong_is_found(tmp_path: Path, body: str, finding: str | None) -> None:
+    found = list(check(GRAPH.operator(own(tmp_path, body))))
+    if finding is None:
+        assert found == []
+    else:
+        assert any(re.search(finding, each) for each in found), found
+
+
+def test_errors(tmp_path: Path) -> None:
+    good = own(tmp_path, GOOD)
+    other = own(tmp_path, GOOD, file="other_ops.py")
+    own(tmp_path, "function = len\nthing = 3", file="wrong.py")
+    for given, message in (
+        (("gcm",), "unknown graph operator 'gcm'; did you mean 'gcn'"),
+        (("gcn", "gcn"), "'gcn' and 'gcn' are both called 'gcn'"),
+        ((good, other), "both called 'Mine'; rename one"),
+        ((), "list them, for example"),
+        ("gcn", "graph operators are 'gcn'; list them"),
+        ((3,), "graph operator 3 is no name"),
+        ((f"{good}(hop=2)",), r"is made by \(width, hidden\) and its options: got an unexpected keyword"),
+        ((f"{tmp_path / 'wrong.py'}:thing",), "is a int; name a class of nn.Module, made by"),
+        ((f"{tmp_path / 'wrong.py'}:function",), "name a class of nn.Module"),
+        ((f"{tmp_path / 'my_ops.py'}",), "names a file alone"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            GRAPH.operators(given)
+    with pytest.raises(NotFoundError, match="there is no file"):
+        GRAPH.operators((f"{tmp_path / 'absent.py'}:Mine",))
+
+
+def test_a_table_may_give_options() -> None:
+    role = Role("layer", "nas.none", ("inputs", "outputs"), {"plain": "torch.nn:Linear(bias=False)"})
+    made = role.operator("plain").make(3, 4)
+    assert isinstance(made, torch.nn.Linear)
+    assert made.bias is None
+    assert role.operator("plain(bias=True)").make(3, 4).bias is not None
+
+
+def test_one_that_takes_no_sparse_features_gets_none(tmp_path: Path) -> None:
+    """A bag of words is sparse for the operators of the catalogue in training."""
+    from search_spaces.nasbench_graph.space import NasBenchGraph
+
+    body = GOOD.replace("near = x\n", "near = x\n            assert not x.is_sparse\n")
+    space = NasBenchGraph(("gcn", "skip", own(tmp_path, body)))
+    words, edges = (torch.rand(40, 200) < 0.01).float(), torch.randint(40, (2, 60))
+    task = graph_task(200, 3, nodes=40, edges=60)
+    for notation in ("0000:gcn,Mine,gcn,Mine", "0123:skip,Mine,gcn,gcn"):
+        network = space.build(space.from_text(notation), task, space.Size(hidden=4)).train()
+        assert network(words, edges).shape == (40, 3)
+    plain = space.build(space.from_text("0000:gcn,gcn,gcn,gcn"), task, space.Size(hidden=4)).train()
+    assert plain.drop_features(words).is_sparse
+
+
+def test_the_benchmarks_operators_in_another_order_are_its_rows() -> None:
+    from search_spaces.nasbench_graph.space import OPERATIONS, NasBenchGraph
+
+    benchmark, other = NasBenchGraph(), NasBenchGraph(OPERATIONS[::-1])
+    assert (benchmark.name, other.name) == ("nasbench_graph", "nasbench_graph-custom")
+    for notation in ("0012:gcn,fc,gat,gin", "0122:skip,gin,gcn,gat", "0111:sage,cheb,arma,graph"):
+        assert benchmark.identity(benchmark.from_text(notation)) == other.identity(other.from_text(notation))

@@ -6,6 +6,7 @@ One file, because spaces, strategies and data are listed, shown and checked by t
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -296,7 +297,8 @@ def show_strategy(strategy: StrategyName, as_json: Json = False) -> None:
     render.table(["setting", "default", "values", "what"], rows, right=["default"])
     first = next((field for field in fields if not field["required"]), None)
     if first:
-        render.emit("", f"set one by: nas search --strategy {strategy} -s strategy.{first['name']}={first['default']}")
+        setting = f"strategy.{first['name']}={first['default']}"
+        render.emit("", f"set one by: nas search --strategy {shlex.quote(strategy)} -s {setting}")
 
 
 @strategies.command("check")

@@ -2,6 +2,7 @@
 
 Any of them may carry arguments, `regnet(stages=2)`: Python literals, bare words, which are strings (`backbone=text`;
 `true`, `false` and `none` are what they say), lists and tuples of both, and references as words (`inner=tpe(seed=1)`).
+A built-in name that ends in a colon, `command:`, is a function that is called with the text after it.
 Nothing is imported before it is asked for.
 """
 
@@ -204,6 +205,9 @@ def _named_files(value: Any) -> Iterator[Path]:
 
 
 def _find(target: str, builtins: Mapping[str, str], group: str, kind: str) -> tuple[Any, str | None]:
+    scheme, colon, rest = target.partition(":")
+    if f"{scheme}{colon}" in builtins and colon:
+        return _from_module(builtins[f"{scheme}:"], kind)(rest), None
     if target in builtins:
         return _from_module(builtins[target], kind), None
     path, separator, attribute = target.rpartition(":")

@@ -1,6 +1,7 @@
 """Search strategies: families of them, one file per strategy, listed here.
 
-`ONE_SHOT` train a supernet, `BUILTIN` ask and are told.
+`ONE_SHOT` train a supernet, `BUILTIN` ask and are told, and so does what `BLACK_BOX` lists beside them: a name that
+ends in a colon takes the rest of a reference as its argument.
 """
 
 GROUP = "nas.strategies"
@@ -28,6 +29,8 @@ BUILTIN = {
     "warm-up": "strategies.wrappers.warm_up:WarmUp",
 }
 
+BLACK_BOX = {**BUILTIN, "command:": "strategies.external.command:running"}
+
 ONE_SHOT = {
     "darts": "strategies.one_shot.darts:Darts",
     "gdas": "strategies.one_shot.gdas:Gdas",
@@ -39,4 +42,4 @@ ONE_SHOT = {
     "hessian-guard": "strategies.one_shot.guard:HessianGuard",
 }
 
-ALL = {**BUILTIN, **ONE_SHOT}
+ALL = {**BLACK_BOX, **ONE_SHOT}

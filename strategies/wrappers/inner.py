@@ -12,7 +12,7 @@ from nas_core.architecture import Architecture
 from nas_core.config import Config as BaseConfig
 from nas_core.config import validate
 from nas_core.strategy import Proposal, Setting, Strategy
-from strategies import BUILTIN, GROUP
+from strategies import BLACK_BOX, GROUP
 
 
 class InnerConfig(BaseConfig):
@@ -34,7 +34,7 @@ class InnerConfig(BaseConfig):
     @classmethod
     def find(cls, reference: str) -> Any:
         """The class of an inner strategy. Raises UsageError for one that cannot be inside."""
-        return refs.find(reference, BUILTIN, GROUP, "strategy")
+        return refs.find(reference, BLACK_BOX, GROUP, "strategy")
 
     def make(self, setting: Setting) -> Strategy:
         """A new instance of the inner strategy. Raises UsageError for a setting that it cannot handle."""

@@ -149,7 +149,7 @@ def make(
 
 def parts_of(shared: StudyObjects, spec: StudySpec) -> StudyObjects:
     """The parts of a child, around the table that all children share. Raises UsageError."""
-    strategy = refs.find(spec.strategy, strategies.BUILTIN, strategies.GROUP, "strategy")
+    strategy = refs.find(spec.strategy, strategies.BLACK_BOX, strategies.GROUP, "strategy")
     return replace(
         shared,
         setting=replace(shared.setting, seed=spec.seed),
@@ -185,7 +185,7 @@ def _contenders(texts: Sequence[str], settings: Mapping[str, Any]) -> dict[str, 
             raise UsageError(f"strategies: '{text}' has no usable name; write NAME={reference or 'STRATEGY'}")
         if label in found:
             raise UsageError(f"strategies: '{label}' is there twice; give one another name, as in other={reference}")
-        strategy = refs.find(reference, strategies.BUILTIN, strategies.GROUP, "strategy")
+        strategy = refs.find(reference, strategies.BLACK_BOX, strategies.GROUP, "strategy")
         given = settings.get(label, {})
         if not isinstance(given, Mapping):
             raise UsageError(f"'{label}={given}': write {label}.KEY=VALUE")

@@ -129,7 +129,7 @@ def on_supernet(config: SearchConfig, then: str, study: Study) -> SearchConfig:
     """The second of two studies: strategy `then` on the trained supernet of the first."""
     return config.model_copy(
         update={
-            "study": f"{study.name}-{then.rpartition(':')[2]}",
+            "study": stem(f"{study.name}-{then.rpartition(':')[2]}"),
             "strategy": then,
             "strategy_config": config.then,
             "evaluator": f"supernet:{study.name}",

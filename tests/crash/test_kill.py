@@ -28,6 +28,7 @@ from tests.crash.test_every_write import ALL
 from tests.zygote import Call, Zygote
 
 NAS = [sys.executable, "-m", "nas_cli"]
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 IMPORTED = (
     *ALL,
     "search_spaces.supernet.supernet",
@@ -313,6 +314,12 @@ def test_twenty_killed_supernets(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_sixty_killed_tabular_searches(tmp_path: Path, table: list[str]) -> None:
     check_kills(fresh, tmp_path, table, kills=60, per_study=3, durations=True)
+
+
+@pytest.mark.slow
+def test_ten_killed_searches_of_a_program(tmp_path: Path, table: list[str]) -> None:
+    program = f"command:{sys.executable} {EXAMPLES / 'my_proposer.py'} {tmp_path / 'pairs.py'}:space"
+    check_kills(fresh, tmp_path, [*table, "--trials", "300", "--strategy", program], 10, per_study=3, durations=True)
 
 
 @pytest.mark.slow

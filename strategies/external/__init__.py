@@ -1,0 +1,1 @@
+"""Strategies that live outside of this program."""

@@ -168,13 +168,17 @@ def check_space(space: SpaceName, as_json: Json = False) -> None:
     """Run the contract suite; say what to fix."""
     import search_spaces
     from nas_cli import describe
+    from nas_core.errors import UsageError
     from nas_core.testing import space as suite
     from nas_core.testing.findings import Reference, collect
+    from search_spaces.own_network import OwnNetwork
     from studies.setup.spaces import load_space
     from training.tasks import example_tasks
 
     with describe.foreign_code("space", space):
         loaded, _ = load_space(space)
+    if isinstance(loaded, OwnNetwork):
+        raise UsageError(f"'{space}' is a network of your own, not a space; nas train {space} --data DATA tries it")
     reference = Reference(space, search_spaces.BUILTIN, search_spaces.GROUP, "space")
     findings = suite.check(loaded, example_tasks())
     report("space", space, chain(findings, collect("fresh start", suite.check_fresh, reference)), as_json)

@@ -11,7 +11,7 @@ import typer
 
 from nas_cli import complete
 from nas_cli.driving import drive, interrupted
-from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, Metrics, open_store
+from nas_cli.options import DEFAULT_DB, Db, Files, Json, Metrics, open_store
 
 if TYPE_CHECKING:
     from nas_core.records import Run
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 
 def train(
-    address: Address,
+    address: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY[:N]|FILE.py:OBJECT",
+            help="A study, its trial number N, or a network of your own (--data).",
+            autocompletion=complete.studies,
+        ),
+    ],
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -66,14 +73,17 @@ def train(
     files: Files = None,
     as_json: Json = False,
 ) -> int:
-    """Train STUDY:N (or the study's best) from scratch and keep the weights; the test part is scored at the end."""
+    """Train STUDY:N (or the study's best), or a network of your own, from scratch and keep the weights; the test part
+    is scored at the end."""
     from nas_cli import find_lr as range_test
     from nas_cli.report import places
     from nas_core.errors import UsageError
+    from studies.address import address_of, is_object
     from studies.analysis.costs import remarks
     from studies.analysis.queries import addressed_trial
     from studies.analysis.trained import start_of
     from studies.jobs.commands import train as again
+    from studies.jobs.own_network import study_of
     from studies.jobs.teacher import teacher_of
     from studies.jobs.train import training
 
@@ -83,8 +93,10 @@ def train(
         raise UsageError(f"--workers {workers} is for trainings; --find-lr tests one network")
     if find_lr and seeds != 1:
         raise UsageError(f"--seeds {seeds} is for trainings; --find-lr tests one network")
-    with open_store(db, files) as store:
-        study, trial = addressed_trial(store, address)
+    with open_store(db, files, create=is_object(address)) as store:
+        own = is_object(address)
+        study, trial = study_of(store, address, data, device) if own else addressed_trial(store, address)
+        address = address_of(study, trial) if own else address
         name, changes = recipe_changes(setting or [])
         if epochs is not None:
             changes["epochs"] = epochs

@@ -42,18 +42,30 @@ def load(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> 
     Raises UsageError for an unknown name or bad arguments, NotFoundError for a missing file or object,
     MachineError for a module that needs one that is not installed.
     """
+    located, arguments = resolve(reference, builtins, group, kind)
+    return Loaded(called(located, arguments, kind), reference, located.file_hash)
+
+
+def resolve(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> tuple[Loaded, dict[str, Any]]:
+    """What a reference names, as it is, and the arguments that it gives. Raises like `load`."""
     target, arguments = split(reference, kind)
     found, file_hash = _find(target, builtins, group, kind)
-    if callable(found):
-        try:
-            found = found(**arguments)
-        except NasError:
-            raise
-        except (Exception, SystemExit) as error:  # whatever a user's class raises
-            raise UsageError(f"{kind} '{reference}': {type(error).__name__}: {error}") from error
-    elif arguments:
-        raise UsageError(f"{kind} '{reference}': '{target}' takes no arguments")
-    return Loaded(found, reference, _with_files(file_hash, arguments))
+    return Loaded(found, reference, _with_files(file_hash, arguments)), arguments
+
+
+def called(located: Loaded, arguments: Mapping[str, Any], kind: str) -> Any:
+    """A class or function that was located, called with arguments; another object as it is. Raises UsageError."""
+    found, reference = located.object, located.reference
+    if not callable(found):
+        if arguments:
+            raise UsageError(f"{kind} '{reference}': '{split(reference, kind)[0]}' takes no arguments")
+        return found
+    try:
+        return found(**arguments)
+    except NasError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a user's class raises
+        raise UsageError(f"{kind} '{reference}': {type(error).__name__}: {error}") from error
 
 
 def load_function(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> Loaded:

@@ -169,7 +169,12 @@ def addressed_trial(store: Store, address: str) -> tuple[Study, Run]:
     """The study and trial of `STUDY:N`, or the best trial of `STUDY`. Raises like `best_trial`."""
     name, number = parse_trial(address)
     study = store.study(name)
-    return study, best_trial(store, study) if number is None else store.trial(study, number)
+    if number is not None:
+        return study, store.trial(study, number)
+    only = next(store.trials(study), None)
+    if only is not None and not only.arch.values and not only.finished:  # there is one architecture
+        return study, store.trial(study, only.number)
+    return study, best_trial(store, study)
 
 
 def best_random(store: Store, study: Study) -> tuple[int, Run] | None:

@@ -22,8 +22,7 @@ from nas_core.job import Result
 from nas_core.model import Changes
 from nas_core.proposal import Proposal
 from nas_core.records import COMPRESS, Run
-from nas_core.user_files import digest_of
-from studies.address import address_of, is_object
+from studies.address import address_of
 from studies.analysis.trained import addressed_training, trained_weights
 from studies.jobs import train
 from studies.jobs.stored import WEIGHTS
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from training.evaluators.train import Train
 
+METHOD = "compression method"
 KEPT = "weights.safetensors"
 PROVED = 4  # samples that the network that is kept must answer as the trained one does
 
@@ -214,7 +214,7 @@ def compression(
     settings = {
         **asked.settings,
         "method": method,
-        "method_hash": digest_of(Path(method.rpartition(":")[0])) if is_object(method) else None,
+        "method_hash": refs.locate(method, compressors.BUILTIN, compressors.GROUP, METHOD).file_hash,
         "config": validated.model_dump(mode="json"),
         "epochs": epochs,
         "from": address_of(study, trial, run),
@@ -250,7 +250,7 @@ def _opened(
 
 def _method(reference: str) -> type[Compressor]:
     """Raises UsageError for what is no compression method."""
-    found = refs.find(reference, compressors.BUILTIN, compressors.GROUP, "compression method")
+    found = refs.find(reference, compressors.BUILTIN, compressors.GROUP, METHOD)
     missing = [name for name in ("Config", "compress") if not hasattr(found, name)]
     if not isinstance(found, type) or missing:
         raise UsageError(

@@ -18,6 +18,7 @@ from nas_core.errors import UsageError
 from nas_core.names import stem
 from nas_core.records import StopAt
 from nas_core.strategy import uses_warm_start
+from search_spaces.own_network import OwnNetwork
 from studies.analysis.queries import died_in, evaluated, observations
 from studies.environment import environment
 from studies.events import Listener, silent
@@ -80,6 +81,8 @@ def planned(config: SearchConfig, store: Store | None = None, warm_start: str | 
         spec = _warm(store, store.study(warm_start), spec)
     objects = build(spec)
     objects.check()  # a strategy that cannot handle this says so before anything is stored
+    if isinstance(objects.space, OwnNetwork):
+        objects.space.check(spec.task)
     return Planned(config, spec, objects, stop_at(config, spec))
 
 

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import search_spaces
-from nas_core import refs
 from nas_core.config import SizeConfig
-from nas_core.errors import UsageError
 from nas_core.space import SearchSpace
+from training import spaces
 from training.reading import once
 
 
@@ -26,8 +24,5 @@ def size_of(space: SearchSpace, size: str | Mapping[str, Any]) -> SizeConfig:
 
 
 def _load(reference: str) -> tuple[SearchSpace, str | None]:
-    loaded = refs.load(reference, search_spaces.BUILTIN, search_spaces.GROUP, "space")
-    missing = [name for name in ("name", "choices", "tasks", "build") if not hasattr(loaded.object, name)]
-    if missing:
-        raise UsageError(f"space '{reference}' has no {', '.join(missing)}; see examples/my_space.py")
+    loaded = spaces.load(reference)
     return loaded.object, loaded.file_hash

@@ -22,13 +22,12 @@ from nas_core.relax import FixedPicker, Style
 from nas_core.space import HasNotation, SearchSpace, builds
 from nas_core.task import Task
 from nas_core.user_files import digest_of, files_of
-from search_spaces import BUILTIN, GROUP
 from search_spaces.supernet.supernet import relaxable
+from training import spaces
 from training.changes import apply
 from training.inputs import Inputs
 
 VERSION = 1
-KIND = "search space"
 FIELDS = ("space", "space_version", "space_file", "space_hash", "key", "architecture", "notation", "size", "task")
 
 
@@ -43,11 +42,11 @@ class Origin:
 
     @property
     def target(self) -> str:
-        return refs.split(self.reference, KIND)[0]
+        return refs.split(self.reference, spaces.KIND)[0]
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        return refs.split(self.reference, KIND)[1]
+        return refs.split(self.reference, spaces.KIND)[1]
 
     def copies(self, name: str) -> dict[str, bytes]:
         """What must lie in one folder for the space to be loaded there: the user's file, called `name`, and the modules
@@ -60,8 +59,8 @@ class Origin:
 
 def origin(reference: str) -> Origin:
     """The space behind a reference. Raises UsageError or NotFoundError where there is none."""
-    loaded = refs.load(reference, BUILTIN, GROUP, KIND)
-    path = refs.split(reference, KIND)[0].rpartition(":")[0]
+    loaded = spaces.load(reference)
+    path = refs.split(reference, spaces.KIND)[0].rpartition(":")[0]
     return Origin(loaded.object, reference, Path(path) if loaded.file_hash else None, loaded.file_hash)
 
 
@@ -149,7 +148,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _space(data: Mapping[str, Any], path: Path) -> SearchSpace:
-    target, arguments = refs.split(data["space"], KIND)
+    target, arguments = refs.split(data["space"], spaces.KIND)
     if data["space_file"] is not None:
         file = path.parent / data["space_file"]
         target = f"{file}:{target.rpartition(':')[2]}"
@@ -157,8 +156,8 @@ def _space(data: Mapping[str, Any], path: Path) -> SearchSpace:
             beside = ", ".join(f"'{other.name}'" for other in files_of(file))
             what = f"'{file}' or one of {beside} beside it" if beside else f"'{file}'"
             raise UsageError(f"{what} was changed since '{path}' was written; put the original back")
-    found = refs.find(target, BUILTIN, GROUP, KIND)
-    space: SearchSpace = found(**arguments) if callable(found) else found
+    given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    space: SearchSpace = spaces.load(f"{target}({given})" if given else target).object
     if not builds(space, data["space_version"]):
         raise UsageError(
             f"'{path}' was written for version {data['space_version']} of '{data['space']}', this is {space.version}"

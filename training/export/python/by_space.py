@@ -10,19 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from nas_core import refs
 from nas_core.user_files import files_of
-from search_spaces import BUILTIN, GROUP
-from training.export.python.layout import STEP, statement
 from training.export.python.module import Source, Subject, assembled, rest
 from training.export.python.terms import literal
-from training.export.rebuild import KIND, Origin
+from training.export.rebuild import Origin
 
-_IMPORTS = {
-    "Architecture": "from nas_core.architecture import Architecture",
-    "Task": "from nas_core.task import Task",
-    "refs": "from nas_core import refs",
-}
+_IMPORTS = {"load_network": "from training.export import load_network"}
 
 
 def space_source(
@@ -31,29 +24,16 @@ def space_source(
     """A file that builds the network by the space in the user's file; `reason` is why it does. It needs this program,
     and what the user's file imports."""
     assert origin.file is not None
-    attribute = origin.target.rpartition(":")[2]
-    made = callable(refs.find(origin.target, BUILTIN, GROUP, KIND))
-    call = f"({_words(origin.arguments)})" if made else ""
-    arch = description["architecture"]
-    architecture = f"{literal(arch['space'])}, {literal(arch['values'])}"
-    task = {name: value for name, value in description["task"].items() if value is not None}
+    described = description["space_file"].removesuffix(".space.py") + ".json"
     build = [
         "def build() -> nn.Module:",
         '    """The network, untrained."""',
-        f"    file = Path(__file__).with_name({literal(description['space_file'])})",
-        *statement(f'space = refs.find(f"{{file}}:{attribute}", {{}}, "", "search space"){call}', STEP),
-        *statement(f"architecture = Architecture({architecture})", STEP),
-        *statement(f"task = Task({_words(task)})", STEP),
-        *statement(f"return space.build(architecture, task, space.Size({_words(description['size'])}))", STEP),
+        f"    return load_network(Path(__file__).with_name({literal(described)}))",
     ]
     why = f"Its search space builds it, from {description['space_file']} beside this file: {reason}."
     code = ["\n".join(build), *rest(network, subject, "build")]
     text, needs = assembled(subject, code, _IMPORTS, (why,), _imported(origin.file))
     return Source(text, needs, alone=False)
-
-
-def _words(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={literal(tuple(v) if isinstance(v, list) else v)}" for name, v in values.items())
 
 
 def _imported(file: Path) -> set[str]:

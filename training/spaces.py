@@ -1,0 +1,36 @@
+"""Search spaces by their references; a network of the user's own is a space with one architecture."""
+
+from __future__ import annotations
+
+import search_spaces
+from nas_core import refs
+from nas_core.errors import UsageError
+from nas_core.refs import Loaded
+from search_spaces.own_network import OwnNetwork, is_space
+from training import tasks
+
+KIND = "search space"
+
+
+def load(reference: str) -> Loaded:
+    """The space of a reference. What an object of a user's file is, is decided in this order: a space or a class
+    of them; a `torch.nn.Module`, whose weights every network has; a class of modules, or another callable, that makes
+    the network.
+
+    Raises UsageError or NotFoundError, and UsageError for what is none of these.
+    """
+    located, arguments = refs.resolve(reference, search_spaces.BUILTIN, search_spaces.GROUP, KIND)
+    found = located.object
+    if is_space(found) or located.file_hash is None:
+        space = refs.called(located, arguments, KIND)
+        missing = [name for name in ("name", "choices", "tasks", "build") if not hasattr(space, name)]
+        if missing:
+            raise UsageError(f"space '{reference}' has no {', '.join(missing)}; see examples/my_space.py")
+        return Loaded(space, reference, located.file_hash)
+    if not callable(found):
+        raise UsageError(
+            f"'{reference}' is a {type(found).__name__}: neither a search space (see examples/my_space.py) nor a "
+            "torch.nn.Module, nor what makes one"
+        )
+    name = refs.split(reference, KIND)[0].rpartition(":")[2]
+    return Loaded(OwnNetwork(found, name, reference, tasks.names(), arguments), reference, located.file_hash)

@@ -10,10 +10,11 @@ import pytest
 
 from nas_core.architecture import Architecture
 from nas_core.config import Config
-from nas_core.records import Run, StopAt, Study
+from nas_core.records import Run, StopAt
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from studies.analysis.verify import verify
 from studies.events import Event, Finished, Reported, Started
+from studies.records import Study
 from studies.search.endings import REJECTED_IN_A_ROW, Ending
 from studies.search.loop import Search
 from studies.store.store import Store

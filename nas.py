@@ -54,10 +54,9 @@ def search(
     stored.
     """
     from studies.search import start
-    from studies.setup.configuration import gather
-    from studies.setup.configuration import options as keys
+    from studies.setup.configuration import asked_by, gather
 
-    wanted = gather(Path(config) if isinstance(config, str) else config, (), keys(options))
+    wanted = gather(Path(config) if isinstance(config, str) else config, (), asked_by(options))
     place = Place(db, files)
     with place.open(create=True) as store:
         plan = start.planned(wanted if then is None else start.supernet_first(wanted, then), store, warm_start)

@@ -30,6 +30,7 @@ from nas_cli import (
 )
 from nas_cli.command import Commands
 from nas_cli.errors import guarded
+from nas_cli.search_options import with_options
 from nas_cli.told import Told
 from training.reading import reading
 
@@ -51,7 +52,7 @@ def options(
 
 
 app.command()(init.init)
-app.command()(search.search)
+app.command()(with_options(search.search))
 app.command()(search.resume)
 for command in (query.ls, query.show, query.trials, query.best, query.front, query.query, query.verify):
     app.command()(command)

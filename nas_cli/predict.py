@@ -84,11 +84,11 @@ def predict(
 def _scored_by(spec: StudySpec, space: SearchSpace, scores: Path | None, score_on: str | None) -> StudySpec:
     """The study's configuration with another source of scores."""
     from studies.records import NetworkScores
-    from studies.setup.scores import DEFAULT_BATCH, settings_of
+    from studies.setup.scores import DEFAULT_BATCH, ScoringConfig, settings_of
 
     table = None if scores is None else str(scores)
     batch = spec.scoring.batch if isinstance(spec.scoring, NetworkScores) else DEFAULT_BATCH
-    settings = settings_of(space, spec.evaluator.facts.data, table, None, score_on, batch)
+    settings = settings_of(space, spec.evaluator.facts.data, ScoringConfig(table=table, data=score_on, batch=batch))
     return spec.model_copy(update={"scoring": settings})
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas_cli import complete
-from nas_cli.options import DEFAULT_DB, Db, Files, Json, Metrics, StudyName, open_store
+from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
 
 if TYPE_CHECKING:
     from studies.search.start import Planned
@@ -21,90 +23,7 @@ Spend = Annotated[float | None, typer.Option("--spend", help="Stop when budgets 
 
 
 def search(
-    config: Annotated[Path | None, typer.Argument(help="YAML file with the keys below.")] = None,
-    space: Annotated[
-        str | None, typer.Option(help="Search space: a name, or FILE.py:OBJECT.", autocompletion=complete.spaces)
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(help="search, full, or changes such as channels=8,cells=1.", autocompletion=complete.sizes),
-    ] = None,
-    final_size: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the network that you get, whose costs count [default: --size; one-shot: full].",
-            autocompletion=complete.sizes,
-        ),
-    ] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="Search strategy: a name, or FILE.py:CLASS.", autocompletion=complete.strategies)
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Data reference (see 'nas data list').", autocompletion=complete.data)
-    ] = None,
-    table: Annotated[Path | None, typer.Option(help="Look results up in this table instead of training.")] = None,
-    costs: Annotated[Path | None, typer.Option(help="Table with more cost metrics, e.g. latencies.")] = None,
-    scores: Annotated[Path | None, typer.Option(help="Table with recorded scores of zero-cost proxies.")] = None,
-    score_on: Annotated[
-        str | None, typer.Option(help="Data on which untrained networks are scored.", autocompletion=complete.data)
-    ] = None,
-    evaluator: Annotated[
-        str | None, typer.Option(help="train, table, or supernet:STUDY.", autocompletion=complete.evaluators)
-    ] = None,
-    early_stop: Annotated[
-        str | None,
-        typer.Option(
-            "--early-stop",
-            "--pruner",
-            help="Stop single trainings early: median, percentile, ...",
-            autocompletion=complete.pruners,
-        ),
-    ] = None,
-    objective: Annotated[
-        list[str] | None,
-        typer.Option(help="Metric, or METRIC:min; repeat for several.", autocompletion=complete.objectives),
-    ] = None,
-    constraint: Annotated[
-        list[str] | None,
-        typer.Option(help="Such as params<=5e5; repeat for several.", autocompletion=complete.constraints),
-    ] = None,
-    metric: Metrics = None,
-    trials: Trials = None,
-    time: Time = None,
-    spend: Spend = None,
-    trial_time: Annotated[float | None, typer.Option(help="Seconds that one trial may take.")] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="Training recipe: quick, standard, paper or ae-cnn.", autocompletion=complete.recipes),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs per trial.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=complete.devices)
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of a training.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Candidates evaluated at a time, each in a process.")] = None,
-    lag: Annotated[int | None, typer.Option(help="Ask k sees outcomes up to k-lag [default: 4 per worker].")] = None,
-    order: Annotated[
-        str | None,
-        typer.Option(help="strict: timing changes nothing; free: tell as they come.", autocompletion=complete.orders),
-    ] = None,
-    deterministic: Annotated[bool, typer.Option("--deterministic", help="Bitwise repeatable on a GPU.")] = False,
-    warm_up: Annotated[
-        str | None, typer.Option(metavar="PREDICTOR:N", help="Begin with the best-scored of N random architectures.")
-    ] = None,
-    guard: Annotated[
-        str | None,
-        typer.Option(help="hessian: stop a one-shot search before it collapses.", autocompletion=complete.guards),
-    ] = None,
-    search_on: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATA",
-            help="Data that a supernet is trained on, where it is not --data.",
-            autocompletion=complete.data,
-        ),
-    ] = None,
+    config: Annotated[Path | None, typer.Argument(help="YAML file with the keys that 'nas init' writes.")] = None,
     then: Annotated[
         str | None,
         typer.Option(
@@ -117,7 +36,6 @@ def search(
         str | None,
         typer.Option(metavar="STUDY", help="Learn from another study's results.", autocompletion=complete.studies),
     ] = None,
-    study: Annotated[str | None, typer.Option(help="Name of the study [default: made up].")] = None,
     print_config: Annotated[
         bool,
         typer.Option("--print-config", help="Print the resolved configuration as a YAML file, and search nothing."),
@@ -127,45 +45,13 @@ def search(
     files: Files = None,
     durable: Durable = False,
     as_json: Json = False,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
     """Search for an architecture. Without arguments: a real search on embedded data, in under two minutes."""
     from nas_core.errors import UsageError
-    from studies.setup.configuration import gather, options
+    from studies.setup.configuration import asked_by, gather
 
-    flags = {
-        "space": space,
-        "size": size,
-        "final_size": final_size,
-        "strategy": strategy,
-        "data": data,
-        "table": None if table is None else str(table),
-        "costs": None if costs is None else str(costs),
-        "scores": None if scores is None else str(scores),
-        "score_on": score_on,
-        "evaluator": evaluator,
-        "early_stop": early_stop,
-        "objective": objective,
-        "constraint": constraint,
-        "metric": metric,
-        "trials": trials,
-        "time": time,
-        "spend": spend,
-        "trial_time": trial_time,
-        "recipe": recipe,
-        "epochs": epochs,
-        "device": device,
-        "threads": threads,
-        "seed": seed,
-        "workers": workers,
-        "lag": lag,
-        "order": order,
-        "deterministic": deterministic,
-        "warm_up": warm_up,
-        "guard": guard,
-        "search_on": search_on,
-        "study": study,
-    }
-    wanted = gather(config, setting or [], options(flags))
+    wanted = gather(config, setting or [], asked_by(options))
     if print_config:
         for option, given in (("--then", then), ("--warm-start", warm_start)):
             if given is not None:
@@ -220,7 +106,7 @@ def _planned(wanted: SearchConfig, db: str, files: Path | None, warm_start: str 
     """The search as it was asked for; the database is read only where other studies have a part in it."""
     from studies.search.start import planned
 
-    if warm_start is None and not wanted.evaluator.startswith("supernet:"):
+    if warm_start is None and wanted.evaluator.supernet is None:
         return planned(wanted)
     with open_store(db, files, reading=True) as store:
         return planned(wanted, store, warm_start)

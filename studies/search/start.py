@@ -33,6 +33,7 @@ from studies.setup.config import SearchConfig
 from studies.setup.supernets import is_one_shot
 from studies.store import supernets
 from studies.store.store import Store
+from training.evaluators import kinds
 from training.evaluators.settings import Shared
 
 
@@ -135,8 +136,7 @@ def on_supernet(config: SearchConfig, then: str, study: Study) -> SearchConfig:
             "study": stem(f"{study.name}-{then.rpartition(':')[2]}"),
             "strategy": then,
             "strategy_config": config.then,
-            "evaluator": f"supernet:{study.name}",
-            "table": None,
+            "evaluator": kinds.on_supernet(config.evaluator, study.name),
             "objectives": None,
         }
     )
@@ -217,11 +217,9 @@ def _check_trials(store: Store, study: Study, trials: int | None) -> None:
 
 def _shared(config: SearchConfig, store: Store | None) -> Shared | None:
     """The trained supernet that the evaluator `supernet:STUDY` names."""
-    kind, separator, name = config.evaluator.partition(":")
-    if kind != "supernet":
+    name = config.evaluator.supernet
+    if name is None:
         return None
-    if not separator or not name:
-        raise UsageError("--evaluator supernet needs a study with a trained supernet; write supernet:STUDY")
     assert store is not None
     return supernet.shared(store, store.study(name))
 

@@ -33,7 +33,6 @@ from nas_core.task import Task
 from strategies.multi_fidelity import early_stopping
 from studies.records import EarlyStop, RecordedScores, StudySpec, SupernetSettings, final_size_of
 from studies.setup.config import SearchConfig
-from studies.setup.evaluators import asked
 from studies.setup.scores import Counted, Scoring, settings_of, source_of
 from studies.setup.spaces import load_space, size_of
 from studies.setup.supernets import SupernetParts, is_one_shot, learns_on, parts_of
@@ -103,13 +102,13 @@ def describe(config: SearchConfig, shared: Shared | None = None) -> StudySpec:
     space, file_hash = load_space(config.space)
     size = _asked(space, config.size)
     request = Request(Problem(space, size), config.space, file_hash, config.objectives or (), config.workers, shared)
-    settings, opened, split_hash = asked(config).settle(request)
+    settings, opened, split_hash = config.evaluator.settle(request)
     evaluator: Any = opened
     task: Task = evaluator.task
     size = size.fitted(task)
     if task.kind not in space.tasks:
         raise UsageError(
-            f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, but the data '{config.data}' "
+            f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, but the data '{settings.facts.data}' "
             f"is {task.kind}; choose another --space or --data"
         )
     return StudySpec(
@@ -129,9 +128,7 @@ def describe(config: SearchConfig, shared: Shared | None = None) -> StudySpec:
         lag=config.lag or (1 if config.workers == 1 else 4 * config.workers),
         ordering=config.order,
         early_stop=_pruner_from(config, evaluator),
-        scoring=settings_of(
-            space, config.data, config.scores, config.scores_mapping, config.score_on, config.score_batch
-        ),
+        scoring=settings_of(space, settings.facts.data, config.scoring),
         supernet=_supernet_from(config, space, strategy_config, settings) if is_one_shot(strategy) else None,
         final_size=_final_size(config, space, size, evaluator, shared, is_one_shot(strategy)).model_dump(mode="json"),
         inputs=_inputs(evaluator),
@@ -165,7 +162,7 @@ def _final_size(
     if recorded is not None:
         if asked not in (None, recorded):
             raise UsageError(
-                f"--final-size '{asked}': table '{config.table}' records networks of size "
+                f"--final-size '{asked}': table '{evaluator.file}' records networks of size "
                 f"'{recorded}', and so are its costs; leave out --final-size"
             )
         return recorded
@@ -185,9 +182,9 @@ def _supernet_from(
             f"strategy '{config.strategy}' trains a supernet and derives its candidates; leave out --trials and "
             "--spend (its length: -s strategy.epochs=N)"
         )
-    data = config.data if evaluator.facts.trains else None
-    compute = config.device, config.threads, config.deterministic
-    return supernet_settings(space, strategy, config.supernet, data, config.split, *compute)
+    facts = evaluator.facts
+    data = facts.data if facts.trains else None
+    return supernet_settings(space, strategy, config.supernet, data, facts.split, config.evaluator.compute)
 
 
 def _guarded(config: SearchConfig) -> SearchConfig:

@@ -5,80 +5,118 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
 from nas_core.config import Config
+from nas_core.errors import UsageError
+from nas_core.frozen import JsonObject
 from nas_core.names import study_name
-from studies.setup.scores import DEFAULT_BATCH
-from studies.setup.supernets import SupernetConfig
+from studies.setup import options
 from training.data.split import Split
-from training.latency import LatencyConfig
+from training.evaluators import kinds
+from training.evaluators.settings import EvaluatorOptions
+
+SPLIT = {"strategy": "strategy_config", "early_stop": "early_stop_config"}
+"""Keys that may be a name, or a mapping with a `name` and settings, which are kept apart."""
+
+
+DEFAULT_BATCH = 64
+
+
+class ScoringConfig(Config):
+    """Where the scores of predictors come from: a table of recorded ones, or untrained networks."""
+
+    table: str | None = Field(default=None, description="table of recorded scores")
+    mapping: str | None = Field(default=None, description="what the columns of that table are; by default beside it")
+    data: str | None = Field(
+        default=None, description="on which untrained networks are scored; by default what candidates are trained on"
+    )
+    batch: int = Field(default=DEFAULT_BATCH, ge=2, description="samples that a network is scored with")
+
+
+class SupernetConfig(Config):
+    """What a supernet is trained on; nothing here is used by strategies that ask and are told."""
+
+    shared: ClassVar[tuple[str, ...]] = ("device", "threads", "deterministic")
+    """What is the evaluator's, where that computes anything."""
+
+    data: str | None = Field(default=None, description="where it is not the data that candidates are evaluated on")
+    split: Split | None = Field(default=None, description="of that data")
+    precision: Literal["auto", "float32", "bf16"] = Field(default="auto", description="number format of its training")
+    device: str | None = Field(default=None, description="where it is not that of the evaluator")
+    threads: int | None = Field(default=None, ge=1, description="where they are not those of the evaluator")
+    deterministic: bool | None = Field(default=None, description="where it is not as for the evaluator")
 
 
 class SearchConfig(Config):
-    """What `nas search` can be asked for: the keys of a configuration file."""
+    """What `nas search` can be asked for: the keys of a configuration file. Other names of what lies deeper are in
+    `studies.setup.options`."""
 
-    earlier_keys: ClassVar[Mapping[str, str]] = {"pruner": "early_stop", "pruner_config": "early_stop_config"}
+    keys: ClassVar[tuple[str, ...]]
 
-    then: dict[str, Any] = Field(default_factory=dict, description="settings of the strategy of --then")
-    study: Annotated[str, AfterValidator(study_name)] | None = Field(
-        default=None, description="its name; by default made up"
-    )
-    space: str = Field(default="nasbench201", description="a name, or FILE.py:OBJECT (nas spaces list)")
-    size: str | dict[str, Any] = Field(
+    then: JsonObject = Field(default_factory=dict, description="settings of the strategy of --then")
+    study: Annotated[str, AfterValidator(study_name)] | None = None
+    space: str = "nasbench201"
+    size: str | JsonObject = Field(
         default="search", description="of the networks that are searched: a preset, or fields (nas spaces show)"
     )
-    final_size: str | dict[str, Any] | None = Field(
-        default=None,
-        description="of the network that the result is trained as, whose costs count; "
-        "by default the search size, of one-shot strategies full",
-    )
+    final_size: str | JsonObject | None = None
     strategy: str = Field(
         default="regularized-evolution", description="a name, or FILE.py:CLASS, with its settings (nas strategies show)"
     )
-    strategy_config: dict[str, Any] = Field(default_factory=dict)
-    data: str = Field(
-        default="digits", description="what candidates are trained on (nas data list); of a table: its part"
+    strategy_config: JsonObject = Field(default_factory=dict)
+    evaluator: Annotated[SerializeAsAny[EvaluatorOptions], BeforeValidator(kinds.options)] = Field(
+        default_factory=lambda: kinds.options({}),
+        description="what evaluates candidates: train, table, supernet:STUDY or FILE.py:CLASS, with its settings",
     )
-    split: Split = Field(default=Split(), description="how the data are divided")
-    evaluator: str = Field(
-        default="train", description="train, table, supernet:STUDY, or FILE.py:CLASS with its settings"
-    )
-    evaluator_config: dict[str, Any] = Field(default_factory=dict)
-    table: str | None = Field(default=None, description="csv file in which results are looked up")
-    mapping: str | None = Field(default=None, description="what the columns of the table are; by default beside it")
-    costs: str | None = Field(default=None, description="table with more cost metrics")
-    recipe: str = Field(default="quick", description="of a training: a name, with changes to its settings")
-    recipe_config: dict[str, Any] = Field(default_factory=dict)
-    epochs: int | None = Field(default=None, ge=1, description="per trial; of a table: the level")
-    objectives: tuple[str, ...] | None = Field(default=None, min_length=1, description="by default accuracy")
-    constraints: tuple[str, ...] = Field(default=(), description="such as params<=5e5")
-    metrics: tuple[str, ...] = Field(default=(), description="of trainings, beside accuracy and loss")
-    trials: int | None = Field(default=None, ge=1, description="evaluations after which it stops")
-    time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds after which it stops")
-    trial_time: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="seconds of one trial")
-    spend: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="stops when budgets come to so many full evaluations"
-    )
-    seed: int = Field(default=0, ge=0, lt=2**63, description="of everything random")
-    workers: int = Field(default=1, ge=1, le=1024, description="candidates evaluated at a time, each in a process")
-    lag: int | None = Field(default=None, ge=1, description="by default 1, with several workers 4 for each")
-    early_stop: str | None = Field(default=None, description="what stops single trainings early")
-    early_stop_config: dict[str, Any] = Field(default_factory=dict)
-    order: Literal["strict", "free"] = Field(
-        default="strict", description="strict: timing changes nothing; free: outcomes are told as they come"
-    )
+    objectives: tuple[str, ...] | None = Field(default=None, min_length=1)
+    constraints: tuple[str, ...] = ()
+    trials: int | None = Field(default=None, ge=1)
+    time: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    spend: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    workers: int = Field(default=1, ge=1, le=1024)
+    lag: int | None = Field(default=None, ge=1)
+    early_stop: str | None = Field(default=None, description="what stops single trainings early, with its settings")
+    early_stop_config: JsonObject = Field(default_factory=dict)
+    order: Literal["strict", "free"] = "strict"
     warm_up: str | None = Field(default=None, description="predictor:number of sampled architectures to score")
-    scores: str | None = Field(default=None, description="table of recorded scores of predictors")
-    scores_mapping: str | None = Field(default=None, description="what the columns of that table are")
-    score_on: str | None = Field(default=None, description="data for scoring untrained networks")
+    scoring: ScoringConfig = Field(default=ScoringConfig(), description="where the scores of predictors come from")
     supernet: SupernetConfig = Field(
         default=SupernetConfig(), description="what a one-shot strategy trains its supernet on"
     )
-    guard: Literal["hessian"] | None = Field(default=None, description="stop a one-shot search before it collapses")
-    score_batch: int = Field(default=DEFAULT_BATCH, ge=2, description="samples that a network is scored with")
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
-    threads: int | None = Field(default=None, ge=1, description="of the CPU, in one training")
-    deterministic: bool = Field(default=False, description="bitwise repeatable on a GPU")
-    latency: LatencyConfig = Field(default=LatencyConfig(), description="how latencies are measured")
-    checkpoint_seconds: float = Field(default=10.0, ge=0, description="between checkpoints of one training")
+    guard: Literal["hessian"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nested(cls, given: Any) -> Any:
+        return settled(options.nested(given, cls.keys)) if isinstance(given, Mapping) else given
+
+
+SearchConfig.keys = tuple(SearchConfig.model_fields)
+
+
+def settled(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested configuration as the fields of `SearchConfig`: names apart from settings, what is around an evaluator
+    around it, and what only a supernet can use there."""
+    found = dict(asked)
+    for key, settings in SPLIT.items():
+        if isinstance(found.get(key), Mapping):
+            named = dict(found.pop(key))
+            if "name" in named:
+                found[key] = named.pop("name")
+            found[settings] = options.merged(found.get(settings, {}), named)
+    evaluator = found.get("evaluator", {})
+    if not isinstance(evaluator, Mapping):
+        return found
+    known = kinds.known_keys(str(evaluator.get("kind", "train")))
+    if evaluator.get("metrics") and "metrics" not in known:
+        raise UsageError(
+            f"--metric {evaluator['metrics'][0]} is for candidates that are trained; evaluator "
+            f"'{evaluator['kind']}' has what it recorded"
+        )
+    elsewhere = {key: value for key, value in evaluator.items() if key not in known and key in SupernetConfig.shared}
+    if elsewhere:
+        found["supernet"] = {**elsewhere, **found.get("supernet", {})}
+    found["evaluator"] = kinds.wrapped({key: value for key, value in evaluator.items() if key not in elsewhere})
+    return found

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_core.errors import NotFoundError, UsageError, unknown
+from studies.setup.options import EARLIER, LISTS, OPTIONS, flat_keys, meaning, merged, nested
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from studies.records import StudySpec
     from studies.setup.config import SearchConfig
 
-# Keys that may be a name, or a mapping with a `name` and further settings: `-s strategy.population=20`.
-_NAMED = {
-    "strategy": "strategy_config",
-    "evaluator": "evaluator_config",
-    "recipe": "recipe_config",
-    "early_stop": "early_stop_config",
-}
-_LISTS = ("objectives", "constraints", "metrics")
-# Options of the command and of `nas.search` whose key has another name.
-_KEYS = {"objective": "objectives", "constraint": "constraints", "metric": "metrics", "search_on": "supernet.data"}
+_FILE, _ENVIRONMENT, _ASSIGNED, _FLAGS = range(4)
 
 
 def gather(file: Path | Mapping[str, Any] | None, assignments: Sequence[str], flags: Mapping[str, Any]) -> SearchConfig:
@@ -31,91 +25,111 @@ def gather(file: Path | Mapping[str, Any] | None, assignments: Sequence[str], fl
     from nas_core.config import parse_assignments, validate
     from studies.setup.config import SearchConfig
 
-    layers = [
+    given = [
         _read(file) if isinstance(file, Path) else dict(file or {}),
-        {
-            key: _list_or_text(key, value)
-            for key, value in environment([*SearchConfig.model_fields, *SearchConfig.earlier_keys]).items()
-        },
+        environment([*SearchConfig.keys, *flat_keys(), *EARLIER]),
         parse_assignments(assignments),
         {key: value for key, value in flags.items() if value not in (None, [], ())},
     ]
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        named_now = {SearchConfig.earlier_keys.get(key, key): value for key, value in layer.items()}
-        merged = _merge(merged, {key: _as_mapping(key, value) for key, value in named_now.items()})
-    for key, settings in _NAMED.items():
-        if key in merged:
-            named = dict(merged.pop(key))
-            if "name" in named:
-                merged[key] = named.pop("name")
-            merged[settings] = _merge(merged.get(settings, {}), named)
-    for key in _LISTS:
-        if isinstance(merged.get(key), str):
-            merged[key] = [merged[key]]
-    return validate(SearchConfig, merged, "configuration")
+    result: dict[str, Any] = {}
+    for layer in _fitting([nested(layer, SearchConfig.keys) for layer in given]):
+        result = merged(result, layer)
+    return validate(SearchConfig, result, "configuration")
+
+
+def _fitting(layers: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The layers without what they say about another evaluator than the one that a higher layer names. The environment
+    is for whatever can use it."""
+    from training.evaluators import BUILTIN, kinds
+
+    asked = [layer.get("evaluator", {}) for layer in layers]
+    named = [number for number, one in enumerate(asked) if "kind" in one]
+    chosen = str(asked[named[-1]]["kind"]) if named else "train"
+    known = {"kind", *kinds.known_keys(chosen)}
+    for number, (layer, one) in enumerate(zip(layers, asked, strict=True)):
+        kind = next((str(asked[lower]["kind"]) for lower in reversed(named) if lower <= number), "train")
+        if number == _ENVIRONMENT:
+            others = one.keys() - known
+        elif kind != chosen and named and number < named[-1]:
+            others = {*one} - known if kind not in BUILTIN else {*one} & kinds.known_keys(kind) - known
+        else:
+            others = set()
+        kept = {key: value for key, value in one.items() if key not in others}
+        yield {**layer, "evaluator": kept} if "evaluator" in layer else layer
 
 
 def document(config: SearchConfig, spec: StudySpec) -> dict[str, Any]:
     """The configuration as a file that asks for the same study, whatever the defaults of another version are: strategy,
     recipe and early stopping with all of their settings, the size with all of its fields. What is not said is left out.
     """
-    facts = spec.evaluator.facts
-    recipe = {} if facts.recipe is None else facts.recipe.model_dump(mode="json")
-    settings: dict[str, Mapping[str, Any]] = {
-        "strategy": spec.strategy_config,
-        "recipe": recipe,
-        "early_stop": {} if spec.early_stop is None else spec.early_stop.config,
-        "evaluator": config.evaluator_config,
-    }
-    found = config.model_dump(mode="json", exclude_none=True, exclude={*_NAMED.values(), "guard", "warm_up"})
-    found |= {"size": dict(spec.size), "strategy": spec.strategy}
+    from studies.setup.config import SPLIT
+
+    found = config.model_dump(mode="json", exclude_none=True, exclude={*SPLIT.values(), "guard", "warm_up"})
+    found |= {"size": dict(spec.size), "strategy": {"name": spec.strategy, **spec.strategy_config}}
     if spec.final_size is not None:
         found["final_size"] = dict(spec.final_size)
-    if recipe:  # the number of epochs is the recipe's
-        found.pop("epochs", None)
-    for key, values in settings.items():
-        if key in found and values:
-            found[key] = {"name": found[key], **values}
-    return {key: found[key] for key in type(config).model_fields if found.get(key) not in (None, [], {})}
+    if spec.early_stop is not None:
+        found["early_stop"] = {"name": spec.early_stop.name, **spec.early_stop.config}
+    whole = config.evaluator.with_all(spec.evaluator)
+    found["evaluator"] = _said(whole.model_dump(mode="json", exclude_none=True))
+    return _said({key: found[key] for key in type(config).model_fields if key in found})
+
+
+def _said(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value not in (None, [], {})}
 
 
 def commented() -> str:
     """A configuration file with every key and its default, as comments: what is not said stays the default of whoever
     searches."""
-    import yaml
+    from studies.setup.config import SPLIT, SearchConfig
 
-    from studies.setup.config import SearchConfig
-
-    blank = SearchConfig()
     lines = [
-        "# What 'nas search FILE' asks for; take the '#' off the keys that you set. All: 'nas search --print-config'."
+        "# What 'nas search FILE' asks for; take the '#' off the keys that you set. All: 'nas search --print-config'.",
+        "# What has a flag may stand alone under its name: 'epochs: 5' is 'evaluator: {epochs: 5}'.",
     ]
-    for key, field in SearchConfig.model_fields.items():
-        if key in _NAMED.values() or key == "then":
-            continue
-        value = yaml.safe_dump(blank.model_dump(mode="json")[key], default_flow_style=True, width=1_000)
-        lines += ["", f"# {field.description}", f"#{key}: {value.removesuffix('...' + chr(10)).strip()}"]
+    lines += _comments(SearchConfig(), "", ("then", *SPLIT.values()))
     return "\n".join(lines) + "\n"
 
 
-def options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the configuration from options as they are called, `objective` or `search_on`. Those that are None, empty
-    or False are not said. Raises UsageError for an unknown one."""
-    from studies.setup.config import SearchConfig
+def _comments(blank: BaseModel, parent: str, left_out: Sequence[str] = ()) -> Iterator[str]:
+    """The fields of a configuration, each under what it means; those of one within another are indented."""
+    import yaml
 
-    found: dict[str, Any] = {}
-    for name, value in given.items():
-        key, _, below = _KEYS.get(name, name).partition(".")
-        if key not in SearchConfig.model_fields or name in _KEYS.values():
-            known = {name: key for key, name in _KEYS.items()}
-            raise unknown("option", name, [known.get(field, field) for field in SearchConfig.model_fields])
-        if value is None or value is False or value in ([], ()):
+    values, indent = blank.model_dump(mode="json"), "  " if parent else ""
+    for key, field in type(blank).model_fields.items():
+        if key in left_out:
             continue
-        if key in _LISTS and isinstance(value, str):
-            value = [value]
-        found[key] = {below: value} if below else value
-    return found
+        means = field.description or meaning(f"{parent}.{key}" if parent else key)
+        yield from ("", f"# {means}") if not parent else (f"#  # {means}",) if means else ()
+        if key in ("evaluator", "scoring", "supernet"):
+            yield f"#{key}:"
+            yield from _comments(getattr(blank, key), key)
+        else:
+            value = yaml.safe_dump(values[key], default_flow_style=True, width=1_000)
+            yield f"#{indent}{key}: {value.removesuffix('...' + chr(10)).strip()}"
+
+
+def asked_by(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said by options as they are called, `objective` or `search_on`. Those that are None, empty or False are
+    not said. Raises UsageError for an unknown one."""
+    names = option_names()
+    for name in given:
+        if name not in names:
+            raise unknown("option", name, names)
+    said = {name: value for name, value in given.items() if not (value is None or value is False or value in ([], ()))}
+    return {EARLIER.get(name, name): list(value) if isinstance(value, tuple) else value for name, value in said.items()}
+
+
+def option_names() -> list[str]:
+    """What `nas.search` calls what can be asked for."""
+    from studies.setup.config import SPLIT, SearchConfig
+
+    listed = {option.path for option in OPTIONS}
+    return [
+        *(option.name for option in OPTIONS),
+        *(key for key in SearchConfig.keys if key not in listed and key not in SPLIT.values()),
+    ]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -136,28 +150,8 @@ def _read(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def environment(fields: Sequence[str]) -> dict[str, str]:
-    """`NAS_SPACE=regnet` and so on, for every key of the configuration."""
+def environment(fields: Sequence[str]) -> dict[str, Any]:
+    """`NAS_SPACE=regnet` and so on, for every key of the configuration; of several values with commas between them."""
+    lists = {*LISTS, *(option.key or option.name for option in OPTIONS if option.path in LISTS)}
     named = {field: os.environ.get(f"NAS_{field.upper()}") for field in fields}
-    return {field: value for field, value in named.items() if value}
-
-
-def _list_or_text(key: str, value: str) -> Any:
-    return value.split(",") if key in _LISTS else value
-
-
-def _as_mapping(key: str, value: Any) -> Any:
-    if key not in _NAMED or isinstance(value, Mapping):
-        return value
-    if not isinstance(value, str):
-        raise UsageError(f"configuration: {key} is {value!r}; write a name, or a mapping with a name and settings")
-    return {"name": value}
-
-
-def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings merge key by key; anything else of the upper layer replaces the lower."""
-    result = dict(lower)
-    for key, value in upper.items():
-        old = result.get(key)
-        result[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return result
+    return {field: value.split(",") if field in lists else value for field, value in named.items() if value}

@@ -16,29 +16,27 @@ from nas_core.errors import UsageError
 from nas_core.space import SearchSpace
 from predictors.scoring import Networks, Scored, Scores, ScoreTable, split_score
 from studies.records import NetworkScores, RecordedScores, StudySpec
+from studies.setup.config import DEFAULT_BATCH, ScoringConfig
 from studies.store.store import Store
 from training.data.split import Split
-
-DEFAULT_BATCH = 64
 
 SECONDS_A_COMMIT = 2.0  # of computing scores: no more is lost by an interruption
 
 
-def settings_of(
-    space: SearchSpace, data: str | None, scores: str | None, mapping: str | None, score_on: str | None, batch: int
-) -> RecordedScores | NetworkScores | None:
+def settings_of(space: SearchSpace, data: str | None, wanted: ScoringConfig) -> RecordedScores | NetworkScores | None:
     """Where scores come from: a table of recorded ones, or networks on other data than the study's.
 
     None: networks on the data that the study trains on, if it does. Raises UsageError for both, or for a table that
     does not fit `space` and `data`.
     """
-    if scores is not None and score_on is not None:
+    scores, mapping = wanted.table, wanted.mapping
+    if scores is not None and wanted.data is not None:
         raise UsageError("scores come from a table or from networks; leave out --scores or --score-on")
     if scores is not None:
         table = ScoreTable(space, Path(scores), str(data), mapping)
         return RecordedScores(table=scores, mapping=mapping, hash=table.context["hash"])
-    if score_on is not None or batch != DEFAULT_BATCH:
-        return NetworkScores(data=score_on, batch=batch)
+    if wanted.data is not None or wanted.batch != DEFAULT_BATCH:
+        return NetworkScores(data=wanted.data, batch=wanted.batch)
     return None
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from nas_core.config import Config, SizeConfig
+from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.one_shot import Compute, OneShot, OneShotConfig
 from nas_core.relax import not_relaxable
@@ -16,6 +14,7 @@ from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
 from nas_core.task import Task
 from studies.records import StudySpec, SupernetSettings
+from studies.setup.config import SupernetConfig
 from training.data.split import Split
 
 if TYPE_CHECKING:
@@ -23,14 +22,6 @@ if TYPE_CHECKING:
 
     from nas_core.batch import Data
     from training.data.protocol import Source
-
-
-class SupernetConfig(Config):
-    """What a supernet is trained on; nothing here is used by strategies that ask and are told."""
-
-    data: str | None = Field(default=None, description="where it is not the data that candidates are evaluated on")
-    split: Split | None = Field(default=None, description="of that data")
-    precision: Literal["auto", "float32", "bf16"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -81,9 +72,7 @@ def settings_of(
     wanted: SupernetConfig,
     data: str | None,
     split: Split,
-    device: str,
-    threads: int | None,
-    deterministic: bool,
+    compute: tuple[str, int | None, bool],
 ) -> SupernetSettings:
     """The settings of a study's supernet. `data` is what candidates are trained on, None where they are
     not trained. Raises UsageError for a space that is not relaxable, data of another kind, or none."""
@@ -104,7 +93,8 @@ def settings_of(
             f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, "
             f"but the data '{reference}' is {source.task.kind}"
         )
-    found = find_device(device)
+    device, threads, deterministic = compute
+    found = find_device(wanted.device or device)
     request = "float32" if config.float32_only and wanted.precision == "auto" else wanted.precision
     return SupernetSettings(
         data=reference,
@@ -113,8 +103,8 @@ def settings_of(
         learns_on=learns_on(source.task, config),
         device=str(found),
         precision=precision.resolve(request, found, source.task.kind),
-        threads=threads or default_threads(source.task),
-        deterministic=deterministic,
+        threads=wanted.threads or threads or default_threads(source.task),
+        deterministic=deterministic if wanted.deterministic is None else wanted.deterministic,
     )
 
 

@@ -140,10 +140,9 @@ def test_precedence(folder: Path, table: list[str], monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("NAS_TRIALS", "2")
     monkeypatch.setenv("NAS_THREADS", "2")
     config = gather(file, ["trials=3", "threads=3", "strategy.population=7"], {"threads": 4, "data": None})
-    assert (config.seed, config.lag, config.trials, config.threads) == (1, 2, 3, 4)
+    assert (config.seed, config.lag, config.trials, config.evaluator.compute) == (1, 2, 3, ("auto", 4, False))
     assert (config.strategy, config.strategy_config) == ("random", {"population": 7})
     assert config.objectives == ("val_accuracy",)
-    assert config.device == "auto"
 
 
 WRONG: list[tuple[list[str], int, str]] = [

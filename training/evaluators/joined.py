@@ -96,6 +96,18 @@ class CostTableOptions(EvaluatorOptions):
     )
     costs: str = Field(description="table with more cost metrics")
 
+    @property
+    def compute(self) -> tuple[str, int | None, bool]:
+        return self.inner.compute
+
+    @property
+    def supernet(self) -> str | None:
+        return self.inner.supernet
+
+    def with_all(self, settings: EvaluatorSettings) -> EvaluatorOptions:
+        assert isinstance(settings, CostTableSettings)
+        return self.model_copy(update={"inner": self.inner.with_all(settings.inner)})
+
     def settle(self, request: Request) -> Settled:
         settings, evaluator, read = self.inner.settle(request)
         outer = CostTableSettings(inner=settings, costs=self.costs)

@@ -9,7 +9,7 @@ from nas_core import refs
 from nas_core.config import restore, validate
 from training.evaluators import BUILTIN, GROUP, WRAPPERS
 from training.evaluators.earlier import as_now
-from training.evaluators.own import OwnOptions, OwnSettings, open_own
+from training.evaluators.own import OwnOptions, OwnSettings, keys_of_own, open_own
 from training.evaluators.settings import EvaluatorOptions, EvaluatorSettings, Opened, Problem
 
 
@@ -36,10 +36,43 @@ def options(asked: EvaluatorOptions | Mapping[str, Any]) -> EvaluatorOptions:
     )
 
 
-def known_options(kind: str) -> type[EvaluatorOptions] | None:
-    """What may be asked of a listed evaluator; None: of another one only its class can say."""
+def known_keys(kind: str) -> set[str]:
+    """What may be asked of an evaluator, and of what can be around it. Raises as `refs.find` for one that is not listed
+    and not there."""
     known = _known(kind)
-    return None if known is None else known.Options
+    own = keys_of_own(kind) if known is None else {*known.Options.model_fields, *known.Options.earlier_keys}
+    return {*own, *(key for wrapper in WRAPPERS for key in _around(wrapper))}
+
+
+def wrapped(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"kind": "train", "costs": "costs.csv"}` as `{"kind": "cost-table", "costs": "costs.csv", "inner": {"kind":
+    "train"}}`: a wrapper is told by its keys. Several are put around in the order of their listing."""
+    found = dict(asked)
+    for wrapper in WRAPPERS:
+        around = {key: found.pop(key) for key in _around(wrapper) if key in found}
+        if around:
+            found = {"kind": wrapper, **around, "inner": found}
+    return found
+
+
+def on_supernet(asked: Any, study: str) -> EvaluatorOptions:
+    """The same on the trained supernet of a study: where, how latencies are measured, and what is around it."""
+    if hasattr(asked, "inner"):
+        around: EvaluatorOptions = asked.model_copy(update={"inner": on_supernet(asked.inner, study)})
+        return around
+    known = _known("supernet").Options.model_fields.keys() - {"kind", "study"}
+    kept = {key: value for key, value in asked.model_dump(mode="json").items() if key in known}
+    return options({**kept, "kind": "supernet", "study": study})
+
+
+def all_options() -> list[type[EvaluatorOptions]]:
+    """What may be asked of the listed evaluators."""
+    return [_known(kind).Options for kind in (*BUILTIN, *WRAPPERS)]
+
+
+def _around(wrapper: str) -> list[str]:
+    """The keys of a wrapper's own."""
+    return [key for key in _known(wrapper).Options.model_fields if key not in ("kind", "inner", "trial_seconds")]
 
 
 def opened(settings: EvaluatorSettings, problem: Problem) -> Opened:

@@ -89,6 +89,11 @@ class _Own:
     file_hash: str | None
 
 
+def keys_of_own(reference: str) -> set[str]:
+    """What may be asked of an evaluator that is not listed. Raises as `refs.locate`."""
+    return {*_load(reference).Settings.model_fields, "trial_seconds"}
+
+
 def open_own(settings: EvaluatorSettings, problem: Problem) -> Opened:
     """Raises UsageError where the file has changed, or the class gives no evaluator; NotFoundError and MachineError as
     `refs.find`."""

@@ -177,7 +177,21 @@ class EvaluatorOptions(Config):
     earlier_keys: ClassVar[Mapping[str, str]] = {"trial_time": "trial_seconds"}
 
     kind: str
-    trial_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="of one trial")
+    trial_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="that one trial may take")
+
+    @property
+    def compute(self) -> tuple[str, int | None, bool]:
+        """What was asked for of the device, its threads, and repeating bit for bit."""
+        return "auto", None, False
+
+    @property
+    def supernet(self) -> str | None:
+        """The study whose supernet candidates are evaluated on."""
+        return None
+
+    def with_all(self, settings: EvaluatorSettings) -> EvaluatorOptions:
+        """What asks for these settings whatever the defaults of another version are."""
+        return self
 
     def settle(self, request: Request) -> Settled:
         """Raises UsageError, NotFoundError or MachineError for what does not fit."""

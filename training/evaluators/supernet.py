@@ -90,10 +90,19 @@ class SupernetOptions(EvaluatorOptions):
     device: str = Field(default="auto", description="auto (the supernet's), cpu, cuda or cuda:N")
     latency: LatencyConfig = Field(default=LatencyConfig(), description="how latencies are measured")
 
+    @property
+    def compute(self) -> tuple[str, int | None, bool]:
+        return self.device, None, False
+
+    @property
+    def supernet(self) -> str | None:
+        if not self.study:
+            raise UsageError("--evaluator supernet needs a study with a trained supernet; write supernet:STUDY")
+        return self.study
+
     def settle(self, request: Request) -> Settled:
         shared = request.shared
-        if shared is None:
-            raise UsageError("--evaluator supernet needs a study with a trained supernet; write supernet:STUDY")
+        assert shared is not None  # of the study that `supernet` says
         if (shared.space, shared.space_hash) != (request.space, request.space_hash):
             raise UsageError(
                 f"the supernet of study '{shared.study}' is of space '{shared.space}', not '{request.space}'; "

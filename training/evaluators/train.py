@@ -97,23 +97,35 @@ class TrainOptions(EvaluatorOptions):
     kind: Literal["train"] = "train"
     data: str = Field(default="digits", description="what candidates are trained on (nas data list)")
     split: Split = Field(default=Split(), description="how the data are divided")
-    recipe: str | JsonObject = Field(default="quick", description="of a training: a name, with changes to its settings")
-    epochs: int | None = Field(default=None, ge=1, description="per trial")
-    metrics: tuple[str, ...] = Field(default=(), description="of trainings, beside accuracy and loss")
+    recipe: str | JsonObject = Field(default="quick", description="how: a name, with changes to its settings")
+    epochs: int | None = Field(default=None, ge=1, description="per trial, where not those of the recipe")
+    metrics: tuple[str, ...] = Field(default=(), description="of the validation part, beside accuracy and loss")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(default=None, ge=1, description="of the CPU, in one training")
     deterministic: bool = Field(default=False, description="bitwise repeatable on a GPU")
     latency: LatencyConfig = Field(default=LatencyConfig(), description="how latencies are measured")
-    checkpoint_seconds: float = Field(default=10.0, ge=0, description="between checkpoints of one training")
+    checkpoint_seconds: float = Field(default=10.0, ge=0, description="at least, between checkpoints of one training")
+
+    @property
+    def compute(self) -> tuple[str, int | None, bool]:
+        return self.device, self.threads, self.deterministic
+
+    def with_all(self, settings: EvaluatorSettings) -> EvaluatorOptions:
+        assert isinstance(settings, TrainSettings)
+        named = {"name": self._recipe()[0], **settings.recipe.model_dump(mode="json")}
+        return self.model_copy(update={"recipe": named, "epochs": None})
+
+    def _recipe(self) -> tuple[str, dict[str, Any]]:
+        """The recipe's name, and changes to it."""
+        changes: dict[str, Any] = {} if isinstance(self.recipe, str) else dict(self.recipe)
+        name = self.recipe if isinstance(self.recipe, str) else str(changes.pop("name", "quick"))
+        return name, changes
 
     def settle(self, request: Request) -> Settled:
         from training.data import load
 
         task = load(self.data, self.split).task
-        changes: dict[str, Any] = (
-            {"name": self.recipe} if isinstance(self.recipe, str) else {"name": "quick", **self.recipe}
-        )
-        name = str(changes.pop("name"))
+        name, changes = self._recipe()
         if self.epochs is not None:
             changes["epochs"] = self.epochs
         chosen = recipe(name, task, **changes)

@@ -12,7 +12,7 @@ import ast
 import hashlib
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def resolve(reference: str, builtins: Mapping[str, str], group: str, kind: str) 
     """What a reference names, as it is, and the arguments that it gives. Raises like `load`."""
     target, arguments = split(reference, kind)
     found, file_hash = _find(target, builtins, group, kind)
-    return Loaded(found, reference, _with_files(file_hash, arguments)), arguments
+    return Loaded(found, reference, digest_with(file_hash, files_in(arguments))), arguments
 
 
 def called(located: Loaded, arguments: Mapping[str, Any], kind: str) -> Any:
@@ -82,7 +82,7 @@ def load_function(reference: str, builtins: Mapping[str, str], group: str, kind:
             raise UsageError(f"{kind} '{reference}': {type(error).__name__}: {error}") from error
     if not callable(found):
         raise UsageError(f"{kind} '{reference}' is a {type(found).__name__}, which cannot be called; name a function")
-    return Loaded(found, reference, _with_files(file_hash, arguments))
+    return Loaded(found, reference, digest_with(file_hash, files_in(arguments)))
 
 
 def find(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> Any:
@@ -195,16 +195,33 @@ def _value(text: str) -> Any:
     return text
 
 
-def _with_files(own: str | None, arguments: Mapping[str, Any]) -> str | None:
-    """The digest of a user's file, with those of the files that arguments name; None without any."""
-    others = [digest_of(path) for path in _named_files(list(arguments.values()))]
+def files_in(arguments: Mapping[str, Any]) -> list[Path]:
+    """The files that exist of all `file.py:object` within arguments, each once."""
+    return list(dict.fromkeys(_named_files(arguments)))
+
+
+def digest_with(own: str | None, files: Iterable[Path]) -> str | None:
+    """The digest of a user's file (None without one), with those of the files that arguments name."""
+    others = [digest_of(path) for path in files]
     if not others:
         return own
     return hashlib.sha256(" ".join([own or "", *others]).encode()).hexdigest()[:16]
 
 
+def moved_to(folder: Path, value: Any) -> Any:
+    """Arguments whose files are those of the same names in a folder, as far as they are there."""
+    if isinstance(value, str):
+        path, separator, rest = value.partition(".py:")
+        there = folder / f"{Path(path).name}.py"
+        return f"{there}:{rest}" if separator and "(" not in path and there.is_file() else value
+    if isinstance(value, list | tuple | set):
+        return type(value)(moved_to(folder, one) for one in value)
+    if isinstance(value, Mapping):
+        return {key: moved_to(folder, one) for key, one in value.items()}
+    return value
+
+
 def _named_files(value: Any) -> Iterator[Path]:
-    """The files that exist of all `file.py:object` within a value."""
     if isinstance(value, str):
         path, separator, _ = value.partition("(")[0].rpartition(":")
         if separator and path.endswith(".py") and Path(path).is_file():

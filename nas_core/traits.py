@@ -1,7 +1,7 @@
 """What a module of a network may bring beside its output, as protocols: who has the methods has the trait.
 
 Read by the fit loop and the training of supernets (`Progressive`, `HasAuxiliary`, `Extra`, `HasNoDecay`), by costs
-(`HasAuxiliary`, `HasMacs`) and by whoever copies weights from one network to another (`HasSignature`). Proxies and
+(`HasAuxiliary`, `HasMacs`), by exports (`NotExportable`) and by whoever copies weights from one network to another (`HasSignature`). Proxies and
 exported programs see the answer alone.
 """
 
@@ -78,6 +78,13 @@ class HasSignature(Protocol):
         """Weights may go from one module to another where both signatures are equal; None: never. Of a file of weights
         the signatures are not known; there None alone counts."""
         ...
+
+
+@runtime_checkable
+class NotExportable(Protocol):
+    """A module that no program can be traced of, and why: `because it samples its neighbours`."""
+
+    why_not_exportable: str
 
 
 def deployed_parameters(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

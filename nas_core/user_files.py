@@ -32,8 +32,7 @@ def load_file(path: Path, kind: str) -> tuple[ModuleType, str]:
     functions. Raises UsageError for a file that fails to load, or where another file's neighbour has the same name.
     """
     neighbours, digest = neighbours_of(path), digest_of(path)
-    # Registered under a name of our own, so that dataclasses and pickling work.
-    name = f"nas_user_{digest}"
+    name = module_of(digest)
     if name in sys.modules:
         return sys.modules[name], digest
     folder = path.parent.resolve()
@@ -58,6 +57,11 @@ def load_file(path: Path, kind: str) -> tuple[ModuleType, str]:
         del sys.modules[name]
         raise UsageError(f"{kind} '{path}' fails to load: {type(error).__name__}: {error}") from error
     return module, digest
+
+
+def module_of(digest: str) -> str:
+    """The name under which a file's module is registered, so that dataclasses and pickling work."""
+    return f"nas_user_{digest}"
 
 
 def digest_of(path: Path) -> str:

@@ -22,6 +22,7 @@ from nas_core.relax import Picker, Style
 from search_spaces.layers.dropout import Dropout, FeatureDropout
 from search_spaces.layers.features import total
 from search_spaces.layers.links import Links
+from search_spaces.operators.graph.made import made, takes_sparse
 from search_spaces.operators.graph.skip import Skip
 from search_spaces.operators.operator import Operator
 from search_spaces.supernet.supernet import copy_weights
@@ -111,11 +112,11 @@ class NodeNetwork(nn.Module):
     ) -> None:
         super().__init__()
 
-        def made(option: str, kind: str) -> nn.Module:
+        def operation(option: str, kind: str) -> nn.Module:
             if option == SKIP:
                 return Silent() if kind == "raw" else Skip(hidden, hidden)
-            layer = operators[option].make(features if kind == "raw" else hidden, hidden)
-            self.drop_features.dense |= kind == "raw" and not getattr(layer, "takes_sparse", False)
+            layer = made(operators[option], features if kind == "raw" else hidden, hidden)
+            self.drop_features.dense |= kind == "raw" and not takes_sparse(operators[option])
             return Normed(layer, hidden) if picker.style == Style.SUPERNET else layer
 
         topology, *names = groups
@@ -137,7 +138,7 @@ class NodeNetwork(nn.Module):
             layers = {
                 kind: picker.module(
                     name,
-                    {option: partial(made, str(option), kind) for option in groups[name]},
+                    {option: partial(operation, str(option), kind) for option in groups[name]},
                 )
                 for kind in kinds
             }

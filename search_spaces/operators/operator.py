@@ -8,9 +8,9 @@ What else there is to know is read off the class. Everything has a default:
 - `skip = True`: it hands its input on; it is never dropped as a path, and counts as without weights.
 - `zero = True`: it adds nothing; it answers None, or zeros.
 - whether it has weights: that it has parameters and is no skip (`Group.weighted`).
-- `why_not_exportable = "it samples its neighbours"`: no program can be traced of it, and why.
-- `signature()`, `uncounted_macs(*inputs)`: which weights may be taken over, and what the counter cannot see
-  (`nas_core.traits`).
+- `why_not_exportable = "because it samples its neighbours"`: no program can be traced of it.
+- `signature()`, `uncounted_macs(*inputs)` and what else a module may bring (`nas_core.traits`): which weights may be
+  taken over, what the counter cannot see.
 
 Costs are counted (`search_spaces.counter`). A space may have formulas where it needs the speed; tests hold them equal.
 """

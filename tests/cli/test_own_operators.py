@@ -21,10 +21,10 @@ class Widest(MessagePassing):
         self.linear = nn.Linear(2 * width, hidden)
         self.hops = hops
 
-    def forward(self, x, links):
+    def forward(self, x, edge_index):
         near = x
         for _ in range(self.hops):
-            near = self.propagate(links.edges, x=near)
+            near = self.propagate(edge_index, x=near)
         return self.linear(torch.cat([x, near], 1))
 
 
@@ -78,6 +78,46 @@ def test_checked_searched_resumed_and_refused_once_changed(own: Path, say: Say) 
     (own / "my_ops.py").write_text(OPERATORS.replace("hops=1", "hops=3"))
     code, _, err = say("resume", "s", "--trials", "6")
     assert (code, "restore it" in err) == (2, True), err
+
+
+@pytest.mark.usefixtures("forked_checks")
+def test_exports_bring_the_file_along(own: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from nas_core.errors import NotFoundError, UsageError
+    from training.export import load_network
+
+    words = (
+        "--data",
+        "karate",
+        "--epochs",
+        "1",
+        "--threads",
+        "1",
+        "--size",
+        "hidden=4",
+        "--study",
+        "s",
+        "--trials",
+        "1",
+    )
+    only = "nasbench_graph(operators=('my_ops.py:Widest', 'my_ops.py:Widest(hops=2)'))"
+    assert say("search", "--space", only, *words)[0] == 0
+    assert say("train", "s", "--epochs", "1")[0] == 0
+    code, _, err = say("export", "s", "--format", "safetensors,json,python", "--out", "export")
+    assert code == 0, err
+    (own / "my_ops.py").unlink()
+    monkeypatch.chdir(own / "export")
+    [description] = Path().glob("*.json")
+    assert "class Widest(MessagePassing)" in next(Path().glob("*[0-9].py")).read_text()
+    network = load_network(description, description.with_suffix(".safetensors"))
+    assert network(torch.rand(5, 34), torch.tensor([[0, 1], [1, 2]])).shape == (5, 4)
+    Path("my_ops.py").write_text(OPERATORS + "\n")
+    with pytest.raises(UsageError, match=r"my_ops.py' was changed since"):
+        load_network(description)
+    Path("my_ops.py").unlink()
+    with pytest.raises(NotFoundError, match="there is no file"):
+        load_network(description)
 
 
 def test_architectures_are_written_and_costs_counted(own: Path, say: Say) -> None:

@@ -38,10 +38,10 @@ GOOD = """
             super().__init__(aggr="max")
             self.linear, self.hops = nn.Linear(2 * width, hidden), hops
 
-        def forward(self, x, links):
+        def forward(self, x, edge_index):
             near = x
             for _ in range(self.hops):
-                near = self.propagate(links.edges, x=near)
+                near = self.propagate(edge_index, x=near)
             return self.linear(torch.cat([x, near], 1))
 """
 
@@ -87,15 +87,15 @@ def test_one_of_ones_own_with_options(tmp_path: Path) -> None:
         (GOOD.replace("x=near)", "x=near) + torch.rand(1)"), "two passes in evaluation mode differ"),
         (GOOD.replace("x=near)", "x=near) + torch.arange(len(x))[:, None]"), "renumbering the nodes"),
         (GOOD.replace("near], 1)", "near / near.sum(1, True)], 1)"), "is not finite"),
-        (GOOD.replace("x=near)", "x=near) * len(links.edges.unique())"), "torch.export cannot trace it"),
+        (GOOD.replace("x=near)", "x=near) * len(edge_index.unique())"), "torch.export cannot trace it"),
         (GOOD.replace("near = x", "near = x if x.sum() > 9 else -x"), "torch.export cannot trace it"),
         (
             GOOD.replace("near = x", "near = x if x.sum() > 9 else -x").replace(
-                "def __init__", 'why_not_exportable = "it looks"\n\n        def __init__'
+                "def __init__", 'why_not_exportable = "because it looks"\n\n        def __init__'
             ),
             None,
         ),
-        (GOOD.replace("forward(self, x, links)", "forward(self, x)"), "raises TypeError"),
+        (GOOD.replace("forward(self, x, edge_index)", "forward(self, x)"), "raises TypeError"),
     ],
 )
 def test_what_is_wrong_is_found(tmp_path: Path, body: str, finding: str | None) -> None:
@@ -158,3 +158,18 @@ def test_the_benchmarks_operators_in_another_order_are_its_rows() -> None:
     assert (benchmark.name, other.name) == ("nasbench_graph", "nasbench_graph-custom")
     for notation in ("0012:gcn,fc,gat,gin", "0122:skip,gin,gcn,gat", "0111:sage,cheb,arma,graph"):
         assert benchmark.identity(benchmark.from_text(notation)) == other.identity(other.from_text(notation))
+
+
+@pytest.mark.parametrize("name", ["SAGEConv", "LEConv", "TAGConv(K=2)"])
+def test_layers_of_the_library_are_operators(name: str) -> None:
+    assert list(check(GRAPH.operator(f"torch_geometric.nn:{name}"))) == []
+
+
+def test_an_export_says_why_not(tmp_path: Path) -> None:
+    from training.export.formats import signature_of
+    from training.export.write import trace
+
+    body = GOOD.replace("def __init__", 'why_not_exportable = "because it looks"\n\n        def __init__')
+    module = GRAPH.operator(own(tmp_path, body)).make(6, 4)
+    with pytest.raises(UsageError, match="Mine cannot be traced, because it looks"):
+        trace(module, (torch.rand(4, 6), torch.zeros(2, 3, dtype=torch.long)), signature_of(graph_task(6, 4, 4, 3)))

@@ -33,7 +33,8 @@ FIELDS = ("space", "space_version", "space_file", "space_hash", "key", "architec
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A space as it was referred to; `file` is the user's Python file that holds it, if it is one."""
+    """A space as it was referred to; `file` is the user's Python file that holds it, if it is one. Its arguments may
+    name further ones (operators, for example)."""
 
     space: SearchSpace
     reference: str
@@ -49,19 +50,23 @@ class Origin:
         return refs.split(self.reference, spaces.KIND)[1]
 
     def copies(self, name: str) -> dict[str, bytes]:
-        """What must lie in one folder for the space to be loaded there: the user's file, called `name`, and the modules
-        beside it that it imports."""
-        if self.file is None:
-            return {}
-        beside = {file.relative_to(self.file.parent).as_posix(): file.read_bytes() for file in files_of(self.file)}
-        return {name: self.file.read_bytes(), **beside}
+        """What must lie in one folder for the space to be loaded there: the user's file, called `name`, those that its
+        arguments name, and the modules beside each that it imports. Raises UsageError where two have one name."""
+        own = [] if self.file is None else [(name, self.file)]
+        found: dict[str, bytes] = {}
+        for copy, file in (*own, *((file.name, file) for file in refs.files_in(self.arguments))):
+            beside = {other.relative_to(file.parent).as_posix(): other.read_bytes() for other in files_of(file)}
+            for place, content in {copy: file.read_bytes(), **beside}.items():
+                if found.setdefault(place, content) != content:
+                    raise UsageError(f"{spaces.KIND} '{self.reference}' needs two files called '{place}'; rename one")
+        return found
 
 
 def origin(reference: str) -> Origin:
     """The space behind a reference. Raises UsageError or NotFoundError where there is none."""
     loaded = spaces.load(reference)
     path = refs.split(reference, spaces.KIND)[0].rpartition(":")[0]
-    return Origin(loaded.object, reference, Path(path) if loaded.file_hash else None, loaded.file_hash)
+    return Origin(loaded.object, reference, Path(path) if path.endswith(".py") else None, loaded.file_hash)
 
 
 def describe(
@@ -149,12 +154,19 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _space(data: Mapping[str, Any], path: Path) -> SearchSpace:
     target, arguments = refs.split(data["space"], spaces.KIND)
+    arguments = refs.moved_to(path.parent, arguments)
+    files = refs.files_in(arguments)
+    own = None
     if data["space_file"] is not None:
-        file = path.parent / data["space_file"]
-        target = f"{file}:{target.rpartition(':')[2]}"
-        if file.is_file() and digest_of(file) != data["space_hash"]:
-            beside = ", ".join(f"'{other.name}'" for other in files_of(file))
-            what = f"'{file}' or one of {beside} beside it" if beside else f"'{file}'"
+        own = path.parent / data["space_file"]
+        target = f"{own}:{target.rpartition(':')[2]}"
+    named = files if own is None else [own, *files]
+    if named and named[0].is_file():
+        now = refs.digest_with(None if own is None else digest_of(own), files)
+        if now != data["space_hash"]:
+            beside = ", ".join(f"'{other.name}'" for file in named for other in files_of(file))
+            what = " or ".join(f"'{file}'" for file in named)
+            what = f"{what} or one of {beside} beside it" if beside else what
             raise UsageError(f"{what} was changed since '{path}' was written; put the original back")
     given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     space: SearchSpace = spaces.load(f"{target}({given})" if given else target).object

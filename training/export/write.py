@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from nas_core.errors import UsageError
+from nas_core.traits import NotExportable
 from training.export.formats import Signature
 
 # A protobuf message ends at 2 GiB; some of it is the graph.
@@ -25,6 +26,12 @@ def trace(network: nn.Module, example: tuple[Tensor, ...], signature: Signature)
 
     Raises UsageError where the network cannot be traced so.
     """
+    for module in network.modules():
+        if isinstance(module, NotExportable):
+            raise UsageError(
+                f"onnx and pt2 are not possible: {type(module).__name__} cannot be traced, "
+                f"{module.why_not_exportable}\nUse safetensors,json instead."
+            )
     shapes = tuple({axis: Dim(name, min=0) for axis, name in axes.items()} for axes in signature.axes)
     with quiet():
         try:

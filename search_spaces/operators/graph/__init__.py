@@ -1,8 +1,11 @@
 """Node operators: one step of a graph network.
 
-Made by `(width, hidden)`, called with features `x [nodes, width]` and `search_spaces.layers.links.Links`, whose `edges`
-are `[2, edges]`, source and target; answers `[nodes, hidden]`. With `takes_sparse = True` the features may be a sparse
-tensor, as products take it: a bag of words has few values.
+Made by `(width, hidden)`, called with features `x [nodes, width]` and `edge_index [2, edges]`, source and target, both
+directions of an undirected edge; answers `[nodes, hidden]`. Most layers of PyTorch Geometric are such, too.
+
+With `takes_links = True` it gets `search_spaces.layers.links.Links` instead of the tensor, which computes once what
+several layers need of the edges; with `takes_sparse = True` features may be a sparse tensor, as products take it: a bag
+of words has few values.
 """
 
 from search_spaces.operators.operator import Role

@@ -15,6 +15,7 @@ class Aggregate(MessagePassing):
     """`AGG_j (W x_j) + V x_i + b` over the in-neighbours j of node i: `(nodes, width), (2, edges)` to
     `(nodes, hidden)`."""
 
+    takes_links = True
     takes_sparse = True
 
     def __init__(self, width: int, hidden: int, aggregation: str) -> None:

@@ -10,6 +10,7 @@ from search_spaces.layers.links import Links
 class Dense(nn.Linear):
     """A linear map of every node by itself."""
 
+    takes_links = True
     takes_sparse = True
 
     def plain(self) -> nn.Module:

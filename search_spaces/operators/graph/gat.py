@@ -11,6 +11,7 @@ from search_spaces.layers.links import Links
 class Attention(GATConv):
     """GAT with two heads of half the width (Velickovic et al. 2018); every node attends to itself as well."""
 
+    takes_links = True
     takes_sparse = True
 
     def __init__(self, width: int, hidden: int) -> None:

@@ -11,6 +11,7 @@ from search_spaces.layers.links import Links
 class Convolution(GCNConv):
     """GCN (Kipf and Welling 2017): `D^-1/2 (A + I) D^-1/2 X W + b`."""
 
+    takes_links = True
     takes_sparse = True
 
     def __init__(self, width: int, hidden: int) -> None:

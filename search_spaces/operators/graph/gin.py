@@ -14,6 +14,7 @@ from search_spaces.layers.links import Links
 class Isomorphism(MessagePassing):
     """GIN with one linear map and epsilon 0 (Xu et al. 2019, eq. 4.1): `W (x_i + sum_j x_j) + b`."""
 
+    takes_links = True
     takes_sparse = True
 
     def __init__(self, width: int, hidden: int) -> None:

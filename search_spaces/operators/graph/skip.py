@@ -11,6 +11,7 @@ class Skip(nn.Module):
     """What it gets."""
 
     skip = True
+    takes_links = True
     takes_sparse = True
 
     def __init__(self, width: int, hidden: int) -> None:

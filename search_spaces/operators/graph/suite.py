@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from search_spaces.layers.links import Links
-from search_spaces.operators.graph.sample import OnEdges, counted, ring
+from search_spaces.operators.graph.made import made, takes_sparse
+from search_spaces.operators.graph.sample import counted, ring
 from search_spaces.operators.operator import Operator
 
 NODES, EDGES, WIDTH, HIDDEN = 12, 30, 6, 4
@@ -37,7 +37,7 @@ def _findings(operator: Operator) -> Iterator[str]:
     if any(not torch.equal(value, others[name]) for name, value in module.state_dict().items()):
         yield "two that are made from one seed have other weights"
     x, edges = torch.randn(NODES, WIDTH, requires_grad=True), ring(NODES, EDGES)
-    answer = module.train()(x, Links(edges, NODES))
+    answer = module.train()(x, edges)
     yield from _traits(operator, answer, x)
     if operator.zero:
         return
@@ -53,19 +53,19 @@ def _findings(operator: Operator) -> Iterator[str]:
         yield "its input gets no gradient"
     with torch.no_grad():
         yield from _function(module.eval(), x.detach(), edges)
-        if getattr(module, "takes_sparse", False):
-            sparse, dense = (module(given, Links(edges, NODES)) for given in (x.detach().to_sparse(), x.detach()))
+        if takes_sparse(operator):
+            sparse, dense = (module(given, edges) for given in (x.detach().to_sparse(), x.detach()))
             if not torch.allclose(sparse.to_dense() if sparse.is_sparse else sparse, dense, atol=1e-5):
                 yield "takes_sparse is True, but sparse features have another answer"
     params, macs = counted(operator, WIDTH, hidden, NODES, EDGES)
     if params != sum(parameter.numel() for parameter in module.parameters()) or macs < 0:
         yield f"its costs are counted as {params} parameters and {macs} MACs"
-    yield from _export(module.eval())
+    yield from _export(operator, module.eval())
 
 
 def _made(operator: Operator, width: int, hidden: int) -> nn.Module:
     torch.manual_seed(0)
-    return operator.make(width, hidden)
+    return made(operator, width, hidden)
 
 
 def _traits(operator: Operator, answer: Any, x: Tensor) -> Iterator[str]:
@@ -77,22 +77,21 @@ def _traits(operator: Operator, answer: Any, x: Tensor) -> Iterator[str]:
 
 def _function(module: nn.Module, x: Tensor, edges: Tensor) -> Iterator[str]:
     """In evaluation mode: repeatable, blind to the numbering of nodes, finite on odd graphs."""
-    answer = module(x, Links(edges, NODES))
-    if not torch.equal(answer, module(x, Links(edges, NODES))):
+    answer = module(x, edges)
+    if not torch.equal(answer, module(x, edges)):
         yield "two passes in evaluation mode differ"
     order = torch.randperm(NODES, generator=torch.Generator().manual_seed(0))
-    renumbered = module(x[order], Links(order.argsort()[edges], NODES))
+    renumbered = module(x[order], order.argsort()[edges])
     if not torch.allclose(renumbered, answer[order], atol=1e-5):
         yield "renumbering the nodes does more than to renumber the answer"
     for what, (nodes, pairs) in ODD.items():
-        graph = Links(torch.tensor(pairs, dtype=torch.long), nodes)
-        other = module(x[:nodes], graph)
+        other = module(x[:nodes], torch.tensor(pairs, dtype=torch.long))
         if other.shape != (nodes, answer.shape[1]) or not torch.isfinite(other).all():
             yield f"on a graph {what} its answer has the wrong shape or is not finite"
 
 
-def _export(module: nn.Module) -> Iterator[str]:
-    reason = getattr(module, "why_not_exportable", None)
+def _export(operator: Operator, module: nn.Module) -> Iterator[str]:
+    reason = getattr(operator.kind, "why_not_exportable", None)
     if reason is not None:
         if not isinstance(reason, str) or not reason:
             yield f"why_not_exportable is {reason!r}, which is no reason"
@@ -101,13 +100,12 @@ def _export(module: nn.Module) -> Iterator[str]:
 
     free = ({0: Dim("nodes", min=0)}, {1: Dim("edges", min=0)})
     x, edges = torch.randn(NODES, WIDTH), ring(NODES, EDGES)
-    network = OnEdges(module)
     try:
-        program = export(network, (x, edges), dynamic_shapes=free).module()
+        program = export(module, (x, edges), dynamic_shapes=free).module()
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         yield f"torch.export cannot trace it ({first}); if it has to be so, say why in why_not_exportable"
         return
     other = (x[:5], ring(5, 7))
-    if not torch.allclose(program(*other), network(*other), atol=1e-5):
+    if not torch.allclose(program(*other), module(*other), atol=1e-5):
         yield "its exported program answers another graph differently"

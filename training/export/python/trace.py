@@ -157,8 +157,10 @@ class Tracer:
 
     @contextmanager
     def _recorded(self, kind: type, tape: Tape) -> Iterator[None]:
-        """Functions of other packages are written as calls while the block below is run."""
+        """Functions of other packages are written as calls while the block below is run, also by what it is given."""
         modules = {sys.modules[each.__module__] for each in kind.__mro__ if self.own(each)}
+        given = (value for module in modules for value in vars(module).values() if _wraps(value))
+        modules = modules | {sys.modules[each.__module__] for each in given}
         with contextlib.ExitStack() as stack:
             for module in modules:
                 foreign = {

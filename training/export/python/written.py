@@ -9,9 +9,11 @@ from typing import Any
 
 from torch import nn
 
+from nas_core import refs
 from nas_core.errors import UsageError
 from nas_core.public import public
 from nas_core.task import Task
+from nas_core.user_files import digest_of, module_of
 from training.cost import params
 from training.export.card import Card
 from training.export.formats import module_name
@@ -50,20 +52,22 @@ def python_source(
 
 
 def copied(origin: Origin) -> Callable[[Any], bool]:
-    """Whether a class or function is copied into the file: those of the space's package, or of its file and what lies
-    in the same folder, and our layers. Others are imported."""
+    """Whether a class or function is copied into the file: those of the space's package, or of its file, of files that
+    its arguments name and what lies in the same folders, and our layers. Others are imported."""
+    files = [*([] if origin.file is None else [origin.file]), *refs.files_in(origin.arguments)]
     roots = {"search_spaces", type(origin.space).__module__.partition(".")[0]}
-    folder = None if origin.file is None else origin.file.resolve().parent
+    roots |= {module_of(digest_of(file)) for file in files}
+    folders = {file.resolve().parent for file in files}
 
     def own(thing: Any) -> bool:
         module = str(getattr(thing, "__module__", None))
         if module.partition(".")[0] in roots:
             return True
         file = getattr(sys.modules.get(module), "__file__", None)
-        if folder is None or not file:
+        if not file:
             return False
         path = Path(file).resolve()
-        return folder in path.parents and not any(part in path.parts for part in _PACKAGES)
+        return not folders.isdisjoint(path.parents) and not any(part in path.parts for part in _PACKAGES)
 
     return own
 

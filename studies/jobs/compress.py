@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -87,6 +88,8 @@ class Compression:
                             yield report
                     network = self._write(network, kept, report)
                 seconds = report.seconds
+        for folder in context.workdir.glob("round-*"):
+            shutil.rmtree(folder)
 
     def result(self, workdir: Path) -> Result:
         return Result({WEIGHTS: workdir / KEPT}, _said(workdir / KEPT)[0])
@@ -130,7 +133,7 @@ class Compression:
         import safetensors.torch
         import torch
 
-        from training.changes import changes_of
+        from training.changes import changes_of, rebuilt
         from training.checkpoint import storable, write_atomically
 
         network = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)
@@ -140,12 +143,10 @@ class Compression:
             "report": json.dumps([report.step, dict(report.metrics), report.seconds]),
         }
         content = safetensors.torch.save(storable(network.state_dict()), said)
-        draft = path.with_name(f"{path.name}.draft")
-        write_atomically(draft, content)
-        found, _ = self._read(draft)
-        self._prove(network, found)
+        found = rebuilt(self._plain, changes)
+        found.load_state_dict(safetensors.torch.load(content))
+        self._prove(network, found.eval())
         write_atomically(path, content)
-        draft.unlink()
         return found
 
     def _prove(self, network: nn.Module, found: nn.Module) -> None:

@@ -23,6 +23,7 @@ from tests.crash.injection import IO_ERROR, KILL, NO_SPACE, Point, Program, prog
 from tests.crash.sessions import MAPPING, SEARCH, contents, stored, write_toy
 
 SCHEMAS = Path(__file__).parent.parent / "studies" / "schemas"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 SHOWN = re.compile(r"^s: (\d+)/\d+ trials", re.MULTILINE)
 
 PROGRAM = (
@@ -45,10 +46,13 @@ ALL = (
     "studies.analysis.costs",
     "studies.jobs.export",
     "studies.search.supernet",
+    "studies.jobs.compress",
+    "studies.jobs.own_network",
     "studies.jobs.train",
     "studies.analysis.trained",
     "torch._dynamo",
     "torch.profiler",
+    "training.changes",
     "training.data.bound",
     "training.data.digits",
     "training.evaluators.train",
@@ -190,6 +194,18 @@ def retraining(folder: Path, searching: Program) -> Session:
     return Session(folder / "work", Path.mkdir, commands, searching, durations=False)
 
 
+def compression(folder: Path, searching: Program) -> Session:
+    def begin(place: Path) -> None:
+        place.mkdir()
+        for name in ("my_net.py", "my_compressor.py"):
+            (place / name).write_text((EXAMPLES / name).read_text())
+
+    train = ["train", "my_net.py:resnet(width=4,blocks=1)", "--data", "digits", "--recipe", "quick", "--epochs", "1"]
+    method = ["--method", "my_compressor.py:InnerChannels", "-s", "rounds=2", "-s", "keep=0.7"]
+    commands = [train, ["compress", "resnet-digits-1", *method, "--epochs", "1"]]
+    return Session(folder / "work", begin, commands, searching, durations=False)
+
+
 def export(folder: Path, searching: Program) -> Session:
     commands = [
         [*TRAINED, "--trials", "1"],
@@ -209,6 +225,7 @@ SESSIONS = {
     "bench": bench,
     "training": training,
     "retraining": retraining,
+    "compression": compression,
     "export": export,
 }
 

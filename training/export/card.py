@@ -135,7 +135,8 @@ def _what(card: Card) -> str:
             f"{'node' if card.task.nodes else 'sample'}, {card.task.outputs} {answers}."
         )
     values = ", ".join(f"`{name}` = {value}" for name, value in card.architecture.items())
-    lines.append(f"Architecture `{card.key}` of the space `{card.space}`: {values}." if card.key else "")
+    made = f": {values}" if values else ", the only one"
+    lines.append(f"Architecture `{card.key}` of the space `{card.space}`{made}." if card.key else "")
     return "\n".join(line for line in lines if line)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from studies.search.start import Watching
     from studies.store.store import Store
 
-__all__ = ["Study", "load", "resume", "search", "studies"]
+__all__ = ["Study", "create", "load", "resume", "search", "studies"]
 
 DATABASE = "nas.db"
 """Where nothing is said, by `db` or in the environment (`NAS_DB`, `NAS_FILES`)."""
@@ -66,6 +66,31 @@ def search(
             opened = start.start(store, start.planned(start.on_supernet(wanted, then, opened.study), store))
             start.run(store, opened, workers=wanted.workers, watching=watching)
     return Study(opened.study.name, place)
+
+
+def create(
+    study: str,
+    *,
+    config: Mapping[str, Any] | str | Path | None = None,
+    db: str | Path | None = None,
+    files: str | Path | None = None,
+    **options: Any,
+) -> Study:
+    """A study whose candidates you evaluate: `Study.ask` proposes, `Study.tell` says what came of it. Called again with
+    the same options it is the same study.
+
+    `options` and `config` are those of `search`; an objective that is told says what is better, `val_accuracy:max`.
+    Raises as `search`.
+    """
+    from studies.search import start
+    from studies.setup.configuration import gather
+    from studies.setup.configuration import options as keys
+
+    given = keys({**options, "study": study, "evaluator": "told"})
+    wanted = gather(Path(config) if isinstance(config, str) else config, (), given)
+    place = Place(db, files)
+    with place.open(create=True) as store:
+        return Study(start.start(store, start.planned(wanted)).study.name, place)
 
 
 def resume(
@@ -123,6 +148,7 @@ class Study:
 
     def __init__(self, name: str, place: Place) -> None:
         self.name, self._place = name, place
+        self._asked: set[int] = set()  # numbers of trials that `ask` has given to this process
 
     def __repr__(self) -> str:
         return f"Study({self.name!r}, db={str(self._place.db)!r})"
@@ -155,6 +181,78 @@ class Study:
             kept = {name: value for name, value in trial.items() if not isinstance(value, dict)}
             rows.append({**kept, **trial["metrics"], **apart})
         return pandas.DataFrame(rows)
+
+    def ask(self, trials: int | None = None) -> dict[str, Any] | None:
+        """The oldest trial that waits for its result and that this object has not given yet, as `nas ask --json` has
+        it; None: the search is over. `trials` raises the number of evaluations.
+
+        Asked again, it gives others, as many as the study's lag; a new process begins with the oldest again. Raises
+        UsageError for a study that was not made by `create`, or where one of those given must be told first.
+        """
+        from nas_core.errors import UsageError
+        from studies.documents import View, asked_document
+        from studies.search import asking, start
+
+        with self._place.open() as store:
+            opened = start.resume(store, self.name, trials=trials)
+            jobs, _ = asking.ask(store, opened)
+            job = next((job for job in jobs if job.number not in self._asked), None)
+            if job is None and jobs:
+                raise UsageError(
+                    f"{self.name}:{jobs[0].number} must be told first: the study's lag is {opened.study.spec.lag}"
+                )
+            if job is None:
+                return None
+            self._asked.add(job.number)
+            return asked_document(View.of(opened.study), job)
+
+    def tell(
+        self,
+        trial: Mapping[str, Any] | int,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        step: float | None = None,
+        failed: str | None = None,
+        seconds: float = 0.0,
+    ) -> dict[str, Any]:
+        """Store what came of a trial, which `ask` gave or which has this number; its document. With `step` the metrics
+        are those of a step before the last, and the document's state is "pruned" where it was stopped early; `failed`
+        says why there is no result.
+
+        Raises UsageError for a metric that is missing, unknown or no finite number, and for a trial that waits for
+        nothing, NotFoundError for one that is not there. Nothing is stored then.
+        """
+        from nas_core.errors import UsageError
+        from studies.documents import View, trial_document
+        from studies.search import asking, start
+
+        number = trial if isinstance(trial, int) else int(trial["number"])
+        if (metrics is None) == (failed is None) or (failed is not None and step is not None):
+            raise UsageError("tell either metrics, with or without a step, or why the trial has failed")
+        with self._place.open() as store:
+            opened = start.resume(store, self.name)
+            if metrics is None:
+                run = asking.fail(store, opened, number, str(failed))
+            elif step is not None:
+                run = asking.report(store, opened, number, step, metrics)
+            else:
+                run = asking.tell(store, opened, number, metrics, seconds)
+            return trial_document(View.of(opened.study), run)
+
+    def network(self, trial: Mapping[str, Any] | int) -> nn.Module:
+        """The untrained network of a trial at the search size, on the CPU, with the weights that a training of ours
+        would begin with."""
+        from nas_core.seeds import derive
+        from studies.analysis.queries import addressed_trial
+        from studies.setup.spaces import load_space, size_of
+        from training.evaluators.train import build
+
+        number = trial if isinstance(trial, int) else int(trial["number"])
+        with self._place.open(only_reading=True) as store:
+            study, run = addressed_trial(store, self._address(number))
+        space, _ = load_space(study.spec.space)
+        seed = derive(study.spec.seed, number, "train")
+        return build(space, run.arch, study.spec.task, size_of(space, study.spec.size), seed)
 
     def train(
         self,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from nas_cli import (
+    ask,
     bench,
     catalog,
     compress,
@@ -54,6 +55,8 @@ def options(
 app.command()(init.init)
 app.command()(with_options(search.search))
 app.command()(search.resume)
+app.command()(ask.ask)
+app.command()(ask.tell)
 for command in (query.ls, query.show, query.trials, query.best, query.front, query.query, query.verify):
     app.command()(command)
 app.command()(score.score)

@@ -15,6 +15,7 @@ from nas_core.records import COMPRESS, RETRAIN, Run
 from nas_core.space import HasNotation, SearchSpace, builds
 from studies.address import address_of
 from studies.analysis.summary import objective
+from studies.executors import Job
 from studies.records import Study, StudySpec, final_size_of
 from studies.store.store import Store
 
@@ -151,6 +152,23 @@ def trial_document(view: View, run: Run) -> dict[str, Any]:
         "seconds": verdict.seconds,
         "started": run.started,
         "ended": run.ended,
+    }
+
+
+def asked_document(view: View, job: Job) -> dict[str, Any]:
+    """A trial that waits for its result, for whoever evaluates it. `step` is the last one, None where there are none;
+    `seed` is the one that a training of ours would have."""
+    arch = job.proposal.arch
+    return {
+        "address": f"{view.study.name}:{job.number}",
+        "study": view.study.name,
+        "number": job.number,
+        "architecture": dict(arch.values),
+        "key": arch.key,
+        "notation": view.notation(arch),
+        "step": job.target or None,
+        "continues": job.proposal.continues,
+        "seed": job.seed,
     }
 
 

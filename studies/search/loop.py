@@ -8,7 +8,7 @@ The state of one loop is here. Beside it: which candidates are known (`duplicate
 what was told (`history`), what the store knows of it (`replay`), early stopping, verdicts and budgets.
 
 `run` drives it with an executor. Who evaluates in another way calls `advance`, evaluates what the executor was given,
-and says by `settle` what came of it; `close` ends it in good order.
+and says by `report` and `settle` what came of it; `close` ends it in good order.
 """
 
 from __future__ import annotations
@@ -136,6 +136,17 @@ class Search:
             if trial.finished:
                 return trial
         self._end(trial, failure)
+        return trial
+
+    def report(self, number: int, report: Report) -> Trial:
+        """Take in a step before the last of a pending trial, which may end it early; the executor did not bring it.
+        Raises KeyError for a trial that is not pending."""
+        trial = self.pending[number]
+        for earlier in self.store.curve(self.store.trial(self.study, number)):
+            self._early_stopping.extend(trial, earlier)
+        self._running.add(number)
+        self._report(trial, report)
+        self._running.discard(number)
         return trial
 
     def close(self) -> None:

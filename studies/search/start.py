@@ -152,6 +152,11 @@ def run(
 ) -> Ending:
     """Go on with a study until its budget is spent: train its supernet where it has one, then evaluate candidates."""
     study, watching = opened.study, watching or Watching()
+    if study.spec.evaluator.facts.told:
+        raise UsageError(
+            f"the results of study '{study.name}' are told to it: nas ask {study.name}, then "
+            f"nas tell {study.name}:NUMBER METRIC=VALUE"
+        )
     if workers > study.spec.lag and study.spec.ordering == "strict":
         watching.say(f"the study's lag is {study.spec.lag}, so no more than that of {workers} workers are busy")
     with store.lock(study):

@@ -50,7 +50,7 @@ def test_values_are_offered(database: Path) -> None:
     assert offered("nas show ") == ["second", "first"]
     assert offered("nas resume f") == ["first"]
     assert offered("nas bench show ") == ["b"]
-    assert offered("nas search --evaluator ") == ["train", "table", "supernet:second"]
+    assert offered("nas search --evaluator ") == ["train", "table", "told", "supernet:second"]
     assert offered("nas search --strategy re") == ["regularized-evolution", "reinforce"]
     assert {"darts", "nasbench201", "my_space.py:"} <= set(offered("nas search --space "))
 

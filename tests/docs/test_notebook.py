@@ -37,7 +37,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_a_notebook_searches_resumes_trains_and_exports(outputs: list[str]) -> None:
-    best, states, table, tested, shape, names = outputs
+    best, states, table, tested, shape, names, told = outputs
     assert re.fullmatch(r"\(0\.\d+,\s+'\|.*\|'\)", best)
     assert states.count("complete") + states.count("reused") >= 6 or states.count("'complete'") == 6
     assert "val_accuracy" in table.splitlines()[0]
@@ -45,3 +45,4 @@ def test_a_notebook_searches_resumes_trains_and_exports(outputs: list[str]) -> N
     assert len(tested.split(",")) == 2
     assert shape == "torch.Size([2, 10])"
     assert names == "['digits']"
+    assert told.count("complete") + told.count("reused") >= 4

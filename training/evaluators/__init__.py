@@ -10,6 +10,7 @@ BUILTIN = {
     "train": "training.evaluators.train:Train",
     "table": "training.evaluators.table:Table",
     "supernet": "training.evaluators.supernet:SupernetEvaluator",
+    "told": "training.evaluators.told:Told",
 }
 
 WRAPPERS = {

@@ -102,6 +102,7 @@ class Facts:
     data: str | None = None  # what networks are trained or evaluated on; of a table: which of its data sets
     split: Split = field(default_factory=Split)
     trains: bool = False
+    told: bool = False  # results come from the user: nothing is evaluated here
     looks_up: bool = False  # results were recorded before: no network is built, nothing is measured
     recipe: Recipe | None = None
     metrics: tuple[str, ...] = ()  # of the whole validation part, beside the usual ones

@@ -83,10 +83,9 @@ def create(
     Raises as `search`.
     """
     from studies.search import start
-    from studies.setup.configuration import gather
-    from studies.setup.configuration import options as keys
+    from studies.setup.configuration import asked_by, gather
 
-    given = keys({**options, "study": study, "evaluator": "told"})
+    given = asked_by({"evaluator": "told", **options, "study": study})
     wanted = gather(Path(config) if isinstance(config, str) else config, (), given)
     place = Place(db, files)
     with place.open(create=True) as store:

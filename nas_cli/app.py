@@ -55,7 +55,7 @@ def options(
 app.command()(init.init)
 app.command()(with_options(search.search))
 app.command()(search.resume)
-app.command()(ask.ask)
+app.command()(with_options(ask.ask, ask.OPTIONS))
 app.command()(ask.tell)
 for command in (query.ls, query.show, query.trials, query.best, query.front, query.query, query.verify):
     app.command()(command)

@@ -3,80 +3,52 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas_cli import complete
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
-from nas_cli.search import Trials
 
 if TYPE_CHECKING:
     from studies.search.start import Opened
     from studies.store.store import Store
 
 
+OPTIONS = tuple(
+    name
+    for names in (
+        "space size final_size strategy data objective constraint",
+        "epochs early_stop seed lag trials device",
+    )
+    for name in names.split()
+)
+"""What a study whose results are told can be asked for, by the names in `studies.setup.options`."""
+
+
 def ask(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="Its name.", autocompletion=complete.studies)],
-    space: Annotated[
-        str | None, typer.Option(help="Search space: a name, or FILE.py:OBJECT.", autocompletion=complete.spaces)
-    ] = None,
-    size: Annotated[str | None, typer.Option(help="Of the networks.", autocompletion=complete.sizes)] = None,
-    final_size: Annotated[
-        str | None, typer.Option(help="Of those whose costs count [default: --size].", autocompletion=complete.sizes)
-    ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(help="A name, FILE.py:CLASS, or command:PROGRAM.", autocompletion=complete.strategies),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Data that networks are for (nas data list).", autocompletion=complete.data)
-    ] = None,
-    objective: Annotated[
-        list[str] | None, typer.Option(help="METRIC:max or METRIC:min, which is told, or a cost; repeat for several.")
-    ] = None,
-    constraint: Annotated[
-        list[str] | None,
-        typer.Option(help="Such as params<=5e5; repeat for several.", autocompletion=complete.constraints),
-    ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="METRIC:max or METRIC:min that is told too.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Steps of an evaluation, where they are told too.")] = None,
-    early_stop: Annotated[
-        str | None, typer.Option(help="Stop by the steps: median, percentile, ...", autocompletion=complete.pruners)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    lag: Annotated[int | None, typer.Option(help="How many trials are open at a time [default: 1].")] = None,
-    trials: Trials = None,
     setting: Annotated[list[str] | None, typer.Option("-s", help="KEY=VALUE, e.g. strategy.population=20.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Show so many of the open trials at most.")] = None,
     db: Db = DEFAULT_DB,
     files: Files = None,
     as_json: Json = False,
-) -> None:
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> int:
     """Show the trials that wait for a result, which is said by 'nas tell'; the first time options make the study."""
     from nas_cli import render
     from studies.documents import View, asked_document
     from studies.search import asking
 
-    flags = {
-        "space": space,
-        "size": size,
-        "final_size": final_size,
-        "strategy": strategy,
-        "data": data,
-        "objective": objective,
-        "constraint": constraint,
-        "metric": metric,
-        "epochs": epochs,
-        "early_stop": early_stop,
-        "seed": seed,
-        "lag": lag,
-    }
-    made = any(value not in (None, []) for value in (*flags.values(), setting))
-    with open_store(db, files, create=made) as store:
-        opened = (
-            _made(store, study, {**flags, "trials": trials}, setting or []) if made else _known(store, study, trials)
-        )
+    making = metric or setting or any(value not in (None, []) for name, value in options.items() if name != "trials")
+    with open_store(db, files, create=bool(making)) as store:
+        if making:
+            opened = _made(store, {**options, "metric": metric, "study": study}, setting or [])
+        else:
+            opened = _known(store, study, options["trials"])
         jobs, ending = asking.ask(store, opened)
         view = View.of(opened.study)
     found = [asked_document(view, job) for job in jobs[:count]]
@@ -96,6 +68,7 @@ def ask(
         render.table(["trial", "steps", "continues", "key", "architecture"], rows, right=["steps"])
     if not found:
         print(f"study {study}: {ending}", file=sys.stderr)
+    return 0
 
 
 def tell(
@@ -137,11 +110,11 @@ def tell(
     render.emit(f"{found['address']}: {': '.join(filter(None, (found['state'], values or found['reason'])))}")
 
 
-def _made(store: Store, study: str, flags: dict[str, object], settings: list[str]) -> Opened:
+def _made(store: Store, options: Mapping[str, Any], settings: list[str]) -> Opened:
     from studies.search import start
-    from studies.setup.configuration import gather, options
+    from studies.setup.configuration import asked_by, gather
 
-    wanted = gather(None, settings, options({**flags, "study": study, "evaluator": "told"}))
+    wanted = gather(None, settings, asked_by({**options, "evaluator": "told"}))
     return start.start(store, start.planned(wanted))
 
 

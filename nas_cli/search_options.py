@@ -1,9 +1,9 @@
-"""The options of `nas search`, made of the list of what a search can be asked for."""
+"""The options of commands that make a study, made of the list of what a search can be asked for."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from studies.setup.options import Option
 
 
-def with_options(command: Callable[..., int]) -> Callable[..., int]:
-    """A command whose last parameter, `options`, is a mapping, as one with every option of the list in its place."""
+def with_options(command: Callable[..., int], names: Collection[str] | None = None) -> Callable[..., int]:
+    """A command whose last parameter, `options`, is a mapping, as one with every option of the list, or with those that
+    are named, in its place."""
     own = list(inspect.signature(command, eval_str=True).parameters.values())
-    listed = [_parameter(option) for option in OPTIONS if option.flags]
+    listed = [_parameter(option) for option in OPTIONS if option.flags and (names is None or option.name in names)]
 
     def called(**given: Any) -> int:
         options = {one.name: _plain(given.pop(one.name)) for one in listed}

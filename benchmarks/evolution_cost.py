@@ -48,7 +48,7 @@ def main() -> None:
             config = SearchConfig(
                 space=given.space, strategy="regularized-evolution", table=given.table, data=given.data
             )
-        spec = describe(config)
+        spec = describe(config).spec
         with Store(f"sqlite:///{name}/benchmark.db") as store:
             study = store.create_study("s", spec, StopAt(trials=given.trials))
             search = Search(store, study, build(spec))

@@ -32,7 +32,7 @@ def search(
     values: dict[str, Any] = {"space": "nasbench201", "size": arguments.size, "data": arguments.data, "threads": 1}
     values |= {"split": {"limit": arguments.images, "valid": arguments.valid}, "epochs": arguments.epochs}
     values |= {"strategy_config": {"minimum": arguments.minimum}} if strategy == "asha" else {}
-    spec = assemble.describe(SearchConfig(strategy=strategy, seed=seed, device="cpu", **values))
+    spec = assemble.describe(SearchConfig(strategy=strategy, seed=seed, device="cpu", **values)).spec
     parts = assemble.build(spec)
     with Store(f"sqlite:///{folder / strategy}{seed}.db") as store:
         study = store.create_study("s", spec, stop_at)

@@ -82,7 +82,7 @@ def searches(job: tuple[Case, str, str, range]) -> list[dict[int, tuple[float, f
         strategy_config=EVOLUTION if case.strategy == "regularized-evolution" else {},
         trials=max(BUDGETS), seed=seeds.start,
     )  # fmt: skip
-    spec = describe(config)
+    spec = describe(config).spec
     parts: StudyObjects = build(spec)
     found = []
     name = f"{case.space}-{case.data}-{case.strategy}-{seeds.start}"

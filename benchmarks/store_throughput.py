@@ -104,7 +104,7 @@ def loop(folder: Path, trials: int) -> float:
             "    metrics: {val_accuracy: {column: valid}, test_accuracy: {column: test}}\n"
         )
     config = SearchConfig(strategy="random", table=str(table), mapping=str(mapping), data="made")
-    spec = describe(config)
+    spec = describe(config).spec
     with Store(f"sqlite:///{folder / f'loop-{time.monotonic_ns()}.db'}") as store:
         study = store.create_study("s", spec, StopAt(trials=trials))
         search = Search(store, study, build(spec))

@@ -50,7 +50,7 @@ def volume(parts: StudyObjects, values: Sequence[Sequence[float]]) -> float:
 
 def whole(data: str) -> float:
     """The hypervolume of the whole table."""
-    parts = build(describe(problem(data, "random", 1)))
+    parts = build(describe(problem(data, "random", 1)).spec)
     names = [goal.metric for goal in parts.objectives]
     values = []
     for arch in moves.enumerate_all(parts.space):
@@ -63,7 +63,7 @@ def whole(data: str) -> float:
 def searches(job: tuple[str, str, int, range]) -> list[float]:
     """One study per seed; their hypervolumes."""
     data, strategy, trials, seeds = job
-    spec = describe(problem(data, strategy, trials))
+    spec = describe(problem(data, strategy, trials)).spec
     parts = build(spec)
     found = []
     with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db") as store:

@@ -36,7 +36,7 @@ def seconds(folder: Path, name: str, workers: int, arguments: argparse.Namespace
         lag=4 * arguments.workers,
         seed=1,
     )
-    spec = assemble.describe(config)
+    spec = assemble.describe(config).spec
     with Store(f"sqlite:///{folder / name}.db") as store:
         study = store.create_study("s", spec, StopAt(trials=arguments.trials))
         parts = assemble.build(spec)

@@ -12,6 +12,7 @@ from nas_cli import complete
 from nas_cli.command import Commands
 from nas_cli.errors import INTERRUPTED
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
+from nas_cli.search_options import listed
 
 if TYPE_CHECKING:
     from nas_core.records import Bench
@@ -34,15 +35,11 @@ def strategies(
         str, typer.Option("--strategies", metavar="A,B,...", help="Strategies, each STRATEGY or NAME=STRATEGY.")
     ],
     table: Annotated[Path, typer.Option(help="Table of recorded results (csv or csv.gz).")],
-    space: Annotated[
-        str, typer.Option(help="Search space: a name, or FILE.py:OBJECT.", autocompletion=complete.spaces)
-    ] = "nasbench201",
+    space: Annotated[str, listed("space")] = "nasbench201",
     data: Annotated[str | None, typer.Option(help="Data set of the table [default: its first].")] = None,
     mapping: Annotated[str | None, typer.Option(help="What the table's columns hold, if not beside it.")] = None,
-    scores: Annotated[Path | None, typer.Option(help="Table with recorded scores of zero-cost proxies.")] = None,
-    score_on: Annotated[
-        str | None, typer.Option(help="Data on which untrained networks are scored.", autocompletion=complete.data)
-    ] = None,
+    scores: Annotated[Path | None, listed("scores")] = None,
+    score_on: Annotated[str | None, listed("score_on")] = None,
     objective: Annotated[
         str, typer.Option(help="Metric, or METRIC:min.", autocompletion=complete.objectives)
     ] = "val_accuracy",

@@ -33,20 +33,28 @@ def with_options(command: Callable[..., int], names: Collection[str] | None = No
     return called
 
 
+def listed(name: str) -> Any:
+    """The option of that name, for another command that asks for the same."""
+    return _option(next(one for one in OPTIONS if one.name == name))
+
+
+def _option(option: Option) -> Any:
+    return typer.Option(
+        *option.flags,
+        help=option.means,
+        metavar=option.metavar,
+        autocompletion=None if option.words is None else getattr(complete, option.words),
+    )
+
+
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
 def _parameter(option: Option) -> inspect.Parameter:
     """None, or False, where it is not given."""
-    settings = typer.Option(
-        *option.flags,
-        help=option.means,
-        metavar=option.metavar,
-        autocompletion=None if option.words is None else getattr(complete, option.words),
-    )
     one: Any = list[str] if option.several else option.type
-    annotation: Any = Annotated[bool if option.type is bool else one | None, settings]
+    annotation: Any = Annotated[bool if option.type is bool else one | None, _option(option)]
     default = False if option.type is bool else None
     place = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Parameter(option.name, place, default=default, annotation=annotation)

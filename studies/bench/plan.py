@@ -17,9 +17,10 @@ from nas_core import refs
 from nas_core.config import Config, validate
 from nas_core.errors import InfeasibleError, NotFoundError, UsageError, unknown
 from nas_core.evaluation import Constraint, Objective
+from nas_core.frozen import JsonObject
 from nas_core.records import StopAt
 from studies.records import StudySpec, as_stored
-from studies.setup.assemble import StudyObjects, build, describe
+from studies.setup.assemble import StudyObjects, describe
 from studies.setup.config import SearchConfig
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Contender(Config):
     """A strategy and its settings."""
 
     strategy: str
-    config: dict[str, Any]
+    config: JsonObject
 
 
 class Landscape(Config):
@@ -129,8 +130,8 @@ def make(
     if "data" not in search:
         search = {**search, "data": _first_data(search)}
     wanted = validate(SearchConfig, {**search, "strategy": first.strategy, "strategy_config": first.config}, "bench")
-    problem = describe(wanted).model_copy(update=_order(workers))
-    parts = build(problem)
+    described = describe(wanted, changed=lambda spec: spec.model_copy(update=_order(workers)))
+    problem, parts = described.spec, described.objects
     table: Table = parts.evaluator  # type: ignore[assignment]
     if simulated and not table.timed:
         raise UsageError(f"table '{table.file.name}' records no seconds, so there is no clock to simulate; --workers 1")

@@ -26,6 +26,7 @@ from nas_core.job import Work
 from nas_core.strategy import Proposal
 from studies.executors import Job
 from studies.records import StudySpec
+from training.reading import Silent, reading
 
 HALT, DROP = "halt", "drop"
 READY, STARTED, REPORTED, ENDED, HALTED, ERROR = "ready", "started", "reported", "ended", "halted", "error"
@@ -122,7 +123,9 @@ def main(pipe: Connection, work: str, device: str | None, trial_seconds: float |
     os.dup2(2, 1)  # a user's print belongs to the progress, not to the data
     threading.Thread(target=_die_with_parent, daemon=True).start()
     try:
-        Worker(pipe, unpacked(work).open(device), trial_seconds).run()
+        with reading(Silent()):
+            opened = unpacked(work).open(device)
+        Worker(pipe, opened, trial_seconds).run()
     except (EOFError, OSError):
         return  # the driver is gone
     except NasError as error:

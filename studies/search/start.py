@@ -76,11 +76,15 @@ class Watching:
 def planned(config: SearchConfig, store: Store | None = None, warm_start: str | None = None) -> Planned:
     """Resolve a configuration. The `store` is read where the evaluator is `supernet:STUDY` or another study's results
     are a `warm_start`. Raises UsageError, NotFoundError or MachineError for whatever does not fit."""
-    spec = describe(config, _shared(config, store))
-    if warm_start is not None:
+
+    def warmed(spec: StudySpec) -> StudySpec:
+        if warm_start is None:
+            return spec
         assert store is not None
-        spec = _warm(store, store.study(warm_start), spec)
-    objects = build(spec)
+        return _warm(store, store.study(warm_start), spec)
+
+    described = describe(config, _shared(config, store), warmed)
+    spec, objects = described.spec, described.objects
     objects.check()  # a strategy that cannot handle this says so before anything is stored
     if isinstance(objects.space, OwnNetwork):
         objects.space.check(spec.task)

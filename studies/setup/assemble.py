@@ -90,12 +90,29 @@ class StudyObjects:
         return self.setting.identity(arch)
 
 
-def describe(config: SearchConfig, shared: Shared | None = None) -> StudySpec:
-    """Resolve a user's configuration into everything that decides the study's trajectory. `shared` is the supernet
-    that candidates are evaluated on, where they are.
+@dataclass(frozen=True)
+class Described:
+    """Everything that decides a study's trajectory, and the live objects of that."""
+
+    spec: StudySpec
+    objects: StudyObjects
+
+
+def describe(
+    config: SearchConfig,
+    shared: Shared | None = None,
+    changed: Callable[[StudySpec], StudySpec] = lambda spec: spec,
+) -> Described:
+    """Resolve a user's configuration. `shared` is the supernet that candidates are evaluated on, where they are;
+    `changed` says what is so beyond the configuration.
 
     Raises UsageError, NotFoundError or MachineError for whatever does not fit.
     """
+    spec = changed(_spec(config, shared))
+    return Described(spec, build(spec))
+
+
+def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
     config = _guarded(_warmed_up(config))
     strategy = refs.find(config.strategy, strategies.ALL, strategies.GROUP, "strategy")
     strategy_config = validate(strategy.Config, config.strategy_config, f"strategy {config.strategy}")

@@ -14,7 +14,8 @@ from nas_core.evaluation import Report
 from nas_core.records import RETRAIN, StopAt, Verdict
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
-from studies.records import StudySpec
+from studies.records import StudySpec, SupernetSettings
+from training.data.split import Split
 from training.evaluators.kinds import stored
 
 SPEC = StudySpec(
@@ -33,6 +34,12 @@ SPEC = StudySpec(
     seed=2**62,
     lag=1,
 )
+
+
+SUPERNET = SupernetSettings(
+    data="none", split=Split(), split_hash="", device="cpu", precision="float32", threads=1, deterministic=False
+)
+"""What a supernet was trained on and with, where that is of no account."""
 
 
 def check(open_store: Callable[[], Any]) -> Iterator[str]:

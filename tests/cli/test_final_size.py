@@ -60,7 +60,7 @@ def test_the_search_size_by_default_and_full_for_one_shot() -> None:
         ("darts", None, full),
         ("darts", "channels=2,cells=1", small),
     ):
-        found = describe(SearchConfig(size="channels=2,cells=1", final_size=final, strategy=strategy))
+        found = describe(SearchConfig(size="channels=2,cells=1", final_size=final, strategy=strategy)).spec
         assert (found.size, found.final_size) == (small, wanted), (strategy, final)
 
 
@@ -160,7 +160,7 @@ def test_a_bench_of_before_is_found_again(say: Say, folder: Path) -> None:
 def test_the_shipped_mappings_say_full(shared_data: Path, name: str, data: str) -> None:
     space = "nasbench201" if name == "nb201" else "nasbench_graph"
     table = str(shared_data / f"{name}.csv.gz")
-    found = describe(SearchConfig(space=space, table=table, data=data, strategy="random"))
+    found = describe(SearchConfig(space=space, table=table, data=data, strategy="random")).spec
     assert final_size_of(found) == load_space(space)[0].Size.preset("full").fitted(found.task).model_dump(mode="json")
 
 
@@ -172,10 +172,10 @@ def test_photographs_have_their_stem_in_what_is_stored(folder: Path) -> None:
     images = rng.integers(0, 256, (20, 128, 128, 3), dtype=numpy.uint8)
     numpy.savez(folder / "photos.npz", images=images, labels=numpy.arange(20) % 2)
     for size in ("channels=2,cells=1", {"channels": 2, "cells": 1}):
-        found = describe(SearchConfig(size=size, final_size="full", data="npz:photos.npz", strategy="random"))
+        found = describe(SearchConfig(size=size, final_size="full", data="npz:photos.npz", strategy="random")).spec
         assert found.size == {"channels": 2, "cells": 1, "stem": "imagenet"}
         assert found.final_size == {"channels": 16, "cells": 5, "stem": "imagenet"}
-    plain = describe(SearchConfig(size="channels=2,cells=1,stem=cifar", data="npz:photos.npz", strategy="random"))
+    plain = describe(SearchConfig(size="channels=2,cells=1,stem=cifar", data="npz:photos.npz", strategy="random")).spec
     assert plain.size == {"channels": 2, "cells": 1}
     assert build(plain.model_copy(update={"space_version": 1})).size == Size(channels=2, cells=1)
 

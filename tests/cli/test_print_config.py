@@ -34,7 +34,7 @@ def test_what_is_printed_asks_for_the_same_study(asked: str, folder: Path, say: 
     assert not (folder / "nas.db").exists()
     (folder / "config.yaml").write_text(out)
     assert say("search", "config.yaml", "--print-config") == (0, out, "")
-    spec = describe(gather(Path("config.yaml"), (), {}))
+    spec = describe(gather(Path("config.yaml"), (), {})).spec
     content = yaml.safe_load(out)
     assert spec.size == content["size"]
     assert spec.strategy_config.items() <= content["strategy"].items()
@@ -43,7 +43,7 @@ def test_what_is_printed_asks_for_the_same_study(asked: str, folder: Path, say: 
     recipe = {**content["evaluator"]["recipe"], "epochs": 9}
     changed = {**content, "evaluator": {**content["evaluator"], "recipe": recipe}}
     (folder / "config.yaml").write_text(yaml.safe_dump(changed))
-    assert describe(gather(Path("config.yaml"), (), {})).evaluator.facts.recipe.epochs == 9
+    assert describe(gather(Path("config.yaml"), (), {})).spec.evaluator.facts.recipe.epochs == 9
 
 
 def test_it_is_a_document_too(folder: Path, say: Say) -> None:

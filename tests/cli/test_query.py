@@ -115,7 +115,7 @@ def search(store: Store, name: str, strategy: str, objectives: tuple[str, ...], 
         strategy_config={"population": 20} if strategy == "regularized-evolution" else {},
         mapping="small.yaml", objectives=objectives, constraints=constraints, trials=15,
     )  # fmt: skip
-    spec = describe(config)
+    spec = describe(config).spec
     study = store.create_study(name, spec, StopAt(trials=15))
     Search(store, study, build(spec)).run(study.stop_at)
 

@@ -162,7 +162,7 @@ def test_searches_stored_before_keep_their_recipe() -> None:
     """A stored configuration names every field that its version knew."""
     new = {"restart_epochs", "restart_factor", "schedule", "label_smoothing", "decay_all", "drop_path", "auxiliary"}
     for strategy, name in ((Enas, "enas"), (Spos, "spos"), (Gdas, "gdas")):
-        spec = describe(SearchConfig(strategy=name, size={"channels": 2, "cells": 1}, split=Split(limit=160)))
+        spec = describe(SearchConfig(strategy=name, size={"channels": 2, "cells": 1}, split=Split(limit=160))).spec
         before = {key: value for key, value in spec.strategy_config.items() if key not in new | {"scalars"}}
         config = build(spec.model_copy(update={"strategy_config": before})).strategy_config
         assert config == restore(strategy.Config, before, "strategy")

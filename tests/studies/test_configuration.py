@@ -117,6 +117,7 @@ def test_another_evaluator_leaves_behind_what_was_for_the_first(monkeypatch: pyt
     assert found.evaluator == kinds.options({"kind": "table", "table": "t.csv", "data": "cifar10", "level": 3})
     monkeypatch.setenv("NAS_RECIPE", "standard")
     assert gather(None, (), {"table": "t.csv"}).evaluator.kind == "table"
+    assert gather({"table": "t.csv"}, (), {}).evaluator.kind == "table"  # the environment is for whatever can use it
     with pytest.raises(UsageError, match="unknown key 'recipe'"):
         gather(None, (), {"table": "t.csv", "recipe": "quick"})
     with pytest.raises(UsageError, match="for candidates that are trained"):

@@ -70,7 +70,7 @@ class Bracketed:
                 seed=2,
                 checkpoint_seconds=0.0,
             )
-        )
+        ).spec
 
     def search(
         self, name: str, trials: int = 14, listener: Listener = silent, stopping: Any = lambda: False

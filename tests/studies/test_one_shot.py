@@ -28,6 +28,7 @@ from studies.search.supernet import Derived, SupernetTraining, derived, weights_
 from studies.setup.supernets import SupernetParts
 from studies.store import supernets
 from studies.store.store import Store
+from studies.store.testing import SUPERNET
 from training.data import load
 from training.data.split import Split
 
@@ -114,8 +115,8 @@ def study_of(store: Store, name: str = "s") -> Study:
     from studies.setup.assemble import describe
     from studies.setup.config import SearchConfig
 
-    spec = describe(SearchConfig(strategy="random", size="channels=2,cells=1", split=Split(limit=100)))
-    return store.create_study(name, spec.model_copy(update={"supernet": {}}), StopAt())
+    spec = describe(SearchConfig(strategy="random", size="channels=2,cells=1", split=Split(limit=100))).spec
+    return store.create_study(name, spec.model_copy(update={"supernet": SUPERNET}), StopAt())
 
 
 def train(store: Store, study: Study, after: int | None = None, **config: Any) -> tuple[Ending | None, Heard]:

@@ -84,7 +84,7 @@ class Studies:
         stopping: Callable[[], bool] = lambda: False,
         **changes: Any,
     ) -> tuple[Ending, list[Run]]:
-        spec = assemble.describe(self.config(**changes))
+        spec = assemble.describe(self.config(**changes)).spec
         with Store(f"sqlite:///{self.folder / name}.db") as store:
             study = store.find_study("s") or store.create_study("s", spec, assemble.StopAt(trials=trials))
             parts = assemble.build(spec)
@@ -178,7 +178,7 @@ def test_free_order_can_be_verified(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("forked_workers")
 def test_a_worker_that_cannot_start_is_an_error(tmp_path: Path) -> None:
     studies = Studies(tmp_path)
-    spec = assemble.describe(studies.config())
+    spec = assemble.describe(studies.config()).spec
     executor = Processes(Candidates(spec.model_copy(update={"space_hash": "0" * 16})), 2)
     with Store(f"sqlite:///{tmp_path}/s.db") as store:
         study = store.create_study("s", spec, assemble.StopAt(trials=2))

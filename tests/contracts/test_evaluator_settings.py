@@ -57,6 +57,7 @@ ASKED = {
     "train": {"kind": "train", "split": {"limit": 120}, "epochs": 1, "device": "cpu", "trial_time": 60},
     "table": {"kind": "table", "table": "nb201.csv", "data": "cifar10", "epochs": 12},
     "supernet": {"kind": "supernet", "study": "source", "latency": {"batch": 2}},
+    "told": {"kind": "told", "split": {"limit": 120}, "epochs": 4, "metrics": ["val_f1:max"]},
     "cost-table": {"kind": "cost-table", "costs": "phone.csv", "inner": {"kind": "train", "split": {"limit": 120}}},
 }
 
@@ -96,7 +97,7 @@ def test_unknown_keys_are_named_with_the_nearest(folder: Path, kind: str) -> Non
         kinds.options({**ASKED[kind], f"{known}x": 1})
 
 
-@pytest.mark.parametrize("kind", ["train", "supernet", "cost-table"])
+@pytest.mark.parametrize("kind", ["train", "supernet", "told", "cost-table"])
 def test_what_is_read_is_checked(folder: Path, kind: str) -> None:
     """Another place is the same study as long as the hash is the same."""
     with reading(Silent()):
@@ -113,6 +114,7 @@ def test_facts_say_what_a_study_asks(folder: Path) -> None:
         facts = {kind: settled(folder, kind)[1].facts for kind in ASKED}
     assert [kind for kind in ASKED if facts[kind].trains] == ["train", "cost-table"]
     assert [kind for kind in ASKED if facts[kind].looks_up] == ["table"]
+    assert [kind for kind in ASKED if facts[kind].told] == ["told"]
     assert [kind for kind in ASKED if facts[kind].supernet] == ["supernet"]
     assert facts["train"].trial_seconds == 60
     assert facts["table"].level == 12

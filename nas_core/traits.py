@@ -1,8 +1,8 @@
 """What a module of a network may bring beside its output, as protocols: who has the methods has the trait.
 
 Read by the fit loop and the training of supernets (`Progressive`, `HasAuxiliary`, `Extra`, `HasNoDecay`), by costs
-(`HasAuxiliary`, `HasMacs`), by exports (`NotExportable`) and by whoever copies weights from one network to another (`HasSignature`). Proxies and
-exported programs see the answer alone.
+(`HasAuxiliary`, `HasMacs`), by exports (`NotExportable`) and by whoever copies weights from one network to another
+(`HasSignature`). Proxies and exported programs see the answer alone.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_core.choice import Value
-from nas_core.relax import Picker, Style
+from nas_core.relax import Picker
 from search_spaces.layers.features import Features, blend
+from search_spaces.operators.conv import EDGE
+from search_spaces.operators.conv.convolution import ConvBN
 from search_spaces.supernet.picker import MixedOp, Term
 
 Edge = tuple[int, int]
@@ -19,119 +21,8 @@ Edge = tuple[int, int]
 CELL_OUTPUT = 3
 
 
-class ConvBN(nn.Sequential):
-    """Convolution, batch normalisation; the input is rectified by the caller. `[b, i, h, w]` to
-    `[b, o, ceil(h / stride), ceil(w / stride)]`.
-
-    In the style of supernets the normalisation has no affine part, and the convolution a bias instead.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, style: Style = Style.STANDALONE
-    ) -> None:
-        affine = style == Style.STANDALONE
-        super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=not affine),
-            nn.BatchNorm2d(outputs, affine=affine),
-        )
-
-
-class Convolution(ConvBN):
-    """ReLU, convolution, batch normalisation: `[b, c, h, w]` to the same shape."""
-
-    def __init__(self, channels: int, kernel: int, style: Style) -> None:
-        super().__init__(channels, channels, kernel, style=style)
-
-    def forward(self, node: Features) -> Tensor:
-        return self[1](self.convolved(node))
-
-    def weighted(self, weight: Tensor, node: Features) -> Tensor:
-        """`weight * self(node)`, where the normalisation scales by the weight: no pass over the map of its own."""
-        return scaled_norm(self[1], self.convolved(node), weight)
-
-    def convolved(self, node: Features) -> Tensor:
-        if node.relu is not None:
-            return self[0](node.relu)
-        zero = node.value  # a convolution of zero is its bias, so only BN has work
-        return zero if self[0].bias is None else zero + self[0].bias.view(1, -1, 1, 1)
-
-
-def scaled_norm(norm: nn.BatchNorm2d, x: Tensor, weight: Tensor) -> Tensor:
-    """`weight * norm(x)` for a scalar weight. Counts the batch as `norm` does."""
-    if norm.training and norm.track_running_stats:
-        assert norm.num_batches_tracked is not None
-        norm.num_batches_tracked.add_(1)
-    # Dense, because torch's backward pass in channels_last reads past the end of an expanded one.
-    gain = weight.repeat(norm.num_features) if norm.weight is None else weight * norm.weight
-    return functional.batch_norm(
-        x,
-        norm.running_mean,
-        norm.running_var,
-        gain,
-        None if norm.bias is None else weight * norm.bias,
-        norm.training,
-        norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked or 1),
-        norm.eps,
-    )
-
-
-class Skip(nn.Module):
-    """The node itself."""
-
-    skip = True
-
-    def forward(self, node: Features) -> Tensor | None:
-        return node.x
-
-
-class Pool(nn.Module):
-    """Average of 3x3; padding does not count."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pool = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
-
-    def plain(self) -> nn.Module:
-        return self.pool
-
-    def forward(self, node: Features) -> Tensor | None:
-        return node.once("pool", self.pool)
-
-    def weighted(self, weight: Tensor, node: Features) -> Tensor | None:
-        """`weight * self(node)`; on a CPU a depthwise convolution is several times faster than torch's pooling."""
-        if not node.value.is_cpu:
-            pooled = self(node)
-            return None if pooled is None else weight * pooled
-        box = node.once("box", box_sum)
-        return None if box is None else (weight / 9) * box
-
-
-def box_sum(x: Tensor) -> Tensor:
-    """Nine times the average of 3x3 where padding does not count; exact in every precision but for the sum."""
-    channels = x.size(1)
-    counts = functional.avg_pool2d(torch.ones_like(x[:1]), 3, 1, 1, divisor_override=1)
-    return functional.conv2d(x, x.new_ones(channels, 1, 3, 3), padding=1, groups=channels) * (9 / counts)
-
-
-class Zero(nn.Module):
-    """Nothing."""
-
-    zero = True
-
-    def forward(self, node: Features) -> None:
-        return None
-
-    def zeros(self, node: Features) -> Tensor:
-        return torch.zeros_like(node.value)
-
-
-OPERATIONS: Mapping[str, Callable[[int, Style], nn.Module]] = {
-    "none": lambda channels, style: Zero(),
-    "skip_connect": lambda channels, style: Skip(),
-    "nor_conv_1x1": lambda channels, style: Convolution(channels, 1, style),
-    "nor_conv_3x3": lambda channels, style: Convolution(channels, 3, style),
-    "avg_pool_3x3": lambda channels, style: Pool(),
-}
+OPERATORS = EDGE.operators(tuple(EDGE.table))
+OPTIONS = tuple(operator.label for operator in OPERATORS)
 
 
 class Cell(nn.Module):
@@ -144,11 +35,11 @@ class Cell(nn.Module):
 
     def __init__(self, picker: Picker, edges: Mapping[str, Edge], channels: int) -> None:
         super().__init__()
-        self.routes = {edge: picker.route(name, tuple(OPERATIONS)) for name, edge in edges.items()}
+        self.routes = {edge: picker.route(name, OPTIONS) for name, edge in edges.items()}
         self.edges = nn.ModuleDict()
         for name, edge in edges.items():
             operations: dict[Value, Callable[[], nn.Module]] = {
-                operation: partial(make, channels, picker.style) for operation, make in OPERATIONS.items()
+                operator.label: partial(operator.make, channels, 1, picker.style) for operator in OPERATORS
             }
             self.edges[_name(edge)] = picker.module(name, operations)
 

@@ -1,4 +1,4 @@
-"""Torch layers of NASNet (Zoph et al., CVPR 2018, section 3 and appendix): operations, cell, network."""
+"""Torch layers of NASNet (Zoph et al., CVPR 2018, section 3 and appendix): cell and network."""
 
 from __future__ import annotations
 
@@ -9,78 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search_spaces.layers.drop_path import DropPath
-from search_spaces.nasnet.plan import ADD, CONCAT, IDENTITY, SPLIT, Layer, kernel, unread, weighted
+from search_spaces.nasnet.plan import ADD, CONCAT, IDENTITY, OPERATIONS, Layer, unread, weighted
+from search_spaces.operators.conv import RECTIFIED
+from search_spaces.operators.conv.full import ConvBN
+from search_spaces.operators.conv.halving import FactorisedReduction
 
+OPERATORS = {name: RECTIFIED.operator(name) for name in OPERATIONS}
 AUXILIARY_WIDTHS = (128, 768)
-
-
-class ConvBN(nn.Sequential):
-    """Convolution without bias and BN, padded to keep the resolution; the input is rectified by the caller.
-    `(n, inputs, h, w)` to `(n, outputs, ceil(h / stride), ceil(w / stride))`."""
-
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, dilation: int = 1) -> None:
-        padding = dilation * (size // 2)
-        super().__init__(
-            nn.Conv2d(inputs, outputs, size, stride, padding, dilation, bias=False), nn.BatchNorm2d(outputs)
-        )
-
-
-class Separable(nn.Sequential):
-    """Depthwise and pointwise convolution with nothing between them, BN, ReLU; then the same again without stride
-    and last ReLU. The input is rectified by the caller. `(n, width, h, w)` to
-    `(n, width, ceil(h / stride), ceil(w / stride))`."""
-
-    def __init__(self, width: int, size: int, stride: int) -> None:
-        def once(stride: int) -> tuple[nn.Module, ...]:
-            depthwise = nn.Conv2d(width, width, size, stride, size // 2, groups=width, bias=False)
-            return depthwise, nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width)
-
-        super().__init__(*once(stride), nn.ReLU(), *once(1))
-
-
-class Split(nn.Sequential):
-    """Convolution along the rows, then along the columns, and BN; the input is rectified by the caller.
-    `(n, width, h, w)` to `(n, width, ceil(h / stride), ceil(w / stride))`."""
-
-    def __init__(self, width: int, size: int, stride: int) -> None:
-        super().__init__(
-            nn.Conv2d(width, width, (1, size), (1, stride), (0, size // 2), bias=False),
-            nn.Conv2d(width, width, (size, 1), (stride, 1), (size // 2, 0), bias=False),
-            nn.BatchNorm2d(width),
-        )
-
-
-class FactorisedReduction(nn.Module):
-    """Half of the filters see the pixels of even, half those of odd rows and columns, by 1x1 convolutions of stride 2;
-    then BN. The input is rectified by the caller. `(n, inputs, h, w)` to `(n, outputs, ceil(h / 2), ceil(w / 2))`
-    with at least two outputs."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.even = nn.Conv2d(inputs, outputs // 2, 1, 2, bias=False)
-        self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, 2, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        shifted = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
-        return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
-
-
-def operation(name: str, width: int, stride: int) -> nn.Module:
-    """The layer of an operation; one with weights (`weighted`) gets a rectified input. `(n, width, h, w)` to
-    `(n, width, ceil(h / stride), ceil(w / stride))`."""
-    if name == IDENTITY:
-        return FactorisedReduction(width, width) if stride == 2 else nn.Identity()
-    size = kernel(name)
-    if name.startswith("avg_pool"):
-        return nn.AvgPool2d(size, stride, size // 2, count_include_pad=False)
-    if name.startswith("max_pool"):
-        return nn.MaxPool2d(size, stride, size // 2)
-    if name.startswith("sep_conv"):
-        return Separable(width, size, stride)
-    if name in SPLIT:
-        return Split(width, size, stride)
-    return ConvBN(width, width, size, stride, dilation=2 if name.startswith("dil") else 1)
 
 
 class Cell(nn.Module):
@@ -100,7 +35,7 @@ class Cell(nn.Module):
         self.fit_previous = FactorisedReduction(previous, width) if layer.halve else ConvBN(previous, width, 1)
         self.fit_current = ConvBN(current, width, 1)
         self.paths = nn.ModuleList(
-            nn.ModuleList(operation(name, width, layer.path_stride(state)) for state, name in block.paths)
+            nn.ModuleList(OPERATORS[name].make(width, layer.path_stride(state)) for state, name in block.paths)
             for block in layer.cell
         )
         self.joins = nn.ModuleDict(

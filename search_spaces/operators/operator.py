@@ -1,8 +1,8 @@
 """The contract of operators: layers, or small blocks, that a choice takes by name.
 
-An operator is a class of `nn.Module` in a file of its own, and a line in the table of its *role*, which says what it is
-made by, called with, and answers (`search_spaces/operators/*/__init__.py`). One of a user's stands beside them:
-`my_ops.py:Mine`, with options `my_ops.py:Mine(hops=3)`.
+An operator is a class of `nn.Module`, or a function that makes one, in a file of its own, and a line in the table of
+its *role*, which says what it is made by, called with, and answers (`search_spaces/operators/*/__init__.py`). One of a
+user's stands beside them: `my_ops.py:Mine`, with options `my_ops.py:Mine(hops=3)`.
 
 What else there is to know is read off the class. Everything has a default:
 - `skip = True`: it hands its input on; it is never dropped as a path, and counts as without weights.

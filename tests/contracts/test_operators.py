@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 import torch
 
 from nas_core.errors import NotFoundError, UsageError
+from nas_core.relax import Style
 from nas_core.task import graph_task
+from search_spaces.counter import macs, params
 from search_spaces.nasbench_graph.costs import FORMULAS, operator_costs
+from search_spaces.operators.conv import CELL, EDGE, RECTIFIED
+from search_spaces.operators.conv import suite as conv
 from search_spaces.operators.graph import GRAPH
 from search_spaces.operators.graph.sample import counted
 from search_spaces.operators.graph.suite import check
@@ -65,6 +71,56 @@ def test_formulas_of_nasbench_graph_are_the_counter(name: str, width: int, hidde
     operator = GRAPH.operator(name)
     sizes = (width if name != "skip" else hidden, hidden, nodes, edges)
     assert operator_costs(operator, *sizes) == counted(operator, *sizes)
+
+
+KEEPS = {"skip_connect", ("edge operation", "avg_pool_3x3")}  # the resolution: made at stride 1 alone
+MAPS = [(role, name) for role in (EDGE, CELL, RECTIFIED) for name in role.table]
+
+
+@pytest.mark.parametrize(("role", "name"), MAPS, ids=lambda one: getattr(one, "name", one))
+def test_operations_on_maps_keep_their_contract(role: Role, name: str) -> None:
+    strides = (1,) if KEEPS & {name, (role.name, name)} else (1, 2)
+    assert list(conv.check(role.operator(name), strides)) == []
+    if len(strides) == 1:
+        with pytest.raises(ValueError, match="stride 2"):
+            conv.made(role.operator(name), 2)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", CELL.table)
+def test_formulas_of_darts_are_the_counter(name: str, stride: int) -> None:
+    from search_spaces.darts.network import operation
+    from search_spaces.darts.space import operation_costs
+
+    made = conv.OnMap(CELL.operator(name), operation(name, 4, stride, Style.STANDALONE, None))
+    area = math.prod(-(-side // stride) for side in conv.SHAPE)
+    counted = (params(made), macs(made, (torch.ones(1, 4, *conv.SHAPE),)))
+    assert operation_costs(name, 4, stride, area) == counted
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", RECTIFIED.table)
+def test_formulas_of_nasnet_are_the_counter(name: str, stride: int) -> None:
+    from search_spaces.nasnet.space import operation_costs
+
+    assert operation_costs(name, 4, stride, conv.SHAPE) == conv.counted(RECTIFIED.operator(name), stride)
+
+
+def test_what_operations_on_maps_do_wrong_is_found() -> None:
+    """A skip that is said to add nothing, and one that halves."""
+    from search_spaces.operators.conv.skip import Skip
+
+    class Bent(Skip):
+        zero = True
+
+    class Halved(Skip):
+        def forward(self, node: Any) -> torch.Tensor:
+            return node.value[:, :, ::2]
+
+    for kind, finding in ((Bent, "zero is True, but its answer"), (Halved, r"answers \(3, 4, 4, 6\) instead of")):
+        operator = CELL.operator("skip_connect")
+        vars(operator)["kind"] = kind
+        assert re.search(finding, next(conv.check(operator, (1,))))
 
 
 def test_one_of_ones_own_with_options(tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ from nas_core.seeds import generator
 from nas_core.space import HasCosts, HasNamed, HasNotation
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from search_spaces.darts.genotype import KEPT, NODES, OPERATIONS, Cell, canonical, to_text
-from search_spaces.darts.network import DartsNetwork, FactorisedReduction, Skip, operation
+from search_spaces.darts.network import DartsNetwork, operation
 from search_spaces.darts.space import EDGES, Darts, Size
 from search_spaces.layers.drop_path import DropPath
 from search_spaces.layers.features import Features
 from search_spaces.nasnet.network import AuxiliaryHead
+from search_spaces.operators.conv.reduction import FactorisedReduction
+from search_spaces.operators.conv.skip import Skip
 from search_spaces.supernet.supernet import Supernet
 from training import cost
 

@@ -25,8 +25,12 @@ from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, Task
 from search_spaces.layers.drop_path import DropPath
 from search_spaces.nasnet import plan
 from search_spaces.nasnet import space as nasnet
-from search_spaces.nasnet.network import ConvBN, FactorisedReduction, NASNetwork, Separable, Split, operation
+from search_spaces.nasnet.network import OPERATORS, NASNetwork
 from search_spaces.nasnet.space import ADD, CELLS, COMBINATIONS, OPERATIONS, Block, Cell, NASNet, Size, unread
+from search_spaces.operators.conv.full import ConvBN
+from search_spaces.operators.conv.halving import FactorisedReduction
+from search_spaces.operators.conv.split import Split
+from search_spaces.operators.conv.stacked import Separable
 from training.cost import params
 
 SPACE = NASNet()
@@ -222,7 +226,7 @@ def test_the_auxiliary_head_costs_nothing_and_is_there() -> None:
 
 
 def test_separable_convolutions_are_applied_twice_with_nothing_between_depthwise_and_pointwise() -> None:
-    layers = list(Separable(6, 5, 2))
+    layers = list(Separable(6, 2, 5))
     assert [type(layer) for layer in layers] == [
         *(nn.Conv2d, nn.Conv2d, nn.BatchNorm2d, nn.ReLU),
         *(nn.Conv2d, nn.Conv2d, nn.BatchNorm2d),
@@ -234,23 +238,23 @@ def test_separable_convolutions_are_applied_twice_with_nothing_between_depthwise
 
 
 def test_kernels_of_the_other_operations() -> None:
-    split = operation("conv_1x7_7x1", 4, 2)
+    split = OPERATORS["conv_1x7_7x1"].make(4, 2)
     assert isinstance(split, Split)
     assert [layer.kernel_size for layer in split if isinstance(layer, nn.Conv2d)] == [(1, 7), (7, 1)]
-    dilated = operation("dil_conv_3x3", 4, 1)
+    dilated = OPERATORS["dil_conv_3x3"].make(4, 1)
     assert isinstance(dilated, ConvBN)
     assert (dilated[0].kernel_size, dilated[0].dilation, dilated[0].groups) == ((3, 3), (2, 2), 1)
-    assert operation("max_pool_7x7", 4, 2).kernel_size == 7
-    assert operation("conv_1x1", 4, 2)[0].kernel_size == (1, 1)
-    assert isinstance(operation("identity", 4, 1), nn.Identity)
+    assert OPERATORS["max_pool_7x7"].make(4, 2).kernel_size == 7
+    assert OPERATORS["conv_1x1"].make(4, 2)[0].kernel_size == (1, 1)
+    assert isinstance(OPERATORS["identity"].make(4, 1), nn.Identity)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("shape", [(9, 6), (1, 1), (2, 3)])
 def test_every_operation_keeps_or_halves_the_resolution(name: str, shape: tuple[int, int]) -> None:
     x = torch.randn(2, 4, *shape)
-    assert operation(name, 4, 1)(x).shape == x.shape
-    assert operation(name, 4, 2)(x).shape == (2, 4, (shape[0] + 1) // 2, (shape[1] + 1) // 2)
+    assert OPERATORS[name].make(4, 1)(x).shape == x.shape
+    assert OPERATORS[name].make(4, 2)(x).shape == (2, 4, (shape[0] + 1) // 2, (shape[1] + 1) // 2)
 
 
 def test_a_factorised_reduction_sees_even_and_odd_pixels() -> None:

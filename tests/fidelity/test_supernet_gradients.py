@@ -12,8 +12,10 @@ from torch.nn import functional
 from nas_core.relax import Mix
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 from search_spaces.layers.features import blend
-from search_spaces.nasbench201.network import CellNetwork, box_sum, scaled_norm
+from search_spaces.nasbench201.network import CellNetwork
 from search_spaces.nasbench201.space import EDGES, OPERATIONS, NasBench201, Size
+from search_spaces.operators.conv.mean import box_sum
+from search_spaces.operators.conv.operation import scaled_norm
 from search_spaces.supernet.supernet import Supernet
 
 CHANNELS, CLASSES = 3, 4

@@ -1,0 +1,14 @@
+"""Separable convolution of DARTS."""
+
+from __future__ import annotations
+
+from nas_core.relax import Style
+from search_spaces.layers.drop_path import DropPath
+from search_spaces.operators.conv.convolutions import Convolutions
+
+
+class SeparableConvolution(Convolutions):
+    """ReLU, depthwise convolution, 1x1 convolution, normalisation; then the same again without the stride."""
+
+    def __init__(self, channels: int, stride: int, style: Style, drop_path: DropPath | None, kernel: int) -> None:
+        super().__init__(channels, kernel, stride, 1, 2, style, drop_path)

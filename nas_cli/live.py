@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
+from nas_core.failures import word
 from nas_core.strategy import State
 from studies.events import Counted, Event, Finished, Reported, Started
 
@@ -33,6 +34,7 @@ class Progress:
         self.done = 0
         self.ended: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
+        self.rejections: Counter[str] = Counter()
         self.best: tuple[float, int] | None = None
         self.running: dict[int, str] = {}
         self.begun = time.monotonic()
@@ -82,7 +84,9 @@ class Progress:
         verdict = event.verdict
         self.ended[verdict.state] += 1
         if verdict.state == State.FAILED:
-            self.failures[(verdict.reason or "unknown").split(":")[0]] += 1
+            self.failures[word(verdict.reason)] += 1
+        if verdict.state == State.REJECTED:
+            self.rejections[word(verdict.reason)] += 1
         if verdict.values and verdict.feasible and (self.best is None or verdict.values[0] > self.best[0]):
             self.best = (verdict.values[0], event.number)
         self._say()
@@ -96,9 +100,11 @@ class Progress:
             value, number = self.best
             objective = self.objectives[0]
             parts.append(f"best {objective.metric} {objective.orient(value):.4f} (trial {number})")
-        for state in (State.REUSED, State.REJECTED):
-            if self.ended[state]:
-                parts.append(f"{self.ended[state]} {state}")
+        if self.ended[State.REUSED]:
+            parts.append(f"{self.ended[State.REUSED]} {State.REUSED}")
+        if self.rejections:
+            kinds = ", ".join(f"{kind} {count}" for kind, count in self.rejections.most_common())
+            parts.append(f"rejected {self.rejections.total()}: {kinds}")
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.failures.most_common())
             parts.append(f"failed: {kinds}")

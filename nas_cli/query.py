@@ -70,7 +70,7 @@ def show(
     from nas_core.errors import InfeasibleError, NotFoundError, UsageError
     from studies import documents
     from studies.address import SUPERNET, parse
-    from studies.analysis.queries import best_trial, state_counts
+    from studies.analysis.queries import best_trial, rejections, state_counts
     from studies.documents import View
 
     if address is None and architecture is None:
@@ -112,13 +112,13 @@ def show(
         except (InfeasibleError, NotFoundError) as error:
             best, trouble = None, str(error)
         states = state_counts(store, study)
-        correlation = documents.rank_correlation(store, study)
+        correlation, rejected = documents.rank_correlation(store, study), rejections(store, study)
         trained = supernet_view.Trained.of(seen, store)
         if as_json:
-            document = documents.study_document(seen, states, best, correlation)
+            document = documents.study_document(seen, states, best, correlation, rejected)
             render.document(document if trained is None else {**document, "supernet": trained.document()})
             return
-        view.study_head(seen, states, correlation)
+        view.study_head(seen, states, correlation, rejected)
         if trained is not None:
             trained.page()
         view.study_best(seen, best, trouble, drawn=None if trained is None else trained.derived)

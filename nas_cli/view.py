@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas_cli import costs_view, metrics, render
 from nas_cli.draw import draw
@@ -26,6 +26,9 @@ from studies.documents import View, hypervolume_of
 from studies.records import final_size_of
 from studies.setup.supernets import caution
 from studies.store.store import Store
+
+if TYPE_CHECKING:
+    from studies.analysis.queries import Rejection
 
 T = TypeVar("T")
 
@@ -62,7 +65,9 @@ def reference_point(text: str, objectives: Sequence[Objective]) -> dict[str, flo
 # -- pages ----------------------------------------------------------------------------------------------------
 
 
-def study_head(view: View, states: Mapping[str, int], correlation: Mapping[float, float]) -> None:
+def study_head(
+    view: View, states: Mapping[str, int], correlation: Mapping[float, float], rejected: Sequence[Rejection]
+) -> None:
     """The configuration of a study, and where it stands."""
     spec = view.study.spec
     inputs: Mapping[str, Any] = spec.inputs or {}
@@ -87,6 +92,7 @@ def study_head(view: View, states: Mapping[str, int], correlation: Mapping[float
             "lag": str(spec.lag),
             "evaluated": budget_text(view.study.stop_at.trials, view.study.stop_at.seconds, evaluated),
             "trials": ", ".join(f"{count:,} {state}" for state, count in states.items()) or "none yet",
+            "rejected": ", ".join(map(str, rejected)),
             "rank correlation": _correlation(correlation),
         }
     )

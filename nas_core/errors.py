@@ -57,6 +57,18 @@ class TrialError(NasError):
         self.reason = reason
 
 
+class Rejected(TrialError):
+    """An evaluation that turns its candidate down after having spent something on it: the trial is rejected, keeps its
+    reports, and the same candidate is never paid for again. `seconds`: how long it has taken, of all attempts.
+
+    What it ran of the training is what it has reported before: a step may be a fraction of an epoch.
+    """
+
+    def __init__(self, reason: str, message: str, seconds: float = 0.0) -> None:
+        super().__init__(reason, message)
+        self.seconds = seconds
+
+
 class Notice(UserWarning):
     """Something that the user should know and that stops nothing; given by `warnings.warn`."""
 

@@ -12,7 +12,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas_core.errors import TrialError
+from nas_core.errors import Rejected, TrialError
 
 ATTEMPTS = 3  # processes that may end in a candidate, without a report of it in between, before it has failed
 WORKER_DIED = "worker-died"  # the reason then
@@ -29,18 +29,27 @@ _FOLDERS = re.compile(r"(?<![\w.:/~\\])/(?:[^\s/'\"<>|:;,()\[\]]+/)+(?=[^\s/'\"<
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """`reason`: a short word, a colon, and what happened; `traceback`: None where no code of the user's was at work."""
+    """`reason`: a short word, a colon, and what happened; `traceback`: None where no code of the user's was at work.
+    `rejected`: the candidate was turned down (`errors.Rejected`), and how many seconds that took."""
 
     reason: str
     traceback: str | None = None
+    rejected: float | None = None
 
 
 def failure(error: BaseException) -> Failure:
     """What a candidate's exception comes to. A TrialError keeps its own words; the traceback is that of its cause."""
+    if isinstance(error, Rejected):
+        return Failure(without_paths(str(error)), rejected=error.seconds)
     if isinstance(error, TrialError):
         return Failure(without_paths(str(error)), user_traceback(error.__cause__ or error))
     first = (str(error).strip().splitlines() or [""])[0][:LINE]
     return Failure(without_paths(f"exception: {type(error).__name__}: {first}"), user_traceback(error))
+
+
+def word(reason: str | None) -> str:
+    """The word by which a reason is counted."""
+    return (reason or "unknown").split(":")[0]
 
 
 def died(attempts: int, cause: str = "", of: str = "this candidate") -> str:

@@ -104,6 +104,21 @@ def builds(space: SearchSpace, version: int) -> bool:
 
 
 @runtime_checkable
+class HasUnsound(Protocol):
+    """Where some legal architectures cannot compute anything worth training, which the space can tell without building
+    them: a search rejects those, and that costs nothing."""
+
+    def unsound(self, arch: Architecture) -> str | None:
+        """Why a legal architecture needs no evaluation, as `WORD: what` or `WORD`; None for a sound one. Pure."""
+        ...
+
+
+def unsound(space: SearchSpace, arch: Architecture) -> str | None:
+    """Why a space knows a legal architecture as unsound; None: it does not."""
+    return space.unsound(arch) if isinstance(space, HasUnsound) else None
+
+
+@runtime_checkable
 class HasCosts(Protocol):
     """Costs without building."""
 

@@ -28,7 +28,7 @@ class State(StrEnum):
     COMPLETE = "complete"
     PRUNED = "pruned"  # stopped early; its values are those of its last report
     FAILED = "failed"  # the reason says why
-    REJECTED = "rejected"  # a constraint on costs was violated, or the architecture is illegal
+    REJECTED = "rejected"  # illegal or unsound, a constraint on costs was violated, or a screen turned it down
     REUSED = "reused"  # the same candidate had been evaluated before
 
 

@@ -4,8 +4,8 @@ higher is better; here values are as their metrics have them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas_core.architecture import Architecture
 from nas_core.errors import NasError
@@ -18,6 +18,9 @@ from studies.analysis.summary import objective
 from studies.executors import Job
 from studies.records import Study, StudySpec, final_size_of
 from studies.store.store import Store
+
+if TYPE_CHECKING:
+    from studies.analysis.queries import Rejection
 
 T = TypeVar("T")
 
@@ -110,7 +113,11 @@ def rank_correlation(store: Store, study: Study) -> dict[float, float]:
 
 
 def study_document(
-    view: View, states: Mapping[str, int], best: Run | None, correlation: Mapping[float, float]
+    view: View,
+    states: Mapping[str, int],
+    best: Run | None,
+    correlation: Mapping[float, float],
+    rejected: Sequence[Rejection],
 ) -> dict[str, Any]:
     study = view.study
     return {
@@ -118,6 +125,7 @@ def study_document(
         "created": study.created,
         "budget": study.stop_at.model_dump(),
         "states": dict(states),
+        "rejections": [asdict(one) for one in rejected],
         "best": None if best is None else trial_document(view, best),
         "rank_correlation": {f"{budget:g}": tau for budget, tau in correlation.items()},
         **study.spec.model_dump(mode="json"),

@@ -93,7 +93,8 @@ def costs(
             model = space.build(arch, task, size)
             taken = _measure(model, task, device or torch.device("cpu"), threads, measured)
             found |= {latency.METRIC: taken.ms, latency.SPREAD: taken.spread_ms}
-            found |= {"params": params(model), "macs": macs(model, sample_inputs(task)) if "macs" in missing else 0}
+            counted = {"params": params(model), "macs": macs(model, sample_inputs(task)) if "macs" in missing else 0}
+            found = counted | found
     elif missing:
         inputs = sample_inputs(task) if "macs" in missing else None
         with trial_failures():

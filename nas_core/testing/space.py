@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
 from nas_core.graph import ArchGraph
 from nas_core.seeds import generator
-from nas_core.space import HasCosts, HasFindings, HasNotation, SearchSpace
+from nas_core.space import HasCosts, HasFindings, HasNotation, HasUnsound, SearchSpace
 from nas_core.task import Task
 from nas_core.testing.findings import Reference, ask_fresh, collect
 from nas_core.traits import deployed_parameters
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ENUMERABLE = 20_000  # spaces up to this size are enumerated in full
 BUILT = 3  # architectures built per task
+SOUGHT = 4_000  # architectures among which sound ones are looked for
 HEAVY = ("torch", "torch_geometric", "optuna", "matplotlib", "sklearn", "pandas", "PIL")
 
 
@@ -36,14 +37,15 @@ def check(
 ) -> Iterator[str]:
     """What is wrong with `space`, in a sentence each; `samples` random architectures are looked at.
 
-    Networks, `built` per task, are built for those of `tasks` whose kind the space declares, and run on their inputs.
+    Networks of sound architectures, `built` per task, are built for those of `tasks` whose kind the space declares, and
+    run on their inputs.
     """
     for part, function in (("declaration", _declaration), ("allowed", _allowed)):
         found = list(collect(part, function, space))
         yield from found
         if found:
             return  # without these nothing else can be asked
-    archs = [moves.sample(space, generator("contract", number)) for number in range(samples)]
+    archs = list(_drawn(space, 0, samples))
     yield from collect("legality", _legality, space, archs)
     yield from collect("illegal", _illegal, space, archs[:10])
     yield from collect("round trip", _round_trips, space, archs)
@@ -55,13 +57,26 @@ def check(
         yield from collect("notation", _notation, space, archs)
     if isinstance(space, HasFindings):
         yield from collect("parts", space.findings)
+    sound = archs
+    if isinstance(space, HasUnsound):
+        yield from collect("unsound", _unsound, space, archs)
+        drawn = chain(archs, _drawn(space, samples, SOUGHT))
+        sound = list(islice((arch for arch in drawn if space.unsound(arch) is None), samples))
+        if not sound:
+            yield f"unsound: of {SOUGHT:,} random architectures none is sound, so nothing was built"
+            return
     mine = [task for task in tasks if task.kind in space.tasks]
     if not mine:
         yield f"build: none of the {len(tasks)} tasks is of a kind in {sorted(space.tasks)}, so nothing was built"
     for place, task in enumerate(mine):
         where = f"build for {task.kind} {task.input_shape}"
-        for arch in dict.fromkeys(archs[place : place + built]):
+        start = min(place, len(sound) - 1)
+        for arch in dict.fromkeys(sound[start : start + built]):
             yield from collect(where, _build, space, arch, task, tasks[task])
+
+
+def _drawn(space: SearchSpace, start: int, stop: int) -> Iterator[Architecture]:
+    return (moves.sample(space, generator("contract", number)) for number in range(start, stop))
 
 
 def check_fresh(*references: Reference) -> Iterator[str]:
@@ -157,6 +172,15 @@ def _legality(space: SearchSpace, archs: Sequence[Architecture]) -> Iterator[str
         reason = space.illegal(arch)
         if reason is not None:
             yield f"a sampled architecture is called illegal ({reason}): {dict(arch.values)}"
+
+
+def _unsound(space: HasUnsound, archs: Sequence[Architecture]) -> Iterator[str]:
+    for arch in archs:
+        reason = space.unsound(arch)
+        if reason is not None and not (isinstance(reason, str) and reason.strip()):
+            yield f"{reason!r} instead of a reason or None: {dict(arch.values)}"
+        if space.unsound(arch) != reason:
+            yield f"{reason!r}, and another answer when asked again: {dict(arch.values)}"
 
 
 def _illegal(space: SearchSpace, archs: Sequence[Architecture]) -> Iterator[str]:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from nas_core.architecture import Architecture
 from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError
-from nas_core.failures import WORKER_DIED
+from nas_core.failures import WORKER_DIED, word
 from nas_core.pareto import dominates
 from nas_core.records import TRIAL, Run
 from nas_core.strategy import State
@@ -82,6 +82,37 @@ def causes(store: Store, study: Study) -> list[Cause]:
     return sorted(found.values(), key=lambda cause: -cause.count)
 
 
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """How many trials were rejected for a reason, which `share` of all trials they are, and the seconds that were spent
+    on them."""
+
+    reason: str
+    count: int
+    share: float
+    seconds: float
+
+    def __str__(self) -> str:
+        """`blind 289 (45.1%, 12.3 s)`."""
+        spent = f", {self.seconds:.1f} s" if self.seconds else ""
+        return f"{self.reason} {self.count:,} ({self.share:.1%}{spent})"
+
+
+def rejections(store: Store, study: Study) -> list[Rejection]:
+    """By the word of their reason, the most frequent first."""
+    r = t.runs.c
+    rejected = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state == State.REJECTED)
+    columns = r.reason, sa.func.count(), sa.func.coalesce(sa.func.sum(r.seconds), 0.0)
+    counts: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    for reason, count, spent in store.read(sa.select(*columns).where(rejected).group_by(r.reason)):
+        counts[word(reason)] = counts.get(word(reason), 0) + count
+        seconds[word(reason)] = seconds.get(word(reason), 0.0) + spent
+    total = sum(state_counts(store, study).values()) if counts else 0
+    found = [Rejection(name, count, count / total, seconds[name]) for name, count in counts.items()]
+    return sorted(found, key=lambda one: (-one.count, one.reason))
+
+
 def causes_text(study: Study, found: Sequence[Cause], limit: int = 3) -> str:
     """`2 failed: exception: KeyError: 'x' (2 times; nas show STUDY:0)`; empty where nothing failed."""
     shown = [
@@ -117,6 +148,13 @@ def best_trial(store: Store, study: Study) -> Run:
     total = sum(counts.values())
     if not counts and study.spec.supernet is not None:
         raise NotFoundError(before_trials(store, study))
+    shares = rejections(store, study)
+    screened = [one for one in shares if one.reason != "constraint"]
+    if screened and not counts.get(State.COMPLETE) and not counts.get(State.FAILED):
+        raise InfeasibleError(
+            f"none of the {total:,} trials of study '{study.name}' was evaluated in full; rejected: "
+            f"{', '.join(map(str, shares))}; loosen '{screened[0].reason}' in a new study"
+        )
     if counts.get(State.COMPLETE) or (counts.get(State.REJECTED) and not counts.get(State.FAILED)):
         raise InfeasibleError(
             f"none of the {total} trials of study '{study.name}' satisfies {', '.join(study.spec.constraints)}; "

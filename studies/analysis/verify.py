@@ -15,6 +15,7 @@ from nas_core.records import TRIAL, Run
 from nas_core.strategy import Exhausted, Pending, State
 from studies.records import Study
 from studies.search.supernet import derived
+from studies.search.trial import paid
 from studies.search.verdicts import Verdicts
 from studies.setup.assemble import StudyObjects
 from studies.store import supernets, tables
@@ -100,7 +101,12 @@ def _contents(
         yield f"its identity is stored as '{run.identity}', but is '{parts.identity(run.arch)}'"
     if run.state == State.FAILED and run.verdict.values is not None:
         yield "it is stored as failed, but has values"
-    if run.state == State.REJECTED:
+    if run.state == State.REJECTED and not paid(run.verdict):
+        source = by_number.get(-1 if run.reuses is None else run.reuses)
+        if source is not None and paid(source.verdict):
+            if (source.identity, source.verdict.reason) != (run.identity, run.verdict.reason):
+                yield f"it is rejected as trial {run.reuses}, which is another candidate or was for another reason"
+            return
         known, _ = verdicts.before(run.arch)
         if known is None or (known.state, known.violations) != (run.state, run.verdict.violations):
             yield "it is stored as rejected, but its architecture and costs say something else"

@@ -9,8 +9,9 @@ from studies.setup.assemble import StudyObjects
 class SpentBudget:
     """Adds up what a study's trials have cost: 1 is one full evaluation, and 5 epochs of 20 a quarter of it.
 
-    A trial that continues another pays for what it adds. Reused and rejected trials are free; a pruned one, and one
-    that its own patience has ended, pays for the steps that it came to.
+    A trial that continues another pays for what it adds. Reused trials are free, and so are those that are rejected
+    before their evaluation; one that this rejects, a pruned one, and one that its own patience has ended, pays for the
+    steps that it came to.
     """
 
     def __init__(self, parts: StudyObjects) -> None:
@@ -34,8 +35,11 @@ class SpentBudget:
         return max(0.0, reached - before) / self._full
 
     def learn(self, outcome: Outcome, reached: float | None) -> None:
-        """Take in an outcome; `reached` is the last step of one that may have ended before its budget."""
+        """Take in an outcome; `reached` is the last step of one that may have ended before its budget, and of one that
+        its evaluation has rejected."""
         proposal, state = outcome.proposal, outcome.state
+        if state == State.REJECTED and reached is not None and self._full is not None:
+            self.total += self.of(proposal, reached)
         steps = reached if state in (State.PRUNED, State.COMPLETE) else None
         if proposal.budget is not None and state in (State.COMPLETE, State.REUSED):
             self._budgets[outcome.number] = proposal.budget if steps is None else steps

@@ -19,7 +19,7 @@ class Ending(StrEnum):
     TIME = "the time is over"
     SPENT = "the budget is spent"
     EXHAUSTED = "there is nothing left to try"
-    REJECTED = f"{REJECTED_IN_A_ROW:,} candidates in a row violated a constraint"
+    REJECTED = f"{REJECTED_IN_A_ROW:,} candidates in a row were rejected"
     INTERRUPTED = "interrupted"
     DERIVED = "what the supernet derived is evaluated"
     SUPERNET = "the supernet is trained"

@@ -72,8 +72,8 @@ class Search:
         self.verdicts = Verdicts(parts)
         self.strategy = parts.make_strategy()
         self.spent = SpentBudget(parts)
-        self._duplicates = Duplicates(store, study, self.verdicts)
-        self._workdirs = Workdirs(store.folder(study), parts.evaluator.fidelity, self._duplicates.holder)
+        self._workdirs = Workdirs(store, study, parts.evaluator.fidelity)
+        self._duplicates = Duplicates(store, study, self.verdicts, self._workdirs.holder)
         self._history = History()
         self._early_stopping = EarlyStopping(parts)
         self.pending: dict[int, Trial] = {}
@@ -119,11 +119,11 @@ class Search:
             ending = self._fill(stop_at, deadline)
             if not self.pending:
                 return ending
-            ready = self._ready()
+            halting = ending in (Ending.INTERRUPTED, Ending.TIME)
+            ready = None if halting and self._owes_an_ask() else self._ready()
             if ready is not None:
                 self._tell(ready)
-                continue
-            if ending in (Ending.INTERRUPTED, Ending.TIME) or not self._dispatch():
+            elif halting or not self._dispatch():
                 return ending
 
     def settle(self, number: int, reports: Iterable[Report], failure: Failure | None = None) -> Trial:
@@ -189,6 +189,10 @@ class Search:
         if self.study.spec.ordering == "strict":
             return len(self.pending) < self.study.spec.lag
         return not any(trial.finished for trial in self.pending.values()) and len(self.pending) < self.executor.slots
+
+    def _owes_an_ask(self) -> bool:
+        """Whether an ask comes before the next tell: where a search stops between the two, its resume asks first."""
+        return self.study.spec.ordering == "strict" and self._may_ask()
 
     def _ready(self) -> Trial | None:
         """The trial to be told next, if it is finished."""
@@ -315,7 +319,7 @@ class Search:
         budget, target = self.spent.resolved(trial.proposal)
         trial.curve.clear()
         trial.last = None
-        origin = self._duplicates.origin(trial.number, trial.proposal)
+        origin = self._workdirs.origin(trial.number, trial.proposal)
         workdir = self._workdirs.prepared(trial.number, trial.proposal)
         seed = derive(self.study.spec.seed, origin, "train")
         self._running.add(trial.number)
@@ -362,7 +366,9 @@ class Search:
 
     def _end(self, trial: Trial, failure: Failure | None) -> None:
         last, stored = trial.last, True
-        if failure is not None:
+        if failure is not None and failure.rejected is not None:
+            verdict = Verdict(State.REJECTED, failure.reason, seconds=failure.rejected)
+        elif failure is not None:
             verdict = Verdict(State.FAILED, failure.reason, traceback=failure.traceback)
         elif last is None:
             verdict = Verdict(State.FAILED, "no-report: the evaluator ended without a report")
@@ -391,7 +397,7 @@ class Search:
         del self.pending[trial.number]
         verdict = trial.verdict
         outcome = trial.outcome()
-        self._learn(outcome, trial.identity, trial.curve)
+        self._learn(outcome, trial.identity, trial.curve, trial.paid)
         self.executor.told(trial.number, trial.asked_after, verdict.seconds or 0.0)
         begun = time.perf_counter()
         self.strategy.tell(outcome)
@@ -400,12 +406,13 @@ class Search:
         self.told += 1
         self.listener(events.Finished(TRIAL, trial.number, verdict, trial.metrics, self.evaluated))
 
-    def _learn(self, outcome: Outcome, identity: str, curve: Curve) -> None:
-        """What the loop itself remembers of an outcome."""
-        again = self._duplicates.learn(outcome, identity)
+    def _learn(self, outcome: Outcome, identity: str, curve: Curve, paid: float | None) -> None:
+        """What the loop itself remembers of an outcome; `paid`: the step that one came to which its evaluation
+        rejected."""
+        again = self._duplicates.learn(outcome, identity, paid=paid is not None)
         self._history.learn(outcome, again=again)
         self._early_stopping.learn(outcome.state, curve)
-        self.spent.learn(outcome, curve[-1][0] if curve else None)
+        self.spent.learn(outcome, curve[-1][0] if curve else paid)
 
     def _commit_told(self) -> None:
         if self._untold is not None:
@@ -423,13 +430,13 @@ class Search:
 
     def _replay(self) -> None:
         """Tell what had been told, in the recorded order, and put unfinished trials back to work."""
-        objective, continuable = self._early_stopping.objective, self._workdirs.continuable
-        found = recorded(self.store, self.study, objective, continuable, self._duplicates.holder)
+        found = recorded(self.store, self.study, self._early_stopping.objective, self._workdirs)
         self.pending, self.next = found.pending, found.next
         known = restore(self.strategy, self.store, self.study, len(found.told))
         for position, run in enumerate(found.told):
             outcome = run.outcome()
-            self._learn(outcome, run.identity, found.curves.get(run.number, []) if run.state in EVALUATED else [])
+            curve = found.curves.get(run.number, []) if run.state in EVALUATED else []
+            self._learn(outcome, run.identity, curve, found.paid.get(run.number))
             self.executor.told(run.number, run.asked_after or 0, run.verdict.seconds or 0.0)
             if position >= known:
                 self.strategy.tell(outcome)

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
 
 from nas_core.evaluation import Objective
-from nas_core.records import Run, Verdict
-from nas_core.strategy import Proposal, Snapshots, State, Strategy
+from nas_core.records import TRIAL, Run, Verdict
+from nas_core.strategy import Snapshots, State, Strategy
 from studies.records import Study
 from studies.search.trial import EVALUATED, Curve, Trial
+from studies.search.workdirs import Workdirs
+from studies.store import tables
 from studies.store.store import Store
 
 
 @dataclass(frozen=True)
 class Recorded:
     """The trials of a study: `told` in the order of the tells, the others as `pending`, `next` the next number, `kept`
-    those whose training may go on; `curves` of the first objective by trial, oriented, where they are wanted."""
+    those whose training may go on; `paid` the steps that those came to which their evaluation rejected; `curves` of
+    the first objective by trial, oriented, where they are wanted."""
 
     told: list[Run]
     pending: dict[int, Trial]
     next: int
     kept: set[int]
+    paid: Mapping[int, float]
     curves: Mapping[int, Curve]
 
 
@@ -30,8 +36,7 @@ def recorded(
     store: Store,
     study: Study,
     curves_of: Objective | None,
-    continuable: Callable[[Proposal, State], bool],
-    holder: Callable[[int], int],
+    workdirs: Workdirs,
 ) -> Recorded:
     """Read a study's trials; `curves_of`: the objective whose curves are wanted."""
     curves: Mapping[int, Curve] = {}
@@ -40,23 +45,33 @@ def recorded(
             number: [(step, curves_of.orient(value)) for step, value in curve if math.isfinite(value)]
             for number, curve in store.curves(study, curves_of.metric).items()
         }
-    found = Recorded([], {}, 0, set(), curves)
+    found = Recorded([], {}, 0, set(), _paid(store, study), curves)
     end = 0
     for run in store.trials(study, metrics=True):
         end = run.number + 1
         if run.told is not None:
             found.told.append(run)
         else:
-            found.pending[run.number] = _pending(store, run, curves.get(run.number, []))
-        if continuable(run.proposal, run.state):
+            found.pending[run.number] = _pending(store, run, curves.get(run.number, []), found.paid.get(run.number))
+        if workdirs.continuable(run.proposal, run.state):
             found.kept.add(run.number)
         if run.state == State.COMPLETE and run.proposal.continues is not None:
-            found.kept.discard(holder(run.proposal.continues))
+            found.kept.discard(workdirs.holder(run.proposal.continues))
     found.told.sort(key=lambda run: run.told or 0)
-    return Recorded(found.told, found.pending, end, found.kept, curves)
+    return replace(found, next=end)
 
 
-def _pending(store: Store, run: Run, curve: Curve) -> Trial:
+def _paid(store: Store, study: Study) -> dict[int, float]:
+    r, m = tables.runs.c, tables.metrics.c
+    rejected = sa.and_(r.study == study.id, tables.is_kind(r, TRIAL), r.state == State.REJECTED, r.seconds.isnot(None))
+    step = sa.func.coalesce(sa.func.max(m.step), 0.0)
+    rows = store.read(
+        sa.select(r.number, step).outerjoin(tables.metrics, m.run == r.id).where(rejected).group_by(r.number)
+    )
+    return {number: float(reached) for number, reached in rows}
+
+
+def _pending(store: Store, run: Run, curve: Curve, paid: float | None) -> Trial:
     """A run that was not told. An unfinished one waits to be started again, whatever it was doing."""
     verdict = run.verdict if run.finished else Verdict(State.WAITING)
     trial = Trial(
@@ -64,6 +79,8 @@ def _pending(store: Store, run: Run, curve: Curve) -> Trial:
     )
     if run.state in EVALUATED:
         trial.curve = curve
+    elif paid is not None:
+        trial.furthest = paid
     elif run.tries:
         trial.tries = run.tries
         trial.furthest = max((report.step for report in store.curve(run)), default=-math.inf)

@@ -12,6 +12,12 @@ from nas_core.strategy import Outcome, Proposal, State
 
 EVALUATED = frozenset({State.COMPLETE, State.PRUNED, State.FAILED})  # states that `--trials` counts
 
+
+def paid(verdict: Verdict) -> bool:
+    """Whether a candidate was rejected by its evaluation: what is rejected before takes no time."""
+    return verdict.state == State.REJECTED and verdict.seconds is not None
+
+
 Curve = list[tuple[float, float]]
 
 
@@ -40,7 +46,12 @@ class Trial:
     @property
     def counts(self) -> bool:
         """Whether it is one of the `--trials` evaluations, as far as was known when it was asked."""
-        return self.reuses is None and self.verdict.state != State.REJECTED
+        return self.reuses is None and (self.verdict.state != State.REJECTED or self.paid is not None)
+
+    @property
+    def paid(self) -> float | None:
+        """The step that the evaluation came to which rejected it; None: it was not rejected, or before any."""
+        return max(self.furthest, 0.0) if paid(self.verdict) else None
 
     def outcome(self) -> Outcome:
         """What the strategy is told of it."""

@@ -9,6 +9,7 @@ from nas_core.architecture import Architecture
 from nas_core.errors import TrialError
 from nas_core.failures import failure
 from nas_core.records import Verdict
+from nas_core.space import unsound
 from nas_core.strategy import State
 from studies.setup.assemble import StudyObjects
 
@@ -32,11 +33,14 @@ class Verdicts:
         return bool(self._needed)
 
     def before(self, arch: Architecture) -> tuple[Verdict | None, dict[str, float]]:
-        """A verdict of REJECTED where the architecture is illegal or its costs violate a constraint (FAILED where
-        they cannot be computed), and the costs that the study's objectives and constraints name."""
+        """A verdict of REJECTED where the architecture is illegal, unsound, or violates a constraint on costs (FAILED
+        where these cannot be computed), and the costs that the study's objectives and constraints name."""
         reason = self.parts.space.illegal(arch)
         if reason:
             return Verdict(State.REJECTED, f"illegal: {reason}"), {}
+        reason = unsound(self.parts.space, arch)
+        if reason:
+            return Verdict(State.REJECTED, f"unsound: {reason}"), {}
         if not self._needed:
             return None, {}
         try:

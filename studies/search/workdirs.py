@@ -11,18 +11,33 @@ from typing import TypeVar
 from nas_core.evaluation import Fidelity
 from nas_core.failures import ATTEMPTS
 from nas_core.strategy import Proposal, State
+from studies.records import Study
+from studies.store.store import Store
 
 T = TypeVar("T")
 
 
 class Workdirs:
-    """The folders below `root`, a study's. `holder` says which trial has the files of a trial."""
+    """The folders of a study's trials, of an evaluator of this fidelity."""
 
-    def __init__(self, root: Path, fidelity: Fidelity | None, holder: Callable[[int], int]) -> None:
-        self._root, self._fidelity, self._holder = root, fidelity, holder
+    def __init__(self, store: Store, study: Study, fidelity: Fidelity | None) -> None:
+        self._store, self._study, self._fidelity = store, study, fidelity
+        self._root = store.folder(study)
 
     def of(self, number: int) -> Path:
         return self._root / f"trial-{number}"
+
+    def holder(self, number: int) -> int:
+        """The trial that has the files of trial `number`: itself, or the one whose result it reuses."""
+        run = self._store.trial(self._study, number)
+        return run.reuses if run.state == State.REUSED and run.reuses is not None else number
+
+    def origin(self, number: int, proposal: Proposal) -> int:
+        """The trial with which a training began: what it draws at random stays the same when it goes on."""
+        while proposal.continues is not None:
+            number = self.holder(proposal.continues)
+            proposal = self._store.trial(self._study, number).proposal
+        return number
 
     def prepared(self, number: int, proposal: Proposal) -> Path:
         """The folder in which a proposal is evaluated, with the checkpoint of the trial that it continues. Without one
@@ -31,7 +46,7 @@ class Workdirs:
         if proposal.continues is not None:
             from training.checkpoint import adopt
 
-            adopt(self.of(self._holder(proposal.continues)), workdir)
+            adopt(self.of(self.holder(proposal.continues)), workdir)
         return workdir
 
     def continuable(self, proposal: Proposal, state: State) -> bool:
@@ -46,7 +61,7 @@ class Workdirs:
         if not self.continuable(proposal, state):
             shutil.rmtree(self.of(number), ignore_errors=True)
         if proposal.continues is not None and state == State.COMPLETE:
-            shutil.rmtree(self.of(self._holder(proposal.continues)), ignore_errors=True)
+            shutil.rmtree(self.of(self.holder(proposal.continues)), ignore_errors=True)
 
     def sweep(self, kept: Collection[int], end: int) -> None:
         """Remove what killed processes left of trials before number `end`, all but those `kept`."""

@@ -128,6 +128,14 @@ def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
             f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, but the data '{settings.facts.data}' "
             f"is {task.kind}; choose another --space or --data"
         )
+    objectives = parse_objectives(_objectives(config, evaluator), evaluator.metrics)
+    constraints = parse_constraints(config.constraints, evaluator.metrics)
+    wanted = [*(one.metric for one in objectives), *(one.metric for one in constraints)]
+    if settings.facts.screens and needs_costs_only(evaluator, wanted):
+        raise UsageError(
+            f"--screen {settings.facts.screens[0]} looks at networks that are trained, and "
+            f"{', '.join(map(str, objectives))} needs no training; leave it out"
+        )
     return StudySpec(
         space=config.space,
         space_name=space.name,
@@ -139,8 +147,8 @@ def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
         evaluator=settings,
         task=task,
         split_hash=split_hash,
-        objectives=tuple(map(str, parse_objectives(_objectives(config, evaluator), evaluator.metrics))),
-        constraints=tuple(map(str, parse_constraints(config.constraints, evaluator.metrics))),
+        objectives=tuple(map(str, objectives)),
+        constraints=tuple(map(str, constraints)),
         seed=config.seed,
         lag=config.lag or (1 if config.workers == 1 else 4 * config.workers),
         ordering=config.order,

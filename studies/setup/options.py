@@ -45,6 +45,7 @@ def _key(name: str, path: str) -> Option:
 _SCORE_ON = "Data on which untrained networks are scored [default: what candidates are trained on]."
 _FINAL = "Of the network that you get, whose costs count [default: --size; one-shot: full]."
 _METRICS = "More metrics: f1, balanced_accuracy, roc_auc, average_precision, FILE.py:FUNCTION."
+_SCREENS = "Turn candidates down before or while they train: finite, blind, FILE.py:FUNCTION."
 _ORDER = "strict: timing changes nothing; free: tell as they come."
 _SEARCH_ON = "Data that a supernet is trained on, where it is not --data."
 
@@ -67,6 +68,7 @@ OPTIONS = (
     _flag("objective", "Metric, or METRIC:min; repeat for several.", "objectives", several=True, words="objectives"),
     _flag("constraint", "Such as params<=5e5; repeat for several.", "constraints", several=True, words="constraints"),
     _flag("metric", _METRICS, "evaluator.metrics", several=True, key="metrics"),
+    _flag("screen", _SCREENS, "evaluator.screens", several=True, key="screens"),
     _flag("trials", "Stop after this many evaluations.", "", int, "-n"),
     _flag("time", "Stop after this many seconds.", "", float),
     _flag("spend", "Stop when budgets come to this many full evaluations.", "", float),
@@ -94,7 +96,7 @@ EARLIER = {"pruner": "early_stop", "pruner_config": "early_stop_config"}
 NAMED = ("strategy", "early_stop", "evaluator.recipe")
 """What may be a name, or a mapping with a `name` and further settings: `-s strategy.population=20`."""
 
-LISTS = ("objectives", "constraints", "evaluator.metrics")
+LISTS = ("objectives", "constraints", "evaluator.metrics", "evaluator.screens")
 
 _PATHS = {key: option.path for option in OPTIONS for key in (option.name, option.key or option.name)}
 

@@ -59,6 +59,7 @@ ASKED = {
     "supernet": {"kind": "supernet", "study": "source", "latency": {"batch": 2}},
     "told": {"kind": "told", "split": {"limit": 120}, "epochs": 4, "metrics": ["val_f1:max"]},
     "cost-table": {"kind": "cost-table", "costs": "phone.csv", "inner": {"kind": "train", "split": {"limit": 120}}},
+    "screened": {"kind": "screened", "screens": ["finite"], "inner": {"kind": "train", "split": {"limit": 120}}},
 }
 
 
@@ -112,7 +113,7 @@ def test_what_is_read_is_checked(folder: Path, kind: str) -> None:
 def test_facts_say_what_a_study_asks(folder: Path) -> None:
     with reading(Silent()):
         facts = {kind: settled(folder, kind)[1].facts for kind in ASKED}
-    assert [kind for kind in ASKED if facts[kind].trains] == ["train", "cost-table"]
+    assert [kind for kind in ASKED if facts[kind].trains] == ["train", "cost-table", "screened"]
     assert [kind for kind in ASKED if facts[kind].looks_up] == ["table"]
     assert [kind for kind in ASKED if facts[kind].told] == ["told"]
     assert [kind for kind in ASKED if facts[kind].supernet] == ["supernet"]
@@ -122,6 +123,7 @@ def test_facts_say_what_a_study_asks(folder: Path) -> None:
     assert recipe is not None
     assert (recipe.epochs, facts["cost-table"].costs) == (1, "phone.csv")
     assert facts["supernet"].latency.batch == 2
+    assert facts["screened"].screens == ("finite",)
 
 
 def test_settings_of_before_are_read_as_they_are_now() -> None:

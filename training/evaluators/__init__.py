@@ -14,6 +14,7 @@ BUILTIN = {
 }
 
 WRAPPERS = {
+    "screened": "training.evaluators.screened:Screened",
     "cost-table": "training.evaluators.joined:Joined",
 }
-"""Evaluators around another one, whose settings are their `inner`."""
+"""Evaluators around another one, whose settings are their `inner`; the first one listed is the innermost."""

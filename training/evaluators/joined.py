@@ -7,19 +7,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import Field
 
 from nas_core.architecture import Architecture
 from nas_core.errors import TrialError, UsageError
 from nas_core.evaluation import Budget, Context, Evaluator, Report
 from nas_core.space import SearchSpace
 from nas_core.strategy import Proposal
-from training.evaluators.kinds import opened, options, stored
+from training.evaluators.kinds import opened
 from training.evaluators.rows import Rows, open_mapping
-from training.evaluators.settings import EvaluatorOptions, EvaluatorSettings, Facts, Opened, Problem, Request, Settled
+from training.evaluators.settings import EvaluatorSettings, Facts, Opened, Problem, Request, Settled
 from training.evaluators.table_mapping import hashed
+from training.evaluators.wrapping import WrapperOptions, WrapperSettings
 
 
 class CostTable:
@@ -56,57 +57,25 @@ class CostTable:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-class CostTableSettings(EvaluatorSettings):
+class CostTableSettings(WrapperSettings):
     """The evaluator of `inner`, whose candidates also have the costs of a table, such as latencies."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"trial_seconds"})  # the inner one's
-
     kind: Literal["cost-table"] = "cost-table"
-    trial_seconds: None = None
-    inner: Annotated[SerializeAsAny[EvaluatorSettings], BeforeValidator(stored)]
     costs: str
 
     @property
     def facts(self) -> Facts:
         return replace(self.inner.facts, costs=self.costs)
 
-    def at(self, place: str) -> EvaluatorSettings:
-        return self._around(self.inner.at(place))
-
     def costs_at(self, place: str) -> EvaluatorSettings:
         return self.model_copy(update={"costs": place})
 
-    def on(self, device: str) -> EvaluatorSettings:
-        return self._around(self.inner.on(device))
 
-    def as_stored(self, stored: EvaluatorSettings) -> EvaluatorSettings:
-        return self._around(self.inner.as_stored(stored.inner)) if isinstance(stored, CostTableSettings) else self
-
-    def _around(self, inner: EvaluatorSettings) -> CostTableSettings:
-        return self.model_copy(update={"inner": inner})
-
-
-class CostTableOptions(EvaluatorOptions):
+class CostTableOptions(WrapperOptions):
     """What a configuration asks of a table of costs."""
 
     kind: Literal["cost-table"] = "cost-table"
-    trial_seconds: None = None
-    inner: Annotated[SerializeAsAny[EvaluatorOptions], BeforeValidator(options)] = Field(
-        description="the evaluator whose candidates have these costs too"
-    )
     costs: str = Field(description="table with more cost metrics")
-
-    @property
-    def compute(self) -> tuple[str, int | None, bool]:
-        return self.inner.compute
-
-    @property
-    def supernet(self) -> str | None:
-        return self.inner.supernet
-
-    def with_all(self, settings: EvaluatorSettings) -> EvaluatorOptions:
-        assert isinstance(settings, CostTableSettings)
-        return self.model_copy(update={"inner": self.inner.with_all(settings.inner)})
 
     def settle(self, request: Request) -> Settled:
         settings, evaluator, read = self.inner.settle(request)

@@ -114,6 +114,7 @@ class Facts:
     supernet: Inherited | None = None  # whose weights candidates have
     trial_seconds: float | None = None  # that one candidate may take
     costs: str | None = None  # the table of costs beside it
+    screens: tuple[str, ...] = ()  # what turns candidates down
 
 
 class EvaluatorSettings(Config):

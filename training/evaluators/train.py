@@ -300,11 +300,16 @@ class Train:
 
     def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
         """A report per epoch up to `budget`; continues a checkpoint in `context.workdir`. Raises as `fit`."""
+        yield from self.trained(self.made(proposal.arch, context.seed), proposal, budget, context)
+
+    def trained(
+        self, model: nn.Module, proposal: Proposal, budget: Budget | None, context: Context
+    ) -> Generator[Report, None, None]:
+        """The same for the network that `made` has made of the proposal, which is trained in place."""
         from training.checkpoint import write_tensors
 
         epochs = self._epochs(budget)
         with self.computing():
-            model = self._made(proposal.arch, context.seed)
             static = self.costs(proposal.arch, self._costs.counts)
             with closing(self.learn(model, epochs, context)) as reports:
                 for report in reports:
@@ -369,7 +374,7 @@ class Train:
         from training.range_test import range_test
 
         with self.computing():
-            model = self._made(arch, seed)
+            model = self.made(arch, seed)
             with trial_failures():
                 training = Training(model, self.data, self.recipe, self.device, seed, None, teacher=self.teacher)
             return range_test(training, listen=listen)
@@ -379,11 +384,11 @@ class Train:
         `Start.take`."""
         return None if self.start is None else self.start.take(build(self.space, arch, self.task, self.size, 0))
 
-    def _made(self, arch: Architecture, seed: int) -> nn.Module:
-        """The network before its first step."""
+    def made(self, arch: Architecture, seed: int) -> nn.Module:
+        """The network before its first step, on the CPU."""
         from training.fit import trial_failures
 
-        with trial_failures():
+        with self.computing(), trial_failures():
             model = build(self.space, arch, self.task, self.size, seed)
         if self.start is not None:
             self.start.take(model)
@@ -398,6 +403,7 @@ class Train:
 
     @cached_property
     def data(self) -> Data:
+        """The data on the device. Raises MachineError where they do not fit."""
         import torch
 
         recipe = self.recipe

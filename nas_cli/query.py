@@ -68,8 +68,9 @@ def show(
     supernet (STUDY/supernet), or an architecture."""
     from nas_cli import costs_view, render, supernet_view, view
     from nas_core.errors import InfeasibleError, NotFoundError, UsageError
+    from nas_core.records import SUPERNET
     from studies import documents
-    from studies.address import SUPERNET, parse
+    from studies.address import parse
     from studies.analysis.queries import best_trial, rejections, state_counts
     from studies.documents import View
 

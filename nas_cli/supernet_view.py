@@ -11,8 +11,8 @@ from nas_cli.view import LAST, architecture_page, settings_text, traceback_page
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.errors import NasError, NotFoundError
-from nas_core.records import Epoch, SupernetRun
-from studies.address import SUPERNET, Address
+from nas_core.records import SUPERNET, Epoch, SupernetRun
+from studies.address import Address
 from studies.documents import View
 from studies.store import supernets
 from studies.store.store import Store

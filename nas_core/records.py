@@ -18,6 +18,7 @@ from nas_core.strategy import FINISHED, Outcome, Proposal, State
 TRIAL = "trial"
 RETRAIN = "retrain"
 COMPRESS = "compress"
+SUPERNET = "supernet"
 
 
 class StopAt(Config):

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas_core.errors import UsageError
-from nas_core.records import COMPRESS, RETRAIN, Run
+from nas_core.records import COMPRESS, RETRAIN, SUPERNET, Run
 from studies.records import Study
 
 WORDS: Mapping[str, str] = {RETRAIN: "train", COMPRESS: "compress"}
 """How runs that belong to a trial are called in addresses, by their kind."""
-
-SUPERNET = "supernet"
 
 _NUMBERS = re.compile(rf"(?P<trial>[0-9]{{1,9}})(?:/(?P<word>{'|'.join(WORDS.values())})-(?P<number>[0-9]{{1,9}}))?")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from nas_core.errors import UsageError
-from nas_core.records import TRIAL, Bench
+from nas_core.records import SUPERNET, TRIAL, Bench
 from nas_core.strategy import FINISHED, State
 from studies.records import Study
-from studies.store import locks, removal, supernets
+from studies.store import locks, removal
 from studies.store import tables as t
 from studies.store.store import Store
 
@@ -44,9 +44,6 @@ def spare(store: Store, study: Study) -> list[Spare]:
     """
     folder = store.folder(study)
     places = list(_finished(store, study))
-    found = supernets.find(store, study)
-    if found is not None and found.state == State.COMPLETE:
-        places.append("supernet")
     kinds = {
         "checkpoints of finished trainings": {file for place in places for file in (folder / place).rglob(CHECKPOINTS)},
         "files whose writing was cut short": set(folder.rglob(UNFINISHED)),
@@ -123,7 +120,10 @@ def _finished(store: Store, study: Study) -> Iterator[str]:
     # A trial that repeats another one has no files: those of the other one are meant.
     holders = {trials[n].reuses if n in trials and trials[n].state == State.REUSED else n for n in gone_on}
     for row in rows:
-        if row.kind != TRIAL:
+        if row.kind == SUPERNET:
+            if row.state == State.COMPLETE:
+                yield SUPERNET
+        elif row.kind != TRIAL:
             yield f"{row.kind}-{row.id}"
         elif row.state != State.COMPLETE or row.budget is None or row.number in holders:
             yield f"trial-{row.number}"

@@ -9,7 +9,7 @@ from nas_core.refs import Loaded
 from search_spaces.own_network import OwnNetwork, is_space
 from training import tasks
 
-KIND = "search space"
+KIND = "space"
 
 
 def load(reference: str) -> Loaded:

@@ -22,8 +22,9 @@ STUDIES = """
     SELECT id, name, space, strategy, evaluator, objectives, budget, created FROM studies
     WHERE bench IS NULL ORDER BY id"""
 SUPERNETS = """
-    SELECT s.id, n.state, (SELECT MAX(e.epoch) FROM epochs e WHERE e.study = s.id), s.strategy_config
-    FROM studies s LEFT JOIN supernets n ON n.study = s.id WHERE s.supernet IS NOT NULL AND s.bench IS NULL"""
+    SELECT s.id, n.state, (SELECT MAX(e.epoch) FROM epochs e WHERE e.run = n.id), s.strategy_config
+    FROM studies s LEFT JOIN runs n ON n.study = s.id AND n.kind = 'supernet'
+    WHERE s.supernet IS NOT NULL AND s.bench IS NULL"""
 
 
 @dataclass(frozen=True, slots=True)

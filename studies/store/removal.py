@@ -34,12 +34,12 @@ def remove_bench(store: Store, bench: Bench) -> None:
 def _remove(connection: Connection, study: int) -> None:
     runs = sa.select(t.runs.c.id).where(t.runs.c.study == study)
     own = sa.select(t.runs.c.architecture).where(t.runs.c.study == study)
-    derived = sa.select(t.epochs.c.architecture).where(t.epochs.c.study == study)
+    derived = sa.select(t.epochs.c.architecture).where(t.epochs.c.run.in_(runs))
     known = {key for key in connection.execute(sa.union(own, derived)).scalars() if key is not None}
-    known |= _results(connection, t.supernets.c.study == study)
-    for table in (t.metrics, t.artifacts):
+    known |= _results(connection, t.runs.c.study == study)
+    for table in (t.metrics, t.artifacts, t.epochs):
         connection.execute(table.delete().where(table.c.run.in_(runs)))
-    for table in (t.runs, t.snapshots, t.epochs, t.supernets):
+    for table in (t.runs, t.snapshots):
         connection.execute(table.delete().where(table.c.study == study))
     connection.execute(t.studies.delete().where(t.studies.c.id == study))
     keys = sorted(known - _results(connection, sa.true()))
@@ -51,5 +51,5 @@ def _remove(connection: Connection, study: int) -> None:
 
 def _results(connection: Connection, where: sa.ColumnElement[bool]) -> set[str]:
     """Keys of the architectures that supernets have derived, which are kept as JSON."""
-    found = connection.execute(sa.select(t.supernets.c.result).where(where, t.supernets.c.result.isnot(None)))
+    found = connection.execute(sa.select(t.runs.c.derived).where(where, t.runs.c.derived.isnot(None)))
     return {key for text in found.scalars() for key in json.loads(text)}

@@ -6,7 +6,7 @@ kills a process, the next one finds a whole database.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -140,21 +140,58 @@ def _overlay(connection: Connection) -> None:
     present = set(inspector.get_table_names())
     for table in t.metadata.sorted_tables:
         names = {column["name"] for column in inspector.get_columns(table.name)} if table.name in present else set()
-        if names.issuperset(column.name for column in table.columns):
+        moved = _SUPERNETS in present and table.name in _OF_SUPERNETS
+        if names.issuperset(column.name for column in table.columns) and not moved:
             continue
         shown = [_shown(column, names, connection) for column in table.columns]
         source = f"FROM {schema}.{table.name}" if names else "WHERE 1 = 0"
-        connection.exec_driver_sql(f"CREATE TEMPORARY VIEW {table.name} AS SELECT {', '.join(shown)} {source}")
+        select = f"SELECT {', '.join(shown)} {source}"
+        if moved:
+            told = inspector.get_columns(_SUPERNETS)
+            select = _with_supernets(table, select, {column["name"] for column in told}, schema, connection)
+        connection.exec_driver_sql(f"CREATE TEMPORARY VIEW {table.name} AS {select}")
     for name, select in t.VIEWS.items():
         connection.exec_driver_sql(f"CREATE TEMPORARY VIEW {name} AS {select}")
+
+
+_SUPERNETS = "supernets"
+"""The table in which the runs of supernets were, with their studies' ids for keys."""
+
+_OF_SUPERNETS: Mapping[str, Mapping[str, str]] = {
+    "runs": {
+        "id": "-n.study",
+        "study": "n.study",
+        "kind": "'supernet'",
+        "number": "1",
+        # The view has no hash of an architecture without a choice; nothing asks for it.
+        "architecture": "''",
+        "identity": "''",
+        "repeat": "0",
+        "note": "'{}'",
+        "derived": "n.result",
+    },
+    "artifacts": {"id": "-n.study", "run": "-n.study", "kind": "'weights'", "path": "n.weights", "created": "n.ended"},
+}
+"""What their columns are in the tables where they are now; others have the same name, or are empty."""
+
+
+def _with_supernets(table: sa.Table, select: str, told: Collection[str], schema: str, connection: Connection) -> str:
+    """The rows of a table with those that supernets have in it now."""
+    known = _OF_SUPERNETS[table.name]
+    shown = [
+        known.get(column.name, f"n.{column.name}" if column.name in told else _default(column, connection))
+        for column in table.columns
+    ]
+    where = " WHERE n.weights IS NOT NULL" if table.name == "artifacts" else ""
+    return f"{select} UNION ALL SELECT {', '.join(shown)} FROM {schema}.{_SUPERNETS} n{where}"
 
 
 def _shown(column: sa.Column[Any], names: Collection[str], connection: Connection) -> str:
     """A column out of an older table that has columns of these names."""
     if column.name in names:
         return column.name
-    before = column.info.get(t.BEFORE)
-    return f"{before if before in names else _default(column, connection)} AS {column.name}"
+    before = column.info.get(t.BEFORE, "")
+    return f"{before if before.removeprefix('-') in names else _default(column, connection)} AS {column.name}"
 
 
 def _default(column: sa.Column[Any], connection: Connection) -> str:

@@ -317,6 +317,7 @@ class Store:
             "environment": environment,
             "tries": tries,
             "changes": None,
+            "derived": None,
             **rows.verdict_row(verdict, now if final else None),
         }
         arch = {"key": proposal.arch.key, "json": proposal.arch.to_json()}

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +16,33 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from nas_core.architecture import Architecture
-from nas_core.records import Epoch, SupernetRun
-from nas_core.strategy import State
+from nas_core.records import SUPERNET, Artifact, Epoch, SupernetRun, Verdict
+from nas_core.strategy import Proposal, State
 from studies.records import Study
 from studies.store import rows
 from studies.store import tables as t
 from studies.store.store import Store
 
+WEIGHTS = "weights"
+
 
 def find(store: Store, study: Study) -> SupernetRun | None:
     """The study's supernet; None before its training has begun, and for a study without one."""
-    found = store.read(sa.select(t.supernets).where(t.supernets.c.study == study.id))
+    found = store.read(sa.select(t.runs).where(_of(study)))
     if not found:
         return None
     row = found[0]
-    keys = None if row.result is None else json.loads(row.result)
+    keys = None if row.derived is None else json.loads(row.derived)
     known = {} if not keys else architectures(store, keys)
+    files = store.read(sa.select(t.artifacts.c.path, t.artifacts.c.sha256).where(t.artifacts.c.run == row.id))
+    weights, sha256 = (store.files / files[0].path, files[0].sha256) if files else (None, None)
     return SupernetRun(
         State(row.state),
         row.reason,
         row.attempt,
         None if keys is None else tuple(known[key] for key in keys),
-        None if row.weights is None else store.files / row.weights,
-        row.sha256,
+        weights,
+        sha256,
         row.seconds,
         row.tries,
         row.traceback,
@@ -46,42 +51,44 @@ def find(store: Store, study: Study) -> SupernetRun | None:
 
 def start(store: Store, study: Study, environment: int | None, tries: int = 1) -> None:
     """Commit that the training begins, or goes on; `tries` attempts, with this one, since the last epoch."""
-    row = {"study": study.id, "state": State.RUNNING, "attempt": 1, "tries": tries}
-    row |= {"started": time.time(), "environment": environment}
-    s = t.supernets.c
+    r = t.runs.c
     again = (
-        t.supernets.update()
-        .where(s.study == study.id)
+        t.runs.update()
+        .where(_of(study))
         .values(
             state=State.RUNNING,
             reason=None,
             traceback=None,
-            attempt=s.attempt + 1,
+            attempt=r.attempt + 1,
             environment=environment,
             tries=tries,
         )
     )
-    store.write(lambda c: c.execute(again).rowcount or c.execute(t.supernets.insert(), row))
+    if not store.write(lambda c: c.execute(again).rowcount):
+        every = Architecture(study.spec.space_name, {})  # no choice is made
+        verdict = Verdict(State.RUNNING)
+        given: Any = {"kind": SUPERNET, "environment": environment, "tries": tries}
+        store.propose(study, 1, Proposal(every), every.key, verdict, **given)
 
 
 def count_tries(store: Store, study: Study, tries: int) -> None:
     """Commit how many attempts have begun since the last epoch, but those that were stopped in good order."""
-    change = t.supernets.update().where(t.supernets.c.study == study.id).values(tries=tries)
-    store.write(lambda c: c.execute(change))
+    store.write(lambda c: c.execute(t.runs.update().where(_of(study)).values(tries=tries)))
 
 
 def save_epochs(store: Store, study: Study, epochs: Sequence[Epoch], *, again: bool = False) -> None:
     """Commit epochs; one that is there already is replaced. `again`: this attempt has come to none of them itself."""
 
     def work(connection: Connection) -> None:
+        run = connection.execute(sa.select(t.runs.c.id).where(_of(study))).scalar_one()
         for epoch in epochs:
             _keep(store, connection, [epoch.arch] if epoch.arch else [])
-            key = (t.epochs.c.study == study.id) & (t.epochs.c.epoch == epoch.number)
+            key = (t.epochs.c.run == run) & (t.epochs.c.epoch == epoch.number)
             connection.execute(t.epochs.delete().where(key))
             connection.execute(
                 t.epochs.insert(),
                 {
-                    "study": study.id,
+                    "run": run,
                     "epoch": epoch.number,
                     "architecture": epoch.arch.key if epoch.arch else None,
                     "metrics": rows.dump(_finite(epoch.metrics)),
@@ -90,7 +97,7 @@ def save_epochs(store: Store, study: Study, epochs: Sequence[Epoch], *, again: b
                 },
             )
         if not again:
-            connection.execute(t.supernets.update().where(t.supernets.c.study == study.id).values(tries=1))
+            connection.execute(t.runs.update().where(_of(study)).values(tries=1))
 
     store.write(work)
 
@@ -107,14 +114,14 @@ def epochs(store: Store, study: Study) -> list[Epoch]:
             {name: tuple(weights) for name, weights in json.loads(row.strengths).items()},
             row.seconds,
         )
-        for row in store.read(statement.where(e.study == study.id).order_by(e.epoch))
+        for row in store.read(statement.where(e.run == _id(study)).order_by(e.epoch))
     ]
 
 
 def epoch_count(store: Store, study: Study) -> int:
     """How many epochs of the study's supernet are finished."""
     e = t.epochs.c
-    found: int | None = store.read(sa.select(sa.func.max(e.epoch)).where(e.study == study.id))[0][0]
+    found: int | None = store.read(sa.select(sa.func.max(e.epoch)).where(e.run == _id(study)))[0][0]
     return found or 0
 
 
@@ -122,17 +129,20 @@ def finish(store: Store, study: Study, result: Sequence[Architecture], weights: 
     """Commit that the training is complete, with the architectures that it has derived and the file of its weights."""
     row = {
         "state": State.COMPLETE,
-        "result": rows.dump([arch.key for arch in result]),
-        "weights": os.path.relpath(weights, store.files),
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "derived": rows.dump([arch.key for arch in result]),
         "ended": time.time(),
         "seconds": seconds,
         "tries": 0,
     }
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
 
     def work(connection: Connection) -> None:
         _keep(store, connection, result)
-        connection.execute(t.supernets.update().where(t.supernets.c.study == study.id).values(row))
+        run = connection.execute(sa.select(t.runs.c.id).where(_of(study))).scalar_one()
+        file = Artifact(run, WEIGHTS, os.path.relpath(weights, store.files), digest, time.time())
+        connection.execute(t.artifacts.delete().where(t.artifacts.c.run == run))
+        connection.execute(t.artifacts.insert(), asdict(file))
+        connection.execute(t.runs.update().where(_of(study)).values(row))
 
     store.write(work)
 
@@ -140,7 +150,7 @@ def finish(store: Store, study: Study, result: Sequence[Architecture], weights: 
 def fail(store: Store, study: Study, reason: str, traceback: str | None = None) -> None:
     """Commit that the training cannot go on."""
     row = {"state": State.FAILED, "reason": reason, "traceback": traceback, "ended": time.time(), "tries": 0}
-    store.write(lambda c: c.execute(t.supernets.update().where(t.supernets.c.study == study.id).values(row)))
+    store.write(lambda c: c.execute(t.runs.update().where(_of(study)).values(row)))
 
 
 def architectures(store: Store, keys: Sequence[str]) -> dict[str, Architecture]:
@@ -148,6 +158,15 @@ def architectures(store: Store, keys: Sequence[str]) -> dict[str, Architecture]:
     a = t.architectures.c
     found = store.read(sa.select(a.key, a.json).where(a.key.in_(keys)))
     return {row.key: Architecture.from_json(row.json) for row in found}
+
+
+def _of(study: Study) -> sa.ColumnElement[bool]:
+    """The condition of the study's supernet."""
+    return sa.and_(t.runs.c.study == study.id, t.is_kind(t.runs.c, SUPERNET))
+
+
+def _id(study: Study) -> sa.ScalarSelect[Any]:
+    return sa.select(t.runs.c.id).where(_of(study)).scalar_subquery()
 
 
 def _keep(store: Store, connection: Connection, archs: Sequence[Architecture]) -> None:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 metadata = MetaData()
 
 BEFORE = "before"
-"""Of a column's `info`: the name that it had in older schemas."""
+"""Of a column's `info`: the name that it had in older schemas, with a sign where it had another one."""
 
 
 def is_kind(row: Any, kind: str) -> Any:
@@ -107,10 +107,10 @@ runs = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("study", ForeignKey("studies.id"), nullable=False),
-    Column("kind", String(16), nullable=False),  # trial, retrain, ...
+    Column("kind", String(16), nullable=False),  # trial, retrain, compress, supernet, ...
     Column("number", Integer, nullable=False),  # of the trial; for other kinds counted per parent and kind
     Column("parent", ForeignKey("runs.id")),
-    Column("architecture", ForeignKey("architectures.key"), nullable=False),
+    Column("architecture", ForeignKey("architectures.key"), nullable=False),  # of a supernet: without a choice
     Column("identity", Text, nullable=False),
     Column("budget", Float),
     Column("continues", Integer),  # number of the trial whose training goes on
@@ -134,6 +134,7 @@ runs = Table(
     Column("tries", Integer, nullable=False, server_default=text("0")),  # attempts since its last report
     Column("traceback", Text),  # of the exception that failed it: the frames of the user's own files
     Column("changes", Text),  # JSON: in what the network that it left differs from that of its space
+    Column("derived", Text),  # JSON: keys of the architectures that a supernet has come to, best first
     CheckConstraint("kind <> 'trial' OR parent IS NULL", name="trials_have_no_parent"),
 )
 # Partial indexes: a row enters them once, when it ends, instead of moving with every change of its state.
@@ -198,28 +199,10 @@ artifacts = Table(
     UniqueConstraint("run", "path"),
 )
 
-supernets = Table(
-    "supernets",
-    metadata,
-    Column("study", ForeignKey("studies.id"), primary_key=True),
-    Column("state", String(16), nullable=False),
-    Column("reason", Text),
-    Column("attempt", Integer, nullable=False),
-    Column("result", Text),  # JSON: keys of the derived architectures, best first; none of them: the supernet itself
-    Column("weights", Text),  # file
-    Column("sha256", String(64)),  # of that file
-    Column("started", Float),
-    Column("ended", Float),
-    Column("seconds", Float),
-    Column("environment", ForeignKey("environments.id")),
-    Column("tries", Integer, nullable=False, server_default=text("0")),  # attempts since its last epoch
-    Column("traceback", Text),
-)
-
 epochs = Table(
     "epochs",
     metadata,
-    Column("study", ForeignKey("supernets.study"), primary_key=True),
+    Column("run", ForeignKey("runs.id"), primary_key=True, info={BEFORE: "-study"}),  # of the supernet
     Column("epoch", Integer, primary_key=True),  # finished epochs of the supernet's training
     Column("architecture", ForeignKey("architectures.key")),  # derived then; empty: there is none
     Column("metrics", Text, nullable=False),  # JSON

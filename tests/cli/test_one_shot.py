@@ -28,8 +28,8 @@ def test_darts_derives_a_trial_that_is_trained_and_verified(say: Say) -> None:
         scores = json.loads(epochs[1][2])
         assert len(scores) == 6
         assert all(abs(sum(weights) - 1) < 1e-5 for weights in scores.values())
-        (result,) = connection.execute("SELECT result FROM supernets").fetchone()
-        (trained,) = connection.execute("SELECT architecture FROM runs").fetchone()
+        (result,) = connection.execute("SELECT derived FROM runs WHERE kind = 'supernet'").fetchone()
+        (trained,) = connection.execute("SELECT architecture FROM runs WHERE kind = 'trial'").fetchone()
         assert json.loads(result) == [trained]
     assert say("verify", "d")[0] == 0
     # The same command again, and a resume, find everything done.

@@ -19,7 +19,6 @@ LEFT_OUT = {
     "environments": None,
     "artifacts": {"created"},
     "snapshots": None,  # one is taken when telling has taken long
-    "supernets": {"attempt", "started", "ended", "seconds", "environment", "tries"},  # the weights' SHA-256 stays
     "epochs": {"seconds"},
 }
 

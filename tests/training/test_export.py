@@ -465,7 +465,7 @@ def test_bad_cards_and_architectures_are_refused(trained: Trained, tmp_path: Pat
 
     with pytest.raises(UsageError, match="unknown key 'metric'; did you mean 'metrics'"):
         attempt(metric=[])
-    with pytest.raises(UsageError, match="unknown search space 'nasbench202'"):
+    with pytest.raises(UsageError, match="unknown space 'nasbench202'"):
         attempt(space="nasbench202")
     with pytest.raises(UsageError, match="size: unknown key 'chanels'"):
         attempt(size={"chanels": 4})

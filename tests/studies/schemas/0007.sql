@@ -47,15 +47,15 @@ CREATE TABLE environments (
 	PRIMARY KEY (id), 
 	UNIQUE (json)
 );
-CREATE TABLE epochs (
-	study INTEGER NOT NULL, 
+CREATE TABLE "epochs" (
+	run INTEGER NOT NULL, 
 	epoch INTEGER NOT NULL, 
 	architecture VARCHAR(16), 
 	metrics TEXT NOT NULL, 
 	strengths TEXT NOT NULL, 
 	seconds FLOAT NOT NULL, 
-	PRIMARY KEY (study, epoch), 
-	FOREIGN KEY(study) REFERENCES supernets (study), 
+	PRIMARY KEY (run, epoch), 
+	FOREIGN KEY(run) REFERENCES runs (id), 
 	FOREIGN KEY(architecture) REFERENCES architectures ("key")
 )
  WITHOUT ROWID
@@ -103,7 +103,7 @@ CREATE TABLE runs (
 	seconds FLOAT, 
 	environment INTEGER, 
 	tries INTEGER DEFAULT 0 NOT NULL, 
-	traceback TEXT, changes TEXT, 
+	traceback TEXT, changes TEXT, derived TEXT, 
 	PRIMARY KEY (id), 
 	CONSTRAINT trials_have_no_parent CHECK (kind <> 'trial' OR parent IS NULL), 
 	FOREIGN KEY(study) REFERENCES studies (id), 
@@ -111,9 +111,9 @@ CREATE TABLE runs (
 	FOREIGN KEY(architecture) REFERENCES architectures ("key"), 
 	FOREIGN KEY(environment) REFERENCES environments (id)
 );
-INSERT INTO "runs" VALUES(1,1,'trial',0,NULL,'82ecb23dd6b2703e','same',3.0,NULL,NULL,0,'{"role":"founder"}','complete',NULL,NULL,1,0,0,'[0.75]','[-0.5]',0.75,1,1.79545162690064764019e+09,1.7954516269010231495e+09,2.5,NULL,0,NULL,NULL);
-INSERT INTO "runs" VALUES(2,1,'trial',1,NULL,'82ecb23dd6b2703e','same',3.0,NULL,NULL,0,'{}','reused','same as trial 0',0,1,1,1,'[0.75]','[-0.5]',0.75,1,1.79545162690116024014e+09,1.79545162690116024014e+09,NULL,NULL,0,NULL,NULL);
-INSERT INTO "runs" VALUES(3,1,'trial',2,NULL,'f1712b33cc295296','other',9.0,NULL,NULL,0,'{}','failed','out-of-memory: too large',NULL,1,2,2,NULL,NULL,NULL,NULL,1.79545162690131616589e+09,1.79545162690141034129e+09,NULL,NULL,0,'letters.py, line 7, in build: raise ValueError(arch)',NULL);
+INSERT INTO "runs" VALUES(1,1,'trial',0,NULL,'82ecb23dd6b2703e','same',3.0,NULL,NULL,0,'{"role":"founder"}','complete',NULL,NULL,1,0,0,'[0.75]','[-0.5]',0.75,1,1.79545162690064764019e+09,1.7954516269010231495e+09,2.5,NULL,0,NULL,NULL,NULL);
+INSERT INTO "runs" VALUES(2,1,'trial',1,NULL,'82ecb23dd6b2703e','same',3.0,NULL,NULL,0,'{}','reused','same as trial 0',0,1,1,1,'[0.75]','[-0.5]',0.75,1,1.79545162690116024014e+09,1.79545162690116024014e+09,NULL,NULL,0,NULL,NULL,NULL);
+INSERT INTO "runs" VALUES(3,1,'trial',2,NULL,'f1712b33cc295296','other',9.0,NULL,NULL,0,'{}','failed','out-of-memory: too large',NULL,1,2,2,NULL,NULL,NULL,NULL,1.79545162690131616589e+09,1.79545162690141034129e+09,NULL,NULL,0,'letters.py, line 7, in build: raise ValueError(arch)',NULL,NULL);
 CREATE TABLE scores (
 	context INTEGER NOT NULL, 
 	predictor VARCHAR(200) NOT NULL, 
@@ -174,24 +174,6 @@ CREATE TABLE studies (
 );
 INSERT INTO "studies" VALUES(1,'one','letters','letters',1,NULL,'{"channels":4}','random','{}','{"kind":"made","settings":{"data":"none"}}','{"kind":"none","input_shape":[1],"outputs":2,"metric":"accuracy","nodes":null,"edges":null}','0','["score:max"]','["params<=5"]',4611686018427387904,1,'{"trials":3,"seconds":null,"spent":2.5}',1.7954516268995442391e+09,'strict',NULL,NULL,NULL,NULL,NULL,NULL,'{"channels":8}',NULL);
 INSERT INTO "studies" VALUES(2,'ranking/random/0','letters','letters',1,NULL,'{"channels":4}','random','{}','{"kind":"made","settings":{"data":"none"}}','{"kind":"none","input_shape":[1],"outputs":2,"metric":"accuracy","nodes":null,"edges":null}','0','["score:max"]','["params<=5"]',4611686018427387904,1,'{"trials":1,"seconds":null,"spent":null}',1.79545162696783232696e+09,'strict',NULL,1,'{"ask_seconds":0.001}',NULL,NULL,NULL,NULL,NULL);
-CREATE TABLE supernets (
-	study INTEGER NOT NULL, 
-	state VARCHAR(16) NOT NULL, 
-	reason TEXT, 
-	attempt INTEGER NOT NULL, 
-	result TEXT, 
-	weights TEXT, 
-	sha256 VARCHAR(64), 
-	started FLOAT, 
-	ended FLOAT, 
-	seconds FLOAT, 
-	environment INTEGER, 
-	tries INTEGER DEFAULT 0 NOT NULL, 
-	traceback TEXT, 
-	PRIMARY KEY (study), 
-	FOREIGN KEY(study) REFERENCES studies (id), 
-	FOREIGN KEY(environment) REFERENCES environments (id)
-);
 CREATE INDEX studies_bench ON studies (bench);
 CREATE INDEX runs_ended ON runs (study, kind, state, feasible, budget, objective) WHERE ended IS NOT NULL;
 CREATE UNIQUE INDEX trials_number ON runs (study, number) WHERE kind = 'trial';

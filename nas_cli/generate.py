@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +12,7 @@ from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
 
 if TYPE_CHECKING:
     from nas_core.space import SearchSpace
-    from studies.analysis.generate import Drawn, Generated
+    from studies.analysis.generate import Generated
 
 
 def generate(
@@ -37,13 +39,15 @@ def generate(
     """Draw new architectures from a generator that a study's results have trained, and predict what they are worth.
 
     The generator is the study's own where its strategy has one, else that of 'diffusion', told the study's results. It
-    is guided to the constraints and targets; what misses a constraint is left out. Nothing is evaluated.
+    is guided to the constraints and targets; what misses a constraint is left out. Nothing is evaluated; what was drawn
+    is kept: nas show STUDY/generator-1.
     """
-    from nas_cli import render
     from nas_core.config import validate
     from nas_core.errors import UsageError
-    from studies.address import parse_trial
+    from nas_core.records import GENERATOR
+    from studies.address import Address, parse_trial
     from studies.analysis import generate as generation
+    from studies.analysis import generated
     from studies.setup.assemble import build, moved
 
     given: dict[str, Any] = {
@@ -61,62 +65,68 @@ def generate(
         found = store.study(name)
         parts = build(moved(found.spec, data, costs)).cached_in(store)
         result = generation.generate(store, found, parts, config)
-    if as_json:
-        render.document(_document(found.name, result, parts.space))
-    else:
-        _page(found.name, result, parts.space)
+        drawn = _document(found.name, result, parts.space)
+        run = generated.kept(store, found, config.model_dump(mode="json"), drawn)
+    address = str(Address(found.name, kind=GENERATOR, number=run.number))
+    show(address, drawn, as_json)
+    if not as_json:
+        print(f"kept as {address}", file=sys.stderr)
 
 
-def _page(name: str, found: Generated, space: SearchSpace) -> None:
+def show(address: str, drawn: Mapping[str, Any], as_json: bool) -> None:
+    """What was drawn, as text or JSON."""
     from nas_cli import render
-    from nas_cli.architecture import text_of
     from nas_cli.predict import rounded
 
-    metric = found.objective.metric
-    less = ", less is better" if found.objective.goal == "min" else ""
-    whose = "its generator" if found.own else f"a generator of '{found.strategy}'"
+    if as_json:
+        render.document({"address": address, **drawn})
+        return
+    metric, _, goal = drawn["objective"].partition(":")
+    less = ", less is better" if goal == "min" else ""
+    whose = "its generator" if drawn["own"] else f"a generator of '{drawn['strategy']}'"
     render.emit(
-        f"study {name}: {whose} and {found.model} learned from {found.observed:,} architectures, best {metric} "
-        f"{render.number(found.best)}{less}",
-        _shares(found.drawn, bool(found.constraints)),
+        f"study {drawn['study']}: {whose} and {drawn['model']} learned from {drawn['observed']:,} architectures, best "
+        f"{metric} {render.number(drawn['best'])}{less}",
+        _shares(drawn["drawn"], bool(drawn["constraints"])),
     )
-    if found.constraints:
-        render.emit(f"left out what misses {', '.join(map(str, found.constraints))}")
-    shown = len(found.ranking)
-    if shown < found.asked:
-        render.emit(f"only {shown:,} of the {found.asked:,} asked for were found: draw with another --seed")
-    elif found.candidates > shown:
-        render.emit(f"the best {shown:,} of {found.candidates:,} new ones, by prediction")
-    if found.random is not None:
-        mean = sum(candidate.prediction.mean for candidate in found.ranking) / shown
-        render.emit(f"their mean {metric} is predicted as {mean:.6g}, of random ones in their place {found.random:.6g}")
-    if found.reached is not None:
-        aims = ", ".join(str(one) for one in found.targets if one.metric == metric)
-        render.emit(f"{found.reached:,} of {shown:,} are predicted to reach {aims}")
+    if drawn["constraints"]:
+        render.emit(f"left out what misses {', '.join(drawn['constraints'])}")
+    ranking, shown = drawn["architectures"], drawn["found"]
+    if shown < drawn["asked"]:
+        render.emit(f"only {shown:,} of the {drawn['asked']:,} asked for were found: draw with another --seed")
+    elif drawn["candidates"] > shown:
+        render.emit(f"the best {shown:,} of {drawn['candidates']:,} new ones, by prediction")
+    if drawn["random_mean"] is not None:
+        mean = sum(one["mean"] for one in ranking) / shown
+        random = drawn["random_mean"]
+        render.emit(f"their mean {metric} is predicted as {mean:.6g}, of random ones in their place {random:.6g}")
+    if drawn["reached"] is not None:
+        aims = ", ".join(one for one in drawn["targets"] if one.startswith((f"{metric}<", f"{metric}>")))
+        render.emit(f"{drawn['reached']:,} of {shown:,} are predicted to reach {aims}")
     render.emit("")
-    names = list(dict.fromkeys(cost for candidate in found.ranking for cost in candidate.costs))
+    names = list(dict.fromkeys(cost for one in ranking for cost in one["costs"]))
     rows = [
         [
-            str(place),
-            *rounded(one.prediction.mean, one.prediction.std),
-            *(render.number(one.costs.get(cost)) for cost in names),
-            text_of(space, one.prediction.arch),
+            str(one["rank"]),
+            *rounded(one["mean"], one["std"]),
+            *(render.number(one["costs"].get(cost)) for cost in names),
+            one["notation"],
         ]
-        for place, one in enumerate(found.ranking, 1)
+        for one in ranking
     ]
     heads = ["rank", metric, "std", *names, "architecture"]
     render.table(heads, rows, right=heads[:-1])
 
 
-def _shares(drawn: Drawn, constrained: bool) -> str:
+def _shares(drawn: Mapping[str, int], constrained: bool) -> str:
     """`100 drawn: 100% legal, 93% within the constraints, 88% unique, 97% of these new`"""
-    parts = [f"{drawn.legal / drawn.count:.0%} legal"]
-    if drawn.legal:
+    parts = [f"{drawn['legal'] / drawn['count']:.0%} legal"]
+    if drawn["legal"]:
         if constrained:
-            parts.append(f"{drawn.satisfied / drawn.legal:.0%} within the constraints")
-        parts.append(f"{drawn.unique / drawn.legal:.0%} unique")
-        parts.append(f"{drawn.new / drawn.unique:.0%} of these new")
-    return f"{drawn.count:,} drawn: {', '.join(parts)}"
+            parts.append(f"{drawn['satisfied'] / drawn['legal']:.0%} within the constraints")
+        parts.append(f"{drawn['unique'] / drawn['legal']:.0%} unique")
+        parts.append(f"{drawn['new'] / drawn['unique']:.0%} of these new")
+    return f"{drawn['count']:,} drawn: {', '.join(parts)}"
 
 
 def _document(name: str, found: Generated, space: SearchSpace) -> dict[str, Any]:

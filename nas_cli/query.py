@@ -65,12 +65,12 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a study, all of one trial, one training or compression of it (STUDY:N/train-K, STUDY:N/compress-K), a
-    supernet (STUDY/supernet), or an architecture."""
+    supernet (STUDY/supernet), what was generated (STUDY/generator-1), or an architecture."""
     from nas_cli import costs_view, render, supernet_view, view
     from nas_core.errors import InfeasibleError, NotFoundError, UsageError
-    from nas_core.records import SUPERNET
+    from nas_core.records import GENERATOR, SUPERNET
     from studies import documents
-    from studies.address import parse
+    from studies.address import Address, parse
     from studies.analysis.queries import best_trial, rejections, state_counts
     from studies.documents import View
 
@@ -92,6 +92,12 @@ def show(
         seen = View.of(study)
         if place.kind == SUPERNET:
             supernet_view.show(seen, store, as_json)
+            return
+        if place.kind == GENERATOR:
+            from nas_cli import generate
+            from studies.analysis.generated import addressed
+
+            generate.show(str(place), addressed(store, place)[1], as_json)
             return
         if place.kind is not None:
             from nas_cli import training_view
@@ -115,14 +121,18 @@ def show(
         states = state_counts(store, study)
         correlation, rejected = documents.rank_correlation(store, study), rejections(store, study)
         trained = supernet_view.Trained.of(seen, store)
+        drawn = [str(Address(study.name, kind=GENERATOR, number=run.number)) for run in store.runs(study, GENERATOR)]
         if as_json:
             document = documents.study_document(seen, states, best, correlation, rejected)
+            document |= {"generated": drawn} if drawn else {}
             render.document(document if trained is None else {**document, "supernet": trained.document()})
             return
         view.study_head(seen, states, correlation, rejected)
         if trained is not None:
             trained.page()
         view.study_best(seen, best, trouble, drawn=None if trained is None else trained.derived)
+        if drawn:
+            render.emit("", f"generated: {', '.join(drawn)}")
 
 
 def trials(

@@ -19,6 +19,7 @@ TRIAL = "trial"
 RETRAIN = "retrain"
 COMPRESS = "compress"
 SUPERNET = "supernet"
+GENERATOR = "generator"
 
 
 class StopAt(Config):

@@ -1,7 +1,8 @@
 """What people type to say which study, run or model they mean: one grammar, printed as it is typed.
 
 `STUDY` (its best trial), `STUDY:17`, a training of that trial `STUDY:17/train-2`, a compression `STUDY:17/compress-1`,
-and the supernet of a one-shot study, `STUDY/supernet`. The study may be a bench's: `BENCH/STRATEGY/SEED:17`.
+the supernet of a one-shot study, `STUDY/supernet`, and what `nas generate` has drawn, `STUDY/generator-1`. The study
+may be a bench's: `BENCH/STRATEGY/SEED:17`.
 
 What contains `.py:` is an object of the user's; what ends in `.json` or begins with `./`, `../`, `/` or `~` is a path.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas_core.errors import UsageError
-from nas_core.records import COMPRESS, RETRAIN, SUPERNET, Run
+from nas_core.records import COMPRESS, GENERATOR, RETRAIN, SUPERNET, Run
 from studies.records import Study
 
 WORDS: Mapping[str, str] = {RETRAIN: "train", COMPRESS: "compress"}
@@ -23,9 +24,12 @@ WORDS: Mapping[str, str] = {RETRAIN: "train", COMPRESS: "compress"}
 _NUMBERS = re.compile(rf"(?P<trial>[0-9]{{1,9}})(?:/(?P<word>{'|'.join(WORDS.values())})-(?P<number>[0-9]{{1,9}}))?")
 
 
+_OF_STUDY = re.compile(rf"(?P<study>.+)/(?:{SUPERNET}|{GENERATOR}-(?P<number>[0-9]{{1,9}}))")
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A study, a trial of it, a run of `kind` that belongs to the trial, or the study's supernet."""
+    """A study, a trial of it, a run of `kind` that belongs to the trial, or one that belongs to the study itself."""
 
     study: str
     trial: int | None = None
@@ -34,8 +38,8 @@ class Address:
 
     def __str__(self) -> str:
         trial = self.study if self.trial is None else f"{self.study}:{self.trial}"
-        if self.kind == SUPERNET:
-            return f"{self.study}/{SUPERNET}"
+        if self.kind in (SUPERNET, GENERATOR):
+            return f"{self.study}/{self.kind}" + ("" if self.number is None else f"-{self.number}")
         return trial if self.kind is None else f"{trial}/{WORDS[self.kind]}-{self.number}"
 
 
@@ -43,8 +47,15 @@ def parse(text: str) -> Address:
     """Raises UsageError for what is no address, with what would be one."""
     name, separator, rest = text.rpartition(":")
     if not separator:
-        study, slash, last = text.rpartition("/")
-        return Address(study, kind=SUPERNET) if slash and study and last == SUPERNET else Address(text)
+        whole = _OF_STUDY.fullmatch(text)
+        if whole is None:
+            return Address(text)
+        drawn = whole["number"]
+        return (
+            Address(whole["study"], kind=SUPERNET)
+            if drawn is None
+            else Address(whole["study"], kind=GENERATOR, number=int(drawn))
+        )
     found = _NUMBERS.fullmatch(rest)
     if not name or found is None:
         study = name.partition(":")[0] or "STUDY"

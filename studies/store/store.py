@@ -394,6 +394,11 @@ class Store:
             raise NotFoundError(f"study '{study.name}' has no trial {number}; see 'nas trials {study.name}'")
         return found[0]
 
+    def runs(self, study: Study, kind: str) -> list[Run]:
+        """All runs of a kind of a study, in the order of their numbers."""
+        r = t.runs.c
+        return list(self._runs(sa.and_(r.study == study.id, t.is_kind(r, kind)), True))
+
     def children(self, run: Run, kind: str) -> list[Run]:
         """The runs of a kind that belong to a run, in the order of their numbers."""
         r = t.runs.c

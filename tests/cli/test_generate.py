@@ -161,14 +161,19 @@ def generated(say: Say, *arguments: str) -> dict[str, Any]:
 
 def contents(database: Path) -> list[str]:
     with sqlite3.connect(database) as connection:
-        return list(connection.iterdump())
+        connection.execute("DELETE FROM runs WHERE kind = 'generator'")
+        known = "SELECT architecture FROM runs UNION SELECT architecture FROM scores"
+        connection.execute(f"DELETE FROM architectures WHERE key NOT IN ({known})")
+        found = list(connection.iterdump())
+        connection.rollback()
+    return found
 
 
 def test_new_architectures_with_predictions(toy: Path, say: Say) -> None:
     search(say, "s")
     before = contents(toy / "nas.db")
     found = generated(say, "s", "--n", "15", "--model", "ridge")
-    assert contents(toy / "nas.db") == before
+    assert contents(toy / "nas.db") == before  # but for what was drawn
     assert (found["strategy"], found["own"], found["observed"]) == ("toy.py:Generator", True, 40)
     assert (found["asked"], found["found"], len(found["architectures"])) == (15, 15, 15)
     assert (toy / "told.txt").read_text() == "40 0"  # all outcomes, nothing wanted
@@ -239,7 +244,10 @@ def test_targets_lead(toy: Path, say: Say) -> None:
 def test_the_page(toy: Path, say: Say) -> None:
     search(say, "s", "--objective", "loss")
     code, out, err = say("generate", "s", "--n", "3", "--model", "ridge", "--constraint", "params<=3000")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "kept as s/generator-1\n")
+    assert say("show", "s/generator-1")[1] == out
+    assert "generated: s/generator-1" in say("show", "s")[1]
+    assert "there is no 's/generator-2' (there are: s/generator-1)" in say("show", "s/generator-2")[2]
     lines = out.splitlines()
     assert lines[0].startswith("study s: its generator and ridge learned from 40 architectures, best loss 0.")
     assert lines[0].endswith(", less is better")

@@ -30,6 +30,8 @@ from training.testing.evaluators import on_digits
         ("s/supernet", Address("s", kind="supernet")),
         ("b/darts/0/supernet", Address("b/darts/0", kind="supernet")),
         ("supernet", Address("supernet")),
+        ("s/generator-3", Address("s", kind="generator", number=3)),
+        ("b/diffusion/0/generator-1", Address("b/diffusion/0", kind="generator", number=1)),
     ],
 )
 def test_addresses(text: str, expected: Address) -> None:

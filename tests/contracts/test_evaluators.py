@@ -16,10 +16,13 @@ from nas_core.space import SearchSpace
 from nas_core.testing.evaluator import check
 from training.data import load
 from training.data.split import Split
+from training.evaluators import kinds
+from training.evaluators.settings import Problem, Request
 
 Factory = Callable[[SearchSpace, Path], Evaluator]
 
 EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
+OWN = EXAMPLE.partition("my_space")[0] + "my_evaluator.py"
 ROW = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect~2|"
 
 LIMITS = {"digits": Split(limit=120), "karate": Split()}
@@ -69,11 +72,19 @@ def supernet(data: str) -> Factory:
     return make
 
 
+def own(space: SearchSpace, folder: Path) -> Evaluator:
+    """The example of a user's own."""
+    asked = {"kind": f"{OWN}:RandomFeatures", "split": {"limit": 120}}
+    size = space.Size.preset("search", **SIZES[space.name])
+    return kinds.options(asked).settle(Request(Problem(space, size), space.name, None)).evaluator
+
+
 # name: (factory, space)
 EVALUATORS: dict[str, tuple[Factory, str]] = {
     "table": (table, "nasbench201"),
     "train images": (train("digits", 2, checkpoint_seconds=0.0), EXAMPLE),
     "train images, hardly a checkpoint": (train("digits", 2, checkpoint_seconds=1e6), EXAMPLE),
+    "a user's own": (own, "nasbench201"),
     "shared weights": (supernet("digits"), "nasbench201"),
     "shared weights of a graph": (supernet("karate"), "nasbench_graph"),
     "train a graph": (train("karate", 2, checkpoint_seconds=0.0), "nasbench_graph"),

@@ -10,4 +10,5 @@ BUILTIN = {
     "nasbench_graph": "search_spaces.nasbench_graph.space:NasBenchGraph",
     "nasnet": "search_spaces.nasnet.space:NASNet",
     "regnet": "search_spaces.regnet.space:RegNet",
+    "stages": "search_spaces.stages.space:Stages",
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from search_spaces.layers.blocks import Bottleneck
+from search_spaces.operators.blocks.bottleneck import Bottleneck
 
 
 def resnet_unit(inputs: int, blocks: int, channels: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Convolutional blocks that macro spaces are made of, and the network that strings them together."""
+"""What convolutional blocks are made of, and the network that strings blocks together."""
 
 from __future__ import annotations
 
@@ -42,28 +42,6 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean((2, 3), keepdim=True)  # (n, width, 1, 1)
         return x * torch.sigmoid(self.excite(torch.relu(self.squeeze(mean))))
-
-
-class Bottleneck(nn.Module):
-    """Residual bottleneck: 1x1, 3x3 in groups and with the stride, 1x1, and the shortcut around them.
-
-    The X block of Radosavovic et al. (CVPR 2020, figure 4): 1x1 to `inner`, 3x3, 1x1 to `outputs`; with `squeezed` > 0
-    the Y block, whose gate follows the 3x3. The shortcut is projected where the shape changes. `(n, inputs, h, w)` to
-    `(n, outputs, ceil(h / stride), ceil(w / stride))`.
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int, inner: int, groups: int, squeezed: int = 0) -> None:
-        super().__init__()
-        self.shortcut: nn.Module = nn.Identity()
-        if inputs != outputs or stride != 1:
-            self.shortcut = ConvNorm(inputs, outputs, 1, stride)
-        self.expand = ConvNormReLU(inputs, inner, 1)
-        self.grouped = ConvNormReLU(inner, inner, 3, stride, groups)
-        self.gate = SqueezeExcite(inner, squeezed) if squeezed else nn.Identity()
-        self.project = ConvNorm(inner, outputs, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.shortcut(x) + self.project(self.gate(self.grouped(self.expand(x)))))
 
 
 class BlockNetwork(nn.Module):

@@ -95,9 +95,14 @@ class Operator:
         return found
 
     @property
+    def name(self) -> str:
+        """What it is referred to by, without options."""
+        return refs.split(self.reference, self.role.name)[0]
+
+    @property
     def own(self) -> bool:
         """Whether it is none of the catalogue."""
-        return refs.split(self.reference, self.role.name)[0] not in self.role.table
+        return self.name not in self.role.table
 
     @property
     def skip(self) -> bool:
@@ -107,9 +112,9 @@ class Operator:
     def zero(self) -> bool:
         return bool(getattr(self.kind, "zero", False))
 
-    def make(self, *arguments: Any) -> nn.Module:
-        """The module, `arguments` being what its role is made by."""
-        return self.kind(*arguments, **self.options)
+    def make(self, *arguments: Any, **chosen: Any) -> nn.Module:
+        """The module: `arguments` are what its role is made by, `chosen` further options."""
+        return self.kind(*arguments, **self.options, **chosen)
 
     def check(self) -> None:
         """Raises UsageError where the class cannot be one of its role."""
@@ -119,6 +124,7 @@ class Operator:
         if not (isinstance(self.kind, type) and issubclass(self.kind, nn.Module)):
             raise UsageError(f"{what} is a {type(self.kind).__name__}; name a class of nn.Module, made by ({made_by})")
         try:
-            inspect.signature(self.kind).bind(*self.role.made_by, **self.options)
+            chosen = dict.fromkeys(getattr(self.kind, "choices", ()))  # what is left to a space
+            inspect.signature(self.kind).bind(*self.role.made_by, **{**chosen, **self.options})
         except TypeError as error:
             raise UsageError(f"{what} is made by ({made_by}) and its options: {error}") from None

@@ -142,7 +142,8 @@ def blocks(stages: Sequence[Stage], stem_width: int, se: bool) -> Iterator[Block
 
 def build_network(stages: Sequence[Stage], task: Task, size: Size, se: bool) -> nn.Module:
     """The AnyNet with these stages, for images of any shape: `(n, *task.input_shape)` to `(n, outputs)`."""
-    from search_spaces.layers.blocks import BlockNetwork, Bottleneck, ConvNormReLU
+    from search_spaces.layers.blocks import BlockNetwork, ConvNormReLU
+    from search_spaces.operators.blocks.bottleneck import Bottleneck
 
     channels, _, _ = task.images()
     size = size.fitted(task)

@@ -24,10 +24,11 @@ from predictors.zero_cost.linear_regions import regions
 from predictors.zero_cost.synflow import flow
 from predictors.zero_cost.transform import gaussian_like, reinitialise
 from predictors.zero_cost.zen import features
-from search_spaces.layers.blocks import Bottleneck, SqueezeExcite
+from search_spaces.layers.blocks import SqueezeExcite
 from search_spaces.nasbench201.network import CellNetwork
 from search_spaces.nasbench201.space import NasBench201
 from search_spaces.nasbench_graph.space import GraphSize, NasBenchGraph
+from search_spaces.operators.blocks.bottleneck import Bottleneck
 from search_spaces.operators.graph.cheb import Chebyshev
 from training.cost import macs
 from training.data import load

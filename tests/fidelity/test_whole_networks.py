@@ -24,6 +24,7 @@ from search_spaces.nasbench_graph.space import OPERATIONS as GRAPH_OPERATIONS
 from search_spaces.nasbench_graph.space import NasBenchGraph
 from search_spaces.nasnet.space import NASNet
 from search_spaces.regnet.space import RegNet
+from search_spaces.stages.space import Stages
 
 KINDS = (nn.Conv2d, nn.BatchNorm2d, nn.BatchNorm1d, nn.Linear)
 
@@ -480,6 +481,87 @@ def test_regnet(arguments: dict[str, Any], stride: int) -> None:
             c = stage.width
     reference = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, 3))
     equal_networks(space, arch, image(8), space.Size(stem_width=8, stem_stride=stride), reference)
+
+
+# --- Stages: ResNet's plan, He et al., CVPR 2016; ResNeXt: Xie et al., CVPR 2017; SKNet: Li et al., CVPR 2019 -------
+
+
+class PlainSelective(nn.Module):
+    """Residual bottleneck; 3x3s of dilation 1, 2, ... on all of the input; attention over them per channel."""
+
+    def __init__(self, i: int, o: int, stride: int, inner: int, groups: int, branches: int, squeezed: int) -> None:
+        super().__init__()
+        self.shortcut = nn.Identity() if i == o and stride == 1 else conv_bn(i, o, 1, stride)
+        self.a = conv_bn(i, inner, 1)
+        self.maps = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(inner, inner, 3, stride, d, dilation=d, groups=groups, bias=False), nn.BatchNorm2d(inner)
+            )
+            for d in range(1, branches + 1)
+        )
+        self.w = conv_bn(inner, squeezed, 1)
+        self.select = nn.ModuleList(nn.Conv2d(squeezed, inner, 1, bias=False) for _ in range(branches))
+        self.c = conv_bn(inner, o, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.a(x))
+        maps = [functional.relu(branch(y)) for branch in self.maps]
+        u = maps[0]
+        for other in maps[1:]:
+            u = u + other
+        z = functional.relu(self.w(functional.adaptive_avg_pool2d(u, 1)))
+        odds = [torch.exp(row(z)) for row in self.select]
+        y = torch.zeros_like(u)
+        for odd, branch in zip(odds, maps, strict=True):
+            y = y + branch * odd / sum(odds)
+        return functional.relu(self.c(y) + self.shortcut(x))
+
+
+def plain_resnet(
+    block: Callable[[int, int, int], nn.Module], widths: Sequence[int], stem: int, photo: bool
+) -> nn.Module:
+    """Depths 3, 4, 6, 3; the first block of a stage has stride 2, but for the first stage."""
+    parts = [conv_bn(2, stem, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)] if photo else [conv_bn(2, stem, 3), nn.ReLU()]
+    c = stem
+    for stage, (depth, width) in enumerate(zip((3, 4, 6, 3), widths, strict=True)):
+        for number in range(depth):
+            parts.append(block(c, width, 2 if stage and number == 0 else 1))
+            c = width
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, 3))
+
+
+def plain_resnext(i: int, o: int, stride: int) -> nn.Module:
+    inner = 32 * max(1, (o // 4) * 4 // 64)
+    return Residual(i, o, stride, inner, 32)
+
+
+def plain_sknet(i: int, o: int, stride: int) -> nn.Module:
+    inner = 32 * max(1, (o // 4) * 4 // 64)
+    return PlainSelective(i, o, stride, inner, 32, 2, max(inner // 16, 32))
+
+
+@pytest.mark.parametrize("photo", [False, True])
+@pytest.mark.parametrize(("name", "block"), [("ResNeXt-50", plain_resnext), ("SKNet-50", plain_sknet)])
+def test_named_networks_of_stages(name: str, block: Callable[[int, int, int], nn.Module], photo: bool) -> None:
+    space = Stages()
+    size = space.Size(width_scale=0.25, stem="imagenet" if photo else "cifar")
+    reference = plain_resnet(block, (64, 128, 256, 512), 16, photo)
+    equal_networks(space, space.named[name], image(40 if photo else 9), size, reference)
+
+
+def test_stages_of_other_blocks() -> None:
+    space = Stages(stages=2)
+    values = {
+        "stage1/block": "bottleneck", "stage1/depth": 2, "stage1/width": 64, "stage1/bottleneck/ratio": 2,
+        "stage1/bottleneck/group_width": 8, "stage1/bottleneck/squeeze": 0.25,
+        "stage2/block": "selective-kernel", "stage2/depth": 1, "stage2/width": 128,
+        "stage2/selective-kernel/cardinality": 4, "stage2/selective-kernel/base_width": 8,
+        "stage2/selective-kernel/branches": 3, "stage2/selective-kernel/reduction": 8,
+    }  # fmt: skip
+    blocks = [Residual(64, 64, 1, 32, 4, 16), Residual(64, 64, 1, 32, 4, 16), PlainSelective(64, 128, 2, 16, 4, 3, 32)]
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 3))
+    reference = nn.Sequential(conv_bn(2, 64, 3), nn.ReLU(), *blocks, *head)
+    equal_networks(space, Architecture(space.name, values), image(7), space.Size(), reference)
 
 
 # --- NAS-Bench-Graph: Qin et al., NeurIPS 2022, section 3; its operations as algebra of matrices ---------------------

@@ -54,6 +54,8 @@ DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
     ("ae-cnn", IMAGES, {"width_scale": 0.1, "depth_scale": 0.4}, 4),
     ("regnet", IMAGES, {"width_scale": 0.25, "stem_width": 7}, 3),
     ("regnet(se=False, bottleneck=2, stages=3)", LARGE, {"width_scale": 0.25, "stem_stride": 2}, 2),
+    ("stages", IMAGES, {"width_scale": 0.0625}, 3),
+    ("stages(blocks=('selective-kernel',))", LARGE, {"width_scale": 0.0625, "stem": "imagenet"}, 1),
     ("nasbench_graph", GRAPH, {"hidden": 8, "dropout": 0.0}, 12),
     ("mlp", TABLE, {"width_scale": 0.25}, 6),
 )

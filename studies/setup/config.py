@@ -115,8 +115,12 @@ def settled(asked: Mapping[str, Any]) -> dict[str, Any]:
             f"--metric {evaluator['metrics'][0]} is for candidates that are trained; evaluator "
             f"'{evaluator['kind']}' has what it recorded"
         )
-    elsewhere = {key: value for key, value in evaluator.items() if key not in known and key in SupernetConfig.shared}
+    others = {key: value for key, value in evaluator.items() if key not in known}
+    elsewhere = {key: value for key, value in others.items() if key in SupernetConfig.shared}
     if elsewhere:
         found["supernet"] = {**elsewhere, **found.get("supernet", {})}
-    found["evaluator"] = kinds.wrapped({key: value for key, value in evaluator.items() if key not in elsewhere})
+    # Files that say every key, as those of before do, say defaults of what another evaluator has.
+    idle = {key for key, value in others.items() if kinds.is_default(key, value)}
+    kept = {key: value for key, value in evaluator.items() if key not in elsewhere and key not in idle}
+    found["evaluator"] = kinds.wrapped(kept)
     return found

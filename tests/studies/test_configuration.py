@@ -124,6 +124,30 @@ def test_another_evaluator_leaves_behind_what_was_for_the_first(monkeypatch: pyt
         gather(None, (), {"evaluator": "supernet:s", "metric": ["f1"]})
 
 
+BEFORE = """
+space: nasbench201
+data: cifar10
+split: {valid: 0.1, test: 0.2, seed: 0}
+evaluator: train
+table: t.csv
+recipe: quick
+order: strict
+supernet: {precision: auto}
+score_batch: 64
+device: auto
+deterministic: false
+latency: {batch: 1, dtype: float32, runtime: torch}
+checkpoint_seconds: 10.0
+"""
+
+
+def test_a_file_of_before_that_says_every_key_of_a_table() -> None:
+    found = gather(yaml.safe_load(BEFORE), (), {})
+    assert found.evaluator == kinds.options({"kind": "table", "table": "t.csv", "data": "cifar10"})
+    with pytest.raises(UsageError, match="unknown key 'split'"):
+        gather({**yaml.safe_load(BEFORE), "split": {"valid": 0.3}}, (), {})
+
+
 def test_a_supernet_is_trained_where_a_table_is_asked() -> None:
     found = gather(None, (), {"table": "t.csv", "device": "cpu", "threads": 3, "search_on": "digits"})
     assert (found.supernet.device, found.supernet.threads, found.supernet.data) == ("cpu", 3, "digits")

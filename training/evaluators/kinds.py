@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from nas_core import refs
 from nas_core.config import restore, validate
 from training.evaluators import BUILTIN, GROUP, WRAPPERS
@@ -68,6 +70,18 @@ def on_supernet(asked: Any, study: str) -> EvaluatorOptions:
 def all_options() -> list[type[EvaluatorOptions]]:
     """What may be asked of the listed evaluators."""
     return [_known(kind).Options for kind in (*BUILTIN, *WRAPPERS)]
+
+
+def is_default(key: str, value: Any) -> bool:
+    """Whether a listed evaluator has that key, and means this by it where nobody says anything."""
+    fields = [known.model_fields[key] for known in all_options() if key in known.model_fields]
+    for field in fields:
+        default = field.get_default(call_default_factory=True)
+        plain = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+        said = {**plain, **value} if isinstance(plain, Mapping) and isinstance(value, Mapping) else value
+        if said == plain or (isinstance(plain, tuple) and [*plain] == said):
+            return True
+    return False
 
 
 def _around(wrapper: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from nas_core.strategy import Proposal, State
 from nas_core.task import Task
 from studies.records import StudySpec, SupernetSettings
 from training.data.split import Split
+from training.evaluators.earlier import as_now
 from training.evaluators.kinds import stored
 
 SPEC = StudySpec(
@@ -40,6 +42,11 @@ SUPERNET = SupernetSettings(
     data="none", split=Split(), split_hash="", device="cpu", precision="float32", threads=1, deterministic=False
 )
 """What a supernet was trained on and with, where that is of no account."""
+
+
+def of_now(column: str, value: Any) -> Any:
+    """A cell of an older database as a migration leaves it: the program reads the JSON of evaluators in both forms."""
+    return json.dumps(as_now(json.loads(value))) if column == "evaluator" else value
 
 
 def check(open_store: Callable[[], Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from nas_core.records import StopAt
 from studies.store import SCHEMA, tables
 from studies.store.schema import LOCK, upgrade
 from studies.store.store import Store
-from studies.store.testing import SPEC
+from studies.store.testing import SPEC, of_now
 
 SCHEMAS = Path(__file__).parent / "schemas"
 EVERYTHING = [*(table.name for table in tables.metadata.sorted_tables if table is not tables.version), *tables.VIEWS]
@@ -51,7 +51,8 @@ def everything(store: Store) -> Everything:
     for name in EVERYTHING:
         columns, rows = store.query(f"SELECT * FROM {name}")
         order = sorted(range(len(columns)), key=columns.__getitem__)
-        ordered = sorted((tuple(row[index] for index in order) for row in rows), key=repr)
+        plain = [[of_now(column, value) for column, value in zip(columns, row, strict=True)] for row in rows]
+        ordered = sorted((tuple(row[index] for index in order) for row in plain), key=repr)
         found[name] = sorted(columns), ordered
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
@@ -20,8 +19,7 @@ from nas_core.records import StopAt
 from studies.store import SCHEMA, sqlite, tables, urls
 from studies.store.schema import upgrade
 from studies.store.store import Store
-from studies.store.testing import SPEC
-from training.evaluators.earlier import as_now
+from studies.store.testing import SPEC, of_now
 
 RELEASED = sorted((Path(__file__).parent / "schemas").glob("*.sql"))
 OLDER = [script for script in RELEASED if script.stem != SCHEMA]
@@ -126,10 +124,6 @@ def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pyte
     assert database.read_bytes() == before
 
 
-def _now(column: str, value: Any) -> Any:
-    return json.dumps(as_now(json.loads(value))) if column == "evaluator" else value
-
-
 @pytest.mark.parametrize("script", OLDER, ids=lambda path: path.stem)
 def test_an_older_database_reads_as_it_will_be(tmp_path: Path, script: Path) -> None:
     """Without an upgrade every table and view shows what the upgrade would put there; of the JSON of evaluators the
@@ -140,7 +134,7 @@ def test_an_older_database_reads_as_it_will_be(tmp_path: Path, script: Path) -> 
         for name in EVERYTHING:
             columns, values = store.query(f"SELECT * FROM {name}")
             order = sorted(range(len(columns)), key=columns.__getitem__)
-            plain = [[_now(column, value) for column, value in zip(columns, row, strict=True)] for row in values]
+            plain = [[of_now(column, value) for column, value in zip(columns, row, strict=True)] for row in values]
             found[name] = sorted((tuple(row[index] for index in order) for row in plain), key=repr)
             assert store.query(f"SELECT {', '.join(columns)} FROM {name}")
         return found

@@ -49,7 +49,7 @@ def show(reference: str, as_json: bool) -> None:
     if kind is not None and task is not None:
         render.emit("", f"costs for {kind.describe(task)} and {task.outputs} {kind.answers}")
         names = list(dict.fromkeys(cost for found in costs.values() for cost in found))
-        rows = [[preset, *(render.number(found.get(cost)) for cost in names)] for preset, found in costs.items()]
+        rows = [[preset, *(found.get(cost) for cost in names)] for preset, found in costs.items()]
         render.table(["size", *names], rows, right=names)
 
 

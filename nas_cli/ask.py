@@ -58,7 +58,7 @@ def ask(
         rows = [
             [
                 one["address"],
-                render.number(one["step"]),
+                one["step"],
                 "" if one["continues"] is None else f"{study}:{one['continues']}",
                 one["key"],
                 one["notation"] or ", ".join(f"{name}={value}" for name, value in one["architecture"].items()),

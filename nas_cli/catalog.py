@@ -71,7 +71,7 @@ def list_spaces(as_json: Json = False) -> None:
     rows = [
         [
             fact["name"],
-            render.number(fact.get("choices")),
+            fact.get("choices"),
             _size_text(fact) if "choices" in fact else "",
             ", ".join(fact.get("tasks", ())),
             fact.get("what") or f"cannot be loaded: {fact['trouble']}",

@@ -34,7 +34,7 @@ def compress(
     as_json: Json = False,
 ) -> int:
     """Make a trained network smaller: that of STUDY:N/train-K (or /compress-K), of STUDY:N its best training's."""
-    from nas_cli.render import document, emit, number, table
+    from nas_cli.render import Cell, document, emit, table
     from nas_cli.report import places
     from nas_core.config import parse_assignments
     from nas_core.errors import UsageError
@@ -61,10 +61,8 @@ def compress(
             return 0
         for one in done:
             names = [name.removeprefix("base_") for name in one.metrics if name.startswith("base_")]
-            rows = [
-                [name, number(one.metrics[f"base_{name}"]), number(one.metrics[name])]
-                for name in names
-                if name in one.metrics
+            rows: list[list[Cell]] = [
+                [name, one.metrics[f"base_{name}"], one.metrics[name]] for name in names if name in one.metrics
             ]
             emit(f"{address_of(study, trial, one)}: {address_of(study, trial, run)} by {method}")
             table(["metric", "before", "after"], rows, right=["before", "after"])

@@ -56,25 +56,18 @@ def show(reference: str, source: Source, as_json: bool) -> None:
     )
     render.emit("")
     if table:
-        rows = [
-            [column["name"], column["type"], f"{column['missing']:,}", _shown(column)] for column in _columns(table)
-        ]
+        rows = [[column["name"], column["type"], column["missing"], _shown(column)] for column in _columns(table)]
         render.table(["column", "type", "missing", "becomes"], rows, right=["missing"])
         render.emit("")
     if counts:
-        rows = [[name, *(f"{counts[part][number]:,}" for part in counts)] for number, name in enumerate(classes)]
-        rows.append(["all", *(f"{source.sizes[part]:,}" for part in counts)])
+        rows = [[name, *(counts[part][number] for part in counts)] for number, name in enumerate(classes)]
+        rows.append(["all", *(source.sizes[part] for part in counts)])
         render.table(["class", *counts], rows, right=list(counts))
     elif not table:
-        render.table(
-            ["part", "samples"], [[part, f"{size:,}"] for part, size in source.sizes.items()], right=["samples"]
-        )
+        render.table(["part", "samples"], list(source.sizes.items()), right=["samples"])
     else:
         parts = _target(table)
-        rows = [
-            [part, f"{source.sizes[part]:,}", *(f"{value:.6g}" for value in found.values())]
-            for part, found in parts.items()
-        ]
+        rows = [[part, source.sizes[part], *found.values()] for part, found in parts.items()]
         heads = ["part", "rows", *parts["train"]]
         render.table(heads, rows, right=heads[1:])
     if told:

@@ -107,9 +107,9 @@ def show(address: str, drawn: Mapping[str, Any], as_json: bool) -> None:
     names = list(dict.fromkeys(cost for one in ranking for cost in one["costs"]))
     rows = [
         [
-            str(one["rank"]),
+            one["rank"],
             *rounded(one["mean"], one["std"]),
-            *(render.number(one["costs"].get(cost)) for cost in names),
+            *(one["costs"].get(cost) for cost in names),
             one["notation"],
         ]
         for one in ranking

@@ -31,8 +31,8 @@ def infer(
 
     opened = open_model(model)
     documents: list[dict[str, object]] = []
-    rows: list[list[str]] = []
-    predicted: list[list[str]] = []
+    rows: list[list[render.Cell]] = []
+    predicted: list[list[render.Cell]] = []
     notes: Counter[str] = Counter()
     failures: list[NasError] = []
     for argument in inputs:
@@ -45,18 +45,18 @@ def infer(
         for answer in answers:
             if answer.numbers:
                 documents.append({"input": answer.name, "numbers": list(answer.numbers)})
-                predicted.append([answer.name, *(f"{number:.6g}" for number in answer.numbers)])
+                predicted.append([answer.name, *answer.numbers])
                 continue
             classes = [{"class": name, "probability": odds} for name, odds in answer.classes]
             documents.append({"input": answer.name, "classes": classes})
             shown = answer.classes if len(answers) == 1 else answer.classes[:1]
-            rows += [[answer.name, name, f"{odds:.4f}"] for name, odds in shown]
+            rows += [[answer.name, name, render.Rounded(odds, f"{odds:.4f}")] for name, odds in shown]
     if as_json:
         render.document(documents)
     elif predicted:
         most = max(map(len, predicted)) - 1
         heads = ["answer"] if most == 1 else [f"answer {number + 1}" for number in range(most)]
-        render.table(["input", *heads], [row + [""] * (most + 1 - len(row)) for row in predicted], right=heads)
+        render.table(["input", *heads], [row + [None] * (most + 1 - len(row)) for row in predicted], right=heads)
     elif rows:
         render.table(["input", "class", "probability"], rows, right=["probability"])
     for note in filter(None, notes):

@@ -11,6 +11,7 @@ import typer
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
 
 if TYPE_CHECKING:
+    from nas_cli.render import Rounded
     from nas_core.space import SearchSpace
     from studies.analysis.predict import Predicted, Validation
     from studies.records import StudySpec
@@ -110,9 +111,8 @@ def _page(name: str, found: Predicted, space: SearchSpace, warm_start: str | Non
         render.emit(f"{found.infeasible:,} better ones are left out: their costs are not allowed")
     _validated(found.validation, metric)
     render.emit("")
-    rows = [
-        [str(place), *rounded(one.mean, one.std), text_of(space, one.arch)]
-        for place, one in enumerate(found.ranking, 1)
+    rows: list[list[render.Cell]] = [
+        [place, *rounded(one.mean, one.std), text_of(space, one.arch)] for place, one in enumerate(found.ranking, 1)
     ]
     heads = ["rank", metric, "std", "architecture"]
     render.table(heads, rows, right=heads[:-1])
@@ -139,14 +139,16 @@ def _validated(found: Validation | None, metric: str) -> None:
     )
 
 
-def rounded(mean: float, std: float) -> tuple[str, str]:
-    """The mean to the second digit of the standard deviation."""
+def rounded(mean: float, std: float) -> tuple[Rounded, Rounded]:
+    """Both to the second digit of the standard deviation."""
     import math
 
+    from nas_cli.render import Rounded
+
     if not std > 0:
-        return f"{mean:.6g}", f"{std:.2g}"
+        return Rounded(mean, f"{mean:.6g}"), Rounded(std, f"{std:.2g}")
     digits = max(0, 1 - math.floor(math.log10(std)))
-    return f"{mean:.{digits}f}", f"{std:.{digits}f}"
+    return Rounded(mean, f"{mean:.{digits}f}"), Rounded(std, f"{std:.{digits}f}")
 
 
 def _document(name: str, found: Predicted, space: SearchSpace, warm_start: str | None) -> dict[str, Any]:

@@ -32,12 +32,12 @@ def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     if not found:
         print("no studies yet; start one with 'nas search'", file=sys.stderr)
         return
-    rows = []
+    rows: list[list[render.Cell]] = []
     for summary in found:
         goal = objective(summary.objective)
         best = "" if summary.best is None else f"{goal.metric} {render.number(goal.orient(summary.best))}"
         data = summary.data if summary.evaluator == "train" else f"{summary.data} ({summary.evaluator})"
-        failures = f"{summary.states.get('failed', 0):,}"
+        failures = summary.states.get("failed", 0)
         created = render.moment(summary.created)
         rows.append([summary.name, summary.space, summary.strategy, data, standing(summary), best, failures, created])
     heads = ["study", "space", "strategy", "data", "evaluated", "best", "failures", "created"]
@@ -333,14 +333,14 @@ def _table(view: View, runs: list[Run], columns: Iterable[str]) -> None:
         values = {**run.metrics, **view.values(run)}
         cells = {
             "state": str(run.state),
-            "budget": render.number(run.proposal.budget),
-            "seconds": render.number(run.verdict.seconds),
+            "budget": run.proposal.budget,
+            "seconds": run.verdict.seconds,
             "reason": run.verdict.reason or "",
         }
         rows.append(
             [
                 view.address(run),
-                *(render.number(values.get(name)) for name in names),
+                *(values.get(name) for name in names),
                 *(cells[column] for column in shown),
                 view.notation(run.arch) or run.arch.key,
             ]

@@ -85,10 +85,10 @@ def _incumbents(title: str, curves: Mapping[str, Mapping[int, Spread]]) -> None:
     render.table(heads, rows, right=heads[1:])
 
 
-def _row(standing: Standing, plan: Plan, scores: bool, tested: bool) -> list[str]:
-    cells = [
+def _row(standing: Standing, plan: Plan, scores: bool, tested: bool) -> list[render.Cell]:
+    cells: list[render.Cell] = [
         standing.label,
-        f"{standing.rank:.2f}",
+        render.Rounded(standing.rank, f"{standing.rank:.2f}"),
         _spread(standing.regret),
         _spread(standing.area),
         *(f">{plan.queries}" if count > plan.queries else str(count) for count in standing.to_top.values()),
@@ -96,9 +96,10 @@ def _row(standing: Standing, plan: Plan, scores: bool, tested: bool) -> list[str
         *(_milliseconds(seconds) for seconds in (standing.ask_seconds, standing.tell_seconds)),
     ]
     if scores:
-        cells.append(render.number(standing.scored or 0))
+        cells.append(standing.scored or 0)
     if plan.simulated:
-        cells.append("" if standing.simulated_seconds is None else f"{standing.simulated_seconds / 3600:.3g}")
+        hours = None if standing.simulated_seconds is None else standing.simulated_seconds / 3600
+        cells.append(None if hours is None else render.Rounded(hours, f"{hours:.3g}"))
     return cells
 
 

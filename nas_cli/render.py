@@ -1,4 +1,5 @@
-"""What commands print on stdout: aligned text in a pipe, rich tables on a terminal, or one JSON document."""
+"""What commands print on stdout. They say what, `Output` decides how: rich tables on a terminal, tab-separated values
+with all digits where no person looks, one JSON document where that is asked for."""
 
 from __future__ import annotations
 
@@ -7,77 +8,152 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from nas_cli.output import data, write
 
 NARROW = 16  # characters that a column on a terminal has at least, where its cells wrap
 FANCY_ROWS = 1_000  # rich lays out a few thousand rows per second; longer tables are plain
 
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """A number with the text that people read."""
+
+    value: float
+    text: str
+
+
+EXACT = 1e15  # whole numbers below are written with all of their digits
+
+Cell = str | float | Rounded | None
+
 _PLAIN = str.maketrans({"≤": "<=", "≥": ">=", "…": "..."} | dict(zip("●─│├┤┼┴╰╯←×–±", "*-|++++`'<x-~", strict=True)))
 
 
-def emit(*lines: str) -> None:
-    """Print lines; characters that stdout cannot encode become plain ones. Flushes, so that a closed pipe shows."""
-    text = "\n".join(lines) + "\n"
-    encoding = data().encoding or "utf-8"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        text = text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
-    write(text)
+class Output:
+    """The data of a command, on a stream."""
 
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.for_people = stream.isatty()
 
-def document(value: list[Any] | Mapping[str, Any]) -> None:
-    """Print one JSON document: numbers in full precision, `nan`, `inf` and `-inf` as texts.
+    def emit(self, *lines: str) -> None:
+        """Print lines; characters that the stream cannot encode become plain ones. Flushes, so that a closed pipe
+        shows."""
+        text = "\n".join(lines) + "\n"
+        encoding = self.stream.encoding or "utf-8"
+        try:
+            text.encode(encoding)
+        except UnicodeEncodeError:
+            text = text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
+        write(text)
 
-    One element of a list, or one key of a mapping, per line: for people, and for tools that read lines.
-    """
-    if isinstance(value, list):
-        lines, ends = [json.dumps(_jsonable(element)) for element in value], "[]"
-    else:
-        lines, ends = [f"{json.dumps(str(key))}: {json.dumps(_jsonable(one))}" for key, one in value.items()], "{}"
-    emit(ends[0], ",\n".join(lines), ends[1]) if lines else emit(ends)
+    def document(self, value: list[Any] | Mapping[str, Any]) -> None:
+        """Print one JSON document: numbers in full precision, `nan`, `inf` and `-inf` as texts.
 
+        One element of a list, or one key of a mapping, per line: for people, and for tools that read lines.
+        """
+        if isinstance(value, list):
+            lines, ends = [json.dumps(_jsonable(element)) for element in value], "[]"
+        else:
+            lines = [f"{json.dumps(str(key))}: {json.dumps(_jsonable(one))}" for key, one in value.items()]
+            ends = "{}"
+        self.emit(ends[0], ",\n".join(lines), ends[1]) if lines else self.emit(ends)
 
-def table(
-    heads: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    right: Iterable[str] = (),
-    spare: Sequence[str] = (),
-) -> None:
-    """Print rows under their heads; the columns named in `right` are aligned to the right.
+    def table(
+        self,
+        heads: Sequence[str],
+        rows: Iterable[Sequence[Cell]],
+        right: Iterable[str] = (),
+        spare: Sequence[str] = (),
+    ) -> None:
+        """Print rows under their heads: texts, numbers, and None for nothing.
 
-    In a pipe a row is one line however long, with all columns. On a terminal the longest cells wrap; where that is not
-    enough, the columns `spare` are left out, one after the other, and named on stderr.
-    """
-    cells = [[clean(cell) for cell in row] for row in rows]
-    aligned = [head in set(right) for head in heads]
-    if data().isatty() and len(cells) <= FANCY_ROWS:
-        width = _width()
+        In a pipe a row is one line of tab-separated values, numbers with all of their digits. On a terminal numbers
+        are rounded, the columns named in `right` are aligned to the right, and the longest cells wrap; where that is
+        not enough, the columns `spare` are left out, one after the other, and named on stderr.
+        """
+        if not self.for_people:
+            self.emit("\t".join(map(_value, heads)))
+            for row in rows:
+                self.emit("\t".join(map(_value, row)))
+            return
+        cells = [[_shown(cell) for cell in row] for row in rows]
+        aligned = [head in set(right) for head in heads]
+        if len(cells) > FANCY_ROWS:
+            self._plain(heads, cells, aligned)
+            return
+        width = self._width()
         left_out = _left_out(heads, cells, spare, width)
         kept = [place for place, head in enumerate(heads) if head not in left_out]
         shown = [[row[place] for place in kept] for row in (heads, *cells)]
-        emit(_fancy(shown[0], shown[1:], [aligned[place] for place in kept], width))
+        self.emit(self._fancy(shown[0], shown[1:], [aligned[place] for place in kept], width))
         if left_out:
             print(f"too narrow for {', '.join(left_out)}: make it wider, or see them all by '| cat'", file=sys.stderr)
-        return
-    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-    for row in (heads, *cells):
-        padded = (
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, aligned, strict=True)
-        )
-        emit("  ".join(padded).rstrip())
+
+    def pairs(self, entries: Mapping[str, str | None], indent: str = "") -> None:
+        """Print names and values below one another; entries without a value are left out."""
+        shown = {name: clean(value) for name, value in entries.items() if value}
+        width = max(map(len, shown), default=0)
+        for name, value in shown.items():
+            self.emit(f"{indent}{name:<{width}}  {value}".rstrip())
+
+    def _plain(self, heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
+        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+        for row in (heads, *rows):
+            padded = (
+                cell.rjust(width) if to_right else cell.ljust(width)
+                for cell, width, to_right in zip(row, widths, right, strict=True)
+            )
+            self.emit("  ".join(padded).rstrip())
+
+    def _width(self) -> int:
+        from rich.console import Console
+
+        return Console(file=self.stream).width
+
+    def _fancy(self, heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], width: int) -> str:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        layout = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        wrapping = _wrapping(list(_widths(heads, rows).values()), width)
+        for place, (head, to_right) in enumerate(zip(heads, right, strict=True)):
+            justify: Literal["left", "right"] = "right" if to_right else "left"
+            layout.add_column(Text(head), justify=justify, overflow="fold", no_wrap=place not in wrapping)
+        for row in rows:
+            layout.add_row(*(Text(cell) for cell in row))
+        console = Console(file=self.stream, width=width)
+        with console.capture() as capture:
+            console.print(layout)
+        return capture.get().rstrip("\n")
+
+
+def emit(*lines: str) -> None:
+    """Print lines: see `Output.emit`."""
+    Output(data()).emit(*lines)
+
+
+def document(value: list[Any] | Mapping[str, Any]) -> None:
+    """Print one JSON document: see `Output.document`."""
+    Output(data()).document(value)
+
+
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[Cell]], right: Iterable[str] = (), spare: Sequence[str] = ()
+) -> None:
+    """Print rows under their heads: see `Output.table`."""
+    Output(data()).table(heads, rows, right, spare)
 
 
 def pairs(entries: Mapping[str, str | None], indent: str = "") -> None:
-    """Print names and values below one another; entries without a value are left out."""
-    shown = {name: clean(value) for name, value in entries.items() if value}
-    width = max(map(len, shown), default=0)
-    for name, value in shown.items():
-        emit(f"{indent}{name:<{width}}  {value}".rstrip())
+    """Print names and values below one another: see `Output.pairs`."""
+    Output(data()).pairs(entries, indent)
 
 
 def clean(text: str) -> str:
@@ -91,7 +167,7 @@ def number(value: float | None) -> str:
     """`0.98125`, `1,531,546`, `nan`; empty for None."""
     if value is None:
         return ""
-    if math.isfinite(value) and value == int(value) and abs(value) < 1e15:
+    if math.isfinite(value) and value == int(value) and abs(value) < EXACT:
         return f"{int(value):,}"
     return f"{value:.6g}"
 
@@ -110,12 +186,6 @@ def first_line(text: str | None) -> str:
     """The first paragraph's first sentence of a docstring, on one line."""
     paragraph = " ".join((text or "").strip().split("\n\n")[0].split())
     return paragraph if len(paragraph) <= 160 else paragraph[:159].rsplit(" ", 1)[0] + " ..."
-
-
-def _width() -> int:
-    from rich.console import Console
-
-    return Console(file=data()).width
 
 
 def _widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, int]:
@@ -147,23 +217,19 @@ def _wrapping(widths: Sequence[int], width: int) -> set[int]:
     return wrapping
 
 
-def _fancy(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool], width: int) -> str:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _shown(cell: Cell) -> str:
+    """A cell as people read it."""
+    if isinstance(cell, Rounded):
+        return cell.text
+    return clean(cell) if isinstance(cell, str) else number(cell)
 
-    layout = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    wrapping = _wrapping(list(_widths(heads, rows).values()), width)
-    for place, (head, to_right) in enumerate(zip(heads, right, strict=True)):
-        justify: Literal["left", "right"] = "right" if to_right else "left"
-        layout.add_column(Text(head), justify=justify, overflow="fold", no_wrap=place not in wrapping)
-    for row in rows:
-        layout.add_row(*(Text(cell) for cell in row))
-    console = Console(file=data(), width=width)
-    with console.capture() as capture:
-        console.print(layout)
-    return capture.get().rstrip("\n")
+
+def _value(cell: Cell) -> str:
+    """A cell as programs read it."""
+    if cell is None or isinstance(cell, str):
+        return clean(cell or "")
+    value = float(cell.value if isinstance(cell, Rounded) else cell)
+    return str(int(value)) if value.is_integer() and abs(value) < EXACT else repr(value)
 
 
 def _jsonable(value: Any) -> Any:

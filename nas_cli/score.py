@@ -217,8 +217,9 @@ def _page(
         if held and found is not None:
             cells.append(_interval(found.partial))
         cost = board.milliseconds.get(name)
+        took = None if cost is None else render.Rounded(cost, f"{cost:.1f}")
         reasons = "; ".join(f"{count} {reason}" for reason, count in board.reasons.get(name, {}).items())
-        rows.append([name, *cells, "" if cost is None else f"{cost:.1f}", render.number(board.worst(name)), reasons])
+        rows.append([name, *cells, took, board.worst(name), reasons])
     render.table([*heads, "ms", "worst", "why"], rows, right=["ms", "worst"])
 
 
@@ -241,8 +242,8 @@ def _best(origin: Origin, board: Scoreboard, target: Target | None, name: str, t
     for index in best:
         arch = board.archs[index]
         numbers = [board.values[column][index] for column in shown]
-        result = [] if target is None else [render.number(target.shown(arch.key))]
-        rows.append([*map(render.number, numbers), *result, text_of(origin.space, arch)])
+        result = [] if target is None else [target.shown(arch.key)]
+        rows.append([*numbers, *result, text_of(origin.space, arch)])
     render.emit("", f"best {len(best)} by {name}")
     render.table(heads, rows, right=heads[:-1])
 

@@ -140,7 +140,7 @@ class Trained:
         if not shown:
             return
         names = list(dict.fromkeys(name for epoch in shown for name in epoch.metrics))
-        rows = [[str(epoch.number), *(render.number(epoch.metrics.get(name)) for name in names)] for epoch in shown]
+        rows = [[epoch.number, *(epoch.metrics.get(name) for name in names)] for epoch in shown]
         render.emit("", f"metrics of the supernet (the last {len(shown)} of {len(self.epochs):,} epochs)")
         render.table(["epoch", *names], rows, right=["epoch", *names])
 

@@ -68,8 +68,12 @@ def gc(yes: Yes = False, db: Db = DEFAULT_DB, files: Files = None, as_json: Json
         pages = store.spare_bytes()
         total = sum(spare.bytes for spare in found) + pages
         if not as_json and total:
-            rows = [[spare.study, spare.what, f"{len(spare.files):,}", _size(spare.bytes)] for spare in found]
-            rows += [["", "free pages of the database", "", _size(pages)]] if pages else []
+            rows: list[list[render.Cell]] = [
+                [spare.study, spare.what, len(spare.files), render.Rounded(spare.bytes, _size(spare.bytes))]
+                for spare in found
+            ]
+            if pages:
+                rows.append(["", "free pages of the database", None, render.Rounded(pages, _size(pages))])
             render.table(["study", "what", "files", "size"], rows, right=["files", "size"])
         freed, busy = 0, []
         if total and (yes or _asked(f"free {_size(total)}?")):

@@ -238,9 +238,7 @@ def curve_page(store: Store, run: Run) -> None:
     shown = curve[-LAST:]
     names = [name for name in dict.fromkeys(name for report in shown for name in report.metrics) if name != MICRO_BATCH]
     render.emit("", f"curve (the last {len(shown)} of {len(curve)} steps)")
-    rows = [
-        [render.number(report.step), *(render.number(report.metrics.get(name)) for name in names)] for report in shown
-    ]
+    rows = [[report.step, *(report.metrics.get(name) for name in names)] for report in shown]
     render.table(["step", *names], rows, right=["step", *names])
 
 
@@ -262,8 +260,8 @@ def _runs(view: View, run: Run, children: Sequence[Run], heading: str) -> None:
             address_of(view.study, run, child),
             child.recipe_name or "",
             str(child.state),
-            *(render.number(child.metrics.get(name)) for name in names),
-            render.number(child.verdict.seconds),
+            *(child.metrics.get(name) for name in names),
+            child.verdict.seconds,
         ]
         for child in children
     ]

@@ -213,7 +213,7 @@ def test_show_prints_the_same_from_the_database(
     assert code == 0
     lines = {line.split()[0]: line for line in out[out.index("ranking") :].splitlines() if line}
     for standing in finished["strategies"]:
-        assert f"{standing['rank']:.2f}" in lines[standing["label"]]
+        assert f"\t{standing['rank']:g}" in lines[standing["label"]]
     assert f">{QUERIES}" in out  # misses
     assert "one-sided paired tests" in out
     assert "regret - random's" in out

@@ -104,7 +104,7 @@ def test_spaces_show_counts_what_has_no_closed_form(say: Said) -> None:
     assert len(found["choices"][0]["options"]) == 9
     out = say("spaces", "show", "nasbench_graph")[1]
     assert "59,040" in out
-    assert "hidden       64   256  int, ≥ 2" in out
+    assert "hidden\t64\t256\tint, ≥ 2" in out
 
 
 def test_spaces_show_a_space_in_a_file(say: Said, folder: Path) -> None:
@@ -112,7 +112,7 @@ def test_spaces_show_a_space_in_a_file(say: Said, folder: Path) -> None:
     code, out, err = say("spaces", "show", "mine.py:space")
     assert (code, err) == (0, "")
     assert out.startswith("A space of its own file.")
-    assert "gate          relu, silu, tanh  kind is gated" in out
+    assert "gate\t\trelu, silu, tanh\tkind is gated" in out
     found = document(say("spaces", "show", "mine.py:space", "--json"))
     assert found["architectures"] == 2 * (1 + 3)
     assert found["choices"][2]["when"] == {"kind": ["gated"]}

@@ -228,12 +228,12 @@ def test_ls_says_how_far_supernets_are(say: Say, studies: Path) -> None:
     assert (code, err) == (0, "")
     lines = {line.split()[0]: line for line in out.splitlines()}
     for name, text in {
-        "new": " epoch 0/200 ",
-        "training": " epoch 12/200 ",
-        "failed": " epoch 3/200, failed ",
-        "derived": " epoch 200/200 ",
-        "evaluated": " 1 (epoch 200/200)  val_accuracy 0.875 ",
-        "paths": " epoch 200/200 ",
+        "new": "\tepoch 0/200\t",
+        "training": "\tepoch 12/200\t",
+        "failed": "\tepoch 3/200, failed\t",
+        "derived": "\tepoch 200/200\t",
+        "evaluated": "\t1 (epoch 200/200)\tval_accuracy 0.875\t",
+        "paths": "\tepoch 200/200\t",
     }.items():
         assert text in lines[name]
     assert "epoch" not in lines["other"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 
 import pytest
@@ -48,7 +49,28 @@ def test_a_wide_terminal_shows_all(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert capsys.readouterr().err == ""
 
 
-def test_in_a_pipe_a_row_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_pipe_a_row_is_a_line_of_tab_separated_values(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = printed(monkeypatch, io.StringIO(), 20)
-    assert lines[0].split() == HEADS
-    assert [" ".join(line.split()) for line in lines[1:]] == [" ".join(row) for row in ROWS]
+    assert [line.split("\t") for line in lines] == [HEADS, *ROWS]
+
+
+CELLS: list[render.Cell] = [0.1 + 0.2, 1531546.0, 12, None, "two\twords", math.nan, render.Rounded(1 / 3, "0.33")]
+
+
+@pytest.mark.parametrize(
+    ("stream", "shown"),
+    [
+        (io.StringIO, "0.30000000000000004\t1531546\t12\t\ttwo words\tnan\t0.3333333333333333"),
+        (Terminal, "0.3 1,531,546 12 two words nan 0.33"),
+    ],
+)
+def test_numbers_are_whole_for_programs_and_rounded_for_people(
+    monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO], shown: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    printed = stream()
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", printed)
+        render.table([str(place) for place in range(len(CELLS))], [CELLS])
+    row = re.sub(r"\x1b\[[0-9;]*m", "", printed.getvalue()).splitlines()[-1]
+    assert (row if "\t" in row else " ".join(row.split())) == shown

@@ -194,7 +194,7 @@ def test_architectures_rankings_components_and_a_proxy_of_one_s_own(say: Say, fo
     assert again["computed"] == 0  # what a ranking joins is kept
     code, out, _ = say("score", *named, "--size", "channels=4,cells=1", "--proxies", "naswot", "--top", "1")
     assert code == 0
-    assert re.search(r"naswot +[\d.]+ +1 +1 as recorded", out)
+    assert re.search(r"naswot\t[\d.]+\t1\t1 as recorded", out)
 
 
 def test_a_table_of_scores(say: Say, folder: Path) -> None:

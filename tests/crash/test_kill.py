@@ -318,7 +318,7 @@ def test_sixty_killed_tabular_searches(tmp_path: Path, table: list[str]) -> None
 
 @pytest.mark.slow
 def test_ten_killed_searches_of_a_program(tmp_path: Path, table: list[str]) -> None:
-    program = f"command:{sys.executable} {EXAMPLES / 'my_proposer.py'} {tmp_path / 'pairs.py'}:space"
+    program = f"command:{sys.executable} {EXAMPLES / 'my_proposer.py'}"
     check_kills(fresh, tmp_path, [*table, "--trials", "300", "--strategy", program], 10, per_study=3, durations=True)
 
 

@@ -63,7 +63,7 @@ class Channels:
 
     def compress(self, network, round):
         first, norm, second = network[0], network[1], network[3]
-        count = max(1, int(first.out_channels * self.config.keep))
+        count = max(1, int(first.out_channels * self.config.keep) - round)
         kept = first.weight.detach().abs().sum((1, 2, 3)).topk(count).indices.sort().values
         first.weight = nn.Parameter(first.weight.detach()[kept])
         for name in ("weight", "bias"):
@@ -141,6 +141,10 @@ def test_rounds_that_are_interrupted_come_to_the_same(trained: Path, say: Say, m
     code, out, err = say("compress", "a:0", *rounds)
     assert code == 0, err
     (whole,) = json.loads(out)["runs"]
+    width = json.loads(say("show", "a:0", "--json")[1])["architecture"]["width"]
+    for number in range(3):
+        width = int(width * 0.7) - number
+    assert whole["metrics"]["params"] == (9 + 2 + 54) * width + 6 + 60 + 10
 
     class Killed(BaseException):
         pass

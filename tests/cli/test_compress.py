@@ -143,7 +143,7 @@ def test_rounds_that_are_interrupted_come_to_the_same(trained: Path, say: Say, m
     (whole,) = json.loads(out)["runs"]
     width = json.loads(say("show", "a:0", "--json")[1])["architecture"]["width"]
     for number in range(3):
-        width = int(width * 0.7) - number
+        width = max(1, int(width * 0.7) - number)
     assert whole["metrics"]["params"] == (9 + 2 + 54) * width + 6 + 60 + 10
 
     class Killed(BaseException):

@@ -244,7 +244,7 @@ class Study:
         from nas_core.seeds import derive
         from studies.analysis.queries import addressed_trial
         from studies.setup.spaces import load_space, size_of
-        from training.evaluators.train import build
+        from training.networks import build
 
         number = trial if isinstance(trial, int) else int(trial["number"])
         with self._place.open(only_reading=True) as store:

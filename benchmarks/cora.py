@@ -26,8 +26,8 @@ from nas_core.errors import TrialError
 from search_spaces.nasbench_graph import NasBenchGraph
 from training.data import load
 from training.data.split import Split
-from training.evaluators.train import build
 from training.fit import fit
+from training.networks import build
 from training.recipe import recipe
 
 FIELDS = (

@@ -26,8 +26,8 @@ from training.data import load
 from training.data.loading import Loading
 from training.data.protocol import Source
 from training.data.split import Split
-from training.evaluators.train import build, load_trained
 from training.fit import fit
+from training.networks import build, load_trained
 from training.recipe import Recipe, recipe
 from training.teacher import Teacher
 

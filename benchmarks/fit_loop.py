@@ -29,8 +29,9 @@ from training.data import load
 from training.data.loading import Loading
 from training.data.source import ImageSource
 from training.data.split import Split
-from training.evaluators.train import build, find_device
+from training.devices import find_device
 from training.fit import fit
+from training.networks import build
 from training.precision import resolve
 from training.recipe import Recipe, learning_rate, recipe
 

@@ -19,7 +19,7 @@ from training.data import load
 from training.data.loading import Loading
 from training.data.split import Split
 from training.evaluators.settings import Problem
-from training.evaluators.train import build
+from training.networks import build
 
 
 class RandomFeatures:

@@ -88,7 +88,7 @@ def search_costs(spec: StudySpec, space: SearchSpace, arch: Architecture) -> dic
 def network_costs(spec: StudySpec, space: SearchSpace, task: Task, size: SizeConfig, device: str) -> NetworkCosts:
     """The costs of networks at a size, measured under the study's conditions."""
     from training.cost import NetworkCosts
-    from training.evaluators.train import find_device
+    from training.devices import find_device
 
     facts = spec.evaluator.facts
     return NetworkCosts(space, task, size, find_device(device), facts.threads, facts.latency)

@@ -117,7 +117,7 @@ def open_origin(config: ScoreConfig) -> Origin:
         data = config.data or _first_data(space, Path(config.scores), config.scores_mapping)
         return Origin(space, size, ScoreTable(space, Path(config.scores), data, config.scores_mapping), None)
     from training.data import load
-    from training.evaluators.train import default_threads, find_device
+    from training.devices import default_threads, find_device
 
     device = find_device(config.device)
     source = load(config.data or "digits", config.split)

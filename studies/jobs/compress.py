@@ -166,7 +166,7 @@ class Compression:
             )
 
     def _read(self, path: Path) -> tuple[nn.Module, Report]:
-        from training.evaluators.train import load_trained
+        from training.networks import load_trained
 
         evaluator, (changes, report) = self.evaluator, _said(path)
         network = load_trained(evaluator.space, self.arch, evaluator.task, evaluator.size, path, changes)
@@ -175,7 +175,7 @@ class Compression:
     @cached_property
     def _plain(self) -> nn.Module:
         """The network as its space builds it."""
-        from training.evaluators.train import build
+        from training.networks import build
 
         evaluator = self.evaluator
         return build(evaluator.space, self.arch, evaluator.task, evaluator.size, 0)
@@ -239,7 +239,7 @@ def _opened(
     settings: Mapping[str, Any],
     about: Mapping[str, Any],
 ) -> Compression:
-    from training.evaluators.train import load_trained
+    from training.networks import load_trained
 
     weights = trained_weights(store, study, trial, run)
     base = load_trained(evaluator.space, trial.arch, evaluator.task, evaluator.size, weights, run.changes)

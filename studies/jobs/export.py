@@ -52,9 +52,9 @@ def export_trial(
     from training.data import load
     from training.data.loading import Loading
     from training.data.split import Split
-    from training.evaluators.train import load_trained
     from training.export import available, check_formats, export
     from training.export.proof import proofs_of
+    from training.networks import load_trained
     from training.tasks import kind_of, sample_inputs
 
     formats = check_formats(available(study.spec.task) if formats is None else formats, study.spec.task)

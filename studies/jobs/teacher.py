@@ -12,7 +12,7 @@ from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 from training.data import load
 from training.data.split import Split
-from training.evaluators.train import load_trained
+from training.networks import load_trained
 from training.start import start_from
 from training.teacher import Teacher, exported
 

@@ -69,7 +69,8 @@ def training(
     `metrics`, from fresh weights or those of `start`, by a `teacher` too where one is given; `size` None: the study's
     final size. Raises UsageError for what does not fit."""
     from training.data import load
-    from training.evaluators.train import check_files, default_threads, monitor_of, resolved
+    from training.devices import default_threads
+    from training.evaluators.train import check_files, monitor_of, resolved
     from training.recipe import recipe as named_recipe
 
     space = _space(spec)

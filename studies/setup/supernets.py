@@ -78,7 +78,7 @@ def settings_of(
     not trained. Raises UsageError for a space that is not relaxable, data of another kind, or none."""
     from training import precision
     from training.data import load
-    from training.evaluators.train import default_threads, find_device
+    from training.devices import default_threads, find_device
 
     reason = not_relaxable(space)
     if reason is not None:

@@ -17,8 +17,8 @@ from studies.store.store import Store
 from tests.training.isolated import run_alone
 from training.data import load
 from training.data.split import Split
-from training.evaluators.train import load_trained
 from training.infer import classify, open_model
+from training.networks import load_trained
 
 COUNT, AGREE = 1000, 999
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

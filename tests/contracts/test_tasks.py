@@ -23,13 +23,14 @@ from training import tasks
 from training.data.loading import Loading
 from training.data.source import Source
 from training.data.split import Split
-from training.evaluators.train import Train, build
+from training.evaluators.train import Train
 from training.export import FORMATS, export
 from training.export.formats import signature_of
 from training.export.proof import proofs_of
 from training.infer import classify, open_model
 from training.inputs import inputs_from
 from training.metrics import load_metrics
+from training.networks import build
 from training.recipe import recipe
 from training.testing.toy_space import ToySpace
 

@@ -18,8 +18,9 @@ from search_spaces.nasbench201.space import NasBench201
 from search_spaces.nasbench_graph.space import NasBenchGraph
 from training.data import load
 from training.data.split import Split
-from training.evaluators.train import WEIGHTS, Train, load_trained
+from training.evaluators.train import WEIGHTS, Train
 from training.metrics import load_metrics
+from training.networks import load_trained
 from training.recipe import recipe
 from training.tasks.image_classification import KIND
 

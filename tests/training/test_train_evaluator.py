@@ -20,7 +20,9 @@ from search_spaces.nasbench201.space import NasBench201
 from training.data import load
 from training.data.source import Source
 from training.data.split import Split
-from training.evaluators.train import WEIGHTS, Train, build, find_device, load_trained
+from training.devices import find_device
+from training.evaluators.train import WEIGHTS, Train
+from training.networks import build, load_trained
 from training.recipe import recipe
 
 SPACE = NasBench201()

@@ -23,8 +23,8 @@ from nas_core.task import Task
 from nas_core.traits import AUXILIARY
 from training.data.loading import Loading
 from training.data.split import Split
+from training.devices import find_device
 from training.evaluators.settings import EvaluatorOptions, EvaluatorSettings, Facts, Opened, Problem, Request, Settled
-from training.evaluators.train import find_device
 from training.latency import ONE_PASS, LatencyConfig
 from training.precision import Precision, resolve
 from training.precision import Request as PrecisionRequest

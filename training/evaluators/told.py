@@ -67,7 +67,7 @@ class ToldOptions(EvaluatorOptions):
     latency: LatencyConfig = Field(default=LatencyConfig(), description="how latencies are measured")
 
     def settle(self, request: Request) -> Settled:
-        from training.evaluators.train import find_device
+        from training.devices import find_device
 
         if self.trial_seconds is not None:
             raise UsageError("a trial whose result is told has no time limit; leave it out")
@@ -124,7 +124,7 @@ class Told:
 
     @classmethod
     def open(cls, settings: ToldSettings, problem: Problem) -> Opened:
-        from training.evaluators.train import find_device
+        from training.devices import find_device
 
         size = problem.final_size or problem.size.fitted(settings.task)
         return Opened(cls(problem.space, settings, size, find_device(settings.device)), "")

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
-from nas_core.errors import MachineError, NotFoundError, UsageError, VerificationError
+from nas_core.errors import MachineError, UsageError
 from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report, parse_objective
 from nas_core.frozen import JsonObject
-from nas_core.model import UNCHANGED, Changes
-from nas_core.seeds import derive
 from nas_core.space import HasReports, SearchSpace
 from nas_core.strategy import Proposal
-from nas_core.task import Task
 from training.data.loading import Loading
 from training.data.split import Split
+from training.devices import default_threads, find_device
 from training.evaluators.settings import EvaluatorOptions, EvaluatorSettings, Facts, Opened, Problem, Request, Settled
 from training.latency import ONE_PASS, LatencyConfig
+from training.networks import build
 from training.precision import Precision
 from training.recipe import Recipe, losses, recipe
 from training.tasks import kind_of
 from training.threads import repeatable, thread_count
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from nas_core.batch import Data
@@ -414,73 +410,3 @@ class Train:
             raise MachineError(
                 f"the data set does not fit into the memory of {self.device}; use --device cpu"
             ) from error
-
-
-def build(space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, seed: int) -> nn.Module:
-    """The untrained network on the CPU, with weights that depend on `seed` alone; torch's generator is left alone."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, "weights"))
-        model = space.build(arch, task, size)
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"build of space '{space.name}' returned {type(model).__name__}, not a torch.nn.Module")
-    return model
-
-
-def load_trained(
-    space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, path: Path, changes: Changes = UNCHANGED
-) -> nn.Module:
-    """The network of `arch`, with `changes`, and the weights that a run left at `path`, on the CPU, in evaluation mode.
-
-    Raises NotFoundError for a missing file, VerificationError for one that is damaged or of another network.
-    """
-    import safetensors.torch
-    from safetensors import SafetensorError
-
-    if not path.is_file():
-        raise NotFoundError(f"there are no weights at '{path}'; train the architecture again with weights kept")
-    model = build(space, arch, task, size, seed=0)
-    if changes:
-        from training.changes import apply
-
-        apply(model, changes, f"the changes of '{path}'")
-    try:
-        model.load_state_dict(safetensors.torch.load(path.read_bytes()))
-    except (RuntimeError, SafetensorError) as error:
-        problem = str(error).strip().splitlines()[0]
-        raise VerificationError(f"'{path}' does not hold the weights of this network: {problem}") from error
-    return model.eval()
-
-
-def find_device(name: str) -> torch.device:
-    """The device of "auto", "cpu", "cuda" or "cuda:1".
-
-    Raises UsageError for another word, MachineError for a CUDA device that is not there.
-    """
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UsageError(f"device '{name}' is not known; use auto, cpu, cuda or cuda:NUMBER")
-    device = torch.device(name)
-    count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise MachineError(f"there is no device '{name}' (CUDA devices found: {count}); use --device cpu")
-    return device
-
-
-def cpu_threads() -> int:
-    """How many threads torch computes with in this process."""
-    import torch
-
-    return torch.get_num_threads()
-
-
-def default_threads(task: Task) -> int:
-    """The threads to train with when nobody says: torch's own number, but one for small images.
-
-    On them joining the threads costs what they save, and on a busy machine many times that.
-    """
-    return 1 if kind_of(task).light(task) else cpu_threads()

@@ -48,7 +48,7 @@ def export(
         emit(
             json.dumps(
                 {
-                    "trial": f"{study.name}:{trial.number}",
+                    "trial": address_of(study, trial),
                     "training": address_of(study, trial, training),
                     "files": [str(path) for path in paths],
                 }

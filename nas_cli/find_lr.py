@@ -32,6 +32,7 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Training, picture: Pat
     from nas_core.errors import NasError, TrialError
     from nas_core.evaluation import Report
     from nas_core.records import RETRAIN
+    from studies.address import address_of
     from studies.jobs.commands import train
     from studies.jobs.stored import seed_of
     from training import plots
@@ -40,7 +41,7 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Training, picture: Pat
 
     if picture is not None:
         plots.check(picture)
-    address, evaluator = f"{study.name}:{trial.number}", plan.evaluator
+    address, evaluator = address_of(study, trial), plan.evaluator
     progress = Line(f"{address} learning rates", "step")
 
     def listen(step: int, steps: int, rate: float, loss: float) -> None:

@@ -66,12 +66,13 @@ def show(
 ) -> None:
     """Show a study, all of one trial, one training or compression of it (STUDY:N/train-K, STUDY:N/compress-K), a
     supernet (STUDY/supernet), what was generated (STUDY/generator-1), or an architecture."""
-    from nas_cli import costs_view, render, supernet_view, view
+    from nas_cli import baselines_view, costs_view, render, supernet_view, view
     from nas_core.errors import InfeasibleError, NotFoundError, UsageError
     from nas_core.records import GENERATOR, SUPERNET
     from studies import documents
     from studies.address import Address, parse
-    from studies.analysis.queries import best_trial, rejections, state_counts
+    from studies.analysis.baselines import compared
+    from studies.analysis.queries import best_trial, rejections, state_counts, subject_of
     from studies.documents import View
 
     if address is None and architecture is None:
@@ -85,7 +86,7 @@ def show(
         return
     assert address is not None
     place = parse(address)
-    if latency and (place.trial is None or place.kind is not None):
+    if latency and (place.subject == place.study or place.kind is not None):
         raise UsageError(f"--latency measures the network of a trial; name one, {place.study}:N")
     with open_store(db, files, reading=True) as store:
         study = store.study(place.study)
@@ -104,8 +105,8 @@ def show(
 
             training_view.show(seen, store, place, as_json)
             return
-        if place.trial is not None:
-            run = store.trial(study, place.trial)
+        if place.trial is not None or place.baseline is not None:
+            run = subject_of(store, study, place)
             measured = {"latency": costs_view.latency(study, run)} if latency else {}
             if as_json:
                 render.document({**documents.full_document(seen, store, run), **measured})
@@ -119,11 +120,12 @@ def show(
         except (InfeasibleError, NotFoundError) as error:
             best, trouble = None, str(error)
         states = state_counts(store, study)
+        known = compared(store, study, best, seen.objectives)
         correlation, rejected = documents.rank_correlation(store, study), rejections(store, study)
         trained = supernet_view.Trained.of(seen, store)
         drawn = [str(Address(study.name, kind=GENERATOR, number=run.number)) for run in store.runs(study, GENERATOR)]
         if as_json:
-            document = documents.study_document(seen, states, best, correlation, rejected)
+            document = documents.study_document(seen, states, best, correlation, rejected, known)
             document |= {"generated": drawn} if drawn else {}
             render.document(document if trained is None else {**document, "supernet": trained.document()})
             return
@@ -131,6 +133,8 @@ def show(
         if trained is not None:
             trained.page()
         view.study_best(seen, best, trouble, drawn=None if trained is None else trained.derived)
+        baselines_view.table(seen, [run for run, _ in known])
+        baselines_view.comparisons(known)
         if drawn:
             render.emit("", f"generated: {', '.join(drawn)}")
 
@@ -178,22 +182,26 @@ def trials(
 
 def best(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     """Show the best feasible trial; of several objectives the best at each (all that are worth a look: nas front)."""
-    from nas_cli import render
+    from nas_cli import baselines_view, render
     from nas_cli.view import best_page
+    from studies.analysis.baselines import compared
     from studies.analysis.queries import best_trials
-    from studies.documents import View, trial_document
+    from studies.documents import View, baselines_document, trial_document
 
     with open_store(db, reading=True) as store:
         seen = View.of(_study(store, study))
         leading = best_trials(store, seen.study)
-    (_, first), *others = leading.items()
+        (_, first), *others = leading.items()
+        known = compared(store, seen.study, first, seen.objectives)
     if as_json:
-        render.document(trial_document(seen, first))
+        beside = {"baselines": baselines_document(seen, known)} if known else {}
+        render.document({**trial_document(seen, first), **beside})
         return
     best_page(seen, first)
     for metric, run in others:
         render.emit("")
         best_page(seen, run, at=metric)
+    baselines_view.comparisons(known)
 
 
 def front(
@@ -206,20 +214,22 @@ def front(
     as_json: Json = False,
 ) -> None:
     """Show the Pareto front of the feasible trials."""
-    from nas_cli import render
+    from nas_cli import baselines_view, render
     from nas_cli.view import reference_point, volume_page
+    from nas_core.records import BASELINE
     from studies.analysis.queries import front_trials
     from studies.documents import View, front_document, trial_document
 
     with open_store(db, reading=True) as store:
         seen = View.of(_study(store, study))
         point = None if reference is None else reference_point(reference, seen.objectives)
-        runs = front_trials(store, seen.study)
+        runs, known = front_trials(store, seen.study), store.runs(seen.study, BASELINE)
     if as_json:
         documents = [trial_document(seen, run) for run in runs]
-        render.document(documents if point is None else front_document(seen, runs, point))
+        render.document(documents if point is None else front_document(seen, runs, point, known))
         return
     _table(seen, runs, ())
+    baselines_view.table(seen, known)
     if point is not None:
         volume_page(seen, runs, point)
 

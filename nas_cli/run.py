@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from nas_cli.errors import INTERRUPTED
-from nas_cli.live import Progress
+from nas_cli.live import Progress, Tally
 from nas_cli.live_supernet import SupernetProgress
 from studies.search.start import Watching
 from studies.search.start import run as to_its_end
@@ -24,6 +25,14 @@ class OnStderr(Watching):
         objects = opened.objects
         assert objects.supernet is not None
         return SupernetProgress(opened.study.name, objects.space, objects.size, objects.supernet.source.task)
+
+    @contextmanager
+    def baselines(self, opened: Opened) -> Iterator[Tally]:
+        tally = Tally(opened.study.name, "baselines evaluated")
+        try:
+            yield tally
+        finally:
+            tally.end()
 
     def search(
         self, opened: Opened, evaluated: int, best: tuple[float, int] | None

@@ -159,6 +159,7 @@ def _print(study: Study, trial: Run, runs: list[Run], limits: list[Limit], as_js
     from nas_cli.metrics import batch_size_of, shown
     from nas_cli.render import emit, number
     from nas_cli.report import places
+    from studies.address import address_of
 
     values: dict[str, list[float]] = {}
     for run in runs:
@@ -168,7 +169,7 @@ def _print(study: Study, trial: Run, runs: list[Run], limits: list[Limit], as_js
         name: {"mean": statistics.fmean(column), "std": statistics.stdev(column) if len(column) > 1 else None}
         for name, column in values.items()
     }
-    address = f"{study.name}:{trial.number}"
+    address = address_of(study, trial)
     if as_json:
         runs_json = [{"address": f"{address}/train-{run.number}", "metrics": dict(run.metrics)} for run in runs]
         document = {

@@ -18,11 +18,11 @@ from nas_cli.metrics import MICRO_BATCH
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError, unknown
 from nas_core.evaluation import Objective
-from nas_core.records import COMPRESS, RETRAIN, Run
+from nas_core.records import BASELINE, COMPRESS, RETRAIN, Run
 from nas_core.strategy import State
 from nas_core.task import Task
 from studies.address import WORDS, address_of
-from studies.documents import View, hypervolume_of
+from studies.documents import View, hypervolume_of, name_of
 from studies.records import final_size_of
 from studies.setup.supernets import caution
 from studies.store.store import Store
@@ -161,6 +161,7 @@ def trial_page(view: View, store: Store, run: Run) -> None:
     render.pairs(
         {
             "trial": view.address(run),
+            "name": name_of(run) if run.kind == BASELINE else None,
             "state": str(run.state),
             "reason": verdict.reason,
             "values": ", ".join(f"{name} {render.number(value)}" for name, value in view.values(run).items()),

@@ -20,6 +20,7 @@ RETRAIN = "retrain"
 COMPRESS = "compress"
 SUPERNET = "supernet"
 GENERATOR = "generator"
+BASELINE = "baseline"
 
 
 class StopAt(Config):
@@ -39,6 +40,15 @@ class Bench:
     name: str
     config: Mapping[str, Any]
     created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A known architecture that a study's results are compared with, by its name."""
+
+    name: str
+    arch: Architecture
+    identity: str
 
 
 @dataclass(frozen=True, slots=True)

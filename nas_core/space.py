@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
-from nas_core.errors import UsageError
+from nas_core.errors import UsageError, unknown
 from nas_core.evaluation import Metric
 from nas_core.graph import ArchGraph
 from nas_core.picker import FixedPicker
@@ -164,6 +164,25 @@ class HasNamed(Protocol):
     """Published architectures, by name."""
 
     named: Mapping[str, Architecture]
+
+
+def known_by_name(space: SearchSpace, names: Sequence[str]) -> dict[str, Architecture]:
+    """The architectures that a space knows by these names, in their order; `named` alone: all that it knows.
+
+    Raises UsageError for unknown names, for one that is given twice, and for a space that knows none.
+    """
+    if not names:
+        return {}
+    if not isinstance(space, HasNamed) or not space.named:
+        raise UsageError(f"space '{space.name}' knows no architecture by name; leave out '{', '.join(names)}'")
+    if tuple(names) == ("named",) and "named" not in space.named:
+        return dict(space.named)
+    for name in names:
+        if name not in space.named:
+            raise unknown(f"architecture of space '{space.name}'", name, space.named)
+        if list(names).count(name) > 1:
+            raise UsageError(f"architecture '{name}' is named twice; name it once")
+    return {name: space.named[name] for name in names}
 
 
 @runtime_checkable

@@ -27,6 +27,7 @@ BUILTIN = {
     "proxy-filter": "strategies.wrappers.proxy_filter:ProxyFilter",
     "genetic-predictor": "strategies.model_based.genetic_predictor:GeneticPredictor",
     "warm-up": "strategies.wrappers.warm_up:WarmUp",
+    "enqueue": "strategies.wrappers.enqueue:Enqueue",
 }
 
 BLACK_BOX = {**BUILTIN, "command:": "strategies.external.command:running"}

@@ -20,6 +20,7 @@ from studies.records import Study, StudySpec, final_size_of
 from studies.store.store import Store
 
 if TYPE_CHECKING:
+    from studies.analysis.baselines import Comparison
     from studies.analysis.queries import Rejection
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ class View:
         return cls(study, objectives, space, "it has changed since the study was made" if changed else "")
 
     def address(self, run: Run) -> str:
-        return f"{self.study.name}:{run.number}"
+        return address_of(self.study, run)
 
     def values(self, run: Run) -> dict[str, float]:
         """The objectives' metrics as they were reported."""
@@ -112,12 +113,25 @@ def rank_correlation(store: Store, study: Study) -> dict[float, float]:
     return correlation([run.outcome() for run in store.trials(study) if run.finished])
 
 
+def baselines_document(view: View, found: Sequence[tuple[Run, Sequence[Comparison]]]) -> list[dict[str, Any]]:
+    """Baselines as trials with their names, each with how the study's best trial compares with it."""
+    return [
+        {
+            "name": name_of(run),
+            **trial_document(view, run),
+            "compared": [{**asdict(one), "difference": one.difference} for one in comparisons],
+        }
+        for run, comparisons in found
+    ]
+
+
 def study_document(
     view: View,
     states: Mapping[str, int],
     best: Run | None,
     correlation: Mapping[float, float],
     rejected: Sequence[Rejection],
+    baselines: Sequence[tuple[Run, Sequence[Comparison]]],
 ) -> dict[str, Any]:
     study = view.study
     return {
@@ -126,10 +140,16 @@ def study_document(
         "budget": study.stop_at.model_dump(),
         "states": dict(states),
         "rejections": [asdict(one) for one in rejected],
+        "baselines": baselines_document(view, baselines),
         "best": None if best is None else trial_document(view, best),
         "rank_correlation": {f"{budget:g}": tau for budget, tau in correlation.items()},
         **study.spec.model_dump(mode="json"),
     }
+
+
+def name_of(baseline: Run) -> str:
+    """What a baseline is called in its space."""
+    return str((baseline.recipe or {}).get("name", baseline.number))
 
 
 def trial_document(view: View, run: Run) -> dict[str, Any]:
@@ -180,13 +200,16 @@ def asked_document(view: View, job: Job) -> dict[str, Any]:
     }
 
 
-def front_document(view: View, runs: Sequence[Run], reference: Mapping[str, float]) -> dict[str, Any]:
-    """The trials of a front and the hypervolume that they dominate."""
+def front_document(
+    view: View, runs: Sequence[Run], reference: Mapping[str, float], baselines: Sequence[Run] = ()
+) -> dict[str, Any]:
+    """The trials of a front and the hypervolume that they dominate, and what the study is compared with."""
     return {
         "study": view.study.name,
         "reference": dict(reference),
         "hypervolume": hypervolume_of(view, runs, reference),
         "front": [trial_document(view, run) for run in runs],
+        "baselines": [{"name": name_of(run), **trial_document(view, run)} for run in baselines],
     }
 
 

@@ -17,9 +17,9 @@ from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError
 from nas_core.failures import WORKER_DIED, word
 from nas_core.pareto import dominates
-from nas_core.records import TRIAL, Run
+from nas_core.records import BASELINE, TRIAL, Run
 from nas_core.strategy import State
-from studies.address import parse_trial
+from studies.address import Address, parse, parse_trial
 from studies.analysis.summary import COUNTS, STUDIES, SUPERNETS, Summary, summarise
 from studies.records import Study, final_size_of
 from studies.store import supernets
@@ -203,8 +203,25 @@ def observations(store: Store, study: Study) -> list[tuple[Architecture, float]]
     return list(found.items())
 
 
+def subject_of(store: Store, study: Study, address: Address) -> Run:
+    """The trial or the baseline of an address that names one. Raises NotFoundError."""
+    if address.baseline is None:
+        assert address.trial is not None
+        return store.trial(study, address.trial)
+    runs = store.runs(study, BASELINE)
+    found = next((run for run in runs if run.number == address.baseline), None)
+    if found is None:
+        listing = f"it has {len(runs)}" if runs else "it has none"
+        raise NotFoundError(f"study '{study.name}' has no baseline {address.baseline}; {listing}")
+    return found
+
+
 def addressed_trial(store: Store, address: str) -> tuple[Study, Run]:
     """The study and trial of `STUDY:N`, or the best trial of `STUDY`. Raises like `best_trial`."""
+    found = parse(address)
+    if found.baseline is not None and found.kind is None:
+        study = store.study(found.study)
+        return study, subject_of(store, study, found)
     name, number = parse_trial(address)
     study = store.study(name)
     if number is not None:

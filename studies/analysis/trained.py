@@ -11,7 +11,7 @@ from nas_core.records import RETRAIN, Run
 from nas_core.strategy import State
 from studies.address import WORDS, Address, address_of, is_path, parse
 from studies.analysis.costs import bounds_of
-from studies.analysis.queries import addressed_trial
+from studies.analysis.queries import addressed_trial, subject_of
 from studies.jobs.commands import command
 from studies.jobs.stored import weights_of
 from studies.records import Study
@@ -41,10 +41,10 @@ def named_run(store: Store, address: Address) -> tuple[Study, Run, Run]:
 
     Raises NotFoundError where there is none, UsageError for another address.
     """
-    if address.trial is None or address.kind is None:
+    if (address.trial is None and address.baseline is None) or address.kind is None:
         raise UsageError(f"'{address}' is no training; write STUDY:NUMBER/train-NUMBER")
     study = store.study(address.study)
-    trial = store.trial(study, address.trial)
+    trial = subject_of(store, study, address)
     runs = store.below(trial, address.kind)
     found = next((run for run in runs if run.number == address.number), None)
     if found is None:
@@ -64,7 +64,7 @@ def best_training(store: Store, study: Study, trial: Run) -> Run:
     """
     complete = [run for run in store.children(trial, RETRAIN) if run.state == State.COMPLETE]
     if not complete:
-        address = f"{study.name}:{trial.number}"
+        address = address_of(study, trial)
         raise NotFoundError(f"{address} has no trained weights yet; run 'nas train {address}' first")
     own = [run for run in complete if _split(run) == study.spec.split_hash]
     alike = own or [run for run in complete if _split(run) == _split(complete[-1])]

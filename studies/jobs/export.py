@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from nas_core.errors import UsageError
 from nas_core.public import public
-from nas_core.records import RETRAIN, Run
+from nas_core.records import BASELINE, RETRAIN, Run
 from nas_core.strategy import State
 from studies.address import WORDS, address_of
 from studies.analysis.costs import COUNTS, limits, network_costs
 from studies.analysis.queries import best_random
 from studies.analysis.trained import parent_of, trained_weights
+from studies.documents import name_of
 from studies.jobs.commands import command
 from studies.jobs.stored import inputs_of, seed_of, settings_of
 from studies.records import Study
@@ -92,20 +93,22 @@ def export_trial(
     measured = {"latency_ms": found.ms, "latency_iqr_ms": found.spread_ms} if here else {}
     kept = limits(study, trial, source.task, size, lambda _: {**measured, **(counted or costs.of(trial.arch, COUNTS))})
     again = command(run.kind, subject, settings, len(alike))
-    stem = f"{study.name}-{trial.number}" + ("" if run.kind == RETRAIN else f"-{WORDS[run.kind]}-{run.number}")
+    of = f"{trial.kind}-{trial.number}" if trial.kind == BASELINE else str(trial.number)
+    stem = f"{study.name}-{of}" + ("" if run.kind == RETRAIN else f"-{WORDS[run.kind]}-{run.number}")
     card = {
         "title": f"{space.name} {address}",
-        "summary": f"Found by {public(study.spec.strategy)} in study {study.name}, {_made(run, subject)} "
+        "summary": f"{_found(study, trial)} in study {study.name}, {_made(run, subject)} "
         f"with the recipe '{settings['recipe_name']}'.",
         "space": study.spec.space,
         "size": settings["size"],
         "metrics": _metrics(run, alike),
         "random_search": _random(store, study),
+        "baselines": _baselines(store, study, trial),
         "macs": run.metrics.get("macs"),
         "latency": _latency(found),
         "limits": [{"limit": str(one.constraint), "value": one.value, "kept": one.kept} for one in kept],
         "study": study.name,
-        "trial": trial.number,
+        "trial": None if trial.kind == BASELINE else trial.number,
         "training": address_of(study, trial, run),
         "seed": seed_of(study, trial, run.kind, run.repeat),
         "study_seed": study.spec.seed,
@@ -122,6 +125,26 @@ def export_trial(
         raw=raw,
         proofs=proofs_of(source) if verify and inputs is not None else (),
     )
+
+
+def _found(study: Study, trial: Run) -> str:
+    """Where an architecture comes from, in words."""
+    if trial.kind == BASELINE:
+        return f"The architecture {name_of(trial)}, a baseline"
+    return f"Found by {public(study.spec.strategy)}"
+
+
+def _baselines(store: Store, study: Study, trial: Run) -> list[dict[str, Any]]:
+    """What the study's other known architectures came to: their trainings where they have any, else the evaluation."""
+    found = []
+    for run in store.runs(study, BASELINE):
+        if run.id == trial.id or run.state != State.COMPLETE:
+            continue
+        trained = [child for child in store.children(run, RETRAIN) if child.state == State.COMPLETE]
+        first = trained[0] if trained else run
+        alike = [other for other in trained if settings_of(other) == settings_of(first)]
+        found.append({"name": name_of(run), "metrics": _metrics(first, alike)})
+    return found
 
 
 def _made(run: Run, subject: str) -> str:

@@ -7,6 +7,7 @@ ending = run(store, resume(store, "name"))
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,7 +17,8 @@ from nas_core import refs
 from nas_core.config import validate
 from nas_core.errors import UsageError
 from nas_core.names import stem
-from nas_core.records import StopAt
+from nas_core.records import BASELINE, Baseline, StopAt
+from nas_core.space import known_by_name
 from nas_core.strategy import uses_warm_start
 from search_spaces.own_network import OwnNetwork
 from studies.analysis.queries import died_in, evaluated, observations
@@ -25,6 +27,7 @@ from studies.events import Listener, silent
 from studies.executors.choose import executor
 from studies.records import Study, StudySpec, as_stored
 from studies.search import supernet
+from studies.search.baselines import Baselines
 from studies.search.endings import Ending
 from studies.search.loop import Search
 from studies.search.supernet import SupernetTraining, derived
@@ -45,6 +48,7 @@ class Planned:
     spec: StudySpec
     objects: StudyObjects
     budget: StopAt
+    baselines: tuple[Baseline, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,10 @@ class Watching:
 
     def supernet(self, opened: Opened) -> AbstractContextManager[Listener]:
         """Listens to the training of a supernet, within `with`."""
+        return nullcontext(silent)
+
+    def baselines(self, opened: Opened) -> AbstractContextManager[Listener]:
+        """Listens to the evaluation of baselines."""
         return nullcontext(silent)
 
     def search(
@@ -88,7 +96,14 @@ def planned(config: SearchConfig, store: Store | None = None, warm_start: str | 
     objects.check()  # a strategy that cannot handle this says so before anything is stored
     if isinstance(objects.space, OwnNetwork):
         objects.space.check(spec.task)
-    return Planned(config, spec, objects, stop_at(config, spec))
+    known = known_by_name(objects.space, config.baselines)
+    if known and spec.evaluator.facts.told:
+        raise UsageError(
+            f"--baselines {','.join(known)}: the results of this study are told to it, so nothing evaluates them; "
+            "leave it out"
+        )
+    baselines = tuple(Baseline(name, arch, objects.identity(arch)) for name, arch in known.items())
+    return Planned(config, spec, objects, stop_at(config, spec), baselines)
 
 
 def start(store: Store, plan: Planned) -> Opened:
@@ -170,7 +185,9 @@ def run(
         facts = store.environment(environment(study.spec))
         try:
             ending = _train(store, opened, watching, stopping, facts)
-            return ending or _search(store, opened, workers, watching, stopping, facts)
+            begun = time.monotonic()
+            ending = ending or _baselines(store, opened, workers, watching, stopping, facts)
+            return ending or _search(store, opened, workers, watching, stopping, facts, time.monotonic() - begun)
         except KeyboardInterrupt:  # the second one: at once
             return Ending.INTERRUPTED
 
@@ -192,6 +209,29 @@ def _train(
     return None if found.result else Ending.SUPERNET
 
 
+def _baselines(
+    store: Store,
+    opened: Opened,
+    workers: int,
+    watching: Watching,
+    stopping: Callable[[], bool],
+    environment: int,
+) -> Ending | None:
+    """Evaluate the study's baselines; None: they all have ended, or there are none."""
+    study, objects = opened.study, opened.objects
+    if all(run.finished for run in store.runs(study, BASELINE)):
+        return None
+    seconds = study.stop_at.seconds
+    with watching.baselines(opened) as listener:
+        baselines = Baselines(
+            *(store, study, objects, executor(study.spec, objects, workers)),
+            listener=listener,
+            stopping=stopping,
+            environment=environment,
+        )
+        return baselines.run(None if seconds is None else time.monotonic() + seconds)
+
+
 def _search(
     store: Store,
     opened: Opened,
@@ -199,7 +239,9 @@ def _search(
     watching: Watching,
     stopping: Callable[[], bool],
     environment: int,
+    spent: float,
 ) -> Ending:
+    """Evaluate candidates; `spent`: seconds that something else has taken of the study's time."""
     study, objects = opened.study, opened.objects
     died = died_in(store, study)
     own = executor(study.spec, objects, workers, apart=died is not None)
@@ -210,8 +252,15 @@ def _search(
     )
     with watching.search(opened, search.evaluated, search.best) as listener:
         search.listener = listener
-        ending = search.run(study.stop_at)
+        ending = search.run(_after(study.stop_at, spent))
     return Ending.DERIVED if objects.supernet is not None and ending == Ending.EXHAUSTED else ending
+
+
+def _after(budget: StopAt, seconds: float) -> StopAt:
+    """What is left of a budget after so many seconds."""
+    if budget.seconds is None:
+        return budget
+    return budget.model_copy(update={"seconds": max(0.0, budget.seconds - seconds)})
 
 
 def _check_trials(store: Store, study: Study, trials: int | None) -> None:
@@ -262,8 +311,8 @@ def _study(store: Store, plan: Planned) -> Study:
     if name is None:
         read = spec.evaluator.facts.data or spec.evaluator.kind.rpartition(":")[2]
         text = f"{spec.space_name}-{read.split(':')[0]}"
-        return store.create_numbered_study(stem(text), spec, plan.budget)
-    existing = store.study_or_new(name, spec, plan.budget)
+        return store.create_numbered_study(stem(text), spec, plan.budget, plan.baselines)
+    existing = store.study_or_new(name, spec, plan.budget, baselines=plan.baselines)
     asked = {key for key in config.model_fields_set if getattr(config, key) is not None}
     old, new = completed(existing.spec).model_dump(), as_stored(spec, existing.spec, asked).model_dump()
     different = [f"{key}: {old[key]!r} there, {new[key]!r} now" for key in old if old[key] != new[key]]
@@ -272,4 +321,6 @@ def _study(store: Store, plan: Planned) -> Study:
             f"study '{name}' exists with another configuration ({'; '.join(different)})\n"
             f"Choose another --study, or go on with the stored one: nas resume {name}"
         )
+    if plan.baselines:
+        store.add_baselines(existing, plan.baselines)
     return existing

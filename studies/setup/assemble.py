@@ -113,7 +113,7 @@ def describe(
 
 
 def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
-    config = _guarded(_warmed_up(config))
+    config = _guarded(_enqueued(_warmed_up(config)))
     strategy = refs.find(config.strategy, strategies.ALL, strategies.GROUP, "strategy")
     strategy_config = validate(strategy.Config, config.strategy_config, f"strategy {config.strategy}")
     space, file_hash = load_space(config.space)
@@ -234,6 +234,19 @@ def _warmed_up(config: SearchConfig) -> SearchConfig:
         "inner_config": config.strategy_config,
     }
     return config.model_copy(update={"warm_up": None, "strategy": "warm-up", "strategy_config": settings})
+
+
+def _enqueued(config: SearchConfig) -> SearchConfig:
+    """`--enqueue NAME,...` puts the strategy inside of `enqueue`. Raises UsageError for one that trains a supernet."""
+    if not config.enqueue:
+        return config
+    if is_one_shot(refs.find(config.strategy, strategies.ALL, strategies.GROUP, "strategy")):
+        raise UsageError(
+            f"--enqueue is for strategies that propose candidates, and '{config.strategy}' trains a supernet; "
+            "leave it out, or compare by --baselines"
+        )
+    settings = {"names": config.enqueue, "inner": config.strategy, "inner_config": config.strategy_config}
+    return config.model_copy(update={"enqueue": (), "strategy": "enqueue", "strategy_config": settings})
 
 
 def stop_at(config: SearchConfig, spec: StudySpec) -> StopAt:

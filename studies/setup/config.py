@@ -23,6 +23,18 @@ SPLIT = {"strategy": "strategy_config", "early_stop": "early_stop_config"}
 DEFAULT_BATCH = 64
 
 
+def _names(given: Any) -> Any:
+    """`["a,b", "c"]` as `["a", "b", "c"]`."""
+    listed = [given] if isinstance(given, str) else given
+    if not isinstance(listed, list | tuple) or not all(isinstance(one, str) for one in listed):
+        return given
+    return [name.strip() for one in listed for name in one.split(",") if name.strip()]
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+"""Names of architectures, with commas between them or one by one."""
+
+
 class ScoringConfig(Config):
     """Where the scores of predictors come from: a table of recorded ones, or untrained networks."""
 
@@ -81,6 +93,8 @@ class SearchConfig(Config):
     early_stop_config: JsonObject = Field(default_factory=dict)
     order: Literal["strict", "free"] = "strict"
     warm_up: str | None = Field(default=None, description="predictor:number of sampled architectures to score")
+    enqueue: Names = ()
+    baselines: Names = ()
     scoring: ScoringConfig = Field(default=ScoringConfig(), description="where the scores of predictors come from")
     supernet: SupernetConfig = Field(
         default=SupernetConfig(), description="what a one-shot strategy trains its supernet on"

@@ -64,7 +64,7 @@ def document(config: SearchConfig, spec: StudySpec) -> dict[str, Any]:
     """
     from studies.setup.config import SPLIT
 
-    found = config.model_dump(mode="json", exclude_none=True, exclude={*SPLIT.values(), "guard", "warm_up"})
+    found = config.model_dump(mode="json", exclude_none=True, exclude={*SPLIT.values(), "guard", "warm_up", "enqueue"})
     found |= {"size": dict(spec.size), "strategy": {"name": spec.strategy, **spec.strategy_config}}
     if spec.final_size is not None:
         found["final_size"] = dict(spec.final_size)

@@ -46,6 +46,8 @@ _SCORE_ON = "Data on which untrained networks are scored [default: what candidat
 _FINAL = "Of the network that you get, whose costs count [default: --size; one-shot: full]."
 _METRICS = "More metrics: f1, balanced_accuracy, roc_auc, average_precision, FILE.py:FUNCTION."
 _SCREENS = "Turn candidates down before or while they train: finite, blind, FILE.py:FUNCTION."
+_ENQUEUE = "Named architectures that are evaluated first, and told to the strategy."
+_BASELINES = "Named architectures (or 'named': all) to compare with, which the strategy is not told."
 _ORDER = "strict: timing changes nothing; free: tell as they come."
 _SEARCH_ON = "Data that a supernet is trained on, where it is not --data."
 
@@ -85,6 +87,8 @@ OPTIONS = (
     _key("latency", "evaluator.latency"),
     _key("checkpoint_seconds", "evaluator.checkpoint_seconds"),
     _flag("warm_up", "Begin with the best-scored of N random architectures.", metavar="PREDICTOR:N"),
+    _flag("enqueue", _ENQUEUE, several=True, metavar="NAME,..."),
+    _flag("baselines", _BASELINES, several=True, metavar="NAME,..."),
     _flag("guard", "hessian: stop a one-shot search before it collapses.", words="guards"),
     _flag("search_on", _SEARCH_ON, "supernet.data", metavar="DATA", words="data"),
     _flag("study", "Name of the study [default: made up]."),
@@ -96,7 +100,7 @@ EARLIER = {"pruner": "early_stop", "pruner_config": "early_stop_config"}
 NAMED = ("strategy", "early_stop", "evaluator.recipe")
 """What may be a name, or a mapping with a `name` and further settings: `-s strategy.population=20`."""
 
-LISTS = ("objectives", "constraints", "evaluator.metrics", "evaluator.screens")
+LISTS = ("objectives", "constraints", "evaluator.metrics", "evaluator.screens", "enqueue", "baselines")
 
 _PATHS = {key: option.path for option in OPTIONS for key in (option.name, option.key or option.name)}
 

@@ -30,7 +30,7 @@ from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NotFoundError, UsageError, nearest
 from nas_core.evaluation import Report
 from nas_core.model import UNCHANGED, Changes
-from nas_core.records import TRIAL, Artifact, Bench, Run, StopAt, Verdict
+from nas_core.records import BASELINE, TRIAL, Artifact, Baseline, Bench, Run, StopAt, Verdict
 from nas_core.strategy import Proposal, State
 from studies.records import Study, StudySpec
 from studies.store import SCHEMA, locks, rows, snapshots, sqlite, urls
@@ -101,37 +101,70 @@ class Store:
             raise UsageError(f"study '{name}' exists already; choose another --study or 'nas resume {name}'")
         return study
 
-    def study_or_new(self, name: str, spec: StudySpec, stop_at: StopAt, *, bench: int | None = None) -> Study:
-        """The study of that name, which may have another spec, or a new one.
+    def study_or_new(
+        self,
+        name: str,
+        spec: StudySpec,
+        stop_at: StopAt,
+        *,
+        bench: int | None = None,
+        baselines: Sequence[Baseline] = (),
+    ) -> Study:
+        """The study of that name, which may have another spec, or a new one with these baselines.
 
         Raises UsageError where the spec has another definition of a space that the database knows by the same name.
         """
-        return self._study_or_new(name, spec, stop_at, bench)[0]
+        return self._study_or_new(name, spec, stop_at, bench, baselines)[0]
 
-    def create_numbered_study(self, stem: str, spec: StudySpec, stop_at: StopAt) -> Study:
+    def create_numbered_study(
+        self, stem: str, spec: StudySpec, stop_at: StopAt, baselines: Sequence[Baseline] = ()
+    ) -> Study:
         """A new study with the first free name of STEM-1, STEM-2, ... Raises as `study_or_new`."""
 
         def work(connection: Connection) -> str:
             urls.hold(connection, t.studies)
             name = _free(connection, t.studies, stem)
-            self._insert_study(connection, name, spec, stop_at, None)
+            self._insert_study(connection, name, spec, stop_at, None, baselines)
             return name
 
         return self.study(self.write(work))
 
-    def _study_or_new(self, name: str, spec: StudySpec, stop_at: StopAt, bench: int | None) -> tuple[Study, bool]:
+    def add_baselines(self, study: Study, baselines: Sequence[Baseline]) -> None:
+        """Commit those that the study does not have yet."""
+        self.write(lambda connection: self._insert_baselines(connection, study.id, baselines))
+
+    def _insert_baselines(self, connection: Connection, study: int, baselines: Sequence[Baseline]) -> None:
+        r = t.runs.c
+        stored = connection.execute(sa.select(r.architecture).where(r.study == study, t.is_kind(r, BASELINE)))
+        known = set(stored.scalars())
+        for one in baselines:
+            if one.arch.key not in known:
+                known.add(one.arch.key)
+                row = _run_row(study, BASELINE, len(known), Proposal(one.arch), one.identity, Verdict(State.WAITING))
+                self._sql.run(connection, "architecture", {"key": one.arch.key, "json": one.arch.to_json()})
+                self._sql.insert_run(connection, {**row, "recipe": rows.dump({"name": one.name})})
+
+    def _study_or_new(
+        self, name: str, spec: StudySpec, stop_at: StopAt, bench: int | None, baselines: Sequence[Baseline] = ()
+    ) -> tuple[Study, bool]:
         def work(connection: Connection) -> bool:
             urls.hold(connection, t.studies)
             if connection.execute(sa.select(t.studies.c.id).where(t.studies.c.name == name)).first():
                 return False
-            self._insert_study(connection, name, spec, stop_at, bench)
+            self._insert_study(connection, name, spec, stop_at, bench, baselines)
             return True
 
         new = self.write(work)
         return self.study(name), new
 
     def _insert_study(
-        self, connection: Connection, name: str, spec: StudySpec, stop_at: StopAt, bench: int | None
+        self,
+        connection: Connection,
+        name: str,
+        spec: StudySpec,
+        stop_at: StopAt,
+        bench: int | None,
+        baselines: Sequence[Baseline],
     ) -> None:
         """One database holds one definition per name of a space: results of two would be mixed up."""
         s = t.studies.c
@@ -146,6 +179,9 @@ class Store:
                     "give the space a new name, or use another --db"
                 )
         connection.execute(t.studies.insert(), rows.study_row(name, spec, stop_at, bench, time.time()))
+        if baselines:
+            study = connection.execute(sa.select(s.id).where(s.name == name)).scalar_one()
+            self._insert_baselines(connection, int(study), baselines)
 
     def study(self, name: str) -> Study:
         """Raises NotFoundError with the nearest name."""
@@ -295,30 +331,15 @@ class Store:
         The verdict's state is RUNNING when the evaluation starts at once, WAITING when it does not, or
         final (rejected, reused), with a report where there is one.
         """
-        now = time.time()
-        final = verdict.state not in (State.WAITING, State.RUNNING)
         row = {
-            "study": study.id,
-            "kind": kind,
-            "number": number,
+            **_run_row(study.id, kind, number, proposal, identity, verdict),
             "parent": parent,
-            "architecture": proposal.arch.key,
-            "identity": identity,
-            "budget": proposal.budget,
-            "continues": proposal.continues,
             "recipe": None if recipe is None else rows.dump(dict(recipe)),
             "repeat": repeat,
-            "note": rows.dump_note(tuple(proposal.note.items())),
             "reuses": reuses,
-            "attempt": 0 if verdict.state == State.WAITING else 1,
             "asked_after": asked_after,
-            "told": None,
-            "started": None if verdict.state == State.WAITING else now,
             "environment": environment,
             "tries": tries,
-            "changes": None,
-            "derived": None,
-            **rows.verdict_row(verdict, now if final else None),
         }
         arch = {"key": proposal.arch.key, "json": proposal.arch.to_json()}
 
@@ -645,6 +666,34 @@ class Store:
             yield
         except DBAPIError as error:
             raise urls.explain(error, self.place, self._file) from None
+
+
+def _run_row(study: int, kind: str, number: int, proposal: Proposal, identity: str, verdict: Verdict) -> dict[str, Any]:
+    """A new run that belongs to no other one."""
+    now, waiting = time.time(), verdict.state == State.WAITING
+    return {
+        "study": study,
+        "kind": kind,
+        "number": number,
+        "parent": None,
+        "architecture": proposal.arch.key,
+        "identity": identity,
+        "budget": proposal.budget,
+        "continues": proposal.continues,
+        "recipe": None,
+        "repeat": 0,
+        "note": rows.dump_note(tuple(proposal.note.items())),
+        "reuses": None,
+        "attempt": 0 if waiting else 1,
+        "asked_after": None,
+        "told": None,
+        "started": None if waiting else now,
+        "environment": None,
+        "tries": 0,
+        "changes": None,
+        "derived": None,
+        **rows.verdict_row(verdict, None if waiting or verdict.state == State.RUNNING else now),
+    }
 
 
 def _free(connection: Connection, table: sa.Table, stem: str) -> str:

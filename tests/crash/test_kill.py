@@ -84,6 +84,31 @@ space = Pairs()
 """
 
 
+LAYERS = """
+import math
+
+from nas_core.architecture import Architecture
+from nas_core.choice import Choice
+from nas_core.space import SearchSpace
+
+class Layers(SearchSpace):
+    name = "layers"
+    tasks = frozenset({"image-classification"})
+    choices = tuple(Choice(f"width{n}", (8, 16, 32)) for n in range(3))
+    named = {f"known-{w}": Architecture("layers", {f"width{n}": w for n in range(3)}) for w in (8, 16, 32)}
+
+    def build(self, arch, task, size):
+        from torch import nn
+
+        widths = [math.prod(task.input_shape), *arch.values.values()]
+        layers = [nn.Sequential(nn.Linear(one, two), nn.ReLU()) for one, two in zip(widths, widths[1:])]
+        return nn.Sequential(nn.Flatten(), *layers, nn.Linear(widths[-1], task.outputs))
+
+def shallow(epoch, report):
+    return "shallow: width 8 at the end" if epoch == 2 and report["params"] < 1500 else None
+"""
+
+
 class Process(Protocol):
     """What these tests need of a `subprocess.Popen`."""
 
@@ -280,6 +305,18 @@ def test_killed_trainings_with_workers(fork: Run, tmp_path: Path) -> None:
     check_kills(
         fork, tmp_path, [*TRAINING, "--lag", "4"], kills=1, per_study=1, durations=False, workers=("--workers", "2")
     )
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_killed_baselines_and_screens(fork: Run, tmp_path: Path, workers: tuple[str, ...]) -> None:
+    """Baselines that are not told and one that is enqueued; screens that turn candidates down as they train."""
+    (tmp_path / "layers.py").write_text(LAYERS)
+    arguments = [
+        *("--space", f"{tmp_path / 'layers.py'}:Layers", "--data", "digits", "-s", "split.limit=240", "--epochs", "6"),
+        *("--baselines", "named", "--enqueue", "known-16", "--screen", f"{tmp_path / 'layers.py'}:shallow"),
+        *("--strategy", "random", "--trials", "5", "--lag", "4", "-s", "checkpoint_seconds=0", "--threads", "1"),
+    ]
+    check_kills(fork, tmp_path, arguments, kills=2, per_study=2, durations=False, workers=workers)
 
 
 def test_killed_supernets(fork: Run, tmp_path: Path) -> None:

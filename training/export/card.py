@@ -61,6 +61,13 @@ class CardReference(Config):
     metrics: tuple[CardMetric, ...]
 
 
+class CardBaseline(Config):
+    """What a known architecture reached in the same study, by its name."""
+
+    name: str
+    metrics: tuple[CardMetric, ...]
+
+
 class CardFile(Config):
     """A written file, its size in bytes and its SHA-256."""
 
@@ -84,6 +91,7 @@ class Card(Config):
     size: dict[str, Any] = Field(default_factory=dict)
     metrics: tuple[CardMetric, ...] = ()
     random_search: CardReference | None = None
+    baselines: tuple[CardBaseline, ...] = ()
     macs: float | None = Field(None, ge=0)
     latency: CardLatency | None = None
     limits: tuple[CardLimit, ...] = ()
@@ -141,12 +149,14 @@ def _what(card: Card) -> str:
 
 
 def _metrics(card: Card) -> str:
-    if not card.metrics and card.random_search is None:
+    if not card.metrics and card.random_search is None and not card.baselines:
         return "None were recorded."
     rows = [("this network", *_metric(metric)) for metric in card.metrics]
     if card.random_search:
         who = f"random search, {card.random_search.trials} trials"
         rows += [(who, *_metric(metric)) for metric in card.random_search.metrics]
+    for baseline in card.baselines:
+        rows += [(f"baseline {baseline.name}", *_metric(metric)) for metric in baseline.metrics]
     return _table(("", "metric", "split", "value", "mean over the seeds", "seeds"), rows)
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 import search_spaces
+from nas_core import moves
+from nas_core.seeds import generator
+from nas_core.task import NODE_CLASSIFICATION
 from nas_core.testing.findings import Reference
 from nas_core.testing.space import check, check_fresh
+from search_spaces.counter import counts
+from search_spaces.operators.graph.sample import ring
 from training.tasks import example_tasks
 
 EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
@@ -23,6 +30,25 @@ def reference(text: str) -> Reference:
 def test_space_contract(text: str) -> None:
     """With one network per task."""
     assert list(check(reference(text).load(), example_tasks(), built=1)) == []
+
+
+@pytest.mark.parametrize("text", [text for text in SPACES if text not in (EXAMPLE, "stages")])
+def test_formulas_of_spaces_are_the_counter(text: str) -> None:
+    """Parameters and MACs of the built network, on graphs without loops and repeated edges."""
+    space = reference(text).load()
+    size = space.Size.preset("search")
+    for task in [task for task in example_tasks() if task.kind in space.tasks]:
+        inputs = (torch.ones(1, *task.input_shape),)
+        if task.kind == NODE_CLASSIFICATION:
+            inputs = (torch.ones(task.nodes, *task.input_shape), ring(task.nodes, task.edges))
+        for number in range(5):
+            arch = moves.sample(space, generator("formulas", number))
+            params, macs = counts(partial(space.build, arch, task, size), inputs)
+            found = space.costs(arch, task, size)
+            assert found["params"] == params
+            # The benchmark counts edges of NAS-Bench-201 that cannot reach the output; the network does not run them.
+            whole = text != "nasbench201" or "none" not in arch.values.values()
+            assert found["macs"] == macs if whole else found["macs"] >= macs
 
 
 @pytest.mark.matrix

@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from nas_cli import baselines_view
 from nas_cli.metrics import batch_size, shown
 from nas_cli.options import DEFAULT_DB
 from nas_cli.render import clean, emit, number
@@ -16,7 +17,9 @@ from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError
 from nas_core.records import RETRAIN, Run
 from nas_core.strategy import State
+from studies.analysis.baselines import compared
 from studies.analysis.queries import Cause, best_trials, causes, causes_text, state_counts
+from studies.documents import objectives_of
 from studies.records import Study
 from studies.search.endings import Ending
 from studies.setup.supernets import caution
@@ -48,6 +51,7 @@ def print_ending(store: Store, study: Study, ending: Ending, as_json: bool) -> N
         for metric, run in leading.items():
             emit(f"\nbest{'' if run is best else f' {metric}'}: {study.name}:{run.number}")
             _best(study, run, list(leading))
+        baselines_view.comparisons(compared(store, study, best, objectives_of(study.spec)))
     emit("\nnext:")
     for command in next_commands(store, study, ending, best):
         emit(f"  {command}")

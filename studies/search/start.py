@@ -7,6 +7,7 @@ ending = run(store, resume(store, "name"))
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -219,7 +220,11 @@ def _baselines(
 ) -> Ending | None:
     """Evaluate the study's baselines; None: they all have ended, or there are none."""
     study, objects = opened.study, opened.objects
-    if all(run.finished for run in store.runs(study, BASELINE)):
+    runs = store.runs(study, BASELINE)
+    for run in runs:
+        if run.finished:  # a process that was killed may have left its folder
+            shutil.rmtree(store.folder(study, run), ignore_errors=True)
+    if all(run.finished for run in runs):
         return None
     seconds = study.stop_at.seconds
     with watching.baselines(opened) as listener:

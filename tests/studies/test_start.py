@@ -11,7 +11,8 @@ import pytest
 
 import training.data
 from nas_core.errors import UsageError
-from nas_core.records import Run
+from nas_core.records import BASELINE, Run
+from nas_core.strategy import State
 from studies.events import Event, Finished
 from studies.search.endings import Ending
 from studies.search.start import Opened, Watching, planned, resume, run, start
@@ -111,3 +112,23 @@ def test_data_are_loaded_once(store: Store, changes: dict[str, Any], monkeypatch
         opened = start(store, planned(SearchConfig(**{**SMALL, **changes})))
         run(store, opened, stopping=lambda: False)
     assert loaded == ["digits"]
+
+
+def test_baselines_come_first_and_take_of_the_time(store: Store) -> None:
+    """What a killed process has left of one that is evaluated goes with the next run."""
+    config = SearchConfig(**{**SMALL, "space": "darts", "size": "channels=2,layers=3", "baselines": ("DARTS_V2",)})
+    opened = start(store, planned(config))
+    (waiting,) = store.runs(opened.study, BASELINE)
+    assert waiting.state == State.WAITING
+    short = resume(store, "s", time=1e-6)
+    assert run(store, short) == Ending.TIME
+    assert store.runs(opened.study, BASELINE)[0].state == State.WAITING
+    again = resume(store, "s", trials=1)
+    assert run(store, again) == Ending.TRIALS
+    (done,) = store.runs(opened.study, BASELINE)
+    assert (done.state, done.recipe) == (State.COMPLETE, {"name": "DARTS_V2"})
+    left = store.folder(opened.study, done) / "checkpoint-000001.json"
+    left.parent.mkdir()
+    left.touch()
+    run(store, resume(store, "s", trials=1))
+    assert not left.parent.exists()

@@ -30,7 +30,7 @@ def drive(
     from studies.address import address_of
     from studies.environment import environment
     from studies.jobs.executor import executor
-    from studies.jobs.run import WORDS, Driver
+    from studies.jobs.run import NAMES, Driver
 
     facts = store.environment(environment(study.spec))
     with store.lock(study), Stopper() as stopper, Progress(address_of(study, trial)) as progress:
@@ -44,7 +44,7 @@ def drive(
         done = driver.run(range(seeds))
     failed = next((run for run in done if run.state != State.COMPLETE), None)
     if failed is not None:
-        raise NasError(f"{WORDS[job.kind]} {address_of(study, trial, parent)} failed: {failed.verdict.reason}")
+        raise NasError(f"{NAMES[job.kind]} {address_of(study, trial, parent)} failed: {failed.verdict.reason}")
     return done
 
 

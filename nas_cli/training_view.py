@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from nas_cli import render
 from nas_cli.view import curve_page, metrics_page, settings_text
-from studies.address import WORDS, Address, address_of
+from studies.address import Address, address_of
 from studies.analysis.trained import named_run, parent_of
 from studies.documents import View, training_document
+from studies.jobs.run import NAMES
 from studies.jobs.stored import INPUTS, seed_of
 from studies.store.store import Store
 
@@ -23,7 +24,7 @@ def show(view: View, store: Store, address: Address, as_json: bool) -> None:
     inputs = settings.get(INPUTS)
     render.pairs(
         {
-            WORDS[training.kind]: str(address),
+            NAMES[training.kind]: str(address),
             "trial": view.address(trial),
             "of": address_of(study, trial, parent_of(store, trial, training)) if training.parent != trial.id else None,
             "method": settings.get("method"),

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
-from typing import Any, ClassVar
-
-from torch import Tensor, nn
+from typing import ClassVar
 
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass
@@ -16,10 +13,9 @@ from training import cost
 
 
 class Macs:
-    """Multiply-accumulates of the convolutions and matrix products that one image, or the whole graph, computes.
+    """Multiply-accumulates that one image, or the whole graph, takes, as `search_spaces.counter` counts them.
 
-    In a graph network every message counts once per feature, also one that is only added. What the network holds but
-    does not compute, such as an edge without a way to the output, does not count.
+    What the network holds but does not compute, such as an edge without a way to the output, does not count.
     """
 
     class Config(BaseConfig):
@@ -34,18 +30,5 @@ class Macs:
 
     def score(self, forward: ForwardPass) -> Mapping[str, float]:
         inputs = forward.batch.inputs
-        if forward.batch.index is None:
-            return {"macs": float(cost.macs(forward.model, [value[:1] for value in inputs]))}
-        messages: list[int] = []
-
-        def count(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-            messages.append(output.numel())
-
-        with ExitStack() as hooks:
-            for module in forward.model.modules():
-                # PyTorch Geometric's message passing calls these with all messages of a layer, [edges, ...].
-                register = getattr(module, "register_message_forward_hook", None)
-                if register is not None:
-                    hooks.callback(register(count).remove)
-            products = cost.macs(forward.model, inputs)
-        return {"macs": float(products + sum(messages))}
+        alone = forward.batch.index is None  # samples are computed apart: one of them
+        return {"macs": float(cost.macs(forward.model, [value[:1] for value in inputs] if alone else inputs))}

@@ -25,8 +25,8 @@ from studies.jobs.stored import seed_of, settings_of, tidy, weights_of
 from studies.records import Study
 from studies.store.store import Store
 
-WORDS = {RETRAIN: "training", COMPRESS: "compression"}
-"""What a run is called in the reason of its failure."""
+NAMES = {RETRAIN: "training", COMPRESS: "compression"}
+"""What a run of a kind is called."""
 
 
 @dataclass(slots=True)
@@ -202,4 +202,4 @@ class Driver:
 
     @property
     def _word(self) -> str:
-        return WORDS.get(self.job.kind, self.job.kind)
+        return NAMES.get(self.job.kind, self.job.kind)

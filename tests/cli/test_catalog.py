@@ -314,13 +314,23 @@ def test_data_convert_makes_a_file_that_loads(say: Said, folder: Path) -> None:
 # -- bad input ------------------------------------------------------------------------------------------------
 
 
+RAISING = """
+from nas_core.space import SearchSpace
+
+
+class Space(SearchSpace):
+    def __init__(self):
+        raise OSError("no luck")
+"""
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["spaces", "show", "nasbench210"], 2, ["unknown space 'nasbench210'", "did you mean 'nasbench201'?"]),
         (["spaces", "check", "none.py:space"], 3, ["there is no file 'none.py'"]),
         (["spaces", "show", "broken.py:space"], 2, ["fails to load", "NameError"]),
-        (["spaces", "show", "strategy.py:Bad"], 2, ["space 'strategy.py:Bad'"]),
+        (["spaces", "check", "strategy.py:Bad"], 2, ["is a network of your own, not a space"]),
         (["spaces", "check", "raising.py:Space"], 2, ["space 'raising.py:Space': OSError: no luck"]),
         (["spaces", "show", "regnet(stage=2)"], 2, ["stage"]),
         (["spaces", "show", "regnet(2"], 2, ["malformed"]),
@@ -349,7 +359,7 @@ def test_bad_input_ends_in_two_lines_at_most(
 ) -> None:
     (folder / "broken.py").write_text("space = undefined\n")
     (folder / "strategy.py").write_text(STRATEGY)
-    (folder / "raising.py").write_text("class Space:\n    def __init__(self):\n        raise OSError('no luck')\n")
+    (folder / "raising.py").write_text(RAISING)
     found, out, err = say(*arguments)
     assert (found, out) == (code, ""), err
     assert all(word in err for word in words), err

@@ -32,6 +32,7 @@ from nas_core.strategy import State
 from nas_core.task import Task
 from studies.analysis.queries import best_trial
 from studies.bench import curves, plan, worker
+from studies.setup.assemble import build
 from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 from tests.cli.test_limits import SPACE
@@ -203,7 +204,7 @@ def test_a_bench_counts_what_keeps_the_limit(rows: list[tuple[int, int]], limits
         assert (made.landscape.rows, made.landscape.mean) == (len(inside), pytest.approx(numpy.mean(inside)))
         with Store("sqlite:///nas.db") as store:
             bench = store.create_bench("b", made.model_dump(mode="json"))
-            shared = plan.build(made.problem).cached_in(store)
+            shared = build(made.problem).cached_in(store)
             for label, number in made.children():
                 assert worker.search(store, bench, made, shared, label, number)
             found = curves.load(store, bench, made).validation

@@ -29,6 +29,6 @@ def test_a_step_says_of_how_many(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_metrics_worth_a_line() -> None:
     metrics = {"loss": 1.0, "micro_batch": 64.0, "accuracy": 0.5}
-    assert shown(metrics, {"batch_size": 64}, ["accuracy", "none"]) == ["accuracy", "loss"]
-    assert shown(metrics, {"batch_size": 128}) == ["loss", "micro_batch", "accuracy"]
+    assert shown(metrics, 64, ["accuracy", "none"]) == ["accuracy", "loss"]
+    assert shown(metrics, 128) == ["loss", "micro_batch", "accuracy"]
     assert shown(metrics, None) == ["loss", "accuracy"]

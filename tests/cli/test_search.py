@@ -198,7 +198,7 @@ def test_bad_files(folder: Path, table: list[str], capsys: pytest.CaptureFixture
         (["list.yaml"], 2, "must hold keys and values"),
         (["broken.yaml"], 2, "is not YAML"),
         (["types.yaml"], 2, "strategy is ['random']"),
-        (["--space", "space.py:space"], 2, "has no name, choices, tasks, build"),
+        (["--space", "space.py:space"], 2, "is a int: neither a search space"),
         (["--space", "space.py:other"], 3, "no object 'other'"),
         (["--space", "fails.py:space"], 2, "nothing_of_the_kind"),
         (["--table", "bare.csv", "-s", "mapping=cells.yaml", "--data", "made"], 2, "no column 'valid'"),

@@ -406,7 +406,7 @@ def test_own_space_as_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, al
     needs = ", ".join(sorted(["einops", "torch", *([] if alone else [ours])]))
     assert f"Needs {needs}." in text
     assert f"net.load()  # needs {needs}" in card
-    assert ("nas_core" in text) is not alone
+    assert ("training.export" in text) is not alone
     why = "class Block: it keeps 99 numbers in self.table that are no part of its state"
     assert (why in " ".join(text.split())) is not alone
 

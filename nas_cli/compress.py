@@ -13,7 +13,7 @@ from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, open_store
 
 def compress(
     address: Address,
-    method: Annotated[str, typer.Option(help="Compression method: FILE.py:CLASS.")],
+    method: Annotated[str, typer.Option(help="Compression method: a name, or FILE.py:CLASS.")],
     recipe: Annotated[
         str | None,
         typer.Option(help="Of the training after a round [default: that of the run].", autocompletion=complete.recipes),

@@ -44,7 +44,8 @@ def drive(
         done = driver.run(range(seeds))
     failed = next((run for run in done if run.state != State.COMPLETE), None)
     if failed is not None:
-        raise NasError(f"{NAMES[job.kind]} {address_of(study, trial, parent)} failed: {failed.verdict.reason}")
+        address = address_of(study, trial, failed)
+        raise NasError(f"{NAMES[job.kind]} {address} failed: {failed.verdict.reason} (nas show {address})")
     return done
 
 

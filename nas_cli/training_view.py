@@ -28,6 +28,7 @@ def show(view: View, store: Store, address: Address, as_json: bool) -> None:
             "trial": view.address(trial),
             "of": address_of(study, trial, parent_of(store, trial, training)) if training.parent != trial.id else None,
             "method": settings.get("method"),
+            "method settings": settings_text(settings["config"]) if "config" in settings else None,
             "state": str(training.state),
             "reason": training.verdict.reason,
             "recipe": settings.get("recipe_name"),

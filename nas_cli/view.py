@@ -255,16 +255,18 @@ def _runs(view: View, run: Run, children: Sequence[Run], heading: str) -> None:
             if not name.startswith("base_")
         )
     )
-    heads = ["run", "recipe", "state", *names, "seconds"]
+    methods = [(child.recipe or {}).get("method") for child in children]
+    heads = ["run", *(["method"] if any(methods) else []), "recipe", "state", *names, "seconds"]
     rows = [
         [
             address_of(view.study, run, child),
+            *([method or ""] if any(methods) else []),
             child.recipe_name or "",
             str(child.state),
             *(child.metrics.get(name) for name in names),
             child.verdict.seconds,
         ]
-        for child in children
+        for child, method in zip(children, methods, strict=True)
     ]
     render.emit("", heading)
     render.table(heads, rows, right=[*names, "seconds"])

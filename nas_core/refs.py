@@ -221,6 +221,11 @@ def moved_to(folder: Path, value: Any) -> Any:
     return value
 
 
+def hashes(value: Any) -> dict[str, str]:
+    """The digests of all files that `file.py:object` within a value, plain data, name, by their paths."""
+    return {str(path): digest_of(path) for path in _named_files(value)}
+
+
 def _named_files(value: Any) -> Iterator[Path]:
     if isinstance(value, str):
         path, separator, _ = value.partition("(")[0].rpartition(":")

@@ -193,6 +193,10 @@ class Networks:
                 raise
             except Exception as error:
                 raise NasError(_failure(arch, f"proxy '{name}'", error)) from error
+            if set(components) != set(found.components):
+                raise NasError(
+                    f"proxy '{name}' gives {sorted(components)}, but its components are {sorted(found.components)}"
+                )
             spent = time.perf_counter() - begun + (shared if name in users or not users else 0.0)
             for component, score in zip(found.components, score_names(name, found.components), strict=True):
                 value = float(components[component])

@@ -85,6 +85,7 @@ class StudySpec(Config):
     supernet: SupernetSettings | None = None  # of a one-shot search
     final_size: JsonObject | None = None  # of the network that the user gets; see `final_size_of`
     inputs: JsonObject | None = None  # what its networks need to know of their inputs: `training.inputs`
+    files: dict[str, str] | None = None  # hashes of the user's files that strategy and predictors are in, by path
 
 
 def final_size_of(spec: StudySpec) -> JsonObject:
@@ -104,6 +105,8 @@ def as_stored(wanted: StudySpec, stored: StudySpec, asked: Collection[str] = ())
     same = [name for name in lacking if name not in asked or getattr(wanted, name) == _LATER[name](stored)]
     # Inputs follow from the data, which are compared by their hash.
     changes: dict[str, Any] = {**dict.fromkeys(same), "inputs": stored.inputs}
+    if stored.files is None:
+        changes["files"] = None
     # What "auto" came to on the machine where the study was made is what it goes on with on any other.
     changes["evaluator"] = wanted.evaluator.as_stored(stored.evaluator)
     if wanted.supernet and stored.supernet and "supernet" not in asked:

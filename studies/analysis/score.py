@@ -25,7 +25,7 @@ from studies.analysis.correlation import Correlation, correlate
 from studies.analysis.pool import Target
 from studies.events import Listener
 from studies.records import NetworkScores, RecordedScores, Study
-from studies.setup.scores import DEFAULT_BATCH, Counted, Scoring
+from studies.setup.scores import DEFAULT_BATCH, Counted, Scoring, kept_as
 from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 from training.data.split import Split
@@ -232,7 +232,7 @@ def _inputs(columns: Mapping[str, bool]) -> list[str]:
 
 
 def _seconds(store: Store, context: int | None, name: str, archs: Sequence[Architecture]) -> list[float]:
-    known = {} if context is None else store.score_seconds(context, name)
+    known = {} if context is None else store.score_seconds(context, kept_as(name))
     return [known[arch.key] for arch in archs if arch.key in known]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas_core.errors import UsageError
 from nas_core.evaluation import Report
 from nas_core.failures import ATTEMPTS, Failure, died
 from nas_core.job import Job
@@ -84,6 +85,10 @@ class Driver:
                     break
                 if self._handle(ended):
                     waiting.clear()
+        except UsageError as error:  # what was asked for cannot be done: no attempt would come to another end
+            for number in list(self._running):
+                self._finish(number, Failure(f"refused: {error}"))
+            raise
         finally:
             self.executor.close()
             for number in list(self._running):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import strategies
@@ -30,6 +31,7 @@ from nas_core.records import StopAt
 from nas_core.space import SearchSpace, builds
 from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
+from nas_core.user_files import digest_of
 from strategies.multi_fidelity import early_stopping
 from studies.records import EarlyStop, RecordedScores, StudySpec, SupernetSettings, final_size_of
 from studies.setup.config import SearchConfig
@@ -41,6 +43,7 @@ from studies.store.file_cache import cached_in
 from training.evaluators import kinds
 from training.evaluators.costs_only import CostsOnly, needs_costs_only
 from training.evaluators.settings import EvaluatorSettings, Facts, Problem, Request, Shared
+from training.evaluators.train import check_files
 
 if TYPE_CHECKING:
     from studies.store.store import Store
@@ -157,6 +160,7 @@ def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
         supernet=_supernet_from(config, space, strategy_config, settings) if is_one_shot(strategy) else None,
         final_size=_final_size(config, space, size, evaluator, shared, is_one_shot(strategy)).model_dump(mode="json"),
         inputs=_inputs(evaluator),
+        files=refs.hashes([config.strategy, config.early_stop, strategy_config.model_dump(mode="json")]) or None,
     )
 
 
@@ -290,6 +294,8 @@ def build(spec: StudySpec) -> StudyObjects:
         evaluator = CostsOnly(evaluator)
     strategy = refs.find(spec.strategy, strategies.ALL, strategies.GROUP, "strategy")
     config = restore(strategy.Config, spec.strategy_config, "strategy")
+    files = spec.files or {}
+    check_files(files, {path: digest_of(Path(path)) for path in files if Path(path).is_file()})
 
     def identity(arch: Architecture) -> str:
         return evaluator.identity(arch) or space.identity(arch)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
@@ -129,7 +130,7 @@ class Scoring:
     def _stored(self, name: str) -> dict[str, float]:
         if name not in self._known:
             self._known[name] = (
-                {} if self.store is None or self.context is None else (self.store.scores(self.context, name))
+                {} if self.store is None or self.context is None else self.store.scores(self.context, kept_as(name))
             )
         return self._known[name]
 
@@ -151,10 +152,11 @@ class Scoring:
 
     def _commit(self, waiting: list[Scored]) -> None:
         if self.store is not None and not self.store.reading and self.context is not None and waiting:
+            kept = {name: kept_as(name) for one in waiting for name in one.values}
             self.store.save_scores(
                 self.context,
                 [
-                    (one.arch, name, value, one.seconds.get(name))
+                    (one.arch, kept[name], value, one.seconds.get(name))
                     for one in waiting
                     for name, value in one.values.items()
                 ],
@@ -163,6 +165,11 @@ class Scoring:
             for name, value in one.values.items():
                 self._stored(name)[one.arch.key] = value
         waiting.clear()
+
+
+def kept_as(name: str) -> str:
+    """What a score is called in the store: with the hash of the file where the predictor is a user's."""
+    return "@".join([name, *refs.hashes(name).values()])
 
 
 class Counted:

@@ -28,6 +28,7 @@ _JSON_FIELDS = (
     "supernet",
     "final_size",
     "inputs",
+    "files",
 )
 
 

@@ -74,6 +74,7 @@ studies = Table(
     Column("warm_start", Text, info={BEFORE: "prior"}),  # JSON: what was known before the first trial
     Column("supernet", Text),  # JSON: what a one-shot search trains its supernet on
     Column("final_size", Text),  # JSON; empty in a study of before: its search size
+    Column("files", Text),  # JSON: hashes of the user's files of strategy and predictors; empty: there are none
     Column("inputs", Text),  # JSON: what its networks need to know of their inputs; empty for a table
 )
 Index("studies_bench", studies.c.bench)

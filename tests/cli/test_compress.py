@@ -45,6 +45,7 @@ import torch
 from torch import nn
 
 from nas_core.config import Config
+from nas_core.errors import UsageError
 
 
 class Settings(Config):
@@ -63,6 +64,8 @@ class Channels:
 
     def compress(self, network, round):
         first, norm, second = network[0], network[1], network[3]
+        if self.config.keep == 0:
+            raise UsageError("nothing is to be kept")
         count = max(1, int(first.out_channels * self.config.keep) - round)
         kept = first.weight.detach().abs().sum((1, 2, 3)).topk(count).indices.sort().values
         first.weight = nn.Parameter(first.weight.detach()[kept])
@@ -192,13 +195,21 @@ def test_rounds_that_are_interrupted_come_to_the_same(trained: Path, say: Say, m
         (
             ["--method", "method.py:Channels", "-s", "keep=100", "--epochs", "0"],
             1,
-            "compression a:0/train-1 failed: exception",
+            "compression a:0/compress-1 failed: exception",
         ),
     ],
 )
 def test_what_cannot_be_is_one_line(trained: Path, say: Say, options: list[str], code: int, words: str) -> None:
     found, _, err = say("compress", "a:0", *options)
     assert (found, words in err, "Traceback" in err) == (code, True, False), err
+
+
+def test_what_is_refused_has_failed(trained: Path, say: Say) -> None:
+    code, _, err = say("compress", "a:0", "--method", "method.py:Channels", "-s", "keep=0", "--epochs", "0")
+    assert (code, err) == (2, "nas: nothing is to be kept\n")
+    with Store("sqlite:///nas.db", reading=True) as store:
+        (run,) = store.below(store.trial(store.study("a"), 0), COMPRESS)
+        assert (run.state, run.verdict.reason) == (State.FAILED, "refused: nothing is to be kept")
 
 
 def test_it_needs_a_trained_network(trained: Path, say: Say) -> None:

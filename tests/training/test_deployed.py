@@ -208,7 +208,7 @@ def test_a_graph_is_classified_as_in_training(tmp_path: Path, capfd: pytest.Capt
     card = {"title": "G", "space": "nasbench_graph", "size": {"hidden": 8}, "command": "nas train g:0"}
     seen = next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs
     export(
-        *(network, source.task, seen, arch, card, tmp_path, "net", ["onnx", "pt2", "safetensors"]),
+        *(network, source.task, seen, arch, card, tmp_path, "net", ["onnx", "pt2", "safetensors", "python"]),
         inputs=source.inputs,
         proofs=proofs_of(source),
     )
@@ -217,7 +217,7 @@ def test_a_graph_is_classified_as_in_training(tmp_path: Path, capfd: pytest.Capt
     with torch.inference_mode():
         expected = probabilities(network(*seen).numpy())
     names = [source.inputs.classes[column] for column in expected.argmax(1)]
-    for name in ("net.onnx", "net.pt2", "net.safetensors"):
+    for name in ("net.onnx", "net.pt2", "net.safetensors", "net.py"):
         model = open_model(tmp_path / name)
         answers, _ = classify(model, f"graph:{tmp_path / 'raw.npz'}")
         assert [answer.classes[0][0] for answer in answers] == names

@@ -160,7 +160,7 @@ def resolved(evaluator: Train) -> dict[str, Any]:
 
 
 def check_files(then: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Raises UsageError where a user's file of metrics or loss is not what it was."""
+    """Raises UsageError where a user's file is not what it was."""
     for reference, file_hash in then.items():
         if now.get(reference) != file_hash:
             raise UsageError(

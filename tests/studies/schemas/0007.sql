@@ -167,13 +167,13 @@ CREATE TABLE studies (
 	warm_start TEXT, 
 	supernet TEXT, 
 	final_size TEXT, 
-	inputs TEXT, 
+	inputs TEXT, files TEXT, 
 	PRIMARY KEY (id), 
 	UNIQUE (name), 
 	FOREIGN KEY(bench) REFERENCES benches (id)
 );
-INSERT INTO "studies" VALUES(1,'one','letters','letters',1,NULL,'{"channels":4}','random','{}','{"kind":"made","settings":{"data":"none"}}','{"kind":"none","input_shape":[1],"outputs":2,"metric":"accuracy","nodes":null,"edges":null}','0','["score:max"]','["params<=5"]',4611686018427387904,1,'{"trials":3,"seconds":null,"spent":2.5}',1.7954516268995442391e+09,'strict',NULL,NULL,NULL,NULL,NULL,NULL,'{"channels":8}',NULL);
-INSERT INTO "studies" VALUES(2,'ranking/random/0','letters','letters',1,NULL,'{"channels":4}','random','{}','{"kind":"made","settings":{"data":"none"}}','{"kind":"none","input_shape":[1],"outputs":2,"metric":"accuracy","nodes":null,"edges":null}','0','["score:max"]','["params<=5"]',4611686018427387904,1,'{"trials":1,"seconds":null,"spent":null}',1.79545162696783232696e+09,'strict',NULL,1,'{"ask_seconds":0.001}',NULL,NULL,NULL,NULL,NULL);
+INSERT INTO "studies" VALUES(1,'one','letters','letters',1,NULL,'{"channels":4}','random','{}','{"kind":"made","settings":{"data":"none"}}','{"kind":"none","input_shape":[1],"outputs":2,"metric":"accuracy","nodes":null,"edges":null}','0','["score:max"]','["params<=5"]',4611686018427387904,1,'{"trials":3,"seconds":null,"spent":2.5}',1.7954516268995442391e+09,'strict',NULL,NULL,NULL,NULL,NULL,NULL,'{"channels":8}',NULL,NULL);
+INSERT INTO "studies" VALUES(2,'ranking/random/0','letters','letters',1,NULL,'{"channels":4}','random','{}','{"kind":"made","settings":{"data":"none"}}','{"kind":"none","input_shape":[1],"outputs":2,"metric":"accuracy","nodes":null,"edges":null}','0','["score:max"]','["params<=5"]',4611686018427387904,1,'{"trials":1,"seconds":null,"spent":null}',1.79545162696783232696e+09,'strict',NULL,1,'{"ask_seconds":0.001}',NULL,NULL,NULL,NULL,NULL,NULL);
 CREATE INDEX studies_bench ON studies (bench);
 CREATE INDEX runs_ended ON runs (study, kind, state, feasible, budget, objective) WHERE ended IS NOT NULL;
 CREATE UNIQUE INDEX trials_number ON runs (study, number) WHERE kind = 'trial';

@@ -16,6 +16,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
+    add_column("studies", "files TEXT")
     add_column("runs", "changes TEXT")
     add_column("runs", "derived TEXT")
     connection = op.get_bind()

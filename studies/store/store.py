@@ -32,6 +32,7 @@ from nas_core.evaluation import Report
 from nas_core.model import UNCHANGED, Changes
 from nas_core.records import BASELINE, TRIAL, Artifact, Baseline, Bench, Run, StopAt, Verdict
 from nas_core.strategy import Proposal, State
+from studies.address import hint
 from studies.records import Study, StudySpec
 from studies.store import SCHEMA, locks, rows, snapshots, sqlite, urls
 from studies.store import tables as t
@@ -189,7 +190,7 @@ class Store:
         if found is None:
             names = self.study_names()
             listing = f" (there are: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''})" if names else ""
-            raise NotFoundError(f"no study '{name}' in {self.place}{nearest(name, names)}{listing}")
+            raise NotFoundError(f"no study '{name}' in {self.place}{nearest(name, names)}{listing}{hint(name)}")
         return found
 
     def find_study(self, name: str) -> Study | None:

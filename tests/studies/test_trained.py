@@ -55,6 +55,15 @@ def test_a_training_is_no_trial() -> None:
         parse_trial("s/supernet")
 
 
+def test_a_path_of_the_name_is_pointed_out(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "export").mkdir()
+    with pytest.raises(NotFoundError, match=r"no study 'export' in .*; the file or folder of that name is './export'"):
+        store.study("export")
+    with pytest.raises(NotFoundError, match=r"no study 'exprt' in [^;]*$"):
+        store.study("exprt")
+
+
 def test_what_a_text_means() -> None:
     assert [is_object(text) for text in ("net.py:net", "net.py:net(width=3)", "s:1", "net.py")] == [
         True,

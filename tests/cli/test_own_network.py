@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 import nas
+from nas_core.task import image_task
 from nas_core.user_files import load_file
+from training.spaces import load
 
 Say = Callable[..., tuple[int, str, str]]
 SMALL = ["--data", "digits", "--epochs", "1"]
@@ -125,6 +127,15 @@ def test_an_instance_keeps_its_weights(own: Path, say: Say) -> None:
     module, _ = load_file(Path("my_net.py"), "network")
     left = safetensors.torch.load_file(next((own / "nas-files").rglob("weights.safetensors")))
     assert all(torch.allclose(left[key], one, atol=1e-6) for key, one in module.ready.named_parameters())
+
+
+def test_every_network_is_a_copy_of_an_instance(own: Path) -> None:
+    space = load("my_net.py:ready").object
+    task = image_task((1, 8, 8), 10)
+    one, other = (space.build(space.architecture, task, space.Size()) for _ in range(2))
+    with torch.no_grad():
+        one.stem.weight.zero_()
+    assert float(other.stem.weight.abs().sum()) > 0
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,10 @@ class OwnNetwork(SearchSpace):
     def __init__(
         self, made: Any, name: str, reference: str, tasks: Collection[str], arguments: Mapping[str, Any]
     ) -> None:
+        from torch import nn
+
+        if arguments and isinstance(made, nn.Module):
+            raise UsageError(f"'{reference}': {name} is a module that is made already; it takes no arguments")
         self.name, self.tasks = name, frozenset(tasks)
         self._made, self._reference, self._arguments = made, reference, dict(arguments)
 

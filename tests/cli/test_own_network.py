@@ -144,6 +144,7 @@ def test_every_network_is_a_copy_of_an_instance(own: Path) -> None:
         (["my_net.py:wrong", *SMALL], 2, "'my_net.py:wrong' makes a int, not a torch.nn.Module"),
         (["my_net.py:number", *SMALL], 2, "'my_net.py:number' is a int"),
         (["my_net.py:failing", *SMALL], 2, "cannot be made: RuntimeError: no"),
+        (["my_net.py:ready(width=2)", *SMALL], 2, "ready is a module that is made already; it takes no arguments"),
         (["my_net.py:gone", *SMALL], 3, "no object 'gone' in it"),
         (["my_net.py:net"], 2, "name what it is trained on by --data"),
     ],

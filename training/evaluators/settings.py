@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -128,8 +129,9 @@ class EvaluatorSettings(Config):
     trial_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @property
+    @abstractmethod
     def facts(self) -> Facts:
-        raise NotImplementedError
+        """What is known of the evaluator from these settings alone."""
 
     def at(self, place: str) -> EvaluatorSettings:
         """The same with its data, or its table, at another place."""
@@ -195,6 +197,6 @@ class EvaluatorOptions(Config):
         """What asks for these settings whatever the defaults of another version are."""
         return self
 
+    @abstractmethod
     def settle(self, request: Request) -> Settled:
         """Raises UsageError, NotFoundError or MachineError for what does not fit."""
-        raise NotImplementedError

@@ -7,7 +7,6 @@ before it is heard of, so a process that is killed at any moment leaves a run th
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from nas_core.strategy import State
 from studies import events, executors
 from studies.events import Listener, silent
 from studies.executors import Begun, Died, Ended, Executor, Halted, Reported
+from studies.executors.attempts import Attempts
 from studies.jobs.stored import seed_of, settings_of, tidy, weights_of
 from studies.records import Study
 from studies.store.store import Store
@@ -34,13 +34,9 @@ NAMES = {RETRAIN: "training", COMPRESS: "compression"}
 class _Running:
     """A run that the executor has."""
 
-    run: Run
+    attempts: Attempts
     folder: Path
-    tries: int  # attempts begun since the furthest report
-    furthest: float  # step that any attempt has reported
     begun: float = 0.0  # when this attempt was started
-    last: Report | None = None
-    counted: bool = False  # this attempt is one of `tries`
 
 
 class Driver:
@@ -109,19 +105,15 @@ class Driver:
         if run.tries >= ATTEMPTS:
             self.store.finish(run.id, Verdict(State.FAILED, died(run.tries, of=f"this {self._word}")))
             return self._again(run)
-        furthest = max((report.step for report in self.store.curve(run)), default=-math.inf)
-        self._running[repeat] = _Running(run, self.store.folder(self.study, run), run.tries, furthest)
+        self._running[repeat] = _Running(Attempts.of(self.store, run), self.store.folder(self.study, run))
         self._start(repeat)
         return None
 
     def _start(self, repeat: int) -> None:
-        """Begin an attempt; it counts from here on, or from where another process says that it has come to it."""
         running = self._running[repeat]
-        running.counted = not self.executor.apart
-        running.tries += running.counted
         running.begun = time.monotonic()
-        self.store.start(running.run.id, self.environment, running.tries)
-        self.listener(events.Started(self.job.kind, running.run.number))
+        running.attempts.start(self.store, self.executor.apart, self.environment)
+        self.listener(events.Started(self.job.kind, running.attempts.run.number))
         seed = seed_of(self.study, self.trial, self.job.kind, repeat)
         work = executors.Job(repeat, self.trial.proposal, None, self.job.steps, seed, running.folder, 0)
         self.executor.submit(work)
@@ -132,43 +124,40 @@ class Driver:
         running = self._running[event.number]
         match event:
             case Begun():
-                running.tries, running.counted = running.tries + 1, True
-                self.store.count_tries(running.run.id, running.tries)
+                running.attempts.begun(self.store)
             case Reported(_, report):
                 self._report(running, report)
             case Halted(number):
                 self._halt(number)
                 return True
             case Died(number, cause):
-                if running.tries < ATTEMPTS:
+                tries = running.attempts.tries
+                if tries < ATTEMPTS:
                     self._start(number)
                 else:
-                    ended[number] = self._finish(number, Failure(died(running.tries, cause, f"this {self._word}")))
+                    ended[number] = self._finish(number, Failure(died(tries, cause, f"this {self._word}")))
             case Ended(number, failure):
                 ended[number] = self._finish(number, failure)
         return False
 
     def _report(self, running: _Running, report: Report) -> None:
-        recovered = running.tries > 1 and report.step > running.furthest
-        running.tries = 1 if recovered else running.tries
-        running.furthest = max(running.furthest, report.step)
-        running.last = report
-        self.store.report(running.run.id, report, tries=running.tries if recovered else None)
-        self.listener(events.Reported(self.job.kind, running.run.number, report, self.job.steps))
+        run = running.attempts.run
+        self.store.report(run.id, report, tries=running.attempts.reported(report))
+        self.listener(events.Reported(self.job.kind, run.number, report, self.job.steps))
 
     def _finish(self, number: int, failure: Failure | None) -> Run:
         """Commit how a run has ended, with its files."""
         running = self._running[number]
-        run, seconds = running.run, time.monotonic() - running.begun
+        run, last, seconds = running.attempts.run, running.attempts.last, time.monotonic() - running.begun
         if failure is not None:
             verdict = Verdict(State.FAILED, failure.reason, seconds=seconds, traceback=failure.traceback)
             self.store.finish(run.id, verdict)
         else:
-            assert running.last is not None
+            assert last is not None
             result = self.job.result(running.folder)
             for kind, path in result.files.items():
                 self.store.add_artifact(run, kind, path)
-            self.store.finish(run.id, Verdict(State.COMPLETE, seconds=running.last.seconds), changes=result.changes)
+            self.store.finish(run.id, Verdict(State.COMPLETE, seconds=last.seconds), changes=result.changes)
         del self._running[number]
         tidy(running.folder)
         done = self._again(run)
@@ -177,9 +166,7 @@ class Driver:
 
     def _halt(self, number: int) -> None:
         """An attempt was stopped in good order: it does not count."""
-        running = self._running.pop(number)
-        if running.counted:
-            self.store.count_tries(running.run.id, running.tries - 1)
+        self._running.pop(number).attempts.halted(self.store)
 
     def _propose(self, repeat: int) -> Run:
         kind, proposal = self.job.kind, self.trial.proposal

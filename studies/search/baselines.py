@@ -6,7 +6,6 @@ seed that its architecture gives it, whatever the order in which they are named.
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from nas_core.strategy import State
 from studies import events, executors
 from studies.events import Listener
 from studies.executors import Begun, Died, Ended, Executor, Halted, Job
+from studies.executors.attempts import Attempts
 from studies.records import Study
 from studies.search.budget import SpentBudget
 from studies.search.endings import Ending
@@ -32,12 +32,12 @@ from studies.store.store import Store
 class _Running:
     """A run that the executor has."""
 
-    run: Run
+    attempts: Attempts
     costs: dict[str, float]  # that the study's objectives and constraints name
-    tries: int  # attempts begun since the furthest report
-    furthest: float  # step that any attempt has reported
-    begun: bool = False  # the attempt that runs is one of them
-    last: Report | None = None
+
+    @property
+    def run(self) -> Run:
+        return self.attempts.run
 
 
 class Baselines:
@@ -95,9 +95,8 @@ class Baselines:
             self.listener(events.Counted(done, len(every)))
 
     def _begin(self, run: Run) -> None:
-        furthest = max((report.step for report in self.store.curve(run)), default=-math.inf)
         known, costs = self.verdicts.before(run.proposal.arch)
-        self._running[run.number] = running = _Running(run, costs, run.tries, furthest)
+        self._running[run.number] = running = _Running(Attempts.of(self.store, run), costs)
         if known is not None and not known.violations:  # illegal, unsound, or it cannot be built
             self._finish(running, known, None)
         elif run.tries >= ATTEMPTS:
@@ -106,11 +105,8 @@ class Baselines:
             self._start(running)
 
     def _start(self, running: _Running) -> None:
-        """Begin an attempt; it counts from here on, or from where another process says that it has come to it."""
         run = running.run
-        running.begun = not self.executor.apart
-        running.tries += running.begun
-        self.store.start(run.id, self.environment, running.tries)
+        running.attempts.start(self.store, self.executor.apart, self.environment)
         self.listener(events.Started(BASELINE, run.number))
         budget, target = self._budgets.resolved(run.proposal)
         seed = derive(self.study.spec.seed, run.arch.key, "baseline")
@@ -122,31 +118,29 @@ class Baselines:
         running = self._running[event.number]
         match event:
             case Begun():
-                running.tries, running.begun = running.tries + 1, True
-                self.store.count_tries(running.run.id, running.tries)
+                running.attempts.begun(self.store)
             case executors.Reported(_, report):
                 self._report(running, report)
             case Halted(number):
                 self._halt(number)
             case Died(_, cause):
-                if running.tries < ATTEMPTS:
+                tries = running.attempts.tries
+                if tries < ATTEMPTS:
                     self._start(running)
                 else:
-                    self._end(running, Failure(died(running.tries, cause, "this baseline")))
+                    self._end(running, Failure(died(tries, cause, "this baseline")))
             case Ended(_, failure):
                 self._end(running, failure)
 
     def _report(self, running: _Running, report: Report) -> None:
-        recovered = running.tries > 1 and report.step > running.furthest
-        running.tries = 1 if recovered else running.tries
-        running.furthest, running.last = max(running.furthest, report.step), report
+        tries = running.attempts.reported(report)
         target = self._budgets.resolved(running.run.proposal)[1]
         if report.step < target:  # the last one is committed together with the verdict
-            self.store.report(running.run.id, report, tries=running.tries if recovered else None)
+            self.store.report(running.run.id, report, tries=tries)
             self.listener(events.Reported(BASELINE, running.run.number, report, target))
 
     def _end(self, running: _Running, failure: Failure | None) -> None:
-        last = running.last
+        last = running.attempts.last
         if failure is not None:
             rejected = failure.rejected is not None
             state = State.REJECTED if rejected else State.FAILED
@@ -166,6 +160,4 @@ class Baselines:
 
     def _halt(self, number: int) -> None:
         """An attempt was stopped in good order: it does not count."""
-        running = self._running.pop(number)
-        if running.begun:
-            self.store.count_tries(running.run.id, running.tries - 1)
+        self._running.pop(number).attempts.halted(self.store)

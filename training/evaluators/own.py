@@ -69,7 +69,7 @@ class OwnOptions(EvaluatorOptions):
         given = {key: value for key, value in self.settings.items() if key != "trial_seconds"}
         chosen = validate(found.Settings, given, f"evaluator '{self.kind}'")
         limit = validate(
-            EvaluatorOptions, {"kind": self.kind, "trial_seconds": self.settings.get("trial_seconds")}, "evaluator"
+            OwnOptions, {"kind": self.kind, "trial_seconds": self.settings.get("trial_seconds")}, "evaluator"
         )
         settings = OwnSettings(
             kind=self.kind,

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 from torch import nn
 
-from compressors.compressor import Subject
+from compressors.compressor import Change, Round, Subject
 from nas_core.config import Config
 from nas_core.errors import UsageError
 
@@ -23,11 +23,12 @@ class InnerChannels:
     """Keeps the channels with the largest weights inside of every block `conv1, bn1, relu, conv2`."""
 
     Config = Settings
+    needs = ("linear",)
 
     def __init__(self, subject: Subject, config: Settings) -> None:
-        self.keep, self.rounds = config.keep, config.rounds
+        self.keep, self.rounds = config.keep, (Round(),) * config.rounds
 
-    def compress(self, network: nn.Module, round: int) -> None:
+    def compress(self, network: nn.Module, round: int) -> Change:
         blocks: list[Any] = [module for module in network.modules() if hasattr(module, "conv2")]
         if not blocks:
             raise UsageError("the network has no block with conv1, bn1 and conv2; nothing can be cut")
@@ -41,3 +42,4 @@ class InnerChannels:
             block.bn1.running_mean, block.bn1.running_var = block.bn1.running_mean[kept], block.bn1.running_var[kept]
             block.conv2.weight = nn.Parameter(block.conv2.weight.detach()[:, kept])
             block.conv1.out_channels = block.bn1.num_features = block.conv2.in_channels = count
+        return Change()

@@ -160,10 +160,16 @@ class Training:
         self.statistics: dict[str, Tensor] = {}
         self.progressive = [module for module in self.model.modules() if isinstance(module, Progressive)]
         self.regimes = Regimes([*(settings.regime(teacher) for settings in recipe.regimes), *regimes])
+        if self.regimes.last and (recipe.selects or recipe.ema is not None):
+            raise UsageError(
+                "recipe: what is trained here is in the weights after the last step alone; take keep=last, and no ema "
+                "and no patience (-s recipe.keep=last)"
+            )
         if self.regimes:
             self.regimes.begin(self.model, self.forward, next(iter(data.batches("train", 0, seed))), seed)
         groups = [*parameter_groups(self.model), *self.regimes.parameter_groups()]
         self.optimizer = make_optimizer(recipe, groups, device)
+        self.regimes.optimizing(self.optimizer)
         self.criterion = Criterion(recipe, data)
         self.own = metrics
         self.kind = kind_of(data.task)
@@ -188,6 +194,7 @@ class Training:
         elif self.averaged is not None:
             self.model.load_state_dict(self.averaged.module.state_dict())
         self.evaluated = self.model
+        self.regimes.end()
         return self.selection.final(report)
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import compressors
-from compressors.compressor import Compressor, Subject
+from compressors.compressor import Change, Compressor, HasRegime, Round, Subject
 from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import validate
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from training.evaluators.train import Train
+    from training.regimes.regime import Regime
 
 METHOD = "compression method"
 KEPT = "weights.safetensors"
@@ -60,7 +61,7 @@ class Compression:
 
     @property
     def steps(self) -> float:
-        return float(self.settings["rounds"] * self.settings["epochs"])
+        return float(sum(self.settings["rounds"]))
 
     def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
         """The network after the first round, before any training, at step 0; then a report per epoch of all rounds. The
@@ -68,12 +69,12 @@ class Compression:
 
         Raises TrialError, and VerificationError where changes and weights do not make the network that was trained.
         """
-        rounds, seconds = self.settings["rounds"], 0.0
+        rounds, seconds, begun = self.settings["rounds"], 0.0, 0
         with self.evaluator.computing():
             compressor = _made(self.method, self.evaluator, self.settings, context.seed)
             network = self.base
-            for number in range(rounds):
-                last = number == rounds - 1
+            for number, epochs in enumerate(rounds):
+                last = number == len(rounds) - 1
                 folder = context.workdir / f"round-{number}"
                 kept = context.workdir / KEPT if last else folder / KEPT
                 if kept.is_file():
@@ -81,13 +82,14 @@ class Compression:
                     yield report
                 else:
                     network = self._compressed(compressor, network, number, folder)
-                    reports = self._trained(network, number, last, replace(context, workdir=folder))
+                    regime = compressor.regime(network, number) if isinstance(compressor, HasRegime) else None
+                    reports = self._trained(network, begun, epochs, last, replace(context, workdir=folder), regime)
                     with closing(reports):
                         for report in reports:
                             report = replace(report, seconds=seconds + report.seconds)
                             yield report
                     network = self._write(network, kept, report)
-                seconds = report.seconds
+                seconds, begun = report.seconds, begun + epochs
         for folder in context.workdir.glob("round-*"):
             shutil.rmtree(folder)
 
@@ -104,26 +106,33 @@ class Compression:
             return self._read(written)[0]
         changed = copy.deepcopy(network).to(self.evaluator.device).eval()
         with trial_failures():
-            compressor.compress(changed, number)
+            done = compressor.compress(changed, number)
+        if not isinstance(done, Change):
+            raise UsageError(
+                f"compress of '{self.settings['method']}' returned {done!r}; return a compressors.compressor.Change"
+            )
         return self._write(changed, written, Report(0, {}))
 
-    def _trained(self, network: nn.Module, number: int, last: bool, context: Context) -> Generator[Report, None, None]:
-        """The reports of one round, with what the network costs."""
+    def _trained(
+        self, network: nn.Module, begun: int, epochs: int, last: bool, context: Context, regime: Regime | None
+    ) -> Generator[Report, None, None]:
+        """The reports of one round, which begins after `begun` epochs, with what the network costs."""
         from training import cost
         from training.tasks import sample_inputs
 
-        epochs, evaluator = self.settings["epochs"], self.evaluator
+        evaluator = self.evaluator
         inputs = sample_inputs(evaluator.task)
         costs = {"params": float(cost.params(network)), "macs": float(cost.macs(network, inputs))}
-        if number == 0 or not epochs:
+        if not begun or not epochs:
             parts = ("valid", "test") if last and not epochs else ("valid",)
             base = {f"base_{name}": value for name, value in self.before.items()}
-            yield Report(number * epochs, {**evaluator.measure(network, *parts), **costs, **base})
+            yield Report(begun, {**evaluator.measure(network, *parts), **costs, **base})
         if epochs:
-            with closing(evaluator.learn(network, epochs, context)) as reports:
+            regimes = () if regime is None else (regime,)
+            with closing(evaluator.learn(network, epochs, context, regimes)) as reports:
                 for report in reports:
                     tested = {name: one for name, one in report.metrics.items() if last or not name.startswith("test_")}
-                    yield Report(number * epochs + report.step, {**tested, **costs}, report.seconds)
+                    yield Report(begun + report.step, {**tested, **costs}, report.seconds)
 
     def _write(self, network: nn.Module, path: Path, report: Report) -> nn.Module:
         """Write a network, whole or not at all: tensors, changes and the report that it came to; as it is read again.
@@ -220,7 +229,8 @@ def compression(
         "epochs": epochs,
         "from": address_of(study, trial, run),
     }
-    settings["rounds"] = _made(kind, asked.evaluator, settings, 0).rounds
+    rounds = _made(kind, asked.evaluator, settings, 0).rounds
+    settings["rounds"] = [epochs if one.epochs is None else min(one.epochs, epochs) for one in rounds]
     return _opened(store, study, trial, run, asked.evaluator, settings, asked.about)
 
 
@@ -252,10 +262,11 @@ def _opened(
 def _method(reference: str) -> type[Compressor]:
     """Raises UsageError for what is no compression method."""
     found = refs.find(reference, compressors.BUILTIN, compressors.GROUP, METHOD)
-    missing = [name for name in ("Config", "compress") if not hasattr(found, name)]
+    missing = [name for name in ("Config", "needs", "compress") if not hasattr(found, name)]
     if not isinstance(found, type) or missing:
         raise UsageError(
-            f"compression method '{reference}' is no class with Config, rounds and compress; see compressors.compressor"
+            f"compression method '{reference}' is no class with Config, needs, rounds and compress; "
+            "see compressors.compressor"
         )
     return found
 
@@ -267,8 +278,11 @@ def _made(method: type[Compressor], evaluator: Train, settings: Mapping[str, Any
     with trial_failures():
         made = method(Subject(evaluator.task, evaluator.data, evaluator.device, seed), config)
     rounds = getattr(made, "rounds", None)
-    if not isinstance(rounds, int) or rounds < 1:
-        raise UsageError(f"compression method '{settings['method']}': rounds is {rounds!r}; at least 1 is needed")
+    if not isinstance(rounds, Sequence) or not rounds or not all(isinstance(one, Round) for one in rounds):
+        raise UsageError(
+            f"compression method '{settings['method']}': rounds is {rounds!r}; it must be a tuple of "
+            "compressors.compressor.Round, of at least one"
+        )
     return made
 
 

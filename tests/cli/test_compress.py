@@ -44,6 +44,7 @@ METHOD = '''
 import torch
 from torch import nn
 
+from compressors.compressor import Change, Round
 from nas_core.config import Config
 from nas_core.errors import UsageError
 
@@ -58,9 +59,10 @@ class Channels:
     """Keeps the channels of the first convolution with the largest weights."""
 
     Config = Settings
+    needs = ()
 
     def __init__(self, subject, config):
-        self.config, self.rounds = config, config.rounds
+        self.config, self.rounds = config, (Round(),) * config.rounds
 
     def compress(self, network, round):
         first, norm, second = network[0], network[1], network[3]
@@ -76,6 +78,7 @@ class Channels:
         first.out_channels = norm.num_features = second.in_channels = count
         if self.config.strange:
             network[5].register_forward_hook(lambda module, inputs, output: output * 2)
+        return Change()
 
 
 class Nothing:
@@ -186,11 +189,11 @@ def test_rounds_that_are_interrupted_come_to_the_same(trained: Path, say: Say, m
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--method", "method.py:Nothing"], 2, "is no class with Config, rounds and compress"),
+        (["--method", "method.py:Nothing"], 2, "is no class with Config, needs, rounds and compress"),
         (["--method", "gone.py:X"], 3, "there is no file 'gone.py'"),
         (["--method", "magnitude"], 2, "unknown compression method 'magnitude'"),
         (["--method", "method.py:Channels", "-s", "kep=1"], 2, "unknown key 'kep'"),
-        (["--method", "method.py:Channels", "-s", "rounds=0"], 2, "rounds is 0; at least 1 is needed"),
+        (["--method", "method.py:Channels", "-s", "rounds=0"], 2, "rounds is (); it must be a tuple"),
         (["--method", "method.py:Channels", "-s", "strange=true", "--epochs", "0"], 7, "cannot be rebuilt"),
         (
             ["--method", "method.py:Channels", "-s", "keep=100", "--epochs", "0"],

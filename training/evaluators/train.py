@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from nas_core.batch import Data
     from training.data.protocol import Source
     from training.range_test import Listener, RangeTest
+    from training.regimes.regime import Regime
     from training.start import Start, Taken
     from training.teacher import Teacher
 
@@ -313,9 +314,11 @@ class Train:
             if self.keep_weights:
                 write_tensors(context.workdir / WEIGHTS, model.state_dict())
 
-    def learn(self, model: nn.Module, epochs: int, context: Context) -> Generator[Report, None, None]:
-        """Train a network by the recipe, with its learned metrics after every epoch; goes on from a checkpoint in
-        `context.workdir`. Within `computing`. Raises as `fit`."""
+    def learn(
+        self, model: nn.Module, epochs: int, context: Context, regimes: Sequence[Regime] = ()
+    ) -> Generator[Report, None, None]:
+        """Train a network by the recipe and `regimes`, with its learned metrics after every epoch; goes on from a
+        checkpoint in `context.workdir`. Within `computing`. Raises as `fit`."""
         from training.fit import fit
 
         declared = {metric.name for metric in self.metrics}
@@ -334,6 +337,7 @@ class Train:
             metrics=self.own,
             monitor=self.monitor,
             teacher=self.teacher,
+            regimes=regimes,
         )
         with closing(reports):  # here, where what goes wrong at the end is still heard
             for report in reports:

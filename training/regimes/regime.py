@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nas_core.config import Config
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from nas_core.batch import Batch
@@ -22,8 +23,11 @@ class Regime:
     """The ordinary training: every method does nothing. Another one overrides what it needs of them, which are here in
     the order in which the fit loop calls them.
 
-    Random numbers come from (seed, step) alone, so that a resumed training draws the same.
+    Random numbers come from (seed, step) alone, so that a resumed training draws the same. `last`: what it is there for
+    is in the weights after the last step alone, not in those of the best epoch, nor in an average of them.
     """
+
+    last: bool = False
 
     def begin(self, network: nn.Module, forward: Forward, example: Batch, seed: int) -> None:
         """Before the first step, also of a resumed training: the network is on its device, in training mode; `example`
@@ -32,6 +36,9 @@ class Regime:
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameters of its own, as groups of a `torch.optim.Optimizer`, which follow those of the network."""
         return []
+
+    def optimizing(self, optimizer: torch.optim.Optimizer) -> None:
+        """Once, before the first step: what updates the network. A resumed training restores its state after this."""
 
     def before_step(self, step: int, steps: int) -> None:
         """Before optimiser step `step` (from 0) of `steps` in the recipe."""
@@ -46,6 +53,9 @@ class Regime:
 
     def after_step(self) -> None:
         """After the optimiser's step."""
+
+    def end(self) -> None:
+        """After the last step, with the weights that count in the network: the network is a plain one again."""
 
     def tensors(self) -> Mapping[str, Tensor]:
         """Its state beyond the optimiser's, for a checkpoint."""
@@ -76,6 +86,8 @@ class Regimes(Regime):
     def __init__(self, regimes: Sequence[Regime]) -> None:
         self._regimes = regimes
 
+        self.last = any(regime.last for regime in regimes)
+
     def __bool__(self) -> bool:
         return bool(self._regimes)
 
@@ -85,6 +97,10 @@ class Regimes(Regime):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [group for regime in self._regimes for group in regime.parameter_groups()]
+
+    def optimizing(self, optimizer: torch.optim.Optimizer) -> None:
+        for regime in self._regimes:
+            regime.optimizing(optimizer)
 
     def before_step(self, step: int, steps: int) -> None:
         for regime in self._regimes:
@@ -106,6 +122,10 @@ class Regimes(Regime):
     def after_step(self) -> None:
         for regime in self._regimes:
             regime.after_step()
+
+    def end(self) -> None:
+        for regime in self._regimes:
+            regime.end()
 
     def tensors(self) -> Mapping[str, Tensor]:
         return {

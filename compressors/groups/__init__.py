@@ -1,0 +1,1 @@
+"""Which rows and columns of a network's tensors can only be removed together (`groups`), and removing them."""

@@ -37,8 +37,8 @@ from nas_core.strategy import Proposal, Setting
 from search_spaces.nasbench_graph.space import GraphSize, NasBenchGraph
 from search_spaces.supernet.supernet import Supernet
 from training.data import load
-from training.evaluators.supernet import recalibrate
 from training.evaluators.table import Table
+from training.recalibration import recalibrate
 
 SPACE = NasBenchGraph()
 # An epoch is one step, so there are more of them, and larger steps, than on images; where one path is trained at a time

@@ -27,7 +27,8 @@ from training.data import load
 from training.data.loading import Loading
 from training.data.source import Source
 from training.data.split import Split
-from training.evaluators.supernet import SupernetEvaluator, load_supernet, recalibrate
+from training.evaluators.supernet import SupernetEvaluator, load_supernet
+from training.recalibration import recalibrate
 
 SPACE = NasBench201()
 SIZE = Size(channels=4, cells=1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -251,6 +251,7 @@ class SupernetEvaluator:
         import torch
 
         from training.compute import Forward, means
+        from training.recalibration import first, recalibrate
 
         forward = Forward(self.device, self.precision, channels_last=kind_of(self.task).images)
         network = forward.place(self.supernet.extract(arch))
@@ -261,7 +262,7 @@ class SupernetEvaluator:
             output: Tensor = forward(network, batch)
             return output
 
-        recalibrate(network, answer, _first(self._data.batches("train", 0, 0), self.batches))
+        recalibrate(network, answer, first(self._data.batches("train", 0, 0), self.batches))
         with torch.no_grad():
             found = means(self._data.metrics(answer(batch), batch) for batch in self._data.batches("valid", 0, 0))
         if not math.isfinite(found["loss"]):
@@ -279,33 +280,6 @@ class SupernetEvaluator:
             raise MachineError(
                 f"the data set does not fit into the memory of {self.device}; use --device cpu"
             ) from error
-
-
-def recalibrate(network: nn.Module, answer: Callable[[Batch], Any], batches: Iterable[Batch]) -> None:
-    """Give all batch normalisations the statistics of these batches, each counting the same, in place of those that
-    they have; the network is in evaluation mode afterwards. A network without any is not run.
-
-    `answer` runs the network. Only batch normalisation is in training mode meanwhile: the statistics are of what the
-    network computes when it is evaluated, without dropout. One that does not run ends up as it was made.
-    """
-    import torch
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    network.eval()
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
-        norm.train()
-    with torch.no_grad():
-        for batch in batches:
-            answer(batch)
-    network.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def load_supernet(space: SearchSpace, task: Task, size: SizeConfig, path: Path) -> Supernet:
@@ -333,13 +307,3 @@ def load_supernet(space: SearchSpace, task: Task, size: SizeConfig, path: Path) 
         problem = " ".join(str(error).split())[:300]
         raise VerificationError(f"'{path}' does not hold the weights of this supernet: {problem}") from error
     return supernet.eval()
-
-
-def _first(batches: Iterable[Batch], count: int) -> Iterator[Batch]:
-    """The first `count` batches, less a last one that is smaller: its statistics would count as much as the others."""
-    size = 0
-    for number, batch in enumerate(batches):
-        if number == count or len(batch.target) < size:
-            return
-        size = len(batch.target)
-        yield batch

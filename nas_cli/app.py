@@ -14,6 +14,7 @@ from nas_cli import (
     bench,
     catalog,
     compress,
+    compressors,
     doctor,
     export,
     extract,
@@ -74,6 +75,7 @@ app.add_typer(bench.bench, name="bench")
 app.add_typer(catalog.spaces, name="spaces")
 app.add_typer(catalog.strategies, name="strategies")
 app.add_typer(predictors.predictors, name="predictors")
+app.add_typer(compressors.compressors, name="compressors")
 app.add_typer(catalog.data, name="data")
 
 

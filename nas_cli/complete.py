@@ -87,6 +87,13 @@ def strategies(ctx: typer.Context) -> Iterable[str]:
 
 
 @_offering
+def compressors(ctx: typer.Context) -> Iterable[str]:
+    from compressors import BUILTIN
+
+    return [*BUILTIN, *_own_files()]
+
+
+@_offering
 def objectives(ctx: typer.Context) -> Iterable[str]:
     return [*METRICS, *(f"{name}:{goal}" for name in METRICS for goal in ("max", "min"))]
 

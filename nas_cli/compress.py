@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,10 +10,22 @@ from nas_cli import complete
 from nas_cli.driving import drive, interrupted
 from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, open_store
 
+if TYPE_CHECKING:
+    from compressors.compressor import Plan
+
 
 def compress(
     address: Address,
-    method: Annotated[str, typer.Option(help="Compression method: a name, or FILE.py:CLASS.")],
+    method: Annotated[
+        str,
+        typer.Option(help="A name (nas compressors list), or FILE.py:CLASS.", autocompletion=complete.compressors),
+    ],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What it may cost: COST<=NUMBER, or COST<=SHAREx of before (macs<=0.5x); several hold at once."
+        ),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="Of the training after a round [default: that of the run].", autocompletion=complete.recipes),
@@ -21,6 +33,14 @@ def compress(
     epochs: Annotated[
         int | None, typer.Option(min=0, help="After every round, 0: none [default: a tenth of the recipe's].")
     ] = None,
+    distill: Annotated[
+        bool, typer.Option("--distill", help="Learn from the network before, too (-s recipe.distillation.alpha=0.5).")
+    ] = False,
+    ignore: Annotated[list[str] | None, typer.Option(help="A module that stays as it is; several.")] = None,
+    round_to: Annotated[int, typer.Option(min=1, help="Widths that are kept are multiples of it, where they can.")] = 1,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what could be made smaller, and what it would come to; do nothing.")
+    ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="How many compressions, each with its own seed.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Compressions at a time, each in a process.")] = 1,
     device: Annotated[
@@ -42,7 +62,7 @@ def compress(
     from studies.analysis.trained import addressed_training
     from studies.documents import View, training_document
     from studies.jobs.commands import compress as again
-    from studies.jobs.compress import compression
+    from studies.jobs.compress import Asked, compression
 
     settings = parse_assignments(setting or [])
     changes = settings.pop("recipe", {})
@@ -50,10 +70,13 @@ def compress(
         raise UsageError(f"recipe is {changes!r}; write --recipe NAME, or -s recipe.KEY=VALUE")
     with open_store(db, files) as store:
         study, trial, run = addressed_training(store, address)
-        plan = compression(store, study, trial, run, method, settings, recipe, changes, epochs, device)
-        done = drive(store, study, trial, plan, seeds, workers, parent=run)
+        asked = Asked(method, settings, target or (), ignore or (), round_to, distill)
+        job = compression(store, study, trial, run, asked, recipe, changes, epochs, device)
+        if plan:
+            return _planned(address_of(study, trial, run), method, job.plan(), as_json)
+        done = drive(store, study, trial, job, seeds, workers, parent=run)
         if len(done) < seeds:
-            return interrupted(address, again(address, plan.settings, seeds), places(store), done, as_json)
+            return interrupted(address, again(address, job.settings, seeds), places(store), done, as_json)
         view = View.of(study)
         runs = [training_document(view, store, trial, one) for one in done]
         if as_json:
@@ -67,4 +90,34 @@ def compress(
             emit(f"{address_of(study, trial, one)}: {address_of(study, trial, run)} by {method}")
             table(["metric", "before", "after"], rows, right=["before", "after"])
         emit(f"\nnext:\n  nas export {address_of(study, trial, done[0])}{places(store)}")
+    return 0
+
+
+def _planned(address: str, method: str, plan: Plan | None, as_json: bool) -> int:
+    """Say what a method would do. Raises UsageError for one that has no plan."""
+    from dataclasses import asdict
+
+    from nas_cli.render import Cell, document, emit, table
+    from nas_core.errors import UsageError
+
+    if plan is None:
+        raise UsageError(f"compression method '{method}' has no plan; leave --plan out")
+    if as_json:
+        document({"of": address, "method": method, **asdict(plan)})
+        return 0
+    costs = list(plan.reachable)
+    emit(f"{address} by {method}: nothing is done")
+    rows: list[list[Cell]] = [[name, plan.costs.get(name), *plan.reachable[name]] for name in costs]
+    table(["cost", "planned", "least", "middle", "now"], rows, right=["planned", "least", "middle", "now"])
+    saved = list(dict.fromkeys(name for part in plan.parts for name in part.saves))
+    rows = [
+        [part.name, part.units, part.least, *(part.saves.get(name) for name in saved), part.note] for part in plan.parts
+    ]
+    columns = ["units", "least", *(f"{name} saved" for name in saved)]
+    emit("")
+    table(["part", *columns, "note"], rows, right=columns)
+    if plan.fixed:
+        emit("")
+        rows = [[one.name, one.units, one.operator, one.at, one.reason] for one in plan.fixed]
+        table(["fixed", "units", "operator", "in", "why"], rows, right=["units"])
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,3 +22,25 @@ def alone(cache: MutableMapping[str, Mapping[str, Any]], key: str) -> AbstractCo
     That saves time only: whoever does not ask gets the same.
     """
     return cache.alone(key) if isinstance(cache, SharedByProcesses) else nullcontext()
+
+
+class Prefixed(MutableMapping[str, Mapping[str, Any]]):
+    """The part of a cache whose keys begin with a prefix, without it."""
+
+    def __init__(self, cache: MutableMapping[str, Mapping[str, Any]], prefix: str) -> None:
+        self._cache, self._prefix = cache, prefix
+
+    def __getitem__(self, key: str) -> Mapping[str, Any]:
+        return self._cache[self._prefix + key]
+
+    def __setitem__(self, key: str, value: Mapping[str, Any]) -> None:
+        self._cache[self._prefix + key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._cache[self._prefix + key]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key.removeprefix(self._prefix) for key in self._cache if key.startswith(self._prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

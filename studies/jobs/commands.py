@@ -33,6 +33,12 @@ def compress(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]
     """The words of the `nas compress` that makes compressions with these settings."""
     words = ["nas", "compress", address, "--method", settings["method"], "--recipe", settings["recipe_name"]]
     words += ["--epochs", str(settings["epochs"]), "--seeds", str(seeds), "--device", settings["device"]]
+    for flag, values in (("--target", settings["targets"]), ("--ignore", settings["ignore"])):
+        words += [word for value in values for word in (flag, value)]
+    if settings["round_to"] != 1:
+        words += ["--round-to", str(settings["round_to"])]
+    if "teacher" in settings:
+        words += ["--distill"]
     changes = {name: value for name, value in settings["changes"].items() if name != "epochs"}
     return words + _assignments({**settings["config"], "recipe": changes})
 

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import shutil
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import compressors
-from compressors.compressor import Change, Compressor, HasRegime, Round, Subject
+from compressors.compressor import Change, Compressor, HasPlan, HasRegime, Plan, Round, Subject
+from compressors.target import parse_targets
 from nas_core import refs
 from nas_core.architecture import Architecture
+from nas_core.cache import Prefixed
 from nas_core.config import validate
 from nas_core.errors import UsageError, VerificationError
 from nas_core.evaluation import Budget, Context, Report
 from nas_core.job import Result
 from nas_core.model import Changes
 from nas_core.proposal import Proposal
-from nas_core.records import COMPRESS, Run
+from nas_core.records import COMPRESS, RETRAIN, Run
 from studies.address import address_of
 from studies.analysis.trained import addressed_training, trained_weights
 from studies.jobs import train
-from studies.jobs.stored import WEIGHTS
+from studies.jobs.proof import Claim, prove
+from studies.jobs.stored import WEIGHTS, seed_of
+from studies.jobs.teacher import teacher_of
 from studies.records import Study, StudySpec
+from studies.store.file_cache import cached_in
 from studies.store.store import Store
 from training.tasks import kind_of
 
@@ -38,24 +44,53 @@ if TYPE_CHECKING:
     from training.regimes.regime import Regime
 
 METHOD = "compression method"
-KEPT = "weights.safetensors"
-PROVED = 4  # samples that the network that is kept must answer as the trained one does
+REPORT = "compression"
+"""The kind of the file that says what was done to each part of a network."""
+KEPT, COMPRESSED, DONE = "weights.safetensors", "compressed.safetensors", "compression.json"
+SEEN = 4  # samples that the network that is kept must answer as the trained one does
+RECALIBRATION = 32  # training batches whose statistics batch normalisations get after a removal
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a compression is asked for, beside its training. `targets` are texts like `macs<=0.5x`; `distill`: whether
+    the network before teaches the smaller one."""
+
+    method: str
+    config: Mapping[str, Any]
+    targets: Sequence[str] = ()
+    ignore: Sequence[str] = ()
+    round_to: int = 1
+    distill: bool = False
+
+
+@dataclass(frozen=True)
+class Base:
+    """The network that is made smaller: how it is built, what is kept of it, and what it came to, which is reported as
+    `base_*`. `initial` makes it as it was before its training, where that can be told."""
+
+    network: nn.Module
+    weights: Path
+    changes: Changes
+    metrics: Mapping[str, float]
+    costs: Mapping[str, float]
+    initial: Any
 
 
 @dataclass(frozen=True)
 class Compression:
-    """What is made smaller, by what, and how it is trained after each round (`nas_core.job.Job`).
-
-    `base`: the trained network; `before`: what it came to, which is reported as `base_*`.
-    """
+    """What is made smaller, by what, and how it is trained after each round (`nas_core.job.Job`). `cache` is where what
+    was scored of the network is kept."""
 
     evaluator: Train
+    space: str
     method: type[Compressor]
     arch: Architecture
-    base: nn.Module
-    before: Mapping[str, float]
+    base: Base
     settings: Mapping[str, Any]
     about: Mapping[str, Any]
+    cache: MutableMapping[str, Mapping[str, Any]]
+    first_seed: int
 
     kind: ClassVar[str] = COMPRESS
 
@@ -63,16 +98,32 @@ class Compression:
     def steps(self) -> float:
         return float(sum(self.settings["rounds"]))
 
+    def plan(self) -> Plan | None:
+        """What would be done with the first seed, without any training; None where the method does not say.
+
+        Raises UsageError.
+        """
+        with self.evaluator.computing():
+            made = self.made(self.first_seed)
+            return made.plan(self.base.network) if isinstance(made, HasPlan) else None
+
     def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
         """The network after the first round, before any training, at step 0; then a report per epoch of all rounds. The
         last has the test metrics. A round that is written is not done again; its last report comes again.
 
-        Raises TrialError, and VerificationError where changes and weights do not make the network that was trained.
+        Raises TrialError; VerificationError where changes and weights do not make the network that was trained, where
+        the proof of what has gone fails, or where a target is not reached.
         """
+        from training.checkpoint import write_atomically
+
         rounds, seconds, begun = self.settings["rounds"], 0.0, 0
+        network, before = self.base.network, (self.base.weights, self.base.changes)
+        done: list[Mapping[str, Any]] = []
         with self.evaluator.computing():
-            compressor = _made(self.method, self.evaluator, self.settings, context.seed)
-            network = self.base
+            if (context.workdir / KEPT).is_file():  # only what it went through may be left
+                yield _said(context.workdir / KEPT).report
+                rounds = []
+            compressor = self.made(context.seed)
             for number, epochs in enumerate(rounds):
                 last = number == len(rounds) - 1
                 folder = context.workdir / f"round-{number}"
@@ -81,51 +132,141 @@ class Compression:
                     network, report = self._read(kept)
                     yield report
                 else:
-                    network = self._compressed(compressor, network, number, folder)
+                    network = self._compressed(compressor, network, number, folder, before)
+                    if last:
+                        self._reached(network)
                     regime = compressor.regime(network, number) if isinstance(compressor, HasRegime) else None
                     reports = self._trained(network, begun, epochs, last, replace(context, workdir=folder), regime)
                     with closing(reports):
                         for report in reports:
                             report = replace(report, seconds=seconds + report.seconds)
                             yield report
+                done.append(_said(folder / COMPRESSED).done)
+                if last:
+                    write_atomically(context.workdir / DONE, json.dumps({"rounds": done}, indent=2).encode())
+                if not kept.is_file():
                     network = self._write(network, kept, report)
-                seconds, begun = report.seconds, begun + epochs
+                before, seconds, begun = (kept, _said(kept).changes), report.seconds, begun + epochs
         for folder in context.workdir.glob("round-*"):
             shutil.rmtree(folder)
 
     def result(self, workdir: Path) -> Result:
-        return Result({WEIGHTS: workdir / KEPT}, _said(workdir / KEPT)[0])
+        return Result({WEIGHTS: workdir / KEPT, REPORT: workdir / DONE}, _said(workdir / KEPT).changes)
 
-    def _compressed(self, compressor: Compressor, network: nn.Module, number: int, folder: Path) -> nn.Module:
+    def made(self, seed: int) -> Compressor:
+        """The method, for a run with this seed. Raises UsageError for what does not fit."""
+        from training.fit import trial_failures
+        from training.tasks import sample_inputs
+
+        evaluator, settings = self.evaluator, self.settings
+        subject = Subject(
+            evaluator.task,
+            evaluator.data,
+            evaluator.device,
+            seed,
+            inputs=tuple(one.to(evaluator.device) for one in sample_inputs(evaluator.task, SEEN)),
+            recipe=evaluator.recipe,
+            epochs=settings["epochs"],
+            targets=parse_targets(settings["targets"]),
+            base=self.base.costs,
+            ignored=tuple(settings["ignore"]),
+            round_to=settings["round_to"],
+            initial=self.base.initial,
+            cache=Prefixed(self.cache, f"{settings['of']}/{seed}/"),
+        )
+        config = validate(self.method.Config, settings["config"], f"{METHOD} {settings['method']}")
+        with trial_failures():
+            made = self.method(subject, config)
+        rounds = getattr(made, "rounds", None)
+        if not isinstance(rounds, Sequence) or not rounds or not all(isinstance(one, Round) for one in rounds):
+            raise UsageError(
+                f"{METHOD} '{settings['method']}': rounds is {rounds!r}; it must be a tuple of "
+                "compressors.compressor.Round, of at least one"
+            )
+        return made
+
+    def _compressed(
+        self, compressor: Compressor, network: nn.Module, number: int, folder: Path, before: tuple[Path, Changes]
+    ) -> nn.Module:
         """The network after the method's part in a round, rebuilt from its file: what is trained is what a resumed
-        compression trains."""
+        compression trains. It is proved before it counts."""
         from training.fit import trial_failures
 
-        written = folder / "compressed.safetensors"
+        written = folder / COMPRESSED
         if written.is_file():
             return self._read(written)[0]
         changed = copy.deepcopy(network).to(self.evaluator.device).eval()
         with trial_failures():
-            done = compressor.compress(changed, number)
-        if not isinstance(done, Change):
+            change = compressor.compress(changed, number)
+        if not isinstance(change, Change):
             raise UsageError(
-                f"compress of '{self.settings['method']}' returned {done!r}; return a compressors.compressor.Change"
+                f"compress of '{self.settings['method']}' returned {change!r}; return a compressors.compressor.Change"
             )
-        return self._write(changed, written, Report(0, {}))
+        for check in change.checks:
+            if not check.difference <= check.tolerance:
+                raise VerificationError(
+                    f"'{self.settings['method']}': {check.name} differs by {check.difference:.3g}, and may by "
+                    f"{check.tolerance:g}; nothing was kept"
+                )
+        if change.recalibrate:
+            with trial_failures():
+                self._recalibrate(changed)
+        proved = folder / "unproved.safetensors"
+        found = self._write(changed, proved, Report(0, {}), change)
+        if change.removed:
+            prove(self._claim(found, before, proved, change))
+        proved.rename(written)
+        return found
+
+    def _recalibrate(self, network: nn.Module) -> None:
+        from training.compute import Forward
+        from training.fit import has_convolutions
+        from training.recalibration import first, recalibrate
+
+        evaluator = self.evaluator
+        forward = Forward(evaluator.device, evaluator.precision, channels_last=has_convolutions(network))
+        batches = first(evaluator.data.batches("train", 0, 0), RECALIBRATION)
+        recalibrate(forward.place(network), partial(forward, network), batches)
+
+    def _claim(self, network: nn.Module, before: tuple[Path, Changes], path: Path, change: Change) -> Claim:
+        """What is to be proved of a written network."""
+        import torch
+
+        evaluator, inputs = self.evaluator, self._inputs
+        with torch.no_grad():
+            answer = network(*inputs)
+        return Claim(
+            *(self.space, self.arch, evaluator.task, evaluator.size, before, (path, _said(path).changes)),
+            removed={name: tuple(sorted(units)) for name, units in change.removed.items()},
+            ignored=tuple(self.settings["ignore"]),
+            recalibrated=change.recalibrate,
+            inputs=tuple(one.numpy() for one in inputs),
+            answer=answer.numpy(),
+            costs=self._costs(network),
+            threads=evaluator.threads,
+        )
+
+    def _reached(self, network: nn.Module) -> None:
+        """Raises VerificationError where the network costs more than it should."""
+        costs = self._costs(network)
+        for target in parse_targets(self.settings["targets"]):
+            if costs[target.metric] > target.limit(self.base.costs):
+                raise VerificationError(
+                    f"'{self.settings['method']}' has not reached {target}: {target.metric} is "
+                    f"{costs[target.metric]:,g}, of {self.base.costs[target.metric]:,g} before"
+                )
+
+    def _costs(self, network: nn.Module) -> dict[str, float]:
+        return costs_of(network, self.evaluator)
 
     def _trained(
         self, network: nn.Module, begun: int, epochs: int, last: bool, context: Context, regime: Regime | None
     ) -> Generator[Report, None, None]:
         """The reports of one round, which begins after `begun` epochs, with what the network costs."""
-        from training import cost
-        from training.tasks import sample_inputs
-
-        evaluator = self.evaluator
-        inputs = sample_inputs(evaluator.task)
-        costs = {"params": float(cost.params(network)), "macs": float(cost.macs(network, inputs))}
+        evaluator, costs = self.evaluator, self._costs(network)
         if not begun or not epochs:
             parts = ("valid", "test") if last and not epochs else ("valid",)
-            base = {f"base_{name}": value for name, value in self.before.items()}
+            base = {f"base_{name}": value for name, value in self.base.metrics.items()}
             yield Report(begun, {**evaluator.measure(network, *parts), **costs, **base})
         if epochs:
             regimes = () if regime is None else (regime,)
@@ -134,7 +275,7 @@ class Compression:
                     tested = {name: one for name, one in report.metrics.items() if last or not name.startswith("test_")}
                     yield Report(begun + report.step, {**tested, **costs}, report.seconds)
 
-    def _write(self, network: nn.Module, path: Path, report: Report) -> nn.Module:
+    def _write(self, network: nn.Module, path: Path, report: Report, change: Change | None = None) -> nn.Module:
         """Write a network, whole or not at all: tensors, changes and the report that it came to; as it is read again.
 
         Raises VerificationError where that is another one.
@@ -151,35 +292,41 @@ class Compression:
             "changes": changes.model_dump_json(),
             "report": json.dumps([report.step, dict(report.metrics), report.seconds]),
         }
+        if change is not None:
+            said["done"] = json.dumps(_done(change))
         content = safetensors.torch.save(storable(network.state_dict()), said)
         found = rebuilt(self._plain, changes)
         found.load_state_dict(safetensors.torch.load(content))
-        self._prove(network, found.eval())
+        self._same(network, found.eval())
         write_atomically(path, content)
         return found
 
-    def _prove(self, network: nn.Module, found: nn.Module) -> None:
+    def _same(self, network: nn.Module, found: nn.Module) -> None:
         """Raises VerificationError where two networks answer otherwise."""
         import torch
 
-        batch = next(iter(self.evaluator.data.batches("valid", 0, 0)))
-        apart = kind_of(self.evaluator.task).apart
-        inputs = [(tensor[:PROVED] if apart else tensor).cpu().contiguous() for tensor in batch.inputs]
         with torch.no_grad():
-            wanted, answer = network.eval()(*inputs), found(*inputs)
+            wanted, answer = network.eval()(*self._inputs), found(*self._inputs)
         if not torch.equal(wanted, answer):
-            difference = float((wanted - answer).abs().max()) if wanted.shape == answer.shape else "of shape"
+            apart = float((wanted - answer).abs().max()) if wanted.shape == answer.shape else "of shape"
             raise VerificationError(
                 f"'{self.settings['method']}' has changed more than attributes, tensors and layers in the place of "
-                f"modules, so that the network cannot be rebuilt (difference {difference})"
+                f"modules, so that the network cannot be rebuilt (difference {apart})"
             )
+
+    @cached_property
+    def _inputs(self) -> Any:
+        """What the network is compared on, on the CPU."""
+        batch = next(iter(self.evaluator.data.batches("valid", 0, 0)))
+        apart = kind_of(self.evaluator.task).apart
+        return tuple((tensor[:SEEN] if apart else tensor).cpu().contiguous() for tensor in batch.inputs)
 
     def _read(self, path: Path) -> tuple[nn.Module, Report]:
         from training.networks import load_trained
 
-        evaluator, (changes, report) = self.evaluator, _said(path)
-        network = load_trained(evaluator.space, self.arch, evaluator.task, evaluator.size, path, changes)
-        return network, report
+        evaluator, said = self.evaluator, _said(path)
+        network = load_trained(evaluator.space, self.arch, evaluator.task, evaluator.size, path, said.changes)
+        return network, said.report
 
     @cached_property
     def _plain(self) -> nn.Module:
@@ -195,8 +342,7 @@ def compression(
     study: Study,
     trial: Run,
     run: Run,
-    method: str,
-    config: Mapping[str, Any],
+    asked: Asked,
     recipe: str | None = None,
     changes: Mapping[str, Any] | None = None,
     epochs: int | None = None,
@@ -207,37 +353,57 @@ def compression(
 
     Raises UsageError for what does not fit, VerificationError where the weights of the run are gone or damaged.
     """
-    kind, given = _method(method), dict(run.recipe or {})
+    kind, given = method(asked.method), dict(run.recipe or {})
+    parse_targets(asked.targets)
     own = {} if recipe is not None else {key: one for key, one in given["changes"].items() if key != "distillation"}
+    address = address_of(study, trial, run)
+    teacher = teacher_of(store, address) if asked.distill or "distillation" in (changes or {}) else None
 
-    def asked_for(**epochs: int) -> train.Training:
+    def trained_by(**epochs: int) -> train.Training:
         changed = {**own, **(changes or {}), **epochs}
         plan = study.spec, recipe or given["recipe_name"], changed, given["size"], given["data"]
-        return train.training(*plan, device or given["device"], given.get("metrics", ()))
+        return train.training(*plan, device or given["device"], given.get("metrics", ()), teacher=teacher)
 
-    asked = asked_for()
+    training = trained_by()
     if epochs is None:
-        epochs = max(1, asked.evaluator.recipe.epochs // 10)
+        epochs = max(1, training.evaluator.recipe.epochs // 10)
     if epochs:
-        asked = asked_for(epochs=epochs)
-    validated = validate(kind.Config, config, f"compression method {method}")
+        training = trained_by(epochs=epochs)
+    validated = validate(kind.Config, asked.config, f"{METHOD} {asked.method}")
+    weights = hashlib.sha256(trained_weights(store, study, trial, run).read_bytes()).hexdigest()
     settings = {
-        **asked.settings,
-        "method": method,
-        "method_hash": refs.locate(method, compressors.BUILTIN, compressors.GROUP, METHOD).file_hash,
+        **training.settings,
+        "method": asked.method,
+        "method_hash": refs.locate(asked.method, compressors.BUILTIN, compressors.GROUP, METHOD).file_hash,
         "config": validated.model_dump(mode="json"),
+        "targets": list(map(str, parse_targets(asked.targets))),
+        "ignore": list(asked.ignore),
+        "round_to": asked.round_to,
         "epochs": epochs,
-        "from": address_of(study, trial, run),
+        "from": address,
+        "of": weights,
     }
-    rounds = _made(kind, asked.evaluator, settings, 0).rounds
-    settings["rounds"] = [epochs if one.epochs is None else min(one.epochs, epochs) for one in rounds]
-    return _opened(store, study, trial, run, asked.evaluator, settings, asked.about)
+    made = _opened(store, study, trial, run, training.evaluator, settings, training.about)
+    rounds = made.made(made.first_seed).rounds
+    made.plan()  # says now what cannot be
+    lasting = [epochs if one.epochs is None else min(one.epochs, epochs) for one in rounds]
+    return replace(made, settings={**settings, "rounds": lasting})
 
 
 def opened(store: Store, spec: StudySpec, settings: Mapping[str, Any]) -> Compression:
     """The compression of stored settings, for a process of its own. Raises as `compression`."""
     study, trial, run = addressed_training(store, settings["from"])
-    return _opened(store, study, trial, run, train.evaluator_of(spec, settings), settings, {})
+    teacher = teacher_of(store, settings["teacher"]["from"]) if "teacher" in settings else None
+    return _opened(store, study, trial, run, train.evaluator_of(spec, settings, teacher=teacher), settings, {})
+
+
+def costs_of(network: nn.Module, evaluator: Train) -> dict[str, float]:
+    """What a network costs: parameters, and MACs of one sample (of a graph, all of it)."""
+    from training import cost
+    from training.tasks import sample_inputs
+
+    inputs = sample_inputs(evaluator.task)
+    return {"params": float(cost.params(network)), "macs": float(cost.macs(network, inputs))}
 
 
 def _opened(
@@ -249,48 +415,56 @@ def _opened(
     settings: Mapping[str, Any],
     about: Mapping[str, Any],
 ) -> Compression:
-    from training.networks import load_trained
+    from training.networks import build, load_trained
 
     weights = trained_weights(store, study, trial, run)
-    base = load_trained(evaluator.space, trial.arch, evaluator.task, evaluator.size, weights, run.changes)
-    before = {
+    network = load_trained(evaluator.space, trial.arch, evaluator.task, evaluator.size, weights, run.changes)
+    metrics = {
         name: value for name, value in run.metrics.items() if name.startswith(("val_", "test_", "params", "macs"))
     }
-    return Compression(evaluator, _method(settings["method"]), trial.arch, base, before, settings, about)
+    initial = None
+    if run.kind == RETRAIN and "weights" not in (run.recipe or {}):
+        seed = seed_of(study, trial, RETRAIN, run.repeat)
+        initial = partial(build, evaluator.space, trial.arch, evaluator.task, evaluator.size, seed)
+    base = Base(network, weights, run.changes, metrics, costs_of(network, evaluator), initial)
+    plan = evaluator, study.spec.space, method(settings["method"]), trial.arch, base, settings, about
+    return Compression(*plan, cached_in(store), seed_of(study, trial, COMPRESS, 0))
 
 
-def _method(reference: str) -> type[Compressor]:
-    """Raises UsageError for what is no compression method."""
+def method(reference: str) -> type[Compressor]:
+    """The class of a compression method. Raises UsageError for what is none."""
     found = refs.find(reference, compressors.BUILTIN, compressors.GROUP, METHOD)
     missing = [name for name in ("Config", "needs", "compress") if not hasattr(found, name)]
     if not isinstance(found, type) or missing:
         raise UsageError(
-            f"compression method '{reference}' is no class with Config, needs, rounds and compress; "
-            "see compressors.compressor"
+            f"{METHOD} '{reference}' is no class with Config, needs, rounds and compress; see compressors.compressor"
         )
     return found
 
 
-def _made(method: type[Compressor], evaluator: Train, settings: Mapping[str, Any], seed: int) -> Compressor:
-    from training.fit import trial_failures
-
-    config = validate(method.Config, settings["config"], f"compression method {settings['method']}")
-    with trial_failures():
-        made = method(Subject(evaluator.task, evaluator.data, evaluator.device, seed), config)
-    rounds = getattr(made, "rounds", None)
-    if not isinstance(rounds, Sequence) or not rounds or not all(isinstance(one, Round) for one in rounds):
-        raise UsageError(
-            f"compression method '{settings['method']}': rounds is {rounds!r}; it must be a tuple of "
-            "compressors.compressor.Round, of at least one"
-        )
-    return made
+def _done(change: Change) -> dict[str, Any]:
+    """What one round has done, as plain data."""
+    return {
+        "removed": {name: sorted(units) for name, units in change.removed.items()},
+        "checks": [[one.name, one.difference, one.tolerance] for one in change.checks],
+        "report": dict(change.report),
+    }
 
 
-def _said(path: Path) -> tuple[Changes, Report]:
+@dataclass(frozen=True)
+class _Said:
     """What a file of a network says beside its tensors."""
+
+    changes: Changes
+    report: Report
+    done: Mapping[str, Any]
+
+
+def _said(path: Path) -> _Said:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
         said = file.metadata()
     step, metrics, seconds = json.loads(said["report"])
-    return Changes.model_validate_json(said["changes"]), Report(step, metrics, seconds)
+    done = json.loads(said.get("done", "{}"))
+    return _Said(Changes.model_validate_json(said["changes"]), Report(step, metrics, seconds), done)

@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -250,7 +250,9 @@ class Training:
 
     def update(self, batch: Batch) -> Tensor:
         """One optimiser step; returns the sum of the losses before it, on the device."""
-        total = self.within_memory(batch, self.gradients)
+        self.regimes.before_gradients(partial(self.probe, batch))
+        total, statistics = self.within_memory(batch, self.gradients)
+        add(self.statistics, statistics)
         if self.recipe.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
         self.optimizer.step()
@@ -259,8 +261,22 @@ class Training:
             self.averaged.update_parameters(self.model)
         return total
 
-    def gradients(self, pieces: Sequence[Batch]) -> Tensor:
-        """Gradients of the mean loss over all pieces of a batch; returns the sum of the losses, on the device."""
+    def probe(self, batch: Batch) -> None:
+        """Gradients of a batch ahead of its step; all else stays as it was, so that the step draws the same dropout."""
+
+        def gradients(pieces: Sequence[Batch]) -> None:
+            self.model.zero_grad(set_to_none=True)  # also of parameters that the optimiser does not hold
+            self.gradients(pieces)
+
+        held = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            self.within_memory(batch, gradients)
+        for buffer, value in held:
+            buffer.copy_(value)
+
+    def gradients(self, pieces: Sequence[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Gradients of the mean loss over all pieces of a batch; returns the sum of the losses, and of statistics, on
+        the device."""
         self.optimizer.zero_grad(set_to_none=True)
         self.extras.drop()
         total, count = torch.zeros((), device=self.device), sum(piece.samples for piece in pieces)
@@ -274,8 +290,7 @@ class Training:
             add(statistics, {name: value * piece.samples for name, value in found.items()})
             loss = weighted(self.model, losses) if extra is None else weighted(self.model, losses) + extra
             (self.regimes.objective(loss, piece, logits) * (piece.samples / count)).backward()
-        add(self.statistics, statistics)
-        return total
+        return total, statistics
 
     def evaluate(self, part: str) -> dict[str, float]:
         """Mean metrics of one part, named `val_*` or `test_*`."""

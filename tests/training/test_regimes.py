@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -363,6 +363,66 @@ def test_the_loop_calls_a_regime_at_every_step(tmp_path: Path) -> None:
     resumed = [Recorded(1.0), Recorded(1.0)]
     list(fit(network(5), Images(), recipe(), **options, regimes=resumed))
     assert [float(each.state) for each in resumed] == [6, 6]
+
+
+class Probing(Regime):
+    """Asks for gradients ahead of every step."""
+
+    def begin(self, network: nn.Module, forward: Any, example: Batch, seed: int) -> None:
+        self.network, self.found = network, list[Tensor]()
+
+    def before_gradients(self, gradients: Callable[[], object]) -> None:
+        self.network.own = nn.Parameter(torch.ones(()))
+        for _ in range(2):
+            gradients()
+        self.found.append(self.network.own.grad)
+        self.network.own = None
+
+    def objective(self, loss: Tensor, piece: Batch, logits: Tensor) -> Tensor:
+        own = self.network.own
+        return loss if own is None else loss + own
+
+
+class Noisy(nn.Sequential):
+    """A network with dropout, statistics, a further term of the loss and a parameter that comes and goes."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Flatten(), nn.Linear(16, 2))
+        self.register_parameter("own", None)
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = super().forward(x)
+        self.seen += [out.square().mean()] if self.training else []
+        return out
+
+    def take(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        seen, self.seen = self.seen, []
+        return ({"size": seen[-1]} if seen else {}), {}
+
+
+def test_gradients_ahead_of_a_step_leave_no_trace() -> None:
+    options: dict[str, Any] = {"device": CPU, "seed": 1}
+    probing, plain, probed = Probing(), Noisy(), Noisy()
+    before = [report.metrics for report in fit(plain, Images(), recipe(), **options)]
+    assert [report.metrics for report in fit(probed, Images(), recipe(), **options, regimes=[probing])] == before
+    assert "train_size" in before[0]
+    assert same(plain, probed)
+    assert probing.found == [1.0] * 6  # of the last pass alone
+
+
+def test_gradients_ahead_of_a_step_come_in_the_pieces_that_memory_demands() -> None:
+    class Hungry(Noisy):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training and len(x) > 8:
+                raise torch.OutOfMemoryError("out of memory")
+            return super().forward(x)
+
+    probing = Probing()
+    *_, last = fit(Hungry(), Images(), recipe(epochs=1), device=CPU, seed=1, regimes=[probing])
+    assert last.metrics["micro_batch"] == 8
+    assert probing.found == [1.0] * 3
 
 
 # -- in recipes -------------------------------------------------------------------------------------------------------

@@ -117,10 +117,10 @@ def test_terms_of_several_modules_are_added_and_what_is_reported_is_their_mean()
 def test_pieces_are_weighted_by_their_samples() -> None:
     def gradient(pieces: Callable[[Batch], list[Batch]]) -> tuple[Tensor, Tensor]:
         made = training(Router())
-        made.gradients(pieces(next(Rows().batches("train", 0, 1))))
+        _, statistics = made.gradients(pieces(next(Rows().batches("train", 0, 1))))
         assert isinstance(made.model, Router)
         assert made.model.linear.weight.grad is not None
-        return made.model.linear.weight.grad, made.statistics["size"]
+        return made.model.linear.weight.grad, statistics["size"]
 
     whole, size = gradient(lambda batch: [batch])
     cut, sizes = gradient(lambda batch: [batch.part(0, 6), batch.part(6, 8)])

@@ -4,7 +4,7 @@ and after a step, state that a checkpoint holds."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,12 @@ class Regime:
 
     def before_step(self, step: int, steps: int) -> None:
         """Before optimiser step `step` (from 0) of `steps` in the recipe."""
+
+    def before_gradients(self, gradients: Callable[[], object]) -> None:
+        """What needs gradients of the batch before those of the step itself. Each call of `gradients` gives the
+        parameters of the network, also those that it was given just now, the gradients of the mean loss over the batch
+        as the step would, with the same dropout; losses and statistics of such a pass count nowhere, and buffers stay
+        as they were."""
 
     def watching(self) -> AbstractContextManager[object]:
         """Entered around the forward pass of every piece of a batch."""
@@ -105,6 +111,10 @@ class Regimes(Regime):
     def before_step(self, step: int, steps: int) -> None:
         for regime in self._regimes:
             regime.before_step(step, steps)
+
+    def before_gradients(self, gradients: Callable[[], object]) -> None:
+        for regime in self._regimes:
+            regime.before_gradients(gradients)
 
     def watching(self) -> AbstractContextManager[object]:
         if not self._regimes:  # most trainings, at every step

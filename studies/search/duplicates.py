@@ -12,7 +12,7 @@ from studies.search.trial import Trial, paid
 from studies.search.verdicts import Verdicts
 from studies.store.store import Store
 
-KEPT = 1_000  # trials whose metrics stay at hand
+KEPT = 10_000  # trials whose metrics stay at hand
 
 Known = tuple[str | None, Mapping[str, float]]  # why it was rejected, and its metrics
 
@@ -28,7 +28,7 @@ class Duplicates:
         self._evaluated: dict[Same, int] = {}
         self._screened: dict[Same, int] = {}  # rejected by their evaluation
         self._rejected: dict[str, int] = {}
-        self._lately: dict[int, Known] = {}  # what trials that were reused lately came to
+        self._lately: dict[int, Known] = {}  # what trials that ended or were reused lately came to
 
     def learn(self, outcome: Outcome, identity: str, *, paid: bool) -> bool:
         """Take in an outcome, `paid` where its evaluation has rejected it; whether it was rejected as before."""
@@ -76,6 +76,10 @@ class Duplicates:
             verdict = replace(verdict, state=State.REUSED, reason=f"same as trial {source}")
         return verdict, metrics
 
+    def remember(self, number: int, metrics: Mapping[str, float]) -> None:
+        """What a complete trial came to, where that is all that it has reported: nobody has to look it up."""
+        self._keep(number, (None, dict(sorted(metrics.items()))))
+
     def _known(self, number: int) -> Known | None:
         """What a trial came to, which stays for ever. A search that repeats itself asks for the same few again and
         again, and a query costs more than all the rest of a reused trial."""
@@ -85,10 +89,13 @@ class Duplicates:
             if run.state != State.COMPLETE and not paid(run.verdict):
                 return None
             known = (None if run.state == State.COMPLETE else run.verdict.reason), run.metrics
+        self._keep(number, known)
+        return known
+
+    def _keep(self, number: int, known: Known) -> None:
         self._lately[number] = known  # the newest at the end
         if len(self._lately) > KEPT:
             del self._lately[next(iter(self._lately))]
-        return known
 
     def _same(self, proposal: Proposal, identity: str) -> Same:
         """What must be equal for two proposals to be one evaluation."""

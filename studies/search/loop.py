@@ -13,6 +13,7 @@ and says by `report` and `settle` what came of it; `close` ends it in good order
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -349,6 +350,7 @@ class Search:
         recovered = trial.tries > 1 and report.step > trial.furthest
         if recovered:
             trial.tries = 1
+        trial.several = trial.furthest > -math.inf
         trial.furthest = max(trial.furthest, report.step)
         target = self.spent.resolved(trial.proposal)[1]
         if report.step >= target:
@@ -398,6 +400,8 @@ class Search:
         verdict = trial.verdict
         outcome = trial.outcome()
         self._learn(outcome, trial.identity, trial.curve, trial.paid)
+        if outcome.state == State.COMPLETE and not trial.several:
+            self._duplicates.remember(trial.number, trial.metrics)
         self.executor.told(trial.number, trial.asked_after, verdict.seconds or 0.0)
         begun = time.perf_counter()
         self.strategy.tell(outcome)

@@ -38,6 +38,7 @@ class Trial:
     tries: int = 0  # attempts begun since the furthest report
     begun: bool = False  # the attempt that runs is one of them
     furthest: float = -math.inf  # step that any attempt has reported
+    several: bool = False  # whether there was a report before the last one
 
     @property
     def finished(self) -> bool:

@@ -1,0 +1,186 @@
+"""Methods that leave units at exactly 0 while a network trains: what they share."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from compressors.allocation import Choice, checked_limits, kept_count, removable
+from compressors.compressor import Change, Part, Plan, Round, Subject
+from nas_core.config import Config as BaseConfig
+from nas_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from compressors.groups.groups import Groups
+    from training.regimes.regime import Regime
+
+
+class Settings(BaseConfig):
+    """What goes."""
+
+    sparsity: float | None = Field(
+        default=None, gt=0, lt=1, description="share of all units that go [default: as many as --target needs]"
+    )
+    inexact: bool = Field(default=False, description="also remove units that more than their readers depend on")
+
+
+class Goal:
+    """Which units go, by a score of each: the least that meet the targets, or a number of them."""
+
+    def __init__(self, choice: Choice, limits: Mapping[str, float] | int) -> None:
+        """`limits`: of costs, or how many units go."""
+        self.choice, self.limits = choice, limits
+        self._owners = [number for number, group in enumerate(choice.groups) for _ in group.units]
+
+    def redundant(self, scores: Tensor, settled: Tensor) -> Tensor:
+        """The mask of the units that go [units]: all of `settled`, then those with the lowest scores of all, of equal
+        ones the first; of no group more than may, and what is kept of it as `kept_count` rounds it."""
+        import torch
+
+        order = scores.masked_fill(settled, -float("inf")).argsort(stable=True).tolist()
+        mine: list[list[int]] = [[] for _ in self.choice.groups]
+        sequence = []  # the groups that lose a unit, one after another
+        for unit in order:
+            number = self._owners[unit]
+            mine[number].append(unit)
+            group = self.choice.groups[number]
+            if len(mine[number]) <= len(group.units) - max(group.least, 1):
+                sequence.append(number)
+        kept = self._kept(sequence)
+        mask = torch.zeros(len(scores), dtype=torch.bool)
+        for units, count in zip(mine, kept, strict=True):
+            mask[units[: len(units) - count]] = True
+        return mask
+
+    def _kept(self, sequence: Sequence[int]) -> tuple[int, ...]:
+        """How many units of each group are kept."""
+
+        def after(length: int) -> tuple[int, ...]:
+            lost = [0] * len(self.choice.groups)
+            for number in sequence[:length]:
+                lost[number] += 1
+            return tuple(
+                kept_count(group, len(group.units) - gone, self.choice.round_to)
+                for group, gone in zip(self.choice.groups, lost, strict=True)
+            )
+
+        if isinstance(self.limits, int):
+            return after(self.limits)
+        low, high = -1, len(sequence)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.choice.meets(after(middle), self.limits):
+                high = middle
+            else:
+                low = middle
+        return after(high)
+
+
+class Zeroing(ABC):
+    """Two rounds: one that trains while units come to 0, one that removes them, which changes no output."""
+
+    Config: ClassVar[type[BaseConfig]]
+    needs: ClassVar[Collection[str]] = ("groups",)
+    rounds: Sequence[Round] = (Round(), Round(epochs=0))
+    recalibrate: ClassVar[bool] = False
+
+    def __init__(self, subject: Subject, config: Any) -> None:
+        self.subject, self.config = subject, config
+
+    @abstractmethod
+    def acting(self, goal: Goal) -> Regime:
+        """What the training does."""
+
+    def plan(self, network: nn.Module) -> Plan:
+        """What could go. Which units of which groups do is found by the training: the costs are those of the same share
+        of each. Raises UsageError as `compress`."""
+        import numpy
+
+        groups, choice = self._choice(network)
+        goal, shares = self._goal(choice), replace(choice, rule="uniform")
+        if isinstance(goal.limits, int):
+            share = goal.limits / sum(choice.everything)
+            kept = tuple(
+                kept_count(group, len(group.units) - int(share * len(group.units)), choice.round_to)
+                for group in choice.groups
+            )
+        else:
+            kept = shares.kept(goal.limits, lambda: {one.name: numpy.ones(len(one.units)) for one in choice.groups})
+        return planned(groups, choice, kept)
+
+    def regime(self, network: nn.Module, round: int) -> Regime | None:
+        if round > 0:
+            return None
+        return self.acting(self._goal(self._choice(network)[1]))
+
+    def compress(self, network: nn.Module, round: int) -> Change:
+        """Raises UsageError where there is nothing that can go, for a target beyond what can be reached, or without a
+        training in which anything could come to 0."""
+        from compressors.groups.removal import remove
+        from compressors.units import Units
+
+        groups, choice = self._choice(network)
+        if round == 0:
+            self._goal(choice)
+            if self.subject.epochs == 0:
+                raise UsageError("this method works while the network trains; give it --epochs of 1 or more")
+            return Change()
+        units = Units(choice.groups, network)
+        mask = units.zero()
+        removed = {
+            group.name: found[: len(found) - max(0, group.least - (len(group.units) - len(found)))]
+            for group, found in ((one, part.nonzero().flatten().tolist()) for one, part in units.by_group(mask))
+            if found
+        }
+        remove(network, groups, removed)
+        kept = {group.name: len(group.units) - len(removed.get(group.name, ())) for group in choice.groups}
+        gone = sum(map(len, removed.values()))
+        report = {"units": units.count, "removed": gone, "kept": kept}
+        return Change(removed=removed, recalibrate=self.recalibrate, report=report)
+
+    def _choice(self, network: nn.Module) -> tuple[Groups, Choice]:
+        """All groups of the network, which stays as it is, and those of which units may go."""
+        from compressors.groups.costs import Costs
+        from compressors.groups.trace import trace
+
+        subject = self.subject
+        copied = copy.deepcopy(network).to(subject.device).eval()
+        groups = trace(copied, subject.inputs, subject.ignored)
+        costs = Costs(copied, groups, subject.inputs)
+        return groups, Choice(removable(groups, self.config.inexact), costs, "global", subject.round_to)
+
+    def _goal(self, choice: Choice) -> Goal:
+        """Raises UsageError: no target, one that cannot be reached, or that is met already."""
+        subject, sparsity = self.subject, self.config.sparsity
+        if sparsity is not None:
+            if subject.targets:
+                raise UsageError(f"sparsity and target '{subject.targets[0]}' both say how much goes; give one of them")
+            return Goal(choice, int(sum(choice.everything) * min(sparsity, 0.999)))
+        limits = checked_limits(choice, subject.targets, {**choice.cost(choice.everything), **subject.base})
+        if choice.meets(choice.everything, limits):
+            said = ", ".join(map(str, subject.targets))
+            raise UsageError(f"target '{said}' is met already; there is nothing to remove")
+        return Goal(choice, limits)
+
+
+def planned(groups: Groups, choice: Choice, kept: Sequence[int]) -> Plan:
+    """A plan that keeps so many units of the groups of `choice`."""
+    whole, least, middle = map(choice.cost, (choice.everything, choice.least, choice.middle()))
+    chosen = {group.name for group in choice.groups}
+    parts = []
+    for group in groups.groups:
+        alone = choice.costs.of({group.name: range(max(group.least, 1), len(group.units))})
+        note = "" if group.exact else f"not exact: {group.why}"
+        if group.name not in chosen and group.exact:
+            note = "it stays as it is"
+        saves = {name: whole[name] - alone[name] for name in whole}
+        parts.append(Part(group.name, len(group.units), group.least, saves, note))
+    reachable = {name: (least[name], middle[name], whole[name]) for name in whole}
+    return Plan(tuple(parts), groups.fixed, choice.cost(tuple(kept)), reachable)

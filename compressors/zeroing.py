@@ -100,7 +100,10 @@ class Zeroing(ABC):
 
     def plan(self, network: nn.Module) -> Plan:
         """What could go. Which units of which groups do is found by the training: the costs are those of the same share
-        of each. Raises UsageError as `compress`."""
+        of each.
+
+        Raises UsageError where nothing can go, for a target that cannot be reached, and where nothing is trained.
+        """
         import numpy
 
         groups, choice = self._choice(network)
@@ -121,16 +124,13 @@ class Zeroing(ABC):
         return self.acting(self._goal(self._choice(network)[1]))
 
     def compress(self, network: nn.Module, round: int) -> Change:
-        """Raises UsageError where there is nothing that can go, for a target beyond what can be reached, or without a
-        training in which anything could come to 0."""
+        """Raises UsageError as `plan`."""
         from compressors.groups.removal import remove
         from compressors.units import Units
 
         groups, choice = self._choice(network)
         if round == 0:
             self._goal(choice)
-            if self.subject.epochs == 0:
-                raise UsageError("this method works while the network trains; give it --epochs of 1 or more")
             return Change()
         units = Units(choice.groups, network)
         mask = units.zero()
@@ -157,8 +157,10 @@ class Zeroing(ABC):
         return groups, Choice(removable(groups, self.config.inexact), costs, "global", subject.round_to)
 
     def _goal(self, choice: Choice) -> Goal:
-        """Raises UsageError: no target, one that cannot be reached, or that is met already."""
+        """Raises UsageError: no training, no target, one that cannot be reached, or that is met already."""
         subject, sparsity = self.subject, self.config.sparsity
+        if subject.epochs == 0:
+            raise UsageError("this method works while the network trains; give it --epochs of 1 or more")
         if sparsity is not None:
             if subject.targets:
                 raise UsageError(f"sparsity and target '{subject.targets[0]}' both say how much goes; give one of them")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from nas_core.errors import UsageError, unknown
@@ -57,26 +57,37 @@ FORMATS: Mapping[str, Format] = {
     "python": Format(".py", brings=("safetensors", "json"), usual=False),
 }
 
+INT8, FP16 = "int8", "fp16"
+QUANTIZED: Mapping[str, Format] = {kind: Format(f".{kind}.onnx", traced=True, usual=False) for kind in (INT8, FP16)}
+"""ONNX programs with smaller numbers that `nas compress --quantize` has left: they answer nearly as the network
+does."""
 
-def check_formats(formats: Sequence[str], task: Task) -> tuple[str, ...]:
+EVERY: Mapping[str, Format] = {**FORMATS, **QUANTIZED}
+
+
+def check_formats(formats: Sequence[str], task: Task, quantized: Collection[str] = ()) -> tuple[str, ...]:
     """The formats to write, each once, in the table's order; weights bring the architecture they belong to, Python
-    brings its weights.
+    brings its weights. `quantized` are those of `QUANTIZED` that there are.
 
-    Raises UsageError for no format, an unknown one, or one that does not support the task.
+    Raises UsageError for no format, an unknown one, one that does not support the task, or one that there is not.
     """
     if not formats:
-        raise UsageError(f"no export format given; choose from {', '.join(FORMATS)}")
+        raise UsageError(f"no export format given; choose from {', '.join((*FORMATS, *quantized))}")
     for name in formats:
-        if name not in FORMATS:
-            raise unknown("export format", name, FORMATS)
-        if FORMATS[name].traced and task.kind not in tasks.names():
+        if name not in EVERY:
+            raise unknown("export format", name, EVERY)
+        if name in QUANTIZED and name not in quantized:
+            raise UsageError(
+                f"format '{name}': it was not quantised so; run 'nas compress ... --quantize {name}' first"
+            )
+        if EVERY[name].traced and task.kind not in tasks.names():
             raise UsageError(
                 f"format '{name}' does not support {task.kind}: its program would be frozen at one input size: which "
                 f"dimensions change is described for {' and '.join(sorted(tasks.names()))} only\n"
                 "Use safetensors,json instead."
             )
-    wanted = {*formats, *(brought for name in formats for brought in FORMATS[name].brings)}
-    return tuple(name for name in FORMATS if name in wanted)
+    wanted = {*formats, *(brought for name in formats for brought in EVERY[name].brings)}
+    return tuple(name for name in EVERY if name in wanted)
 
 
 def available(task: Task) -> tuple[str, ...]:

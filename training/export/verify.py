@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from nas_core.errors import UsageError, VerificationError
 from nas_core.task import Task
 from nas_core.user_files import Added
 from training import tasks
-from training.export.formats import FORMATS
+from training.export.formats import EVERY, FORMATS, QUANTIZED
 from training.export.python import check
 from training.inputs.samples import Proof
 
@@ -73,8 +74,9 @@ def verify(
     """Load every file `folder/stem.*` in a fresh process, run it on `expected`, compare the answers.
 
     A Python file runs where nothing of this program can be imported, unless it is not `alone`. The largest difference
-    may be `TOLERANCE` times the largest answer. Raises VerificationError, naming the file, the format and the
-    difference.
+    may be `TOLERANCE` times the largest answer; quantised programs must answer with finite numbers of the same shape:
+    how well they do is told by their metrics (`training.export.compared`). Raises VerificationError, naming the
+    file, the format and the difference.
     """
     tensors: dict[str, Tensor] = {}
     arguments: list[str | None] = []
@@ -91,7 +93,7 @@ def verify(
     request = {
         "cases": str(folder / CASES),
         "arguments": arguments,
-        "files": {name: str(folder / FORMATS[name].file(stem)) for name in formats if name != "python"},
+        "files": {name: str(folder / EVERY[name].file(stem)) for name in formats if name != "python"},
         "shapes": {name: list(tensor.shape) for name, tensor in network.state_dict().items()},
     }
     answers = dict(_ask(["-m", "training.export.check"], request))
@@ -111,12 +113,12 @@ def verify(
             },
         )
     for name, answer in answers.items():
-        file = FORMATS[name].file(stem)
+        file = EVERY[name].file(stem)
         if "error" in answer:
             raise VerificationError(f"'{file}' failed its verification and was not kept: {name}: {answer['error']}")
         # The json file holds no weights: it is checked by rebuilding alone, and has no differences.
         for case, (difference, scale) in zip(asked[name], answer["differences"], strict=name != "json"):
-            if not difference <= TOLERANCE * scale:
+            if not (math.isfinite(difference) if name in QUANTIZED else difference <= TOLERANCE * scale):
                 raise VerificationError(
                     f"'{file}' failed its verification and was not kept: format {name} differs from the network by "
                     f"{difference:.3g} on {case.name} (allowed: {TOLERANCE * scale:.3g})"

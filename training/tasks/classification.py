@@ -32,6 +32,9 @@ class Classification(Kind):
         "average_precision": "training.metrics:average_precision",
     }
 
+    def agreement(self, outputs: Tensor, others: Tensor) -> float:
+        return float((outputs.argmax(1) == others.argmax(1)).double().mean())
+
     def reward(self, sums: Mapping[str, Tensor]) -> Tensor:
         """How many are right."""
         return sums["accuracy"]

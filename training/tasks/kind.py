@@ -78,6 +78,13 @@ class Kind:
         over k. Where outputs are classes, both are softened by a temperature."""
         return (outputs.float() - taught.float()).square().sum(1).mean() / 2
 
+    def agreement(self, outputs: Tensor, others: Tensor) -> float:
+        """How alike two networks answer, both [n, k], at most 1: by default the share of the variance of `outputs` that
+        `others` explain. Where outputs are classes, the share of samples with the same one."""
+        spread = float((outputs.double() - outputs.double().mean(0)).square().sum())
+        apart = float((outputs.double() - others.double()).square().sum())
+        return 1 - apart / spread if spread else float(apart == 0)
+
     def reward(self, sums: Mapping[str, Tensor]) -> Tensor:
         """How good answers are together, more is better, of their sums (`nas_core.batch.Data.metrics`): by default by
         their loss."""

@@ -210,10 +210,16 @@ def front(
         str | None,
         typer.Option(metavar="METRIC=VALUE,...", help="Add the hypervolume above this point, one value per objective."),
     ] = None,
+    compressed: Annotated[
+        bool, typer.Option("--compressed", help="The front of the trained and the compressed networks instead.")
+    ] = False,
     db: Db = DEFAULT_DB,
     as_json: Json = False,
 ) -> None:
     """Show the Pareto front of the feasible trials."""
+    if compressed:
+        _compressed_front(study, reference, db, as_json)
+        return
     from nas_cli import baselines_view, render
     from nas_cli.view import reference_point, volume_page
     from nas_core.records import BASELINE
@@ -232,6 +238,37 @@ def front(
     baselines_view.table(seen, known)
     if point is not None:
         volume_page(seen, runs, point)
+
+
+def _compressed_front(study: str, reference: str | None, db: str, as_json: bool) -> None:
+    """Raises UsageError where a hypervolume is asked for too."""
+    from nas_cli import render
+    from nas_core.errors import UsageError
+    from studies.address import address_of
+    from studies.analysis import compressed
+    from studies.documents import View, training_document
+
+    if reference is not None:
+        raise UsageError("--reference is of the front of the trials; leave it out, or leave --compressed out")
+    with open_store(db, reading=True) as store:
+        found = _study(store, study)
+        networks = compressed.front(store, found)
+        if as_json:
+            view = View.of(found)
+            render.document([training_document(view, store, one.trial, one.run) for one in networks])
+            return
+    names = [axis.metric for axis in compressed.axes(found)]
+    rows = [
+        [
+            address_of(found, one.trial, one.run),
+            *(one.run.metrics[name] for name in names),
+            one.run.metrics.get("params"),
+            (one.run.recipe or {}).get("method", ""),
+            ", ".join((one.run.recipe or {}).get("targets", ())),
+        ]
+        for one in networks
+    ]
+    render.table(["network", *names, "params", "method", "targets"], rows, right=[*names, "params"])
 
 
 def query(

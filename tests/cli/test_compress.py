@@ -118,6 +118,12 @@ def test_a_compressed_network_is_a_model_like_any_other(trained: Path, say: Say)
     # Once more is the same one; as it is trained on, another.
     again = say("compress", "a:0/train-1", "--method", "method.py:Channels", "--epochs", "2", "--json")[1]
     assert json.loads(again)["runs"] == [run]
+    front = json.loads(say("front", "a", "--compressed", "--json")[1])
+    accuracies = {one["address"]: one["metrics"]["val_accuracy"] for one in front}
+    better = json.loads(say("show", "a:0/train-1", "--json")[1])["metrics"]["val_accuracy"] > metrics["val_accuracy"]
+    assert list(accuracies) == ["a:0/train-1", "a:0/compress-1"][not better :]
+    assert "a:0/compress-1" in say("front", "a", "--compressed")[1]
+    assert say("front", "a", "--compressed", "--reference", "val_accuracy=0")[0] == 2
     code, out, err = say("export", "a:0/compress-1", "--format", "onnx,pt2,safetensors,json", "--out", "out")
     assert code == 0, err
     network = nas.load("out/a-0-compress-1.json")

@@ -106,7 +106,7 @@ class Check:
 class Change:
     """What one round has done. `removed` units have gone: that they were nothing but what they are said to be is proved
     by the job, in a process of its own. `recalibrate`: the statistics of batch normalisations no longer fit. `report`:
-    plain data for people, per module."""
+    by part (a module's name), plain data for people."""
 
     removed: Removal = field(default_factory=dict)
     recalibrate: bool = False

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from nas_cli import render
 from nas_cli.view import curve_page, metrics_page, settings_text
+from nas_core.records import Run
 from studies.address import Address, address_of
 from studies.analysis.trained import named_run, parent_of
 from studies.documents import View, training_document
 from studies.jobs.run import NAMES
-from studies.jobs.stored import INPUTS, seed_of
+from studies.jobs.stored import INPUTS, parts_of, seed_of
 from studies.store.store import Store
 
 
@@ -29,6 +30,8 @@ def show(view: View, store: Store, address: Address, as_json: bool) -> None:
             "of": address_of(study, trial, parent_of(store, trial, training)) if training.parent != trial.id else None,
             "method": settings.get("method"),
             "method settings": settings_text(settings["config"]) if "config" in settings else None,
+            "targets": ", ".join(settings.get("targets", ())) or None,
+            "ignored": ", ".join(settings.get("ignore", ())) or None,
             "state": str(training.state),
             "reason": training.verdict.reason,
             "recipe": settings.get("recipe_name"),
@@ -45,7 +48,22 @@ def show(view: View, store: Store, address: Address, as_json: bool) -> None:
         }
     )
     metrics_page(view, training)
+    _parts_page(store, training)
     curve_page(store, training)
     if document["files"]:
         render.emit("", "files")
         render.pairs({file["path"]: file["kind"] for file in document["files"]}, "  ")
+
+
+def _parts_page(store: Store, run: Run) -> None:
+    """What a compression has done to each part of the network, round by round."""
+    for number, done in enumerate(parts_of(store, run)):
+        parts = {name: part for name, part in done.get("report", {}).items() if isinstance(part, dict)}
+        columns = list(dict.fromkeys(key for part in parts.values() for key, one in part.items() if _plain(one)))
+        if columns:
+            render.emit("", f"parts, round {number}")
+            render.table(["part", *columns], [[name, *map(part.get, columns)] for name, part in parts.items()])
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, int | float | str)

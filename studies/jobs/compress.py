@@ -30,7 +30,7 @@ from studies.address import address_of
 from studies.analysis.trained import addressed_training, trained_weights
 from studies.jobs import train
 from studies.jobs.proof import Claim, prove
-from studies.jobs.stored import WEIGHTS, seed_of
+from studies.jobs.stored import REPORT, WEIGHTS, seed_of
 from studies.jobs.teacher import teacher_of
 from studies.records import Study, StudySpec
 from studies.store.file_cache import cached_in
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from training.regimes.regime import Regime
 
 METHOD = "compression method"
-REPORT = "compression"
-"""The kind of the file that says what was done to each part of a network."""
 KEPT, COMPRESSED, DONE = "weights.safetensors", "compressed.safetensors", "compression.json"
 SEEN = 4  # samples that the network that is kept must answer as the trained one does
 RECALIBRATION = 32  # training batches whose statistics batch normalisations get after a removal

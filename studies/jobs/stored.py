@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from training.inputs import Inputs
 
 WEIGHTS = "weights"
+REPORT = "compression"
+"""The kind of the file that says what was done to each part of a network."""
 INPUTS = "inputs"
 """What the network of a run needs to know of its inputs: stored beside the settings, and tells no two runs apart."""
 
@@ -47,6 +50,16 @@ def weights_of(store: Store, run: Run) -> Path | None:
         if is_kind(artifact, WEIGHTS) and path.is_file():
             return path if hashlib.sha256(path.read_bytes()).hexdigest() == artifact.sha256 else None
     return None
+
+
+def parts_of(store: Store, run: Run) -> list[dict[str, Any]]:
+    """What a compression has done to each part of the network, by round; empty where its file is gone."""
+    for artifact in store.artifacts(run):
+        path = store.files / artifact.path
+        if is_kind(artifact, REPORT) and path.is_file():
+            found: list[dict[str, Any]] = json.loads(path.read_text())["rounds"]
+            return found
+    return []
 
 
 def tidy(folder: Path) -> None:

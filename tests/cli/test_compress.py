@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,7 +79,7 @@ class Channels:
         first.out_channels = norm.num_features = second.in_channels = count
         if self.config.strange:
             network[5].register_forward_hook(lambda module, inputs, output: output * 2)
-        return Change()
+        return Change(report={"0": {"kept": count, "all": list(range(count))}})
 
 
 class Nothing:
@@ -112,6 +113,7 @@ def test_a_compressed_network_is_a_model_like_any_other(trained: Path, say: Say)
     shown = say("show", "a:0/compress-1")[1]
     assert "a:0/train-1" in shown
     assert "method.py:Channels" in shown
+    assert re.search(rf"parts, round 0\npart\s+kept\s+0\s+{kept}\n", shown), shown
     assert "compressions" in say("show", "a:0")[1]
     steps = [point["step"] for point in json.loads(say("show", "a:0/compress-1", "--json")[1])["curve"]]
     assert steps == [0, 1, 2]

@@ -21,7 +21,8 @@ from predictors.forward_pass import ForwardPass
 from predictors.function_hooks import ACTIVATIONS
 from predictors.need import Need
 from predictors.proxy import IMAGES, Unscorable
-from predictors.zero_cost.transform import Rewrite, argument, kaiming, reinitialise
+from predictors.zero_cost.transform import kaiming, reinitialise
+from training.rewrite import Rewrite, argument
 
 
 class LinearRegions:

@@ -23,7 +23,7 @@ from predictors.forward_pass import ForwardPass
 from predictors.function_hooks import ACTIVATIONS
 from predictors.need import Need
 from predictors.proxy import IMAGES, Unscorable
-from predictors.zero_cost.transform import Rewrite, argument
+from training.rewrite import Rewrite, argument
 
 Arguments = Sequence[Any]
 Options = Mapping[str, Any]

@@ -10,32 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass, weights
 from predictors.need import Need
 from predictors.proxy import EVERY_TASK, Unscorable
-from predictors.zero_cost.transform import NORMALISATIONS, Rewrite, argument, unchanged
-from training.tasks import kind_of
-
-SATURATING = frozenset({"hardsigmoid", "hardtanh", "logsigmoid", "relu6", "sigmoid", "softsign", "tanh"})
-GATES = frozenset({"hardsigmoid", "sigmoid"})
-_VIEWS = ("__getitem__", "expand", "expand_as", "reshape", "unsqueeze", "view", "view_as")
+from training.flow import flow_gradients, ones, positive
 
 
 class SynFlow:
     """The score itself in float64, not its logarithm (the ranks are the same): up to some 1e60 for usual networks.
 
     0, the worst, where nothing flows from input to output. On a graph all nodes have features of ones, and R is over
-    all nodes.
-
-    Deviations: activations that saturate pass their input on. A gate, a product with a sigmoid, is open: its own
-    weights count nothing. A difference of two signals is their sum, so that no two paths cancel (Chebyshev).
+    all nodes. What deviates from the paper is said in `training.flow`.
     """
 
     class Config(BaseConfig):
@@ -59,26 +50,11 @@ def flow(forward: ForwardPass) -> list[tuple[Tensor, Tensor]]:
     Raises Unscorable for a network without weights.
     """
     model = positive(forward.copy())
-    first, *others = forward.batch.inputs
-    shape = (1, *first.shape[1:]) if kind_of(forward.task).apart else first.shape
-    inputs = [torch.ones(shape, dtype=torch.float64, device=first.device)]
-    inputs += [value.double().abs() if value.is_floating_point() else value for value in others]
     found = list(weights(model).values())
     if not found:
         raise Unscorable("the network has no weights of convolutions or linear layers")
-    with torch.enable_grad(), Rewrite(_Rules().rules):
-        output = forward.run(model, Batch(tuple(inputs), forward.batch.target, forward.batch.index))
-    gradients = torch.autograd.grad(output.sum(), found, allow_unused=True, materialize_grads=True)
+    gradients = flow_gradients(model, ones(forward.batch.inputs, forward.task), found)
     return [(weight.detach(), gradient) for weight, gradient in zip(found, gradients, strict=True)]
-
-
-def positive(model: nn.Module) -> nn.Module:
-    """The network itself in float64 and evaluation mode, with absolute parameters and buffers."""
-    model = model.double().eval()
-    with torch.no_grad():
-        for value in (*model.parameters(), *model.buffers()):
-            value.abs_()
-    return model
 
 
 def total(terms: Sequence[Tensor]) -> float:
@@ -87,58 +63,3 @@ def total(terms: Sequence[Tensor]) -> float:
     if not math.isfinite(found):
         raise Unscorable("the flow through the network is too large for float64")
     return found
-
-
-class _Rules:
-    """What is computed instead, so that every path counts with a positive weight."""
-
-    def __init__(self) -> None:
-        # Gates by the id of their tensor, which is kept so that no other tensor gets the id.
-        self._gates: dict[int, Tensor] = {}
-        self.rules = {
-            **dict.fromkeys(NORMALISATIONS, unchanged),
-            **dict.fromkeys(SATURATING - GATES, unchanged),
-            **{f"{name}_": unchanged for name in SATURATING - GATES},
-            **dict.fromkeys(GATES, self._gate),
-            **{f"{name}_": self._gate for name in GATES},
-            **dict.fromkeys(_VIEWS, self._view),
-            **dict.fromkeys(("mul", "mul_", "multiply"), self._product),
-            **dict.fromkeys(("sub", "sub_", "subtract"), self._difference),
-            **dict.fromkeys(("neg", "negative"), self._negative),
-        }
-
-    def _gate(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
-        value: Tensor = argument(args, kwargs, 0, "input")
-        return self._mark(value.clone())  # another tensor: the gate's input is no gate
-
-    def _view(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        found = function(*args, **kwargs)
-        return self._mark(found) if id(args[0]) in self._gates else found
-
-    def _mark(self, value: Tensor) -> Tensor:
-        self._gates[id(value)] = value
-        return value
-
-    def _product(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        first, second = args[0], argument(args, kwargs, 1, "other")
-        if _both_flow(first, second):
-            if id(second) in self._gates:
-                return first + torch.zeros_like(second)  # in the shape of the product
-            if id(first) in self._gates:
-                return second + torch.zeros_like(first)
-        return function(*args, **kwargs)
-
-    def _difference(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        # What needs no gradient is a constant, such as the maximum that a softmax takes off.
-        if not _both_flow(args[0], argument(args, kwargs, 1, "other")):
-            return function(*args, **kwargs)
-        add = torch.Tensor.add_ if function.__name__ == "sub_" else torch.add
-        return add(*args, **kwargs)
-
-    def _negative(self, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        value = argument(args, kwargs, 0, "input")
-        return value if value.requires_grad else function(*args, **kwargs)
-
-
-def _both_flow(first: Any, second: Any) -> bool:
-    return isinstance(first, Tensor) and isinstance(second, Tensor) and first.requires_grad and second.requires_grad

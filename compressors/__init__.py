@@ -4,4 +4,13 @@ from collections.abc import Mapping
 
 GROUP = "nas.compressors"
 
-BUILTIN: Mapping[str, str] = {}
+BUILTIN: Mapping[str, str] = {
+    "grasp": "compressors.masks.grasp:Grasp",
+    "lottery": "compressors.masks.lottery:Lottery",
+    "mask-magnitude": "compressors.masks.magnitude:Magnitude",
+    "mask-oba": "compressors.masks.oba:Oba",
+    "mask-random": "compressors.masks.random:Random",
+    "mask-taylor": "compressors.masks.taylor:Taylor",
+    "snip": "compressors.masks.snip:Snip",
+    "synflow": "compressors.masks.synflow:SynFlow",
+}

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,6 +132,19 @@ def fit(
             raise
 
 
+def first_steps(model: nn.Module, data: Data, recipe: Recipe, *, device: torch.device, seed: int, steps: int) -> None:
+    """The first optimiser steps of the training that `fit` would do, in place; the network is in evaluation mode
+    afterwards. Raises UsageError for more than the recipe has."""
+    training = Training(model, data, recipe, device, seed, None)
+    most = recipe.epochs * training.steps_per_epoch
+    if steps > most:
+        raise UsageError(f"{steps} steps are more than the {most} of {recipe.epochs} epochs")
+    for epoch in range(math.ceil(steps / training.steps_per_epoch)):
+        with training.seeded(epoch):
+            training.train(epoch, steps - epoch * training.steps_per_epoch)
+    model.eval()
+
+
 class Training:
     """A network in training: what one epoch does, and what a checkpoint must hold to continue after it."""
 
@@ -204,10 +217,7 @@ class Training:
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """Train one epoch and validate; raises TrialError where a loss is not finite."""
-        self.set_rate(learning_rate(self.recipe, epoch))
-        # Seeding each epoch makes dropout the same after a resume, and leaves the caller's generators alone.
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            seed_torch(derive(self.seed, epoch, "training"), self.device)
+        with self.seeded(epoch):
             metrics = {**self.train(epoch), **self.evaluate("valid")}
         for name in ("train_loss", "val_loss"):
             if not math.isfinite(metrics.get(name, 0.0)):
@@ -216,13 +226,22 @@ class Training:
             metrics["micro_batch"] = float(self.micro_batch)
         return metrics
 
-    def train(self, epoch: int) -> dict[str, float]:
-        """One pass over the training part; the means over it, as `train_*`."""
+    @contextmanager
+    def seeded(self, epoch: int) -> Iterator[None]:
+        """In it, learning rate and random numbers are those of an epoch."""
+        self.set_rate(learning_rate(self.recipe, epoch))
+        # Seeding each epoch makes dropout the same after a resume, and leaves the caller's generators alone.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            seed_torch(derive(self.seed, epoch, "training"), self.device)
+            yield
+
+    def train(self, epoch: int, steps: int | None = None) -> dict[str, float]:
+        """One pass over the training part, or its first `steps`; the means over it, as `train_*`."""
         self.model.train()
         self.statistics = {}
         total, count = torch.zeros((), device=self.device), 0
         every_step = self.recipe.cyclic or bool(self.progressive or self.regimes)
-        for number, batch in enumerate(self.batches(epoch)):
+        for number, batch in enumerate(islice(self.batches(epoch), steps)):
             if every_step:
                 self.before_step(epoch * self.steps_per_epoch + number)
             total += self.update(batch)

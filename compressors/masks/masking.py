@@ -34,16 +34,8 @@ class Masks(Config):
     )
 
 
-class Gradual(Masks):
-    """In one step or in several."""
-
-    rounds: int = Field(
-        default=1, ge=1, le=1000, description="how often weights are masked, the same share each time, and trained"
-    )
-
-
-class Settings(Gradual):
-    """What methods have that score every weight once per round."""
+class Scored(Masks):
+    """What methods have that score every weight once."""
 
     pattern: str | None = Field(
         default=None,
@@ -53,11 +45,21 @@ class Settings(Gradual):
     classifier: bool = Field(default=True, description="whether the last linear map is masked too")
 
 
+class Settings(Scored):
+    """In one step or in several."""
+
+    rounds: int = Field(
+        default=1, ge=1, le=1000, description="how often weights are masked, the same share each time, and trained"
+    )
+
+
 class Masking:
     """A method of masks: a subclass says what every weight is worth (`scores`)."""
 
     Config: ClassVar[type[Masks]] = Settings
     needs: ClassVar[Collection[str]] = ("linear",)
+    kept: ClassVar[bool] = False
+    """Whether scores of the first round are costly, so that they are kept for another target (`Subject.cache`)."""
     rounds: Sequence[Round]
 
     def __init__(self, subject: Subject, config: Any) -> None:
@@ -102,7 +104,7 @@ class Masking:
         weights = self._masked(network)
         keep = self._keep(network, weights, round)
         self.apply(network, weights, keep, round)
-        return Change(recalibrate=True, report=self._report(network))
+        return Change(recalibrate=True, report=self.report(network))
 
     def plan(self, network: nn.Module) -> Plan:
         weights = self._masked(network)
@@ -132,7 +134,7 @@ class Masking:
         """Mask all but `keep` entries of the weights, in place."""
         scores = {
             name: score.double().masked_fill(weights[name].detach() == 0, -math.inf)
-            for name, score in self.scores(network, weights, round).items()
+            for name, score in self._scored(network, weights, round).items()
         }
         for name, score in scores.items():
             if bool((score.isnan() | (score == math.inf)).any()):
@@ -144,6 +146,15 @@ class Masking:
             }
         left = sum(int((score > -math.inf).sum()) for score in scores.values())
         mask(weights, self.allotted(scores, min(keep, left)))
+
+    def _scored(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
+        if not self.kept or round:
+            return self.scores(network, weights, round)
+        said = self.config.model_dump_json(exclude={"density", "rounds", "pattern"})
+        key, cache = f"{type(self).__qualname__} {said} without {sorted(self.stays(network))}", self.subject.cache
+        if key not in cache:
+            cache[key] = {name: one.cpu().numpy() for name, one in self.scores(network, weights, round).items()}
+        return {name: torch.as_tensor(one).to(weights[name].device) for name, one in cache[key].items()}
 
     def _masked(self, network: nn.Module) -> dict[str, nn.Parameter]:
         """The weights that may be masked."""
@@ -190,7 +201,8 @@ class Masking:
         now = sum(nonzero for nonzero, _ in counts(weights).values())
         return keep if left == 1 or keep == 0 else math.ceil(now * (keep / now) ** (1 / left))
 
-    def _report(self, network: nn.Module) -> dict[str, Any]:
+    def report(self, network: nn.Module) -> dict[str, Any]:
+        """What a network has in which layer, as plain data."""
         layers = counts(prunable(network))
         return {
             "density": density(network),

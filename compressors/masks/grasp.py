@@ -1,0 +1,95 @@
+"""GraSP: weights whose absence hinders the gradient of an untrained network least.
+
+Wang, Zhang and Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020, equation 8 and
+algorithm 2: S(-theta) = -theta * (H g) with the gradient g and the Hessian H of the loss; the *largest* S are masked,
+because without them the gradient flow shrinks least, or grows. The loss is that of logits divided by a temperature of
+200, of as many samples of every class (10).
+
+Deviations: a class of which there are fewer samples gives what it has; where outputs are no classes, or samples cannot
+be taken apart, one batch of the training is taken, at temperature 1. Batch normalisation goes by the batch, dropout is
+off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from compressors.compressor import Change
+from compressors.masks.elements import apart, hessian_product, loss_of, twice_differentiable
+from compressors.masks.masking import Masking, Masks
+from compressors.masks.start import AtStart, rewind
+from nas_core.batch import Batch, Data
+from training.tasks import kind_of
+
+
+class GraspSettings(AtStart):
+    """The defaults are the paper's."""
+
+    temperature: float = Field(default=200.0, gt=0, description="that logits are divided by")
+    per_class: int = Field(default=10, ge=1, description="samples of every class")
+
+
+class Grasp(Masking):
+    """Masks the largest S, in one step."""
+
+    Config: ClassVar[type[Masks]] = GraspSettings
+    needs = ("linear", "data")
+    kept = True
+
+    def compress(self, network: nn.Module, round: int) -> Change:
+        if self.config.weights == "initial":
+            rewind(network, self.subject)
+        return super().compress(network, round)
+
+    def scores(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
+        """-S: what stays has the least S."""
+        data = self.subject.data
+        copied = apart(network, train=True)
+        named = dict(copied.named_parameters())
+        chosen = {name: named[name] for name in weights}
+        classes = is_classification(data)
+        batch = balanced(data, self.config.per_class, self.subject.seed) if classes else first(data, self.subject.seed)
+        with twice_differentiable():
+            loss = loss_of(copied, batch, data, self.config.temperature if classes else 1.0)
+            product = hessian_product(loss, chosen, lambda _, gradients: gradients)
+        return {name: weights[name].detach() * one for name, one in product.items()}
+
+
+def is_classification(data: Data) -> bool:
+    """Whether outputs are classes of samples that can be taken apart."""
+    return kind_of(data.task).apart and not data.targets("train").is_floating_point()
+
+
+def first(data: Data, seed: int) -> Batch:
+    """The first batch of a training."""
+    return next(iter(data.batches("train", 0, seed)))
+
+
+def balanced(data: Data, per_class: int, seed: int) -> Batch:
+    """The first `per_class` samples of every class in the order of a training, fewer where there are no more."""
+    lacking = dict.fromkeys(range(data.task.outputs), per_class)
+
+    def parts() -> Iterator[Batch]:
+        for batch in data.batches("train", 0, seed):
+            rows = []
+            for row, label in enumerate(batch.target.tolist()):
+                if lacking[label]:
+                    lacking[label] -= 1
+                    rows.append(row)
+            if rows:
+                chosen = torch.tensor(rows, device=batch.target.device)
+                inputs = tuple(tensor.index_select(0, chosen) for tensor in batch.inputs)
+                yield replace(batch, inputs=inputs, target=batch.target.index_select(0, chosen))
+            if not any(lacking.values()):
+                return
+
+    found = list(parts())
+    columns = zip(*(batch.inputs for batch in found), strict=True)
+    target = torch.cat([batch.target for batch in found])
+    return replace(found[0], inputs=tuple(map(torch.cat, columns)), target=target)

@@ -1,0 +1,41 @@
+"""SNIP: weights that the loss of an untrained network hardly depends on.
+
+Lee, Ajanthan and Torr, "SNIP: Single-shot Network Pruning based on Connection Sensitivity", ICLR 2019, equations 3 to
+5: the sensitivity of a connection is |dL/dc| at c = 1, where the weight is c theta, hence |theta dL/dtheta|; divided by
+their sum, which changes no ranks and is left out. One batch, batch normalisation by its statistics, dropout off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from compressors.compressor import Change
+from compressors.masks.elements import apart, gradients, loss_of
+from compressors.masks.masking import Masking, Masks
+from compressors.masks.start import AtStart, rewind
+
+
+class Snip(Masking):
+    """Masks what has the least connection sensitivity, in one step."""
+
+    Config: ClassVar[type[Masks]] = AtStart
+    needs = ("linear", "data")
+    kept = True
+
+    def compress(self, network: nn.Module, round: int) -> Change:
+        if self.config.weights == "initial":
+            rewind(network, self.subject)
+        return super().compress(network, round)
+
+    def scores(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
+        data = self.subject.data
+        copied = apart(network, train=True)
+        named = dict(copied.named_parameters())
+        batch = next(iter(data.batches("train", 0, self.subject.seed)))
+        with torch.enable_grad():
+            found = gradients(loss_of(copied, batch, data), {name: named[name] for name in weights})
+        return {name: (weights[name].detach() * gradient).abs() for name, gradient in found.items()}

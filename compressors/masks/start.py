@@ -1,0 +1,54 @@
+"""The weights of a network before its training, for methods that are defined on them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import nn
+
+from compressors.compressor import Subject
+from compressors.masks.masking import Scored
+from nas_core.errors import UsageError
+
+Start = Literal["initial", "trained"]
+
+
+class AtStart(Scored):
+    """Of what weights a method takes its scores, and which ones are trained on."""
+
+    weights: Start = Field(
+        default="initial",
+        description="initial: the weights before the training, as published; trained: those that there are",
+    )
+
+
+def rewind(network: nn.Module, subject: Subject) -> None:
+    """Give a network all the weights and statistics that it had before its training, in place.
+
+    Raises UsageError where they are not known, or of other shapes.
+    """
+    load(network, initial(subject))
+
+
+def initial(subject: Subject) -> nn.Module:
+    """A network as it was before its training, on the device. Raises UsageError where that is not known."""
+    if subject.initial is None:
+        raise UsageError(
+            "the weights before the training of this network are not known; take -s weights=trained, or a method that "
+            "needs none, such as mask-magnitude"
+        )
+    return subject.initial().to(subject.device)
+
+
+def load(network: nn.Module, other: nn.Module) -> None:
+    """Give a network the tensors of another one, in place. Raises UsageError for other shapes."""
+    given = other.state_dict()
+    for name, tensor in network.state_dict().items():
+        shape = given[name].shape if name in given else None
+        if shape != tensor.shape:
+            raise UsageError(
+                f"'{name}' has shape {tuple(tensor.shape)} and had {shape and tuple(shape)} before the training; "
+                "weights of the start do not fit a network that has been made smaller"
+            )
+    network.load_state_dict(given)

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressors.compressor import Change
+from compressors.compressor import Change, Subject
 from compressors.masks.elements import apart, hessian_product, loss_of, twice_differentiable
 from compressors.masks.masking import Masking, Masks
-from compressors.masks.start import AtStart, rewind
+from compressors.masks.start import AtStart, initial, known, load
 from nas_core.batch import Batch, Data
 from training.tasks import kind_of
 
@@ -42,9 +42,13 @@ class Grasp(Masking):
     needs = ("linear", "data")
     kept = True
 
+    def __init__(self, subject: Subject, config: Any) -> None:
+        super().__init__(subject, config)
+        known(subject, config.weights)
+
     def compress(self, network: nn.Module, round: int) -> Change:
         if self.config.weights == "initial":
-            rewind(network, self.subject)
+            load(network, initial(self.subject))
         return super().compress(network, round)
 
     def scores(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:

@@ -29,7 +29,7 @@ from compressors.compressor import Change, Round, Subject
 from compressors.masks.density import prunable
 from compressors.masks.magnitude import Magnitude, Scope
 from compressors.masks.masking import Masks, mask
-from compressors.masks.start import initial, load
+from compressors.masks.start import initial, known, load
 from nas_core.errors import UsageError
 
 
@@ -50,6 +50,7 @@ class Lottery(Magnitude):
 
     def __init__(self, subject: Subject, config: Any) -> None:
         super().__init__(subject, config)
+        known(subject, "initial")
         if config.rewind and subject.recipe is None:
             raise UsageError(f"rewind={config.rewind} trains as after a round: give --epochs, or rewind=0")
         densities = [target.limit(subject.base) for target in subject.targets]

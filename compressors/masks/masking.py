@@ -65,7 +65,7 @@ class Masking:
     def __init__(self, subject: Subject, config: Any) -> None:
         """Raises UsageError for a target that masks do not change, and where nothing says how many weights stay."""
         self.subject, self.config = subject, config
-        self.rounds = (Round(),) * getattr(config, "rounds", 1)
+        self.rounds = (Round(),) * (getattr(config, "rounds", None) or 1)
         self._pattern = _pattern(getattr(config, "pattern", None))
         others = [str(target) for target in subject.targets if target.metric != "density"]
         if others:
@@ -152,9 +152,11 @@ class Masking:
             return self.scores(network, weights, round)
         said = self.config.model_dump_json(exclude={"density", "rounds", "pattern"})
         key, cache = f"{type(self).__qualname__} {said} without {sorted(self.stays(network))}", self.subject.cache
-        if key not in cache:
-            cache[key] = {name: one.cpu().numpy() for name, one in self.scores(network, weights, round).items()}
-        return {name: torch.as_tensor(one).to(weights[name].device) for name, one in cache[key].items()}
+        found = cache.get(key)
+        if found is None:
+            found = {name: one.cpu().numpy() for name, one in self.scores(network, weights, round).items()}
+            cache[key] = found
+        return {name: torch.as_tensor(one).to(weights[name].device) for name, one in found.items()}
 
     def _masked(self, network: nn.Module) -> dict[str, nn.Parameter]:
         """The weights that may be masked."""
@@ -245,7 +247,7 @@ def along_inputs(scores: Tensor, kept: int, of: int) -> Tensor:
     if scores.shape[1] % of:
         return torch.ones_like(scores, dtype=torch.bool)
     last = scores.movedim(1, -1).unflatten(-1, (-1, of))
-    order = last.argsort(-1, descending=True, stable=True)
+    order = last.argsort(dim=-1, descending=True, stable=True)
     chosen = torch.zeros_like(last, dtype=torch.bool).scatter_(-1, order[..., :kept], True)
     return chosen.flatten(-2).movedim(-1, 1)
 

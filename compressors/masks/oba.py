@@ -38,20 +38,26 @@ class Oba(Masking):
     kept = True
 
     def scores(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
+        found = {name: _relative(one.abs()) for name, one in self.elements(network, weights, round).items()}
+        if self.config.magnitude:
+            found = {name: one + _relative(weights[name].detach().abs()) for name, one in found.items()}
+        return found
+
+    def elements(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
+        """theta * (H theta), the mean over batches."""
         data = self.subject.data
         copied = apart(network, train=False)
         named = dict(copied.named_parameters())
         chosen = {name: named[name] for name in weights}
         sums = {name: torch.zeros_like(weight) for name, weight in chosen.items()}
+        count = 0
         for batch in islice(data.batches("train", round, self.subject.seed), self.config.batches):
+            count += 1
             with twice_differentiable():
                 product = hessian_product(loss_of(copied, batch, data), chosen, lambda thetas, _: thetas)
             for name, one in product.items():
-                sums[name] += chosen[name].detach() * one
-        found = {name: _relative(one.abs()) for name, one in sums.items()}
-        if self.config.magnitude:
-            found = {name: one + _relative(weights[name].detach().abs()) for name, one in found.items()}
-        return found
+                sums[name] += one
+        return {name: chosen[name].detach() * one / count for name, one in sums.items()}
 
 
 def _relative(magnitudes: Tensor) -> Tensor:

@@ -8,15 +8,15 @@ their sum, which changes no ranks and is left out. One batch, batch normalisatio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from compressors.compressor import Change
+from compressors.compressor import Change, Subject
 from compressors.masks.elements import apart, gradients, loss_of
 from compressors.masks.masking import Masking, Masks
-from compressors.masks.start import AtStart, rewind
+from compressors.masks.start import AtStart, initial, known, load
 
 
 class Snip(Masking):
@@ -26,9 +26,13 @@ class Snip(Masking):
     needs = ("linear", "data")
     kept = True
 
+    def __init__(self, subject: Subject, config: Any) -> None:
+        super().__init__(subject, config)
+        known(subject, config.weights)
+
     def compress(self, network: nn.Module, round: int) -> Change:
         if self.config.weights == "initial":
-            rewind(network, self.subject)
+            load(network, initial(self.subject))
         return super().compress(network, round)
 
     def scores(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:

@@ -23,21 +23,19 @@ class AtStart(Scored):
     )
 
 
-def rewind(network: nn.Module, subject: Subject) -> None:
-    """Give a network all the weights and statistics that it had before its training, in place.
-
-    Raises UsageError where they are not known, or of other shapes.
-    """
-    load(network, initial(subject))
-
-
-def initial(subject: Subject) -> nn.Module:
-    """A network as it was before its training, on the device. Raises UsageError where that is not known."""
-    if subject.initial is None:
+def known(subject: Subject, start: Start) -> None:
+    """Raises UsageError where the weights before the training are asked for and not known."""
+    if start == "initial" and subject.initial is None:
         raise UsageError(
             "the weights before the training of this network are not known; take -s weights=trained, or a method that "
             "needs none, such as mask-magnitude"
         )
+
+
+def initial(subject: Subject) -> nn.Module:
+    """A network as it was before its training, on the device. Raises UsageError where that is not known."""
+    known(subject, "initial")
+    assert subject.initial is not None
     return subject.initial().to(subject.device)
 
 

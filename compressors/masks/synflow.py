@@ -11,15 +11,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressors.compressor import Change
+from compressors.compressor import Change, Subject
 from compressors.masks.density import counts
 from compressors.masks.masking import Masking, Masks, largest, mask
-from compressors.masks.start import Start, rewind
+from compressors.masks.start import Start, initial, known, load
 from nas_core.errors import UsageError
 from training.compute import answers_alone
 from training.flow import flow_gradients, ones, positive
@@ -42,9 +42,13 @@ class SynFlow(Masking):
 
     Config: ClassVar[type[Masks]] = SynFlowSettings
 
+    def __init__(self, subject: Subject, config: Any) -> None:
+        super().__init__(subject, config)
+        known(subject, config.weights)
+
     def compress(self, network: nn.Module, round: int) -> Change:
         if self.config.weights == "initial":
-            rewind(network, self.subject)
+            load(network, initial(self.subject))
         return super().compress(network, round)
 
     def apply(self, network: nn.Module, weights: Mapping[str, nn.Parameter], keep: int, round: int) -> None:

@@ -32,13 +32,19 @@ class Taylor(Masking):
     kept = True
 
     def scores(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
+        return {name: one.abs() for name, one in self.elements(network, weights, round).items()}
+
+    def elements(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
+        """theta * g, the mean over batches."""
         data = self.subject.data
         copied = apart(network, train=False)
         named = dict(copied.named_parameters())
         chosen = {name: named[name] for name in weights}
         sums = {name: torch.zeros_like(weight) for name, weight in chosen.items()}
+        count = 0
         for batch in islice(data.batches("train", round, self.subject.seed), self.config.batches):
+            count += 1
             with torch.enable_grad():
                 for name, gradient in gradients(loss_of(copied, batch, data), chosen).items():
                     sums[name] += gradient
-        return {name: (weights[name].detach() * one).abs() for name, one in sums.items()}
+        return {name: chosen[name].detach() * one / count for name, one in sums.items()}

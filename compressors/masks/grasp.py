@@ -21,10 +21,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressors.compressor import Change, Subject
-from compressors.masks.elements import apart, hessian_product, loss_of, twice_differentiable
+from compressors.importance.passes import Loss, drawn, gradients, hessian_product
 from compressors.masks.masking import Masking, Masks
-from compressors.masks.start import AtStart, initial, known, load
+from compressors.masks.start import AtStart, initial, known, load, starting
 from nas_core.batch import Batch, Data
+from nas_core.seeds import derive
 from training.tasks import kind_of
 
 
@@ -53,15 +54,13 @@ class Grasp(Masking):
 
     def scores(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
         """-S: what stays has the least S."""
-        data = self.subject.data
-        copied = apart(network, train=True)
-        named = dict(copied.named_parameters())
-        chosen = {name: named[name] for name in weights}
-        classes = is_classification(data)
-        batch = balanced(data, self.config.per_class, self.subject.seed) if classes else first(data, self.subject.seed)
-        with twice_differentiable():
-            loss = loss_of(copied, batch, data, self.config.temperature if classes else 1.0)
-            product = hessian_product(loss, chosen, lambda _, gradients: gradients)
+        classes = is_classification(self.subject.data)
+        batch = balanced(self.subject, self.config.per_class) if classes else next(drawn(self.subject, round, 1))
+        with starting(network, self.subject) as (copied, parameters):
+            chosen, loss = {name: parameters[name] for name in weights}, Loss(copied, self.subject)
+            value = loss.of(loss.output(batch) / (self.config.temperature if classes else 1.0), batch)
+            flow = {name: one.detach() for name, one in gradients(value, chosen, second=True).items()}
+            product = hessian_product(value, chosen, flow)
         return {name: weights[name].detach() * one for name, one in product.items()}
 
 
@@ -70,17 +69,13 @@ def is_classification(data: Data) -> bool:
     return kind_of(data.task).apart and not data.targets("train").is_floating_point()
 
 
-def first(data: Data, seed: int) -> Batch:
-    """The first batch of a training."""
-    return next(iter(data.batches("train", 0, seed)))
-
-
-def balanced(data: Data, per_class: int, seed: int) -> Batch:
+def balanced(subject: Subject, per_class: int) -> Batch:
     """The first `per_class` samples of every class in the order of a training, fewer where there are no more."""
+    data = subject.data
     lacking = dict.fromkeys(range(data.task.outputs), per_class)
 
     def parts() -> Iterator[Batch]:
-        for batch in data.batches("train", 0, seed):
+        for batch in data.batches("train", 0, derive(subject.seed, "masks")):
             rows = []
             for row, label in enumerate(batch.target.tolist()):
                 if lacking[label]:

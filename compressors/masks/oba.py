@@ -11,16 +11,15 @@ masked.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressors.masks.elements import apart, hessian_product, loss_of, twice_differentiable
+from compressors.importance.oba import elements
+from compressors.importance.passes import Loss, differentiable, drawn
 from compressors.masks.masking import Masking, Masks
-from compressors.masks.taylor import TaylorSettings
+from compressors.masks.taylor import TaylorSettings, mean
 
 
 class ObaSettings(TaylorSettings):
@@ -45,19 +44,11 @@ class Oba(Masking):
 
     def elements(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
         """theta * (H theta), the mean over batches."""
-        data = self.subject.data
-        copied = apart(network, train=False)
-        named = dict(copied.named_parameters())
-        chosen = {name: named[name] for name in weights}
-        sums = {name: torch.zeros_like(weight) for name, weight in chosen.items()}
-        count = 0
-        for batch in islice(data.batches("train", round, self.subject.seed), self.config.batches):
-            count += 1
-            with twice_differentiable():
-                product = hessian_product(loss_of(copied, batch, data), chosen, lambda thetas, _: thetas)
-            for name, one in product.items():
-                sums[name] += one
-        return {name: chosen[name].detach() * one / count for name, one in sums.items()}
+        loss = Loss(network, self.subject)
+        with differentiable(network) as parameters:
+            chosen = {name: parameters[name] for name in weights}
+            batches = drawn(self.subject, round, self.config.batches)
+            return mean(elements(loss, batch, chosen) for batch in batches)
 
 
 def _relative(magnitudes: Tensor) -> Tensor:

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from compressors.compressor import Change, Subject
-from compressors.masks.elements import apart, gradients, loss_of
+from compressors.importance.passes import Loss, drawn, gradients
 from compressors.masks.masking import Masking, Masks
-from compressors.masks.start import AtStart, initial, known, load
+from compressors.masks.start import AtStart, initial, known, load, starting
 
 
 class Snip(Masking):
@@ -36,10 +35,7 @@ class Snip(Masking):
         return super().compress(network, round)
 
     def scores(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
-        data = self.subject.data
-        copied = apart(network, train=True)
-        named = dict(copied.named_parameters())
-        batch = next(iter(data.batches("train", 0, self.subject.seed)))
-        with torch.enable_grad():
-            found = gradients(loss_of(copied, batch, data), {name: named[name] for name in weights})
+        (batch,) = drawn(self.subject, round, 1)
+        with starting(network, self.subject) as (copied, parameters):
+            found = gradients(Loss(copied, self.subject)(batch), {name: parameters[name] for name in weights})
         return {name: (weights[name].detach() * gradient).abs() for name, gradient in found.items()}

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from compressors.compressor import Subject
+from compressors.importance.passes import differentiable
 from compressors.masks.masking import Scored
 from nas_core.errors import UsageError
+from nas_core.seeds import derive
+from training.fit import seed_torch
 
 Start = Literal["initial", "trained"]
 
@@ -37,6 +45,26 @@ def initial(subject: Subject) -> nn.Module:
     known(subject, "initial")
     assert subject.initial is not None
     return subject.initial().to(subject.device)
+
+
+@contextmanager
+def starting(network: nn.Module, subject: Subject) -> Iterator[tuple[nn.Module, dict[str, nn.Parameter]]]:
+    """A copy as in the first step of a training, with its parameters by name, all of which take part in derivatives
+    (`compressors.importance.passes`): normalisations go by the statistics of the batch; dropout is off, anything else
+    that is random comes from the seed."""
+    copied = copy.deepcopy(network)
+    with differentiable(copied) as parameters, torch.random.fork_rng(devices=_cuda(subject.device)):
+        seed_torch(derive(subject.seed, "masks"), subject.device)
+        for module in copied.train().modules():
+            if isinstance(module, _DropoutNd):
+                module.eval()
+            elif isinstance(module, nn.RNNBase):
+                module.dropout = 0.0
+        yield copied, parameters
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
 
 
 def load(network: nn.Module, other: nn.Module) -> None:

@@ -6,22 +6,22 @@ Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressors.masks.elements import apart, gradients, loss_of
+from compressors.importance.passes import BATCHES, Loss, differentiable, drawn, gradients
 from compressors.masks.masking import Masking, Masks, Settings
+from nas_core.batch import Batch
+from training.compute import add
 
 
 class TaylorSettings(Settings):
     """How much is looked at."""
 
-    batches: int = Field(default=50, ge=1, description="batches of the training part that scores are a mean of")
+    batches: int = Field(default=BATCHES, ge=1, description="batches of the training part that scores are a mean of")
 
 
 class Taylor(Masking):
@@ -36,15 +36,22 @@ class Taylor(Masking):
 
     def elements(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
         """theta * g, the mean over batches."""
-        data = self.subject.data
-        copied = apart(network, train=False)
-        named = dict(copied.named_parameters())
-        chosen = {name: named[name] for name in weights}
-        sums = {name: torch.zeros_like(weight) for name, weight in chosen.items()}
-        count = 0
-        for batch in islice(data.batches("train", round, self.subject.seed), self.config.batches):
-            count += 1
-            with torch.enable_grad():
-                for name, gradient in gradients(loss_of(copied, batch, data), chosen).items():
-                    sums[name] += gradient
-        return {name: chosen[name].detach() * one / count for name, one in sums.items()}
+        loss = Loss(network, self.subject)
+
+        def of(batch: Batch, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, Tensor]:
+            chosen = {name: parameters[name] for name in weights}
+            return {name: chosen[name].detach() * one for name, one in gradients(loss(batch), chosen).items()}
+
+        with differentiable(network) as parameters:
+            batches = drawn(self.subject, round, self.config.batches)
+            return mean(of(batch, parameters) for batch in batches)
+
+
+def mean(found: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean, by name, of the tensors of every batch."""
+    sums: dict[str, Tensor] = {}
+    count = 0
+    for one in found:
+        add(sums, one)
+        count += 1
+    return {name: total / count for name, total in sums.items()}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compressors.compressor import Plan, Subject
+from compressors.importance.passes import drawn
 from compressors.masks.density import counts, density, prunable
 from compressors.masks.grasp import Grasp, balanced
 from compressors.masks.kept import Kept
@@ -189,7 +190,7 @@ def test_snip_is_the_derivative_by_a_factor_at_one() -> None:
     weights = prunable(network)
     scores = made(Snip, subject()).scores(network, weights, 0)
     factors = {name: torch.ones_like(weight, requires_grad=True) for name, weight in weights.items()}
-    batch = next(iter(data.batches("train", 0, 3)))
+    (batch,) = drawn(subject(), 0, 1)
     scaled = {name: weight.detach() * factors[name] for name, weight in weights.items()}
     output = torch.func.functional_call(network, {**dict(network.named_parameters()), **scaled}, batch.inputs)
     found = torch.autograd.grad(data.loss(output, batch), list(factors.values()))
@@ -201,7 +202,7 @@ def test_grasp_masks_what_hinders_the_gradient_flow_least() -> None:
     """Equation 8: -theta * (H g) is, to first order, what removing a weight adds to half of |g|^2; the largest go."""
     _, data = digits()
     network = mlp().double()
-    batch = balanced(data, 10, 3)
+    batch = balanced(subject(), 10)
     batch = type(batch)(tuple(one.double() for one in batch.inputs), batch.target)
     weights = prunable(network)
 
@@ -218,7 +219,7 @@ def test_grasp_masks_what_hinders_the_gradient_flow_least() -> None:
         loss = nn.functional.cross_entropy(output / 200, batch.target)
         return sum(one.square().sum() for one in torch.autograd.grad(loss, list(named.values())))  # type: ignore
 
-    scores = made(Grasp, replace(subject(), data=Wide()), weights="trained").scores(network, weights, 0)
+    scores = made(Grasp, replace(subject(recipe=None), data=Wide()), weights="trained").scores(network, weights, 0)
     leaves = {name: one.detach().requires_grad_() for name, one in weights.items()}
     step = 1e-3
     for name, row, column in (("5.weight", 3, 7), ("3.weight", 2, 5), ("1.weight", 8, 20)):
@@ -233,9 +234,9 @@ def test_grasp_masks_what_hinders_the_gradient_flow_least() -> None:
 
 def test_grasp_takes_as_many_of_every_class() -> None:
     _, data = digits()
-    assert balanced(data, 4, 0).target.bincount().tolist() == [4] * 10
+    assert balanced(subject(), 4).target.bincount().tolist() == [4] * 10
     everything = data.targets("train").bincount()
-    assert torch.equal(balanced(data, 10_000, 0).target.bincount(), everything)
+    assert torch.equal(balanced(subject(), 10_000).target.bincount(), everything)
 
 
 def test_elements_of_taylor_and_oba_are_homogeneous() -> None:

@@ -19,7 +19,8 @@ def export(
         str | None,
         typer.Option(
             "--format",
-            help="Of onnx, pt2, safetensors, json, python; comma-separated [default: all but python].",
+            help="Of onnx, pt2, safetensors, json, python, and int8 or fp16 of what was quantised so; comma-separated "
+            "[default: all but python].",
             autocompletion=complete.formats,
         ),
     ] = None,

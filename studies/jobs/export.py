@@ -18,7 +18,7 @@ from studies.analysis.queries import best_random
 from studies.analysis.trained import parent_of, trained_weights
 from studies.documents import name_of
 from studies.jobs.commands import command
-from studies.jobs.stored import inputs_of, seed_of, settings_of
+from studies.jobs.stored import file_of, inputs_of, seed_of, settings_of
 from studies.records import Study
 from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
@@ -58,7 +58,9 @@ def export_trial(
     from training.networks import load_trained
     from training.tasks import kind_of, sample_inputs
 
-    formats = check_formats(available(study.spec.task) if formats is None else formats, study.spec.task)
+    quantized = _quantized(store, run)
+    usual = (*available(study.spec.task), *quantized)
+    formats = check_formats(usual if formats is None else formats, study.spec.task, tuple(quantized))
     weights = trained_weights(store, study, trial, run)
     settings: Any = run.recipe
     space, _ = load_space(study.spec.space)
@@ -106,6 +108,7 @@ def export_trial(
         "baselines": _baselines(store, study, trial),
         "macs": run.metrics.get("macs"),
         "latency": _latency(found),
+        "quantized": [_figures(run, kind) for kind in quantized if kind in formats],
         "limits": [{"limit": str(one.constraint), "value": one.value, "kept": one.kept} for one in kept],
         "study": study.name,
         "trial": None if trial.kind == BASELINE else trial.number,
@@ -124,7 +127,29 @@ def export_trial(
         inputs=inputs,
         raw=raw,
         proofs=proofs_of(source) if verify and inputs is not None else (),
+        quantized=quantized,
     )
+
+
+def _quantized(store: Store, run: Run) -> dict[str, bytes]:
+    """The quantised programs that a run left, by their formats."""
+    from training.export.formats import QUANTIZED
+
+    paths = {kind: file_of(store, run, kind) for kind in QUANTIZED}
+    return {kind: path.read_bytes() for kind, path in paths.items() if path is not None}
+
+
+def _figures(run: Run, kind: str) -> dict[str, Any]:
+    """What a quantised program came to, for the card."""
+    from training.export.compared import beside
+
+    metrics = run.metrics
+    return {
+        "kind": kind,
+        "figures": beside(metrics, kind),
+        "agreement": metrics[f"{kind}_agreement"],
+        "share": metrics[f"{kind}_share"],
+    }
 
 
 def _found(study: Study, trial: Run) -> str:

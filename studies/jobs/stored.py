@@ -45,9 +45,14 @@ def inputs_of(run: Run, source: Source) -> Inputs | None:
 
 def weights_of(store: Store, run: Run) -> Path | None:
     """The weights that a run left, if they are still what was written."""
+    return file_of(store, run, WEIGHTS)
+
+
+def file_of(store: Store, run: Run, kind: str) -> Path | None:
+    """The file of a kind that a run left, if it is still what was written."""
     for artifact in store.artifacts(run):
         path = store.files / artifact.path
-        if is_kind(artifact, WEIGHTS) and path.is_file():
+        if is_kind(artifact, kind) and path.is_file():
             return path if hashlib.sha256(path.read_bytes()).hexdigest() == artifact.sha256 else None
     return None
 

@@ -67,14 +67,14 @@ def test_the_names_written_down_exist() -> None:
     from strategies.multi_fidelity import early_stopping
     from studies.setup.config import SearchConfig
     from training.data import SCHEMES
-    from training.export.formats import FORMATS
+    from training.export.formats import EVERY
     from training.tasks import all_kinds
 
     assert set(complete.DATA) <= {scheme.name + ":" * bool(scheme.argument) for scheme in SCHEMES}
     assert set(complete.RECIPES) <= {name for kind in all_kinds() for name in kind.recipes}
     assert set(complete.PRUNERS) <= set(early_stopping.BUILTIN)
     assert set(complete.STATES) == set(State)
-    assert set(complete.FORMATS) <= set(FORMATS)
+    assert set(complete.FORMATS) <= set(EVERY)
     assert SearchConfig.model_fields["order"].annotation.__args__ == complete.ORDERS  # type: ignore[union-attr]
 
 

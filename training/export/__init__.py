@@ -4,6 +4,7 @@
 - `pt2`: a `torch.export` program, run by `torch.export.load(...).module()`. The archive that torch 2.13
   writes for it holds JSON and raw tensors; nothing in it is pickled, and loading unpickles nothing.
 - `python`: a readable file that needs PyTorch alone (PyTorch Geometric for graphs), beside the weights.
+- `int8` and `fp16`: ONNX programs with smaller numbers, as a compression has left them (`training.export.compared`).
 - `safetensors` with `json`: weights, and the architecture that rebuilds the network (`load_network`). A
   space in a user's own file travels along as `<stem>.space.py`, the modules beside it that it imports by their names.
 
@@ -36,7 +37,7 @@ from training.cost import params
 from training.export import verify as verification
 from training.export.aside import aside
 from training.export.card import Card, model_card
-from training.export.formats import FORMATS, available, check_formats, signature_of
+from training.export.formats import EVERY, FORMATS, available, check_formats, signature_of
 from training.export.normalise import normalised
 from training.export.python.written import python_source
 from training.export.rebuild import describe, load_network, origin
@@ -63,6 +64,7 @@ def export(
     inputs: Inputs | None = None,
     raw: bool = False,
     proofs: Sequence[Proof] = (),
+    quantized: Mapping[str, bytes] | None = None,
 ) -> list[Path]:
     """Write `folder/stem.*` in the given formats, with a model card; returns the paths, the card's last.
 
@@ -75,12 +77,14 @@ def export(
 
     With `inputs` the example is as `training.infer` reads it, onnx and pt2 normalise inside unless `raw`, and every
     file says what its inputs are. `proofs` are files that each of them must answer as the network in training does.
+    `quantized` are programs by their formats: they are written as they are.
 
     Raises UsageError for a format, card, architecture or network that does not fit; MachineError where a
     package is missing or the folder cannot be written; VerificationError where a file, loaded in a fresh
     process, does not answer as the network does (within 1e-4 of the largest answer).
     """
-    names = check_formats(formats, task)
+    programs = quantized or {}
+    names = check_formats(formats, task, tuple(programs))
     given = validate(Card, card, "model card")
     if not stem or Path(stem).name != stem:
         raise UsageError(f"'{stem}' is no file name to export to")
@@ -97,6 +101,7 @@ def export(
     if "onnx" in names or "pt2" in names:
         program, seen = (network, _seen(example, inputs)) if raw else (whole, example)
         contents |= _programs(program, task, seen, properties(inputs, raw), stem, names)
+    contents |= {EVERY[name].file(stem): content for name, content in programs.items() if name in names}
     if "safetensors" in names:
         contents[f"{stem}.safetensors"] = safetensors_bytes(network)
     if "json" in names:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from nas_core.config import Config
 from nas_core.task import Task
+from training.export.formats import QUANTIZED
 from training.export.script import script
 from training.inputs import Inputs, inputs_from
 from training.tasks import find, names
@@ -68,6 +69,17 @@ class CardBaseline(Config):
     metrics: tuple[CardMetric, ...]
 
 
+class CardQuantized(Config):
+    """A quantised program beside the float one. `figures`: what both came to, the float program first; the parts of the
+    names are those of metrics. `agreement` of their answers to the test part, `share` of the weights that are
+    smaller."""
+
+    kind: str
+    figures: dict[str, tuple[float, float]]
+    agreement: float
+    share: float
+
+
 class CardFile(Config):
     """A written file, its size in bytes and its SHA-256."""
 
@@ -94,6 +106,7 @@ class Card(Config):
     baselines: tuple[CardBaseline, ...] = ()
     macs: float | None = Field(None, ge=0)
     latency: CardLatency | None = None
+    quantized: tuple[CardQuantized, ...] = ()
     limits: tuple[CardLimit, ...] = ()
     study: str | None = None
     trial: int | None = None
@@ -125,7 +138,10 @@ def model_card(card: Card) -> str:
         parts.append(_code(card.notation))
     if card.inputs:
         parts += ["## Inputs", _inputs(card.inputs, card.raw), _use(card)]
-    parts += ["## Metrics", _metrics(card), "## Cost", _cost(card), "## Provenance", _provenance(card)]
+    parts += ["## Metrics", _metrics(card), "## Cost", _cost(card)]
+    for one in card.quantized:
+        parts += [f"## Quantised to {one.kind}", _quantized(one)]
+    parts += ["## Provenance", _provenance(card)]
     parts += ["## Reproduce", _code(card.command, "sh")]
     if card.files:
         rows = [(f"`{file.name}`", f"{file.bytes:,}", f"`{file.sha256}`") for file in card.files]
@@ -177,17 +193,37 @@ def _inputs(inputs: Inputs, raw: bool) -> str:
 
 def _use(card: Card) -> str:
     """How to run the files on an input: with this program, and without it."""
-    names = {file.name[file.name.rindex(".") :]: file.name for file in card.files}
+    names = _by_suffix(card)
+    programs = (".onnx", *(form.suffix for form in QUANTIZED.values()))
     assert card.inputs is not None
-    runnable = next((names[suffix] for suffix in (".onnx", ".pt2", ".safetensors") if suffix in names), None)
+    runnable = next((names[suffix] for suffix in (*programs, ".pt2", ".safetensors") if suffix in names), None)
     if runnable is None:
         return ""
     given, packages = find(card.inputs.kind).given(card.inputs)
     parts = [_code(f"nas infer {runnable} {given}", "sh")]
-    text = script(card.inputs, names[".onnx"], card.raw) if ".onnx" in names else None
+    program = next((suffix for suffix in programs if suffix in names), None)
+    # Quantised programs normalise inside, always.
+    text = None if program is None else script(card.inputs, names[program], card.raw and program == ".onnx")
     if text is not None:
         parts += [f"The same without `nas`, with {packages} alone:", _code(text.rstrip(), "python")]
     return "\n\n".join(parts)
+
+
+def _by_suffix(card: Card) -> dict[str, str]:
+    """The names of the files; quantised programs have two suffixes."""
+    found = {}
+    for file in card.files:
+        two = next((form.suffix for form in QUANTIZED.values() if file.name.endswith(form.suffix)), None)
+        if not file.name.endswith(".space.py"):
+            found[two or file.name[file.name.rindex(".") :]] = file.name
+    return found
+
+
+def _quantized(one: CardQuantized) -> str:
+    rows = [(name, f"{before:.6g}", f"{after:.6g}") for name, (before, after) in one.figures.items()]
+    rows.append(("same answers, test part", "", f"{one.agreement:.6g}"))
+    rows.append((f"share of the weights in {one.kind}", "", f"{one.share:.6g}"))
+    return _table(("ONNX, by onnxruntime with one thread", "float32", one.kind), rows)
 
 
 def _cost(card: Card) -> str:
@@ -231,6 +267,7 @@ def _provenance(card: Card) -> str:
 
 _LOADING = {
     ".onnx": 'onnxruntime.InferenceSession("{name}")',
+    **{form.suffix: 'onnxruntime.InferenceSession("{name}")' for form in QUANTIZED.values()},
     ".pt2": 'torch.export.load("{name}").module()',
     ".json": 'training.export.load_network("{name}"{weights})',
     ".py": "{module}.load()  # needs {needs}",
@@ -238,8 +275,7 @@ _LOADING = {
 
 
 def _loading(card: Card) -> str:
-    names = [file.name for file in card.files if not file.name.endswith(".space.py")]
-    by_suffix = {name[name.rindex(".") :]: name for name in names}
+    by_suffix = _by_suffix(card)
     needs = ", ".join(card.python_needs)
     weights = f', "{by_suffix[".safetensors"]}"' if ".safetensors" in by_suffix else ""
     lines = [

@@ -109,6 +109,14 @@ def quantize(network: nn.Module, source: Source, inputs: Inputs | None, kind: st
     )
 
 
+def beside(metrics: Mapping[str, float], kind: str) -> dict[str, tuple[float, float]]:
+    """What the float program and the quantised one came to, of the metrics of a run."""
+    rest = (name.removeprefix(f"{kind}_") for name in metrics if name.startswith(f"{kind}_"))
+    return {
+        name: (metrics[f"{FLOAT}_{name}"], metrics[f"{kind}_{name}"]) for name in rest if f"{FLOAT}_{name}" in metrics
+    }
+
+
 class Program:
     """An ONNX program run by onnxruntime on the CPU with one thread: inputs as `nas infer` reads them to [n,
     outputs]."""

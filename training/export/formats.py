@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from nas_core.errors import UsageError, unknown
 from nas_core.task import Task
 from training import tasks
+from training.infer import model
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,8 @@ FORMATS: Mapping[str, Format] = {
     "python": Format(".py", brings=("safetensors", "json"), usual=False),
 }
 
-INT8, FP16 = "int8", "fp16"
-QUANTIZED: Mapping[str, Format] = {kind: Format(f".{kind}.onnx", traced=True, usual=False) for kind in (INT8, FP16)}
+INT8, FP16 = model.QUANTIZED
+QUANTIZED: Mapping[str, Format] = {kind: Format(f".{kind}.onnx", traced=True, usual=False) for kind in model.QUANTIZED}
 """ONNX programs with smaller numbers that `nas compress --quantize` has left: they answer nearly as the network
 does."""
 

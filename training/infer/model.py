@@ -23,6 +23,8 @@ SUFFIXES = (".onnx", ".pt2", ".safetensors")
 # What 'nas extract' calls the two files of its networks.
 EXTRACTED = ("weights.safetensors", "architecture.json")
 PROPERTIES = ("inputs", "normalisation")
+QUANTIZED = ("int8", "fp16")
+"""What stands before the suffix of a quantised program: `digits.int8.onnx`."""
 NORMALISED = {"inside": True, "outside": False}
 """Where an exported program normalises: itself, or (raw, and plain weights) whoever calls it."""
 
@@ -68,7 +70,8 @@ def open_model(path: Path) -> Model:
 
 def _in_folder(folder: Path) -> Path:
     found = [path for suffix in SUFFIXES for path in sorted(folder.glob(f"*{suffix}"))]
-    stems = dict.fromkeys(path.stem for path in found)
+    found.sort(key=_is_quantized)
+    stems = dict.fromkeys(path.stem.rpartition(".")[0] if _is_quantized(path) else path.stem for path in found)
     if not found:
         raise NotFoundError(f"'{folder}' holds no exported network (looked for {', '.join(SUFFIXES)})")
     if len(stems) > 1:
@@ -76,6 +79,10 @@ def _in_folder(folder: Path) -> Path:
             f"'{folder}' holds {len(stems)} networks; name one of {', '.join(path.name for path in found)}"
         )
     return found[0]
+
+
+def _is_quantized(path: Path) -> bool:
+    return path.stem.endswith(tuple(f".{kind}" for kind in QUANTIZED))
 
 
 def _onnx(path: Path) -> Model:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compressors.compressor import NEEDS, Change, Compressor, HasPlan, HasRegime, Plan, Round, Subject
+from compressors.masks.density import density
 from compressors.proof import SAME, difference, prove
 from compressors.target import COSTS, Target
 from nas_core.config import validate
@@ -203,7 +204,7 @@ def _costs(network: nn.Module, source: Source) -> dict[str, float]:
     return {
         "params": float(params(network)),
         "macs": float(macs(network, sample_inputs(source.task))),
-        "density": 1.0,
+        "density": density(network),
     }
 
 

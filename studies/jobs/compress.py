@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 METHOD = "compression method"
 KEPT, COMPRESSED, DONE = "weights.safetensors", "compressed.safetensors", "compression.json"
+BEFORE = ("val_", "test_", "params", "macs", "density")
+"""How the metrics begin of what the network came to before, which are reported as `base_*`."""
 SEEN = 4  # samples that the network that is kept must answer as the trained one does
 RECALIBRATION = 32  # training batches whose statistics batch normalisations get after a removal
 
@@ -396,12 +398,15 @@ def opened(store: Store, spec: StudySpec, settings: Mapping[str, Any]) -> Compre
 
 
 def costs_of(network: nn.Module, evaluator: Train) -> dict[str, float]:
-    """What a network costs: parameters, and MACs of one sample (of a graph, all of it)."""
+    """What a network costs: parameters, MACs of one sample (of a graph, all of it), and how many of its weights are not
+    zero (`compressors.masks.density`)."""
+    from compressors.masks.density import density
     from training import cost
     from training.tasks import sample_inputs
 
     inputs = sample_inputs(evaluator.task)
-    return {"params": float(cost.params(network)), "macs": float(cost.macs(network, inputs))}
+    counted = {"params": float(cost.params(network)), "macs": float(cost.macs(network, inputs))}
+    return {**counted, "density": density(network)}
 
 
 def _opened(
@@ -418,7 +423,9 @@ def _opened(
     weights = trained_weights(store, study, trial, run)
     network = load_trained(evaluator.space, trial.arch, evaluator.task, evaluator.size, weights, run.changes)
     metrics = {
-        name: value for name, value in run.metrics.items() if name.startswith(("val_", "test_", "params", "macs"))
+        name: value
+        for name, value in run.metrics.items()
+        if name.startswith(("val_", "test_", "params", "macs", "density"))
     }
     initial = None
     if run.kind == RETRAIN and "weights" not in (run.recipe or {}):

@@ -226,3 +226,31 @@ def test_what_is_refused_has_failed(trained: Path, say: Say) -> None:
 def test_it_needs_a_trained_network(trained: Path, say: Say) -> None:
     code, _, err = say("compress", "a:0/compress-3", "--method", "method.py:Channels")
     assert (code, "there is no compression 'a:0/compress-3'; run 'nas compress a:0' first" in err) == (3, True)
+
+
+def test_masked_weights_stay_zero_to_the_file_that_is_kept(trained: Path, say: Say) -> None:
+    """A target of density: reported, reached after training, counted from the file; in rounds from the start."""
+    masks = ["--method", "mask-magnitude", "--target", "density<=0.3", "--epochs", "1", "--json"]
+    code, out, err = say("compress", "a:0", *masks)
+    assert code == 0, err
+    (run,) = json.loads(out)["runs"]
+    stored = safetensors.torch.load_file(next(file for file in run["files"] if file["kind"] == "weights")["path"])
+    weights = [tensor for tensor in stored.values() if tensor.dim() >= 2]
+    total = sum(tensor.numel() for tensor in weights)
+    left = sum(int(tensor.count_nonzero()) for tensor in weights)
+    assert left == int(0.3 * total)
+    assert run["metrics"]["density"] == left / total
+    once = ["--epochs", "1", "--json"]
+    code, out, err = say("compress", "a:0", "--method", "lottery", "--target", "density<=0.6", *once)
+    assert code == 0, err
+    (run,) = json.loads(out)["runs"]
+    assert len(json.loads(say("show", run["address"], "--json")[1])["curve"]) == 4  # at the start, and three rounds
+    assert run["metrics"]["density"] == int(0.6 * total) / total
+    # What is masked already.
+    chained = ["compress", run["address"], "--epochs", "0"]
+    code, out, err = say(*chained, "--method", "mask-random", "--target", "density<=0.5x", "--json")
+    assert code == 0, err
+    (again,) = json.loads(out)["runs"]
+    assert again["metrics"]["base_density"] == run["metrics"]["density"] > again["metrics"]["density"]
+    code, _, err = say(*chained, "--method", "snip", "--target", "density<=0.1")
+    assert (code, "the weights before the training of this network are not known" in err) == (2, True), err

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 GROUP = "nas.compressors"
 
 BUILTIN: Mapping[str, str] = {
+    "svd": "compressors.svd:Svd",
+    "dlrt": "compressors.dlrt:Dlrt",
     "grasp": "compressors.masks.grasp:Grasp",
     "lottery": "compressors.masks.lottery:Lottery",
     "mask-magnitude": "compressors.masks.magnitude:Magnitude",

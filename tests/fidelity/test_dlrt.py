@@ -33,7 +33,6 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-
 class Planted:
     """Rows around the prototypes of ten classes, which span nine dimensions around their mean."""
 

@@ -26,6 +26,7 @@ CPU = torch.device("cpu")
 def seeded() -> None:
     torch.manual_seed(0)
 
+
 IMAGES = Task(kind="image-classification", input_shape=(3, 8, 8), outputs=10)
 
 

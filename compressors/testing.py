@@ -6,18 +6,20 @@ No finding means that it holds. That what is left is any good cannot be checked 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compressors.compressor import NEEDS, Change, Compressor, HasPlan, HasRegime, Plan, Round, Subject
+from compressors.compressor import NEEDS, Change, Compressor, HasPlan, Plan, Round, Subject
 from compressors.masks.density import density
 from compressors.proof import SAME, difference, prove
 from compressors.target import COSTS, Target
 from nas_core.config import validate
 from nas_core.errors import NasError, UsageError, VerificationError
+from nas_core.task import Task
 from nas_core.testing.findings import collect
 from search_spaces.counter import macs, params
 from training.changes import changes_of, rebuilt
@@ -141,7 +143,7 @@ def _made(
     """A method for a network, with the first target that it takes; without one where it takes none."""
     chosen = recipe("quick", source.task, epochs=1, batch_size=32)
     data = source.bind(torch.device("cpu"), Loading(batch_size=32))
-    inputs, base = sample_inputs(source.task, 4), _costs(network, source)
+    inputs, base = sample_inputs(source.task, 4), _costs(network, source.task)
     config = validate(method.Config, settings, "settings")
     problem: NasError | None = None
     for targets in (*((Target(name, SHARE, True),) for name in COSTS), ()):
@@ -189,21 +191,21 @@ def _proved(network: nn.Module, changed: nn.Module, change: Change, subject: Sub
 
 def _planned(plan: Plan | None, changed: nn.Module, made: Compressor, subject: Subject) -> Iterator[str]:
     """Whether what was planned is what it came to, where nothing is trained in between."""
-    if len(made.rounds) > 1 or (isinstance(made, HasRegime) and made.regime(changed, 0) is not None):
+    if len(made.rounds) > 1:
         return
-    found = {"params": params(changed), "macs": macs(changed, sample_inputs(subject.task))}
+    found = _costs(changed, subject.task)
     for name, value in found.items():
-        if plan is not None and name in plan.costs and plan.costs[name] != value:
+        if plan is not None and name in plan.costs and not math.isclose(plan.costs[name], value):
             yield f"{name} was planned to be {plan.costs[name]:,g} and is {value:,g}"
     for target in subject.targets:
-        if target.metric in found and found[target.metric] > target.limit(subject.base):
+        if found[target.metric] > target.limit(subject.base):
             yield f"{target} is not reached: {target.metric} is {found[target.metric]:,g}"
 
 
-def _costs(network: nn.Module, source: Source) -> dict[str, float]:
+def _costs(network: nn.Module, task: Task) -> dict[str, float]:
     return {
         "params": float(params(network)),
-        "macs": float(macs(network, sample_inputs(source.task))),
+        "macs": float(macs(network, sample_inputs(task))),
         "density": density(network),
     }
 

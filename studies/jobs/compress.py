@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 METHOD = "compression method"
 KEPT, COMPRESSED, DONE = "weights.safetensors", "compressed.safetensors", "compression.json"
-BEFORE = ("val_", "test_", "params", "macs", "density")
-"""How the metrics begin of what the network came to before, which are reported as `base_*`."""
 SEEN = 4  # samples that the network that is kept must answer as the trained one does
 RECALIBRATION = 32  # training batches whose statistics batch normalisations get after a removal
 
@@ -145,6 +143,8 @@ class Compression:
                 if last:
                     write_atomically(context.workdir / DONE, json.dumps({"rounds": done}, indent=2).encode())
                 if not kept.is_file():
+                    if last:
+                        self._reached(network)  # no training may have undone it
                     network = self._write(network, kept, report)
                 before, seconds, begun = (kept, _said(kept).changes), report.seconds, begun + epochs
         for folder in context.workdir.glob("round-*"):
@@ -398,15 +398,18 @@ def opened(store: Store, spec: StudySpec, settings: Mapping[str, Any]) -> Compre
 
 
 def costs_of(network: nn.Module, evaluator: Train) -> dict[str, float]:
-    """What a network costs: parameters, MACs of one sample (of a graph, all of it), and how many of its weights are not
-    zero (`compressors.masks.density`)."""
+    """What a network costs: parameters, the share of its weights that are not zero, and MACs of one sample (of a graph,
+    all of it)."""
     from compressors.masks.density import density
     from training import cost
     from training.tasks import sample_inputs
 
     inputs = sample_inputs(evaluator.task)
-    counted = {"params": float(cost.params(network)), "macs": float(cost.macs(network, inputs))}
-    return {**counted, "density": density(network)}
+    return {
+        "params": float(cost.params(network)),
+        "macs": float(cost.macs(network, inputs)),
+        "density": density(network),
+    }
 
 
 def _opened(
@@ -422,16 +425,13 @@ def _opened(
 
     weights = trained_weights(store, study, trial, run)
     network = load_trained(evaluator.space, trial.arch, evaluator.task, evaluator.size, weights, run.changes)
-    metrics = {
-        name: value
-        for name, value in run.metrics.items()
-        if name.startswith(("val_", "test_", "params", "macs", "density"))
-    }
+    learned = {name: value for name, value in run.metrics.items() if name.startswith(("val_", "test_"))}
     initial = None
     if run.kind == RETRAIN and "weights" not in (run.recipe or {}):
         seed = seed_of(study, trial, RETRAIN, run.repeat)
         initial = partial(build, evaluator.space, trial.arch, evaluator.task, evaluator.size, seed)
-    base = Base(network, weights, run.changes, metrics, costs_of(network, evaluator), initial)
+    costs = costs_of(network, evaluator)
+    base = Base(network, weights, run.changes, {**learned, **costs}, costs, initial)
     plan = evaluator, study.spec.space, method(settings["method"]), trial.arch, base, settings, about
     return Compression(*plan, cached_in(store), seed_of(study, trial, COMPRESS, 0))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -116,7 +116,8 @@ def _behaviour(
     method: type[Compressor], settings: Mapping[str, Any], network: nn.Module, source: Source
 ) -> Iterator[str]:
     subject, made = _made(method, settings, network, source)
-    if not made.rounds or not all(isinstance(one, Round) for one in made.rounds):
+    sequence = isinstance(made.rounds, Sequence) and bool(made.rounds)
+    if not sequence or not all(isinstance(one, Round) for one in made.rounds):
         yield f"rounds is {made.rounds!r}; it must be a tuple of Round, of at least one"
         return
     before = copy.deepcopy(network.state_dict())
@@ -154,7 +155,7 @@ def _made(
         try:
             made = method(subject, config)
             if isinstance(made, HasPlan):
-                made.plan(network)
+                made.plan(copy.deepcopy(network))
             return subject, made
         except UsageError as error:
             problem = problem or error

@@ -85,12 +85,14 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a method would do, without any training. `costs`: what it leads to. `reachable`: per cost the least that the
-    method can come to, the middle (half of all), and the greatest (nothing changed)."""
+    method can come to, the middle (half of all), and the greatest (nothing changed). `notes`: what to know of all of
+    it."""
 
     parts: tuple[Part, ...]
     fixed: tuple[Fixed, ...]
     costs: Mapping[str, float]
     reachable: Mapping[str, tuple[float, float, float]]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +108,13 @@ class Check:
 class Change:
     """What one round has done. `removed` units have gone: that they were nothing but what they are said to be is proved
     by the job, in a process of its own. `recalibrate`: the statistics of batch normalisations no longer fit. `report`:
-    by part (a module's name), plain data for people."""
+    by part (the name of a module or tensor), plain data for people; `notes`: what they must know of all of it."""
 
     removed: Removal = field(default_factory=dict)
     recalibrate: bool = False
     checks: tuple[Check, ...] = ()
-    report: Mapping[str, Any] = field(default_factory=dict)
+    report: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Compressor(Protocol):

@@ -140,9 +140,10 @@ class Zeroing(ABC):
             if found
         }
         remove(network, groups, removed)
-        kept = {group.name: len(group.units) - len(removed.get(group.name, ())) for group in choice.groups}
-        gone = sum(map(len, removed.values()))
-        report = {"units": units.count, "removed": gone, "kept": kept}
+        report = {
+            group.name: {"units": len(group.units), "kept": len(group.units) - len(removed.get(group.name, ()))}
+            for group in choice.groups
+        }
         return Change(removed=removed, recalibrate=self.recalibrate, report=report)
 
     def _choice(self, network: nn.Module) -> tuple[Groups, Choice]:

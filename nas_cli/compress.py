@@ -116,6 +116,8 @@ def _planned(address: str, method: str, plan: Plan | None, as_json: bool) -> int
     columns = ["units", "least", *(f"{name} saved" for name in saved)]
     emit("")
     table(["part", *columns, "note"], rows, right=columns)
+    if plan.notes:
+        emit("", *plan.notes)
     if plan.fixed:
         emit("")
         rows = [[one.name, one.units, one.operator, one.at, one.reason] for one in plan.fixed]

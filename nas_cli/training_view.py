@@ -58,11 +58,13 @@ def show(view: View, store: Store, address: Address, as_json: bool) -> None:
 def _parts_page(store: Store, run: Run) -> None:
     """What a compression has done to each part of the network, round by round."""
     for number, done in enumerate(parts_of(store, run)):
-        parts = {name: part for name, part in done.get("report", {}).items() if isinstance(part, dict)}
+        parts = done["report"]
         columns = list(dict.fromkeys(key for part in parts.values() for key, one in part.items() if _plain(one)))
         if columns:
             render.emit("", f"parts, round {number}")
             render.table(["part", *columns], [[name, *map(part.get, columns)] for name, part in parts.items()])
+        if done["notes"]:
+            render.emit("", *done["notes"])
 
 
 def _plain(value: object) -> bool:

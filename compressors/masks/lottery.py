@@ -64,7 +64,7 @@ class Lottery(Magnitude):
         masks = {name: weight.detach() != 0 for name, weight in prunable(network).items()}
         load(network, self._rewound())
         mask(prunable(network), masks)
-        return Change(recalibrate=True, report=self.report(network))
+        return Change(recalibrate=True, report=self.report(network), notes=(self.note,))
 
     def _rewound(self) -> nn.Module:
         """The network that weights are taken from."""

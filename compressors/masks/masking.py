@@ -104,7 +104,7 @@ class Masking:
         weights = self._masked(network)
         keep = self._keep(network, weights, round)
         self.apply(network, weights, keep, round)
-        return Change(recalibrate=True, report=self.report(network))
+        return Change(recalibrate=True, report=self.report(network), notes=(self.note,))
 
     def plan(self, network: nn.Module) -> Plan:
         weights = self._masked(network)
@@ -114,15 +114,15 @@ class Masking:
         inside = sum(count for count, _ in here.values())
         stays = self.stays(network)
         keep = self._last(network, weights)
-        note = NO_SPEED if self._pattern is None else SEMI_STRUCTURED
         return Plan(
-            tuple(Part(name, count, 0, {"density": count / total}, note) for name, (count, _) in here.items()),
+            tuple(Part(name, count, 0, {"density": count / total}) for name, (count, _) in here.items()),
             tuple(
                 Fixed(name, everything[name][1], type(_owner(network, name)).__name__, name.rpartition(".")[0], reason)
                 for name, reason in stays.items()
             ),
             {"density": (nonzero - inside + keep) / total},
             {"density": ((nonzero - inside) / total, (nonzero - inside / 2) / total, nonzero / total)},
+            (self.note,),
         )
 
     def regime(self, network: nn.Module, round: int) -> Kept:
@@ -203,17 +203,17 @@ class Masking:
         now = sum(nonzero for nonzero, _ in counts(weights).values())
         return keep if left == 1 or keep == 0 else math.ceil(now * (keep / now) ** (1 / left))
 
-    def report(self, network: nn.Module) -> dict[str, Any]:
+    def report(self, network: nn.Module) -> dict[str, dict[str, Any]]:
         """What a network has in which layer, as plain data."""
-        layers = counts(prunable(network))
         return {
-            "density": density(network),
-            "note": NO_SPEED if self._pattern is None else SEMI_STRUCTURED,
-            "layers": {
-                name: {"density": nonzero / entries, "zeros": entries - nonzero, "weights": entries}
-                for name, (nonzero, entries) in layers.items()
-            },
+            name: {"density": nonzero / entries, "zeros": entries - nonzero, "weights": entries}
+            for name, (nonzero, entries) in counts(prunable(network)).items()
         }
+
+    @property
+    def note(self) -> str:
+        """What zeros among the weights are good for."""
+        return NO_SPEED if self._pattern is None else SEMI_STRUCTURED
 
 
 def mask(weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:

@@ -452,7 +452,8 @@ def _done(change: Change) -> dict[str, Any]:
     return {
         "removed": {name: sorted(units) for name, units in change.removed.items()},
         "checks": [[one.name, one.difference, one.tolerance] for one in change.checks],
-        "report": dict(change.report),
+        "report": {name: dict(part) for name, part in change.report.items()},
+        "notes": list(change.notes),
     }
 
 

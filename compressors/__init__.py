@@ -15,4 +15,5 @@ BUILTIN: Mapping[str, str] = {
     "mask-taylor": "compressors.masks.taylor:Taylor",
     "snip": "compressors.masks.snip:Snip",
     "synflow": "compressors.masks.synflow:SynFlow",
+    "unchanged": "compressors.unchanged:Unchanged",
 }

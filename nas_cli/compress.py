@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def compress(
     address: Address,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(help="A name (nas compressors list), or FILE.py:CLASS.", autocompletion=complete.compressors),
-    ],
+    ] = None,
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,6 +36,10 @@ def compress(
     distill: Annotated[
         bool, typer.Option("--distill", help="Learn from the network before, too (-s recipe.distillation.alpha=0.5).")
     ] = False,
+    quantize: Annotated[
+        str | None,
+        typer.Option(help="int8 or fp16: an ONNX program of that kind too, alone or after a method."),
+    ] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="A module that stays as it is; several.")] = None,
     round_to: Annotated[int, typer.Option(min=1, help="Widths that are kept are multiples of it, where they can.")] = 1,
     plan: Annotated[
@@ -62,15 +66,22 @@ def compress(
     from studies.analysis.trained import addressed_training
     from studies.documents import View, training_document
     from studies.jobs.commands import compress as again
-    from studies.jobs.compress import Asked, compression
+    from studies.jobs.compress import UNCHANGED, Asked, compression
+    from training.quantized import beside
 
     settings = parse_assignments(setting or [])
     changes = settings.pop("recipe", {})
     if not isinstance(changes, dict):
         raise UsageError(f"recipe is {changes!r}; write --recipe NAME, or -s recipe.KEY=VALUE")
+    if method is None:
+        if quantize is None:
+            raise UsageError("name a --method (nas compressors list), or --quantize int8")
+        if epochs:
+            raise UsageError(f"--epochs {epochs}: without --method nothing is trained; leave it out")
+        method, epochs = UNCHANGED, 0
     with open_store(db, files) as store:
         study, trial, run = addressed_training(store, address)
-        asked = Asked(method, settings, target or (), ignore or (), round_to, distill)
+        asked = Asked(method, settings, target or (), ignore or (), round_to, distill, quantize)
         job = compression(store, study, trial, run, asked, recipe, changes, epochs, device)
         if plan:
             return _planned(address_of(study, trial, run), method, job.plan(), as_json)
@@ -89,6 +100,11 @@ def compress(
             ]
             emit(f"{address_of(study, trial, one)}: {address_of(study, trial, run)} by {method}")
             table(["metric", "before", "after"], rows, right=["before", "after"])
+            if quantize is not None:
+                emit("")
+                rows = [[name, *values] for name, values in beside(one.metrics, quantize).items()]
+                rows += [[name, None, one.metrics[f"{quantize}_{name}"]] for name in ("agreement", "share")]
+                table([f"by onnxruntime, {quantize}", "float", quantize], rows, right=["float", quantize])
         emit(f"\nnext:\n  nas export {address_of(study, trial, done[0])}{places(store)}")
     return 0
 

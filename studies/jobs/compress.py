@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from training.regimes.regime import Regime
 
 METHOD = "compression method"
+UNCHANGED = "unchanged"
+"""The method where none is asked for, but a quantised program."""
 KEPT, COMPRESSED, DONE = "weights.safetensors", "compressed.safetensors", "compression.json"
+QUANTIZED = "quantized.json"  # what the quantised program came to
 SEEN = 4  # samples that the network that is kept must answer as the trained one does
 RECALIBRATION = 32  # training batches whose statistics batch normalisations get after a removal
 
@@ -52,7 +55,7 @@ RECALIBRATION = 32  # training batches whose statistics batch normalisations get
 @dataclass(frozen=True)
 class Asked:
     """What a compression is asked for, beside its training. `targets` are texts like `macs<=0.5x`; `distill`: whether
-    the network before teaches the smaller one."""
+    the network before teaches the smaller one; `quantize`: how the program is quantised in the end (`int8`, `fp16`)."""
 
     method: str
     config: Mapping[str, Any]
@@ -60,6 +63,7 @@ class Asked:
     ignore: Sequence[str] = ()
     round_to: int = 1
     distill: bool = False
+    quantize: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,9 @@ class Compression:
         network, before = self.base.network, (self.base.weights, self.base.changes)
         done: list[Mapping[str, Any]] = []
         with self.evaluator.computing():
-            if (context.workdir / KEPT).is_file():  # only what it went through may be left
-                yield _said(context.workdir / KEPT).report
+            if (context.workdir / KEPT).is_file():  # only what it went through may be left, and the quantised program
+                network, report = self._read(context.workdir / KEPT)
+                yield report
                 rounds = []
             compressor = self.made(context.seed)
             for number, epochs in enumerate(rounds):
@@ -147,11 +152,16 @@ class Compression:
                         self._reached(network)  # no training may have undone it
                     network = self._write(network, kept, report)
                 before, seconds, begun = (kept, _said(kept).changes), report.seconds, begun + epochs
+            if "quantize" in self.settings:
+                yield replace(report, metrics={**report.metrics, **self._quantized(network, context.workdir)})
         for folder in context.workdir.glob("round-*"):
             shutil.rmtree(folder)
 
     def result(self, workdir: Path) -> Result:
-        return Result({WEIGHTS: workdir / KEPT, REPORT: workdir / DONE}, _said(workdir / KEPT).changes)
+        files = {WEIGHTS: workdir / KEPT, REPORT: workdir / DONE}
+        if "quantize" in self.settings:
+            files[self.settings["quantize"]] = workdir / self._said_of_program(workdir)["file"]
+        return Result(files, _said(workdir / KEPT).changes)
 
     def made(self, seed: int) -> Compressor:
         """The method, for a run with this seed. Raises UsageError for what does not fit."""
@@ -184,6 +194,22 @@ class Compression:
                 "compressors.compressor.Round, of at least one"
             )
         return made
+
+    def _quantized(self, network: nn.Module, folder: Path) -> Mapping[str, float]:
+        """The metrics of the quantised program, which is made where it is not there yet."""
+        from training.checkpoint import write_atomically
+        from training.export.compared import quantize
+
+        if not (folder / QUANTIZED).is_file():
+            found = quantize(network, self.evaluator.source, self.settings["quantize"], folder)
+            said = {"file": found.path.name, "metrics": dict(found.metrics)}
+            write_atomically(folder / QUANTIZED, json.dumps(said).encode())
+        metrics: Mapping[str, float] = self._said_of_program(folder)["metrics"]
+        return metrics
+
+    def _said_of_program(self, folder: Path) -> dict[str, Any]:
+        said: dict[str, Any] = json.loads((folder / QUANTIZED).read_text())
+        return said
 
     def _compressed(
         self, compressor: Compressor, network: nn.Module, number: int, folder: Path, before: tuple[Path, Changes]
@@ -355,6 +381,10 @@ def compression(
     """
     kind, given = method(asked.method), dict(run.recipe or {})
     parse_targets(asked.targets)
+    if asked.quantize is not None:
+        from training.export.formats import check_quantized
+
+        check_quantized(asked.quantize, study.spec.task)
     own = {} if recipe is not None else {key: one for key, one in given["changes"].items() if key != "distillation"}
     address = address_of(study, trial, run)
     teacher = teacher_of(store, address) if asked.distill or "distillation" in (changes or {}) else None
@@ -380,6 +410,7 @@ def compression(
         "ignore": list(asked.ignore),
         "round_to": asked.round_to,
         "epochs": epochs,
+        **({} if asked.quantize is None else {"quantize": asked.quantize}),
         "from": address,
         "of": weights,
     }
@@ -387,6 +418,10 @@ def compression(
     rounds = made.made(made.first_seed).rounds
     made.plan()  # says now what cannot be
     lasting = [epochs if one.epochs is None else min(one.epochs, epochs) for one in rounds]
+    if asked.quantize is not None and any(lasting):  # what cannot be written is not trained
+        from training.export.compared import float_program
+
+        float_program(made.base.network, training.evaluator.source)
     return replace(made, settings={**settings, "rounds": lasting})
 
 

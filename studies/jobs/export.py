@@ -141,7 +141,7 @@ def _quantized(store: Store, run: Run) -> dict[str, bytes]:
 
 def _figures(run: Run, kind: str) -> dict[str, Any]:
     """What a quantised program came to, for the card."""
-    from training.export.compared import beside
+    from training.quantized import beside
 
     metrics = run.metrics
     return {

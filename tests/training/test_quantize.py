@@ -55,7 +55,7 @@ def test_every_kind_of_network_is_quantised(name: str, tmp_path: Path, monkeypat
     network, source = trained(name)
     kind = tasks.kind_of(source.task)
     first = kind.metrics[0].name
-    found = compared.quantize(network, source, source.inputs, INT8, tmp_path)
+    found = compared.quantize(network, source, INT8, tmp_path)
     metrics = found.metrics
     assert metrics["int8_agreement"] >= 0.9
     assert metrics["int8_bytes"] == found.path.stat().st_size
@@ -210,7 +210,7 @@ def test_few_agreements_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(compared, "SECONDS", 0.01)
     network, source = trained("tabular-classification")
     with pytest.warns(Notice, match="the fp16 program agrees with the float one on"):
-        metrics = compared.quantize(network, source, source.inputs, FP16, tmp_path).metrics
+        metrics = compared.quantize(network, source, FP16, tmp_path).metrics
     assert metrics["fp16_test_accuracy"] == pytest.approx(metrics["float_test_accuracy"], abs=0.03)
     assert metrics["fp16_bytes"] < metrics["float_bytes"]
 

@@ -27,6 +27,7 @@ from training.export.quantize import quantized, share
 from training.export.write import onnx_bytes, trace
 from training.infer.model import properties
 from training.inputs import Inputs
+from training.quantized import FLOAT
 from training.tasks import kind_of
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ SECONDS = 2.0  # of measuring, at most
 LEAST = 0.98
 """The agreement below which a line says so."""
 
-FLOAT = "float"
-"""What begins the names of the float program's metrics."""
-
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
@@ -54,7 +52,13 @@ class Quantized:
     metrics: Mapping[str, float]
 
 
-def quantize(network: nn.Module, source: Source, inputs: Inputs | None, kind: str, folder: Path) -> Quantized:
+def float_program(network: nn.Module, source: Source) -> bytes:
+    """The ONNX program of a network for inputs as `nas infer` reads them. Raises UsageError where it cannot be
+    written."""
+    return _program(_on_cpu(network), source, _data(source))
+
+
+def quantize(network: nn.Module, source: Source, kind: str, folder: Path) -> Quantized:
     """Write a trained network as a quantised ONNX program, `folder/quantized.KIND.onnx`, that normalises inside.
 
     Float and quantised program are run by a fresh process, the first held against the network (`verify.TOLERANCE`);
@@ -67,27 +71,22 @@ def quantize(network: nn.Module, source: Source, inputs: Inputs | None, kind: st
     Warns (`Notice`) of an agreement below `LEAST`. Raises UsageError for a network that cannot be written as ONNX or
     has nothing to quantise, VerificationError where a program does not answer.
     """
-    task = source.task
-    network = copy.deepcopy(network).cpu().eval().to(memory_format=torch.contiguous_format)
-    whole, signature = normalised(network, inputs), signature_of(task)
-    data = source.bind("cpu", Loading(batch_size=BATCH))
-    seen = [_given(batch, inputs) for batch in islice(data.batches("train", 0, 0), CALIBRATED)]
-    example = tuple(torch.from_numpy(tensor[:2] if kind_of(task).apart else tensor) for tensor in seen[0])
-    said = properties(inputs, raw=False)
-    content = onnx_bytes(trace(whole, example, signature), signature, said)
-    smaller = quantized(content, kind, seen)
+    task, inputs, data = source.task, _inputs(source), _data(source)
+    network = _on_cpu(network)
+    content = _program(network, source, data)
+    smaller = quantized(content, kind, _seen(data, inputs, CALIBRATED))
     folder.mkdir(parents=True, exist_ok=True)
     files = {"onnx": content, kind: smaller}
     paths = {name: folder / EVERY[name].file("quantized") for name in files}
     for name, path in paths.items():
         path.write_bytes(files[name])
-    verify.verify(folder, "quantized", tuple(files), verify.cases(whole, task, example), network)
+    cases = verify.cases(normalised(network, inputs), task, _example(data, inputs))
+    verify.verify(folder, "quantized", tuple(files), cases, network)
     for left in (paths["onnx"], folder / verify.CASES):
         left.unlink()
     first, second = Program(content), Program(smaller)
     metrics, agreement = _answers(data, task, inputs, {FLOAT: first, kind: second})
-    one = tuple(tensor[:1] if kind_of(task).apart else tensor for tensor in seen[0])
-    slow, fast = latencies((first, second), one)
+    slow, fast = latencies((first, second), tuple(tensor.numpy() for tensor in _example(data, inputs, 1)))
     if not agreement >= LEAST:
         warnings.warn(
             f"the {kind} program agrees with the float one on {agreement:.1%} of the test part only; its metrics say "
@@ -107,14 +106,6 @@ def quantize(network: nn.Module, source: Source, inputs: Inputs | None, kind: st
             f"{kind}_latency_ms": fast,
         },
     )
-
-
-def beside(metrics: Mapping[str, float], kind: str) -> dict[str, tuple[float, float]]:
-    """What the float program and the quantised one came to, of the metrics of a run."""
-    rest = (name.removeprefix(f"{kind}_") for name in metrics if name.startswith(f"{kind}_"))
-    return {
-        name: (metrics[f"{FLOAT}_{name}"], metrics[f"{kind}_{name}"]) for name in rest if f"{FLOAT}_{name}" in metrics
-    }
 
 
 class Program:
@@ -156,6 +147,35 @@ def share_of(content: bytes, kind: str) -> float:
     import onnx
 
     return share(onnx.load_from_string(content), kind)
+
+
+def _on_cpu(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).cpu().eval().to(memory_format=torch.contiguous_format)
+
+
+def _data(source: Source) -> Data:
+    return source.bind("cpu", Loading(batch_size=BATCH))
+
+
+def _inputs(source: Source) -> Inputs | None:
+    return getattr(source, "inputs", None)  # a source of a class of one's own may not say
+
+
+def _seen(data: Data, inputs: Inputs | None, count: int) -> list[Tensors]:
+    """Batches of the training part, as a program gets them."""
+    return [_given(batch, inputs) for batch in islice(data.batches("train", 0, 0), count)]
+
+
+def _example(data: Data, inputs: Inputs | None, samples: int = 2) -> tuple[Tensor, ...]:
+    """So many samples of the training part; of a graph, all of it."""
+    (seen,) = _seen(data, inputs, 1)
+    return tuple(torch.from_numpy(tensor[:samples] if kind_of(data.task).apart else tensor) for tensor in seen)
+
+
+def _program(network: nn.Module, source: Source, data: Data) -> bytes:
+    inputs, signature = _inputs(source), signature_of(source.task)
+    program = trace(normalised(network, inputs), _example(data, inputs), signature)
+    return onnx_bytes(program, signature, properties(inputs, raw=False))
 
 
 def _given(batch: Batch, inputs: Inputs | None) -> Tensors:

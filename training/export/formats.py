@@ -91,6 +91,13 @@ def check_formats(formats: Sequence[str], task: Task, quantized: Collection[str]
     return tuple(name for name in EVERY if name in wanted)
 
 
+def check_quantized(kind: str, task: Task) -> None:
+    """Raises UsageError for what is no way to quantise, or where a task's networks cannot be written as ONNX."""
+    if kind not in QUANTIZED:
+        raise unknown("quantisation", kind, QUANTIZED)
+    check_formats(["onnx"], task)
+
+
 def available(task: Task) -> tuple[str, ...]:
     """The formats that are written for the task where none is asked for."""
     known = task.kind in tasks.names()

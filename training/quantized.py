@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+KINDS = INT8, FP16 = "int8", "fp16"
+"""How programs are quantised; what stands before the suffix of their files: `digits.int8.onnx`."""
+
 FLOAT = "float"
 """What begins the names of the float program's metrics."""
 

@@ -23,12 +23,13 @@ from training.data.loading import Loading
 from training.data.source import Source
 from training.data.split import Split
 from training.export import compared
-from training.export.formats import FP16, INT8, QUANTIZED, check_formats
+from training.export.formats import QUANTIZED, check_formats
 from training.export.proof import proofs_of
 from training.export.quantize import quantized, share
 from training.fit import fit
 from training.infer import classify, open_model
 from training.networks import build
+from training.quantized import FP16, INT8
 from training.recipe import recipe
 from training.testing.toy_space import ToySpace
 

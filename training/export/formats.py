@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from nas_core.errors import UsageError, unknown
 from nas_core.task import Task
 from training import tasks
-from training.infer import model
+from training.quantized import KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,7 @@ FORMATS: Mapping[str, Format] = {
     "python": Format(".py", brings=("safetensors", "json"), usual=False),
 }
 
-INT8, FP16 = model.QUANTIZED
-QUANTIZED: Mapping[str, Format] = {kind: Format(f".{kind}.onnx", traced=True, usual=False) for kind in model.QUANTIZED}
+QUANTIZED: Mapping[str, Format] = {kind: Format(f".{kind}.onnx", traced=True, usual=False) for kind in KINDS}
 """ONNX programs with smaller numbers that `nas compress --quantize` has left: they answer nearly as the network
 does."""
 

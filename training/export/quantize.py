@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_core.errors import UsageError
-from training.export.formats import FP16, INT8
 from training.export.write import quiet
+from training.quantized import FP16, INT8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_core.errors import NotFoundError, UsageError, VerificationError
 from training.inputs import Inputs, inputs_from
+from training.quantized import KINDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +24,6 @@ SUFFIXES = (".onnx", ".pt2", ".safetensors")
 # What 'nas extract' calls the two files of its networks.
 EXTRACTED = ("weights.safetensors", "architecture.json")
 PROPERTIES = ("inputs", "normalisation")
-QUANTIZED = ("int8", "fp16")
-"""What stands before the suffix of a quantised program: `digits.int8.onnx`."""
 NORMALISED = {"inside": True, "outside": False}
 """Where an exported program normalises: itself, or (raw, and plain weights) whoever calls it."""
 
@@ -82,7 +81,7 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _is_quantized(path: Path) -> bool:
-    return path.stem.endswith(tuple(f".{kind}" for kind in QUANTIZED))
+    return path.stem.endswith(tuple(f".{kind}" for kind in KINDS))
 
 
 def _onnx(path: Path) -> Model:

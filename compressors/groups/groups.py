@@ -57,9 +57,27 @@ class Fixed:
 
 
 @dataclass(frozen=True, slots=True)
+class Factor:
+    """A width: `size`, less `per` positions for every unit that is removed of a group."""
+
+    size: int
+    per: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Multiply-accumulates: a constant times widths."""
+
+    constant: int
+    factors: tuple[Factor, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Groups:
-    """All groups of a network, in the order of its computation, and what is fixed. `seconds`: what tracing took."""
+    """All groups of a network, in the order of its computation, and what is fixed. `seconds`: what tracing took;
+    `products`: what is multiplied, of the inputs that the network was traced with."""
 
     groups: tuple[Group, ...]
     fixed: tuple[Fixed, ...]
     seconds: float
+    products: tuple[Product, ...] = ()

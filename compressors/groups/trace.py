@@ -1,0 +1,470 @@
+"""The groups of a network, read off the graph that `torch.export` traces.
+
+The graph is walked once per choice of what views split (`compressors.groups.walk`), classes of united ids become units,
+and what was found is tried on a copy with half of every group removed: a network whose own code holds a size fails
+there, and what it fails for is fixed.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from compressors.groups.groups import Factor, Fixed, Group, Groups, Product, Slice, Unit
+from compressors.groups.operators import RULES, Call, Result, plain, unknown
+from compressors.groups.removal import first_names, masked, remove, tensors_of
+from compressors.groups.walk import Axis, Event, Ids, Reason, Value, Walk
+from nas_core.errors import UsageError, nearest
+
+OUTPUT, IGNORED = "output", "ignored"
+
+torch.library.define("nas::message", "(Tensor x) -> Tensor")
+torch.library.impl("nas::message", "CompositeExplicitAutograd", lambda x: x.clone())
+"""What marks the messages of a layer in a graph; they are counted (`search_spaces.counter`)."""
+
+
+def trace(network: nn.Module, inputs: Sequence[Tensor], ignored: Collection[str] = ()) -> Groups:
+    """All groups of a network that is called with `inputs`; `ignored` modules stay, with all that is within them. The
+    network is left as it is.
+
+    Raises UsageError for a network that cannot be traced and for a module that it does not have.
+    """
+    began = time.perf_counter()
+    modules = [name for name, _ in network.named_modules() if name]
+    for name in ignored:
+        if name not in modules:
+            raise UsageError(f"there is no module '{name}' to be ignored{nearest(name, modules)}")
+    twin = copy.deepcopy(network).eval()
+    found = graph_groups(twin, _program(twin, inputs), ignored)
+    found = _tried(twin, found, inputs)
+    return replace(found, seconds=time.perf_counter() - began)
+
+
+def _program(network: nn.Module, inputs: Sequence[Tensor]) -> Any:
+    """The exported program of a network in evaluation mode. Raises UsageError."""
+    with _marked(network), _plain_attention(), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.export.export(network, tuple(inputs), strict=False)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise UsageError(
+                f"the network cannot be traced, so nothing of it can be removed: {lines[0]}{_where(error)}"
+            ) from error
+
+
+def _where(error: Exception) -> str:
+    """The operator that a failed trace names, where it does."""
+    for line in str(error).splitlines():
+        if "aten." in line:
+            return f" ({line.strip()})" if line.strip() not in str(error).splitlines()[0] else ""
+    return ""
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """The layers of transformers as the operators that they consist of."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _marked(network: nn.Module) -> Iterator[None]:
+    """Layers of message passing show what they send."""
+    hooks = []
+    for module in network.modules():
+        if hasattr(module, "register_message_forward_hook"):
+            hooks.append(module.register_message_forward_hook(lambda layer, sent, out: torch.ops.nas.message(out)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+# The walk.
+
+
+def graph_groups(network: nn.Module, program: Any, ignored: Collection[str] = ()) -> Groups:
+    """The groups that the graph of a program of this network says, untried."""
+    walk, used = _walked(network, program, ignored, None)
+    if walk.splits:
+        walk, used = _walked(network, program, ignored, _choices(walk))
+    return _grouped(walk, used)
+
+
+@dataclass
+class Used:
+    """Ids of tensors by the first name; `order`: which node reads it first."""
+
+    ids: dict[str, list[Ids | None]]
+    order: dict[str, int]
+
+
+def _walked(
+    network: nn.Module, program: Any, ignored: Collection[str], choices: Mapping[str, int] | None
+) -> tuple[Walk, Used]:
+    walk = Walk(choices)
+    used = Used({}, {})
+    first, held = first_names(network), tensors_of(network)
+    for name, tensor in held.items():
+        used.ids[name] = [walk.fresh(size) if size > 1 else None for size in tensor.shape]
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    values: dict[fx.Node, Any] = {}
+    places = {node: place for place, node in enumerate(program.graph.nodes)}
+    for node in program.graph.nodes:
+        walk.operator, walk.at = _operator(node), _module(node)
+        if node.op == "placeholder":
+            source = first.get(names.get(node.name, ""))
+            values[node] = _plain_value(node) if source is None else _held_value(held[source], used.ids[source])
+            if source is not None and node.users:
+                first_read = min(places[one] for one in node.users)
+                used.order[source] = min(first_read, used.order.get(source, first_read))
+        elif node.op == "call_function":
+            values[node] = _called(walk, node, values)
+        elif node.op == "output":
+            walk.operator = OUTPUT
+            for value in _values_of(node.args, values):
+                for dim in value.dims:
+                    walk.fix(dim, "is an output of the network")
+        else:
+            values[node] = _plain_value(node)
+    walk.operator = IGNORED
+    for name in held:
+        for module in (module for module in ignored if name.startswith(f"{module}.")):
+            walk.at = module
+            walk.fixed[:0] = [Event(ids, walk.reason("is to be ignored")) for ids in used.ids[name] if ids is not None]
+    return walk, used
+
+
+def _held_value(tensor: Tensor, ids: Sequence[Ids | None]) -> Value:
+    dims = tuple(None if one is None else Axis(one, np.ones(len(one), dtype=bool)) for one in ids)
+    return Value(tuple(tensor.shape), dims, parameter=True)
+
+
+def _plain_value(node: fx.Node) -> Any:
+    met = node.meta.get("val")
+    return plain(tuple(map(int, met.shape))) if isinstance(met, Tensor) else met
+
+
+def _operator(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+
+
+def _module(node: fx.Node) -> str:
+    """The path of the module that a node is run in."""
+    stack = node.meta.get("nn_module_stack")
+    return str(list(stack.values())[-1][0]) if stack else ""
+
+
+def _shapes(node: fx.Node) -> tuple[tuple[int, ...], ...]:
+    met = node.meta.get("val")
+    found = met if isinstance(met, list | tuple) else [met]
+    return tuple(tuple(map(int, one.shape)) for one in found if isinstance(one, Tensor))
+
+
+def _values_of(arguments: Any, values: Mapping[fx.Node, Any]) -> Iterator[Value]:
+    for one in arguments:
+        found = values.get(one) if isinstance(one, fx.Node) else one
+        if isinstance(found, Value):
+            yield found
+        elif isinstance(found, list | tuple):
+            yield from _values_of(found, values)
+
+
+def _called(walk: Walk, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+    def known(argument: Any) -> Any:
+        if isinstance(argument, fx.Node):
+            return values.get(argument)
+        if isinstance(argument, list | tuple):
+            return [known(one) for one in argument]
+        return argument
+
+    target: Any = node.target
+    if getattr(target, "__name__", "") == "getitem":
+        held = known(node.args[0])
+        return held[node.args[1]] if isinstance(held, list) else held
+    shapes = _shapes(node)
+    schema = getattr(target, "_schema", None)
+    if schema is None:  # a region of operators that is run as one
+        values_in = list(_values_of(node.all_input_nodes, values))
+        return unknown(walk, Call(node.name, {"inputs": values_in}, shapes)) if shapes else None
+    names = [argument.name for argument in schema.arguments]
+    given: dict[str, Any] = {
+        argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()
+    }
+    given |= dict(zip(names, map(known, node.args), strict=False))
+    given |= {name: known(value) for name, value in node.kwargs.items()}
+    if not shapes:
+        return None
+    name = schema.name.rpartition("::")[2]
+    in_place = name.endswith("_")
+    walk.operator = name
+    call = Call(node.name, given, shapes)
+    made: Result = RULES.get(name.rstrip("_") if in_place else name, unknown)(walk, call)
+    if in_place and isinstance(node.args[0], fx.Node):
+        values[node.args[0]] = made
+    return made
+
+
+def _choices(walk: Walk) -> dict[str, int]:
+    """Which of its new dimensions each split goes on in: one that nothing fixes, where it can be one whose removal is
+    exact, one that other splits have chosen, the one of the most units, the last."""
+    labels = walk.classes()
+    fixed = set(np.concatenate([labels[event.ids] for event in walk.fixed]).tolist()) if walk.fixed else set()
+    blurred = set(np.concatenate([labels[event.ids] for event in walk.inexact]).tolist()) if walk.inexact else set()
+
+    def hit(ids: Ids, classes: set[int]) -> bool:
+        return bool(classes.intersection(labels[ids].tolist()))
+
+    chosen: set[int] = set()
+    choices: dict[str, int] = {}
+
+    def options(name: str) -> list[int]:
+        ids = walk.splits[name].ids
+        best = min((hit(one, fixed), hit(one, blurred)) for one in ids.values())
+        return [place for place, one in ids.items() if (hit(one, fixed), hit(one, blurred)) == best]
+
+    for name in sorted(walk.splits, key=lambda name: len(options(name))):
+        ids = walk.splits[name].ids
+        choices[name] = max(options(name), key=lambda place: (hit(ids[place], chosen), len(ids[place]), place))
+        chosen.update(labels[ids[choices[name]]].tolist())
+    return choices
+
+
+# Classes of ids become units, units become groups.
+
+Key: TypeAlias = tuple[int, int, bool]
+"""Tensor, dimension, and whether it is produced (else consumed) there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    """A set of ids that go together; `root`: order, number and position of what produces it first."""
+
+    label: int
+    slices: Mapping[Key, tuple[int, ...]]
+    root: tuple[int, int, int]
+
+    @property
+    def kind(self) -> tuple[tuple[int, int, bool, int], ...]:
+        return tuple(sorted((*key, len(places)) for key, places in self.slices.items()))
+
+
+def _grouped(walk: Walk, used: Used) -> Groups:
+    names = list(used.ids)
+    owners = [name.rpartition(".")[0] or name for name in names]
+    labels = walk.classes()
+    fixed, inexact = (_by_class(events, labels) for events in (walk.fixed, walk.inexact))
+    kinds: dict[Any, list[_Class]] = {}
+    stays: dict[tuple[str, Reason], int] = {}
+    for one in sorted(_classes(walk, used, labels), key=lambda one: one.root):
+        if one.label in fixed:
+            _, root, _ = one.root
+            rows = sum(len(places) for key, places in one.slices.items() if key[0] == root and key[2])
+            key = owners[root], fixed[one.label]
+            stays[key] = stays.get(key, 0) + rows
+        else:
+            kinds.setdefault((one.kind, one.label in inexact), []).append(one)
+    groups: list[Group] = []
+    alone: list[Fixed] = []
+    number: dict[str, int] = {}
+    group_of = np.full(int(labels.max(initial=-1)) + 1, -1, dtype=np.int64)
+    for classes in kinds.values():
+        owner = owners[classes[0].root[1]]
+        if len(classes) == 1:
+            text = "all of it can only go together"
+            alone.append(Fixed(owner, sum(len(one) for one in classes[0].slices.values()), "", owner, text))
+            continue
+        number[owner] = number.get(owner, 0) + 1
+        reason = inexact.get(classes[0].label)
+        group_of[[one.label for one in classes]] = len(groups)
+        groups.append(
+            Group(
+                name=owner if number[owner] == 1 else f"{owner}#{number[owner]}",
+                units=tuple(_unit(names, one) for one in classes),
+                exact=reason is None,
+                why="" if reason is None else f"{reason.operator} in '{reason.at}' {reason.text}",
+            )
+        )
+    found = [Fixed(owner, count, reason.operator, reason.at, reason.text) for (owner, reason), count in stays.items()]
+    return Groups(tuple(groups), (*found, *alone), 0.0, _products(walk, labels, group_of, groups))
+
+
+def _classes(walk: Walk, used: Used, labels: Ids) -> Iterator[_Class]:
+    """All sets of ids that a value which is read is produced by."""
+    tensor, dim, position = (np.full(walk.size, -1, dtype=np.int64) for _ in range(3))
+    for number, (name, dims) in enumerate(used.ids.items()):
+        for place, ids in enumerate(dims):
+            if ids is not None and name in used.order:
+                tensor[ids], dim[ids], position[ids] = number, place, np.arange(len(ids))
+    consumed, still = (np.zeros(walk.size, dtype=bool) for _ in range(2))
+    for ids in walk.consumed:
+        consumed[ids] = True
+    for one, other in reversed(walk.tied):
+        consumed[other] |= consumed[one]
+    for ids in walk.still:
+        still[ids] = True
+    order = [used.order.get(name, 0) for name in used.ids]
+    members = np.flatnonzero((tensor >= 0) & ~still)
+    members = members[np.argsort(labels[members], kind="stable")]
+    for label, group in groupby(members.tolist(), key=lambda one: int(labels[one])):
+        slices: dict[Key, list[int]] = {}
+        for each in group:
+            key = int(tensor[each]), int(dim[each]), not consumed[each]
+            slices.setdefault(key, []).append(int(position[each]))
+        roots = [(order[key[0]], key[0], min(places)) for key, places in slices.items() if key[2]]
+        if roots:
+            yield _Class(label, {key: tuple(places) for key, places in slices.items()}, min(roots))
+
+
+def _by_class(events: Sequence[Event], labels: Ids) -> dict[int, Reason]:
+    """The first event of every class."""
+    found: dict[int, Reason] = {}
+    for event in events:
+        for label in np.unique(labels[event.ids]).tolist():
+            found.setdefault(label, event.reason)
+    return found
+
+
+def _unit(names: Sequence[str], one: _Class) -> Unit:
+    made = {
+        produced: tuple(
+            Slice(names[key[0]], key[1], places) for key, places in one.slices.items() if key[2] == produced
+        )
+        for produced in (True, False)
+    }
+    return Unit(produced=made[True], consumed=made[False])
+
+
+def _products(walk: Walk, labels: Ids, group_of: Ids, groups: Sequence[Group]) -> tuple[Product, ...]:
+    """What is multiplied, by the units that are kept."""
+    made: dict[tuple[Any, ...], int] = {}
+    for counted in walk.counted:
+        constant, factors = counted.constant, []
+        for ids in counted.axes:
+            whose = group_of[labels[ids]]
+            per = {
+                groups[one].name: int((whose == one).sum()) // len(groups[one].units)
+                for one in np.unique(whose[whose >= 0])
+            }
+            if per:
+                factors.append((len(ids), tuple(per.items())))
+            else:
+                constant *= len(ids)
+        key = tuple(sorted(factors))
+        made[key] = made.get(key, 0) + constant
+    return tuple(
+        Product(constant, tuple(Factor(size, dict(per)) for size, per in factors)) for factors, constant in made.items()
+    )
+
+
+# What was found is tried.
+
+TRIED = 1e-4
+"""How much an output may differ from that of the masked twin, relative to the largest."""
+
+
+def half(groups: Sequence[Group]) -> dict[str, list[int]]:
+    """Every second unit of every group."""
+    return {group.name: list(range(1, len(group.units), 2)) for group in groups}
+
+
+def _tried(network: nn.Module, found: Groups, inputs: Sequence[Tensor]) -> Groups:
+    """What of the groups can be removed of this network in truth; it is a copy, and is changed."""
+    _randomise(network)
+
+    def problem(groups: Sequence[Group]) -> str:
+        exact = [group for group in groups if group.exact]
+        wrong = _problem(network, found, half(exact), inputs, compared=True) if exact else ""
+        if wrong or len(exact) == len(groups):
+            return wrong
+        return _problem(network, found, half(groups), inputs, compared=False)
+
+    if not problem(found.groups):
+        return found
+    kept: list[Group] = []
+    fixed: list[Fixed] = []
+    for group in found.groups:
+        wrong = problem([*kept, group])
+        if wrong:
+            fixed.append(Fixed(group.name, len(group.units), "forward", group.name, wrong))
+        else:
+            kept.append(group)
+    gone = {one.name for one in fixed}
+    products = tuple(
+        replace(
+            product,
+            factors=tuple(
+                replace(factor, per={name: per for name, per in factor.per.items() if name not in gone})
+                for factor in product.factors
+            ),
+        )
+        for product in found.products
+    )
+    return replace(found, groups=tuple(kept), fixed=(*found.fixed, *fixed), products=products)
+
+
+def _problem(
+    network: nn.Module, found: Groups, removed: Mapping[str, Collection[int]], inputs: Sequence[Tensor], compared: bool
+) -> str:
+    """What is wrong once these units are removed, an empty text where nothing is."""
+    try:
+        smaller = copy.deepcopy(network)
+        remove(smaller, found, removed)
+        with torch.no_grad():
+            answer = answers(smaller(*inputs))
+            expected = answers(masked(network, found, removed)(*inputs)) if compared else answer
+    except Exception as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        return f"its code does not run with fewer: {said[0]}"
+    if [one.shape for one in answer] != [one.shape for one in expected]:
+        return "its output has another shape with fewer"
+    if any(difference(one, other) > TRIED for one, other in zip(answer, expected, strict=True)):
+        return "the output is not that of the network in which they are 0"
+    return ""
+
+
+def answers(output: Any) -> list[Tensor]:
+    """All tensors of what a network answers."""
+    return [one for one in torch.utils._pytree.tree_leaves(output) if isinstance(one, Tensor)]
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """The largest difference, relative to the largest value; what is no number differs from all numbers."""
+    if not one.numel():
+        return 0.0
+    one, other = one.detach().double(), other.detach().double()
+    found = float((one - other).abs().max()) / (float(other.abs().max()) or 1.0)
+    return found if found == found else float("inf")
+
+
+def _randomise(network: nn.Module) -> None:
+    """Random scales, shifts and statistics, so that zeros hide nothing."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(tensor: Tensor) -> None:
+        tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+
+    with torch.no_grad():
+        for module in network.modules():
+            own = [one for one in module.parameters(recurse=False) if one.dim() == 1]
+            own += [one for name, one in module.named_buffers(recurse=False) if name in ("running_mean", "running_var")]
+            for tensor in own:
+                if tensor.is_floating_point():
+                    drawn(tensor)

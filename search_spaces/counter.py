@@ -85,7 +85,7 @@ class MacCounter:
     def __enter__(self) -> MacCounter:
         modules: list[Any] = list(self._model.modules())
         self._hooks += [each.register_forward_pre_hook(self._told) for each in modules if _tells(each)]
-        for layer in filter(_passes, modules):
+        for layer in filter(passes_messages, modules):
             self._hooks.append(layer.register_forward_pre_hook(self._entered))
             self._hooks.append(layer.register_forward_hook(self._left))
             self._hooks.append(layer.register_message_forward_hook(self._message))
@@ -162,7 +162,7 @@ def _tells(module: nn.Module) -> bool:
     return isinstance(module, HasMacs)
 
 
-def _passes(module: nn.Module) -> bool:
+def passes_messages(module: nn.Module) -> bool:
     """Whether it is a layer of message passing of PyTorch Geometric, where somebody has imported that."""
     library = sys.modules.get("torch_geometric.nn.conv.message_passing")
     return library is not None and isinstance(module, library.MessagePassing)

@@ -16,16 +16,17 @@ from nas_core.errors import UsageError, unknown
 def first_names(network: nn.Module) -> dict[str, str]:
     """By every name of a parameter or buffer the first one of the same tensor."""
     first: dict[int, str] = {}
-    return {name: first.setdefault(id(tensor), name) for name, tensor in _named(network)}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in named_tensors(network)}
 
 
 def tensors_of(network: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers by their first names."""
-    named = dict(_named(network))
+    named = dict(named_tensors(network))
     return {first: named[first] for first in dict.fromkeys(first_names(network).values())}
 
 
-def _named(network: nn.Module) -> Iterable[tuple[str, Tensor]]:
+def named_tensors(network: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    """All parameters and buffers by all their names."""
     return (*network.named_parameters(remove_duplicate=False), *network.named_buffers(remove_duplicate=False))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -22,9 +22,10 @@ from torch import Tensor, fx, nn
 
 from compressors.groups.groups import Factor, Fixed, Group, Groups, Product, Slice, Unit
 from compressors.groups.operators import RULES, Call, Result, plain, unknown
-from compressors.groups.removal import first_names, masked, remove, tensors_of
+from compressors.groups.removal import first_names, masked, named_tensors, remove, tensors_of
 from compressors.groups.walk import Axis, Event, Ids, Reason, Value, Walk
 from nas_core.errors import UsageError, nearest
+from search_spaces.counter import passes_messages
 
 OUTPUT, IGNORED = "output", "ignored"
 
@@ -45,13 +46,46 @@ def trace(network: nn.Module, inputs: Sequence[Tensor], ignored: Collection[str]
         if name not in modules:
             raise UsageError(f"there is no module '{name}' to be ignored{nearest(name, modules)}")
     twin = copy.deepcopy(network).eval()
-    found = graph_groups(twin, _program(twin, inputs), ignored)
+    found = graph_groups(twin, program_of(twin, inputs), ignored)
     found = _tried(twin, found, inputs)
     return replace(found, seconds=time.perf_counter() - began)
 
 
-def _program(network: nn.Module, inputs: Sequence[Tensor]) -> Any:
-    """The exported program of a network in evaluation mode. Raises UsageError."""
+@dataclass(frozen=True)
+class Program:
+    """An exported program; `met`: by node what it makes, as a tensor (which may have no data) or a number."""
+
+    exported: Any
+    met: Mapping[fx.Node, Any]
+
+
+def program_of(network: nn.Module, inputs: Sequence[Tensor]) -> Program:
+    """The program of a network in evaluation mode. Raises UsageError."""
+    exported = _exported(network, inputs)
+    met = {node: node.meta.get("val") for node in exported.graph.nodes}
+    if not all(isinstance(size, int) for found in met.values() for one in _tensors(found) for size in one.shape):
+        met = _Met(exported.graph_module, network, exported, inputs).found  # sizes that depend on data
+    return Program(exported, met)
+
+
+class _Met(fx.Interpreter):
+    """What every node makes of these inputs."""
+
+    def __init__(self, module: fx.GraphModule, network: nn.Module, exported: Any, inputs: Sequence[Tensor]) -> None:
+        super().__init__(module)
+        self.found: dict[fx.Node, Any] = {}
+        named = {**exported.constants, **dict(named_tensors(network))}
+        given = iter(inputs)
+        specs = exported.graph_signature.input_specs
+        with torch.no_grad():
+            self.run(*(next(given) if spec.target is None else named[spec.target] for spec in specs))
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.found[n] = super().run_node(n)
+        return self.found[n]
+
+
+def _exported(network: nn.Module, inputs: Sequence[Tensor]) -> Any:
     with _marked(network), _plain_attention(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -85,21 +119,24 @@ def _plain_attention() -> Iterator[None]:
 @contextmanager
 def _marked(network: nn.Module) -> Iterator[None]:
     """Layers of message passing show what they send."""
-    hooks = []
-    for module in network.modules():
-        if hasattr(module, "register_message_forward_hook"):
-            hooks.append(module.register_message_forward_hook(lambda layer, sent, out: torch.ops.nas.message(out)))
+    layers: list[Any] = [module for module in network.modules() if passes_messages(module)]
+    for layer in layers:
+        layer.message = _showing(layer.message)
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for layer in layers:
+            del layer.message
+
+
+def _showing(message: Callable[..., Tensor]) -> Callable[..., Any]:
+    return lambda *given, **named: torch.ops.nas.message(message(*given, **named))
 
 
 # The walk.
 
 
-def graph_groups(network: nn.Module, program: Any, ignored: Collection[str] = ()) -> Groups:
+def graph_groups(network: nn.Module, program: Program, ignored: Collection[str] = ()) -> Groups:
     """The groups that the graph of a program of this network says, untried."""
     walk, used = _walked(network, program, ignored, None)
     if walk.splits:
@@ -116,34 +153,36 @@ class Used:
 
 
 def _walked(
-    network: nn.Module, program: Any, ignored: Collection[str], choices: Mapping[str, int] | None
+    network: nn.Module, program: Program, ignored: Collection[str], choices: Mapping[str, int] | None
 ) -> tuple[Walk, Used]:
     walk = Walk(choices)
     used = Used({}, {})
     first, held = first_names(network), tensors_of(network)
     for name, tensor in held.items():
         used.ids[name] = [walk.fresh(size) if size > 1 else None for size in tensor.shape]
-    signature = program.graph_signature
+    signature = program.exported.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     values: dict[fx.Node, Any] = {}
-    places = {node: place for place, node in enumerate(program.graph.nodes)}
-    for node in program.graph.nodes:
+    places = {node: place for place, node in enumerate(program.exported.graph.nodes)}
+    for node in places:
         walk.operator, walk.at = _operator(node), _module(node)
         if node.op == "placeholder":
             source = first.get(names.get(node.name, ""))
-            values[node] = _plain_value(node) if source is None else _held_value(held[source], used.ids[source])
+            values[node] = (
+                _plain_value(program.met.get(node)) if source is None else _held_value(held[source], used.ids[source])
+            )
             if source is not None and node.users:
                 first_read = min(places[one] for one in node.users)
                 used.order[source] = min(first_read, used.order.get(source, first_read))
         elif node.op == "call_function":
-            values[node] = _called(walk, node, values)
+            values[node] = _called(walk, node, _shapes(program.met.get(node)), values)
         elif node.op == "output":
             walk.operator = OUTPUT
             for value in _values_of(node.args, values):
                 for dim in value.dims:
                     walk.fix(dim, "is an output of the network")
         else:
-            values[node] = _plain_value(node)
+            values[node] = _plain_value(program.met.get(node))
     walk.operator = IGNORED
     for name in held:
         for module in (module for module in ignored if name.startswith(f"{module}.")):
@@ -157,9 +196,8 @@ def _held_value(tensor: Tensor, ids: Sequence[Ids | None]) -> Value:
     return Value(tuple(tensor.shape), dims, parameter=True)
 
 
-def _plain_value(node: fx.Node) -> Any:
-    met = node.meta.get("val")
-    return plain(tuple(map(int, met.shape))) if isinstance(met, Tensor) else met
+def _plain_value(met: Any) -> Any:
+    return plain(tuple(met.shape)) if isinstance(met, Tensor) else met
 
 
 def _operator(node: fx.Node) -> str:
@@ -172,10 +210,13 @@ def _module(node: fx.Node) -> str:
     return str(list(stack.values())[-1][0]) if stack else ""
 
 
-def _shapes(node: fx.Node) -> tuple[tuple[int, ...], ...]:
-    met = node.meta.get("val")
+def _tensors(met: Any) -> list[Tensor]:
     found = met if isinstance(met, list | tuple) else [met]
-    return tuple(tuple(map(int, one.shape)) for one in found if isinstance(one, Tensor))
+    return [one for one in found if isinstance(one, Tensor)]
+
+
+def _shapes(met: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(one.shape) for one in _tensors(met))
 
 
 def _values_of(arguments: Any, values: Mapping[fx.Node, Any]) -> Iterator[Value]:
@@ -187,7 +228,7 @@ def _values_of(arguments: Any, values: Mapping[fx.Node, Any]) -> Iterator[Value]
             yield from _values_of(found, values)
 
 
-def _called(walk: Walk, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+def _called(walk: Walk, node: fx.Node, shapes: tuple[tuple[int, ...], ...], values: dict[fx.Node, Any]) -> Any:
     def known(argument: Any) -> Any:
         if isinstance(argument, fx.Node):
             return values.get(argument)
@@ -199,7 +240,6 @@ def _called(walk: Walk, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
     if getattr(target, "__name__", "") == "getitem":
         held = known(node.args[0])
         return held[node.args[1]] if isinstance(held, list) else held
-    shapes = _shapes(node)
     schema = getattr(target, "_schema", None)
     if schema is None:  # a region of operators that is run as one
         values_in = list(_values_of(node.all_input_nodes, values))

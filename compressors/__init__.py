@@ -16,4 +16,5 @@ BUILTIN: Mapping[str, str] = {
     "snip": "compressors.masks.snip:Snip",
     "synflow": "compressors.masks.synflow:SynFlow",
     "unchanged": "compressors.unchanged:Unchanged",
+    "cmoe": "compressors.cmoe:CMoE",
 }

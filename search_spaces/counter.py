@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas_core.errors import NasError
 from nas_core.traits import HasMacs, deployed_parameters
+from search_spaces.unfused import unfused
 
 aten = torch.ops.aten
 
@@ -59,7 +60,7 @@ def macs(model: nn.Module, inputs: Sequence[Any]) -> int:
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad(), MacCounter(model) as counter:
+        with torch.no_grad(), unfused(), MacCounter(model) as counter:
             model(*inputs)
     finally:
         for module, mode in training.items():
@@ -134,6 +135,9 @@ def _formulas(summed: Callable[[Tensor], int]) -> Mapping[Any, Callable[..., int
         # Groups that one of both has no dimension for are slices of another one: every row of it counts once.
         return 2 * prod(one.shape[-2:] if other.dim() == 2 else one.shape) * other.shape[-1]
 
+    def attended(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any) -> int:
+        return 2 * prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+
     formulas: Mapping[Any, tuple[str, ...]] = {
         scattered: (
             *("scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_"),
@@ -143,6 +147,7 @@ def _formulas(summed: Callable[[Tensor], int]) -> Mapping[Any, Callable[..., int
         product: ("mm",),
         sum_and_product: ("addmm", "_sparse_addmm"),
         grouped: ("_grouped_mm",),
+        attended: ("_scaled_dot_product_flash_attention_for_cpu",),
     }
     for formula in formulas:
         formula._get_raw = True  # tensors instead of shapes

@@ -10,11 +10,15 @@ from torch import Tensor, nn
 
 from nas_core.errors import UsageError, unknown
 from nas_core.model import Changes, Layer
+from search_spaces.layers.carved import CarvedFeedForward
 
 CONVOLUTION = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias", "padding_mode"),
 )
 BATCH_NORM = ("num_features", "eps", "momentum", "affine", "track_running_stats")
+CARVED = (
+    *("features", "hidden", "outputs", "experts", "shared", "active", "activation", "gated", "biases", "dropout"),
+)
 
 
 class Select(nn.Module):
@@ -47,6 +51,7 @@ LAYERS: Mapping[str, tuple[type[nn.Module], Mapping[str, str]]] = {
     "GELU": (nn.GELU, {"approximate": "approximate"}),
     "Sequential": (nn.Sequential, {}),
     "Select": (Select, {"dim": "dim", "indices": "kept"}),
+    "CarvedFeedForward": (CarvedFeedForward, {name: name for name in CARVED}),
 }
 """The types of modules that may stand in the place of others: arguments by the attributes that hold them."""
 
@@ -95,10 +100,8 @@ def apply(network: nn.Module, changes: Changes, of: str = "the changes") -> None
     """
     for path, layer in changes.modules.items():
         parent, name = _parent(network, path, of)
-        if layer is None:
-            parent._modules[name] = None
-        else:
-            parent._modules[name] = _made(layer, of)
+        new = None if layer is None else _made(layer, of).train(parent.training)
+        setattr(parent, name, new)  # in the place of a function too
     for path, values in changes.attributes.items():
         module = _module(network, path, of)
         for name, value in values.items():

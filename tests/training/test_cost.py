@@ -77,6 +77,15 @@ def test_macs_are_of_one_sample_and_the_batch_multiplies() -> None:
     assert cost.macs(model, (torch.ones(5, 6),)) == 120
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_transformer_is_counted_by_hand_though_its_fused_path_hides_it(device: str) -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 64, batch_first=True, device=device)
+    projections, attention, inner = 8 * 16 * (3 * 16 + 16), 2 * 2 * 8 * 8 * 8, 2 * 8 * 16 * 64
+    network = nn.TransformerEncoder(layer, 3)
+    assert cost.macs(network, (torch.ones(1, 8, 16, device=device),)) == 3 * (projections + attention + inner)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_shared_parameters_count_once() -> None:
     layer = nn.Linear(3, 3)
     assert cost.params(nn.Sequential(layer, nn.ReLU(), layer)) == 12

@@ -238,5 +238,5 @@ class Hesso(Zeroing):
 
     Config: ClassVar[type[BaseConfig]] = Settings
 
-    def acting(self, goal: Goal) -> Regime:
+    def acting(self, network: nn.Module, goal: Goal) -> Regime:
         return Hybrid(goal, self.config)

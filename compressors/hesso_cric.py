@@ -210,5 +210,5 @@ class HessoCric(Zeroing):
 
     Config: ClassVar[type[BaseConfig]] = Settings
 
-    def acting(self, goal: Goal) -> Regime:
+    def acting(self, network: nn.Module, goal: Goal) -> Regime:
         return Corrective(goal, self.config)

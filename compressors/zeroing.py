@@ -18,7 +18,7 @@ from nas_core.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from compressors.groups.groups import Groups
+    from compressors.groups.groups import Group, Groups
     from training.regimes.regime import Regime
 
 
@@ -53,14 +53,14 @@ class Goal:
             group = self.choice.groups[number]
             if len(mine[number]) <= len(group.units) - max(group.least, 1):
                 sequence.append(number)
-        kept = self._kept(sequence)
+        kept = self._kept(sequence, min(int(settled.sum()), len(sequence)))
         mask = torch.zeros(len(scores), dtype=torch.bool)
         for units, count in zip(mine, kept, strict=True):
             mask[units[: len(units) - count]] = True
         return mask
 
-    def _kept(self, sequence: Sequence[int]) -> tuple[int, ...]:
-        """How many units of each group are kept."""
+    def _kept(self, sequence: Sequence[int], least: int) -> tuple[int, ...]:
+        """How many units of each group are kept, where at least the first `least` of a sequence go."""
 
         def after(length: int) -> tuple[int, ...]:
             lost = [0] * len(self.choice.groups)
@@ -72,8 +72,8 @@ class Goal:
             )
 
         if isinstance(self.limits, int):
-            return after(self.limits)
-        low, high = -1, len(sequence)
+            return after(max(self.limits, least))
+        low, high = least - 1, len(sequence)
         while high - low > 1:
             middle = (low + high) // 2
             if self.choice.meets(after(middle), self.limits):
@@ -95,8 +95,16 @@ class Zeroing(ABC):
         self.subject, self.config = subject, config
 
     @abstractmethod
-    def acting(self, goal: Goal) -> Regime:
-        """What the training does."""
+    def acting(self, network: nn.Module, goal: Goal) -> Regime:
+        """What the training does, of a network on the device, in evaluation mode, that stays as it is."""
+
+    def eligible(self, network: nn.Module, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+        """Those of the groups that the method can work on. Raises UsageError for none."""
+        return groups
+
+    def noted(self) -> tuple[Mapping[str, Mapping[str, Any]], tuple[str, ...]]:
+        """For people, about the training: plain data per group, and notes."""
+        return {}, ()
 
     def plan(self, network: nn.Module) -> Plan:
         """What could go. Which units of which groups do is found by the training: the costs are those of the same share
@@ -121,7 +129,8 @@ class Zeroing(ABC):
     def regime(self, network: nn.Module, round: int) -> Regime | None:
         if round > 0:
             return None
-        return self.acting(self._goal(self._choice(network)[1]))
+        copied = copy.deepcopy(network).to(self.subject.device).eval()
+        return self.acting(copied, self._goal(self._choice(copied)[1]))
 
     def compress(self, network: nn.Module, round: int) -> Change:
         """Raises UsageError as `plan`."""
@@ -133,18 +142,21 @@ class Zeroing(ABC):
             self._goal(choice)
             return Change()
         units = Units(choice.groups, network)
-        mask = units.zero()
-        removed = {
-            group.name: found[: len(found) - max(0, group.least - (len(group.units) - len(found)))]
-            for group, found in ((one, part.nonzero().flatten().tolist()) for one, part in units.by_group(mask))
-            if found
-        }
+        removed: dict[str, list[int]] = {}
+        for group, part in units.by_group(units.zero()):
+            if found := part.nonzero().flatten().tolist()[: len(group.units) - max(group.least, 1)]:
+                removed[group.name] = found
         remove(network, groups, removed)
+        said, notes = self.noted()
         report = {
-            group.name: {"units": len(group.units), "kept": len(group.units) - len(removed.get(group.name, ()))}
+            group.name: {
+                "units": len(group.units),
+                "kept": len(group.units) - len(removed.get(group.name, ())),
+                **said.get(group.name, {}),
+            }
             for group in choice.groups
         }
-        return Change(removed=removed, recalibrate=self.recalibrate, report=report)
+        return Change(removed=removed, recalibrate=self.recalibrate, report=report, notes=notes)
 
     def _choice(self, network: nn.Module) -> tuple[Groups, Choice]:
         """All groups of the network, which stays as it is, and those of which units may go."""
@@ -154,8 +166,8 @@ class Zeroing(ABC):
         subject = self.subject
         copied = copy.deepcopy(network).to(subject.device).eval()
         groups = trace(copied, subject.inputs, subject.ignored)
-        costs = Costs(copied, groups, subject.inputs)
-        return groups, Choice(removable(groups, self.config.inexact), costs, "global", subject.round_to)
+        found = self.eligible(copied, removable(groups, self.config.inexact))
+        return groups, Choice(found, Costs(copied, groups, subject.inputs), "global", subject.round_to)
 
     def _goal(self, choice: Choice) -> Goal:
         """Raises UsageError: no training, no target, one that cannot be reached, or that is met already."""

@@ -1,0 +1,356 @@
+"""Polarised gates: units that are used for some inputs only become units that are used for all of them, or for none.
+
+"Learning a Consensus Sub-Network with Polarization Regularization and One Pass Training" (arXiv 2302.10798). There is
+no public code, and what follows where the abstract ends is ours. While the network trains, every unit of a width is
+multiplied by a gate in {0, 1} that depends on the input: the mean over the positions of what the layer reads goes
+through two linear maps to logits s, forward g = 1 where s > 0, backward the derivative of sigmoid(s). With a the mean
+of g over a batch, the loss gets
+
+    sparsity * units * (cost(a) / cost(1) - budget)^2 + polarization * sum a (1 - a),
+
+where the second term is the variance of the gates over the inputs: it is least where all inputs agree, the *consensus*.
+Its weight rises from 0, and the budget falls from 1 to the target, on a line over the first `ramp` of the steps. The
+cost is exact for the units that are mostly on, and linear in a around that. In the end a is taken over all training
+data; what is on for less than half of them is set to 0, and what else must go to meet the target, the least a first.
+Gates are gone then, and statistics of batch normalisations are computed anew.
+
+Gated are widths that one layer makes, inner ones: those of a sum, which several layers make, would need one gate for
+all of them. The gate is behind the last normalisation of a unit, so that 0 is exactly 0. At least as many units of a
+width as must stay are on for every input, those with the greatest logits. Both terms are sums over the units, so that a
+gate's gradient does not depend on their number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from compressors.groups.groups import Group
+from compressors.units import Units
+from compressors.zeroing import Goal, Zeroing
+from compressors.zeroing import Settings as Zeroed
+from nas_core.batch import Batch, Data
+from nas_core.config import Config as BaseConfig
+from nas_core.errors import UsageError
+from nas_core.seeds import derive
+from training.compute import Forward
+from training.regimes.regime import Regime
+
+AGREED = 0.05  # of the inputs may have a gate otherwise than all others
+DECAY = 0.9  # of the moving average of activities, per step
+REFRESH = 10  # steps between two linearisations of the cost
+
+
+class Settings(Zeroed):
+    """Polarised gates."""
+
+    weight: float = Field(default=20.0, gt=0, description="of the term that holds the budget")
+    polarization: float = Field(default=0.5, ge=0, description="weight of the disagreement of inputs, in the end")
+    ramp: float = Field(default=0.5, gt=0, le=1, description="share of the steps in which budget and weight come to it")
+    reduction: int = Field(
+        default=16, ge=1, description="inputs of a gate by its hidden features, of which 8 are least"
+    )
+    bias: float = Field(default=2.0, description="logit of all gates at the beginning; above 0 they are on")
+
+
+def polarization(activity: Tensor) -> Tensor:
+    """The sum of a (1 - a)."""
+    return (activity * (1 - activity)).sum()
+
+
+class Gates(nn.Module):
+    """Of one width: from what its layer reads, a gate per sample and unit."""
+
+    def __init__(self, features: int, units: int, least: int, settings: Settings, seed: int) -> None:
+        super().__init__()
+        self.least = least
+        hidden = max(features // settings.reduction, 8)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.first, self.last = nn.Linear(features, hidden), nn.Linear(hidden, units)
+        nn.init.constant_(self.last.bias, settings.bias)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """[n, features] to [n, units], zeros and ones; gradients are those of the sigmoid."""
+        logits = self.last(self.first(pooled).relu())
+        hard = logits > 0
+        hard = hard | torch.zeros_like(hard).scatter(1, logits.topk(self.least, 1).indices, value=True)
+        soft = logits.sigmoid()
+        return hard.to(soft) + soft - soft.detach()
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the gates of a width are: what `reads` reads decides, and what each of `ends` answers is multiplied.
+
+    `ends`: by module, per channel of its output its unit; the number of units for a channel that is none. `features`:
+    what a sample has at `reads`. Channels are dimension 1 of maps, the last one of what linear maps read and answer.
+    """
+
+    reads: str
+    ends: Mapping[str, tuple[int, ...]]
+    features: int
+
+
+def sites(network: nn.Module, groups: Sequence[Group], inputs: Sequence[Tensor]) -> dict[str, Site]:
+    """By group, for the widths that exactly one layer makes. The network, in evaluation mode, is run once."""
+    makers = {group.name: _makers(group) for group in groups}
+    modules = {name: network.get_submodule(name) for makers in makers.values() for name in makers}
+    calls: list[tuple[str, Tensor, Tensor]] = []
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda _, given, answer: calls.append((name, given[0], answer))
+
+    handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
+    try:
+        with torch.no_grad():
+            network(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = {}
+    for group in groups:
+        mine = [call for call in calls if call[0] in makers[group.name]]
+        dense = [call for call in mine if _dense(modules[call[0]])]
+        if len(dense) != 1 or any(len(one[2]) != len(dense[0][1]) for one in mine):
+            continue
+        inner = {id(given) for _, given, _ in mine}  # what another one of them reads is gated behind that one
+        ends = {
+            name: tuple(makers[group.name][name].get(one, len(group.units)) for one in range(_width(module, answer)))
+            for name, module, answer in ((name, modules[name], answer) for name, _, answer in mine)
+            if id(answer) not in inner
+        }
+        name, given, _ = dense[0]
+        found[group.name] = Site(name, ends, _pooled(modules[name], given).shape[1])
+    return found
+
+
+def _makers(group: Group) -> dict[str, dict[int, int]]:
+    """The modules that produce the units of a group, and by channel of each its unit."""
+    owners: dict[str, dict[int, int]] = {}
+    for number, unit in enumerate(group.units):
+        for piece in unit.produced:
+            name, _, kind = piece.tensor.rpartition(".")
+            if kind == "weight":
+                owners.setdefault(name, {}).update(dict.fromkeys(piece.indices, number))
+    return owners
+
+
+def _width(module: nn.Module, answer: Tensor) -> int:
+    """Channels of what a module answers."""
+    return answer.shape[-1 if isinstance(module, nn.Linear) else 1]
+
+
+def _dense(module: nn.Module) -> bool:
+    """Whether a unit of its output depends on all of its inputs."""
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.modules.conv._ConvNd) and module.groups == 1)
+
+
+def _pooled(module: nn.Module, given: Tensor) -> Tensor:
+    """The means over all positions of each sample, [n, features]."""
+    if isinstance(module, nn.Linear):
+        return given.mean(tuple(range(1, given.dim() - 1))) if given.dim() > 2 else given
+    return given.flatten(2).mean(2)
+
+
+class Polarizing(Regime):
+    """The gates, the two terms, and what is set to 0 in the end."""
+
+    last = True
+
+    def __init__(
+        self,
+        goal: Goal,
+        sites: Mapping[str, Site],
+        settings: Settings,
+        data: Data,
+        remember: Callable[[Mapping[str, Any]], None],
+    ) -> None:
+        """`remember` is told of the activities in the end."""
+        self._goal, self._sites, self._settings, self._data, self._remember = goal, sites, settings, data, remember
+        choice = goal.choice
+        if isinstance(goal.limits, int):
+            self._whole: Mapping[str, float] = {}
+            self._budgets = {"units": 1 - goal.limits / sum(choice.everything)}
+        else:
+            self._whole = choice.cost(choice.everything)
+            self._budgets = {name: limit / self._whole[name] for name, limit in goal.limits.items()}
+
+    def begin(self, network: nn.Module, forward: Forward, example: Batch, seed: int) -> None:
+        self._network, self._forward, self._seed = network, forward, seed
+        groups, settings = self._goal.choice.groups, self._settings
+        self.gates = forward.place(
+            nn.ModuleList(
+                Gates(
+                    self._sites[one.name].features,
+                    len(one.units),
+                    max(one.least, 1),
+                    settings,
+                    derive(seed, "gates", one.name),
+                )
+                for one in groups
+            )
+        )
+        self._open: list[Tensor] = [torch.zeros(0)] * len(groups)
+        self._handles = [handle for number, one in enumerate(groups) for handle in self._hooked(number, one)]
+        count = sum(len(one.units) for one in groups)
+        self._activity, self._around = torch.ones(count), torch.ones(count)
+        self._lines = self._linearised()
+        self._passed: list[tuple[Tensor, int]] = []
+
+    def _hooked(self, number: int, group: Group) -> list[torch.utils.hooks.RemovableHandle]:
+        site, modules = self._sites[group.name], dict(self._network.named_modules())
+
+        def decide(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            self._open[number] = self.gates[number](_pooled(module, given[0]))
+
+        def gated(owners: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+            def multiplied(module: nn.Module, _: Any, answer: Tensor) -> Tensor:
+                padded = torch.cat([self._open[number], self._open[number].new_ones(len(answer), 1)], 1)[:, owners]
+                last = isinstance(module, nn.Linear)
+                others = (1,) * (answer.dim() - 2)
+                shape = (len(answer), *others, -1) if last else (len(answer), -1, *others)
+                return answer * padded.view(shape).to(answer)
+
+            return multiplied
+
+        device = self._forward.device
+        return [
+            modules[site.reads].register_forward_pre_hook(decide),
+            *(
+                modules[name].register_forward_hook(gated(torch.tensor(owners, device=device)))
+                for name, owners in site.ends.items()
+            ),
+        ]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.gates.parameters()), "weight_decay": 0.0}]
+
+    def before_step(self, step: int, steps: int) -> None:
+        self._ramp = min(1.0, (step + 1) / (self._settings.ramp * steps))
+        self._passed = []
+        if step % REFRESH == 0:
+            self._around = self._activity.clone()
+            self._lines = self._linearised()
+
+    def objective(self, loss: Tensor, piece: Batch, logits: Tensor) -> Tensor:
+        activity = torch.cat([gates.float().mean(0) for gates in self._open])
+        self._passed.append((activity.detach(), piece.samples))
+        settings, count = self._settings, len(activity)
+        loss = loss + settings.polarization * self._ramp * polarization(activity)
+        for name, (share, slopes) in self._lines.items():
+            cost = share + (slopes * (activity - self._around.to(activity))).sum()
+            budget = 1 - self._ramp * (1 - self._budgets[name])
+            loss = loss + settings.weight * count * (cost - budget).square()
+        return loss
+
+    def after_step(self) -> None:
+        samples = sum(count for _, count in self._passed)
+        mean = torch.stack([activity * (count / samples) for activity, count in self._passed]).sum(0)
+        self._activity = DECAY * self._activity + (1 - DECAY) * mean.cpu()
+
+    def end(self) -> None:
+        groups = self._goal.choice.groups
+        activity = self._measured("train")
+        for handle in self._handles:
+            handle.remove()
+        gone = self._goal.redundant(activity, activity < 0.5)
+        Units(groups, self._network).scale((~gone).float())
+        sizes = [len(one.units) for one in groups]
+        self._remember(
+            {
+                "consensus": consensus(activity),
+                "activity": {one.name: part.tolist() for one, part in zip(groups, activity.split(sizes), strict=True)},
+            }
+        )
+
+    def _measured(self, part: str) -> Tensor:
+        """The mean of every gate over a part of the data, in evaluation mode [units], float64."""
+        total, rows = torch.zeros(len(self._activity), dtype=torch.float64), 0
+        self._network.eval()
+        with torch.no_grad():
+            for batch in self._data.batches(part, 0, self._seed):
+                self._forward(self._network, batch)
+                total += torch.cat([gates.double().sum(0) for gates in self._open]).cpu()
+                rows += len(self._open[0])
+        return total / rows
+
+    def _linearised(self) -> dict[str, tuple[float, Tensor]]:
+        """Per cost its share of the whole where units are on as `_around` says, rounded, and what a unit more adds,
+        less what the rounding is worth."""
+        choice = self._goal.choice
+        sizes = [len(one.units) for one in choice.groups]
+        sums = [float(part.sum()) for part in self._around.split(sizes)]
+        counts = [min(max(round(one), 1), size) for one, size in zip(sums, sizes, strict=True)]
+        base, found = self._shares(counts), {}
+        steps: list[Mapping[str, float]] = []
+        for number, size in enumerate(sizes):
+            other = counts[number] - 1 if counts[number] == size else counts[number] + 1
+            shares = self._shares([*counts[:number], other, *counts[number + 1 :]])
+            steps.append({name: (shares[name] - base[name]) / (other - counts[number]) for name in base})
+        for name in self._budgets:
+            slopes = torch.tensor([one[name] for one in steps])
+            off = sum(one[name] * (wanted - count) for one, wanted, count in zip(steps, sums, counts, strict=True))
+            found[name] = (base[name] + off, slopes.repeat_interleave(torch.tensor(sizes)).to(self._forward.device))
+        return found
+
+    def _shares(self, counts: Sequence[int]) -> dict[str, float]:
+        choice = self._goal.choice
+        if not self._whole:
+            return {"units": sum(counts) / sum(choice.everything)}
+        costs = choice.cost(tuple(counts))
+        return {name: costs[name] / self._whole[name] for name in self._budgets}
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        gates = {f"gates/{name}": tensor for name, tensor in self.gates.state_dict().items()}
+        return {"activity": self._activity, "around": self._around, **gates}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        self._activity, self._around = tensors["activity"], tensors["around"]
+        self._lines = self._linearised()
+        prefix = "gates/"
+        self.gates.load_state_dict(
+            {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+        )
+
+
+def consensus(activity: Tensor) -> float:
+    """The share of units whose gates all but a few inputs agree on."""
+    return float(((activity < AGREED) | (activity > 1 - AGREED)).double().mean())
+
+
+class Polarization(Zeroing):
+    """Let the network find out which units no input needs, and remove those."""
+
+    Config: ClassVar[type[BaseConfig]] = Settings
+    needs = ("groups", "data")
+    recalibrate = True
+
+    def acting(self, network: nn.Module, goal: Goal) -> Regime:
+        def remember(found: Mapping[str, Any]) -> None:
+            self.subject.cache[self._key()] = found
+
+        gated = sites(network, goal.choice.groups, self.subject.inputs)
+        return Polarizing(goal, gated, self.config, self.subject.data, remember)
+
+    def eligible(self, network: nn.Module, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+        gated = sites(network, groups, self.subject.inputs)
+        if not gated:
+            raise UsageError("no width of the network is made by one layer alone; there is nothing to put gates on")
+        return tuple(group for group in groups if group.name in gated)
+
+    def noted(self) -> Mapping[str, Any]:
+        return self.subject.cache.get(self._key(), {})
+
+    def _key(self) -> str:
+        """Of what the gates came to, which the network does not hold."""
+        subject = self.subject
+        recipe = None if subject.recipe is None else subject.recipe.model_dump(mode="json")
+        asked = [self.config.model_dump(mode="json"), list(map(str, subject.targets)), recipe, subject.epochs]
+        return f"polarization/{json.dumps([*asked, subject.ignored, subject.round_to], sort_keys=True)}"

@@ -14,6 +14,7 @@ from compressors.allocation import Choice, checked_limits, kept_count, removable
 from compressors.compressor import Change, Part, Plan, Round, Subject
 from nas_core.config import Config as BaseConfig
 from nas_core.errors import UsageError
+from training.tasks import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -167,7 +168,8 @@ class Zeroing(ABC):
         copied = copy.deepcopy(network).to(subject.device).eval()
         groups = trace(copied, subject.inputs, subject.ignored)
         found = self.eligible(copied, removable(groups, self.config.inexact))
-        return groups, Choice(found, Costs(copied, groups, subject.inputs), "global", subject.round_to)
+        one = tuple(tensor[:1] for tensor in subject.inputs) if kind_of(subject.task).apart else subject.inputs
+        return groups, Choice(found, Costs(copied, groups, one), "global", subject.round_to)
 
     def _goal(self, choice: Choice) -> Goal:
         """Raises UsageError: no training, no target, one that cannot be reached, or that is met already."""

@@ -345,8 +345,12 @@ class Polarization(Zeroing):
             raise UsageError("no width of the network is made by one layer alone; there is nothing to put gates on")
         return tuple(group for group in groups if group.name in gated)
 
-    def noted(self) -> Mapping[str, Any]:
-        return self.subject.cache.get(self._key(), {})
+    def noted(self) -> tuple[Mapping[str, Mapping[str, Any]], tuple[str, ...]]:
+        found = self.subject.cache.get(self._key())
+        if found is None:
+            return {}, ()
+        said = {name: {"activity": activity} for name, activity in found["activity"].items()}
+        return said, (f"{found['consensus']:.1%} of the units were on for all inputs or for none",)
 
     def _key(self) -> str:
         """Of what the gates came to, which the network does not hold."""

@@ -287,7 +287,8 @@ class Polarizing(Regime):
         choice = self._goal.choice
         sizes = [len(one.units) for one in choice.groups]
         sums = [float(part.sum()) for part in self._around.split(sizes)]
-        counts = [min(max(round(one), 1), size) for one, size in zip(sums, sizes, strict=True)]
+        least = [max(one.least, 1) for one in choice.groups]
+        counts = [min(max(round(one), low), size) for one, low, size in zip(sums, least, sizes, strict=True)]
         base, found = self._shares(counts), {}
         steps: list[Mapping[str, float]] = []
         for number, size in enumerate(sizes):

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 GROUP = "nas.compressors"
 
 BUILTIN: Mapping[str, str] = {
+    "hesso": "compressors.hesso:Hesso",
+    "hesso-cric": "compressors.hesso_cric:HessoCric",
+    "polarization": "compressors.polarization:Polarization",
     "svd": "compressors.svd:Svd",
     "dlrt": "compressors.dlrt:Dlrt",
     "grasp": "compressors.masks.grasp:Grasp",

@@ -14,7 +14,7 @@ from pathlib import Path
 import typer
 
 METRICS = ("val_accuracy", "val_loss", "train_loss", "params", "macs", "latency_ms")
-DATA = ("digits", "karate", "idx:", "cifar10:", "folder:", "npz:", "graph:", "pyg:")
+DATA = ("digits", "karate", "reber", "idx:", "cifar10:", "folder:", "npz:", "graph:", "pyg:")
 RECIPES = ("quick", "standard", "paper", "nasbench201", "darts", "nasnet", "regnet", "ae-cnn")
 SIZES = ("search", "full")
 EVALUATORS = ("train", "table", "told")

@@ -540,7 +540,9 @@ def test_an_installed_package_can_offer_a_scheme(monkeypatch):
 
 
 def test_unknown_schemes_name_the_nearest(tmp_path):
-    with pytest.raises(UsageError, match=r"unknown data 'digit'; did you mean 'digits'\? \(known: digits, karate, idx"):
+    with pytest.raises(
+        UsageError, match=r"unknown data 'digit'; did you mean 'digits'\? \(known: digits, karate, reber, idx"
+    ):
         load("digit")
     with pytest.raises(UsageError, match="unknown data 'flder'; did you mean 'folder'"):
         load("flder:somewhere")

@@ -22,6 +22,7 @@ GROUP = "nas.data"
 BUILTIN = {
     "digits": "training.data.digits:load",
     "karate": "training.data.karate:load",
+    "reber": "training.data.reber:load",
     "idx": "training.data.idx:load",
     "cifar10": "training.data.cifar10:load",
     "folder": "training.data.folder:load",
@@ -46,6 +47,7 @@ class Scheme:
 SCHEMES = (
     Scheme("digits", "", "1,797 grey 8x8 digits, 10 classes (in scikit-learn)"),
     Scheme("karate", "", "Zachary's karate club, 34 nodes, 4 classes (in PyTorch Geometric)"),
+    Scheme("reber", "", "strings of the Reber grammar and corrupted ones, as many as wanted: reber?strings=2000"),
     Scheme("idx", "DIR", "MNIST, Fashion-MNIST and the like: four idx files, gzipped or not"),
     Scheme("cifar10", "DIR", "CIFAR-10, the official binary version"),
     Scheme("folder", "DIR[?size=PIXELS]", "images in one folder per class, with or without train/ and test/ above"),
@@ -63,7 +65,7 @@ def describe() -> list[Scheme]:
 
 
 def load(reference: str, split: Split = _DEFAULT) -> Source:
-    """The data set of `SCHEME`, `SCHEME:ARGUMENT` or of a user's file (`training.data.own.load`), split.
+    """The data set of `SCHEME`, `SCHEME:ARGUMENT`, `SCHEME?OPTIONS` or a user's file (`training.data.own.load`), split.
 
     A loader of a package is `load(argument: str, split: Split) -> Source`. Within `training.reading.reading` a data
     set is read once, and its warnings are told. Raises UsageError for an unknown scheme or a malformed file,
@@ -80,6 +82,9 @@ def _told(reference: str, source: Source) -> list[str]:
 
 def _load(reference: str, split: Split) -> Source:
     target, _, argument = reference.partition(":")
+    name, mark, query = reference.partition("?")
+    if name in BUILTIN:
+        target, argument = name, mark + query
     source: Any
     if target in BUILTIN:
         source = refs.find(target, BUILTIN, GROUP, "data")(argument, split)

@@ -1,0 +1,45 @@
+"""Recurrent networks of one's own for strings: `nas train examples/my_recurrent.py:gru --data "reber?strings=2000"`.
+
+A row holds a string, a block of symbols per place (`training/data/reber.py`): the product with a matrix is an
+embedding. Three layers of 50 units are those of Darji, "Investigating Sparsity in Recurrent Neural Networks" (2021).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nas_core.errors import UsageError
+from nas_core.task import Task
+
+
+class Reader(nn.Module):
+    """`[n, places * symbols]` to `[n, outputs]`: the strings are read from their first place to their last."""
+
+    def __init__(self, kind: type[nn.RNNBase], symbols: int, outputs: int, units: int, layers: int) -> None:
+        super().__init__()
+        self.symbols = symbols
+        self.embedding = nn.Linear(symbols, units, bias=False)
+        self.layers = kind(units, units, num_layers=layers, batch_first=True)
+        self.classifier = nn.Linear(units, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = self.embedding(x.unflatten(1, (-1, self.symbols)))
+        return self.classifier(self.layers(steps)[0][:, -1])
+
+
+def lstm(task: Task, units: int = 50, layers: int = 3) -> Reader:
+    """Long short-term memory."""
+    return Reader(nn.LSTM, symbols(task), task.outputs, units, layers)
+
+
+def gru(task: Task, units: int = 50, layers: int = 3) -> Reader:
+    """Gated recurrent units."""
+    return Reader(nn.GRU, symbols(task), task.outputs, units, layers)
+
+
+def symbols(task: Task) -> int:
+    """How many there may be at every place. Raises UsageError for rows that are no strings."""
+    widths = set(task.table())
+    if len(widths) != 1:
+        raise UsageError(f"a string has as many symbols at every place, and these rows have fields of {sorted(widths)}")
+    return widths.pop()

@@ -20,7 +20,7 @@ from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.cache import Prefixed
 from nas_core.config import validate
-from nas_core.errors import UsageError, VerificationError
+from nas_core.errors import UsageError, VerificationError, unknown
 from nas_core.evaluation import Budget, Context, Report
 from nas_core.job import Result
 from nas_core.model import Changes
@@ -415,6 +415,7 @@ def compression(
         "of": weights,
     }
     made = _opened(store, study, trial, run, training.evaluator, settings, training.about)
+    _check(made.base.network, address, asked.ignore)
     rounds = made.made(made.first_seed).rounds
     made.plan()  # says now what cannot be
     lasting = [epochs if one.epochs is None else min(one.epochs, epochs) for one in rounds]
@@ -423,6 +424,19 @@ def compression(
 
         float_program(made.base.network, training.evaluator.source)
     return replace(made, settings={**settings, "rounds": lasting})
+
+
+def _check(network: nn.Module, address: str, ignored: Sequence[str]) -> None:
+    """Raises UsageError for weights that are no numbers, and for modules to ignore that there are not."""
+    import torch
+
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UsageError(f"the weights of {address} are no numbers: '{name}' has NaN or infinity; train it again")
+    modules = [name for name, _ in network.named_modules() if name]
+    for name in ignored:
+        if name not in modules:
+            raise unknown("module to ignore", name, modules)
 
 
 def opened(store: Store, spec: StudySpec, settings: Mapping[str, Any]) -> Compression:

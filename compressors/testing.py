@@ -1,4 +1,5 @@
-"""The contract of compression methods: `check` yields what is wrong with one, tried on small networks with images.
+"""The contract of compression methods: `check` yields what is wrong with one, tried on small networks with images. A
+method may refuse some of them, but not all.
 
 No finding means that it holds. That what is left is any good cannot be checked here: it takes trained networks.
 """
@@ -98,8 +99,16 @@ def check(method: type[Compressor], settings: Mapping[str, Any] | None = None) -
     if declared:
         return
     source = load("digits", Split(limit=100))
+    refused = []
     for name, network in networks(source, method.needs).items():
-        yield from collect(name, _behaviour, method, settings or {}, network.eval(), source)
+        try:
+            subject, made = _made(method, settings or {}, network.eval(), source)
+        except UsageError as error:
+            refused.append(f"{name}: it refuses the network: {error}")
+            continue
+        yield from collect(name, _behaviour, method, settings or {}, network, source, subject, made)
+    if len(refused) == len(networks(source, method.needs)):
+        yield from refused
 
 
 def _declaration(method: Any) -> Iterator[str]:
@@ -113,9 +122,13 @@ def _declaration(method: Any) -> Iterator[str]:
 
 
 def _behaviour(
-    method: type[Compressor], settings: Mapping[str, Any], network: nn.Module, source: Source
+    method: type[Compressor],
+    settings: Mapping[str, Any],
+    network: nn.Module,
+    source: Source,
+    subject: Subject,
+    made: Compressor,
 ) -> Iterator[str]:
-    subject, made = _made(method, settings, network, source)
     sequence = isinstance(made.rounds, Sequence) and bool(made.rounds)
     if not sequence or not all(isinstance(one, Round) for one in made.rounds):
         yield f"rounds is {made.rounds!r}; it must be a tuple of Round, of at least one"

@@ -343,9 +343,12 @@ class Compression:
     @cached_property
     def _inputs(self) -> Any:
         """What the network is compared on, on the CPU."""
+        import torch
+
         batch = next(iter(self.evaluator.data.batches("valid", 0, 0)))
-        apart = kind_of(self.evaluator.task).apart
-        return tuple((tensor[:SEEN] if apart else tensor).cpu().contiguous() for tensor in batch.inputs)
+        apart, plain = kind_of(self.evaluator.task).apart, torch.contiguous_format
+        # Cloned, because images of one channel are contiguous in any layout, which still decides who computes.
+        return tuple((x[:SEEN] if apart else x).cpu().clone(memory_format=plain) for x in batch.inputs)
 
     def _read(self, path: Path) -> tuple[nn.Module, Report]:
         from training.networks import load_trained

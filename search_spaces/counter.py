@@ -1,9 +1,10 @@
 """Multiply-accumulates of whatever torch runs: the one counter of networks, operators and supernets.
 
 Counted are convolutions and matrix products (half of what `torch.utils.flop_counter` counts), grouped products, sparse
-products by what is not zero, and message passing: one per feature of a message, weighted or only added. Degrees,
-softmax over neighbours, normalisation, activations, biases and other products of elements count nothing. What a module
-multiplies beside that, it says itself (`nas_core.traits.HasMacs`).
+products by what is not zero, fused attention and recurrent layers as what they consist of, and message passing: one per
+feature of a message, weighted or only added. Degrees, softmax over neighbours, normalisation, activations, biases and
+other products of elements count nothing. What a module multiplies beside that, it says itself
+(`nas_core.traits.HasMacs`).
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class MacCounter:
         self._passing = 0  # how many layers of message passing the operation that runs lies within
         self._seen = FlopCounterMode(display=False, custom_mapping=_formulas(self._summed))
         self._hooks: list[Any] = []
+        self._fused = True
 
     @property
     def macs(self) -> int:
@@ -90,11 +92,15 @@ class MacCounter:
             self._hooks.append(layer.register_forward_pre_hook(self._entered))
             self._hooks.append(layer.register_forward_hook(self._left))
             self._hooks.append(layer.register_message_forward_hook(self._message))
+        # A transformer's fused layer is one operation that nothing is counted of.
+        self._fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
         self._seen.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._seen.__exit__(*error)
+        torch.backends.mha.set_fastpath_enabled(self._fused)
         for hook in self._hooks:
             hook.remove()
 
@@ -138,6 +144,12 @@ def _formulas(summed: Callable[[Tensor], int]) -> Mapping[Any, Callable[..., int
     def attended(query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any) -> int:
         return 2 * prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
+    def recurrent_layer(one: Tensor, into: Tensor, again: Tensor, *rest: Any, **named: Any) -> int:
+        return 2 * prod(one.shape[:-1]) * (into.numel() + again.numel())
+
+    def recurrent(one: Tensor, weights: Sequence[Tensor], *rest: Any, **named: Any) -> int:
+        return 2 * prod(one.shape[:-1]) * sum(each.numel() for each in weights if each.dim() == 2)
+
     formulas: Mapping[Any, tuple[str, ...]] = {
         scattered: (
             *("scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_"),
@@ -148,6 +160,8 @@ def _formulas(summed: Callable[[Tensor], int]) -> Mapping[Any, Callable[..., int
         sum_and_product: ("addmm", "_sparse_addmm"),
         grouped: ("_grouped_mm",),
         attended: ("_scaled_dot_product_flash_attention_for_cpu",),
+        recurrent_layer: ("mkldnn_rnn_layer",),
+        recurrent: ("_cudnn_rnn",),
     }
     for formula in formulas:
         formula._get_raw = True  # tensors instead of shapes

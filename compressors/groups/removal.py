@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,11 @@ def checked(groups: Groups, removed: Removal) -> dict[str, list[int]]:
         if wanted:
             found[name] = wanted
     return found
+
+
+def half(groups: Sequence[Group]) -> dict[str, list[int]]:
+    """Every second unit of every group."""
+    return {group.name: list(range(1, len(group.units), 2)) for group in groups}
 
 
 def remove(network: nn.Module, groups: Groups, removed: Removal) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 
 from compressors.groups.groups import Factor, Fixed, Group, Groups, Product, Slice, Unit
 from compressors.groups.operators import RULES, Call, Result, plain, unknown
-from compressors.groups.removal import first_names, masked, named_tensors, remove, tensors_of
+from compressors.groups.removal import first_names, half, masked, named_tensors, remove, tensors_of
 from compressors.groups.walk import Axis, Event, Ids, Reason, Value, Walk
 from nas_core.errors import UsageError, nearest
 from search_spaces.counter import passes_messages
@@ -418,11 +418,6 @@ def _products(walk: Walk, labels: Ids, group_of: Ids, groups: Sequence[Group]) -
 
 TRIED = 1e-4
 """How much an output may differ from that of the masked twin, relative to the largest."""
-
-
-def half(groups: Sequence[Group]) -> dict[str, list[int]]:
-    """Every second unit of every group."""
-    return {group.name: list(range(1, len(group.units), 2)) for group in groups}
 
 
 def _tried(network: nn.Module, found: Groups, inputs: Sequence[Tensor]) -> Groups:

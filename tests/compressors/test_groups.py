@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from compressors.groups.costs import Costs
 from compressors.groups.groups import Groups
-from compressors.groups.removal import masked, remove
-from compressors.groups.trace import answers, difference, half, trace
+from compressors.groups.removal import half, masked, remove
+from compressors.groups.trace import answers, difference, trace
 from nas_core.errors import UsageError
 from search_spaces import counter
 from tests.compressors.networks import NETWORKS, Experts, rows
@@ -51,6 +51,7 @@ def proved(network: nn.Module, groups: Groups, inputs: Sequence[Tensor]) -> nn.M
     again.load_state_dict(smaller.state_dict())
     assert all(map(torch.equal, answers(again.eval()(*inputs)), answers(smaller(*inputs))))
     costs = Costs(network, groups, inputs)
+    assert costs.by_formula
     assert costs.of({}) == {"params": counter.params(network), "macs": counter.macs(network, inputs)}
     assert costs.of(removed) == {"params": counter.params(smaller), "macs": counter.macs(smaller, inputs)}
     return smaller

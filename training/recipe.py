@@ -13,6 +13,7 @@ from nas_core.errors import UsageError, nearest, unknown
 from nas_core.task import Task
 from training import tasks
 from training.data.augment import PLAIN, Augment
+from training.regimes.adapters import Adapters
 from training.regimes.distillation import Distillation
 from training.regimes.orthonormality import Orthonormality
 from training.regimes.regime import Settings
@@ -83,6 +84,9 @@ class Recipe(Config):
         default=None, description="a term of the loss for deep plain networks"
     )
     distillation: Distillation | None = Field(default=None, description="what is learned of a teacher, and how")
+    adapters: Adapters | None = Field(
+        default=None, description="low-rank corrections are trained, and biases, instead of all weights"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

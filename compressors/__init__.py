@@ -5,6 +5,12 @@ from collections.abc import Mapping
 GROUP = "nas.compressors"
 
 BUILTIN: Mapping[str, str] = {
+    "bn-scale": "compressors.structured:BnScale",
+    "magnitude": "compressors.structured:Magnitude",
+    "oba": "compressors.structured:Oba",
+    "obd": "compressors.structured:Obd",
+    "random": "compressors.structured:Random",
+    "taylor": "compressors.structured:Taylor",
     "hesso": "compressors.hesso:Hesso",
     "hesso-cric": "compressors.hesso_cric:HessoCric",
     "polarization": "compressors.polarization:Polarization",

@@ -60,8 +60,8 @@ def removable(groups: Groups, inexact: bool) -> tuple[Group, ...]:
     if found:
         return found
     others = [one for one in groups.groups if not one.exact and len(one.units) > max(one.least, 1)]
-    reasons = [f"'{one.name}' is not exact, {one.why} (-s inexact=true removes of it)" for one in others]
-    reasons += [f"'{one.name}' is fixed by {one.operator} in '{one.at}', {one.reason}" for one in groups.fixed]
+    reasons = [f"'{one.name}' is not exact: {one.why} (-s inexact=true removes of it)" for one in others]
+    reasons += [f"'{one.name}' stays: {one.operator} in '{one.at}' {one.reason}" for one in groups.fixed]
     more = f", and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
     said = ": " + "; ".join(reasons[:NAMED]) + more if reasons else ""
     raise UsageError(f"no unit of the network can be removed{said}")

@@ -27,6 +27,7 @@ NEEDS: Mapping[str, str] = {
     "linear": "linear maps or convolutions",
     "ffn": "pairs of linear maps with an activation between them",
     "recurrent": "LSTM, GRU or RNN layers",
+    "batch-norm": "batch normalisations with scales",
 }
 """What methods may need of a network or its data."""
 

@@ -89,6 +89,8 @@ def networks(source: Source, needs: Collection[str]) -> Mapping[str, nn.Module]:
             return {"recurrent": Recurrent(width, outputs)}
         if "ffn" in needs:
             return {"feed-forward": FeedForward(width, outputs)}
+        if "batch-norm" in needs:
+            return {"residual": Residual(channels, outputs)}
         return {"residual": Residual(channels, outputs), "feed-forward": FeedForward(width, outputs)}
 
 

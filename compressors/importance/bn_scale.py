@@ -26,7 +26,7 @@ class BnScale:
     class Config(BaseConfig):
         """Nothing to set."""
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ("batch-norm",)
 
     def __init__(self, config: Config) -> None:
         pass

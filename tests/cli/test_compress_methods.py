@@ -157,7 +157,6 @@ def test_weights_that_are_no_numbers_are_refused(subject: str, say: Say, monkeyp
 def test_a_proof_that_fails_keeps_nothing(subject: str, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the proof finds another network than the one that is said, exit 7, and no run is complete."""
     from compressors.structured import Magnitude
-
     from studies.jobs import compress
 
     whole = Magnitude.compress

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from compressors.compressor import Subject
 from compressors.groups.groups import Group, Groups, Slice, Unit
+from compressors.importance.alone import agreement, loss_changes
 from compressors.importance.bn_scale import BnScale
 from compressors.importance.magnitude import Magnitude
 from compressors.importance.oba import Oba, elements
@@ -25,7 +26,7 @@ from compressors.importance.taylor import Taylor
 from nas_core.batch import Batch
 from nas_core.errors import TrialError, UsageError
 from nas_core.task import Task
-from tests.compressors.hand_made import Net, groups, subject
+from tests.compressors.hand_made import Images, Net, groups, subject
 
 WIDTHS = (5, 7, 6, 3)
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -186,6 +187,17 @@ def test_the_ranking_of_oba_is_not_that_of_taylor() -> None:
     assert (taylor >= 0).all()
 
 
+class Alone(Images):
+    """The same batch, always, and no other."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__()
+        self._batch = batch
+
+    def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
+        yield self._batch
+
+
 def test_a_gate_is_what_switches_a_unit_off() -> None:
     """The sum of theta g over what reads a channel is the derivative by a factor behind its activation; on the side
     that makes it scale and shift of the normalisation give the same, and the convolution's rows count once more."""
@@ -204,6 +216,10 @@ def test_a_gate_is_what_switches_a_unit_off() -> None:
     assert made.shape == (3, 6)
     torch.testing.assert_close(read.sum(0).float(), wanted, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(made[1:].sum(0).float(), wanted, rtol=1e-4, atol=1e-6)
+    for mean, change in (("squares", wanted.square()), ("absolutes", wanted.abs())):
+        alone = Subject(about.data.task, Alone(batch), about.device, 0)
+        score = Taylor(Taylor.Config(mean=mean))(network, groups(), alone, 0)["conv1"]
+        numpy.testing.assert_allclose(score, change.numpy(), rtol=1e-3, atol=1e-8)
 
 
 def test_members_are_summed_with_their_signs() -> None:
@@ -315,3 +331,23 @@ def test_a_loss_that_is_no_number_is_refused() -> None:
         network.head.weight[0, 0] = float("nan")
     with pytest.raises(TrialError, match="nan"):
         Oba(Oba.Config())(network, groups(), subject(), 0)
+
+
+def test_changes_of_single_units_are_those_of_their_removal() -> None:
+    network, about = trained(), subject()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    batches = list(about.data.batches("valid", 0, 0))
+    found = loss_changes(network, groups(), about, batches)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    images, target = (torch.cat(parts) for parts in zip(*((one.inputs[0], one.target) for one in batches), strict=True))
+    with torch.no_grad():
+        whole = functional.cross_entropy(network(images), target)
+        hidden = functional.relu(network.bn1(network.conv1(images)))
+        hidden[:, 2] = 0
+        other = network.head(functional.relu(network.conv2(hidden)).flatten(1))
+    wanted = float(functional.cross_entropy(other, target) - whole)
+    assert found["conv1"][2] == pytest.approx(wanted, rel=1e-4, abs=1e-7)
+    together, within = agreement(found, found)
+    assert together == pytest.approx(1)
+    assert set(within) == {"conv1", "conv2"}
+    assert agreement({"conv2": -found["conv2"]}, found)[0] == pytest.approx(-1)

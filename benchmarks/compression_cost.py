@@ -1,0 +1,112 @@
+"""What compression costs beside training: scores on the batches of training steps, tracing, an epoch of HESSO.
+
+    python benchmarks/compression_cost.py [--rounds 5] [--batches 20] --data ../shared/data/fashion-mnist
+
+CPU time on one thread, of an untrained network (what it computes is the same). What is compared takes turns within a
+round, so that other load on the machine meets both; the ratio is the median over the rounds. `training` is as many
+steps of the fit loop as a score has batches, `export` `torch.export` of the same network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import torch
+from compressed import ARCH, CPU, SPACE, Problem, method
+from rows import Rows
+
+from compressors.groups.trace import trace
+from training.fit import Training, fit
+from training.networks import build
+from training.tasks import sample_inputs
+
+FIELDS = ("what", "beside", "ratio", "low", "high", "seconds", "seconds_beside", "rounds")
+SCORES = {
+    "magnitude": ("magnitude", {}),
+    "taylor": ("taylor", {}),
+    "obd": ("obd", {}),
+    "oba": ("oba", {}),
+    "oba series": ("oba", {"hessian": "series"}),
+}
+
+
+def seconds(run: Callable[[], object]) -> float:
+    begun = time.process_time()
+    run()
+    return time.process_time() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the four files of Fashion-MNIST")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--limit", type=int, default=4_000, help="images of an epoch of HESSO, a tenth of them valid")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "compression_cost.csv")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = Rows(arguments.out, FIELDS, named=2)
+    problem = Problem(arguments.data, Path("."), arguments.limit, 1, 0)
+    network = build(SPACE, ARCH, problem.source.task, problem.size, 0).eval()
+    subject = problem.subject(network, 0, {}, "macs<=0.5x")
+    groups = trace(network, subject.inputs)
+    batches = list(islice(problem.data.batches("train", 0, 0), arguments.batches))
+
+    def steps() -> None:
+        training = Training(copy.deepcopy(network), problem.data, problem.plan, CPU, 0, None)
+        training.model.train()
+        for batch in batches:
+            training.update(batch)
+
+    def scored(name: str) -> Callable[[], object]:
+        kind, settings = SCORES[name]
+        given = {} if kind == "magnitude" else {"batches": arguments.batches}
+        made = method(kind, problem.subject(network, 0, {}), **settings, **given)
+        return lambda: made.score(made.config)(network, groups, subject, 0)
+
+    def epoch(name: str) -> Callable[[], object]:
+        def run() -> None:
+            model = copy.deepcopy(network)
+            made = None if name == "plain" else method(name, subject)
+            regimes = () if made is None else (made.regime(model, 0),)
+            list(fit(model, problem.data, problem.plan, device=CPU, seed=0, regimes=regimes))
+
+        return run
+
+    def export() -> None:
+        torch.export.export(copy.deepcopy(network), tuple(sample_inputs(problem.source.task, 4)))
+
+    pairs: list[tuple[str, str, Callable[[], Callable[[], object]], Callable[[], object]]] = [
+        *((name, "training", lambda name=name: scored(name), steps) for name in SCORES),  # type: ignore[misc]
+        ("trace", "export", lambda: lambda: trace(network, subject.inputs), export),
+        ("hesso", "plain epoch", lambda: epoch("hesso"), epoch("plain")),
+    ]
+    for what, beside, make, other in pairs:
+        if rows.get(what, beside):
+            continue
+        run = make()
+        other()  # fills what is filled once
+        measured = [(seconds(run), seconds(other)) for _ in range(arguments.rounds)]
+        ratios = [one / two for one, two in measured]
+        ours, theirs = (statistics.median(column) for column in zip(*measured, strict=True))
+        row = {
+            "what": what,
+            "beside": beside,
+            "ratio": round(statistics.median(ratios), 3),
+            "low": round(min(ratios), 3),
+            "high": round(max(ratios), 3),
+            "seconds": round(ours, 3),
+            "seconds_beside": round(theirs, 3),
+            "rounds": arguments.rounds,
+        }
+        print(rows.write(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -595,8 +595,10 @@ def _block(walk: Walk, x: Value, places: range, sizes: Sequence[int], name: str)
         return [ELASTIC if elastic and size > 1 else None for size in sizes]
     main = max(held, key=lambda place: x.shape[place])
     for place in held:
-        if place != main and (walk.choices is not None or not wide):
+        if place != main and walk.choices is not None:
             walk.fix(x.dims[place], "is merged with another width")
+        elif place != main:
+            walk.undecided = True
     axis = x.axis(main)
     assert axis is not None
     shape = [x.shape[place] for place in places]
@@ -746,6 +748,24 @@ def concatenated(walk: Walk, call: Call) -> Value:
         ]
         joint[along] = Axis(np.concatenate([one.ids for one in axes]), np.concatenate([one.zero for one in axes]))
     return Value(call.shape, tuple(joint), all(value.parameter for value in values))
+
+
+def block_diagonal(walk: Walk, call: Call) -> Value:
+    """Matrices along a diagonal: rows one after another, and columns; 0 elsewhere."""
+    values = [value for value in call["tensors"] if len(value.shape) == 2]
+    if len(values) != len(call["tensors"]):
+        return unknown(walk, call)  # type: ignore[return-value]
+    dims = []
+    for place in range(2):
+        axes = [
+            value.axis(place)
+            or Axis(
+                walk.constant(value.shape[place], "is part of a diagonal"), np.full(value.shape[place], value.zeros)
+            )
+            for value in values
+        ]
+        dims.append(Axis(np.concatenate([one.ids for one in axes]), np.concatenate([one.zero for one in axes])))
+    return Value(call.shape, tuple(dims), all(value.parameter for value in values))
 
 
 def stacked(walk: Walk, call: Call) -> Value:
@@ -1025,6 +1045,7 @@ def _table() -> dict[str, Rule]:
         (flipped, "flip"),
         (padded, "constant_pad_nd pad"),
         (concatenated, "cat concat concatenate"),
+        (block_diagonal, "block_diag"),
         (stacked, "stack"),
         (parted, "chunk split split_with_sizes"),
         (sliced, "slice narrow"),

@@ -139,7 +139,7 @@ def _showing(message: Callable[..., Tensor]) -> Callable[..., Any]:
 def graph_groups(network: nn.Module, program: Program, ignored: Collection[str] = ()) -> Groups:
     """The groups that the graph of a program of this network says, untried."""
     walk, used = _walked(network, program, ignored, None)
-    if walk.splits:
+    if walk.splits or walk.undecided:
         walk, used = _walked(network, program, ignored, _choices(walk))
     return _grouped(walk, used)
 

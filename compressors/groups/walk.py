@@ -101,6 +101,7 @@ class Walk:
     tied: list[tuple[Ids, Ids]] = field(default_factory=list)
     counted: list[Counted] = field(default_factory=list)
     splits: dict[str, Split] = field(default_factory=dict)
+    undecided: bool = False
     operator: str = ""
     at: str = ""
 

@@ -1,0 +1,64 @@
+"""Groups of architectures drawn from every space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compressors.groups.trace import trace
+from nas_core import refs
+from nas_core.moves import sample
+from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, TABULAR_REGRESSION, InputSpec, Task
+from search_spaces import BUILTIN, GROUP
+from tests.compressors.test_groups import disturbed, proved
+from training.networks import build
+from training.tasks import sample_inputs
+
+IMAGES = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 8, 8), outputs=5)
+GRAPH = Task(kind=NODE_CLASSIFICATION, input_shape=(12,), outputs=4, nodes=30, edges=80)
+FIELDS = InputSpec(name="x", shape=(9,), categories=(1, 4, 1, 3))
+TABLE = Task(kind=TABULAR_REGRESSION, inputs=(FIELDS,), outputs=1, metric="rmse")
+
+SMALL: Mapping[str, tuple[Task, Mapping[str, Any]]] = {
+    "ae-cnn": (IMAGES, {"width_scale": 0.05, "depth_scale": 0.3}),
+    "darts": (IMAGES, {"channels": 3, "layers": 3}),
+    "mlp": (TABLE, {"width_scale": 0.1}),
+    "nasbench201": (IMAGES, {"channels": 4, "cells": 1}),
+    "nasbench_graph": (GRAPH, {"hidden": 8, "dropout": 0.0}),
+    "nasnet": (IMAGES, {"cells": 1, "filters": 48, "stem_filters": 4}),
+    "regnet": (IMAGES, {"width_scale": 0.1, "stem_width": 7}),
+    "stages": (IMAGES, {"width_scale": 0.0625}),
+}
+"""By space: a task, and the size that its networks are built in."""
+
+
+def shown(space: str, number: int) -> None:
+    """Half of all exact units of one architecture removed."""
+    task, size = SMALL[space]
+    loaded = refs.load(BUILTIN[space], BUILTIN, GROUP, "search space").object
+    network = disturbed(build(loaded, sample(loaded, np.random.default_rng(number)), task, loaded.Size(**size), number))
+    inputs = sample_inputs(task, 2)
+    groups = trace(network, inputs)
+    assert any(group.exact for group in groups.groups)
+    assert not [fixed for fixed in groups.fixed if fixed.operator == "forward"]
+    proved(network, groups, inputs)
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("space", SMALL)
+def test_architectures(space: str, number: int) -> None:
+    shown(space, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(3, 20))
+@pytest.mark.parametrize("space", SMALL)
+def test_more_architectures(space: str, number: int) -> None:
+    shown(space, number)
+
+
+def test_every_space_is_drawn_from() -> None:
+    assert set(SMALL) == set(BUILTIN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -51,8 +52,21 @@ def checked(groups: Groups, removed: Removal) -> dict[str, list[int]]:
 
 
 def half(groups: Sequence[Group]) -> dict[str, list[int]]:
-    """Every second unit of every group."""
-    return {group.name: list(range(1, len(group.units), 2)) for group in groups}
+    """Half of the units of every group, rounded down, drawn for each by itself: two that belong together do not lose
+    the same by chance."""
+    return _drawn(groups, [len(group.units) // 2 for group in groups])
+
+
+def uneven(groups: Sequence[Group]) -> dict[str, list[int]]:
+    """A half, or a quarter, of the units of every group, so that those that belong together would not lose as many."""
+    return _drawn(groups, [max(1, len(group.units) // (2 + 2 * (place % 2))) for place, group in enumerate(groups)])
+
+
+def _drawn(groups: Sequence[Group], counts: Sequence[int]) -> dict[str, list[int]]:
+    found = {}
+    for place, (group, count) in enumerate(zip(groups, counts, strict=True)):
+        found[group.name] = sorted(numpy.random.default_rng(place).permutation(len(group.units))[:count].tolist())
+    return found
 
 
 def remove(network: nn.Module, groups: Groups, removed: Removal) -> None:

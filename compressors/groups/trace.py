@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 
 from compressors.groups.groups import Factor, Fixed, Group, Groups, Product, Slice, Unit
 from compressors.groups.operators import RULES, Call, Result, plain, unknown
-from compressors.groups.removal import first_names, half, masked, named_tensors, remove, tensors_of
+from compressors.groups.removal import first_names, masked, named_tensors, remove, tensors_of, uneven
 from compressors.groups.walk import Axis, Event, Ids, Reason, Value, Walk
 from nas_core.errors import UsageError, nearest
 from search_spaces.counter import passes_messages
@@ -426,10 +426,10 @@ def _tried(network: nn.Module, found: Groups, inputs: Sequence[Tensor]) -> Group
 
     def problem(groups: Sequence[Group]) -> str:
         exact = [group for group in groups if group.exact]
-        wrong = _problem(network, found, half(exact), inputs, compared=True) if exact else ""
+        wrong = _problem(network, found, uneven(exact), inputs, compared=True) if exact else ""
         if wrong or len(exact) == len(groups):
             return wrong
-        return _problem(network, found, half(groups), inputs, compared=False)
+        return _problem(network, found, uneven(groups), inputs, compared=False)
 
     if not problem(found.groups):
         return found

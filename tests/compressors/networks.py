@@ -77,11 +77,13 @@ class SqueezeExcite(nn.Module):
 
 
 class Attention(nn.Module):
-    """With one map to queries, keys and values; `resized` sets the number of heads."""
+    """With one map to queries, keys and values or (`apart`) three of them, as torch's function or (not `fused`) written
+    out; `resized` sets the number of heads."""
 
-    def __init__(self, width: int, heads: int, fused: bool = True) -> None:
+    def __init__(self, width: int, heads: int, apart: bool, fused: bool) -> None:
         super().__init__()
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.into = nn.ModuleList(nn.Linear(width, width if apart else 3 * width) for _ in range(3 if apart else 1))
+        self.out = nn.Linear(width, width)
         self.heads, self.depth, self.fused = heads, width // heads, fused
 
     def resized(self) -> None:
@@ -89,7 +91,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, length, _ = x.shape
-        q, k, v = self.qkv(x).reshape(n, length, 3, self.heads, self.depth).permute(2, 0, 3, 1, 4)
+        if len(self.into) == 1:
+            q, k, v = self.into[0](x).reshape(n, length, 3, self.heads, self.depth).permute(2, 0, 3, 1, 4)
+        else:
+            q, k, v = (layer(x).view(n, length, self.heads, self.depth).transpose(1, 2) for layer in self.into)
         if self.fused:
             read = functional.scaled_dot_product_attention(q, k, v)
         else:
@@ -112,12 +117,12 @@ class Gated(nn.Module):
 class Transformer(nn.Module):
     """Tokens, positions and a token of the class; pre-norm blocks with scaled branches."""
 
-    def __init__(self, fused: bool = True) -> None:
+    def __init__(self, apart: bool = False, fused: bool = True) -> None:
         super().__init__()
         self.embed = nn.Embedding(11, 16)
         self.token, self.positions = nn.Parameter(torch.randn(1, 1, 16)), nn.Parameter(torch.randn(1, 7, 16))
         self.first, self.second = nn.LayerNorm(16), nn.LayerNorm(16)
-        self.attention, self.feed = Attention(16, 4, fused), Gated(16, 12)
+        self.attention, self.feed = Attention(16, 4, apart, fused), Gated(16, 12)
         self.scale = nn.Parameter(torch.randn(16))
         self.classify = nn.Linear(16, 5)
 
@@ -321,7 +326,8 @@ NETWORKS: Mapping[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor,
         images,
     ),
     "transformer": (Transformer, tokens),
-    "plain-attention": (lambda: Transformer(fused=False), tokens),
+    "three-maps": (lambda: Transformer(apart=True), tokens),
+    "plain-attention": (lambda: Transformer(apart=True, fused=False), tokens),
     "transformer-encoder": (Encoder, sequences),
     "lstm": (lambda: Recurrent(nn.LSTM), sequences),
     "gru": (lambda: Recurrent(nn.GRU), sequences),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import lru_cache
 
 import pytest
 import torch
@@ -28,11 +29,17 @@ def disturbed(network: nn.Module) -> nn.Module:
     return network.eval()
 
 
+@lru_cache
 def made(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     make, inputs = NETWORKS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return disturbed(make()), inputs()
+
+
+@lru_cache
+def traced(name: str) -> Groups:
+    return trace(*made(name))
 
 
 def proved(network: nn.Module, groups: Groups, inputs: Sequence[Tensor]) -> nn.Module:
@@ -61,7 +68,7 @@ def proved(network: nn.Module, groups: Groups, inputs: Sequence[Tensor]) -> nn.M
 def test_half_of_all_units_removed_is_the_masked_network(name: str) -> None:
     network, inputs = made(name)
     before = copy.deepcopy(network.state_dict())
-    groups = trace(network, inputs)
+    groups = traced(name)
     assert all(map(torch.equal, before.values(), network.state_dict().values()))
     assert any(group.exact for group in groups.groups)
     proved(network, groups, inputs)
@@ -82,8 +89,8 @@ def test_ignored_modules_stay() -> None:
 
 
 def test_more_than_may_go_is_refused() -> None:
-    network, inputs = made("same-tensor-twice")
-    groups = trace(network, inputs)
+    network, _ = made("same-tensor-twice")
+    groups = traced("same-tensor-twice")
     name = groups.groups[0].name
     with pytest.raises(UsageError, match="1 must stay"):
         remove(network, groups, {name: range(len(groups.groups[0].units))})

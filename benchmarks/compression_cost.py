@@ -1,4 +1,4 @@
-"""What compression costs beside training: scores on the batches of training steps, tracing, an epoch of HESSO.
+"""What scores cost beside training steps on the same batches, and tracing beside `torch.export`.
 
     python benchmarks/compression_cost.py [--rounds 5] [--batches 20] --data ../shared/data/fashion-mnist
 
@@ -22,7 +22,7 @@ from compressed import ARCH, CPU, SPACE, Problem, method
 from rows import Rows
 
 from compressors.groups.trace import trace
-from training.fit import Training, fit
+from training.fit import Training
 from training.networks import build
 from training.tasks import sample_inputs
 
@@ -47,22 +47,26 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the four files of Fashion-MNIST")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=20)
-    parser.add_argument("--limit", type=int, default=4_000, help="images of an epoch of HESSO, a tenth of them valid")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "compression_cost.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = Rows(arguments.out, FIELDS, named=2)
-    problem = Problem(arguments.data, Path("."), arguments.limit, 1, 0)
+    problem = Problem(arguments.data, Path("."), 4_000, 1, 0)
     network = build(SPACE, ARCH, problem.source.task, problem.size, 0).eval()
     subject = problem.subject(network, 0, {}, "macs<=0.5x")
     groups = trace(network, subject.inputs)
     batches = list(islice(problem.data.batches("train", 0, 0), arguments.batches))
 
-    def steps() -> None:
-        training = Training(copy.deepcopy(network), problem.data, problem.plan, CPU, 0, None)
-        training.model.train()
-        for batch in batches:
-            training.update(batch)
+    def steps(precision: str) -> Callable[[], object]:
+        plan = problem.plan.model_copy(update={"precision": precision})
+
+        def run() -> None:
+            training = Training(copy.deepcopy(network), problem.data, plan, CPU, 0, None)
+            training.model.train()
+            for batch in batches:
+                training.update(batch)
+
+        return run
 
     def scored(name: str) -> Callable[[], object]:
         kind, settings = SCORES[name]
@@ -70,22 +74,13 @@ def main() -> None:
         made = method(kind, problem.subject(network, 0, {}), **settings, **given)
         return lambda: made.score(made.config)(network, groups, subject, 0)
 
-    def epoch(name: str) -> Callable[[], object]:
-        def run() -> None:
-            model = copy.deepcopy(network)
-            made = None if name == "plain" else method(name, subject)
-            regimes = () if made is None else (made.regime(model, 0),)
-            list(fit(model, problem.data, problem.plan, device=CPU, seed=0, regimes=regimes))
-
-        return run
-
     def export() -> None:
         torch.export.export(copy.deepcopy(network), tuple(sample_inputs(problem.source.task, 4)))
 
     pairs: list[tuple[str, str, Callable[[], Callable[[], object]], Callable[[], object]]] = [
-        *((name, "training", lambda name=name: scored(name), steps) for name in SCORES),  # type: ignore[misc]
+        *((name, "training float32", lambda name=name: scored(name), steps("float32")) for name in SCORES),  # type: ignore[misc]
+        *((name, "training auto", lambda name=name: scored(name), steps("auto")) for name in SCORES),  # type: ignore[misc]
         ("trace", "export", lambda: lambda: trace(network, subject.inputs), export),
-        ("hesso", "plain epoch", lambda: epoch("hesso"), epoch("plain")),
     ]
     for what, beside, make, other in pairs:
         if rows.get(what, beside):

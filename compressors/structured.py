@@ -77,7 +77,7 @@ class Structured:
         """
         groups = self._groups(network)
         choice = self._choice(network, groups, round)
-        limits = self._limits(choice, round)
+        limits = self._limits(choice, round, (round + 1) / len(self.rounds))
         if round and choice.meets(choice.everything, limits):
             return Change(report={})
         scores = self.scores(network, groups, round)
@@ -103,8 +103,7 @@ class Structured:
         choice = self._choice(network, groups, 0)
         kept = choice.everything
         if self._subject.targets:
-            last = len(self.rounds) - 1
-            kept = choice.kept(self._limits(choice, last), lambda: self.scores(network, groups, 0))
+            kept = choice.kept(self._limits(choice, 0, 1.0), lambda: self.scores(network, groups, 0))
         whole, least, middle = (choice.cost(one) for one in (choice.everything, choice.least, choice.middle()))
         chosen = {group.name for group in choice.groups}
         parts = []
@@ -127,15 +126,15 @@ class Structured:
         costs = Costs(network, groups, one or self._subject.inputs)
         return Choice(found, costs, self.config.allocation, self._subject.round_to)
 
-    def _limits(self, choice: Choice, round: int) -> dict[str, float]:
-        """What this round must come to: after the last one the targets, before it a geometric step towards them."""
+    def _limits(self, choice: Choice, round: int, share: float) -> dict[str, float]:
+        """What this round must come to: a share of the way to the targets, in ratios of costs. Raises UsageError, in
+        the first round also where they are met."""
         base = {**choice.cost(choice.everything), **self._subject.base}
         final = checked_limits(choice, self._subject.targets, base)
         if not round and choice.meets(choice.everything, final):
             said = ", ".join(map(str, self._subject.targets))
             now = ", ".join(f"{name}={value:g}" for name, value in choice.cost(choice.everything).items())
             raise UsageError(f"target '{said}' is met already, with {now}; there is nothing to remove")
-        share = (round + 1) / len(self.rounds)
         return {
             name: limit if limit >= base[name] else base[name] * (limit / base[name]) ** share
             for name, limit in final.items()

@@ -148,6 +148,9 @@ def test_what_cannot_be_is_refused_and_nothing_is_changed() -> None:
     ):
         with pytest.raises(UsageError, match=said):
             made("magnitude", subject(*targets)).compress(network, 0)
+        if targets:
+            with pytest.raises(UsageError, match=said):
+                made("magnitude", subject(*targets), rounds=3).plan(network)
     with pytest.raises(UsageError, match=r"no unit of the network can be removed: 'conv1' stays: .*ignored"):
         made("magnitude", subject("macs<=0.5x", ignored=("conv1", "bn1", "conv2"))).compress(network, 0)
     with torch.no_grad():

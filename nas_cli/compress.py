@@ -36,6 +36,9 @@ def compress(
     distill: Annotated[
         bool, typer.Option("--distill", help="Learn from the network before, too (-s recipe.distillation.alpha=0.5).")
     ] = False,
+    recover: Annotated[
+        str, typer.Option(help="What is trained: weights, or spa: adapters of low rank (-s recipe.adapters.rank=8).")
+    ] = "weights",
     quantize: Annotated[
         str | None,
         typer.Option(help="int8 or fp16: an ONNX program of that kind too, alone or after a method."),
@@ -81,7 +84,7 @@ def compress(
         method, epochs = UNCHANGED, 0
     with open_store(db, files) as store:
         study, trial, run = addressed_training(store, address)
-        asked = Asked(method, settings, target or (), ignore or (), round_to, distill, quantize)
+        asked = Asked(method, settings, target or (), ignore or (), round_to, distill, recover, quantize)
         job = compression(store, study, trial, run, asked, recipe, changes, epochs, device)
         if plan:
             return _planned(address_of(study, trial, run), method, job.plan(), as_json)

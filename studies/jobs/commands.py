@@ -39,6 +39,8 @@ def compress(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]
         words += ["--round-to", str(settings["round_to"])]
     if "teacher" in settings:
         words += ["--distill"]
+    if settings["changes"].get("adapters") is not None:
+        words += ["--recover", "spa"]
     if "quantize" in settings:
         words += ["--quantize", settings["quantize"]]
     changes = {name: value for name, value in settings["changes"].items() if name != "epochs"}

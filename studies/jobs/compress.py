@@ -52,6 +52,15 @@ SEEN = 4  # samples that the network that is kept must answer as the trained one
 RECALIBRATION = 32  # training batches whose statistics batch normalisations get after a removal
 
 
+RECOVERIES: Mapping[str, str] = {
+    "weights": "all weights are trained on",
+    "spa": "structured pruning adapters: low-rank corrections are trained, and biases and normalisations",
+}
+"""What may be trained after a round."""
+ONCE = ("distillation", "adapters")
+"""Changes of a recipe that are meant for one training, not for those of what it has left."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a compression is asked for, beside its training. `targets` are texts like `macs<=0.5x`; `distill`: whether
@@ -63,6 +72,7 @@ class Asked:
     ignore: Sequence[str] = ()
     round_to: int = 1
     distill: bool = False
+    recover: str = "weights"
     quantize: str | None = None
 
 
@@ -388,7 +398,7 @@ def compression(
         from training.export.formats import check_quantized
 
         check_quantized(asked.quantize, study.spec.task)
-    own = {} if recipe is not None else {key: one for key, one in given["changes"].items() if key != "distillation"}
+    own = {} if recipe is not None else {key: one for key, one in given["changes"].items() if key not in ONCE}
     address = address_of(study, trial, run)
     teacher = teacher_of(store, address) if asked.distill or "distillation" in (changes or {}) else None
 

@@ -112,10 +112,19 @@ def test_the_network_before_teaches(subject: str, say: Say) -> None:
     assert compressed(say, subject, *plain)["address"] != run["address"]
 
 
+def test_adapters_recover_what_is_left(subject: str, say: Say) -> None:
+    spa = ["--method", "magnitude", "--target", "params<=0.6x", "--recover", "spa", "--epochs", "1"]
+    run = compressed(say, subject, *spa, "-s", "recipe.adapters.rank=2")
+    assert run["recipe"]["recipe"]["adapters"] == {"rank": 2}
+    again = compressed(say, run["address"], "--method", "magnitude", "--target", "params<=0.8x", "--epochs", "1")
+    assert "adapters" not in again["recipe"]["recipe"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--method", "magnitud"], "unknown compression method 'magnitud'; did you mean 'magnitude'?"),
+        (["--method", "magnitude", "--target", "macs<=0.5x", "--recover", "luck"], "unknown recovery 'luck'"),
         (["--method", "magnitude", "--target", "macs<0.5"], "target 'macs<0.5' is malformed"),
         (["--method", "magnitude", "--target", "mac<=0.5x"], "unknown cost of a target 'mac'; did you mean 'macs'?"),
         (["--method", "magnitude", "--target", "macs<=1"], "macs"),

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pandas
     from torch import nn
 
+    from nas_core.job import Job
+    from nas_core.records import Run
+    from studies import records
     from studies.search.start import Watching
     from studies.store.store import Store
 
@@ -275,36 +278,54 @@ class Study:
 
         Called again, it goes on where it was. Raises as `search`, and NasError where a training fails.
         """
-        from nas_core.errors import NasError, UsageError
-        from nas_core.strategy import State
         from studies.analysis.queries import addressed_trial
         from studies.analysis.trained import start_of
-        from studies.documents import View, training_document
-        from studies.environment import environment
-        from studies.jobs.executor import executor
-        from studies.jobs.run import Driver
         from studies.jobs.teacher import teacher_of
         from studies.jobs.train import training
 
-        if seeds < 1:
-            raise UsageError(f"seeds {seeds}: at least 1 is needed")
-        if workers < 1:
-            raise UsageError(f"workers {workers}: at least 1 is needed")
         changes = {**(settings or {}), **({} if epochs is None else {"epochs": epochs})}
         with self._place.open() as store:
             study, run = addressed_trial(store, self._address(trial))
             start = None if weights is None else start_of(store, weights)
             taught = None if teacher is None else teacher_of(store, teacher)
             plan = training(study.spec, recipe, changes, size, data, device, metric, start, taught)
-            with store.lock(study):
-                facts = store.environment(environment(study.spec))
-                driver = Driver(*(store, study, run, plan, executor(store, study, plan, workers)), environment=facts)
-                done = driver.run(range(seeds))
-            failed = next((ended for ended in done if ended.state != State.COMPLETE), None)
-            if failed is not None:
-                raise NasError(f"training {study.name}:{run.number} failed: {failed.verdict.reason}")
-            view = View.of(study)
-            return [training_document(view, store, run, ended) for ended in done]
+            return _driven(store, study, run, plan, seeds, workers)
+
+    def compress(
+        self,
+        method: str | None = None,
+        trial: int | None = None,
+        *,
+        of: str | None = None,
+        target: Sequence[str] = (),
+        recipe: str | None = None,
+        epochs: int | None = None,
+        distill: bool = False,
+        recover: str = "weights",
+        quantize: str | None = None,
+        ignore: Sequence[str] = (),
+        round_to: int = 1,
+        seeds: int = 1,
+        workers: int = 1,
+        device: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        changes: Mapping[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Make the network of the best training of a trial (by default the best), or of the run `of` (`"train-2"`,
+        `"compress-1"`), smaller: one document per seed. `settings` are those of the method, `changes` those to the
+        recipe; everything else is as of `nas compress`.
+
+        Called again, it goes on where it was. Raises as `train`, and VerificationError where the proof fails.
+        """
+        from studies.analysis.trained import addressed_training
+        from studies.jobs.compress import Asked, compression
+
+        address = self._address(trial) if of is None else f"{self._address(trial)}/{of}"
+        with self._place.open() as store:
+            study, run, training = addressed_training(store, address)
+            asked = Asked(method, settings or {}, target, ignore, round_to, distill, recover, quantize)
+            plan = compression(store, study, run, training, asked, recipe, changes, epochs, device)
+            return _driven(store, study, run, plan, seeds, workers, training)
 
     def export(
         self,
@@ -344,6 +365,31 @@ class Place:
         url = str(self.db) if "://" in str(self.db) else f"sqlite:///{self.db}"
         with reading(Silent()), Store(url, self._files, create=create, reading=only_reading) as store:
             yield store
+
+
+def _driven(
+    store: Store, study: records.Study, trial: Run, job: Job, seeds: int, workers: int, parent: Run | None = None
+) -> list[dict[str, Any]]:
+    """The documents of the runs of a job on a trial. Raises UsageError, and NasError where one fails."""
+    from nas_core.errors import NasError, UsageError
+    from nas_core.strategy import State
+    from studies.documents import View, training_document
+    from studies.environment import environment
+    from studies.jobs.executor import executor
+    from studies.jobs.run import NAMES, Driver
+
+    for name, value in (("seeds", seeds), ("workers", workers)):
+        if value < 1:
+            raise UsageError(f"{name} {value}: at least 1 is needed")
+    with store.lock(study):
+        facts = store.environment(environment(study.spec))
+        place = store, study, trial, job, executor(store, study, job, workers)
+        done = Driver(*place, parent=parent, environment=facts).run(range(seeds))
+    failed = next((ended for ended in done if ended.state != State.COMPLETE), None)
+    if failed is not None:
+        raise NasError(f"{NAMES[job.kind]} {study.name}:{trial.number} failed: {failed.verdict.reason}")
+    view = View.of(study)
+    return [training_document(view, store, trial, ended) for ended in done]
 
 
 def _description(paths: Sequence[Path]) -> Path:

@@ -69,25 +69,19 @@ def compress(
     from studies.analysis.trained import addressed_training
     from studies.documents import View, training_document
     from studies.jobs.commands import compress as again
-    from studies.jobs.compress import UNCHANGED, Asked, compression
+    from studies.jobs.compress import Asked, compression
     from training.quantized import beside
 
     settings = parse_assignments(setting or [])
     changes = settings.pop("recipe", {})
     if not isinstance(changes, dict):
         raise UsageError(f"recipe is {changes!r}; write --recipe NAME, or -s recipe.KEY=VALUE")
-    if method is None:
-        if quantize is None:
-            raise UsageError("name a --method (nas compressors list), or --quantize int8")
-        if epochs:
-            raise UsageError(f"--epochs {epochs}: without --method nothing is trained; leave it out")
-        method, epochs = UNCHANGED, 0
     with open_store(db, files) as store:
         study, trial, run = addressed_training(store, address)
         asked = Asked(method, settings, target or (), ignore or (), round_to, distill, recover, quantize)
         job = compression(store, study, trial, run, asked, recipe, changes, epochs, device)
         if plan:
-            return _planned(address_of(study, trial, run), method, job.plan(), as_json)
+            return _planned(address_of(study, trial, run), job.settings["method"], job.plan(), as_json)
         done = drive(store, study, trial, job, seeds, workers, parent=run)
         if len(done) < seeds:
             return interrupted(address, again(address, job.settings, seeds), places(store), done, as_json)
@@ -101,7 +95,7 @@ def compress(
             rows: list[list[Cell]] = [
                 [name, one.metrics[f"base_{name}"], one.metrics[name]] for name in names if name in one.metrics
             ]
-            emit(f"{address_of(study, trial, one)}: {address_of(study, trial, run)} by {method}")
+            emit(f"{address_of(study, trial, one)}: {address_of(study, trial, run)} by {job.settings['method']}")
             table(["metric", "before", "after"], rows, right=["before", "after"])
             if quantize is not None:
                 emit("")

@@ -64,9 +64,10 @@ ONCE = ("distillation", "adapters")
 @dataclass(frozen=True)
 class Asked:
     """What a compression is asked for, beside its training. `targets` are texts like `macs<=0.5x`; `distill`: whether
-    the network before teaches the smaller one; `quantize`: how the program is quantised in the end (`int8`, `fp16`)."""
+    the network before teaches the smaller one; `recover`: what is trained of that (`RECOVERIES`); `quantize`: how the
+    program is quantised in the end (`int8`, `fp16`)."""
 
-    method: str
+    method: str | None
     config: Mapping[str, Any]
     targets: Sequence[str] = ()
     ignore: Sequence[str] = ()
@@ -392,7 +393,14 @@ def compression(
 
     Raises UsageError for what does not fit, VerificationError where the weights of the run are gone or damaged.
     """
-    kind, given = method(asked.method), dict(run.recipe or {})
+    if asked.method is None:
+        if asked.quantize is None:
+            raise UsageError("name a method (nas compressors list), or what to quantise to (--quantize int8)")
+        if epochs:
+            raise UsageError(f"epochs {epochs}: without a method nothing is trained; leave it out")
+        epochs = 0
+    name = asked.method or UNCHANGED
+    kind, given = method(name), dict(run.recipe or {})
     parse_targets(asked.targets)
     if asked.quantize is not None:
         from training.export.formats import check_quantized
@@ -412,12 +420,12 @@ def compression(
         epochs = max(1, training.evaluator.recipe.epochs // 10)
     if epochs:
         training = trained_by(epochs=epochs)
-    validated = validate(kind.Config, asked.config, f"{METHOD} {asked.method}")
+    validated = validate(kind.Config, asked.config, f"{METHOD} {name}")
     weights = hashlib.sha256(trained_weights(store, study, trial, run).read_bytes()).hexdigest()
     settings = {
         **training.settings,
-        "method": asked.method,
-        "method_hash": refs.locate(asked.method, compressors.BUILTIN, compressors.GROUP, METHOD).file_hash,
+        "method": name,
+        "method_hash": refs.locate(name, compressors.BUILTIN, compressors.GROUP, METHOD).file_hash,
         "config": validated.model_dump(mode="json"),
         "targets": list(map(str, parse_targets(asked.targets))),
         "ignore": list(asked.ignore),

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 import nas
-from nas_core.errors import MachineError
+from nas_core.errors import MachineError, UsageError
 from nas_core.records import COMPRESS
 from nas_core.strategy import State
 from studies.jobs import proof
@@ -205,3 +205,15 @@ def test_a_full_disk_leaves_the_original_and_a_run_that_goes_on(
         assert (code, "no space left" in err) == (5, True), err
     run = compressed(say, subject, *half)
     assert run["address"].endswith("compress-1")
+
+
+def test_the_same_from_python(subject: str, say: Say) -> None:
+    words = ["--method", "random", "--target", "params<=0.7x", "--epochs", "0"]
+    run = compressed(say, subject, *words)
+    (study,) = nas.studies()
+    (same,) = study.compress("random", target=["params<=0.7x"], epochs=0)
+    assert same["address"] == run["address"]
+    (more,) = study.compress("random", of="compress-1", target=["params<=0.9x"], epochs=0, settings={"rounds": 2})
+    assert more["metrics"]["params"] <= 0.9 * same["metrics"]["params"]
+    with pytest.raises(UsageError, match="name a method"):
+        study.compress()

@@ -139,8 +139,8 @@ def test_after_a_method_it_is_the_smaller_network_s(trained: Path, say: Say, mon
     ("words", "message"),
     [
         (["compress", "a:0", "--quantize", "int4"], "unknown quantisation 'int4'"),
-        (["compress", "a:0"], "name a --method (nas compressors list), or --quantize int8"),
-        (["compress", "a:0", "--quantize", "int8", "--epochs", "2"], "--epochs 2: without --method nothing is trained"),
+        (["compress", "a:0"], "name a method (nas compressors list), or what to quantise to"),
+        (["compress", "a:0", "--quantize", "int8", "--epochs", "2"], "epochs 2: without a method nothing is trained"),
         (
             ["compress", "a:0", "--quantize", "int8", "--target", "macs<=0.5x"],
             "target 'macs<=0.5x': without a --method that removes something none is reached",

@@ -317,11 +317,15 @@ class Study:
 
         Called again, it goes on where it was. Raises as `train`, and VerificationError where the proof fails.
         """
+        from studies.address import address_of
+        from studies.analysis.queries import addressed_trial
         from studies.analysis.trained import addressed_training
         from studies.jobs.compress import Asked, compression
 
-        address = self._address(trial) if of is None else f"{self._address(trial)}/{of}"
         with self._place.open() as store:
+            address = self._address(trial)
+            if of is not None:
+                address = f"{address_of(*addressed_trial(store, address))}/{of}"
             study, run, training = addressed_training(store, address)
             asked = Asked(method, settings or {}, target, ignore, round_to, distill, recover, quantize)
             plan = compression(store, study, run, training, asked, recipe, changes, epochs, device)

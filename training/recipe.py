@@ -166,6 +166,12 @@ class Recipe(Config):
         return tuple(value for value in fields if isinstance(value, Settings))
 
     @property
+    def ordinary(self) -> Recipe:
+        """The same without anything beyond the ordinary step."""
+        names = (name for name in type(self).model_fields if isinstance(getattr(self, name), Settings))
+        return self.model_copy(update=dict.fromkeys(names))
+
+    @property
     def selects(self) -> bool:
         """Whether one epoch is told from another by a validation metric."""
         return self.keep == "best" or self.patience is not None

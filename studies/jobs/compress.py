@@ -402,6 +402,10 @@ def compression(
     name = asked.method or UNCHANGED
     kind, given = method(name), dict(run.recipe or {})
     parse_targets(asked.targets)
+    if asked.recover not in RECOVERIES:
+        raise unknown("recovery", asked.recover, RECOVERIES)
+    if asked.recover == "spa":
+        changes = {"adapters": {}, **(changes or {})}
     if asked.quantize is not None:
         from training.export.formats import check_quantized
 

@@ -351,9 +351,8 @@ class Train:
 
         found: dict[str, float] = {}
         with trial_failures():
-            training = Training(
-                model, self.data, self.recipe, self.device, 0, None, self.own, self.monitor, self.teacher
-            )
+            plan = self.recipe.ordinary  # no regime begins with a network that is not trained
+            training = Training(model, self.data, plan, self.device, 0, None, self.own, self.monitor)
             for part in parts:
                 found |= training.evaluate(part)
         declared = {metric.name for metric in self.metrics}

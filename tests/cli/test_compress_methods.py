@@ -166,7 +166,7 @@ def test_weights_that_are_no_numbers_are_refused(subject: str, say: Say, monkeyp
 def test_a_proof_that_fails_keeps_nothing(subject: str, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the proof finds another network than the one that is said, exit 7, and no run is complete."""
     from compressors.structured import Magnitude
-    from studies.jobs import compress
+    from studies.jobs import rounds
 
     whole = Magnitude.compress
 
@@ -177,7 +177,7 @@ def test_a_proof_that_fails_keeps_nothing(subject: str, say: Say, monkeypatch: p
         return change
 
     monkeypatch.setattr(Magnitude, "compress", spoiled)
-    monkeypatch.setattr(compress, "prove", proof.compared)  # in this process, which is quicker
+    monkeypatch.setattr(rounds, "prove", proof.compared)  # in this process, which is quicker
     code, _, err = say("compress", subject, "--method", "magnitude", "--target", "macs<=0.5x", "--epochs", "0")
     assert (code, "is not what it should be" in err) == (7, True), err
     with Store("sqlite:///nas.db", reading=True) as store:

@@ -16,7 +16,6 @@ from PIL import Image
 
 from nas_core.records import COMPRESS
 from nas_core.strategy import State
-from studies.jobs import compress
 from studies.store.store import Store
 from tests.cli.test_compress import METHOD, SPACE
 from training.export import compared
@@ -122,7 +121,7 @@ def test_after_a_method_it_is_the_smaller_network_s(trained: Path, say: Say, mon
         with pytest.raises(Killed):
             say(*words)
     rounds: list[int] = []
-    monkeypatch.setattr(compress.Compression, "_trained", lambda *given: rounds.append(1))
+    monkeypatch.setattr(Compression, "_trained", lambda *given: rounds.append(1))
     code, out, err = say(*words, "--json")
     assert (code, rounds) == (0, []), err
     (run,) = json.loads(out)["runs"]

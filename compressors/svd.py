@@ -5,15 +5,18 @@ where these are smaller than W (`compressors.factors`). All layers are cut by on
 the singular values (`energy`), a share of the rank (`share`), or, with a target, the highest energy, the same
 everywhere, at which the costs are met. The last layer, the classifier, stays.
 
-`data_aware`: what matters is the output on the data. With C = E[x x^T] over what a layer reads (patches of a
-convolution), |W - W'| in the norm E|(W - W') x|^2 = |(W - W') C^(1/2)|^2 is least where W' C^(1/2) is the truncation of
-W C^(1/2); W' has its factors, the second times C^(-1/2). C is of a few batches: a thousandth of its mean eigenvalue is
-added to its diagonal, so that directions that they have not shown still count.
+`data_aware`: what matters is the output on the data. With C the covariance of what a layer reads (patches of a
+convolution), the error E|(W - W') (x - E x)|^2 = |(W - W') C^(1/2)|^2 is least where W' C^(1/2) is the truncation of W
+C^(1/2); W' has its factors, one of them times C^(-1/2), and (W - W') E x goes to the bias. Where a layer has none, C is
+E[x x^T]. C is of a few batches: a thousandth of its mean eigenvalue is added to its diagonal, so that directions that
+they have not shown still count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Self
 
@@ -95,10 +98,10 @@ class Decomposed:
     def __init__(self, network: nn.Module, subject: Subject, config: Settings) -> None:
         self._subject, self._config = subject, config
         found, self.fixed = matrices(network, subject, classifier=config.classifier)
-        self._roots = roots(network, found, subject, config.batches) if config.data_aware else {}
+        self._seen = moments(network, found, subject, config.batches) if config.data_aware else {}
         self._parts: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         for one in found:
-            weight = one.weight() @ self._roots[one.name][0] if self._roots else one.weight()
+            weight = one.weight() @ self._seen[one.name].root if self._seen else one.weight()
             self._parts[one.name] = torch.linalg.svd(weight, full_matrices=False)
         values = {name: parts[1] for name, parts in self._parts.items()}
         self.truncation = Truncation(found, values, costs_of(network, subject), round_to=subject.round_to)
@@ -122,37 +125,57 @@ class Decomposed:
     def factors(self, matrix: Matrix, rank: int) -> nn.Sequential:
         """The layers that stand for one."""
         rows, values, columns = self._parts[matrix.name]
-        if self._roots:
-            columns = columns @ self._roots[matrix.name][1]
-        return factors(matrix.layer, *split(values, rows, columns, rank))
+        seen = self._seen.get(matrix.name)
+        if seen is None:
+            return factors(matrix.layer, *split(values, rows, columns, rank))
+        low, high = split(values, rows, columns @ seen.inverse, rank)
+        made = factors(matrix.layer, low, high)
+        if matrix.layer.bias is not None:
+            with torch.no_grad():
+                made[1].bias += ((matrix.weight() - high @ low) @ seen.mean).to(made[1].bias)
+        return made
 
 
-def roots(
-    network: nn.Module, found: Sequence[Matrix], subject: Subject, batches: int
-) -> Mapping[str, tuple[Tensor, Tensor]]:
-    """C^(1/2) and C^(-1/2) of what each layer reads, float64.
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Of what a layer reads, float64: C^(1/2) and C^(-1/2) [m, m], and E x [m], which C is around where it has a
+    bias."""
+
+    root: Tensor
+    inverse: Tensor
+    mean: Tensor
+
+
+def moments(network: nn.Module, found: Sequence[Matrix], subject: Subject, batches: int) -> dict[str, Moments]:
+    """Those of each layer, by its name, over some training batches.
 
     Raises UsageError where the network's answers to its data are no numbers.
     """
+    squares: dict[str, Tensor] = {}
     sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
 
     def seen(name: str, layer: Any, x: Tensor, output: Tensor) -> None:
         read = patches(layer, x).double()
-        sums[name] = sums.get(name, 0) + read.T @ read
-        counts[name] = counts.get(name, 0) + len(read)
+        squares[name] = squares.get(name, 0) + read.T @ read
+        sums[name] = sums.get(name, 0) + read.sum(0)
+        counts[name] += len(read)
 
     with watched(network, {one.name: one.layer for one in found}, seen):
         for batch in islice(subject.data.batches("train", 0, subject.seed), batches):
             network(*batch.inputs)
     made = {}
-    for name, total in sums.items():
-        if not bool(torch.isfinite(total).all()):
-            raise UsageError(f"svd: what '{name}' reads of the data is not all numbers; data_aware cannot be")
-        values, vectors = torch.linalg.eigh(total / counts[name])
+    for one in found:
+        mean = sums[one.name] / counts[one.name]
+        second = squares[one.name] / counts[one.name]
+        if not bool(torch.isfinite(second).all()):
+            raise UsageError(f"svd: what '{one.name}' reads of the data is not all numbers; data_aware cannot be")
+        if one.layer.bias is not None:
+            second = second - torch.outer(mean, mean)
+        values, vectors = torch.linalg.eigh(second)
         values = values.clamp(min=0)
         scales = (values + DAMPING * values.mean().clamp(min=torch.finfo(torch.float64).tiny)).sqrt()
-        made[name] = ((vectors * scales) @ vectors.T, (vectors / scales) @ vectors.T)
+        made[one.name] = Moments((vectors * scales) @ vectors.T, (vectors / scales) @ vectors.T, mean)
     return made
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compressors.compressor import Subject
 from compressors.factors import costs_of, factors, matrices, put, rank_within, split
-from compressors.svd import Decomposed, Settings, Svd, patches, roots
+from compressors.svd import Decomposed, Settings, Svd, moments, patches
 from compressors.target import parse_target
 from nas_core.batch import Batch
 from nas_core.errors import UsageError
@@ -109,19 +109,25 @@ def test_on_data_outputs_are_nearest() -> None:
     ranks = {name: one["rank"] for name, one in cut(plain, share=0.25).items()}
     assert {name: one["rank"] for name, one in cut(aware, share=0.25, data_aware=True, batches=2).items()} == ranks
     found, _ = matrices(whole, subject())
-    made = roots(whole, found, subject(), 2)
+    made = moments(whole, found, subject(), 2)
     x = torch.cat([batch.inputs[0] for batch in Correlated().batches("train", 0, 0)])
     read = {"0": patches(whole[0], x), "3": patches(whole[3], whole[:3](x)), "6": whole[:6](x)}
     for name, rank in ranks.items():
         layer: Any = whole[int(name)]
-        weight, inputs = layer.weight.detach().flatten(1), read[name].detach()
-        root, inverse = made[name]
-        torch.testing.assert_close(root @ inverse, torch.eye(len(root), dtype=root.dtype), rtol=0, atol=1e-6)
-        errors = [(product(one[int(name)]) - weight) @ inputs.T for one in (plain, aware)]
-        usual, best = (float(one.square().sum() / len(inputs)) for one in errors)
-        tail = float(torch.linalg.svdvals(weight.double() @ root)[rank:].square().sum())
-        assert best == pytest.approx(tail, rel=0.05)  # the rest is the damping of C
-        assert best < usual
+        weight, inputs, of = layer.weight.detach().flatten(1), read[name].detach(), made[name]
+        torch.testing.assert_close(
+            of.root @ of.inverse, torch.eye(len(of.root), dtype=of.root.dtype), rtol=0, atol=1e-6
+        )
+        shift = (
+            torch.zeros(len(weight)) if layer.bias is None else aware[int(name)][1].bias.detach() - layer.bias.detach()
+        )
+        best = (product(aware[int(name)]) - weight) @ inputs.T + shift[:, None]
+        usual = (product(plain[int(name)]) - weight) @ inputs.T
+        tail = float(torch.linalg.svdvals(weight.double() @ of.root)[rank:].square().sum())
+        assert float(best.square().sum() / len(inputs)) == pytest.approx(tail, rel=0.05)  # the rest is the damping of C
+        assert float(best.norm()) < float(usual.norm())
+        if layer.bias is not None:
+            assert float(best.mean(1).abs().max()) < 1e-4 * float(best.abs().max())
 
 
 @pytest.mark.parametrize("target", ["params<=0.3x", "macs<=0.5x", "macs<=9000"])

@@ -199,7 +199,7 @@ def test_rounds_that_are_interrupted_come_to_the_same(trained: Path, say: Say, m
     [
         (["--method", "method.py:Nothing"], 2, "is no class with Config, needs, rounds and compress"),
         (["--method", "gone.py:X"], 3, "there is no file 'gone.py'"),
-        (["--method", "magnitude"], 2, "unknown compression method 'magnitude'"),
+        (["--method", "magnitud"], 2, "unknown compression method 'magnitud'"),
         (["--method", "method.py:Channels", "-s", "kep=1"], 2, "unknown key 'kep'"),
         (["--method", "method.py:Channels", "-s", "rounds=0"], 2, "rounds is (); it must be a tuple"),
         (["--method", "method.py:Channels", "-s", "strange=true", "--epochs", "0"], 7, "cannot be rebuilt"),

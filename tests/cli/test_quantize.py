@@ -16,6 +16,7 @@ from PIL import Image
 
 from nas_core.records import COMPRESS
 from nas_core.strategy import State
+from studies.jobs.rounds import Compression
 from studies.store.store import Store
 from tests.cli.test_compress import METHOD, SPACE
 from training.export import compared

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from compressors.groups.groups import Groups
     from compressors.units import Units
     from nas_core.batch import Batch
     from training.compute import Forward
@@ -238,5 +239,5 @@ class Hesso(Zeroing):
 
     Config: ClassVar[type[BaseConfig]] = Settings
 
-    def acting(self, network: nn.Module, goal: Goal) -> Regime:
+    def acting(self, network: nn.Module, groups: Groups, goal: Goal) -> Regime:
         return Hybrid(goal, self.config)

@@ -32,6 +32,7 @@ from training.regimes.regime import Regime
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from compressors.groups.groups import Groups
     from nas_core.batch import Batch
     from training.compute import Forward
 
@@ -210,5 +211,5 @@ class HessoCric(Zeroing):
 
     Config: ClassVar[type[BaseConfig]] = Settings
 
-    def acting(self, network: nn.Module, goal: Goal) -> Regime:
+    def acting(self, network: nn.Module, groups: Groups, goal: Goal) -> Regime:
         return Corrective(goal, self.config)

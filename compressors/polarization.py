@@ -14,24 +14,31 @@ cost is exact for the units that are mostly on, and linear in a around that. In 
 data; what is on for less than half of them is set to 0, and what else must go to meet the target, the least a first.
 Gates are gone then, and statistics of batch normalisations are computed anew.
 
-Gated are widths that one layer makes, inner ones: those of a sum, which several layers make, would need one gate for
-all of them. The gate is behind the last normalisation of a unit, so that 0 is exactly 0. At least as many units of a
-width as must stay are on for every input, those with the greatest logits. Both terms are sums over the units, so that a
-gate's gradient does not depend on their number.
+Gated are whole blocks, and widths that one layer makes, inner ones: those of a sum, which several layers make, would
+need one gate for all of them. The gate is behind the last normalisation of a unit, so that 0 is exactly 0. At least as
+many units of a width as must stay are on for every input, those with the greatest logits. Both terms are sums over the
+units, so that a gate's gradient does not depend on their number.
 """
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressors.groups.groups import Group
+from compressors.allocation import Counter
+from compressors.blocks import Block, blocks
+from compressors.blocks import replace as replace_block
+from compressors.compressor import Change, Check, Part, Plan, Round, Subject
+from compressors.groups.groups import Group, Groups, Removal
+from compressors.groups.trace import trace
+from compressors.proof import SAME, difference
 from compressors.units import Units
 from compressors.zeroing import Goal, Zeroing
 from compressors.zeroing import Settings as Zeroed
@@ -44,6 +51,7 @@ from training.regimes.regime import Regime
 
 AGREED = 0.05  # of the inputs may have a gate otherwise than all others
 DECAY = 0.9  # of the moving average of activities, per step
+LAST = 2  # the round in which blocks go
 REFRESH = 10  # steps between two linearisations of the cost
 
 
@@ -57,6 +65,7 @@ class Settings(Zeroed):
         default=16, ge=1, description="inputs of a gate by its hidden features, of which 8 are least"
     )
     bias: float = Field(default=2.0, description="logit of all gates at the beginning; above 0 they are on")
+    blocks: bool = Field(default=True, description="gates on whole blocks too, where costs are the target")
 
 
 def polarization(activity: Tensor) -> Tensor:
@@ -159,6 +168,78 @@ def _pooled(module: nn.Module, given: Tensor) -> Tensor:
     return given.flatten(2).mean(2)
 
 
+class Prices:
+    """What a network costs with so many units of its groups on, and blocks more or less, as shares of the whole."""
+
+    def __init__(self, goal: Goal, blocks: Sequence[Block]) -> None:
+        self._choice, self._blocks = goal.choice, blocks
+        choice = goal.choice
+        if isinstance(goal.limits, int):
+            self._whole: Mapping[str, float] = {}
+            self.budgets = {"units": 1 - goal.limits / sum(choice.everything)}
+        else:
+            self._whole = choice.cost(choice.everything)
+            self.budgets = {name: limit / self._whole[name] for name, limit in goal.limits.items()}
+        self.sizes = [*choice.everything, *(1 for _ in blocks)]
+
+    def lines(self, around: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """Per cost its share where units and blocks are on as `around` says [units and blocks], and what one more of
+        each adds: exact for the rounded numbers of units of each group, and linear from there to theirs."""
+        groups = self._choice.groups
+        sums = [float(part.sum()) for part in around.split(self.sizes)]
+        counts = [
+            min(max(round(one), group.least, 1), len(group.units)) for one, group in zip(sums, groups, strict=False)
+        ]
+        on = sums[len(groups) :]
+        base = self._shares(counts, on)
+        steps: list[Mapping[str, float]] = []
+        for number, group in enumerate(groups):
+            other = counts[number] - 1 if counts[number] == len(group.units) else counts[number] + 1
+            shares = self._shares([*counts[:number], other, *counts[number + 1 :]], on)
+            steps.append({name: (shares[name] - base[name]) / (other - counts[number]) for name in base})
+        for number in range(len(on)):
+            without, within = (self._shares(counts, [*on[:number], one, *on[number + 1 :]]) for one in (0.0, 1.0))
+            steps.append({name: within[name] - without[name] for name in base})
+        repeats, found = torch.tensor(self.sizes), {}
+        for name in self.budgets:
+            moved = sum(step[name] * (one - count) for step, one, count in zip(steps, sums, counts, strict=False))
+            found[name] = (base[name] + moved, torch.tensor([step[name] for step in steps]).repeat_interleave(repeats))
+        return found
+
+    def without(self, off: Collection[int]) -> Counter:
+        """Costs of a network without these blocks, of which more is removed."""
+        return Without(self._choice.costs, [block for number, block in enumerate(self._blocks) if number in off])
+
+    def _shares(self, counts: Sequence[int], on: Sequence[float]) -> dict[str, float]:
+        choice = self._choice
+        if not self._whole:
+            return {"units": sum(counts) / sum(choice.everything)}
+        costs = dict(choice.cost(tuple(counts)))
+        for block, share in zip(self._blocks, on, strict=True):
+            within = choice.cost(
+                tuple(
+                    count if group.name in block.inner else len(group.units)
+                    for group, count in zip(choice.groups, counts, strict=True)
+                )
+            )
+            for name in costs:
+                costs[name] -= (1 - share) * (block.saves[name] - self._whole[name] + within[name])
+        return {name: costs[name] / self._whole[name] for name in self.budgets}
+
+
+@dataclass(frozen=True)
+class Without:
+    """The costs of a network less some blocks (`compressors.allocation.Counter`)."""
+
+    costs: Counter
+    blocks: Sequence[Block]
+
+    def of(self, removed: Removal) -> Mapping[str, float]:
+        gone = {name for block in self.blocks for name in block.inner}
+        found = self.costs.of({name: units for name, units in removed.items() if name not in gone})
+        return {name: value - sum(block.saves[name] for block in self.blocks) for name, value in found.items()}
+
+
 class Polarizing(Regime):
     """The gates, the two terms, and what is set to 0 in the end."""
 
@@ -171,37 +252,28 @@ class Polarizing(Regime):
         settings: Settings,
         data: Data,
         remember: Callable[[Mapping[str, Any]], None],
+        blocks: Sequence[Block] = (),
     ) -> None:
-        """`remember` is told of the activities in the end."""
+        """`sites`: of all groups and blocks. `remember` is told of the activities in the end."""
         self._goal, self._sites, self._settings, self._data, self._remember = goal, sites, settings, data, remember
-        choice = goal.choice
-        if isinstance(goal.limits, int):
-            self._whole: Mapping[str, float] = {}
-            self._budgets = {"units": 1 - goal.limits / sum(choice.everything)}
-        else:
-            self._whole = choice.cost(choice.everything)
-            self._budgets = {name: limit / self._whole[name] for name, limit in goal.limits.items()}
+        self._prices, self._blocks = Prices(goal, blocks), blocks
+        self._gated = [*((one, max(one.least, 1)) for one in goal.choice.groups), *((one.group, 0) for one in blocks)]
 
     def begin(self, network: nn.Module, forward: Forward, example: Batch, seed: int) -> None:
         self._network, self._forward, self._seed = network, forward, seed
-        groups, settings = self._goal.choice.groups, self._settings
         self.gates = forward.place(
             nn.ModuleList(
                 Gates(
-                    self._sites[one.name].features,
-                    len(one.units),
-                    max(one.least, 1),
-                    settings,
+                    *(self._sites[one.name].features, len(one.units), least, self._settings),
                     derive(seed, "gates", one.name),
                 )
-                for one in groups
+                for one, least in self._gated
             )
         )
-        self._open: list[Tensor] = [torch.zeros(0)] * len(groups)
-        self._handles = [handle for number, one in enumerate(groups) for handle in self._hooked(number, one)]
-        count = sum(len(one.units) for one in groups)
-        self._activity, self._around = torch.ones(count), torch.ones(count)
-        self._lines = self._linearised()
+        self._open: list[Tensor] = [torch.zeros(0)] * len(self._gated)
+        self._handles = [handle for number, (one, _) in enumerate(self._gated) for handle in self._hooked(number, one)]
+        self._around = self._activity = torch.ones(sum(self._prices.sizes))
+        self._lines = self._prices.lines(self._around)
         self._passed: list[tuple[Tensor, int]] = []
 
     def _hooked(self, number: int, group: Group) -> list[torch.utils.hooks.RemovableHandle]:
@@ -237,7 +309,7 @@ class Polarizing(Regime):
         self._passed = []
         if step % REFRESH == 0:
             self._around = self._activity.clone()
-            self._lines = self._linearised()
+            self._lines = self._prices.lines(self._around)
 
     def objective(self, loss: Tensor, piece: Batch, logits: Tensor) -> Tensor:
         activity = torch.cat([gates.float().mean(0) for gates in self._open])
@@ -245,8 +317,8 @@ class Polarizing(Regime):
         settings, count = self._settings, len(activity)
         loss = loss + settings.polarization * self._ramp * polarization(activity)
         for name, (share, slopes) in self._lines.items():
-            cost = share + (slopes * (activity - self._around.to(activity))).sum()
-            budget = 1 - self._ramp * (1 - self._budgets[name])
+            cost = share + (slopes.to(activity) * (activity - self._around.to(activity))).sum()
+            budget = 1 - self._ramp * (1 - self._prices.budgets[name])
             loss = loss + settings.weight * count * (cost - budget).square()
         return loss
 
@@ -260,15 +332,15 @@ class Polarizing(Regime):
         activity = self._measured("train")
         for handle in self._handles:
             handle.remove()
-        gone = self._goal.redundant(activity, activity < 0.5)
+        units, whole = activity.split([sum(self._goal.choice.everything), len(self._blocks)])
+        off = (whole < 0.5).nonzero().flatten().tolist()
+        choice = replace(self._goal.choice, costs=self._prices.without(off))
+        gone = Goal(choice, self._goal.limits).redundant(units, units < 0.5)
         Units(groups, self._network).scale((~gone).float())
-        sizes = [len(one.units) for one in groups]
-        self._remember(
-            {
-                "consensus": consensus(activity),
-                "activity": {one.name: part.tolist() for one, part in zip(groups, activity.split(sizes), strict=True)},
-            }
-        )
+        Units([one.group for one in self._blocks], self._network).scale((whole >= 0.5).float())
+        names = [one.name for one, _ in self._gated]
+        parts = zip(names, activity.split(self._prices.sizes), strict=True)
+        self._remember({"consensus": consensus(activity), "activity": {name: part.tolist() for name, part in parts}})
 
     def _measured(self, part: str) -> Tensor:
         """The mean of every gate over a part of the data, in evaluation mode [units], float64."""
@@ -281,40 +353,13 @@ class Polarizing(Regime):
                 rows += len(self._open[0])
         return total / rows
 
-    def _linearised(self) -> dict[str, tuple[float, Tensor]]:
-        """Per cost its share of the whole where units are on as `_around` says, rounded, and what a unit more adds,
-        less what the rounding is worth."""
-        choice = self._goal.choice
-        sizes = [len(one.units) for one in choice.groups]
-        sums = [float(part.sum()) for part in self._around.split(sizes)]
-        least = [max(one.least, 1) for one in choice.groups]
-        counts = [min(max(round(one), low), size) for one, low, size in zip(sums, least, sizes, strict=True)]
-        base, found = self._shares(counts), {}
-        steps: list[Mapping[str, float]] = []
-        for number, size in enumerate(sizes):
-            other = counts[number] - 1 if counts[number] == size else counts[number] + 1
-            shares = self._shares([*counts[:number], other, *counts[number + 1 :]])
-            steps.append({name: (shares[name] - base[name]) / (other - counts[number]) for name in base})
-        for name in self._budgets:
-            slopes = torch.tensor([one[name] for one in steps])
-            off = sum(one[name] * (wanted - count) for one, wanted, count in zip(steps, sums, counts, strict=True))
-            found[name] = (base[name] + off, slopes.repeat_interleave(torch.tensor(sizes)).to(self._forward.device))
-        return found
-
-    def _shares(self, counts: Sequence[int]) -> dict[str, float]:
-        choice = self._goal.choice
-        if not self._whole:
-            return {"units": sum(counts) / sum(choice.everything)}
-        costs = choice.cost(tuple(counts))
-        return {name: costs[name] / self._whole[name] for name in self._budgets}
-
     def tensors(self) -> Mapping[str, Tensor]:
         gates = {f"gates/{name}": tensor for name, tensor in self.gates.state_dict().items()}
         return {"activity": self._activity, "around": self._around, **gates}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         self._activity, self._around = tensors["activity"], tensors["around"]
-        self._lines = self._linearised()
+        self._lines = self._prices.lines(self._around)
         prefix = "gates/"
         self.gates.load_state_dict(
             {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
@@ -327,18 +372,62 @@ def consensus(activity: Tensor) -> float:
 
 
 class Polarization(Zeroing):
-    """Let the network find out which units no input needs, and remove those."""
+    """Let the network find out which units and blocks no input needs, and remove those."""
 
     Config: ClassVar[type[BaseConfig]] = Settings
     needs = ("groups", "data")
     recalibrate = True
 
-    def acting(self, network: nn.Module, goal: Goal) -> Regime:
+    def __init__(self, subject: Subject, config: Any) -> None:
+        super().__init__(subject, config)
+        if config.blocks and config.sparsity is None:
+            self.rounds = (*self.rounds, Round(epochs=0))
+
+    def acting(self, network: nn.Module, groups: Groups, goal: Goal) -> Regime:
         def remember(found: Mapping[str, Any]) -> None:
             self.subject.cache[self._key()] = found
 
-        gated = sites(network, goal.choice.groups, self.subject.inputs)
-        return Polarizing(goal, gated, self.config, self.subject.data, remember)
+        inputs, whole = self.subject.inputs, self._blocks(network, groups)
+        gated = sites(network, [*goal.choice.groups, *(one.group for one in whole)], inputs)
+        return Polarizing(goal, gated, self.config, self.subject.data, remember, whole)
+
+    def plan(self, network: nn.Module) -> Plan:
+        """As of all methods of the kind, with the blocks; the least that is reachable is without any of them gone."""
+        copied = copy.deepcopy(network).to(self.subject.device).eval()
+        found = super().plan(copied)
+        groups = trace(copied, self.subject.inputs, self.subject.ignored)
+        parts = (Part(one.name, 1, 0, one.saves, "a whole block") for one in self._blocks(copied, groups))
+        return replace(found, parts=(*found.parts, *parts))
+
+    def compress(self, network: nn.Module, round: int) -> Change:
+        """In the last round, blocks whose gates were off are replaced by what they have come to. Raises as `plan`."""
+        if round < LAST:
+            return super().compress(network, round)
+        inputs = self.subject.inputs
+        groups = trace(copy.deepcopy(network), inputs, self.subject.ignored)
+        gone = [one for one in self._blocks(network, groups) if bool(Units([one.group], network).zero().all())]
+        if not gone:
+            return Change()
+        with torch.no_grad():
+            before = network(*inputs)
+            for one in gone:
+                replace_block(network, one.name, one.layer)
+            apart = difference(before, network(*inputs))
+        report = {one.name: {"block": f"replaced by {one.layer.__name__}"} for one in gone}
+        return Change(checks=(Check("the network with blocks and without", apart, SAME),), report=report)
+
+    def _blocks(self, network: nn.Module, groups: Groups) -> tuple[Block, ...]:
+        """Those that get gates: one layer adds to what they read."""
+        if not self.config.blocks or self.config.sparsity is not None:
+            return ()
+        found = blocks(network, groups, self.sample())
+        gated = sites(network, [one.group for one in found], self.subject.inputs)
+        ignored = self.subject.ignored
+        return tuple(
+            one
+            for one in found
+            if one.name in gated and not any(f"{one.name}.".startswith(f"{name}.") for name in ignored)
+        )
 
     def eligible(self, network: nn.Module, groups: tuple[Group, ...]) -> tuple[Group, ...]:
         gated = sites(network, groups, self.subject.inputs)

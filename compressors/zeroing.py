@@ -96,7 +96,7 @@ class Zeroing(ABC):
         self.subject, self.config = subject, config
 
     @abstractmethod
-    def acting(self, network: nn.Module, goal: Goal) -> Regime:
+    def acting(self, network: nn.Module, groups: Groups, goal: Goal) -> Regime:
         """What the training does, of a network on the device, in evaluation mode, that stays as it is."""
 
     def eligible(self, network: nn.Module, groups: tuple[Group, ...]) -> tuple[Group, ...]:
@@ -115,7 +115,7 @@ class Zeroing(ABC):
         """
         import numpy
 
-        groups, choice = self._choice(network)
+        groups, choice = self.choice(network)
         goal, shares = self._goal(choice), replace(choice, rule="uniform")
         if isinstance(goal.limits, int):
             share = goal.limits / sum(choice.everything)
@@ -131,14 +131,15 @@ class Zeroing(ABC):
         if round > 0:
             return None
         copied = copy.deepcopy(network).to(self.subject.device).eval()
-        return self.acting(copied, self._goal(self._choice(copied)[1]))
+        groups, choice = self.choice(copied)
+        return self.acting(copied, groups, self._goal(choice))
 
     def compress(self, network: nn.Module, round: int) -> Change:
         """Raises UsageError as `plan`."""
         from compressors.groups.removal import remove
         from compressors.units import Units
 
-        groups, choice = self._choice(network)
+        groups, choice = self.choice(network)
         if round == 0:
             self._goal(choice)
             return Change()
@@ -159,7 +160,7 @@ class Zeroing(ABC):
         }
         return Change(removed=removed, recalibrate=self.recalibrate, report=report, notes=notes)
 
-    def _choice(self, network: nn.Module) -> tuple[Groups, Choice]:
+    def choice(self, network: nn.Module) -> tuple[Groups, Choice]:
         """All groups of the network, which stays as it is, and those of which units may go."""
         from compressors.groups.costs import Costs
         from compressors.groups.trace import trace
@@ -168,8 +169,12 @@ class Zeroing(ABC):
         copied = copy.deepcopy(network).to(subject.device).eval()
         groups = trace(copied, subject.inputs, subject.ignored)
         found = self.eligible(copied, removable(groups, self.config.inexact))
-        one = tuple(tensor[:1] for tensor in subject.inputs) if kind_of(subject.task).apart else subject.inputs
-        return groups, Choice(found, Costs(copied, groups, one), "global", subject.round_to)
+        return groups, Choice(found, Costs(copied, groups, self.sample()), "global", subject.round_to)
+
+    def sample(self) -> tuple[Tensor, ...]:
+        """What the network is called with for one sample, of which costs are."""
+        subject = self.subject
+        return tuple(one[:1] for one in subject.inputs) if kind_of(subject.task).apart else subject.inputs
 
     def _goal(self, choice: Choice) -> Goal:
         """Raises UsageError: no training, no target, one that cannot be reached, or that is met already."""

@@ -129,7 +129,7 @@ class CMoE:
             for number, one in enumerate(found):
                 tokens = self._tokens(network, one.gate.module, number)
                 maps = one.layers(network)
-                carving = carve(hidden_scores(tokens, maps, one.activation), config)
+                carving = self.carving(hidden_scores(tokens, maps, one.activation), number)
                 layer = carved_layer(maps, carving, one.activation, active, one.dropout)
                 one.replace(network, layer.to(device=tokens.device, dtype=tokens.dtype).eval())
                 carved[one.name] = layer
@@ -143,6 +143,10 @@ class CMoE:
                 }
             check = _all_active(network, carved, inputs, before, active)
         return Change(checks=(check,), report=report)
+
+    def carving(self, scores: Tensor, layer: int) -> Carving:
+        """How the units of a layer are divided, whose hidden scores are `[tokens, width]`; layers count from 0."""
+        return carve(scores, self._config)
 
     def regime(self, network: nn.Module, round: int) -> Regime | None:
         return BalancedLoad(self._config.bias_speed)
@@ -282,17 +286,21 @@ def normalised(linear: nn.Linear) -> tuple[Tensor, Tensor | None]:
 def carve(scores: Tensor, config: Settings) -> Carving:
     """The division of the units whose hidden scores are given, `[tokens, width]`."""
     marks = marked(scores, config.k_act)
-    rates = marks.mean(0)
     width = scores.shape[1] // config.experts
-    ranked = rates.argsort(descending=True, stable=True)
+    ranked = marks.mean(0).argsort(descending=True, stable=True)
     shared, others = ranked[: config.shared * width], ranked[config.shared * width :].sort().values
-    columns = marks[:, others]
-    experts = config.experts - config.shared
-    labels, distances = clustered(columns, experts, config.iterations)
-    routed = torch.stack([others[labels == expert] for expert in range(experts)])
-    nearest = [int(distances[labels == expert, expert].argmin()) for expert in range(experts)]
-    representatives = routed[torch.arange(experts), torch.tensor(nearest)]
-    return Carving(shared.sort().values, routed, representatives, rates)
+    labels = clustered(marks[:, others], config.experts - config.shared, config.iterations)
+    return divided(marks, shared.sort().values, others, labels)
+
+
+def divided(marks: Tensor, shared: Tensor, others: Tensor, labels: Tensor) -> Carving:
+    """The carving in which the units `others` have these labels, with its representatives."""
+    columns, experts = marks[:, others], range(int(labels.max()) + 1)
+    routed = torch.stack([others[labels == expert] for expert in experts])
+    apart = distances(columns, means(columns, labels))
+    nearest = [int(apart[(labels == expert).cpu(), expert].argmin()) for expert in experts]
+    representatives = torch.stack([units[one] for units, one in zip(routed, nearest, strict=True)])
+    return Carving(shared, routed, representatives, marks.mean(0))
 
 
 def marked(scores: Tensor, count: int) -> Tensor:
@@ -303,15 +311,19 @@ def marked(scores: Tensor, count: int) -> Tensor:
     return marks * (sizes > 0)
 
 
-def clustered(columns: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
-    """Clusters of equal size of marks `[tokens, units]`: the label of each unit, and its L1 distances to the final
-    centroids `[units, clusters]`, both on the CPU."""
+def clustered(columns: Tensor, clusters: int, iterations: int) -> Tensor:
+    """The labels of marks `[tokens, units]` in clusters of equal size."""
     first = columns.mean(0).argsort(descending=True, stable=True)[:clusters]
     centroids = columns[:, first]
     for _ in range(iterations):
-        labels = torch.from_numpy(assigned(distances(columns, centroids).numpy()))
-        centroids = torch.stack([columns[:, labels.to(columns.device) == one].mean(1) for one in range(clusters)], 1)
-    return labels, distances(columns, centroids)
+        labels = torch.from_numpy(assigned(distances(columns, centroids).numpy())).to(columns.device)
+        centroids = means(columns, labels)
+    return labels
+
+
+def means(columns: Tensor, labels: Tensor) -> Tensor:
+    """The centroids of labelled marks `[tokens, units]`: `[tokens, clusters]`."""
+    return torch.stack([columns[:, labels == one].mean(1) for one in range(int(labels.max()) + 1)], 1)
 
 
 def distances(columns: Tensor, centroids: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from compressors.cmoe import (
     distances,
     hidden_scores,
     marked,
+    means,
 )
 from compressors.compressor import Subject
 from compressors.target import parse_targets
@@ -138,8 +139,9 @@ def test_distances_are_sums_of_absolute_differences() -> None:
 def test_one_iteration_by_hand() -> None:
     """Units 0 and 2 are marked most often: the first centroids. 1 is like 0, 3 like 2."""
     columns = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 1, 0], [0, 0, 1, 1.0]])
-    labels, found = clustered(columns, 2, 1)
+    labels = clustered(columns, 2, 1)
     assert labels.tolist() == [0, 0, 1, 1]
+    found = distances(columns, means(columns, labels))
     # The final centroid of the first is the mean of both: half a token from each.
     assert found.tolist() == [[0.5, 5.5], [0.5, 4.5], [5.5, 0.5], [4.5, 0.5]]
 

@@ -55,8 +55,8 @@ def show_compressor(method: Name, as_json: Json = False) -> None:
     import shlex
 
     from compressors.compressor import NEEDS
+    from compressors.methods import method as loaded
     from nas_cli import describe, render
-    from studies.jobs.compress import method as loaded
 
     found = loaded(method)
     fields = describe.fields(found.Config)
@@ -80,17 +80,17 @@ def show_compressor(method: Name, as_json: Json = False) -> None:
 def check_compressor(method: Name, as_json: Json = False) -> None:
     """Run the contract suite on small networks; say what to fix."""
     from compressors import testing
+    from compressors.methods import method as loaded
     from nas_cli import describe
     from nas_cli.catalog import report
-    from studies.jobs.compress import method as loaded
 
     with describe.foreign_code("compression method", method):
         report("compression method", method, testing.check(loaded(method)), as_json)
 
 
 def _facts(name: str) -> dict[str, Any]:
+    from compressors.methods import method
     from nas_cli import describe
-    from studies.jobs.compress import method
 
     found = method(name)
     return {

@@ -8,17 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import compressors
-from compressors.compressor import Compressor
+from compressors.methods import METHOD, costs_of, file_hash, method
 from compressors.target import parse_targets
-from nas_core import refs
 from nas_core.config import validate
 from nas_core.errors import UsageError, unknown
 from nas_core.records import COMPRESS, RETRAIN, Run
 from studies.address import address_of
 from studies.analysis.trained import addressed_training, trained_weights
 from studies.jobs import train
-from studies.jobs.rounds import METHOD, Base, Compression, costs_of
+from studies.jobs.rounds import Base, Compression
 from studies.jobs.stored import seed_of
 from studies.jobs.teacher import teacher_of
 from studies.records import Study, StudySpec
@@ -110,7 +108,7 @@ def compression(
     settings = {
         **training.settings,
         "method": name,
-        "method_hash": refs.locate(name, compressors.BUILTIN, compressors.GROUP, METHOD).file_hash,
+        "method_hash": file_hash(name),
         "config": validated.model_dump(mode="json"),
         "targets": list(map(str, parse_targets(asked.targets))),
         "ignore": list(asked.ignore),
@@ -170,18 +168,7 @@ def _opened(
     if run.kind == RETRAIN and "weights" not in (run.recipe or {}):
         seed = seed_of(study, trial, RETRAIN, run.repeat)
         initial = partial(build, evaluator.space, trial.arch, evaluator.task, evaluator.size, seed)
-    costs = costs_of(network, evaluator)
+    costs = costs_of(network, evaluator.task)
     base = Base(network, weights, run.changes, {**learned, **costs}, costs, initial)
     plan = evaluator, study.spec.space, method(settings["method"]), trial.arch, base, settings, about
     return Compression(*plan, cached_in(store), seed_of(study, trial, COMPRESS, 0))
-
-
-def method(reference: str) -> type[Compressor]:
-    """The class of a compression method. Raises UsageError for what is none."""
-    found = refs.find(reference, compressors.BUILTIN, compressors.GROUP, METHOD)
-    missing = [name for name in ("Config", "needs", "compress") if not hasattr(found, name)]
-    if not isinstance(found, type) or missing:
-        raise UsageError(
-            f"{METHOD} '{reference}' is no class with Config, needs, rounds and compress; see compressors.compressor"
-        )
-    return found

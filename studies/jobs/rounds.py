@@ -8,11 +8,12 @@ import shutil
 from collections.abc import Generator, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compressors.compressor import Change, Compressor, HasPlan, HasRegime, Plan, Round, Subject
+from compressors.methods import METHOD, costs_of, recalibrated
 from compressors.target import parse_targets
 from nas_core.architecture import Architecture
 from nas_core.cache import Prefixed
@@ -33,11 +34,9 @@ if TYPE_CHECKING:
     from training.evaluators.train import Train
     from training.regimes.regime import Regime
 
-METHOD = "compression method"
 KEPT, COMPRESSED, DONE = "weights.safetensors", "compressed.safetensors", "compression.json"
 QUANTIZED = "quantized.json"  # what the quantised program came to
 SEEN = 4  # samples that the network that is kept must answer as the trained one does
-RECALIBRATION = 32  # training batches whose statistics batch normalisations get after a removal
 
 
 @dataclass(frozen=True)
@@ -210,23 +209,13 @@ class Compression:
                 )
         if change.recalibrate:
             with trial_failures():
-                self._recalibrate(changed)
+                recalibrated(changed, self.evaluator)
         proved = folder / "unproved.safetensors"
         found = self._write(changed, proved, Report(0, {}), change)
         if change.removed:
             prove(self._claim(found, before, proved, change))
         proved.rename(written)
         return found
-
-    def _recalibrate(self, network: nn.Module) -> None:
-        from training.compute import Forward
-        from training.fit import has_convolutions
-        from training.recalibration import first, recalibrate
-
-        evaluator = self.evaluator
-        forward = Forward(evaluator.device, evaluator.precision, channels_last=has_convolutions(network))
-        batches = first(evaluator.data.batches("train", 0, 0), RECALIBRATION)
-        recalibrate(forward.place(network), partial(forward, network), batches)
 
     def _claim(self, network: nn.Module, before: tuple[Path, Changes], path: Path, change: Change) -> Claim:
         """What is to be proved of a written network."""
@@ -257,7 +246,7 @@ class Compression:
                 )
 
     def _costs(self, network: nn.Module) -> dict[str, float]:
-        return costs_of(network, self.evaluator)
+        return costs_of(network, self.evaluator.task)
 
     def _trained(
         self, network: nn.Module, begun: int, epochs: int, last: bool, context: Context, regime: Regime | None
@@ -338,21 +327,6 @@ class Compression:
 
         evaluator = self.evaluator
         return build(evaluator.space, self.arch, evaluator.task, evaluator.size, 0)
-
-
-def costs_of(network: nn.Module, evaluator: Train) -> dict[str, float]:
-    """What a network costs: parameters, the share of its weights that are not zero, and MACs of one sample (of a graph,
-    all of it)."""
-    from compressors.masks.density import density
-    from training import cost
-    from training.tasks import sample_inputs
-
-    inputs = sample_inputs(evaluator.task)
-    return {
-        "params": float(cost.params(network)),
-        "macs": float(cost.macs(network, inputs)),
-        "density": density(network),
-    }
 
 
 def _done(change: Change) -> dict[str, Any]:

@@ -46,6 +46,8 @@ _SCORE_ON = "Data on which untrained networks are scored [default: what candidat
 _FINAL = "Of the network that you get, whose costs count [default: --size; one-shot: full]."
 _METRICS = "More metrics: f1, balanced_accuracy, roc_auc, average_precision, FILE.py:FUNCTION."
 _SCREENS = "Turn candidates down before or while they train: finite, blind, FILE.py:FUNCTION."
+_COMPRESS = "Make every candidate smaller after its training, by this method (nas compressors list)."
+_COMPRESS_TO = "What a candidate may cost then: macs<=0.5x; repeat for several."
 _ENQUEUE = "Named architectures that are evaluated first, and told to the strategy."
 _BASELINES = "Named architectures (or 'named': all) to compare with, which the strategy is not told."
 _ORDER = "strict: timing changes nothing; free: tell as they come."
@@ -71,6 +73,9 @@ OPTIONS = (
     _flag("constraint", "Such as params<=5e5; repeat for several.", "constraints", several=True, words="constraints"),
     _flag("metric", _METRICS, "evaluator.metrics", several=True, key="metrics"),
     _flag("screen", _SCREENS, "evaluator.screens", several=True, key="screens"),
+    _flag("compress", _COMPRESS, "evaluator.compress", words="compressors"),
+    _flag("compress_to", _COMPRESS_TO, "evaluator.compress_to", several=True),
+    _flag("compress_epochs", "Of the training after that.", "evaluator.compress_epochs", int),
     _flag("trials", "Stop after this many evaluations.", "", int, "-n"),
     _flag("time", "Stop after this many seconds.", "", float),
     _flag("spend", "Stop when budgets come to this many full evaluations.", "", float),
@@ -100,7 +105,15 @@ EARLIER = {"pruner": "early_stop", "pruner_config": "early_stop_config"}
 NAMED = ("strategy", "early_stop", "evaluator.recipe")
 """What may be a name, or a mapping with a `name` and further settings: `-s strategy.population=20`."""
 
-LISTS = ("objectives", "constraints", "evaluator.metrics", "evaluator.screens", "enqueue", "baselines")
+LISTS = (
+    "objectives",
+    "constraints",
+    "evaluator.metrics",
+    "evaluator.screens",
+    "evaluator.compress_to",
+    "enqueue",
+    "baselines",
+)
 
 _PATHS = {key: option.path for option in OPTIONS for key in (option.name, option.key or option.name)}
 

@@ -58,6 +58,7 @@ ASKED = {
     "table": {"kind": "table", "table": "nb201.csv", "data": "cifar10", "epochs": 12},
     "supernet": {"kind": "supernet", "study": "source", "latency": {"batch": 2}},
     "told": {"kind": "told", "split": {"limit": 120}, "epochs": 4, "metrics": ["val_f1:max"]},
+    "compressed": {"kind": "compressed", "compress": "svd", "inner": {"kind": "train", "split": {"limit": 120}}},
     "cost-table": {"kind": "cost-table", "costs": "phone.csv", "inner": {"kind": "train", "split": {"limit": 120}}},
     "screened": {"kind": "screened", "screens": ["finite"], "inner": {"kind": "train", "split": {"limit": 120}}},
 }
@@ -113,7 +114,7 @@ def test_what_is_read_is_checked(folder: Path, kind: str) -> None:
 def test_facts_say_what_a_study_asks(folder: Path) -> None:
     with reading(Silent()):
         facts = {kind: settled(folder, kind)[1].facts for kind in ASKED}
-    assert [kind for kind in ASKED if facts[kind].trains] == ["train", "cost-table", "screened"]
+    assert [kind for kind in ASKED if facts[kind].trains] == ["train", "compressed", "cost-table", "screened"]
     assert [kind for kind in ASKED if facts[kind].looks_up] == ["table"]
     assert [kind for kind in ASKED if facts[kind].told] == ["told"]
     assert [kind for kind in ASKED if facts[kind].supernet] == ["supernet"]

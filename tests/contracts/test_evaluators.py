@@ -72,6 +72,14 @@ def supernet(data: str) -> Factory:
     return make
 
 
+def compressed(space: SearchSpace, folder: Path) -> Evaluator:
+    """A short training, then one of what a method has left."""
+    inner = {"split": {"limit": 60}, "epochs": 1, "device": "cpu", "threads": 1, "checkpoint_seconds": 0.0}
+    method = {"compress": "svd", "compress_to": ("params<=0.9x",), "compress_epochs": 1}
+    asked = kinds.options({"kind": "compressed", **method, "inner": {"kind": "train", **inner}})
+    return asked.settle(Request(Problem(space, space.Size.preset("search")), space.name, None)).evaluator
+
+
 def own(space: SearchSpace, folder: Path) -> Evaluator:
     """The example of a user's own."""
     asked = {"kind": f"{OWN}:RandomFeatures", "split": {"limit": 120}}
@@ -84,6 +92,7 @@ EVALUATORS: dict[str, tuple[Factory, str]] = {
     "table": (table, "nasbench201"),
     "train images": (train("digits", 2, checkpoint_seconds=0.0), EXAMPLE),
     "train images, hardly a checkpoint": (train("digits", 2, checkpoint_seconds=1e6), EXAMPLE),
+    "compressed": (compressed, EXAMPLE),
     "a user's own": (own, "nasbench201"),
     "shared weights": (supernet("digits"), "nasbench201"),
     "shared weights of a graph": (supernet("karate"), "nasbench_graph"),

@@ -14,6 +14,7 @@ BUILTIN = {
 }
 
 WRAPPERS = {
+    "compressed": "compressors.evaluator:Compressed",
     "screened": "training.evaluators.screened:Screened",
     "cost-table": "training.evaluators.joined:Joined",
 }

@@ -50,8 +50,8 @@ def wrapped(asked: Mapping[str, Any]) -> dict[str, Any]:
     """`{"kind": "train", "costs": "costs.csv"}` as `{"kind": "cost-table", "costs": "costs.csv", "inner": {"kind":
     "train"}}`: a wrapper is told by its keys. Several are put around in the order of their listing."""
     found = dict(asked)
-    for wrapper in WRAPPERS:
-        around = {key: found.pop(key) for key in _around(wrapper) if key in found}
+    keys = {wrapper: {key: found.pop(key) for key in _around(wrapper) if key in found} for wrapper in WRAPPERS}
+    for wrapper, around in keys.items():
         if around:
             found = {"kind": wrapper, **around, "inner": found}
     return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -343,6 +344,12 @@ class Train:
             for report in reports:
                 learned = {name: value for name, value in report.metrics.items() if name in declared}
                 yield Report(report.step, learned, report.seconds)
+
+    def by(self, recipe: Recipe) -> Self:
+        """The same with another recipe on the same batches, to `learn` by."""
+        other = copy.copy(self)
+        other.recipe = recipe
+        return other
 
     def measure(self, model: nn.Module, *parts: str) -> dict[str, float]:
         """The metrics of a network as it is on parts of the data ("valid", "test"). Within `computing`. Raises

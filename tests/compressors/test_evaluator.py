@@ -160,7 +160,7 @@ def test_what_cannot_be_made_smaller_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="nothing is to be done") as error:
         reports(compressed(keep=9), tmp_path / "nothing")
     assert (error.value.reason, error.value.seconds > 0) == ("compression", True)
-    with pytest.raises(Rejected, match="macs<=0.2x is not reached: macs is 296"):
+    with pytest.raises(Rejected, match=r"macs<=0\.2x is not reached: macs is 296"):
         reports(compressed("macs<=0.2x"), tmp_path / "target")
 
 

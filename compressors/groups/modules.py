@@ -83,6 +83,10 @@ def _recurrent(module: Any) -> None:
     module.hidden_size, module.input_size = module.weight_hh_l0.shape[1], module.weight_ih_l0.shape[1]
 
 
+def _recurrent_cell(module: Any) -> None:
+    module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
+
+
 def _pyg_linear(module: Any) -> None:
     module.out_channels, module.in_channels = module.weight.shape
 
@@ -130,6 +134,7 @@ FOLLOWS: Mapping[str, Callable[[Any], None]] = {
     "torch.nn.modules.sparse.Embedding": _embedding,
     "torch.nn.modules.activation.PReLU": _prelu,
     "torch.nn.modules.rnn.RNNBase": _recurrent,
+    "torch.nn.modules.rnn.RNNCellBase": _recurrent_cell,
     "torch_geometric.nn.dense.linear.Linear": _pyg_linear,
     "torch_geometric.nn.conv.gcn_conv.GCNConv": lambda module: _pyg_width(module, "lin"),
     "torch_geometric.nn.conv.sage_conv.SAGEConv": lambda module: _pyg_width(module, "lin_l"),

@@ -218,20 +218,17 @@ def product(walk: Walk, one: Value, one_is: str, other: Value, other_is: str, re
     """A sum of products over letters, as `einsum` has them: `bij,bjk->bik`."""
     sizes: dict[str, int] = {}
     dims: dict[str, Dim] = {}
+    parameter = one.parameter and other.parameter
     for letter in dict.fromkeys(one_is + other_is):
-        held = [
-            (value.dims[letters.index(letter)], value)
-            for value, letters in ((one, one_is), (other, other_is))
-            if letter in letters and value.shape[letters.index(letter)] > 1
+        places = [
+            (value, letters.index(letter)) for value, letters in ((one, one_is), (other, other_is)) if letter in letters
         ]
-        sizes[letter] = max(
-            (
-                value.shape[letters.index(letter)]
-                for value, letters in ((one, one_is), (other, other_is))
-                if letter in letters
-            )
-        )
+        sizes[letter] = max(value.shape[place] for value, place in places)
+        held = [(value.dims[place], value) for value, place in places if value.shape[place] > 1]
         dims[letter] = held[0][0] if held else None
+        for dim, value in held:
+            if letter in result and not parameter:
+                walk.produce(value, dim)
         if letter in result and len(held) == 2:
             dims[letter] = walk.joint([(dim, value.parameter) for dim, value in held])
         elif letter not in result and len(held) == 2:
@@ -241,7 +238,7 @@ def product(walk: Walk, one: Value, one_is: str, other: Value, other_is: str, re
     if count:
         walk.count(1, [(sizes[letter], dims[letter]) for letter in sizes])
     shape = tuple(sizes[letter] for letter in result)
-    return Value(shape, tuple(dims[letter] for letter in result), one.parameter and other.parameter)
+    return Value(shape, tuple(dims[letter] for letter in result), parameter)
 
 
 LETTERS = "abcdefghijklmnopqrstuvw"
@@ -445,11 +442,43 @@ def recurrent(walk: Walk, call: Call) -> Result:
             walk.unite(unit.ids, state.dims[-1].ids)
         elif state.dims[-1] is None:
             walk.fix(unit, "begins with a state whose size stays")
-        if not state.zeros:
+        own = state.axis(-1)
+        if not (state.zeros if own is None else own.zero.all()):
             walk.blur(unit.ids, "begins with a state that is not 0 where the unit is")
     wide = Axis(np.tile(unit.ids, 1 + both), np.tile(unit.zero, 1 + both))
     outer = Value(call.shapes[0], (*x.dims[:-1], wide))
     return [outer, *(Value(shape, (*(None,) * (len(shape) - 1), unit)) for shape in call.shapes[1:])]
+
+
+def recurrent_cell(walk: Walk, call: Call) -> Result:
+    """One step of `recurrent`: `lstm_cell`, `gru_cell`, `rnn_tanh_cell`."""
+    into, again = call["w_ih"], call["w_hh"]
+    state = call["hx"] if isinstance(call["hx"], list) else [call["hx"]]
+    biases = [call[name] for name in ("b_ih", "b_hh") if call[name] is not None]
+    layer = {
+        "input": call["input"],
+        "hx": state,
+        "params": [into, again, *biases],
+        "has_biases": bool(biases),
+        "num_layers": 1,
+    }
+    made = recurrent(walk, Call(call.name, layer, (call.shape, *call.shapes[1:])))
+    if not isinstance(made, list):
+        return made
+    return made if len(call.shapes) > 1 else made[0]
+
+
+def weight_normalised(walk: Walk, call: Call) -> Value:
+    """`g v / |v|`, the norm over all dimensions but `dim`."""
+    v, g, dim = call["v"], call["g"], call["dim"] or 0
+    for place, one in enumerate(v.dims):
+        if not isinstance(one, Axis):
+            continue
+        if place == dim:
+            walk.consumed.append(one.ids)  # a row of zeros has no direction; its length is 0 already
+        else:
+            walk.blur(one.ids, "normalises over what is read")
+    return joined(walk, [g, v], v.shape, _any)
 
 
 # Normalisations.
@@ -874,6 +903,7 @@ def embedded(walk: Walk, call: Call) -> Value:
     """Rows of a table by number: the rows stay, the columns go on."""
     weight, indices = call["weight"], call["indices"]
     walk.fix(weight.dims[0], INDEXED)
+    walk.produce(weight, weight.dims[1])
     fix_all(walk, indices, "is an index")
     return Value(call.shape, (*(None,) * len(indices.shape), weight.dims[1]))
 
@@ -1019,6 +1049,8 @@ def _table() -> dict[str, Rule]:
         (convolution, "conv1d conv2d conv3d"),
         (transposed_convolution, "conv_transpose1d conv_transpose2d conv_transpose3d"),
         (recurrent, "lstm gru rnn_tanh rnn_relu"),
+        (recurrent_cell, "lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
+        (weight_normalised, "_weight_norm"),
         (batch_norm, "batch_norm instance_norm"),
         (layer_norm, "layer_norm rms_norm"),
         (group_norm, "group_norm"),

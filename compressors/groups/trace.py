@@ -27,7 +27,7 @@ from compressors.groups.walk import Axis, Event, Ids, Reason, Value, Walk
 from nas_core.errors import UsageError, nearest
 from search_spaces.counter import passes_messages
 
-OUTPUT, IGNORED = "output", "ignored"
+OUTPUT, IGNORED, FORWARD = "output", "ignored", "forward"
 
 torch.library.define("nas::message", "(Tensor x) -> Tensor")
 torch.library.impl("nas::message", "CompositeExplicitAutograd", lambda x: x.clone())
@@ -46,9 +46,17 @@ def trace(network: nn.Module, inputs: Sequence[Tensor], ignored: Collection[str]
         if name not in modules:
             raise UsageError(f"there is no module '{name}' to be ignored{nearest(name, modules)}")
     twin = copy.deepcopy(network).eval()
-    found = graph_groups(twin, program_of(twin, inputs), ignored)
-    found = _tried(twin, found, inputs)
+    program = program_of(twin, inputs)
+    found = _tried(twin, graph_groups(twin, program, ignored), inputs)
+    if lost := _lost(found):
+        other = _tried(twin, graph_groups(twin, program, ignored, finest=False), inputs)
+        found = other if _lost(other) < lost else found
     return replace(found, seconds=time.perf_counter() - began)
+
+
+def _lost(groups: Groups) -> int:
+    """How many units could not be removed in truth."""
+    return sum(one.units for one in groups.fixed if one.operator == FORWARD)
 
 
 @dataclass(frozen=True)
@@ -136,11 +144,12 @@ def _showing(message: Callable[..., Tensor]) -> Callable[..., Any]:
 # The walk.
 
 
-def graph_groups(network: nn.Module, program: Program, ignored: Collection[str] = ()) -> Groups:
-    """The groups that the graph of a program of this network says, untried."""
+def graph_groups(network: nn.Module, program: Program, ignored: Collection[str] = (), finest: bool = True) -> Groups:
+    """The groups that the graph of a program of this network says, untried; `finest`: of what a view splits a dimension
+    into, the one of the most units goes on, where several could, else the last."""
     walk, used = _walked(network, program, ignored, None)
     if walk.splits or walk.undecided:
-        walk, used = _walked(network, program, ignored, _choices(walk))
+        walk, used = _walked(network, program, ignored, _choices(walk, finest))
     return _grouped(walk, used)
 
 
@@ -262,9 +271,10 @@ def _called(walk: Walk, node: fx.Node, shapes: tuple[tuple[int, ...], ...], valu
     return made
 
 
-def _choices(walk: Walk) -> dict[str, int]:
+def _choices(walk: Walk, finest: bool) -> dict[str, int]:
     """Which of its new dimensions each split goes on in: one that nothing fixes, where it can be one whose removal is
-    exact, one that other splits have chosen, the one of the most units, the last."""
+    exact, one that other splits have chosen, the one of the most units, the last; not `finest`: the last that nothing
+    fixes."""
     labels = walk.classes()
     fixed = set(np.concatenate([labels[event.ids] for event in walk.fixed]).tolist()) if walk.fixed else set()
     blurred = set(np.concatenate([labels[event.ids] for event in walk.inexact]).tolist()) if walk.inexact else set()
@@ -277,12 +287,13 @@ def _choices(walk: Walk) -> dict[str, int]:
 
     def options(name: str) -> list[int]:
         ids = walk.splits[name].ids
-        best = min((hit(one, fixed), hit(one, blurred)) for one in ids.values())
-        return [place for place, one in ids.items() if (hit(one, fixed), hit(one, blurred)) == best]
+        ranks = {place: (hit(one, fixed), finest and hit(one, blurred)) for place, one in ids.items()}
+        return [place for place, rank in ranks.items() if rank == min(ranks.values())]
 
     for name in sorted(walk.splits, key=lambda name: len(options(name))):
         ids = walk.splits[name].ids
-        choices[name] = max(options(name), key=lambda place: (hit(ids[place], chosen), len(ids[place]), place))
+        ranks = {place: (hit(ids[place], chosen), len(ids[place]), place) for place in options(name)}
+        choices[name] = max(ranks, key=lambda place: ranks[place]) if finest else max(ranks)
         chosen.update(labels[ids[choices[name]]].tolist())
     return choices
 
@@ -356,6 +367,8 @@ def _classes(walk: Walk, used: Used, labels: Ids) -> Iterator[_Class]:
     consumed, still = (np.zeros(walk.size, dtype=bool) for _ in range(2))
     for ids in walk.consumed:
         consumed[ids] = True
+    for ids in walk.produced:  # a table that is an embedding and a map at once
+        consumed[ids] = False
     for one, other in reversed(walk.tied):
         consumed[other] |= consumed[one]
     for ids in walk.still:
@@ -438,7 +451,7 @@ def _tried(network: nn.Module, found: Groups, inputs: Sequence[Tensor]) -> Group
     for group in found.groups:
         wrong = problem([*kept, group])
         if wrong:
-            fixed.append(Fixed(group.name, len(group.units), "forward", group.name, wrong))
+            fixed.append(Fixed(group.name, len(group.units), FORWARD, group.name, wrong))
         else:
             kept.append(group)
     gone = {one.name for one in fixed}

@@ -97,6 +97,7 @@ class Walk:
     fixed: list[Event] = field(default_factory=list)
     inexact: list[Event] = field(default_factory=list)
     consumed: list[Ids] = field(default_factory=list)
+    produced: list[Ids] = field(default_factory=list)
     still: list[Ids] = field(default_factory=list)
     tied: list[tuple[Ids, Ids]] = field(default_factory=list)
     counted: list[Counted] = field(default_factory=list)
@@ -117,6 +118,11 @@ class Walk:
     def fix(self, dim: Dim, text: str) -> None:
         if isinstance(dim, Axis):
             self.fixed.append(Event(dim.ids, self.reason(text)))
+
+    def produce(self, value: Value, dim: Dim) -> None:
+        """A dimension of parameters that goes on in a value of others."""
+        if value.parameter and isinstance(dim, Axis):
+            self.produced.append(dim.ids)
 
     def leave(self, dims: Iterable[Dim]) -> None:
         """Dimensions of parameters that are nobody's width, such as those of kernels."""

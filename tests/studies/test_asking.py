@@ -196,6 +196,24 @@ def test_steps_and_early_stopping_are_those_of_a_search(place: Path) -> None:
     assert "pruned" in {str(run.state) for run, _ in found}
 
 
+def test_an_early_stop_knows_the_steps_before(place: Path) -> None:
+    """A trial is as good as its best step, whoever tells the next one."""
+    stop = {"name": "median", "warmup_steps": 1, "startup_trials": 2}
+    asked = {**COMMON, "strategy": "random", "early_stop": "median", "constraint": [], "lag": 1}
+    study = nas.create(**asked, epochs=4, config={"early_stop": stop, **TASK})
+
+    def told(curve: list[float]) -> list[str]:
+        trial = study.ask()
+        assert trial is not None
+        states = [study.tell(trial, {"acc": acc}, step=step)["state"] for step, acc in enumerate(curve, start=1)]
+        return states if states[-1] == "pruned" else [*states, study.tell(trial, {"acc": curve[-1]})["state"]]
+
+    for _ in range(2):
+        told([0.5, 0.5, 0.5])
+    assert "pruned" not in told([0.9, 0.1, 0.1])
+    assert told([0.4, 0.4])[-1] == "pruned"
+
+
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("verbs", [("propose",), ("finish", "start")])
 def test_killed_at_ten_moments_it_is_the_same_study(

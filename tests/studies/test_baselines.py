@@ -142,6 +142,17 @@ def test_stopped_after_every_event_they_come_to_the_same(named: Any) -> None:
         assert all(one.tries == 0 for one in store.runs(study, BASELINE))
 
 
+def test_stopping_in_good_order_is_no_attempt(named: Any) -> None:
+    """However often: only an evaluation that ends without a word is tried so many times."""
+    store = named.store()
+    study = store.study_or_new("s", named.spec(), StopAt(), baselines=known(named.space, "all-a"))
+    for _ in range(5):
+        assert run(named, store, study, 1, kinds=(Started,)) == Ending.INTERRUPTED
+        assert [one.tries for one in store.runs(study, BASELINE)] == [0]
+    assert run(named, store, study) is None
+    assert [one.state for one in store.runs(study, BASELINE)] == ["complete"]
+
+
 def test_more_are_added_and_none_twice(named: Any) -> None:
     store = named.store()
     study = store.study_or_new("s", named.spec(), StopAt(), baselines=known(named.space, "all-a"))

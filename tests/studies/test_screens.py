@@ -7,20 +7,25 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from nas_core.architecture import Architecture
 from nas_core.errors import Rejected
 from nas_core.evaluation import Budget, Context, Report
-from nas_core.records import Run, StopAt
+from nas_core.records import Run, StopAt, Verdict
 from nas_core.strategy import Proposal, State
 from nas_core.testing import space as suite
 from studies.analysis.queries import best_trial, evaluated, rejections
 from studies.analysis.verify import verify
 from studies.events import Event, Finished, Reported
+from studies.search.duplicates import Duplicates
 from studies.search.endings import Ending
 from studies.search.loop import Search
+from studies.search.trial import Trial
+from studies.search.verdicts import Verdicts
 from tests.studies.conftest import Edges, Score
 from tests.studies.test_blackbox import listed
+from training.screens import Screen
 
 SMALL = {"population": 4, "sample": 2}
 
@@ -106,6 +111,35 @@ def test_nobody_pays_twice(screening: Any, lag: int) -> None:
     assert (runs[1].metrics, runs[4].metrics) == ({"params": 10}, {"params": 10})
     assert len(screening.evaluator.evaluated) == 3
     assert list(verify(store, study, screening.parts(study.spec, make=make))) == []
+
+
+def test_when_a_candidate_is_turned_down_decides_nothing(screening: Any) -> None:
+    """One that is asked again repeats a trial that nobody has been told of yet, whether it runs or has been rejected by
+    its evaluation; what was rejected before any evaluation repeats nothing."""
+    store = screening.store()
+    study = screening.study(store)
+    duplicates = Duplicates(store, study, Verdicts(screening.parts(study.spec)), lambda number: number)
+    proposal = Proposal(Architecture("edges", {"edge0": "b"}))
+
+    def source(verdict: Verdict) -> int | None:
+        pending = Trial(7, 1, proposal, "b", verdict, None, {}, 0)
+        return duplicates.source(proposal, "b", [pending])
+
+    assert source(Verdict(State.RUNNING)) == 7
+    assert source(Verdict(State.REJECTED, "blind", seconds=0.5)) == 7
+    assert source(Verdict(State.REJECTED, "illegal")) is None
+
+
+def test_a_screen_leaves_the_generators_as_they_were() -> None:
+    def drawing(network: Any) -> str | None:
+        return "unlucky" if float(torch.rand(())) < 0 else None
+
+    screen, network = Screen("own", drawing, ("network",), None), torch.nn.Linear(1, 1)
+    torch.manual_seed(3)
+    wanted = torch.rand(4)
+    torch.manual_seed(3)
+    assert screen.reason(network, torch.device("cpu")) is None
+    assert torch.equal(torch.rand(4), wanted)
 
 
 @pytest.mark.parametrize("lag", [1, 3])

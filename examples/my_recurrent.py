@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nas_core.errors import UsageError
 from nas_core.task import Task
+from search_spaces.layers.recurrent_graph import GraphRecurrent, barabasi_albert, watts_strogatz
 
 
 class Reader(nn.Module):
@@ -35,6 +36,31 @@ def lstm(task: Task, units: int = 50, layers: int = 3) -> Reader:
 def gru(task: Task, units: int = 50, layers: int = 3) -> Reader:
     """Gated recurrent units."""
     return Reader(nn.GRU, symbols(task), task.outputs, units, layers)
+
+
+class GraphReader(nn.Module):
+    """`[n, places * symbols]` to `[n, outputs]`, by units that are wired like a graph."""
+
+    def __init__(self, layers: GraphRecurrent, symbols: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.symbols = symbols
+        self.embedding = nn.Linear(symbols, width, bias=False)
+        self.layers = layers
+        self.classifier = nn.Linear(layers.outputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = self.embedding(x.unflatten(1, (-1, self.symbols)))
+        return self.classifier(self.layers(steps)[:, -1])
+
+
+def wired(
+    task: Task, cell: str = "gru", shape: str = "ba", units: int = 60, edges: int = 4, seed: int = 0
+) -> GraphReader:
+    """Units `gru` or `lstm`, wired like a graph: `ba` (Barabasi-Albert, so many edges of every new vertex) or `ws`
+    (Watts-Strogatz, so many neighbours, all edges rewired)."""
+    kind = {"gru": nn.GRU, "lstm": nn.LSTM}[cell]
+    found = barabasi_albert(units, edges, seed) if shape == "ba" else watts_strogatz(units, edges, 1.0, seed)
+    return GraphReader(GraphRecurrent(kind, 50, units, found), symbols(task), 50, task.outputs)
 
 
 def symbols(task: Task) -> int:

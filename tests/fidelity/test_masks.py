@@ -317,6 +317,28 @@ def test_masked_weights_have_no_gradient() -> None:
     assert any(weight.grad[weight == 0].any() for weight in prunable(network).values())  # type: ignore[index]
 
 
+def test_whatever_moves_a_masked_weight_it_is_0_after_the_step() -> None:
+    network = masked(Magnitude, mlp())
+    zeros = {name: weight == 0 for name, weight in prunable(network).items()}
+    _, data = digits()
+    regime = Kept()
+    regime.begin(network, lambda *_: None, next(iter(data.batches("train", 0, 0))), 0)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for weight in prunable(network).values():
+            weight.fill_(-1)
+    regime.after_step()
+    assert all(torch.equal(weight == 0, zeros[name]) for name, weight in prunable(network).items())
+
+
+@pytest.mark.parametrize("kind", [Random, Magnitude, Taylor, Oba])
+def test_what_is_masked_already_stays_so(kind: type[Masking]) -> None:
+    network = masked(kind, mlp(), "density<=0.5")
+    before = {name: weight == 0 for name, weight in prunable(network).items()}
+    made(kind, replace(subject("density<=0.25"), seed=9)).compress(network, 0)
+    assert density(network) == 0.25
+    assert all(bool((weight == 0)[before[name]].all()) for name, weight in prunable(network).items())
+
+
 def test_rounds_take_the_same_share_each_time() -> None:
     network = mlp()
     method = made(Magnitude, subject("density<=0.125"), rounds=3)

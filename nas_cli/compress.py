@@ -8,14 +8,21 @@ import typer
 
 from nas_cli import complete
 from nas_cli.driving import drive, interrupted
-from nas_cli.options import DEFAULT_DB, Address, Db, Files, Json, open_store
+from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
 
 if TYPE_CHECKING:
     from compressors.compressor import Plan
 
 
 def compress(
-    address: Address,
+    address: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY[:N]|EXPORT.json|FILE.py:OBJECT",
+            help="A study, its trial number N, an exported network, or one of your own (--weights, --data).",
+            autocompletion=complete.studies,
+        ),
+    ],
     method: Annotated[
         str | None,
         typer.Option(help="A name (nas compressors list), or FILE.py:CLASS.", autocompletion=complete.compressors),
@@ -43,6 +50,19 @@ def compress(
         str | None,
         typer.Option(help="int8 or fp16: an ONNX program of that kind too, alone or after a method."),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Of a network of your own: FILE.safetensors, or a state dictionary in .pt or .pth."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a network that is no study's [default: those of the export].", autocompletion=complete.data
+        ),
+    ] = None,
+    inputs: Annotated[
+        str | None, typer.Option(help="FILE.py:FUNCTION of tensors to trace the network with, instead of random ones.")
+    ] = None,
     ignore: Annotated[list[str] | None, typer.Option(help="A module that stays as it is; several.")] = None,
     round_to: Annotated[int, typer.Option(min=1, help="Widths that are kept are multiples of it, where they can.")] = 1,
     plan: Annotated[
@@ -60,7 +80,10 @@ def compress(
     files: Files = None,
     as_json: Json = False,
 ) -> int:
-    """Make a trained network smaller: that of STUDY:N/train-K (or /compress-K), of STUDY:N its best training's."""
+    """Make a trained network smaller: that of STUDY:N/train-K (or /compress-K), of STUDY:N its best training's, of an
+    export, or of a file of yours."""
+    from nas_cli.errors import INTERRUPTED
+    from nas_cli.outside import taken_in
     from nas_cli.render import Cell, document, emit, table
     from nas_cli.report import places
     from nas_core.config import parse_assignments
@@ -70,32 +93,44 @@ def compress(
     from studies.documents import View, training_document
     from studies.jobs.commands import compress as again
     from studies.jobs.compress import Asked, compression
+    from studies.jobs.imported import is_outside
     from training.quantized import beside
 
     settings = parse_assignments(setting or [])
     changes = settings.pop("recipe", {})
     if not isinstance(changes, dict):
         raise UsageError(f"recipe is {changes!r}; write --recipe NAME, or -s recipe.KEY=VALUE")
-    with open_store(db, files) as store:
-        study, trial, run = addressed_training(store, address)
-        asked = Asked(method, settings, target or (), ignore or (), round_to, distill, recover, quantize)
+    asked = Asked(method, settings, target or (), ignore or (), round_to, distill, recover, quantize, inputs)
+    outside = is_outside(address)
+    if not outside and (weights or data):
+        raise UsageError(f"--weights and --data are for networks that are no study's; leave them out for '{address}'")
+    asked.check(epochs)  # before a network is taken in
+    with open_store(db, files, create=outside) as store:
+        if outside:
+            study, trial, taken = taken_in(store, address, weights, data, device)
+            if taken is None:
+                return INTERRUPTED
+            run = taken
+        else:
+            study, trial, run = addressed_training(store, address)
+        address = address_of(study, trial, run)
         job = compression(store, study, trial, run, asked, recipe, changes, epochs, device)
         if plan:
-            return _planned(address_of(study, trial, run), job.settings["method"], job.plan(), as_json)
+            return _planned(address, job.settings["method"], job.plan(), as_json)
         done = drive(store, study, trial, job, seeds, workers, parent=run)
         if len(done) < seeds:
             return interrupted(address, again(address, job.settings, seeds), places(store), done, as_json)
         view = View.of(study)
         runs = [training_document(view, store, trial, one) for one in done]
         if as_json:
-            document({"of": address_of(study, trial, run), "runs": runs})
+            document({"of": address, "runs": runs})
             return 0
         for one in done:
             names = [name.removeprefix("base_") for name in one.metrics if name.startswith("base_")]
             rows: list[list[Cell]] = [
                 [name, one.metrics[f"base_{name}"], one.metrics[name]] for name in names if name in one.metrics
             ]
-            emit(f"{address_of(study, trial, one)}: {address_of(study, trial, run)} by {job.settings['method']}")
+            emit(f"{address_of(study, trial, one)}: {address} by {job.settings['method']}")
             table(["metric", "before", "after"], rows, right=["before", "after"])
             if quantize is not None:
                 emit("")

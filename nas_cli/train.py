@@ -42,7 +42,10 @@ def train(
             help="search, full, or full,channels=8 [default: the study's final size].", autocompletion=complete.sizes
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs instead of the recipe's.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Epochs instead of the recipe's; 0 takes a network's --weights as they are."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings, each with its own seed.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Trainings at a time, each in a process.")] = 1,
     data: Annotated[
@@ -53,7 +56,7 @@ def train(
     ] = None,
     metric: Metrics = None,
     weights: Annotated[
-        str | None, typer.Option(help="Weights to start from: FILE.safetensors, or STUDY:N/train-K.")
+        str | None, typer.Option(help="Weights to start from: FILE.safetensors (or .pt, .pth), or STUDY:N/train-K.")
     ] = None,
     teacher: Annotated[
         str | None,
@@ -78,7 +81,7 @@ def train(
     from nas_cli import find_lr as range_test
     from nas_cli.report import places
     from nas_core.errors import UsageError
-    from studies.address import address_of, is_object
+    from studies.address import address_of, is_object, is_path
     from studies.analysis.costs import remarks
     from studies.analysis.queries import addressed_trial
     from studies.analysis.trained import start_of
@@ -93,6 +96,16 @@ def train(
         raise UsageError(f"--workers {workers} is for trainings; --find-lr tests one network")
     if find_lr and seeds != 1:
         raise UsageError(f"--seeds {seeds} is for trainings; --find-lr tests one network")
+    if epochs == 0:
+        refused = {
+            "--recipe": recipe, "--size": size, "--metric": metric, "--teacher": teacher, "-s": setting,
+            "--find-lr": find_lr, "--seeds": seeds > 1, "--workers": workers > 1,
+        }  # fmt: skip
+        return _take_in(
+            address, weights, data, device, [name for name, given in refused.items() if given], db, files, as_json
+        )
+    if is_path(address):
+        raise UsageError(f"'{address}' is trained already; --epochs 0 takes it as it is, nas compress makes it smaller")
     with open_store(db, files, create=is_object(address)) as store:
         own = is_object(address)
         study, trial = study_of(store, address, data, device) if own else addressed_trial(store, address)
@@ -120,6 +133,34 @@ def train(
         if len(done) < seeds:
             return interrupted(address, again(address, plan.settings, seeds), places(store), done, as_json)
     _print(study, trial, done, limits, as_json, store)
+    return 0
+
+
+def _take_in(
+    address: str,
+    weights: str | None,
+    data: str | None,
+    device: str | None,
+    refused: Sequence[str],
+    db: str,
+    files: Path | None,
+    as_json: bool,
+) -> int:
+    """`--epochs 0`: store the weights of a network as a training of none."""
+    from nas_cli.errors import INTERRUPTED
+    from nas_cli.outside import taken_in
+    from nas_core.errors import UsageError
+    from studies.jobs.imported import is_outside
+
+    if not is_outside(address):
+        raise UsageError("--epochs 0 takes the weights of a network that is no study's: FILE.py:OBJECT, or EXPORT.json")
+    if refused:
+        raise UsageError(f"--epochs 0 trains nothing; leave out {', '.join(refused)}")
+    with open_store(db, files, create=True) as store:
+        study, trial, run = taken_in(store, address, weights, data, device)
+        if run is None:
+            return INTERRUPTED
+        _print(study, trial, [run], [], as_json, store)
     return 0
 
 
@@ -160,6 +201,7 @@ def _print(study: Study, trial: Run, runs: list[Run], limits: list[Limit], as_js
     from nas_cli.render import emit, number
     from nas_cli.report import places
     from studies.address import address_of
+    from studies.jobs.stored import IMPORTED
 
     values: dict[str, list[float]] = {}
     for run in runs:
@@ -182,7 +224,9 @@ def _print(study: Study, trial: Run, runs: list[Run], limits: list[Limit], as_js
         }
         emit(json.dumps(document))
         return
-    emit(f"{address}: {len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}")
+    settings = runs[0].recipe or {}
+    how = f"{len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}"
+    emit(f"{address}: {'the weights of ' + settings['weights']['from'] if IMPORTED in settings else how}")
     width = max(14, *map(len, rows))
     names = shown({name: row["mean"] for name, row in rows.items()}, batch_size_of(runs[0]))
     for name, row in ((name, rows[name]) for name in names):

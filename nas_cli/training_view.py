@@ -9,7 +9,7 @@ from studies.address import Address, address_of
 from studies.analysis.trained import named_run, parent_of
 from studies.documents import View, training_document
 from studies.jobs.run import NAMES
-from studies.jobs.stored import INPUTS, parts_of, seed_of
+from studies.jobs.stored import IMPORTED, INPUTS, parts_of, seed_of
 from studies.store.store import Store
 
 
@@ -28,14 +28,15 @@ def show(view: View, store: Store, address: Address, as_json: bool) -> None:
             NAMES[training.kind]: str(address),
             "trial": view.address(trial),
             "of": address_of(study, trial, parent_of(store, trial, training)) if training.parent != trial.id else None,
+            "weights of": settings["weights"]["from"] if IMPORTED in settings else None,
             "method": settings.get("method"),
             "method settings": settings_text(settings["config"]) if "config" in settings else None,
             "targets": ", ".join(settings.get("targets", ())) or None,
             "ignored": ", ".join(settings.get("ignore", ())) or None,
             "state": str(training.state),
             "reason": training.verdict.reason,
-            "recipe": settings.get("recipe_name"),
-            "settings": settings_text(settings.get("recipe", {})),
+            "recipe": None if IMPORTED in settings else settings.get("recipe_name"),
+            "settings": None if IMPORTED in settings else settings_text(settings.get("recipe", {})),
             "size": settings_text(settings.get("size", {})),
             "data": settings.get("data"),
             "split hash": settings.get("split_hash"),

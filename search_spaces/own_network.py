@@ -44,6 +44,13 @@ class OwnNetwork(SearchSpace):
         """The one that there is."""
         return Architecture(self.name, {})
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether networks are copies of a module, with its weights."""
+        from torch import nn
+
+        return isinstance(self._made, nn.Module)
+
     def check(self, task: Task) -> None:
         """Make the network once. Raises UsageError, also for whatever making it raises."""
         try:

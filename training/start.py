@@ -1,4 +1,9 @@
-"""Given weights to start from: the tensors of a safetensors file that a network has too, by name and shape."""
+"""Given weights: the tensors of a file, by name and shape, of which a network starts with those that it has too, or
+which it is filled with.
+
+Files are safetensors, or what `torch.save(network.state_dict(), "w.pt")` writes: of these `torch.load` reads tensors
+and plain containers alone (`weights_only`), so that no file runs code.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,11 @@ from nas_core.traits import HasSignature
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+
+PICKLED = (".pt", ".pth")
+SUFFIXES = (".safetensors", *PICKLED)
+"""Of files of weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +42,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A safetensors file that trainings start from. `reference` is what it was called, `sha256` what it held."""
+    """A file of weights. `reference` is what it was called, `sha256` what it held."""
 
     path: Path
     reference: str
@@ -44,20 +54,9 @@ class Start:
 
         Raises UsageError for a file that is none, or of which nothing fits; VerificationError for one that has changed.
         """
-        import safetensors.torch
         import torch
-        from safetensors import SafetensorError
 
-        content = _read(self.path)
-        if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise VerificationError(
-                f"the weights '{self.reference}' have changed since the training began; restore them"
-            )
-        try:
-            given: dict[str, Tensor] = safetensors.torch.load(content)
-        except SafetensorError as error:
-            raise UsageError(f"'{self.reference}' is no safetensors file: {error}") from error
-        own = network.state_dict()
+        given, own = self.tensors(), network.state_dict()
         never = tuple(
             f"{name}."
             for name, one in network.named_modules()
@@ -81,6 +80,37 @@ class Start:
             )
         return Taken(self.reference, len(own), fresh, values / sum(tensor.numel() for tensor in own.values()))
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What the file holds, on the CPU. Raises as `take`."""
+        content = _read(self.path)
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise VerificationError(
+                f"the weights '{self.reference}' have changed since the training began; restore them"
+            )
+        return _pickled(content, self.reference) if self.path.suffix in PICKLED else _stored(content, self.reference)
+
+    def fill(self, network: nn.Module) -> None:
+        """Load all tensors of the file into the network: they must be those that it has.
+
+        Raises UsageError, naming the first tensor that is missing, too many, of another shape, or not finite.
+        """
+        given, own = self.tensors(), network.state_dict()
+        for name, tensor in own.items():
+            if name not in given:
+                held = ", ".join(list(given)[:3]) or "nothing"
+                raise UsageError(f"'{self.reference}' lacks the tensor '{name}' of the network; it holds {held}")
+            if given[name].shape != tensor.shape:
+                raise UsageError(
+                    f"'{self.reference}': the tensor '{name}' is {list(given[name].shape)}, that of the network "
+                    f"{list(tensor.shape)}"
+                )
+        for name, tensor in given.items():
+            if name not in own:
+                raise UsageError(f"'{self.reference}' holds a tensor '{name}', which the network does not have")
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise UsageError(f"'{self.reference}': the tensor '{name}' holds NaN or infinite values")
+        network.load_state_dict(given)
+
 
 def start_from(path: Path, reference: str) -> Start:
     """The file as it is now. Raises NotFoundError."""
@@ -92,3 +122,30 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise NotFoundError(f"there are no weights at '{path}' ({error.strerror or error})") from error
+
+
+def _stored(content: bytes, reference: str) -> dict[str, Tensor]:
+    import safetensors.torch
+    from safetensors import SafetensorError
+
+    try:
+        return safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise UsageError(f"'{reference}' is no safetensors file: {error}") from error
+
+
+def _pickled(content: bytes, reference: str) -> dict[str, Tensor]:
+    import io
+
+    import torch
+
+    try:
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file that is none makes torch raise
+        raise UsageError(
+            f"'{reference}' cannot be read as tensors alone; write torch.save(network.state_dict(), ...), or "
+            "a safetensors file"
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in found.values()):
+        raise UsageError(f"'{reference}' holds other things than tensors by name; write network.state_dict() alone")
+    return dict(found)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from nas_core.config import validate
 from nas_core.errors import UsageError
 from nas_core.task import Task
+from training.fits import check_fits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,26 +34,7 @@ class Teacher:
 
     def check(self, task: Task, inputs: Inputs | None) -> None:
         """Raise UsageError where it does not answer the question of a `task` whose data say this of the inputs."""
-        for what, own, wanted in (
-            ("is for", self.task.kind, task.kind),
-            ("reads inputs", self.task.inputs, task.inputs),
-            ("gives outputs", self.task.outputs, task.outputs),
-        ):
-            if own != wanted:
-                raise UsageError(
-                    f"teacher '{self.reference}' {what} {_shown(own)}, the data are {_shown(wanted)}; take a network "
-                    "that was trained on data like these"
-                )
-        if self.inputs is None or inputs is None:
-            return
-        given, needed = self.inputs.model_dump(mode="json"), inputs.model_dump(mode="json")
-        differing = [name for name in given if given[name] != needed.get(name)]
-        if differing:
-            name = differing[0]
-            raise UsageError(
-                f"teacher '{self.reference}' reads its inputs another way than the data are given: {name} is "
-                f"{given[name]} there and {needed.get(name)} here; take a network that was trained on these data"
-            )
+        check_fits(f"teacher '{self.reference}'", self.task, self.inputs, task, inputs)
 
 
 def exported(description: Path, reference: str) -> Teacher:
@@ -76,9 +58,3 @@ def exported(description: Path, reference: str) -> Teacher:
         inputs_from(said["inputs"]) if "inputs" in said else None,
         partial(load_network, description, weights),
     )
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(" x ".join(map(str, one.shape)) for one in value)
-    return str(value)

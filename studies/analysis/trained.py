@@ -16,7 +16,7 @@ from studies.jobs.commands import command
 from studies.jobs.stored import weights_of
 from studies.records import Study
 from studies.store.store import Store
-from training.start import Start, start_from
+from training.start import SUFFIXES, Start, start_from
 
 
 def addressed_training(store: Store, text: str) -> tuple[Study, Run, Run]:
@@ -91,14 +91,17 @@ def parent_of(store: Store, trial: Run, run: Run) -> Run:
 
 
 def start_of(store: Store, text: str) -> Start:
-    """The weights that a text means: a safetensors file, or a training like `STUDY:17/train-2`, of `STUDY:17` the best.
+    """The weights that a text means: a file of them (`training.start.SUFFIXES`), or a training like `STUDY:17/train-2`,
+    of `STUDY:17` the best.
 
     Raises NotFoundError, and UsageError for another file.
     """
-    if text.endswith(".safetensors"):
+    if text.endswith(SUFFIXES):
         return start_from(Path(text), text)
     if is_path(text) or Path(text).is_file():
-        raise UsageError(f"--weights '{text}': weights are a .safetensors file, or STUDY:NUMBER/train-NUMBER")
+        raise UsageError(
+            f"--weights '{text}': weights are a .safetensors, .pt or .pth file, or STUDY:NUMBER/train-NUMBER"
+        )
     study, trial, training = addressed_training(store, text)
     return start_from(trained_weights(store, study, trial, training), address_of(study, trial, training))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from nas_core.config import parse_value, size_text
 from nas_core.records import COMPRESS, RETRAIN
+from studies.jobs.stored import EXAMPLE, IMPORTED
 
 
 def command(kind: str, address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
@@ -17,6 +18,11 @@ def command(kind: str, address: str, settings: Mapping[str, Any], seeds: int) ->
 
 def train(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
     """The words of the `nas train` that makes trainings with these settings."""
+    if IMPORTED in settings:
+        words = ["nas", "train", settings[IMPORTED], "--epochs", "0", "--data", settings["data"]]
+        given = settings["weights"]["from"]
+        words += [] if given == settings[IMPORTED] else ["--weights", given]
+        return [*words, "--device", settings["device"]]
     words = ["nas", "train", address, "--recipe", settings["recipe_name"], "--size", size_text(settings["size"])]
     words += ["--seeds", str(seeds)]
     words += ["--data", settings["data"], "--device", settings["device"]]
@@ -41,6 +47,8 @@ def compress(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]
         words += ["--distill"]
     if settings["changes"].get("adapters") is not None:
         words += ["--recover", "spa"]
+    if EXAMPLE in settings:
+        words += ["--inputs", settings[EXAMPLE]["from"]]
     if "quantize" in settings:
         words += ["--quantize", settings["quantize"]]
     changes = {name: value for name, value in settings["changes"].items() if name != "epochs"}

@@ -17,7 +17,7 @@ from studies.address import address_of
 from studies.analysis.trained import addressed_training, trained_weights
 from studies.jobs import train
 from studies.jobs.rounds import Base, Compression
-from studies.jobs.stored import seed_of
+from studies.jobs.stored import EXAMPLE, seed_of
 from studies.jobs.teacher import teacher_of
 from studies.records import Study, StudySpec
 from studies.store.file_cache import cached_in
@@ -44,7 +44,8 @@ ONCE = ("distillation", "adapters")
 class Asked:
     """What a compression is asked for, beside its training. `targets` are texts like `macs<=0.5x`; `distill`: whether
     the network before teaches the smaller one; `recover`: what is trained of that (`RECOVERIES`); `quantize`: how the
-    program is quantised in the end (`int8`, `fp16`)."""
+    program is quantised in the end (`int8`, `fp16`); `inputs`: a user's function of example inputs
+    (`training.example`)."""
 
     method: str | None
     config: Mapping[str, Any]
@@ -54,6 +55,20 @@ class Asked:
     distill: bool = False
     recover: str = "weights"
     quantize: str | None = None
+    inputs: str | None = None
+
+    def check(self, epochs: int | None) -> None:
+        """Raises UsageError for what no network could be asked for."""
+        if self.method is None:
+            if self.quantize is None:
+                raise UsageError("name a method (nas compressors list), or what to quantise to (--quantize int8)")
+            if epochs:
+                raise UsageError(f"epochs {epochs}: without a method nothing is trained; leave it out")
+        else:
+            method(self.method)
+        parse_targets(self.targets)
+        if self.recover not in RECOVERIES:
+            raise unknown("recovery", self.recover, RECOVERIES)
 
 
 def compression(
@@ -72,17 +87,13 @@ def compression(
 
     Raises UsageError for what does not fit, VerificationError where the weights of the run are gone or damaged.
     """
+    from training.example import hash_of
+
+    asked.check(epochs)
     if asked.method is None:
-        if asked.quantize is None:
-            raise UsageError("name a method (nas compressors list), or what to quantise to (--quantize int8)")
-        if epochs:
-            raise UsageError(f"epochs {epochs}: without a method nothing is trained; leave it out")
         epochs = 0
     name = asked.method or UNCHANGED
     kind, given = method(name), dict(run.recipe or {})
-    parse_targets(asked.targets)
-    if asked.recover not in RECOVERIES:
-        raise unknown("recovery", asked.recover, RECOVERIES)
     if asked.recover == "spa":
         changes = {"adapters": {}, **(changes or {})}
     if asked.quantize is not None:
@@ -115,6 +126,7 @@ def compression(
         "round_to": asked.round_to,
         "epochs": epochs,
         **({} if asked.quantize is None else {"quantize": asked.quantize}),
+        **({} if asked.inputs is None else {EXAMPLE: {"from": asked.inputs, "file_hash": hash_of(asked.inputs)}}),
         "from": address,
         "of": weights,
     }

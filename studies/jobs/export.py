@@ -18,7 +18,7 @@ from studies.analysis.queries import best_random
 from studies.analysis.trained import parent_of, trained_weights
 from studies.documents import name_of
 from studies.jobs.commands import command
-from studies.jobs.stored import file_of, inputs_of, seed_of, settings_of
+from studies.jobs.stored import IMPORTED, file_of, inputs_of, seed_of, settings_of
 from studies.records import Study
 from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
@@ -99,8 +99,7 @@ def export_trial(
     stem = f"{study.name}-{of}" + ("" if run.kind == RETRAIN else f"-{WORDS[run.kind]}-{run.number}")
     card = {
         "title": f"{space.name} {address}",
-        "summary": f"{_found(study, trial)} in study {study.name}, {_made(run, subject)} "
-        f"with the recipe '{settings['recipe_name']}'.",
+        "summary": f"{_found(study, trial)} in study {study.name}, {_made(run, subject)}.",
         "space": study.spec.space,
         "size": settings["size"],
         "metrics": _metrics(run, alike),
@@ -128,6 +127,7 @@ def export_trial(
         raw=raw,
         proofs=proofs_of(source) if verify and inputs is not None else (),
         quantized=quantized,
+        data={"reference": settings["data"], "split": settings["split"], "split_hash": source.split_hash},
     )
 
 
@@ -156,6 +156,8 @@ def _found(study: Study, trial: Run) -> str:
     """Where an architecture comes from, in words."""
     if trial.kind == BASELINE:
         return f"The architecture {name_of(trial)}, a baseline"
+    if trial.state == State.WAITING:
+        return "A network that was given, not found,"
     return f"Found by {public(study.spec.strategy)}"
 
 
@@ -174,10 +176,13 @@ def _baselines(store: Store, study: Study, trial: Run) -> list[dict[str, Any]]:
 
 def _made(run: Run, subject: str) -> str:
     """How the weights came to be, in words."""
+    settings: Any = run.recipe
+    if IMPORTED in settings:
+        return f"with the weights of '{public(settings['weights']['from'])}'"
+    by = f"with the recipe '{settings['recipe_name']}'"
     if run.kind == RETRAIN:
-        return "trained from scratch"
-    method = (run.recipe or {})["method"]
-    return f"made smaller by {public(method)} from {subject} and trained on"
+        return f"trained from scratch {by}"
+    return f"made smaller by {public(settings['method'])} from {subject} and trained on {by}"
 
 
 def _latency(found: Latency) -> dict[str, Any]:

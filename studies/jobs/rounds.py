@@ -25,11 +25,11 @@ from nas_core.model import Changes
 from nas_core.proposal import Proposal
 from nas_core.records import COMPRESS
 from studies.jobs.proof import Claim, prove
-from studies.jobs.stored import REPORT, WEIGHTS
+from studies.jobs.stored import EXAMPLE, REPORT, WEIGHTS
 from training.tasks import kind_of
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from training.evaluators.train import Train
     from training.regimes.regime import Regime
@@ -139,7 +139,6 @@ class Compression:
     def made(self, seed: int) -> Compressor:
         """The method, for a run with this seed. Raises UsageError for what does not fit."""
         from training.fit import trial_failures
-        from training.tasks import sample_inputs
 
         evaluator, settings = self.evaluator, self.settings
         subject = Subject(
@@ -147,7 +146,7 @@ class Compression:
             evaluator.data,
             evaluator.device,
             seed,
-            inputs=tuple(one.to(evaluator.device) for one in sample_inputs(evaluator.task, SEEN)),
+            inputs=tuple(one.to(evaluator.device) for one in self._example),
             recipe=evaluator.recipe,
             epochs=settings["epochs"],
             targets=parse_targets(settings["targets"]),
@@ -319,6 +318,21 @@ class Compression:
         evaluator, said = self.evaluator, _said(path)
         network = load_trained(evaluator.space, self.arch, evaluator.task, evaluator.size, path, said.changes)
         return network, said.report
+
+    @cached_property
+    def _example(self) -> tuple[Tensor, ...]:
+        """What the network is traced with: the user's inputs, or random ones."""
+        from training.example import example, hash_of
+        from training.tasks import sample_inputs
+
+        if EXAMPLE not in self.settings:
+            return sample_inputs(self.evaluator.task, SEEN)
+        given = self.settings[EXAMPLE]
+        if hash_of(given["from"]) != given["file_hash"]:
+            raise UsageError(
+                f"the file of --inputs '{given['from']}' has changed since the compression began; restore it"
+            )
+        return example(given["from"], self.evaluator.task, self.base.network)
 
     @cached_property
     def _plain(self) -> nn.Module:

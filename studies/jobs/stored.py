@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 WEIGHTS = "weights"
 REPORT = "compression"
 """The kind of the file that says what was done to each part of a network."""
+IMPORTED = "imported"
+"""Under this name a training that has taken given weights says from where, and trains nothing."""
+EXAMPLE = "example"
+"""Under this name a compression says which function of the user's gives the inputs that its network is traced with."""
 INPUTS = "inputs"
 """What the network of a run needs to know of its inputs: stored beside the settings, and tells no two runs apart."""
 

@@ -58,7 +58,7 @@ def trained(folder: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _train(say: Say, study: str, space: str) -> None:
     search = ["search", "--space", space, "--study", study, "--trials", "1", "-s", "split.limit=200"]
     assert say(*search, "--threads", "1", "--epochs", "1")[0] == 0
-    assert say("train", f"{study}:0", "--epochs", "2", "-s", "batch_size=32")[0] == 0
+    assert say("train", f"{study}:0", "--epochs", "2", "-s", "batch_size=32", "-s", "precision=float32")[0] == 0
 
 
 def test_a_quantised_program_is_stored_exported_and_run(trained: Path, say: Say) -> None:

@@ -78,7 +78,7 @@ def test_weights_that_are_none(folder: Path, say: Say) -> None:
         ("other.safetensors", 2, "no tensor of 'other.safetensors' has the name and the shape of one of this network"),
         ("text.safetensors", 2, "'text.safetensors' is no safetensors file"),
         ("absent.safetensors", 3, "there are no weights at 'absent.safetensors'"),
-        ("weights.pt", 2, "weights are a .safetensors file, or STUDY:NUMBER/train-NUMBER"),
+        ("weights.pt", 2, "cannot be read as tensors alone"),
         ("a:0/train-9", 3, "there is no training 'a:0/train-9'"),
         ("b:0/train-1", 3, "no study 'b'"),
     ):

@@ -65,6 +65,7 @@ def export(
     raw: bool = False,
     proofs: Sequence[Proof] = (),
     quantized: Mapping[str, bytes] | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write `folder/stem.*` in the given formats, with a model card; returns the paths, the card's last.
 
@@ -77,7 +78,8 @@ def export(
 
     With `inputs` the example is as `training.infer` reads it, onnx and pt2 normalise inside unless `raw`, and every
     file says what its inputs are. `proofs` are files that each of them must answer as the network in training does.
-    `quantized` are programs by their formats: they are written as they are.
+    `quantized` are programs by their formats: they are written as they are. `data` is what the description says of
+    those that it was trained on.
 
     Raises UsageError for a format, card, architecture or network that does not fit; MachineError where a
     package is missing or the folder cannot be written; VerificationError where a file, loaded in a fresh
@@ -92,7 +94,7 @@ def export(
     if reason := source.space.illegal(arch):
         raise UsageError(f"the space '{given.space}' does not hold this architecture: {reason}")
     copied = f"{stem}.space.py" if source.file else None
-    description = describe(source, copied, arch, given.size, task, changes=changes, inputs=inputs)
+    description = describe(source, copied, arch, given.size, task, changes=changes, inputs=inputs, data=data)
     network = copy.deepcopy(model).eval().float().cpu().to(memory_format=torch.contiguous_format)
     whole = normalised(network, inputs)
     example = tuple(tensor.detach().cpu() for tensor in example)

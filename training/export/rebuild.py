@@ -78,10 +78,11 @@ def describe(
     style: Style = Style.STANDALONE,
     changes: Changes = UNCHANGED,
     inputs: Inputs | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The architecture JSON as plain data; `file` is the name of the copy of the user's file beside it, `style` that
     of the network's layers, `changes` in what it differs from the network that the space builds, `inputs` what is to be
-    done before the network.
+    done before the network, `data` what it was trained on (`reference`, `split`, `split_hash`).
 
     Raises UsageError for a `size` that the space does not have.
     """
@@ -99,6 +100,7 @@ def describe(
         "task": task.model_dump(mode="json"),
         **({} if style == Style.STANDALONE else {"style": style.value}),
         **({"changes": changes.model_dump(mode="json")} if changes else {}),
+        **({} if data is None else {"data": public(data)}),
         **({} if inputs is None else {"inputs": inputs.model_dump(mode="json"), "normalisation": "outside"}),
     }
 
@@ -112,8 +114,33 @@ def load_network(description: str | Path, weights: str | Path | None = None) -> 
     Raises NotFoundError for a missing file, UsageError for a description that is damaged, newer, or that the
     space no longer builds, or for weights that do not belong to it.
     """
-    data = _read(Path(description))
-    space = _space(data, Path(description))
+    network = located(Path(description)).network
+    if weights is not None:
+        _fill(network, Path(weights))
+    return network
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What an exported `.json` describes: the reference of its space from here, and the untrained network."""
+
+    description: Mapping[str, Any]
+    reference: str
+    arch: Architecture
+    changes: Changes
+    network: nn.Module
+
+
+def located(description: Path) -> Located:
+    """Raises as `load_network`."""
+    data = _read(description)
+    reference = _reference(data, description)
+    space: SearchSpace = spaces.load(reference).object
+    if not builds(space, data["space_version"]):
+        raise UsageError(
+            f"'{description}' was written for version {data['space_version']} of '{data['space']}', this is "
+            f"{space.version}"
+        )
     try:
         arch = Architecture(data["architecture"]["space"], data["architecture"]["values"])
     except (KeyError, TypeError) as error:
@@ -124,12 +151,11 @@ def load_network(description: str | Path, weights: str | Path | None = None) -> 
         raise UsageError(f"'{description}': the space '{data['space']}' does not hold this architecture: {reason}")
     size, task = validate(space.Size, data["size"], "size"), validate(Task, data["task"], "task")
     network = _build(space, arch, task, size, Style(data.get("style", Style.STANDALONE))).eval()
+    changes = UNCHANGED
     if "changes" in data:
         changes = validate(Changes, data["changes"], f"'{description}': changes")
         apply(network, changes, f"the changes in '{description}'")
-    if weights is not None:
-        _fill(network, Path(weights))
-    return network
+    return Located(data, reference, arch, changes, network)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -152,7 +178,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     return data
 
 
-def _space(data: Mapping[str, Any], path: Path) -> SearchSpace:
+def _reference(data: Mapping[str, Any], path: Path) -> str:
+    """The space of a description, with the copies of the user's files beside it."""
     target, arguments = refs.split(data["space"], spaces.KIND)
     arguments = refs.moved_to(path.parent, arguments)
     files = refs.files_in(arguments)
@@ -169,12 +196,7 @@ def _space(data: Mapping[str, Any], path: Path) -> SearchSpace:
             what = f"{what} or one of {beside} beside it" if beside else what
             raise UsageError(f"{what} was changed since '{path}' was written; put the original back")
     given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    space: SearchSpace = spaces.load(f"{target}({given})" if given else target).object
-    if not builds(space, data["space_version"]):
-        raise UsageError(
-            f"'{path}' was written for version {data['space_version']} of '{data['space']}', this is {space.version}"
-        )
-    return space
+    return f"{target}({given})" if given else target
 
 
 def _build(space: SearchSpace, arch: Architecture, task: Task, size: SizeConfig, style: Style) -> nn.Module:

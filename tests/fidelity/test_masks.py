@@ -302,6 +302,17 @@ def test_zeros_stay_through_momentum_and_decay(plan: dict[str, Any], monkeypatch
         assert (weight != before[name])[weight != 0].float().mean() > 0.9
 
 
+def test_a_resumed_training_keeps_the_same_zeros(tmp_path: Path) -> None:
+    _, data = digits()
+    plan = Recipe(epochs=2, optimizer="adamw", lr=0.01, weight_decay=0.1, ema=0.9)
+    whole, parted, resumed = (masked(Magnitude, mlp()) for _ in range(3))
+    list(fit(whole, data, plan, device=CPU, seed=0, regimes=(Kept(),)))
+    list(fit(parted, data, plan, device=CPU, seed=0, regimes=(Kept(),), budget=1, folder=tmp_path))
+    list(fit(resumed, data, plan, device=CPU, seed=0, regimes=(Kept(),), folder=tmp_path))
+    assert density(whole) == 0.2
+    assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
 def test_masked_weights_have_no_gradient() -> None:
     """Otherwise the norm that gradients are clipped by would be that of the dense network."""
     network = masked(Magnitude, mlp())

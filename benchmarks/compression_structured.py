@@ -36,6 +36,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "magnitude": ("magnitude", {}),
     "magnitude L1": ("magnitude", {"norm": 1}),
     "taylor": ("taylor", {}),
+    "taylor change": ("taylor", {"mean": "change"}),
     "taylor weights": ("taylor", {"of": "weights", "mean": "absolutes"}),
     "obd": ("obd", {}),
     "obd fisher": ("obd", {"hessian": "fisher"}),

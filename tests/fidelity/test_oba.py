@@ -216,7 +216,8 @@ def test_a_gate_is_what_switches_a_unit_off() -> None:
     assert made.shape == (3, 6)
     torch.testing.assert_close(read.sum(0).float(), wanted, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(made[1:].sum(0).float(), wanted, rtol=1e-4, atol=1e-6)
-    for mean, change in (("squares", wanted.square()), ("absolutes", wanted.abs())):
+    changes = {"squares": wanted.square(), "absolutes": wanted.abs(), "change": 16 / 2 * wanted.square() - wanted}
+    for mean, change in changes.items():
         alone = Subject(about.data.task, Alone(batch), about.device, 0)
         score = Taylor(Taylor.Config(mean=mean))(network, groups(), alone, 0)["conv1"]
         numpy.testing.assert_allclose(score, change.numpy(), rtol=1e-3, atol=1e-8)

@@ -83,7 +83,7 @@ def table(problem: Problem, arguments: argparse.Namespace, after: bool) -> None:
                     subject = problem.subject(network, seed + 1000 * draw, {}, f"macs<={share}x")
                 made = method(kind, subject, allocation=rule, **settings)
                 begun = time.process_time()
-                found = compressed(problem, network, made, seed, raw=not after)
+                found = compressed(problem, network, made, seed, raw=not after and name != RANDOM)
                 accuracy = tuned(problem, found.network, seed) if after else found.before
                 row = {
                     "seed": seed,
@@ -91,7 +91,7 @@ def table(problem: Problem, arguments: argparse.Namespace, after: bool) -> None:
                     "allocation": rule,
                     "macs_share": share,
                     "draw": draw,
-                    "raw": found.before if after else found.raw,
+                    "raw": found.before if after else found.raw or None,
                     "accuracy": accuracy,
                     "params": params(found.network),
                     "macs": macs(found.network, subject.inputs) // len(subject.inputs[0]),

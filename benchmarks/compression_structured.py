@@ -113,7 +113,7 @@ def summary(rows: Rows) -> None:
 
 
 def correlations(problem: Problem, arguments: argparse.Namespace) -> None:
-    """Spearman's correlation of every score with what the loss of some validation images really does."""
+    """Spearman's correlation of every score with what the loss of some training images really does."""
     rows = rows_of(arguments)
     for seed in range(arguments.seeds):
         if all(rows.get(seed, name) for name in (*SETTINGS, RANDOM)):

@@ -9,9 +9,9 @@ in as many rounds as the target needs, and rewinds *everything*: weights, biases
 The training after a round is as long as any other; its schedule and its order of batches begin anew.
 
 Step k is not stored by the first training: the weights of step k are computed in every round, always the same, by k
-optimiser steps of the dense initial network, by the recipe of the trainings after the rounds, on the data in the order
-of this compression's seed. They are therefore not a point on the path of the first training, but one of a training like
-those after the rounds.
+optimiser steps of the dense initial network, by the recipe of the trainings after the rounds (without a teacher), on
+the data in the order of this compression's seed. They are therefore not a point on the path of the first training, but
+one of a training like those after the rounds.
 
 Deviations: one threshold for all layers (`scope`: the first paper masks every layer by the same share, and the output
 layer by half of it). A weight that is exactly 0 at the point that is rewound to counts as masked.
@@ -72,8 +72,9 @@ class Lottery(Magnitude):
 
         subject, found = self.subject, initial(self.subject)
         if self.config.rewind and subject.recipe is not None:
+            alone = subject.recipe.model_copy(update={"distillation": None})
             first_steps(
-                *(found, subject.data, subject.recipe),
+                *(found, subject.data, alone),
                 device=subject.device,
                 seed=subject.seed,
                 steps=self.config.rewind,

@@ -29,7 +29,7 @@ Counts = tuple[int, ...]
 """How many units of each group are kept, in the order of the groups."""
 
 REACH = 0.25  # of a group's units: how far the programme may go from the greedy rule's count
-GAP = 1e-3  # relative: how near to the best the solution of a programme must be
+GAP = 5e-3  # relative: how near to the best the solution of a programme must be
 STEPS = 6  # linearisations of the costs, each around the best solution so far
 NAMED = 3  # reasons that a message gives
 

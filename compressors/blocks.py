@@ -74,8 +74,8 @@ def _read(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
 
     def note(name: str) -> Any:
         def noted(_: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
-            fits = len(given) == 1 and isinstance(answer, Tensor) and answer.shape == given[0].shape
-            found.setdefault(name, []).append(given[0] if fits else torch.zeros(0))
+            alone = len(given) == 1 and isinstance(given[0], Tensor) and isinstance(answer, Tensor)
+            found.setdefault(name, []).append(given[0] if alone and answer.shape == given[0].shape else torch.zeros(0))
 
         return noted
 

@@ -153,17 +153,23 @@ def _makers(group: Group) -> dict[str, dict[int, int]]:
 
 def _width(module: nn.Module, answer: Tensor) -> int:
     """Channels of what a module answers."""
-    return answer.shape[-1 if isinstance(module, nn.Linear) else 1]
+    return answer.shape[-1 if _linear(module) else 1]
 
 
 def _dense(module: nn.Module) -> bool:
     """Whether a unit of its output depends on all of its inputs."""
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.modules.conv._ConvNd) and module.groups == 1)
+    return _linear(module) or (isinstance(module, nn.modules.conv._ConvNd) and module.groups == 1)
+
+
+def _linear(module: nn.Module) -> bool:
+    """Whether it is a linear map, of torch or of a package of its own."""
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.dim() == 2 and not isinstance(module, nn.Embedding)
 
 
 def _pooled(module: nn.Module, given: Tensor) -> Tensor:
     """The means over all positions of each sample, [n, features]."""
-    if isinstance(module, nn.Linear):
+    if _linear(module):
         return given.mean(tuple(range(1, given.dim() - 1))) if given.dim() > 2 else given
     return given.flatten(2).mean(2)
 
@@ -285,7 +291,7 @@ class Polarizing(Regime):
         def gated(owners: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
             def multiplied(module: nn.Module, _: Any, answer: Tensor) -> Tensor:
                 padded = torch.cat([self._open[number], self._open[number].new_ones(len(answer), 1)], 1)[:, owners]
-                last = isinstance(module, nn.Linear)
+                last = _linear(module)
                 others = (1,) * (answer.dim() - 2)
                 shape = (len(answer), *others, -1) if last else (len(answer), -1, *others)
                 return answer * padded.view(shape).to(answer)

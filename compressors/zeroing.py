@@ -181,6 +181,11 @@ class Zeroing(ABC):
         subject, sparsity = self.subject, self.config.sparsity
         if subject.epochs == 0:
             raise UsageError("this method works while the network trains; give it --epochs of 1 or more")
+        if subject.recipe is not None and (subject.recipe.selects or subject.recipe.ema is not None):
+            raise UsageError(
+                "what this method comes to is in the weights after the last step alone; take keep=last, and no ema and "
+                "no patience (-s recipe.keep=last)"
+            )
         if sparsity is not None:
             if subject.targets:
                 raise UsageError(f"sparsity and target '{subject.targets[0]}' both say how much goes; give one of them")

@@ -101,6 +101,7 @@ def test_widths_are_multiples() -> None:
         (("macs<=0.5x",), {"sparsity": 0.5}, {}, "both say how much goes"),
         (("macs<=0.5x",), {}, {"epochs": 0}, "give it --epochs of 1 or more"),
         (("density<=0.5",), {}, {}, "set one of these"),
+        (("macs<=0.5x",), {}, {"recipe": Recipe(epochs=2, keep="best")}, "take keep=last"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_trained(

@@ -8,12 +8,13 @@ there, and what it fails for is fixed.
 from __future__ import annotations
 
 import copy
+import linecache
 import time
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
+from types import FrameType, TracebackType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ from compressors.groups.removal import first_names, masked, named_tensors, remov
 from compressors.groups.walk import Axis, Event, Ids, Reason, Value, Walk
 from nas_core.errors import UsageError, nearest
 from search_spaces.counter import passes_messages
+from training.export.write import quiet
 
 OUTPUT, IGNORED, FORWARD = "output", "ignored", "forward"
 
@@ -94,23 +96,44 @@ class _Met(fx.Interpreter):
 
 
 def _exported(network: nn.Module, inputs: Sequence[Tensor]) -> Any:
-    with _marked(network), _plain_attention(), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
+    try:
+        with _marked(network), _plain_attention(), torch.no_grad(), quiet():
             return torch.export.export(network, tuple(inputs), strict=False)
-        except Exception as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise UsageError(
-                f"the network cannot be traced, so nothing of it can be removed: {lines[0]}{_where(error)}"
-            ) from error
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "data-dependent" in said:
+            said = "what is computed there depends on the values of data"
+        raise UsageError(
+            f"the network cannot be traced, so nothing of it can be removed: {_where(network, error)}{said}"
+        ) from error
 
 
-def _where(error: Exception) -> str:
-    """The operator that a failed trace names, where it does."""
-    for line in str(error).splitlines():
-        if "aten." in line:
-            return f" ({line.strip()})" if line.strip() not in str(error).splitlines()[0] else ""
-    return ""
+def _where(network: nn.Module, error: Exception) -> str:
+    """The module and the line of its code that failed, the innermost that is none of torch's where there is one."""
+    frames = [one.tb_frame for one in _traceback(error) if isinstance(_first(one.tb_frame), nn.Module)]
+    own = [frame for frame in frames if not frame.f_globals.get("__name__", "").startswith("torch.")]
+    if not (own or frames):
+        return ""
+    frame = (own or frames)[-1]
+    module = _first(frame)
+    path = next((name for name, one in network.named_modules() if one is module), "")
+    name = f"'{path}' ({type(module).__name__})" if path else type(module).__name__
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    return f"in {name} at `{line}`: "
+
+
+def _first(frame: FrameType) -> Any:
+    """The first argument of the function that a frame is of."""
+    return next((frame.f_locals.get(name) for name in frame.f_code.co_varnames), None)
+
+
+def _traceback(error: BaseException) -> Iterator[TracebackType]:
+    """All of it, that of what caused it first."""
+    for one in (error.__cause__, error):
+        place = None if one is None else one.__traceback__
+        while place is not None:
+            yield place
+            place = place.tb_next
 
 
 @contextmanager

@@ -20,7 +20,19 @@ from tests.compressors.networks import NETWORKS
 NAMES = ("other-boundaries", "grouped", "transformer", "lstm")
 
 
-@settings(max_examples=12, deadline=None)
+def test_a_thousand_answers_take_less_than_a_second() -> None:
+    make, inputs = NETWORKS["resnet"]
+    network = make().eval()
+    groups = trace(network, inputs())
+    costs = Costs(network, groups, [one[:1] for one in inputs()])
+    assert costs.by_formula
+    began = time.process_time()
+    for number in range(1000):
+        costs.of({groups.groups[0].name: [number % 8]})
+    assert time.process_time() - began < 1
+
+
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_costs_are_those_of_the_network_that_is_built(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(NAMES))
@@ -37,17 +49,6 @@ def test_costs_are_those_of_the_network_that_is_built(data: st.DataObject) -> No
     costs = Costs(network, groups, one)
     assert costs.by_formula
     assert costs.of(removed) == {"params": counter.params(smaller), "macs": counter.macs(smaller, one)}
-
-
-def test_a_thousand_answers_take_less_than_a_second() -> None:
-    make, inputs = NETWORKS["resnet"]
-    network = make().eval()
-    groups = trace(network, inputs())
-    costs = Costs(network, groups, inputs())
-    began = time.process_time()
-    for number in range(1000):
-        costs.of({groups.groups[0].name: [number % 8]})
-    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("graded", [True, False])

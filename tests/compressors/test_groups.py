@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compressors.groups.costs import Costs
 from compressors.groups.groups import Groups
 from compressors.groups.removal import half, masked, remove
-from compressors.groups.trace import answers, difference, trace
+from compressors.groups.trace import FORWARD, answers, difference, trace
 from nas_core.errors import UsageError
 from search_spaces import counter
 from tests.compressors.networks import NETWORKS, Experts, rows
@@ -73,11 +73,33 @@ def test_half_of_all_units_removed_is_the_masked_network(name: str) -> None:
     assert any(group.exact for group in groups.groups)
     proved(network, groups, inputs)
     assert all(fixed.reason and (fixed.at or fixed.operator) for fixed in groups.fixed)
+    assert name == "transformer-encoder" or not any(fixed.operator == FORWARD for fixed in groups.fixed)
 
 
-def test_experts_by_index_are_refused() -> None:
-    with pytest.raises(UsageError, match="cannot be traced, so nothing of it can be removed"):
+@pytest.mark.parametrize("name", ["transformer", "three-maps", "plain-attention"])
+def test_units_of_attention_are_whole_heads(name: str) -> None:
+    """4 heads of 4: the rows of a head in queries, keys and values, and the columns that read it."""
+    group = next(group for group in traced(name).groups if group.name == "attention.into.0")
+    assert (len(group.units), group.exact) == (4, True)
+    rows = [part for part in group.units[1].produced if part.tensor.endswith("weight")]
+    assert [index for part in rows for index in part.indices] in (
+        [*range(4, 8)] * 3,
+        [4, 5, 6, 7, 20, 21, 22, 23, 36, 37, 38, 39],
+    )
+    assert [part.indices for part in group.units[1].consumed] == [(4, 5, 6, 7)]
+
+
+def test_experts_by_index_are_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        UsageError, match=r"nothing of it can be removed: in Experts at `if rows.any\(\):`: what is comp"
+    ):
         trace(Experts(dense=False), rows())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_line_that_cannot_be_traced_is_named() -> None:
+    with pytest.raises(UsageError, match=r"in Made at `return self.classify\(functional.relu\(self.hidden"):
+        trace(made("concat-flatten-linear")[0], (torch.randn(2, 3, 6, 6),))
 
 
 def test_ignored_modules_stay() -> None:

@@ -27,6 +27,7 @@ def test_what_reads_a_masked_unit_may_hold_anything(name: str) -> None:
     units = [(group, number) for group in groups.groups if group.exact for number in range(len(group.units))]
     for place in draws.permutation(len(units))[:UNITS]:
         group, number = units[place]
+        assert group.units[number].consumed
         twin = masked(network, groups, {group.name: [number]})
         expected = answers(twin(*inputs))
         with torch.no_grad():

@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5, help="after the dense training, of every way")
     parser.add_argument("--dense", type=int, default=15, help="epochs of the dense training")
+    parser.add_argument("--tolerances", type=float, nargs="*", default=TOLERANCES)
     parser.add_argument("--scratch", type=int, nargs="*", default=[15, 45], help="epochs of trainings that begin anew")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--limit", type=int, default=12_000)
@@ -181,7 +182,7 @@ def main() -> None:
     benches = [Bench(source, rows, arguments.folder, seed, *sizes) for seed in range(arguments.seeds)]
     for bench in benches:
         bench.more()
-    for tolerance, bench in itertools.product(TOLERANCES, benches):
+    for tolerance, bench in itertools.product(arguments.tolerances, benches):
         bench.low(tolerance)
     for epochs, bench in itertools.product(arguments.scratch, benches):
         bench.scratch(epochs)

@@ -89,7 +89,7 @@ class Svd:
                 put(network, matrix.name, found.factors(matrix, rank))
                 kept = 1 - float(tails(found.truncation.values[matrix.name])[rank]) ** 2
                 report[matrix.name] = {**said(matrix.rows, matrix.columns, rank), "energy": kept}
-        return Change(report=report)
+        return Change(recalibrate=True, report=report)
 
 
 class Decomposed:

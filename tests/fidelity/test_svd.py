@@ -57,7 +57,9 @@ def network(seed: int = 0) -> nn.Sequential:
 
 def cut(made: nn.Module, of: Subject | None = None, **settings: Any) -> dict[str, Any]:
     """What is said of a network after its compression."""
-    return dict(Svd(of or subject(), Settings(**settings)).compress(made, 0).report)
+    change = Svd(of or subject(), Settings(**settings)).compress(made, 0)
+    assert change.recalibrate  # what batch normalisations see has changed
+    return dict(change.report)
 
 
 def product(layers: Any) -> Tensor:

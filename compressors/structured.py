@@ -136,16 +136,13 @@ class Structured:
             now = ", ".join(f"{name}={value:g}" for name, value in choice.cost(choice.everything).items())
             raise UsageError(f"target '{said}' is met already, with {now}; there is nothing to remove")
         return {
-            name: limit if limit >= base[name] else base[name] * (limit / base[name]) ** share
+            name: limit if share == 1 or limit >= base[name] else base[name] * (limit / base[name]) ** share
             for name, limit in final.items()
         }
 
     def _groups(self, network: nn.Module) -> Groups:
-        """Those of the network, traced once. Raises UsageError also for weights that are no numbers."""
+        """Those of the network, traced once."""
         subject = self._subject
-        for name, tensor in network.state_dict().items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise UsageError(f"'{name}' of the network holds values that are not finite; train it anew")
         key = f"groups/{digest(network)}/{','.join(subject.ignored)}"
         if kept := subject.cache.get(key):
             return _GROUPS.validate_json(kept["groups"])

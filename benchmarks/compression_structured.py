@@ -45,6 +45,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bn-scale": ("bn-scale", {}),
 }
 MAIN = ("magnitude", "taylor", "obd", "oba", "bn-scale")
+TRAINED = ("hesso",)  # what works while the network trains: the same epochs, before the removal
 RANDOM = "random"
 FIELDS = ("seed", "method", "allocation", "macs_share", "draw", "raw", "accuracy", "params", "macs", "seconds")
 NAMED = 5
@@ -58,9 +59,9 @@ def rows_of(arguments: argparse.Namespace) -> Rows:
 
 def asked(draws: int, methods: list[str]) -> list[tuple[str, str, int]]:
     """Method, allocation and draw of every row at one level and seed; those of `magnitude` and `random` come first."""
-    uniform = [(name, "uniform", 0) for name in methods]
+    uniform = [(name, "" if name in TRAINED else "uniform", 0) for name in methods]
     drawn = [(RANDOM, "uniform", draw) for draw in range(draws)]
-    return [*uniform[:1], *drawn, *uniform[1:], *((name, "global", 0) for name in methods)]
+    return [*uniform[:1], *drawn, *uniform[1:], *((name, "global", 0) for name in methods if name not in TRAINED)]
 
 
 def table(problem: Problem, arguments: argparse.Namespace, after: bool) -> None:
@@ -81,10 +82,10 @@ def table(problem: Problem, arguments: argparse.Namespace, after: bool) -> None:
                 subject = problem.subject(network, seed + 1000 * draw, cache, f"macs<={share}x")
                 if name == RANDOM:
                     subject = problem.subject(network, seed + 1000 * draw, {}, f"macs<={share}x")
-                made = method(kind, subject, allocation=rule, **settings)
+                made = method(kind, subject, **({"allocation": rule} if rule else {}), **settings)
                 begun = time.process_time()
                 found = compressed(problem, network, made, seed, raw=not after and name != RANDOM)
-                accuracy = tuned(problem, found.network, seed) if after else found.before
+                accuracy = tuned(problem, found.network, seed, made.rounds[-1].epochs) if after else found.before
                 row = {
                     "seed": seed,
                     "method": name,
@@ -150,7 +151,7 @@ def main() -> None:
     parser.add_argument("table", choices=("before", "after", "spearman"))
     parser.add_argument("--data", type=Path, required=True, help="folder with the four files of Fashion-MNIST")
     parser.add_argument("--folder", type=Path, default=Path("structured"), help="where the trained networks are")
-    parser.add_argument("--methods", nargs="+", default=list(MAIN))
+    parser.add_argument("--methods", nargs="+", help="[default: those of scores, and after training hesso too]")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, help="of random scores [default: 10 before, 3 after]")
     parser.add_argument("--epochs", type=int, default=8, help="of the dense network")
@@ -162,6 +163,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.draws is None:
         arguments.draws = 10 if arguments.table == "before" else 3
+    if arguments.methods is None:
+        arguments.methods = [*MAIN, *(TRAINED if arguments.table == "after" else ())]
     problem = Problem(arguments.data, arguments.folder, arguments.limit, arguments.epochs, arguments.tune)
     tables: dict[str, Callable[[], None]] = {
         "before": lambda: table(problem, arguments, after=False),

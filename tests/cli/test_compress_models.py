@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 from nas_core.user_files import load_file
 from tests.cli.test_compress import METHOD, SPACE
+from training.export import compared
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -126,6 +132,31 @@ def test_a_network_of_ones_own_is_taken_in_with_its_weights(own: Path, say: Say)
     code, out, err = say(*words)
     assert code == 0, err
     assert [one["address"] for one in runs(out)] == ["net-digits-1:0/train-1"]
+
+
+@pytest.mark.slow  # test_quantize.py and the test above have its parts
+@pytest.mark.usefixtures("forked_checks")
+def test_ones_own_network_goes_the_whole_way(own: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken in, made smaller, trained, quantised, exported, run by lines that know nothing of this program."""
+    monkeypatch.setattr(compared, "SECONDS", 0.02)
+    inner = ["--method", "method.py:Inner", "--epochs", "1"]
+    code, out, err = say("compress", *GIVEN, *inner, "--quantize", "int8", "--json")
+    assert code == 0, err
+    metrics = runs(out)[0]["metrics"]
+    assert metrics["params"] < metrics["base_params"]
+    assert metrics["int8_agreement"] > 0.8
+    code, _, err = say("export", "net-digits-1:0/compress-1", "--format", "int8,safetensors,json", "--out", "out")
+    assert code == 0, err
+    Image.fromarray(np.arange(0, 256, 4, dtype=np.uint8).reshape(8, 8)).save("out/a.png")
+    card = (own / "out" / "net-digits-1-0-compress-1.md").read_text()
+    script = re.findall(r"```python\n(import json.*?)```", card, re.S)[0]
+    (own / "out" / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "-I", "script.py", "a.png"], cwd=own / "out", capture_output=True, text=True, check=True
+    )
+    assert "nas" not in re.findall(r"import (\w+)", script)
+    answers = json.loads(say("infer", "out/net-digits-1-0-compress-1.int8.onnx", "out/a.png", "--json")[1])
+    assert done.stdout.split()[0] == answers[0]["classes"][0]["class"]
 
 
 @pytest.mark.parametrize("name", ["state.pt", "state.pth"])

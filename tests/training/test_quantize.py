@@ -70,14 +70,17 @@ def test_every_kind_of_network_is_quantised(name: str, tmp_path: Path, monkeypat
     value = kind.metrics[0].function(outputs, targets)
     value = float(value.double().mean() if kind.metrics[0].per_sample else value)
     assert metrics[f"float_test_{first}"] == pytest.approx(value, rel=1e-4)
+    program = compared.Program(found.path.read_bytes())
+    given = [source.inputs.restored(tuple(one.numpy() for one in batch.inputs)) for batch in batches]
+    answers = [batch.answered(torch.from_numpy(program(one)))[0] for batch, one in zip(batches, given, strict=True)]
+    assert metrics["int8_agreement"] == pytest.approx(kind.agreement(outputs, torch.cat(answers)), abs=1e-4)
     # What is in the file answers a file of the data as 'nas infer' asks it.
     model = open_model(found.path)
     assert model.inside
     assert model.inputs == source.inputs
     proof = proofs_of(source)[0]
     (tmp_path / proof.name).write_bytes(proof.content)
-    answers, _ = classify(model, proof.argument.format(tmp_path))
-    assert answers
+    assert classify(model, proof.argument.format(tmp_path))[0]
     assert [path.name for path in tmp_path.glob("*.onnx")] == ["quantized.int8.onnx"]
 
 

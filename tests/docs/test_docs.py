@@ -26,6 +26,8 @@ CHEAPER = {
     "strategy.epochs": "-s strategy.epochs=2",
     "nas export": "--no-verify",
 }
+# Sections that take longer than a test of the gate may, with tests elsewhere of what they do.
+DEAR = ("A network from elsewhere",)  # tests/cli/test_compress_models.py, tests/cli/test_quantize.py
 # What takes long to import, beside the program.
 IMPORTED = [
     "torch._dynamo",
@@ -106,7 +108,9 @@ def zygote() -> Iterator[Zygote]:
 @pytest.mark.parametrize(
     ("document", "heading"),
     [
-        pytest.param(document, heading, id=f"{document.name}-{heading}")
+        pytest.param(
+            *(document, heading), id=f"{document.name}-{heading}", marks=[pytest.mark.slow] if heading in DEAR else []
+        )
         for document in DOCUMENTS
         for heading in sections(document)
     ],

@@ -23,6 +23,7 @@ from compressors.compressor import Part, Plan, Subject
 from compressors.groups.groups import Fixed
 from nas_core.errors import UsageError
 from search_spaces.counter import macs, params
+from search_spaces.unfused import unfused
 from training.tasks import sample_inputs
 
 KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d)
@@ -139,17 +140,14 @@ def watched(
     input, output. The fused path of transformers, which passes the layers by, is off."""
     training = {module: module.training for module in network.modules()}
     network.eval()
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     handles = [
         layer.register_forward_hook(lambda layer, inputs, output, name=name: seen(name, layer, inputs[0], output))
         for name, layer in layers.items()
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), unfused():
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
         for handle in handles:
             handle.remove()
         for module, mode in training.items():

@@ -61,7 +61,7 @@ def macs(model: nn.Module, inputs: Sequence[Any]) -> int:
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.no_grad(), unfused(), MacCounter(model) as counter:
+        with torch.no_grad(), MacCounter(model) as counter:
             model(*inputs)
     finally:
         for module, mode in training.items():
@@ -78,7 +78,7 @@ class MacCounter:
         self._passing = 0  # how many layers of message passing the operation that runs lies within
         self._seen = FlopCounterMode(display=False, custom_mapping=_formulas(self._summed))
         self._hooks: list[Any] = []
-        self._fused = True
+        self._unfused = unfused()
 
     @property
     def macs(self) -> int:
@@ -92,15 +92,13 @@ class MacCounter:
             self._hooks.append(layer.register_forward_pre_hook(self._entered))
             self._hooks.append(layer.register_forward_hook(self._left))
             self._hooks.append(layer.register_message_forward_hook(self._message))
-        # A transformer's fused layer is one operation that nothing is counted of.
-        self._fused = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
+        self._unfused.__enter__()
         self._seen.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._seen.__exit__(*error)
-        torch.backends.mha.set_fastpath_enabled(self._fused)
+        self._unfused.__exit__(*error)
         for hook in self._hooks:
             hook.remove()
 

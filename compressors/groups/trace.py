@@ -27,6 +27,7 @@ from compressors.groups.removal import first_names, masked, named_tensors, remov
 from compressors.groups.walk import Axis, Event, Ids, Reason, Value, Walk
 from nas_core.errors import UsageError, nearest
 from search_spaces.counter import passes_messages
+from search_spaces.unfused import unfused
 from training.export.write import quiet
 
 OUTPUT, IGNORED, FORWARD = "output", "ignored", "forward"
@@ -97,7 +98,7 @@ class _Met(fx.Interpreter):
 
 def _exported(network: nn.Module, inputs: Sequence[Tensor]) -> Any:
     try:
-        with _marked(network), _plain_attention(), torch.no_grad(), quiet():
+        with _marked(network), unfused(), torch.no_grad(), quiet():
             return torch.export.export(network, tuple(inputs), strict=False)
     except Exception as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -134,17 +135,6 @@ def _traceback(error: BaseException) -> Iterator[TracebackType]:
         while place is not None:
             yield place
             place = place.tb_next
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """The layers of transformers as the operators that they consist of."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

@@ -995,14 +995,23 @@ def constant(walk: Walk, call: Call, zeros: bool) -> Value:
     return Value(call.shape, tuple(ELASTIC if size > 1 else None for size in call.shape), zeros=zeros)
 
 
+def filled_like(walk: Walk, call: Call, zeros: bool) -> Value:
+    """A constant of the size of another value, which has its widths."""
+    x = call["self"]
+    dims = tuple(Axis(dim.ids, np.full(len(dim.ids), zeros)) if isinstance(dim, Axis) else dim for dim in x.dims)
+    return Value(call.shape, dims, zeros=zeros)
+
+
 def shaped(walk: Walk, call: Call) -> Value:
     """Positions that are none of parameters: `arange`, `eye`."""
     return plain(call.shape)
 
 
 def full(walk: Walk, call: Call) -> Value:
-    number = call["fill_value"]
-    return constant(walk, call, isinstance(number, int | float) and number == 0)
+    """`full`, `new_full`, `full_like`."""
+    zeros = isinstance(call["fill_value"], int | float) and call["fill_value"] == 0
+    like = isinstance(call["self"], Value) and call["size"] is None
+    return filled_like(walk, call, zeros) if like else constant(walk, call, zeros)
 
 
 def message(walk: Walk, call: Call) -> Value:
@@ -1094,11 +1103,10 @@ def _table() -> dict[str, Rule]:
         (accumulated, "cumsum"),
         (shuffled_space, "pixel_shuffle"),
         (unfolded, "im2col"),
-        (partial(constant, zeros=True), "zeros zeros_like new_zeros"),
-        (
-            partial(constant, zeros=False),
-            "ones ones_like new_ones empty empty_like new_empty rand rand_like randn_like",
-        ),
+        (partial(constant, zeros=True), "zeros new_zeros"),
+        (partial(constant, zeros=False), "ones new_ones empty new_empty rand randn"),
+        (partial(filled_like, zeros=True), "zeros_like"),
+        (partial(filled_like, zeros=False), "ones_like empty_like rand_like randn_like"),
         (full, "full full_like new_full"),
         (shaped, "arange eye linspace scalar_tensor tensor one_hot"),
         (message, "message"),

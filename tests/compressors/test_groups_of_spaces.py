@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compressors.groups.trace import trace
+from compressors.groups.trace import FORWARD, trace
 from nas_core import refs
 from nas_core.moves import sample
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, TABULAR_REGRESSION, InputSpec, Task
@@ -35,15 +35,16 @@ SMALL: Mapping[str, tuple[Task, Mapping[str, Any]]] = {
 """By space: a task, and the size that its networks are built in."""
 
 
-def shown(space: str, number: int) -> None:
-    """Half of all exact units of one architecture removed."""
+def shown(space: str, number: int, text: str = "") -> None:
+    """Half of all exact units of one architecture removed: one that is drawn, or that of a text."""
     task, size = SMALL[space]
     loaded = refs.load(BUILTIN[space], BUILTIN, GROUP, "search space").object
-    network = disturbed(build(loaded, sample(loaded, np.random.default_rng(number)), task, loaded.Size(**size), number))
+    arch = loaded.from_text(text) if text else sample(loaded, np.random.default_rng(number))
+    network = disturbed(build(loaded, arch, task, loaded.Size(**size), number))
     inputs = sample_inputs(task, 2)
     groups = trace(network, inputs)
-    assert any(group.exact for group in groups.groups)
-    assert not [fixed for fixed in groups.fixed if fixed.operator == "forward"]
+    assert groups.groups
+    assert not [fixed for fixed in groups.fixed if fixed.operator == FORWARD]
     proved(network, groups, inputs)
 
 
@@ -51,6 +52,11 @@ def shown(space: str, number: int) -> None:
 @pytest.mark.parametrize("space", SMALL)
 def test_architectures(space: str, number: int) -> None:
     shown(space, number)
+
+
+def test_cells_whose_nodes_read_nothing() -> None:
+    """Zeros in the place of a node, of its width."""
+    shown("nasbench201", 0, "|none~0|+|none~0|nor_conv_3x3~1|+|nor_conv_1x1~0|nor_conv_1x1~1|nor_conv_3x3~2|")
 
 
 @pytest.mark.slow

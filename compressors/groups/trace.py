@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from compressors.groups.groups import Factor, Fixed, Group, Groups, Product, Slice, Unit
-from compressors.groups.operators import RULES, Call, Result, plain, unknown
+from compressors.groups.operators import RULES
 from compressors.groups.removal import first_names, masked, named_tensors, remove, tensors_of, uneven
+from compressors.groups.rules.call import Call, Result, plain, unknown
 from compressors.groups.walk import Axis, Event, Ids, Reason, Value, Walk
 from nas_core.errors import UsageError, nearest
 from search_spaces.counter import passes_messages

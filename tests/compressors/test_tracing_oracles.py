@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from compressors.groups.operators import RULES, Call, Result
+from compressors.groups.operators import RULES
 from compressors.groups.removal import masked, remove, tensors_of, uneven
+from compressors.groups.rules.call import Call, Result
 from compressors.groups.trace import answers, difference, graph_groups, program_of
 from compressors.groups.walk import Walk
 from tests.compressors.networks import NETWORKS

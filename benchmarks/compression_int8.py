@@ -32,7 +32,7 @@ from training.quantized import FLOAT, FP16, INT8
 from training.recipe import recipe
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
-CHANNELS = (4, 8, 16)
+CHANNELS = (16, 8, 4)
 FIELDS = (
     *("kind", "channels", "seed", "params", "float_bytes", "bytes", "ratio", "share", "float_test_accuracy"),
     *("test_accuracy", "agreement", "float_latency_ms", "latency_ms"),

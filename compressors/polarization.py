@@ -35,10 +35,11 @@ from torch import Tensor, nn
 from compressors.allocation import Counter
 from compressors.blocks import Block, blocks
 from compressors.blocks import replace as replace_block
+from compressors.comparison import difference
 from compressors.compressor import Change, Check, Part, Plan, Round, Subject
 from compressors.groups.groups import Group, Groups, Removal
 from compressors.groups.trace import trace
-from compressors.proof import SAME, difference
+from compressors.proof import SAME
 from compressors.units import Units
 from compressors.zeroing import Goal, Zeroing
 from compressors.zeroing import Settings as Zeroed

@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from compressors.comparison import difference, randomise
 from compressors.compressor import Check
 from compressors.groups.groups import Removal
 from compressors.groups.removal import masked, remove
@@ -17,7 +17,6 @@ from nas_core.errors import VerificationError
 
 SAME = 1e-5  # relative: what is left of the order in which a sum over fewer units is computed
 STATISTICS = frozenset({"running_mean", "running_var", "num_batches_tracked"})
-NORMALISATIONS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm, nn.RMSNorm)
 
 
 def prove(
@@ -44,7 +43,7 @@ def prove(
     small = copy.deepcopy(before)
     remove(small, groups, removed)
     checks = [Check("tensors", _apart(small, after, recalibrated), 0.0)]
-    _randomise(before, seed)
+    randomise(before, seed)
     twin, small = masked(before, groups, removed).eval(), copy.deepcopy(before)
     remove(small, groups, removed)
     try:
@@ -57,16 +56,6 @@ def prove(
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise VerificationError(f"what is left of the network cannot be run: {str(error).splitlines()[0]}") from error
     return tuple(checks)
-
-
-def difference(wanted: Tensor, answer: Tensor) -> float:
-    """The largest difference of two answers, relative to the largest number of both; infinite for other shapes and for
-    what is not a number."""
-    if wanted.shape != answer.shape:
-        return float("inf")
-    apart = float((wanted - answer).abs().max())
-    largest = max(float(wanted.abs().max()), float(answer.abs().max()))
-    return float("inf") if apart != apart else apart / largest if largest else 0.0
 
 
 def _apart(small: nn.Module, after: nn.Module, recalibrated: bool) -> float:
@@ -82,19 +71,6 @@ def _apart(small: nn.Module, after: nn.Module, recalibrated: bool) -> float:
 
 def _largest(one: Tensor, other: Tensor) -> float:
     return float((one.double() - other.double()).abs().max()) if one.numel() else 0.0
-
-
-def _randomise(network: nn.Module, seed: int) -> None:
-    """Other scales, shifts and running statistics for every normalisation."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in network.modules():
-            if not isinstance(module, NORMALISATIONS):
-                continue
-            for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-                if tensor.is_floating_point():
-                    drawn = torch.rand(tensor.shape, generator=generator)
-                    tensor.copy_(drawn + 0.5 if name in ("weight", "running_var") else drawn - 0.5)
 
 
 def _backward(network: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressors.comparison import difference
 from compressors.compressor import NEEDS, Change, Compressor, HasPlan, Plan, Round, Subject
 from compressors.masks.density import density
-from compressors.proof import SAME, difference, prove
+from compressors.proof import SAME, prove
 from compressors.target import COSTS, Target
 from nas_core.config import validate
 from nas_core.errors import NasError, UsageError, VerificationError

@@ -8,34 +8,26 @@ there, and what it fails for is fixed.
 from __future__ import annotations
 
 import copy
-import linecache
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from types import FrameType, TracebackType
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from torch import Tensor, fx, nn
 
+from compressors.comparison import answers
 from compressors.groups.groups import Factor, Fixed, Group, Groups, Product, Slice, Unit
 from compressors.groups.operators import RULES
-from compressors.groups.removal import first_names, masked, named_tensors, remove, tensors_of, uneven
+from compressors.groups.program import Program, program_of
+from compressors.groups.removal import first_names, tensors_of
 from compressors.groups.rules.call import Call, Result, plain, unknown
+from compressors.groups.trial import FORWARD, tried
 from compressors.groups.walk import Axis, Event, Ids, Reason, Value, Walk
 from nas_core.errors import UsageError, nearest
-from search_spaces.counter import passes_messages
-from search_spaces.unfused import unfused
-from training.export.write import quiet
 
-OUTPUT, IGNORED, FORWARD = "output", "ignored", "forward"
-
-torch.library.define("nas::message", "(Tensor x) -> Tensor")
-torch.library.impl("nas::message", "CompositeExplicitAutograd", lambda x: x.clone())
-"""What marks the messages of a layer in a graph; they are counted (`search_spaces.counter`)."""
+OUTPUT, IGNORED = "output", "ignored"
 
 
 def trace(network: nn.Module, inputs: Sequence[Tensor], ignored: Collection[str] = ()) -> Groups:
@@ -51,9 +43,9 @@ def trace(network: nn.Module, inputs: Sequence[Tensor], ignored: Collection[str]
             raise UsageError(f"there is no module '{name}' to be ignored{nearest(name, modules)}")
     twin = copy.deepcopy(network).eval()
     program = program_of(twin, inputs)
-    found = _tried(twin, graph_groups(twin, program, ignored), inputs)
+    found = tried(twin, graph_groups(twin, program, ignored), inputs)
     if lost := _lost(found):
-        other = _tried(twin, graph_groups(twin, program, ignored, finest=False), inputs)
+        other = tried(twin, graph_groups(twin, program, ignored, finest=False), inputs)
         found = other if _lost(other) < lost else found
     return replace(found, seconds=time.perf_counter() - began)
 
@@ -61,101 +53,6 @@ def trace(network: nn.Module, inputs: Sequence[Tensor], ignored: Collection[str]
 def _lost(groups: Groups) -> int:
     """How many units could not be removed in truth."""
     return sum(one.units for one in groups.fixed if one.operator == FORWARD)
-
-
-@dataclass(frozen=True)
-class Program:
-    """An exported program; `met`: by node what it makes, as a tensor (which may have no data) or a number."""
-
-    exported: Any
-    met: Mapping[fx.Node, Any]
-
-
-def program_of(network: nn.Module, inputs: Sequence[Tensor]) -> Program:
-    """The program of a network in evaluation mode. Raises UsageError."""
-    exported = _exported(network, inputs)
-    met = {node: node.meta.get("val") for node in exported.graph.nodes}
-    if not all(isinstance(size, int) for found in met.values() for one in _tensors(found) for size in one.shape):
-        met = _Met(exported.graph_module, network, exported, inputs).found  # sizes that depend on data
-    return Program(exported, met)
-
-
-class _Met(fx.Interpreter):
-    """What every node makes of these inputs."""
-
-    def __init__(self, module: fx.GraphModule, network: nn.Module, exported: Any, inputs: Sequence[Tensor]) -> None:
-        super().__init__(module)
-        self.found: dict[fx.Node, Any] = {}
-        named = {**exported.constants, **dict(named_tensors(network))}
-        given = iter(inputs)
-        specs = exported.graph_signature.input_specs
-        with torch.no_grad():
-            self.run(*(next(given) if spec.target is None else named[spec.target] for spec in specs))
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.found[n] = super().run_node(n)
-        return self.found[n]
-
-
-def _exported(network: nn.Module, inputs: Sequence[Tensor]) -> Any:
-    try:
-        with _marked(network), unfused(), torch.no_grad(), quiet():
-            return torch.export.export(network, tuple(inputs), strict=False)
-    except Exception as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if "data-dependent" in said:
-            said = "what is computed there depends on the values of data"
-        raise UsageError(
-            f"the network cannot be traced, so nothing of it can be removed: {_where(network, error)}{said}"
-        ) from error
-
-
-def _where(network: nn.Module, error: Exception) -> str:
-    """The module and the line of its code that failed, the innermost that is none of torch's where there is one."""
-    frames = [one.tb_frame for one in _traceback(error) if isinstance(_first(one.tb_frame), nn.Module)]
-    own = [frame for frame in frames if not frame.f_globals.get("__name__", "").startswith("torch.")]
-    if not (own or frames):
-        return ""
-    frame = (own or frames)[-1]
-    module = _first(frame)
-    path = next((name for name, one in network.named_modules() if one is module), "")
-    name = f"'{path}' ({type(module).__name__})" if path else type(module).__name__
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-    return f"in {name} at `{line}`: "
-
-
-def _first(frame: FrameType) -> Any:
-    """The first argument of the function that a frame is of."""
-    return next((frame.f_locals.get(name) for name in frame.f_code.co_varnames), None)
-
-
-def _traceback(error: BaseException) -> Iterator[TracebackType]:
-    """All of it, that of what caused it first."""
-    for one in (error.__cause__, error):
-        place = None if one is None else one.__traceback__
-        while place is not None:
-            yield place
-            place = place.tb_next
-
-
-@contextmanager
-def _marked(network: nn.Module) -> Iterator[None]:
-    """Layers of message passing show what they send."""
-    layers: list[Any] = [module for module in network.modules() if passes_messages(module)]
-    for layer in layers:
-        layer.message = _showing(layer.message)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.message
-
-
-def _showing(message: Callable[..., Tensor]) -> Callable[..., Any]:
-    return lambda *given, **named: torch.ops.nas.message(message(*given, **named))
-
-
-# The walk.
 
 
 def graph_groups(network: nn.Module, program: Program, ignored: Collection[str] = (), finest: bool = True) -> Groups:
@@ -233,13 +130,8 @@ def _module(node: fx.Node) -> str:
     return str(list(stack.values())[-1][0]) if stack else ""
 
 
-def _tensors(met: Any) -> list[Tensor]:
-    found = met if isinstance(met, list | tuple) else [met]
-    return [one for one in found if isinstance(one, Tensor)]
-
-
 def _shapes(met: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(one.shape) for one in _tensors(met))
+    return tuple(tuple(one.shape) for one in answers(met))
 
 
 def _values_of(arguments: Any, values: Mapping[fx.Node, Any]) -> Iterator[Value]:
@@ -442,91 +334,3 @@ def _products(walk: Walk, labels: Ids, group_of: Ids, groups: Sequence[Group]) -
 
 
 # What was found is tried.
-
-TRIED = 1e-4
-"""How much an output may differ from that of the masked twin, relative to the largest."""
-
-
-def _tried(network: nn.Module, found: Groups, inputs: Sequence[Tensor]) -> Groups:
-    """What of the groups can be removed of this network in truth; it is a copy, and is changed."""
-    _randomise(network)
-
-    def problem(groups: Sequence[Group]) -> str:
-        exact = [group for group in groups if group.exact]
-        wrong = _problem(network, found, uneven(exact), inputs, compared=True) if exact else ""
-        if wrong or len(exact) == len(groups):
-            return wrong
-        return _problem(network, found, uneven(groups), inputs, compared=False)
-
-    if not problem(found.groups):
-        return found
-    kept: list[Group] = []
-    fixed: list[Fixed] = []
-    for group in found.groups:
-        wrong = problem([*kept, group])
-        if wrong:
-            fixed.append(Fixed(group.name, len(group.units), FORWARD, group.name, wrong))
-        else:
-            kept.append(group)
-    gone = {one.name for one in fixed}
-    products = tuple(
-        replace(
-            product,
-            factors=tuple(
-                replace(factor, per={name: per for name, per in factor.per.items() if name not in gone})
-                for factor in product.factors
-            ),
-        )
-        for product in found.products
-    )
-    return replace(found, groups=tuple(kept), fixed=(*found.fixed, *fixed), products=products)
-
-
-def _problem(
-    network: nn.Module, found: Groups, removed: Mapping[str, Collection[int]], inputs: Sequence[Tensor], compared: bool
-) -> str:
-    """What is wrong once these units are removed, an empty text where nothing is."""
-    try:
-        smaller = copy.deepcopy(network)
-        remove(smaller, found, removed)
-        with torch.no_grad():
-            answer = answers(smaller(*inputs))
-            expected = answers(masked(network, found, removed)(*inputs)) if compared else answer
-    except Exception as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        return f"its code does not run with fewer: {said[0]}"
-    if [one.shape for one in answer] != [one.shape for one in expected]:
-        return "its output has another shape with fewer"
-    if any(difference(one, other) > TRIED for one, other in zip(answer, expected, strict=True)):
-        return "the output is not that of the network in which they are 0"
-    return ""
-
-
-def answers(output: Any) -> list[Tensor]:
-    """All tensors of what a network answers."""
-    return [one for one in torch.utils._pytree.tree_leaves(output) if isinstance(one, Tensor)]
-
-
-def difference(one: Tensor, other: Tensor) -> float:
-    """The largest difference, relative to the largest value; what is no number differs from all numbers."""
-    if not one.numel():
-        return 0.0
-    one, other = one.detach().double(), other.detach().double()
-    found = float((one - other).abs().max()) / (float(other.abs().max()) or 1.0)
-    return found if found == found else float("inf")
-
-
-def _randomise(network: nn.Module) -> None:
-    """Random scales, shifts and statistics, so that zeros hide nothing."""
-    generator = torch.Generator().manual_seed(0)
-
-    def drawn(tensor: Tensor) -> None:
-        tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
-
-    with torch.no_grad():
-        for module in network.modules():
-            own = [one for one in module.parameters(recurse=False) if one.dim() == 1]
-            own += [one for name, one in module.named_buffers(recurse=False) if name in ("running_mean", "running_var")]
-            for tensor in own:
-                if tensor.is_floating_point():
-                    drawn(tensor)

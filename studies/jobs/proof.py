@@ -80,8 +80,8 @@ def compared(claim: Claim) -> dict[str, float]:
     """The same in this process."""
     import torch
 
+    from compressors.comparison import difference
     from compressors.compressor import Check
-    from compressors.proof import difference
     from compressors.proof import prove as proof
     from search_spaces.counter import macs, params
     from studies.setup.spaces import load_space

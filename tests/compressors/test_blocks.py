@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from compressors.blocks import blocks, replace
+from compressors.comparison import difference
 from compressors.groups.trace import trace
 from compressors.polarization import Polarization, Polarizing
-from compressors.proof import difference
 from compressors.zeroing import Zeroing
 from search_spaces.counter import macs, params
 from tests.compressors.hand_made import CPU, Images

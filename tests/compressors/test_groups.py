@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compressors.comparison import answers, difference
 from compressors.groups.costs import Costs
 from compressors.groups.groups import Groups
 from compressors.groups.removal import half, masked, remove
-from compressors.groups.trace import FORWARD, answers, difference, trace
+from compressors.groups.trace import trace
+from compressors.groups.trial import FORWARD
 from nas_core.errors import UsageError
 from search_spaces import counter
 from tests.compressors.networks import NETWORKS, Experts, rows

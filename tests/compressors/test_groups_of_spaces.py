@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compressors.groups.trace import FORWARD, trace
+from compressors.groups.trace import trace
+from compressors.groups.trial import FORWARD
 from nas_core import refs
 from nas_core.moves import sample
 from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, TABULAR_REGRESSION, InputSpec, Task

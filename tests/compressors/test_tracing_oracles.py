@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from compressors.comparison import answers, difference
 from compressors.groups.operators import RULES
+from compressors.groups.program import program_of
 from compressors.groups.removal import masked, remove, tensors_of, uneven
 from compressors.groups.rules.call import Call, Result
-from compressors.groups.trace import answers, difference, graph_groups, program_of
+from compressors.groups.trace import graph_groups
 from compressors.groups.walk import Walk
 from tests.compressors.networks import NETWORKS
 from tests.compressors.test_groups import made, traced

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from compressors.comparison import difference
 from compressors.compressor import Subject
 from compressors.hesso import Hesso
 from compressors.hesso_cric import HessoCric
 from compressors.polarization import Polarization, sites
-from compressors.proof import difference, prove
+from compressors.proof import prove
 from compressors.testing import Residual
 from compressors.zeroing import Zeroing
 from nas_core.errors import UsageError

@@ -12,10 +12,10 @@ takes the rest of K.
 
 Deviations. Saliency is of the variables after the step whose direction is d, not before it. The momentum of pruned
 units is set to 0 with them. Pruned units are left out of the ranking, where the reference code takes them out of it by
-their numbers. Each group keeps at least what its kind demands; what is kept of a width is rounded up to a multiple
-(`--round-to`), which units of other groups do not make up for. Where costs are the target, K is how many must go by the
-present ranking: every period finds it anew, so that the last one meets the target. SGD without momentum moves along the
-gradient; of Nesterov's d is the momentum alone.
+their numbers. Each group keeps at least what its kind demands; what is kept of a width is rounded down to a multiple
+(`--round-to`), as by all methods here; the reference code rounds up. Where costs are the target, K is how many must go
+by the present ranking: every period finds it anew, so that the last one meets the target. SGD without momentum moves
+along the gradient; of Nesterov's d is the momentum alone.
 """
 
 from __future__ import annotations

@@ -54,17 +54,13 @@ DataName = Annotated[
 def list_spaces(as_json: Json = False) -> None:
     """List them: built in and from packages."""
     import search_spaces
-    from nas_cli import render
+    from nas_cli import describe, render
     from nas_core import refs
-    from nas_core.errors import NasError
     from studies.setup.spaces import load_space
 
-    found: list[dict[str, Any]] = []
-    for name in refs.names(search_spaces.BUILTIN, search_spaces.GROUP):
-        try:
-            found.append({"name": name, **_space_facts(load_space(name)[0])})
-        except (NasError, ImportError) as error:  # an installed package may be broken; the others are listed
-            found.append({"name": name, "trouble": str(error)})
+    found = describe.each(
+        refs.names(search_spaces.BUILTIN, search_spaces.GROUP), lambda name: _space_facts(load_space(name)[0])
+    )
     if as_json:
         render.document(found)
         return
@@ -74,7 +70,7 @@ def list_spaces(as_json: Json = False) -> None:
             fact.get("choices"),
             _size_text(fact) if "choices" in fact else "",
             ", ".join(fact.get("tasks", ())),
-            fact.get("what") or f"cannot be loaded: {fact['trouble']}",
+            describe.what(fact),
         ]
         for fact in found
     ]
@@ -251,20 +247,16 @@ def list_strategies(as_json: Json = False) -> None:
     import strategies as package
     from nas_cli import describe, render
     from nas_core import refs
-    from nas_core.errors import NasError
 
-    found: list[dict[str, Any]] = []
-    for name in refs.names(package.ALL, package.GROUP):
+    def facts(name: str) -> dict[str, Any]:
         if name in package.ONE_SHOT:  # importing it would import torch
             what = describe.line_of_module(package.ONE_SHOT[name].partition(":")[0])
-            found.append({"name": name, "kind": ONE_SHOT, "settings": None, "what": what})
-            continue
-        try:
-            loaded = _strategy(name)
-            settings = [field["name"] for field in describe.fields(loaded.Config)]
-            found.append({"name": name, "kind": _kind(loaded), "settings": settings, "what": describe.line(loaded)})
-        except (NasError, ImportError) as error:
-            found.append({"name": name, "trouble": str(error)})
+            return {"kind": ONE_SHOT, "settings": None, "what": what}
+        loaded = _strategy(name)
+        settings = [field["name"] for field in describe.fields(loaded.Config)]
+        return {"kind": _kind(loaded), "settings": settings, "what": describe.line(loaded)}
+
+    found = describe.each(refs.names(package.ALL, package.GROUP), facts)
     if as_json:
         render.document(found)
         return
@@ -273,7 +265,7 @@ def list_strategies(as_json: Json = False) -> None:
             fact["name"],
             fact.get("kind", ""),
             "see show" if fact.get("settings", ()) is None else ", ".join(fact.get("settings", ())),
-            fact.get("what") or f"cannot be loaded: {fact['trouble']}",
+            describe.what(fact),
         ]
         for fact in found
     ]
@@ -294,12 +286,7 @@ def show_strategy(strategy: StrategyName, as_json: Json = False) -> None:
     kind = _kind(loaded)
     trains = ": it trains a supernet, and derives from it what is evaluated" if kind == ONE_SHOT else ""
     render.emit(f"kind: {kind}{trains}", "")
-    if not fields:
-        render.emit("it has no settings")
-        return
-    rows = [[f["name"], "required" if f["required"] else str(f["default"]), f["type"], f["what"]] for f in fields]
-    render.table(["setting", "default", "values", "what"], rows, right=["default"])
-    first = next((field for field in fields if not field["required"]), None)
+    first = describe.settings_page(fields)
     if first:
         setting = f"strategy.{first['name']}={first['default']}"
         render.emit("", f"set one by: nas search --strategy {shlex.quote(strategy)} -s {setting}")

@@ -24,16 +24,10 @@ Name = Annotated[
 def list_compressors(as_json: Json = False) -> None:
     """List them: built in and from packages."""
     import compressors as package
-    from nas_cli import render
+    from nas_cli import describe, render
     from nas_core import refs
-    from nas_core.errors import NasError
 
-    found: list[dict[str, Any]] = []
-    for name in refs.names(package.BUILTIN, package.GROUP):
-        try:
-            found.append({"name": name, **_facts(name)})
-        except (NasError, ImportError) as error:  # an installed package may be broken; the others are listed
-            found.append({"name": name, "trouble": str(error)})
+    found = describe.each(refs.names(package.BUILTIN, package.GROUP), _facts)
     if as_json:
         render.document(found)
         return
@@ -42,7 +36,7 @@ def list_compressors(as_json: Json = False) -> None:
             fact["name"],
             ", ".join(fact.get("needs", ())),
             ", ".join(fact.get("settings", ())),
-            fact.get("what") or f"cannot be loaded: {fact['trouble']}",
+            describe.what(fact),
         ]
         for fact in found
     ]
@@ -66,12 +60,7 @@ def show_compressor(method: Name, as_json: Json = False) -> None:
     render.emit(describe.text(found), "")
     render.pairs({"needs": ", ".join(f"{name} ({NEEDS[name]})" for name in found.needs) or "nothing"})
     render.emit("")
-    if not fields:
-        render.emit("it has no settings")
-    else:
-        rows = [[f["name"], "required" if f["required"] else str(f["default"]), f["type"], f["what"]] for f in fields]
-        render.table(["setting", "default", "values", "what"], rows, right=["default"])
-    first = next((field for field in fields if not field["required"]), None)
+    first = describe.settings_page(fields)
     setting = f" -s {first['name']}={first['default']}" if first else ""
     render.emit("", f"compress by: nas compress STUDY:NUMBER --method {shlex.quote(method)}{setting}")
 

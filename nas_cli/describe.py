@@ -6,7 +6,7 @@ import ast
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -45,6 +45,32 @@ def fields(model: type[BaseModel]) -> list[dict[str, Any]]:
         }
         for name, field in model.model_fields.items()
     ]
+
+
+def settings_page(found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Print the fields of a configuration; the first one that has a default."""
+    if not found:
+        render.emit("it has no settings")
+        return None
+    rows = [[f["name"], "required" if f["required"] else str(f["default"]), f["type"], f["what"]] for f in found]
+    render.table(["setting", "default", "values", "what"], rows, right=["default"])
+    return next((dict(field) for field in found if not field["required"]), None)
+
+
+def each(names: Iterable[str], facts: Callable[[str], Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What everything listed says of itself. An installed package may be broken: its names have the `trouble`."""
+    found: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            found.append({"name": name, **facts(name)})
+        except (NasError, ImportError) as error:
+            found.append({"name": name, "trouble": str(error)})
+    return found
+
+
+def what(fact: Mapping[str, Any]) -> str:
+    """Its line, or why there is none."""
+    return fact.get("what") or f"cannot be loaded: {fact['trouble']}"
 
 
 def values(field: FieldInfo) -> str:

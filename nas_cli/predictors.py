@@ -20,17 +20,12 @@ PROXY, SURROGATE, RANKING = "proxy", "surrogate", "ranking"
 def list_predictors(as_json: Json = False) -> None:
     """List them: built in and from packages."""
     import predictors as package
-    from nas_cli import render
+    from nas_cli import describe, render
     from nas_core import refs
-    from nas_core.errors import NasError
     from predictors.ranking import RANKINGS
 
-    found: list[dict[str, Any]] = []
-    for name in refs.names({**package.PROXIES, **package.SURROGATES}, package.GROUP):
-        try:
-            found.append({"name": name, **_facts(*_load(name))})
-        except (NasError, ImportError) as error:  # an installed package may be broken; the others are listed
-            found.append({"name": name, "trouble": str(error)})
+    names = refs.names({**package.PROXIES, **package.SURROGATES}, package.GROUP)
+    found = describe.each(names, lambda name: _facts(*_load(name)))
     found += [
         {"name": name, "kind": RANKING, "scores": ranking.scores, "what": "ranks within a pool, joined"}
         for name, ranking in RANKINGS.items()
@@ -44,7 +39,7 @@ def list_predictors(as_json: Json = False) -> None:
             fact.get("kind", ""),
             ", ".join(fact.get("tasks", ())),
             ", ".join(fact.get("scores", ())),
-            fact.get("what") or f"cannot be loaded: {fact['trouble']}",
+            describe.what(fact),
         ]
         for fact in found
     ]
@@ -70,13 +65,8 @@ def show_predictor(predictor: Name, as_json: Json = False) -> None:
     render.emit(describe.text(loaded), "")
     render.pairs({"kind": kind, "tasks": ", ".join(facts["tasks"]), "scores": ", ".join(facts["scores"])})
     render.emit("")
-    if not fields:
-        render.emit("it has no settings")
-    else:
-        rows = [[f["name"], "required" if f["required"] else str(f["default"]), f["type"], f["what"]] for f in fields]
-        render.table(["setting", "default", "values", "what"], rows, right=["default"])
+    first = describe.settings_page(fields)
     if kind == PROXY:
-        first = next((field for field in fields if not field["required"]), None)
         name = f'"{predictor}({first["name"]}={first["default"]!r})"' if first else predictor
         render.emit("", f"score by: nas score --proxies {name}")
 

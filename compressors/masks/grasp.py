@@ -14,16 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressors.compressor import Change, Subject
+from compressors.compressor import Subject
 from compressors.importance.passes import Loss, drawn, gradients, hessian_product
-from compressors.masks.masking import Masking, Masks
-from compressors.masks.start import AtStart, initial, known, load, starting
+from compressors.masks.masking import Masks
+from compressors.masks.start import AtStart, StartMasking, starting
 from nas_core.batch import Batch, Data
 from nas_core.seeds import derive
 from training.tasks import kind_of
@@ -36,21 +36,12 @@ class GraspSettings(AtStart):
     per_class: int = Field(default=10, ge=1, description="samples of every class")
 
 
-class Grasp(Masking):
+class Grasp(StartMasking):
     """Masks the largest S, in one step."""
 
     Config: ClassVar[type[Masks]] = GraspSettings
     needs = ("linear", "data")
     kept = True
-
-    def __init__(self, subject: Subject, config: Any) -> None:
-        super().__init__(subject, config)
-        known(subject, config.weights)
-
-    def compress(self, network: nn.Module, round: int) -> Change:
-        if self.config.weights == "initial":
-            load(network, initial(self.subject))
-        return super().compress(network, round)
 
     def scores(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
         """-S: what stays has the least S."""

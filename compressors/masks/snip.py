@@ -8,31 +8,21 @@ their sum, which changes no ranks and is left out. One batch, batch normalisatio
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from compressors.compressor import Change, Subject
 from compressors.importance.passes import Loss, drawn, gradients
-from compressors.masks.masking import Masking, Masks
-from compressors.masks.start import AtStart, initial, known, load, starting
+from compressors.masks.masking import Masks
+from compressors.masks.start import AtStart, StartMasking, starting
 
 
-class Snip(Masking):
+class Snip(StartMasking):
     """Masks what has the least connection sensitivity, in one step."""
 
     Config: ClassVar[type[Masks]] = AtStart
     needs = ("linear", "data")
     kept = True
-
-    def __init__(self, subject: Subject, config: Any) -> None:
-        super().__init__(subject, config)
-        known(subject, config.weights)
-
-    def compress(self, network: nn.Module, round: int) -> Change:
-        if self.config.weights == "initial":
-            load(network, initial(self.subject))
-        return super().compress(network, round)
 
     def scores(self, network: nn.Module, weights: Mapping[str, nn.Parameter], round: int) -> Mapping[str, Tensor]:
         (batch,) = drawn(self.subject, round, 1)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from compressors.compressor import Subject
+from compressors.compressor import Change, Subject
 from compressors.importance.passes import differentiable
-from compressors.masks.masking import Scored
+from compressors.masks.masking import Masking, Scored
 from nas_core.errors import UsageError
 from nas_core.seeds import derive
 from training.fit import seed_torch
@@ -29,6 +29,19 @@ class AtStart(Scored):
         default="initial",
         description="initial: the weights before the training, as published; trained: those that there are",
     )
+
+
+class StartMasking(Masking):
+    """A method whose setting `weights` says whether it goes back to the weights before the training."""
+
+    def __init__(self, subject: Subject, config: Any) -> None:
+        super().__init__(subject, config)
+        known(subject, config.weights)
+
+    def compress(self, network: nn.Module, round: int) -> Change:
+        if self.config.weights == "initial":
+            load(network, initial(self.subject))
+        return super().compress(network, round)
 
 
 def known(subject: Subject, start: Start) -> None:

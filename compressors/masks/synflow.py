@@ -11,15 +11,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressors.compressor import Change, Subject
 from compressors.masks.density import counts
-from compressors.masks.masking import Masking, Masks, largest, mask
-from compressors.masks.start import Start, initial, known, load
+from compressors.masks.masking import Masks, largest, mask
+from compressors.masks.start import Start, StartMasking
 from nas_core.errors import UsageError
 from training.compute import answers_alone
 from training.flow import flow_gradients, ones, positive
@@ -37,19 +36,10 @@ class SynFlowSettings(Masks):
     )
 
 
-class SynFlow(Masking):
+class SynFlow(StartMasking):
     """Masks the least synaptic flow, little by little, in one round."""
 
     Config: ClassVar[type[Masks]] = SynFlowSettings
-
-    def __init__(self, subject: Subject, config: Any) -> None:
-        super().__init__(subject, config)
-        known(subject, config.weights)
-
-    def compress(self, network: nn.Module, round: int) -> Change:
-        if self.config.weights == "initial":
-            load(network, initial(self.subject))
-        return super().compress(network, round)
 
     def apply(self, network: nn.Module, weights: Mapping[str, nn.Parameter], keep: int, round: int) -> None:
         """Raises UsageError for a flow beyond float64."""

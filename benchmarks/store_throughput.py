@@ -90,8 +90,9 @@ def loop(folder: Path, trials: int) -> float:
     """Trials per second of the whole tabular loop: random search on a table of NAS-Bench-201 cells."""
     from search_spaces.nasbench201.space import NasBench201
     from studies.search.loop import Search
-    from studies.setup.assemble import build, describe
+    from studies.setup.assemble import describe
     from studies.setup.config import SearchConfig
+    from training.reading import Silent, reading
 
     table, mapping = folder / "cells.csv", folder / "cells.yaml"
     if not table.exists():
@@ -104,10 +105,11 @@ def loop(folder: Path, trials: int) -> float:
             "    metrics: {val_accuracy: {column: valid}, test_accuracy: {column: test}}\n"
         )
     config = SearchConfig(strategy="random", table=str(table), mapping=str(mapping), data="made")
-    spec = describe(config).spec
+    with reading(Silent()):  # as a command does: what is needed twice is read once
+        described = describe(config)
     with Store(f"sqlite:///{folder / f'loop-{time.monotonic_ns()}.db'}") as store:
-        study = store.create_study("s", spec, StopAt(trials=trials))
-        search = Search(store, study, build(spec))
+        study = store.create_study("s", described.spec, StopAt(trials=trials))
+        search = Search(store, study, described.objects)
         search.run(StopAt(trials=100))  # lists the space
         begun = time.perf_counter()
         search.run(StopAt(trials=trials))

@@ -8,7 +8,8 @@ What a network may bring beside its answer is said in `nas_core.traits`: modules
 head, terms of the loss with statistics, parameters that do not decay. Reported losses are those of the logits.
 
 What the recipe may ask for beyond a step of the optimiser has files of its own: `loss`, `mixup`, `selection`,
-`regimes`.
+`regimes`. One file, because what a step does, what a checkpoint holds of it and how it is taken up again change
+together.
 """
 
 from __future__ import annotations

@@ -63,8 +63,7 @@ class Search:
         environment: int | None = None,
         executor: Executor | None = None,
     ) -> None:
-        self.store = store
-        self.study = study
+        self.store, self.study = store, study
         self.parts = parts = parts.cached_in(store)
         self.listener = listener
         self.stopping = stopping

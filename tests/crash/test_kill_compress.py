@@ -53,6 +53,7 @@ METHODS = {
     "polarization": ["--method", "polarization", "--target", "macs<=0.6x", "--epochs", "8"],
     "dlrt": ["--method", "dlrt", "--epochs", "4"],
     "distillation": ["--method", "hesso", "--target", "macs<=0.6x", "--epochs", "6", "--distill"],
+    "iterative": ["--method", "magnitude", "--target", "macs<=0.5x", "-s", "rounds=3", "--epochs", "2"],
 }
 
 

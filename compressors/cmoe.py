@@ -31,7 +31,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compressors.compressor import ONE_SHOT, Change, Check, Part, Plan, Subject
+from compressors.compressor import ONE_SHOT, Change, Check, Part, Plan, Subject, check_leaves_widths
 from compressors.feed_forward import FeedForward, feed_forwards
 from compressors.groups.groups import Fixed
 from nas_core.config import Config
@@ -90,6 +90,7 @@ class CMoE:
     rounds = ONE_SHOT
 
     def __init__(self, subject: Subject, config: Settings) -> None:
+        check_leaves_widths(subject)
         self._subject, self._config = subject, config
         if config.shared >= config.experts:
             raise UsageError(f"shared {config.shared}: of {config.experts} experts at least one is not shared")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 from compressors.groups.groups import Fixed, Removal
 from compressors.target import Target
 from nas_core.config import Config
+from nas_core.errors import UsageError
 from nas_core.task import Task
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ class Subject:
     round_to: int = 1
     initial: Callable[[], nn.Module] | None = None
     cache: MutableMapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def check_leaves_widths(subject: Subject) -> None:
+    """Of a method that leaves widths as they are: raises UsageError where kept ones are asked to be multiples."""
+    if subject.round_to != 1:
+        raise UsageError(f"round-to {subject.round_to}: this method leaves widths as they are; leave it out")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressors.compressor import Change, Part, Plan, Round, Subject
+from compressors.compressor import Change, Part, Plan, Round, Subject, check_leaves_widths
 from compressors.groups.groups import Fixed
 from compressors.masks.density import counts, density, prunable
 from compressors.masks.kept import Kept
@@ -64,6 +64,7 @@ class Masking:
 
     def __init__(self, subject: Subject, config: Any) -> None:
         """Raises UsageError for a target that masks do not change, and where nothing says how many weights stay."""
+        check_leaves_widths(subject)
         self.subject, self.config = subject, config
         self.rounds = (Round(),) * (getattr(config, "rounds", None) or 1)
         self._pattern = _pattern(getattr(config, "pattern", None))

@@ -69,6 +69,9 @@ class Asked:
         parse_targets(self.targets)
         if self.recover not in RECOVERIES:
             raise unknown("recovery", self.recover, RECOVERIES)
+        asks = "distill" if self.distill else "recover spa" if self.recover != "weights" else None
+        if asks and (self.method is None or epochs == 0):
+            raise UsageError(f"{asks}: nothing is trained without a method and epochs; leave it out, or ask for both")
 
 
 def compression(

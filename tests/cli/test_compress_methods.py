@@ -125,6 +125,10 @@ def test_adapters_recover_what_is_left(subject: str, say: Say) -> None:
     [
         (["--method", "magnitud"], "unknown compression method 'magnitud'; did you mean 'magnitude'?"),
         (["--method", "magnitude", "--target", "macs<=0.5x", "--recover", "luck"], "unknown recovery 'luck'"),
+        (["--method", "random", "--target", "macs<=0.5x", "--distill", "--epochs", "0"], "distill: nothing is trained"),
+        (["--quantize", "int8", "--recover", "spa"], "recover spa: nothing is trained"),
+        (["--method", "mask-random", "--target", "density<=0.5", "--round-to", "8"], "leaves widths as they are"),
+        (["--quantize", "int8", "--ignore", "stem"], "nothing is changed without a --method"),
         (["--method", "magnitude", "--target", "macs<0.5"], "target 'macs<0.5' is malformed"),
         (["--method", "magnitude", "--target", "mac<=0.5x"], "unknown cost of a target 'mac'; did you mean 'macs'?"),
         (["--method", "magnitude", "--target", "macs<=1"], "macs"),

@@ -204,6 +204,11 @@ def test_rounds_that_are_interrupted_come_to_the_same(trained: Path, say: Say, m
         (["--method", "method.py:Channels", "-s", "rounds=0"], 2, "rounds is (); it must be a tuple"),
         (["--method", "method.py:Channels", "-s", "strange=true", "--epochs", "0"], 7, "cannot be rebuilt"),
         (
+            ["--method", "method.py:Channels", "--target", "macs<=0.01x", "--epochs", "0"],
+            7,
+            "has not reached macs<=0.01x: macs is",
+        ),
+        (
             ["--method", "method.py:Channels", "-s", "keep=100", "--epochs", "0"],
             1,
             "compression a:0/compress-1 failed: exception",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nas_core.job import Job
     from nas_core.records import Run
     from studies import records
+    from studies.executors.where import Where
     from studies.search.start import Watching
     from studies.store.store import Store
 
@@ -64,10 +65,10 @@ def search(
     with place.open(create=True) as store:
         plan = start.planned(wanted if then is None else start.supernet_first(wanted, then), store, warm_start)
         opened = start.start(store, plan)
-        start.run(store, opened, workers=wanted.workers, watching=watching)
+        start.run(store, opened, where=wanted.where, watching=watching)
         if then is not None:
             opened = start.start(store, start.planned(start.on_supernet(wanted, then, opened.study), store))
-            start.run(store, opened, workers=wanted.workers, watching=watching)
+            start.run(store, opened, where=wanted.where, watching=watching)
     return Study(opened.study.name, place)
 
 
@@ -102,17 +103,20 @@ def resume(
     time: float | None = None,
     spend: float | None = None,
     workers: int = 1,
+    executor: str = "auto",
     watching: Watching | None = None,
     db: str | Path | None = None,
     files: str | Path | None = None,
 ) -> Study:
     """Go on with a study, however it stopped; `trials`, `time` and `spend` raise its budget. Raises as `search`."""
+    from studies.executors.where import Where
     from studies.search import start
 
+    where = Where(workers, executor)
     place = Place(db, files)
     with place.open() as store:
         opened = start.resume(store, study, trials=trials, time=time, spend=spend)
-        start.run(store, opened, workers=workers, watching=watching)
+        start.run(store, opened, where=where, watching=watching)
     return Study(study, place)
 
 
@@ -264,6 +268,7 @@ class Study:
         epochs: int | None = None,
         seeds: int = 1,
         workers: int = 1,
+        executor: str = "auto",
         size: str | None = None,
         data: str | None = None,
         device: str | None = None,
@@ -280,16 +285,18 @@ class Study:
         """
         from studies.analysis.queries import addressed_trial
         from studies.analysis.trained import start_of
+        from studies.executors.where import Where
         from studies.jobs.teacher import teacher_of
         from studies.jobs.train import training
 
+        where = Where(workers, executor)
         changes = {**(settings or {}), **({} if epochs is None else {"epochs": epochs})}
         with self._place.open() as store:
             study, run = addressed_trial(store, self._address(trial))
             start = None if weights is None else start_of(store, weights)
             taught = None if teacher is None else teacher_of(store, teacher)
             plan = training(study.spec, recipe, changes, size, data, device, metric, start, taught)
-            return _driven(store, study, run, plan, seeds, workers)
+            return _driven(store, study, run, plan, seeds, where)
 
     def compress(
         self,
@@ -307,6 +314,7 @@ class Study:
         round_to: int = 1,
         seeds: int = 1,
         workers: int = 1,
+        executor: str = "auto",
         device: str | None = None,
         settings: Mapping[str, Any] | None = None,
         changes: Mapping[str, Any] | None = None,
@@ -320,8 +328,10 @@ class Study:
         from studies.address import address_of
         from studies.analysis.queries import addressed_trial
         from studies.analysis.trained import addressed_training
+        from studies.executors.where import Where
         from studies.jobs.compress import Asked, compression
 
+        where = Where(workers, executor)
         with self._place.open() as store:
             address = self._address(trial)
             if of is not None:
@@ -329,7 +339,7 @@ class Study:
             study, run, training = addressed_training(store, address)
             asked = Asked(method, settings or {}, target, ignore, round_to, distill, recover, quantize)
             plan = compression(store, study, run, training, asked, recipe, changes, epochs, device)
-            return _driven(store, study, run, plan, seeds, workers, training)
+            return _driven(store, study, run, plan, seeds, where, training)
 
     def export(
         self,
@@ -372,22 +382,27 @@ class Place:
 
 
 def _driven(
-    store: Store, study: records.Study, trial: Run, job: Job, seeds: int, workers: int, parent: Run | None = None
+    store: Store,
+    study: records.Study,
+    trial: Run,
+    job: Job,
+    seeds: int,
+    where: Where,
+    parent: Run | None = None,
 ) -> list[dict[str, Any]]:
     """The documents of the runs of a job on a trial. Raises UsageError, and NasError where one fails."""
     from nas_core.errors import NasError, UsageError
     from nas_core.strategy import State
     from studies.documents import View, training_document
     from studies.environment import environment
-    from studies.jobs.executor import executor
+    from studies.executors import choose
     from studies.jobs.run import NAMES, Driver
 
-    for name, value in (("seeds", seeds), ("workers", workers)):
-        if value < 1:
-            raise UsageError(f"{name} {value}: at least 1 is needed")
+    if seeds < 1:
+        raise UsageError(f"seeds {seeds}: at least 1 is needed")
     with store.lock(study):
         facts = store.environment(environment(study.spec))
-        place = store, study, trial, job, executor(store, study, job, workers)
+        place = store, study, trial, job, choose.executor(choose.job(store, study, job), where)
         done = Driver(*place, parent=parent, environment=facts).run(range(seeds))
     failed = next((ended for ended in done if ended.state != State.COMPLETE), None)
     if failed is not None:

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from nas_core.records import StopAt
-from studies.executors.choose import executor
+from studies.executors.choose import candidates, executor
+from studies.executors.where import Where
 from studies.search.loop import Search
 from studies.setup import assemble
 from studies.setup.config import SearchConfig
@@ -40,7 +41,7 @@ def seconds(folder: Path, name: str, workers: int, arguments: argparse.Namespace
     with Store(f"sqlite:///{folder / name}.db") as store:
         study = store.create_study("s", spec, StopAt(trials=arguments.trials))
         parts = assemble.build(spec)
-        search = Search(store, study, parts, executor=executor(spec, parts, workers))
+        search = Search(store, study, parts, executor=executor(candidates(store, study, parts), Where(workers)))
         begun = time.perf_counter()
         search.run(StopAt(trials=arguments.trials))
         took = time.perf_counter() - begun

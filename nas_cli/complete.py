@@ -22,6 +22,7 @@ PRUNERS = ("median", "percentile", "threshold")
 STATES = ("waiting", "running", "complete", "pruned", "failed", "rejected", "reused")
 FORMATS = ("onnx", "pt2", "safetensors", "json", "python", "int8", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
+EXECUTORS = ("auto", "inline", "processes")
 ORDERS = ("strict", "free")
 GUARDS = ("hessian",)
 
@@ -107,8 +108,8 @@ def sort_keys(ctx: typer.Context) -> Iterable[str]:
 metrics, sizes, recipes, pruners = one_of(METRICS), one_of(SIZES), one_of(RECIPES), one_of(PRUNERS)
 data = one_of(DATA)
 constraints = one_of(f"{name}{relation}" for name in METRICS for relation in ("<=", ">="))
-states, formats, devices, orders, guards = (
-    one_of(words) for words in (STATES, FORMATS, DEVICES, ORDERS, GUARDS)
+states, formats, devices, executors, orders, guards = (
+    one_of(words) for words in (STATES, FORMATS, DEVICES, EXECUTORS, ORDERS, GUARDS)
 )  # fmt: skip
 
 

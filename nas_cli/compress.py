@@ -9,6 +9,8 @@ import typer
 from nas_cli import complete
 from nas_cli.driving import drive, interrupted
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
+from nas_cli.search_options import Executor
+from studies.executors.where import AUTO, Where
 
 if TYPE_CHECKING:
     from compressors.compressor import Plan
@@ -70,6 +72,7 @@ def compress(
     ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="How many compressions, each with its own seed.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Compressions at a time, each in a process.")] = 1,
+    executor: Executor = AUTO,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=complete.devices)
     ] = None,
@@ -101,7 +104,7 @@ def compress(
     if not isinstance(changes, dict):
         raise UsageError(f"recipe is {changes!r}; write --recipe NAME, or -s recipe.KEY=VALUE")
     asked = Asked(method, settings, target or (), ignore or (), round_to, distill, recover, quantize, inputs)
-    outside = is_outside(address)
+    outside, where = is_outside(address), Where(workers, executor)
     if not outside and (weights or data):
         raise UsageError(f"--weights and --data are for networks that are no study's; leave them out for '{address}'")
     asked.check(epochs)  # before a network is taken in
@@ -117,7 +120,7 @@ def compress(
         job = compression(store, study, trial, run, asked, recipe, changes, epochs, device)
         if plan:
             return _planned(address, job.settings["method"], job.plan(), as_json)
-        done = drive(store, study, trial, job, seeds, workers, parent=run)
+        done = drive(store, study, trial, job, seeds, where, parent=run)
         if len(done) < seeds:
             return interrupted(address, again(address, job.settings, seeds), places(store), done, as_json)
         view = View.of(study)

@@ -13,12 +13,13 @@ from nas_cli.line import Progress
 if TYPE_CHECKING:
     from nas_core.job import Job
     from nas_core.records import Run
+    from studies.executors.where import Where
     from studies.records import Study
     from studies.store.store import Store
 
 
 def drive(
-    store: Store, study: Study, trial: Run, job: Job, seeds: int, workers: int, *, parent: Run | None = None
+    store: Store, study: Study, trial: Run, job: Job, seeds: int, where: Where, *, parent: Run | None = None
 ) -> list[Run]:
     """The complete runs of a job with so many seeds, those of the first ones where it was interrupted.
 
@@ -29,13 +30,14 @@ def drive(
     from nas_core.strategy import State
     from studies.address import address_of
     from studies.environment import environment
-    from studies.jobs.executor import executor
+    from studies.executors.choose import executor
+    from studies.executors.choose import job as assignment
     from studies.jobs.run import NAMES, Driver
 
     facts = store.environment(environment(study.spec))
     with store.lock(study), Stopper() as stopper, Progress(address_of(study, trial)) as progress:
         driver = Driver(
-            *(store, study, trial, job, executor(store, study, job, workers)),
+            *(store, study, trial, job, executor(assignment(store, study, job), where)),
             parent=parent,
             listener=progress,
             stopping=stopper.stopping,

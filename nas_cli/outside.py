@@ -23,10 +23,11 @@ def taken_in(
     from nas_cli.render import number
     from studies.address import address_of
     from studies.analysis.trained import validation
+    from studies.executors.where import HERE
     from studies.jobs.imported import imported
 
     study, trial, job = imported(store, text, weights, data, device)
-    run = next(iter(drive(store, study, trial, job, 1, 1)), None)
+    run = next(iter(drive(store, study, trial, job, 1, HERE)), None)
     if run is not None:
         name = validation(study, run)[0]
         said = f"{name} {number(run.metrics[name])}" if name in run.metrics else "not measured"

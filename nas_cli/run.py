@@ -14,6 +14,7 @@ from studies.search.start import Watching
 from studies.search.start import run as to_its_end
 
 if TYPE_CHECKING:
+    from studies.executors.where import Where
     from studies.search.start import Opened
     from studies.store.store import Store
 
@@ -47,7 +48,7 @@ class OnStderr(Watching):
         print(text, file=sys.stderr)
 
 
-def run(store: Store, opened: Opened, workers: int, as_json: bool, *, first: bool = False) -> int:
+def run(store: Store, opened: Opened, where: Where, as_json: bool, *, first: bool = False) -> int:
     """Go on with a study until its budget is spent, print how it ended, and return the exit code. Of the `first` of two
     that belong together no JSON document is printed where it has come to its end."""
     from nas_cli.report import print_ending
@@ -56,7 +57,7 @@ def run(store: Store, opened: Opened, workers: int, as_json: bool, *, first: boo
     from studies.search.endings import Ending
 
     with Stopper() as stopper:
-        ending = to_its_end(store, opened, workers=workers, watching=OnStderr(), stopping=stopper.stopping)
+        ending = to_its_end(store, opened, where=where, watching=OnStderr(), stopping=stopper.stopping)
     study = store.study(opened.study.name)
     if not (first and as_json and ending in (Ending.SUPERNET, Ending.DERIVED)):
         print_ending(store, study, ending, as_json)

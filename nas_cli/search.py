@@ -11,6 +11,8 @@ import typer
 
 from nas_cli import complete
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
+from nas_cli.search_options import Executor
+from studies.executors.where import AUTO, Where
 
 if TYPE_CHECKING:
     from studies.search.start import Planned
@@ -69,6 +71,7 @@ def resume(
     time: Time = None,
     spend: Spend = None,
     workers: Annotated[int, typer.Option(min=1, help="Candidates evaluated at a time; the study stays the same.")] = 1,
+    executor: Executor = AUTO,
     data: Annotated[str | None, typer.Option(help="The same data or table at another place.")] = None,
     costs: Annotated[str | None, typer.Option(help="The same table of costs at another place.")] = None,
     scores: Annotated[str | None, typer.Option(help="The same table of scores at another place.")] = None,
@@ -82,9 +85,10 @@ def resume(
     from studies.search import start
 
     places = {"data": data, "costs": costs, "scores": scores}
+    where = Where(workers, executor)
     with open_store(db, files, durable=durable) as store:
         opened = start.resume(store, study, trials=trials, time=time, spend=spend, **places)
-        return run(store, opened, workers, as_json)
+        return run(store, opened, where, as_json)
 
 
 def _print(plan: Planned, as_json: bool) -> int:
@@ -117,7 +121,7 @@ def _run(plan: Planned, db: str, files: Path | None, durable: bool, as_json: boo
     from studies.search.start import start
 
     with open_store(db, files, create=True, durable=durable) as store:
-        return run(store, start(store, plan), plan.config.workers, as_json)
+        return run(store, start(store, plan), plan.config.where, as_json)
 
 
 def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable: bool, as_json: bool) -> int:
@@ -129,8 +133,8 @@ def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable:
     plan = planned(supernet_first(wanted, then))
     with open_store(db, files, create=True, durable=durable) as store:
         opened = start(store, plan)
-        code = run(store, opened, wanted.workers, as_json, first=True)
+        code = run(store, opened, wanted.where, as_json, first=True)
         if code:
             return code
         second = start(store, planned(on_supernet(wanted, then, opened.study), store))
-        return run(store, second, wanted.workers, as_json)
+        return run(store, second, wanted.where, as_json)

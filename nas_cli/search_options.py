@@ -58,3 +58,6 @@ def _parameter(option: Option) -> inspect.Parameter:
     default = False if option.type is bool else None
     place = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Parameter(option.name, place, default=default, annotation=annotation)
+
+
+Executor = Annotated[str, listed("executor")]

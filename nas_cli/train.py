@@ -12,6 +12,8 @@ import typer
 from nas_cli import complete
 from nas_cli.driving import drive, interrupted
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, Metrics, open_store
+from nas_cli.search_options import Executor
+from studies.executors.where import AUTO, Where
 
 if TYPE_CHECKING:
     from nas_core.records import Run
@@ -48,6 +50,7 @@ def train(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings, each with its own seed.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Trainings at a time, each in a process.")] = 1,
+    executor: Executor = AUTO,
     data: Annotated[
         str | None, typer.Option(help="Data instead of the study's (needed for tables).", autocompletion=complete.data)
     ] = None,
@@ -92,14 +95,15 @@ def train(
 
     if picture is not None and not find_lr:
         raise UsageError("--picture is the picture of --find-lr; a training draws none")
-    if find_lr and workers != 1:
-        raise UsageError(f"--workers {workers} is for trainings; --find-lr tests one network")
+    where = Where(workers, executor)
+    for flag, value in where.said.items() if find_lr else ():
+        raise UsageError(f"{flag} {value} is for trainings; --find-lr tests one network")
     if find_lr and seeds != 1:
         raise UsageError(f"--seeds {seeds} is for trainings; --find-lr tests one network")
     if epochs == 0:
         refused = {
             "--recipe": recipe, "--size": size, "--metric": metric, "--teacher": teacher, "-s": setting,
-            "--find-lr": find_lr, "--seeds": seeds > 1, "--workers": workers > 1,
+            "--find-lr": find_lr, "--seeds": seeds > 1, **where.said,
         }  # fmt: skip
         return _take_in(
             address, weights, data, device, [name for name, given in refused.items() if given], db, files, as_json
@@ -129,7 +133,7 @@ def train(
         if find_lr:
             range_test.find_lr(store, study, trial, plan, picture, as_json)
             return 0
-        done = drive(store, study, trial, plan, seeds, workers)
+        done = drive(store, study, trial, plan, seeds, where)
         if len(done) < seeds:
             return interrupted(address, again(address, plan.settings, seeds), places(store), done, as_json)
     _print(study, trial, done, limits, as_json, store)

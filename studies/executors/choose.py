@@ -1,32 +1,52 @@
-"""Where candidates of a study are evaluated."""
+"""Where the work of a study is done: the executor that was asked for."""
 
 from __future__ import annotations
 
+import importlib
+from dataclasses import dataclass
+
+from nas_core.job import Job, Work
 from studies.executors import Executor
-from studies.records import StudySpec
+from studies.executors.where import AUTO, EXECUTORS, Where
+from studies.executors.worker import Candidates, JobWork, Remote
+from studies.records import Study
 from studies.setup.assemble import StudyObjects
+from studies.store.store import Store
 
 
-def executor(spec: StudySpec, parts: StudyObjects, workers: int, *, apart: bool = False) -> Executor:
-    """Where candidates of a study are evaluated: here, or in worker processes, which CUDA always gets, and every
-    training where `apart` is wanted.
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What an executor is made for: work of a study as it is here, and as another process is told to do it. `device` is
+    what the work names; `trial_seconds` are what one evaluation may take; `apart`: not in this process, unless the user
+    says so."""
 
-    With several CUDA devices the workers of a study on "cuda" take turns on them.
-    """
-    if workers == 1 and parts.evaluator.in_process and not (apart and not spec.evaluator.facts.looks_up):
-        from studies.executors.inline import Inline
-
-        return Inline(parts.evaluator, parts.trial_seconds)
-    from studies.executors.processes import Processes
-    from studies.executors.worker import Candidates
-
-    return Processes(Candidates(spec), workers, parts.trial_seconds, devices_of(spec.evaluator.facts.device))
+    store: Store
+    study: Study
+    work: Work
+    remote: Remote
+    device: str | None
+    trial_seconds: float | None = None
+    apart: bool = False
 
 
-def devices_of(device: str | None) -> tuple[str, ...]:
-    """What processes on a device take turns on; none: each on the device itself."""
-    if device != "cuda":
-        return ()
-    import torch
+def candidates(store: Store, study: Study, parts: StudyObjects, *, apart: bool = False) -> Assignment:
+    """The evaluation of a study's candidates. On CUDA it is always apart; where that is wanted every training is."""
+    spec, facts = study.spec, study.spec.evaluator.facts
+    apart = not parts.evaluator.in_process or (apart and not facts.looks_up)
+    return Assignment(store, study, parts.evaluator, Candidates(spec), facts.device, parts.trial_seconds, apart)
 
-    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+
+def job(store: Store, study: Study, work: Job) -> Assignment:
+    """Repeats of a job."""
+    remote = JobWork(study.spec, work.kind, work.settings, store.url, store.files)
+    return Assignment(store, study, work, remote, work.settings["device"])
+
+
+def executor(assignment: Assignment, where: Where) -> Executor:
+    """Who does it. Raises UsageError and MachineError."""
+    name = where.name
+    if name == AUTO:
+        name = "processes" if where.workers > 1 or assignment.apart else "inline"
+    module, _, function = EXECUTORS[name].partition(":")
+    made: Executor = getattr(importlib.import_module(module), function)(assignment, where)
+    return made

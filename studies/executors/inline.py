@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nas_core.errors import NasError, TrialError
 from nas_core.evaluation import Context, Report
@@ -12,6 +13,10 @@ from nas_core.failures import Failure, failure
 from nas_core.job import Work
 from studies.executors import Ended, Event, Halted, Job, Reported
 from studies.executors.time_limit import within
+from studies.executors.where import Where
+
+if TYPE_CHECKING:
+    from studies.executors.choose import Assignment
 
 
 @dataclass(slots=True)
@@ -82,3 +87,7 @@ class Inline:
         if self._running is not None:
             self._running.reports.close()
             self._running = None
+
+
+def made(assignment: Assignment, where: Where) -> Inline:
+    return Inline(assignment.work, assignment.trial_seconds)

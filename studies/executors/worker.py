@@ -28,7 +28,7 @@ from studies.executors import Job
 from studies.records import StudySpec
 from training.reading import Silent, reading
 
-HALT, DROP = "halt", "drop"
+JOB, HALT, DROP = "job", "halt", "drop"
 READY, STARTED, REPORTED, ENDED, HALTED, ERROR = "ready", "started", "reported", "ended", "halted", "error"
 
 

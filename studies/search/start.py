@@ -25,7 +25,8 @@ from search_spaces.own_network import OwnNetwork
 from studies.analysis.queries import died_in, evaluated, observations
 from studies.environment import environment
 from studies.events import Listener, silent
-from studies.executors.choose import executor
+from studies.executors.choose import candidates, executor
+from studies.executors.where import HERE, Where
 from studies.records import Study, StudySpec, as_stored
 from studies.search import supernet
 from studies.search.baselines import Baselines
@@ -166,7 +167,7 @@ def run(
     store: Store,
     opened: Opened,
     *,
-    workers: int = 1,
+    where: Where = HERE,
     watching: Watching | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Ending:
@@ -177,8 +178,8 @@ def run(
             f"the results of study '{study.name}' are told to it: nas ask {study.name}, then "
             f"nas tell {study.name}:NUMBER METRIC=VALUE"
         )
-    if workers > study.spec.lag and study.spec.ordering == "strict":
-        watching.say(f"the study's lag is {study.spec.lag}, so no more than that of {workers} workers are busy")
+    if where.workers > study.spec.lag and study.spec.ordering == "strict":
+        watching.say(f"the study's lag is {study.spec.lag}, so no more than that of {where.workers} workers are busy")
     with store.lock(study):
         if opened.budget != study.stop_at:
             store.set_stop_at(study, opened.budget)
@@ -187,8 +188,8 @@ def run(
         try:
             ending = _train(store, opened, watching, stopping, facts)
             begun = time.monotonic()
-            ending = ending or _baselines(store, opened, workers, watching, stopping, facts)
-            return ending or _search(store, opened, workers, watching, stopping, facts, time.monotonic() - begun)
+            ending = ending or _baselines(store, opened, where, watching, stopping, facts)
+            return ending or _search(store, opened, where, watching, stopping, facts, time.monotonic() - begun)
         except KeyboardInterrupt:  # the second one: at once
             return Ending.INTERRUPTED
 
@@ -213,7 +214,7 @@ def _train(
 def _baselines(
     store: Store,
     opened: Opened,
-    workers: int,
+    where: Where,
     watching: Watching,
     stopping: Callable[[], bool],
     environment: int,
@@ -229,7 +230,7 @@ def _baselines(
     seconds = study.stop_at.seconds
     with watching.baselines(opened) as listener:
         baselines = Baselines(
-            *(store, study, objects, executor(study.spec, objects, workers)),
+            *(store, study, objects, executor(candidates(store, study, objects), where)),
             listener=listener,
             stopping=stopping,
             environment=environment,
@@ -240,7 +241,7 @@ def _baselines(
 def _search(
     store: Store,
     opened: Opened,
-    workers: int,
+    where: Where,
     watching: Watching,
     stopping: Callable[[], bool],
     environment: int,
@@ -249,8 +250,9 @@ def _search(
     """Evaluate candidates; `spent`: seconds that something else has taken of the study's time."""
     study, objects = opened.study, opened.objects
     died = died_in(store, study)
-    own = executor(study.spec, objects, workers, apart=died is not None)
-    if died is not None and workers == 1 and own.apart and objects.evaluator.in_process:
+    work = candidates(store, study, objects, apart=died is not None)
+    own = executor(work, where)
+    if died is not None and where == HERE and own.apart and objects.evaluator.in_process:
         watching.say(f"trial {died} may have taken its process down; candidates now get a process of their own")
     search = Search(
         store, study, derived(store, study, objects), stopping=stopping, environment=environment, executor=own

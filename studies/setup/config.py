@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
@@ -11,6 +11,7 @@ from nas_core.config import Config
 from nas_core.errors import UsageError
 from nas_core.frozen import JsonObject
 from nas_core.names import study_name
+from studies.executors.where import AUTO, Where
 from studies.setup import options
 from training.data.split import Split
 from training.evaluators import kinds
@@ -88,6 +89,7 @@ class SearchConfig(Config):
     spend: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, lt=2**63)
     workers: int = Field(default=1, ge=1, le=1024)
+    executor: str = AUTO
     lag: int | None = Field(default=None, ge=1)
     early_stop: str | None = Field(default=None, description="what stops single trainings early, with its settings")
     early_stop_config: JsonObject = Field(default_factory=dict)
@@ -105,6 +107,15 @@ class SearchConfig(Config):
     @classmethod
     def _nested(cls, given: Any) -> Any:
         return settled(options.nested(given, cls.keys)) if isinstance(given, Mapping) else given
+
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
+        assert self.where  # what does not fit is refused
+        return self
+
+    @property
+    def where(self) -> Where:
+        return Where(self.workers, self.executor)
 
 
 SearchConfig.keys = tuple(SearchConfig.model_fields)

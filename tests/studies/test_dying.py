@@ -16,9 +16,10 @@ from nas_core.records import StopAt
 from nas_core.strategy import Proposal, State
 from studies.analysis.queries import died_in
 from studies.analysis.verify import verify
-from studies.executors.choose import executor
+from studies.executors.choose import candidates, executor
 from studies.executors.inline import Inline
-from studies.executors.processes import Processes
+from studies.executors.pool import Pool
+from studies.executors.where import HERE, Where
 from studies.search.endings import Ending
 from studies.search.loop import Search
 from training.evaluators.table import TableSettings
@@ -161,9 +162,14 @@ def test_an_orderly_stop_does_not_count(bench: Any) -> None:
 
 
 def test_a_study_whose_process_died_gets_processes_of_its_own(bench: Any) -> None:
-    spec = bench.spec()
-    parts = replace(bench.parts(spec), trial_seconds=None)
-    assert isinstance(executor(spec, parts, 1), Inline)
-    assert isinstance(executor(spec, parts, 1, apart=True), Processes)
-    table = spec.model_copy(update={"evaluator": TableSettings(table="none.csv", data="none")})
-    assert isinstance(executor(table, parts, 1, apart=True), Inline)
+    with bench.store() as store:
+        study = bench.study(store)
+        parts = bench.parts(study.spec)
+        assert isinstance(executor(candidates(store, study, parts), HERE), Inline)
+        apart = candidates(store, study, parts, apart=True)
+        assert isinstance(executor(apart, HERE), Pool)
+        assert isinstance(executor(apart, Where(executor="inline")), Inline)
+        spec = study.spec.model_copy(update={"evaluator": TableSettings(table="none.csv", data="none")})
+        table = candidates(store, replace(study, spec=spec), parts, apart=True)
+        assert isinstance(executor(table, HERE), Inline)
+        assert isinstance(executor(table, Where(executor="processes")), Pool)

@@ -14,6 +14,7 @@ from nas_core.errors import UsageError
 from nas_core.records import BASELINE, Run
 from nas_core.strategy import State
 from studies.events import Event, Finished
+from studies.executors.where import Where
 from studies.search.endings import Ending
 from studies.search.start import Opened, Watching, planned, resume, run, start
 from studies.setup.config import SearchConfig
@@ -90,7 +91,7 @@ def test_nothing_is_stored_of_what_cannot_be(store: Store) -> None:
 def test_more_workers_than_lag_are_told(store: Store) -> None:
     heard = Heard()
     opened = start(store, planned(SearchConfig(**{**SMALL, "lag": 1})))
-    run(store, opened, workers=2, watching=heard, stopping=lambda: True)
+    run(store, opened, where=Where(2), watching=heard, stopping=lambda: True)
     assert "no more than that of 2 workers are busy" in heard.said[0]
 
 

@@ -19,8 +19,9 @@ from nas_core.records import Run
 from nas_core.strategy import State
 from studies.analysis.verify import verify
 from studies.events import Event, Listener, Reported, silent
-from studies.executors import Executor, processes
+from studies.executors import Executor, pool
 from studies.executors.inline import Inline
+from studies.executors.pool import Pool
 from studies.executors.processes import Processes
 from studies.executors.worker import Candidates
 from studies.search.endings import Ending
@@ -89,7 +90,9 @@ class Studies:
             study = store.find_study("s") or store.create_study("s", spec, assemble.StopAt(trials=trials))
             parts = assemble.build(spec)
             made: Executor = (
-                Inline(parts.evaluator) if workers == 1 else Processes(Candidates(spec), workers, parts.trial_seconds)
+                Inline(parts.evaluator)
+                if workers == 1
+                else Pool(Processes(Candidates(spec), parts.trial_seconds), workers, parts.trial_seconds)
             )
             search = Search(store, study, parts, listener=listener, stopping=stopping, executor=made)
             ending = search.run(assemble.StopAt(trials=trials))
@@ -134,7 +137,7 @@ def test_any_number_of_workers_makes_the_same_study(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("forked_workers")
 def test_candidates_that_kill_or_hang_cost_themselves_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "GRACE", 0.5)
+    monkeypatch.setattr(pool, "GRACE", 0.5)
     studies = Studies(tmp_path, ("plain", "kills", "hangs"))
     ending, runs = studies.search("s", 2, trials=4, trial_time=20.0, lag=2, seed=1)
     assert ending == Ending.TRIALS
@@ -179,7 +182,7 @@ def test_free_order_can_be_verified(tmp_path: Path) -> None:
 def test_a_worker_that_cannot_start_is_an_error(tmp_path: Path) -> None:
     studies = Studies(tmp_path)
     spec = assemble.describe(studies.config()).spec
-    executor = Processes(Candidates(spec.model_copy(update={"space_hash": "0" * 16})), 2)
+    executor = Pool(Processes(Candidates(spec.model_copy(update={"space_hash": "0" * 16}))), 2)
     with Store(f"sqlite:///{tmp_path}/s.db") as store:
         study = store.create_study("s", spec, assemble.StopAt(trials=2))
         with pytest.raises(UsageError, match="has changed since"):

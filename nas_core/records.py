@@ -12,6 +12,7 @@ from pydantic import Field
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.config import Config
+from nas_core.evaluation import Report
 from nas_core.model import UNCHANGED, Changes
 from nas_core.strategy import FINISHED, Outcome, Proposal, State
 
@@ -117,6 +118,25 @@ class Run:
         """What the strategy is told of it."""
         verdict = self.verdict
         return Outcome(self.number, self.proposal, verdict.state, verdict.values, verdict.violations, self.metrics)
+
+
+@dataclass(slots=True)
+class Proposed:
+    """A trial that is not stored yet. The verdict's state is RUNNING when the evaluation starts at once, WAITING when
+    it does not, or final (rejected, reused), with a report where there is one. `told`: its position among those that
+    the strategy was told of; `tells`: another run and its position, told since the last proposal."""
+
+    number: int
+    proposal: Proposal
+    identity: str
+    verdict: Verdict
+    reuses: int | None = None
+    report: Report | None = None
+    asked_after: int | None = None
+    environment: int | None = None
+    tries: int = 0
+    told: int | None = None
+    tells: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,8 +112,8 @@ def is_object(text: str) -> bool:
 
 
 def is_path(text: str) -> bool:
-    """Whether a text means a file or folder."""
-    return text.endswith(".json") or text.startswith(("./", "../", "/", "~"))
+    """Whether a text means a file or folder, and not an object in a file."""
+    return not is_object(text) and (text.endswith(".json") or text.startswith(("./", "../", "/", "~")))
 
 
 def hint(text: str) -> str:

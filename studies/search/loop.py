@@ -4,8 +4,9 @@ Strict order: ask(k) sees exactly the outcomes 0..k-lag, or more when a smaller 
 So the trajectory depends on the study alone, not on timing or on how many workers there are, and a resumed search is
 the same search. Free order tells every outcome as it comes; `asked_after` records what each ask had seen.
 
-The state of one loop is here. Beside it: which candidates are known (`duplicates`), the folders of trials (`workdirs`),
-what was told (`history`), what the store knows of it (`replay`), early stopping, verdicts and budgets.
+The state of one loop is here. Beside it: which candidates are known (`duplicates`), what is on its way into the store
+(`proposals`), the folders of trials (`workdirs`), what was told (`history`), what the store knows of it (`replay`),
+early stopping, verdicts and budgets.
 
 `run` drives it with an executor. Who evaluates in another way calls `advance`, evaluates what the executor was given,
 and says by `report` and `settle` what came of it; `close` ends it in good order.
@@ -22,7 +23,7 @@ from nas_core.architecture import Architecture
 from nas_core.errors import NasError
 from nas_core.evaluation import Report
 from nas_core.failures import ATTEMPTS, Failure, died
-from nas_core.records import TRIAL, StopAt, Verdict
+from nas_core.records import TRIAL, Proposed, StopAt, Verdict
 from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Snapshots, State
 from studies import events, executors
@@ -35,6 +36,7 @@ from studies.search.duplicates import Duplicates
 from studies.search.early_stopping import EarlyStopping
 from studies.search.endings import Ending, reached
 from studies.search.history import History
+from studies.search.proposals import Proposals
 from studies.search.replay import recorded, restore
 from studies.search.trial import EVALUATED, Curve, Trial
 from studies.search.verdicts import Verdicts
@@ -72,6 +74,7 @@ class Search:
         self.verdicts = Verdicts(parts)
         self.strategy = parts.make_strategy()
         self.spent = SpentBudget(parts)
+        self._proposals = Proposals(store, study, lambda event: self.listener(event))  # who listens may change
         self._workdirs = Workdirs(store, study, parts.evaluator.fidelity)
         self._duplicates = Duplicates(store, study, self.verdicts, self._workdirs.holder)
         self._history = History()
@@ -79,7 +82,6 @@ class Search:
         self.pending: dict[int, Trial] = {}
         self.next = 0
         self.told = 0
-        self._untold: tuple[int, int] | None = None  # told in memory, committed with the next proposal
         self._running: set[int] = set()  # numbers that the executor has
         self._telling = 0.0  # seconds of telling since the last snapshot
         self._replay()
@@ -117,13 +119,13 @@ class Search:
         """Ask, tell and start whatever can be without another result. An ending: nothing more will be asked."""
         while True:
             ending = self._fill(stop_at, deadline)
-            if not self.pending:
-                return ending
             halting = ending in (Ending.INTERRUPTED, Ending.TIME)
-            ready = None if halting and self._owes_an_ask() else self._ready()
+            ready = None if not self.pending or (halting and self._owes_an_ask()) else self._ready()
             if ready is not None:
                 self._tell(ready)
-            elif halting or not self._dispatch():
+                continue
+            self._proposals.commit()
+            if not self.pending or halting or not self._dispatch():
                 return ending
 
     def settle(self, number: int, reports: Iterable[Report], failure: Failure | None = None) -> Trial:
@@ -150,8 +152,9 @@ class Search:
         return trial
 
     def close(self) -> None:
-        """Commit what was told, and stop what runs; a resume goes on with it."""
-        self._commit_told()
+        """Commit what was proposed and told, and stop what runs; a resume goes on with it."""
+        self._proposals.commit()
+        self._proposals.commit_told()
         self.executor.close()
         for number in list(self._running):
             self._halt(self.pending[number])
@@ -210,6 +213,8 @@ class Search:
 
     def _admit(self, proposal: Proposal) -> None:
         """Judge a proposal without evaluating it, and commit it."""
+        if proposal.continues is not None:
+            self._proposals.commit()  # what it continues is looked up in the store
         identity = self.parts.identity(proposal.arch)
         known, costs = self._before(proposal.arch)
         if known is None:
@@ -233,22 +238,12 @@ class Search:
             at_once = at_once and len(self._running) < self.executor.slots
             verdict = Verdict(State.RUNNING if at_once else State.WAITING)
         tries = int(verdict.state == State.RUNNING and not self.executor.apart)
-        run = self.store.propose(
-            self.study,
-            self.next,
-            proposal,
-            identity,
-            verdict,
-            reuses=source,
-            report=report,
-            asked_after=self.told,
-            told=self._untold,
-            environment=self.environment,
-            tries=tries,
-        )
-        self._untold = None
-        trial = Trial(self.next, run, proposal, identity, verdict, source, metrics, self.told)
+        trial = Trial(self.next, 0, proposal, identity, verdict, source, metrics, self.told)
         trial.tries, trial.begun = tries, tries > 0
+        self._proposals.add(
+            trial,
+            Proposed(self.next, proposal, identity, verdict, source, report, self.told, self.environment, tries),
+        )
         self.pending[self.next] = trial
         self.next += 1
         if verdict.state == State.RUNNING:
@@ -393,7 +388,7 @@ class Search:
 
     def _tell(self, trial: Trial) -> None:
         """Tell the strategy; the commit follows with the next proposal, and a replay would do the same."""
-        self._commit_told()
+        self._proposals.commit_told()
         self._snapshot()
         del self.pending[trial.number]
         verdict = trial.verdict
@@ -405,9 +400,9 @@ class Search:
         begun = time.perf_counter()
         self.strategy.tell(outcome)
         self._telling += time.perf_counter() - begun
-        self._untold = (trial.run, self.told)
+        self._proposals.tell(trial, self.told)
         self.told += 1
-        self.listener(events.Finished(TRIAL, trial.number, verdict, trial.metrics, self.evaluated))
+        self._proposals.say(events.Finished(TRIAL, trial.number, verdict, trial.metrics, self.evaluated))
 
     def _learn(self, outcome: Outcome, identity: str, curve: Curve, paid: float | None) -> None:
         """What the loop itself remembers of an outcome; `paid`: the step that one came to which its evaluation
@@ -417,14 +412,10 @@ class Search:
         self._early_stopping.learn(outcome.state, curve)
         self.spent.learn(outcome, curve[-1][0] if curve else paid)
 
-    def _commit_told(self) -> None:
-        if self._untold is not None:
-            self.store.tell(*self._untold)
-            self._untold = None
-
     def _snapshot(self) -> None:
         """Store the strategy's state where telling it all again would take long; all that was told is committed."""
         if self._telling >= SNAPSHOT_SECONDS and isinstance(self.strategy, Snapshots):
+            self._proposals.commit()
             self.store.save_snapshot(self.study, self.told, self.strategy.state_dict())
             self._telling = 0.0
 

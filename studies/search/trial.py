@@ -26,7 +26,7 @@ class Trial:
     """A trial that has not been told yet."""
 
     number: int
-    run: int
+    run: int  # its id in the store; 0: it is not stored yet
     proposal: Proposal
     identity: str
     verdict: Verdict

@@ -30,7 +30,7 @@ from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NotFoundError, UsageError, nearest
 from nas_core.evaluation import Report
 from nas_core.model import UNCHANGED, Changes
-from nas_core.records import BASELINE, TRIAL, Artifact, Baseline, Bench, Run, StopAt, Verdict
+from nas_core.records import BASELINE, TRIAL, Artifact, Baseline, Bench, Proposed, Run, StopAt, Verdict
 from nas_core.strategy import Proposal, State
 from studies.address import hint
 from studies.records import Study, StudySpec
@@ -342,18 +342,42 @@ class Store:
             "environment": environment,
             "tries": tries,
         }
-        arch = {"key": proposal.arch.key, "json": proposal.arch.to_json()}
+        return self.write(lambda connection: self._insert_run(connection, proposal.arch, row, report, told))
 
-        def work(connection: Connection) -> int:
-            if told:
-                self._sql.run(connection, "tell", {"id": told[0], "told": told[1]})
-            self._sql.run(connection, "architecture", arch)
-            run_id = self._sql.insert_run(connection, row)
-            if report is not None:
-                self._insert_metrics(connection, run_id, report.step, report.metrics)
-            return run_id
+    def propose_all(self, study: Study, proposed: Sequence[Proposed]) -> list[int]:
+        """Commit trials together, and return their ids."""
+
+        def work(connection: Connection) -> list[int]:
+            ids = []
+            for one in proposed:
+                row = {
+                    **_run_row(study.id, TRIAL, one.number, one.proposal, one.identity, one.verdict),
+                    "reuses": one.reuses,
+                    "asked_after": one.asked_after,
+                    "environment": one.environment,
+                    "tries": one.tries,
+                    "told": one.told,
+                }
+                ids.append(self._insert_run(connection, one.proposal.arch, row, one.report, one.tells))
+            return ids
 
         return self.write(work)
+
+    def _insert_run(
+        self,
+        connection: Connection,
+        arch: Architecture,
+        row: Mapping[str, Any],
+        report: Report | None,
+        told: tuple[int, int] | None,
+    ) -> int:
+        if told:
+            self._sql.run(connection, "tell", {"id": told[0], "told": told[1]})
+        self._sql.run(connection, "architecture", {"key": arch.key, "json": arch.to_json()})
+        run_id = self._sql.insert_run(connection, row)
+        if report is not None:
+            self._insert_metrics(connection, run_id, report.step, report.metrics)
+        return run_id
 
     def start(self, run_id: int, environment: int | None, tries: int = 0) -> None:
         """Commit that an attempt begins; `tries` of them, with this one, have begun since the last report."""

@@ -94,7 +94,7 @@ def test_it_keeps_the_contract_of_strategies(folder: Path) -> None:
     assert list(check(make, TRAIT_SPACES["fixed-graph"](), 12, 2, [SCENARIOS[0], SCENARIOS[3]])) == []
 
 
-@pytest.mark.parametrize("verb", ["propose", "finish"])
+@pytest.mark.parametrize("verb", ["propose_all", "finish"])
 @pytest.mark.parametrize("after", [False, True])
 def test_killed_at_ten_moments_it_is_the_same_search(
     search: Said, say: Said, folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str, after: bool

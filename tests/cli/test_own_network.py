@@ -91,7 +91,7 @@ def test_it_is_worked_on_by_the_commands_of_a_study(own: Path, say: Say) -> None
     parameters = 4 * 9 + 4 + 4 * (16 * 9 + 8) + 50  # stem, four convolutions with their normalisation, head
     assert run["metrics"]["params"] == parameters
     assert run["metrics"]["macs"] == 64 * (4 * 9 + 4 * 16 * 9) + 40
-    # Once more is the same training of the same study; other data are another study.
+    # Once more, by whatever path, is the same training of the same study; other data are another study.
     assert json.loads(say(*train, "--json")[1])["runs"] == [run]
     assert json.loads(say("ls", "--json")[1])[0]["study"] == "net-digits-1"
     code, out, err = say("show", "net-digits-1:0", "--latency", "--json")

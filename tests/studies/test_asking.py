@@ -215,7 +215,7 @@ def test_an_early_stop_knows_the_steps_before(place: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("verbs", [("propose",), ("finish", "start")])
+@pytest.mark.parametrize("verbs", [("propose_all",), ("finish", "start")])
 def test_killed_at_ten_moments_it_is_the_same_study(
     place: Path, monkeypatch: pytest.MonkeyPatch, verbs: tuple[str, ...], after: bool
 ) -> None:

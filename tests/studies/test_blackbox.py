@@ -200,7 +200,7 @@ def test_a_search_that_stops_and_resumes_is_the_same_search(bench: Any, strategy
 
         return call
 
-    for name in ("propose", "finish", "report", "tell", "start"):
+    for name in ("propose_all", "finish", "report", "tell", "start"):
         setattr(store, name, counted(getattr(store, name)))
     for _ in range(500):
         try:
@@ -221,11 +221,13 @@ def _plain(run: Run) -> str:
     ))  # fmt: skip
 
 
-def test_nothing_is_heard_of_before_it_is_committed(bench: Any) -> None:
+@pytest.mark.parametrize("lag", [1, 3])
+def test_nothing_is_heard_of_before_it_is_committed(bench: Any, lag: int) -> None:
     """What another process finds in the database at that moment."""
     store = bench.store()
-    study = bench.study(store, strategy="random")
-    heard: list[type] = []
+    study = bench.study(store, lag=lag)
+    words = ["aaaa", "aaaa", "baaa", "aaaa", "baaa", "baaa", "caaa", "aaaa", "aaba", "caaa", "caaa"]
+    heard: list[Event] = []
 
     def look(event: Event) -> None:
         with bench.store() as other:
@@ -236,11 +238,65 @@ def test_nothing_is_heard_of_before_it_is_committed(bench: Any) -> None:
             elif isinstance(event, Finished):
                 run = other.trial(study, event.number)
                 assert (run.verdict, run.metrics) == (event.verdict, event.metrics)
-        heard.append(type(event))
+        heard.append(event)
 
-    assert Search(store, study, bench.parts(study.spec), listener=look).run(StopAt(trials=5)) == Ending.TRIALS
-    assert heard.count(Started) == heard.count(Finished) == 5
-    assert heard.count(Reported) >= 3  # some fail before
+    parts = bench.parts(study.spec, make=listed(*words))
+    assert Search(store, study, parts, listener=look).run(StopAt()) == Ending.EXHAUSTED
+    assert [event.number for event in heard if isinstance(event, Started)] == [0, 2, 6, 8]
+    assert [event.number for event in heard if isinstance(event, Finished)] == list(range(len(words)))
+    assert sum(isinstance(event, Reported) for event in heard) >= 3  # some fail before
+
+
+def test_what_costs_no_evaluation_is_stored_with_the_next_one_that_does(bench: Any) -> None:
+    """A search that stops, or is killed, between them goes on to the same study."""
+    words = ["aaaa", *["aaaa"] * 5, "baaa", *["aaaa", "baaa"] * 4]
+    store = bench.store()
+    study = bench.study(store)
+    together: list[int] = []
+    propose_all = store.propose_all
+
+    def counted(study: Study, proposed: Any) -> list[int]:
+        together.append(len(proposed))
+        return propose_all(study, proposed)
+
+    store.propose_all = counted
+    Search(store, study, bench.parts(study.spec, make=listed(*words))).run(StopAt())
+    assert together == [1, 6, 8]
+    whole = [_plain(run) for run in store.trials(study, metrics=True)]
+
+    class Killed(BaseException):
+        pass
+
+    for last in range(len(words)):
+
+        def killed(event: Event, last: int = last) -> None:
+            if isinstance(event, Finished) and event.number == last:
+                raise Killed
+
+        with bench.store(f"killed-{last}") as other:
+            half = bench.study(other)
+            with pytest.raises(Killed):
+                Search(other, half, bench.parts(half.spec, make=listed(*words)), listener=killed).run(StopAt())
+            assert [_plain(run) for run in other.trials(half, metrics=True)][: last + 1] == whole[: last + 1]
+            Search(other, half, bench.parts(half.spec, make=listed(*words))).run(StopAt())
+            assert [_plain(run) for run in other.trials(half, metrics=True)] == whole
+
+
+def test_a_proposal_waits_for_a_moment_only(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = bench.store()
+    study = bench.study(store)
+    stored: list[int] = []
+
+    class Slow(Listed):
+        words = ("aaaa",) * 6
+
+        def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
+            stored.append(len(list(store.trials(study))))
+            return super().ask(number, pending)
+
+    monkeypatch.setattr("studies.search.proposals.MOMENT", 0.0)
+    Search(store, study, bench.parts(study.spec, make=Slow)).run(StopAt())
+    assert stored == list(range(7))
 
 
 def test_stopping_keeps_the_running_trial_for_the_resume(bench: Any) -> None:

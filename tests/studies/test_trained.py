@@ -72,6 +72,7 @@ def test_what_a_text_means() -> None:
         False,
     ]
     assert [is_path(text) for text in ("a.json", "./s", "../s", "/s", "~/s", "s", "s:1")] == [True] * 5 + [False] * 2
+    assert not any(is_path(text) for text in ("./net.py:net", "/there/net.py:net(width=3)"))
 
 
 def _train(store: Store, study: Study, trial: Run, value: float | None, split: str = "own") -> None:

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
 def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether `one` is nowhere worse and somewhere better (higher is better)."""
-    pairs = list(zip(one, other, strict=True))
-    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+    better = False
+    for a, b in zip(one, other, strict=True):
+        if not a >= b:  # nan too
+            return False
+        better |= a > b
+    return better
 
 
 def better(one: Outcome, other: Outcome) -> bool:

@@ -46,6 +46,7 @@ class RegularizedEvolution:
     def __init__(self, setting: Setting, config: Config) -> None:
         self._setting = setting
         self._config = config
+        self._variation = moves.variation(setting.space)
         self._population: deque[Outcome] = deque(maxlen=config.population)
         self._founders: set[str] = set()  # identities told before the population was full
 
@@ -56,7 +57,7 @@ class RegularizedEvolution:
         rng = generator(self._setting.seed, number, "child")
         parent = best(self._draw(rng))
         try:
-            child = moves.variation(self._setting.space).mutate(parent.proposal.arch, rng)
+            child = self._variation.mutate(parent.proposal.arch, rng)
         except ValueError as error:
             raise Exhausted(str(error)) from error
         return Proposal(child, note={"role": "child", "of": parent.number})

@@ -12,9 +12,10 @@ from studies.search.trial import Trial, paid
 from studies.search.verdicts import Verdicts
 from studies.store.store import Store
 
-KEPT = 10_000  # trials whose metrics stay at hand
+KEPT = 100_000  # trials whose metrics stay at hand
 
-Known = tuple[str | None, Mapping[str, float]]  # why it was rejected, and its metrics
+Names = tuple[str, ...]
+Known = tuple[str | None, Names, tuple[float, ...]]  # why it was rejected, and its metrics
 
 Same = str | tuple[str, float | None, int | None]
 
@@ -29,6 +30,7 @@ class Duplicates:
         self._screened: dict[Same, int] = {}  # rejected by their evaluation
         self._rejected: dict[str, int] = {}
         self._lately: dict[int, Known] = {}  # what trials that ended or were reused lately came to
+        self._names: dict[Names, Names] = {}  # those of their metrics, once for all that have the same
 
     def learn(self, outcome: Outcome, identity: str, *, paid: bool) -> bool:
         """Take in an outcome, `paid` where its evaluation has rejected it; whether it was rejected as before."""
@@ -67,10 +69,10 @@ class Duplicates:
         known = self._known(source)
         if known is None:
             return None
-        rejected, measured = known
+        rejected, names, values = known
         if rejected is not None:
             return Verdict(State.REJECTED, rejected), costs
-        metrics = self._verdicts.reuse(measured, proposal.arch, costs)
+        metrics = self._verdicts.reuse(dict(zip(names, values, strict=True)), proposal.arch, costs)
         verdict = self._verdicts.after(metrics, 0.0)
         if verdict.state == State.COMPLETE:
             verdict = replace(verdict, state=State.REUSED, reason=f"same as trial {source}")
@@ -78,7 +80,7 @@ class Duplicates:
 
     def remember(self, number: int, metrics: Mapping[str, float]) -> None:
         """What a complete trial came to, where that is all that it has reported: nobody has to look it up."""
-        self._keep(number, (None, dict(sorted(metrics.items()))))
+        self._keep(number, self._known_as(None, metrics))
 
     def _known(self, number: int) -> Known | None:
         """What a trial came to, which stays for ever. A search that repeats itself asks for the same few again and
@@ -88,9 +90,13 @@ class Duplicates:
             run = self._store.trial(self._study, number)
             if run.state != State.COMPLETE and not paid(run.verdict):
                 return None
-            known = (None if run.state == State.COMPLETE else run.verdict.reason), run.metrics
+            known = self._known_as(None if run.state == State.COMPLETE else run.verdict.reason, run.metrics)
         self._keep(number, known)
         return known
+
+    def _known_as(self, rejected: str | None, metrics: Mapping[str, float]) -> Known:
+        names = tuple(sorted(metrics))
+        return rejected, self._names.setdefault(names, names), tuple(metrics[name] for name in names)
 
     def _keep(self, number: int, known: Known) -> None:
         self._lately[number] = known  # the newest at the end

@@ -101,6 +101,7 @@ class Straightforward:
         theirs, ours = supernet.network.state_dict().values(), self.network.state_dict().values()
         for source, target in zip(theirs, ours, strict=True):
             target.copy_(source)
+        self.network.to(next(iter(self.alphas)).device)
         config = WeightsConfig()
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay
@@ -232,6 +233,8 @@ def race(runners: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
         for name, run in runners.items():
             begun = time.perf_counter()
             run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if number:
                 seconds[name].append(time.perf_counter() - begun)
     return seconds
@@ -243,15 +246,22 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> str:
     return f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
 
 
-def steps(supernet: Supernet, alphas: Alphas, data: MadeUp, batch: Batch, options: argparse.Namespace) -> None:
+def timed_steps(
+    supernet: Supernet, alphas: Alphas, data: MadeUp, batch: Batch, options: argparse.Namespace
+) -> dict[str, list[float]]:
+    """Seconds of each step of each loop, on the device of the alphas and of the batch."""
+    device = str(batch.target.device)
     runners = {
         "straightforward": Straightforward(supernet, alphas, options),
-        "float32": Ours(supernet, alphas, data, Compute()),
-        "bf16": Ours(supernet, alphas, data, Compute(precision="bf16")),
+        "float32": Ours(supernet, alphas, data, Compute(device)),
+        "bf16": Ours(supernet, alphas, data, Compute(device, "bf16")),
     }
     other = Batch((batch.inputs[0].flip(0),), batch.target.flip(0))
-    turns = {name: partial(runner.step, batch, other) for name, runner in runners.items()}
-    seconds = race(turns, options.rounds)
+    return race({name: partial(runner.step, batch, other) for name, runner in runners.items()}, options.rounds)
+
+
+def steps(supernet: Supernet, alphas: Alphas, data: MadeUp, batch: Batch, options: argparse.Namespace) -> None:
+    seconds = timed_steps(supernet, alphas, data, batch, options)
     for name, values in seconds.items():
         print(
             f"step, {name}: {statistics.median(values):.3f} s; straightforward / this: "

@@ -18,7 +18,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,8 +66,9 @@ def spec(folder: Path, strategy: str) -> Any:
     table = folder / f"rows{count}.csv"
     if not table.with_suffix(".yaml").exists():
         write(folder, "", count)
-    config: dict[str, Any] = {"space": f"{HERE / 'table_reading.py'}:Numbers", "table": str(table), "data": "made"}
-    return describe(SearchConfig(**config, mapping=str(table.with_suffix(".yaml")), strategy=strategy)).spec
+    config: dict[str, Any] = {"space": f"{HERE / 'table_reading.py'}:Numbers", "strategy": strategy, "data": "made"}
+    config |= {"table": str(table), "mapping": str(table.with_suffix(".yaml"))}
+    return describe(SearchConfig(**config)).spec
 
 
 # -- databases ------------------------------------------------------------------------------------------------
@@ -79,9 +79,9 @@ def fill(folder: Path, database: Path, trials: int) -> None:
     from nas_core.records import StopAt
     from studies.store.store import Store
 
-    several = spec(folder, "regularized-evolution").model_copy(
-        update={"objectives": ("val_accuracy:max", "latency_ms:min", "params:min"), "constraints": (f"params<={LIMIT}",)}
-    )
+    objectives, constraints = ("val_accuracy:max", "latency_ms:min", "params:min"), (f"params<={LIMIT}",)
+    several = spec(folder, "regularized-evolution")
+    several = several.model_copy(update={"objectives": objectives, "constraints": constraints})
     with Store(f"sqlite:///{database}") as store:
         add(store, store.create_study("large", several, StopAt(trials=trials)).id, trials, 0)
         for number in range(1, STUDIES):
@@ -161,9 +161,19 @@ def drawn(
             complete.append((number, arch, metrics))
         ended = None if verdict.state == State.RUNNING else 1.8e9 + number
         row = {
-            **{"study": study, "kind": "trial", "number": number, "architecture": arch.key, "identity": arch.key},
-            **{"repeat": 0, "note": '{"role":"child","of":17}', "reuses": reuses, "attempt": 1, "tries": 0},
-            **{"asked_after": number, "told": None if ended is None else number, "started": 1.8e9 + number},
+            "study": study,
+            "kind": "trial",
+            "number": number,
+            "architecture": arch.key,
+            "identity": arch.key,
+            "repeat": 0,
+            "note": '{"role":"child","of":17}',
+            "reuses": reuses,
+            "attempt": 1,
+            "tries": 0,
+            "asked_after": number,
+            "told": None if ended is None else number,
+            "started": 1.8e9 + number,
             **rows.verdict_row(verdict, ended),
         }
         early = {12.0: {"val_accuracy": accuracy - 0.1}} if number % 5 == 0 and verdict.values else {}
@@ -192,7 +202,9 @@ def search(folder: Path, database: Path, strategy: str, trials: int) -> None:
         searched.run(StopAt())
         later, more = held()
     grown = 2**20 * (later - memory) / (trials - FIRST)
-    print(f"{memory:.0f} to {later:.0f} MiB since trial {FIRST} ({grown:.0f} bytes a trial); handles {handles} to {more}")
+    print(
+        f"{memory:.0f} to {later:.0f} MiB since trial {FIRST} ({grown:.0f} bytes a trial); handles {handles} to {more}"
+    )
 
 
 # -- measuring ------------------------------------------------------------------------------------------------
@@ -256,8 +268,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.make:
         database, trials, *strategy = given.make
-        begun = search if strategy else fill
-        begun(given.folder, Path(database), *strategy, int(trials))
+        if strategy:
+            search(given.folder, Path(database), strategy[0], int(trials))
+        else:
+            fill(given.folder, Path(database), int(trials))
         return
     given.folder.mkdir(parents=True, exist_ok=True)
     git = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude", "*"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from studies.documents import View
     from studies.records import Study
     from studies.store.store import Store
+
+LOOKED_AT = 50  # trials that are listed where a person looks
 
 
 def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
@@ -148,7 +150,10 @@ def trials(
             autocompletion=complete.sort_keys,
         ),
     ] = "number",
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="Show this many.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, help=f"Show this many [default: {LOOKED_AT} on a terminal, else all]."),
+    ] = None,
     state: Annotated[
         str | None,
         typer.Option(help="Only complete, failed, rejected, reused, ... ones.", autocompletion=complete.states),
@@ -160,24 +165,27 @@ def trials(
     from nas_cli import render
     from nas_core.errors import unknown
     from nas_core.strategy import State
-    from studies.analysis.queries import before_trials, state_counts
+    from studies.analysis import listing
+    from studies.analysis.queries import before_trials
     from studies.documents import View, trial_document
 
     if state is not None and state not in set(State):
         raise unknown("state", state, [str(known) for known in State])
+    wanted = None if state is None else State(state)
     with open_store(db, reading=True) as store:
         seen = View.of(_study(store, study))
-        wanted = (run for run in store.trials(seen.study, metrics=True) if state in (None, run.state))
-        runs = _sorted(wanted, sort, limit, seen)
-        none = seen.study.spec.supernet is not None and not state_counts(store, seen.study)
-        trouble = before_trials(store, seen.study) if none else ""
-    if as_json:
-        render.document([trial_document(seen, run) for run in runs])
-        return
-    if trouble:
-        print(render.clean(trouble), file=sys.stderr)
-        return
-    _table(seen, runs, ("state", "budget", "seconds", "reason"))
+        first = limit or (None if as_json or not render.for_people() else LOOKED_AT)
+        found = listing.listed(store, seen.study, seen.objectives, sort=sort, limit=first, state=wanted)
+        if as_json:
+            render.document(trial_document(seen, run) for run in found.runs)
+            return
+        if seen.study.spec.supernet is not None and not listing.count(store, seen.study):
+            print(render.clean(before_trials(store, seen.study)), file=sys.stderr)
+            return
+        _table(seen, found.runs, ["state", *["budget"] * found.budgets, "seconds", *["reason"] * found.reasons])
+        total = listing.count(store, seen.study, wanted) if first is not None and limit is None else 0
+    if total > LOOKED_AT:
+        print(f"the first {first} of {total:,} trials: see more by --limit, all of them by '| less'", file=sys.stderr)
 
 
 def best(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
@@ -279,15 +287,17 @@ def query(
     """Ask the database in SQL; nothing is changed."""
     from nas_cli import render
 
-    with open_store(db, reading=True) as store:
-        columns, rows = store.query(sql)
-    if as_json:
-        names = _distinct(columns)
-        render.document([dict(zip(names, row, strict=True)) for row in rows])
-        return
-    texts = [["" if value is None else str(value) for value in row] for row in rows]
-    numeric = [all(isinstance(value, int | float | None) for value in column) for column in zip(*rows, strict=True)]
-    render.table(columns, texts, right=[name for name, is_number in zip(columns, numeric, strict=False) if is_number])
+    with open_store(db, reading=True) as store, store.asked(sql) as (columns, rows):
+        if as_json:
+            names = _distinct(columns)
+            render.document(dict(zip(names, row, strict=True)) for row in rows)
+            return
+        numeric: list[str] = []
+        if render.for_people():
+            rows = list(rows)
+            aligned = (all(isinstance(value, int | float | None) for value in one) for one in zip(*rows, strict=True))
+            numeric = [name for name, is_number in zip(columns, aligned, strict=False) if is_number]
+        render.table(columns, (["" if value is None else str(value) for value in row] for row in rows), right=numeric)
 
 
 def verify(
@@ -334,65 +344,26 @@ def _study(store: Store, name: str) -> Study:
     return store.study(study)
 
 
-def _sorted(runs: Iterable[Run], sort: str, limit: int | None, view: View) -> list[Run]:
-    """The first `limit` runs by a key; runs without it come last, equals by their number.
-
-    Raises UsageError for a key that is none of number, seconds and the metrics of these runs.
-    """
-    import heapq
-    import math
-    from itertools import islice
-
-    from nas_core.errors import unknown
-
-    key, backwards = sort.removeprefix("-"), sort.startswith("-")
-    if key == "number":
-        ordered = list(islice(runs, limit)) if not backwards else list(runs)[::-1]
-        return ordered[:limit]
-    everything = list(runs)
-    goals = {objective.metric: objective.goal for objective in view.objectives}
-    known = dict.fromkeys(("number", "seconds", *goals, *(name for run in everything for name in run.metrics)))
-    if key not in known:
-        raise unknown("sort key", key, known)
-    sign = -1 if (goals.get(key) == "max") != backwards else 1
-
-    def rank(run: Run) -> tuple[bool, float, int]:
-        value = run.verdict.seconds if key == "seconds" else run.metrics.get(key)
-        missing = value is None or math.isnan(value)
-        return missing, 0.0 if missing or value is None else sign * value, run.number
-
-    return heapq.nsmallest(len(everything) if limit is None else limit, everything, key=rank)
-
-
-def _table(view: View, runs: list[Run], columns: Iterable[str]) -> None:
+def _table(view: View, runs: Iterable[Run], columns: Sequence[str]) -> None:
     """Trials as rows: address, objectives and constrained metrics, the given columns, and the architecture."""
     from nas_cli import render
 
     bounds = [text.replace(">=", "<=").partition("<=")[0] for text in view.study.spec.constraints]
     names = list(dict.fromkeys([*(objective.metric for objective in view.objectives), *bounds]))
-    seen = {
-        "reason": any(run.verdict.reason for run in runs),
-        "budget": any(run.proposal.budget is not None for run in runs),
-    }
-    shown = [column for column in columns if seen.get(column, True)]
-    rows = []
-    for run in runs:
+
+    def row(run: Run) -> list[render.Cell]:
         values = {**run.metrics, **view.values(run)}
-        cells = {
+        cells: dict[str, render.Cell] = {
             "state": str(run.state),
             "budget": run.proposal.budget,
             "seconds": run.verdict.seconds,
             "reason": run.verdict.reason or "",
         }
-        rows.append(
-            [
-                view.address(run),
-                *(values.get(name) for name in names),
-                *(cells[column] for column in shown),
-                view.notation(run.arch) or run.arch.key,
-            ]
-        )
-    render.table(["trial", *names, *shown, "architecture"], rows, right=[*names, "budget", "seconds"])
+        architecture = view.notation(run.arch) or run.arch.key
+        return [view.address(run), *map(values.get, names), *(cells[column] for column in columns), architecture]
+
+    heads = ["trial", *names, *columns, "architecture"]
+    render.table(heads, map(row, runs), right=[*names, "budget", "seconds"])
 
 
 def _distinct(columns: list[str]) -> list[str]:

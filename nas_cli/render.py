@@ -7,14 +7,16 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain, islice
 from typing import Any, Literal, TextIO
 
 from nas_cli.output import data, write
 
 NARROW = 16  # characters that a column on a terminal has at least, where its cells wrap
+BATCH = 200  # lines that are written at a time
 FANCY_ROWS = 1_000  # rich lays out a few thousand rows per second; longer tables are plain
 
 
@@ -51,17 +53,21 @@ class Output:
             text = text.translate(_PLAIN).encode(encoding, "replace").decode(encoding)
         write(text)
 
-    def document(self, value: list[Any] | Mapping[str, Any]) -> None:
+    def document(self, value: Iterable[Any] | Mapping[str, Any]) -> None:
         """Print one JSON document: numbers in full precision, `nan`, `inf` and `-inf` as texts.
 
-        One element of a list, or one key of a mapping, per line: for people, and for tools that read lines.
+        One element of a list, or one key of a mapping, per line: for people, and for tools that read lines. What is
+        iterated is printed as it comes.
         """
-        if isinstance(value, list):
-            lines, ends = [json.dumps(_jsonable(element)) for element in value], "[]"
+        if isinstance(value, Mapping):
+            ends, lines = "{}", (f"{json.dumps(str(key))}: {json.dumps(_jsonable(one))}" for key, one in value.items())
         else:
-            lines = [f"{json.dumps(str(key))}: {json.dumps(_jsonable(one))}" for key, one in value.items()]
-            ends = "{}"
-        self.emit(ends[0], ",\n".join(lines), ends[1]) if lines else self.emit(ends)
+            ends, lines = "[]", (json.dumps(_jsonable(element)) for element in value)
+        first = next(lines, None)
+        if first is None:
+            self.emit(ends)
+            return
+        self._emit_all(chain([ends[0]], _separated(first, lines), [ends[1]]))
 
     def table(
         self,
@@ -77,9 +83,7 @@ class Output:
         not enough, the columns `spare` are left out, one after the other, and named on stderr.
         """
         if not self.for_people:
-            self.emit("\t".join(map(_value, heads)))
-            for row in rows:
-                self.emit("\t".join(map(_value, row)))
+            self._emit_all("\t".join(map(_value, row)) for row in chain([heads], rows))
             return
         cells = [[_shown(cell) for cell in row] for row in rows]
         aligned = [head in set(right) for head in heads]
@@ -100,6 +104,13 @@ class Output:
         width = max(map(len, shown), default=0)
         for name, value in shown.items():
             self.emit(f"{indent}{name:<{width}}  {value}".rstrip())
+
+    def _emit_all(self, lines: Iterator[str]) -> None:
+        """Print lines as they come: the first at once, others some at a time."""
+        size = 1
+        while some := list(islice(lines, size)):
+            self.emit(*some)
+            size = BATCH
 
     def _plain(self, heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
@@ -139,7 +150,12 @@ def emit(*lines: str) -> None:
     Output(data()).emit(*lines)
 
 
-def document(value: list[Any] | Mapping[str, Any]) -> None:
+def for_people() -> bool:
+    """Whether a person looks: see `Output.for_people`."""
+    return Output(data()).for_people
+
+
+def document(value: Iterable[Any] | Mapping[str, Any]) -> None:
     """Print one JSON document: see `Output.document`."""
     Output(data()).document(value)
 
@@ -186,6 +202,14 @@ def first_line(text: str | None) -> str:
     """The first paragraph's first sentence of a docstring, on one line."""
     paragraph = " ".join((text or "").strip().split("\n\n")[0].split())
     return paragraph if len(paragraph) <= 160 else paragraph[:159].rsplit(" ", 1)[0] + " ..."
+
+
+def _separated(line: str, lines: Iterator[str]) -> Iterator[str]:
+    """Lines with commas between them."""
+    for following in lines:
+        yield f"{line},"
+        line = following
+    yield line
 
 
 def _widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shlex
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,32 +16,49 @@ from nas_core.architecture import Architecture
 from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError
 from nas_core.failures import WORKER_DIED, word
-from nas_core.pareto import dominates
 from nas_core.records import BASELINE, TRIAL, Run
-from nas_core.strategy import State
+from nas_core.strategy import FINISHED, State
 from studies.address import Address, parse, parse_trial
-from studies.analysis.summary import COUNTS, STUDIES, SUPERNETS, Summary, summarise
+from studies.analysis import leading
+from studies.analysis.leading import MEASURED
+from studies.analysis.summary import QUERIES, Summary, summarise
 from studies.records import Study, final_size_of
 from studies.store import supernets
 from studies.store import tables as t
 from studies.store.store import Store
 
-# What is known of a candidate in full: one whose function had been evaluated before may still cost less.
-MEASURED = (State.COMPLETE, State.REUSED)
-
 
 def summaries(store: Store) -> list[Summary]:
     """All studies in the order of their creation."""
-    return summarise(*(store.read(sa.text(query)) for query in (STUDIES, COUNTS, SUPERNETS)))
+    return summarise(*(store.read(sa.text(query)) for query in QUERIES))
 
 
 def state_counts(store: Store, study: Study) -> dict[str, int]:
     """How many trials are in each state."""
     r = t.runs.c
-    rows = store.read(
-        sa.select(r.state, sa.func.count()).where(r.study == study.id, t.is_kind(r, TRIAL)).group_by(r.state)
+    ended = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.ended.isnot(None))
+    # Each is a range of an index, which is counted without being looked at.
+    counts = Counter(
+        {str(state): store.read(sa.select(sa.func.count()).where(ended, r.state == state))[0][0] for state in FINISHED}
     )
-    return {row[0]: row[1] for row in rows}
+    counts.update(row.state for row in unfinished(store, study, finished=counts.total()))
+    return {state: count for state, count in sorted(counts.items()) if count}
+
+
+def unfinished(store: Store, study: Study, *, finished: int | None = None) -> list[Any]:
+    """Number, state, budget and tries of the trials that have not ended; `finished`: how many have, where that is
+    known.
+
+    No index holds them, but they are among the last, and it is known how many they are.
+    """
+    r = t.runs.c
+    trials = sa.and_(r.study == study.id, t.is_kind(r, TRIAL))
+    ended = sa.and_(r.ended.isnot(None), r.state.in_(FINISHED))
+    if finished is None:
+        finished = store.read(sa.select(sa.func.count()).where(trials, ended))[0][0]
+    left = store.read(sa.select(sa.func.count()).where(trials))[0][0] - finished
+    columns = sa.select(r.number, r.state, r.budget, r.tries).where(trials, sa.not_(ended))
+    return list(store.read(columns.order_by(r.number.desc()).limit(left))) if left else []
 
 
 def evaluated(store: Store, study: Study) -> int:
@@ -54,10 +71,10 @@ def died_in(store: Store, study: Study) -> int | None:
     """The number of a trial that has taken a process down, or seems to: it was begun, and nothing is known of its end.
     None: there is none."""
     r = t.runs.c
-    known = sa.and_(r.state == State.FAILED, r.reason.startswith(f"{WORKER_DIED}:"))
-    died = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), (r.tries > 0) | known)
-    found = store.read(sa.select(r.number).where(died).order_by(r.number).limit(1))
-    return found[0][0] if found else None
+    failed = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state == State.FAILED, r.ended.isnot(None))
+    known = store.read(sa.select(r.number).where(failed, r.reason.startswith(f"{WORKER_DIED}:")))
+    begun = [row for row in unfinished(store, study) if row.tries > 0]
+    return min((row.number for row in [*known, *begun]), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +89,13 @@ class Cause:
 def causes(store: Store, study: Study) -> list[Cause]:
     """Why trials of a study failed, the most frequent first."""
     r = t.runs.c
-    failed = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state == State.FAILED)
-    found: dict[str, Cause] = {}
-    for row in store.read(sa.select(r.number, r.reason).where(failed).order_by(r.number)):
-        reason = row.reason or "unknown"
+    failed = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state == State.FAILED, r.ended.isnot(None))
+    first, found = sa.func.min(r.number), dict[str, Cause]()
+    for row in store.read(sa.select(r.reason, sa.func.count(), first).where(failed).group_by(r.reason).order_by(first)):
+        reason = row[0] or "unknown"
         key = re.sub(r"[0-9]+", "0", reason)
-        known = found.get(key, Cause(reason, 0, row.number))
-        found[key] = replace(known, count=known.count + 1)
+        known = found.get(key, Cause(reason, 0, row[2]))
+        found[key] = replace(known, count=known.count + row[1])
     return sorted(found.values(), key=lambda cause: -cause.count)
 
 
@@ -98,17 +115,17 @@ class Rejection:
         return f"{self.reason} {self.count:,} ({self.share:.1%}{spent})"
 
 
-def rejections(store: Store, study: Study) -> list[Rejection]:
-    """By the word of their reason, the most frequent first."""
+def rejections(store: Store, study: Study, states: Mapping[str, int] | None = None) -> list[Rejection]:
+    """By the word of their reason, the most frequent first; `states`: the counts of states, where they are known."""
     r = t.runs.c
-    rejected = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state == State.REJECTED)
+    rejected = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state == State.REJECTED, r.ended.isnot(None))
     columns = r.reason, sa.func.count(), sa.func.coalesce(sa.func.sum(r.seconds), 0.0)
     counts: dict[str, int] = {}
     seconds: dict[str, float] = {}
     for reason, count, spent in store.read(sa.select(*columns).where(rejected).group_by(r.reason)):
         counts[word(reason)] = counts.get(word(reason), 0) + count
         seconds[word(reason)] = seconds.get(word(reason), 0.0) + spent
-    total = sum(state_counts(store, study).values()) if counts else 0
+    total = sum((states or state_counts(store, study)).values()) if counts else 0
     found = [Rejection(name, count, count / total, seconds[name]) for name, count in counts.items()]
     return sorted(found, key=lambda one: (-one.count, one.reason))
 
@@ -134,21 +151,14 @@ def best_trial(store: Store, study: Study) -> Run:
 
     Raises NotFoundError when nothing is complete, InfeasibleError when nothing is feasible.
     """
-    r = t.runs.c
-    complete = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state.in_(MEASURED), r.ended.isnot(None))
-    found = store.read(
-        sa.select(r.number)
-        .where(complete, r.feasible.is_(True))
-        .order_by(r.budget.is_(None).desc(), r.budget.desc(), r.objective.desc(), r.number)
-        .limit(1)
-    )
-    if found:
-        return store.trial(study, found[0][0])
+    number = leading.best_number(store, study)
+    if number is not None:
+        return store.trial(study, number)
     counts = state_counts(store, study)
     total = sum(counts.values())
     if not counts and study.spec.supernet is not None:
         raise NotFoundError(before_trials(store, study))
-    shares = rejections(store, study)
+    shares = rejections(store, study, counts)
     screened = [one for one in shares if one.reason != "constraint"]
     if screened and not counts.get(State.COMPLETE) and not counts.get(State.FAILED):
         raise InfeasibleError(
@@ -258,37 +268,12 @@ def front_trials(store: Store, study: Study) -> list[Run]:
     best = best_trial(store, study)
     if len(study.spec.objectives) == 1:
         return [best]
-    return [store.trial(study, number) for number, _ in _front_of(store, study, best)]
+    return list(store.some_trials(study, leading.front_numbers(store, study)))
 
 
 def best_trials(store: Store, study: Study) -> dict[str, Run]:
     """By objective the best trial: by the first `best_trial`, by every other one that of the front. Raises alike."""
     best = best_trial(store, study)
     first, *others = (text.rpartition(":")[0] for text in study.spec.objectives)
-    front = _front_of(store, study, best) if others else []
-    numbers = {metric: max(front, key=lambda row: row[1][place])[0] for place, metric in enumerate(others, start=1)}
-    return {first: best, **{metric: store.trial(study, number) for metric, number in numbers.items()}}
-
-
-def _front_of(store: Store, study: Study, best: Run) -> list[tuple[int, list[float]]]:
-    """The numbers and oriented values of the front that the best trial lies on."""
-    r = t.runs.c
-    rows = store.read(
-        sa.select(r.number, r.objectives)
-        .where(r.study == study.id, t.is_kind(r, TRIAL), r.state.in_(MEASURED), r.feasible.is_(True))
-        .where(r.budget.is_not_distinct_from(best.proposal.budget))
-        .order_by(r.objective.desc(), r.number)
-    )
-    return _front(rows)
-
-
-def _front(rows: Sequence[Any]) -> list[tuple[int, list[float]]]:
-    """The non-dominated ones of rows (number, JSON of oriented values)."""
-    kept: list[tuple[int, list[float]]] = []
-    for number, text in rows:  # by falling first value: what a later row dominates has an equal first value
-        values = json.loads(text)
-        if any(other == values or dominates(other, values) for _, other in kept):
-            continue
-        kept = [(n, other) for n, other in kept if not dominates(values, other)]
-        kept.append((number, values))
-    return kept
+    found = store.some_trials(study, leading.leaders(store, study, len(others)) if others else [])
+    return {first: best, **dict(zip(others, found, strict=True))}

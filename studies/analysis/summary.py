@@ -14,17 +14,27 @@ from nas_core.evaluation import Objective
 from studies.store import SCHEMA, sqlite
 from training.evaluators.earlier import as_now
 
-# Answered from the index `runs_ended` alone, so that 100,000 trials cost little.
-COUNTS = """
-    SELECT study, state, feasible, budget, COUNT(*), MAX(objective) FROM runs
-    WHERE kind = 'trial' AND ended IS NOT NULL GROUP BY study, kind, state, feasible, budget"""
+# Answered by the index `runs_ended`, a range or an end of a range for each cell: a million trials cost little.
+_TRIALS = "FROM runs r WHERE r.study = s.id AND r.kind = 'trial' AND r.ended IS NOT NULL AND r.state = t.column1"
+_FEASIBLE = f"{_TRIALS} AND r.feasible = TRUE"
+COUNTS = f"""
+    SELECT s.id, t.column1, (SELECT COUNT(*) {_TRIALS})
+    FROM studies s CROSS JOIN (VALUES ('complete'), ('failed'), ('pruned'), ('rejected'), ('reused')) t
+    WHERE s.bench IS NULL ORDER BY 1, 2"""
+BEST = f"""
+    SELECT s.id, (SELECT MAX(r.objective) {_FEASIBLE} AND r.budget IS NULL), (SELECT MAX(r.budget) {_FEASIBLE}),
+           (SELECT MAX(r.objective) {_FEASIBLE} AND r.budget = (SELECT MAX(r.budget) {_FEASIBLE}))
+    FROM studies s CROSS JOIN (VALUES ('complete'), ('reused')) t
+    WHERE s.bench IS NULL"""
 STUDIES = """
     SELECT id, name, space, strategy, evaluator, objectives, budget, created FROM studies
     WHERE bench IS NULL ORDER BY id"""
 SUPERNETS = """
     SELECT s.id, n.state, (SELECT MAX(e.epoch) FROM epochs e WHERE e.run = n.id), s.strategy_config
-    FROM studies s LEFT JOIN runs n ON n.study = s.id AND n.kind = 'supernet'
+    FROM studies s LEFT JOIN runs n ON n.study = s.id AND n.kind = 'supernet' AND n.kind <> 'trial'
     WHERE s.supernet IS NOT NULL AND s.bench IS NULL"""
+
+QUERIES = (STUDIES, COUNTS, BEST, SUPERNETS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +70,23 @@ class Summary:
         return sum(self.states.get(state, 0) for state in ("complete", "pruned", "failed"))
 
 
-def summarise(studies: Iterable[Any], counts: Iterable[Any], supernets: Iterable[Any]) -> list[Summary]:
-    """The rows of STUDIES, COUNTS and SUPERNETS, put together in the order of the studies' creation."""
+def summarise(
+    studies: Iterable[Any], counts: Iterable[Any], leading: Iterable[Any], supernets: Iterable[Any]
+) -> list[Summary]:
+    """The rows of STUDIES, COUNTS, BEST and SUPERNETS, put together in the order of the studies' creation."""
     trainings = {
         study: Training(state, epochs or 0, json.loads(strategy_config).get("epochs"))
         for study, state, epochs, strategy_config in supernets
     }
     states: dict[int, dict[str, int]] = {}
+    for study, state, count in counts:
+        if count:
+            states.setdefault(study, {})[state] = count
     best: dict[int, tuple[float, float]] = {}  # of what got the largest budget: others do not compare with it
-    for study, state, feasible, spent, count, objective in counts:
-        of_study = states.setdefault(study, {})
-        of_study[state] = of_study.get(state, 0) + count
-        if state in ("complete", "reused") and feasible and objective is not None:
-            found = (math.inf if spent is None else spent, objective)
-            best[study] = max(found, best.get(study, found))
+    for study, in_full, budget, objective in leading:
+        for found in ((math.inf, in_full), (budget, objective)):
+            if found[1] is not None:
+                best[study] = max(found, best.get(study, found))
     result = []
     for number, name, space, strategy, evaluator, objectives, budget, created in studies:
         (kind, data), stop_at = _evaluator(json.loads(evaluator)), json.loads(budget)
@@ -112,7 +125,7 @@ def glance(database: Path) -> list[Summary] | None:
         try:
             if connection.execute("SELECT version_num FROM alembic_version").fetchone() != (SCHEMA,):
                 return None
-            return summarise(*(connection.execute(query) for query in (STUDIES, COUNTS, SUPERNETS)))
+            return summarise(*(connection.execute(query) for query in QUERIES))
         finally:
             connection.close()
     except (sqlite3.Error, ValueError, KeyError):

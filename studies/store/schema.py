@@ -128,6 +128,7 @@ def _create(connection: Connection) -> None:
         for index in t.runs.indexes:
             index.dialect_options["postgresql"]["where"] = index.dialect_options["sqlite"]["where"]
     t.metadata.create_all(connection)
+    connection.exec_driver_sql(t.several(connection.dialect.name))
     for name, select in t.VIEWS.items():
         connection.exec_driver_sql(f"CREATE VIEW {name} AS {select}")
     connection.execute(t.version.insert(), {"version_num": SCHEMA})

@@ -41,6 +41,9 @@ from studies.store.statements import Statements
 
 T = TypeVar("T")
 
+PAGE = 2_000  # rows that are read at a time
+FIRST_PAGE = 100  # of runs: often the first ones are all that is wanted
+
 
 class Store:
     """An open study database. `url` is a SQLAlchemy URL; `files` is the folder for the files of runs.
@@ -440,6 +443,15 @@ class Store:
             raise NotFoundError(f"study '{study.name}' has no trial {number}; see 'nas trials {study.name}'")
         return found[0]
 
+    def some_trials(self, study: Study, numbers: Sequence[int], *, metrics: bool = True) -> Iterator[Run]:
+        """Trials by their numbers, in the order in which they are given; what is not there is left out."""
+        r = t.runs.c
+        for start in range(0, len(numbers), PAGE):
+            wanted = numbers[start : start + PAGE]
+            where = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.number.in_(wanted))
+            found = {run.number: run for run in self._runs(where, metrics)}
+            yield from (found[number] for number in wanted if number in found)
+
     def runs(self, study: Study, kind: str) -> list[Run]:
         """All runs of a kind of a study, in the order of their numbers."""
         r = t.runs.c
@@ -604,10 +616,29 @@ class Store:
         with self._errors(), self._connection.begin():
             return self._connection.execute(statement, dict(parameters or {})).fetchall()
 
-    def query(self, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Column names and rows of a person's SQL, in a transaction that cannot write.
+    def stream(self, statement: sa.Select[Any]) -> Iterator[Sequence[Any]]:
+        """The rows of a query in parts, so that they do not have to fit into memory. While they are read nothing else
+        can be."""
+        with self._errors(), self._connection.begin():
+            result = self._connection.execute(statement, execution_options={"yield_per": PAGE})
+            yield from result.partitions()
 
-        Raises UsageError with the database's own message where it refuses the query.
+    @property
+    def dialect(self) -> str:
+        """The kind of database: sqlite or postgresql."""
+        return self._connection.dialect.name
+
+    def query(self, query: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Column names and rows of a person's SQL: see `asked`."""
+        with self.asked(query) as (columns, found):
+            return columns, list(found)
+
+    @contextmanager
+    def asked(self, query: str) -> Iterator[tuple[list[str], Iterable[tuple[Any, ...]]]]:
+        """Column names and rows of a person's SQL, in a transaction that cannot write; rows are read as they are asked
+        for, and nothing else meanwhile.
+
+        Raises UsageError with the database's own message where it refuses the query, also while rows are read.
         """
         on_file = self._connection.dialect.name == "sqlite"
         try:
@@ -619,9 +650,9 @@ class Store:
                 result = self._connection.exec_driver_sql(query)
                 if not result.returns_rows:
                     raise UsageError("the query returns no rows; write a SELECT (the database is read-only here)")
-                answer = list(result.keys()), [tuple(row) for row in result.fetchall()]
+                yield list(result.keys()), (tuple(row) for part in result.partitions(PAGE) for row in part)
+                result.close()
                 transaction.rollback()
-                return answer
         except SQLAlchemyError as error:
             reason = urls.short(error).replace("not authorized", "it would change something, and here one only reads")
             raise UsageError(f"the database refuses the query: {reason}") from None
@@ -654,16 +685,18 @@ class Store:
 
     def _runs(self, where: Any, metrics: bool) -> Iterator[Run]:
         """Runs in pages, so that a long study does not have to fit into memory."""
-        r, last = t.runs.c, -1
+        r, size, last = t.runs.c, FIRST_PAGE, (-1, -1)
         columns = sa.select(t.runs, t.architectures.c.json.label("arch_json")).join(t.architectures)
         while True:
-            page = self.read(columns.where(where, r.number > last).order_by(r.number).limit(2000))
+            # Runs of other kinds than trials have the same numbers below other parents.
+            after = sa.tuple_(r.number, r.id) > sa.tuple_(*map(sa.literal, last))
+            page = self.read(columns.where(where, after).order_by(r.number, r.id).limit(size))
             found = self._last_metrics([row.id for row in page]) if metrics and page else {}
             for row in page:
                 yield rows.run(row, found.get(row.id, {}))
-            if len(page) < 2000:
+            if len(page) < size:
                 return
-            last = page[-1].number
+            last, size = (page[-1].number, page[-1].id), PAGE
 
     def _last_metrics(self, ids: Sequence[int]) -> dict[int, dict[str, float]]:
         """Per run the newest value of each metric: a metric that is reported once stays visible."""

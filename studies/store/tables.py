@@ -12,6 +12,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -23,6 +24,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
+    literal_column,
     text,
 )
 
@@ -35,6 +38,8 @@ BEFORE = "before"
 def is_kind(row: Any, kind: str) -> Any:
     """Whether a row (a run, an artifact) is of a kind; of columns, the condition."""
     found = row.kind
+    if found is runs.c.kind and kind != "trial":
+        return and_(found == kind, found != "trial")  # as the index of other runs says it
     return found == kind
 
 
@@ -143,10 +148,31 @@ _trial, _ended, _child = is_kind(runs.c, "trial"), runs.c.ended.isnot(None), run
 Index("trials_number", runs.c.study, runs.c.number, unique=True, sqlite_where=_trial)
 Index(
     "runs_ended",
-    *(runs.c.study, runs.c.kind, runs.c.state, runs.c.feasible, runs.c.budget, runs.c.objective),
+    *(runs.c.study, runs.c.kind, runs.c.state, runs.c.feasible, runs.c.budget, runs.c.objective, runs.c.number),
     sqlite_where=_ended,
 )
 Index("runs_children", runs.c.parent, runs.c.kind, sqlite_where=_child)
+Index("runs_others", runs.c.study, runs.c.kind, runs.c.number, sqlite_where=~_trial)
+
+
+def oriented(place: int, dialect: str) -> ColumnElement[float]:
+    """An objective of runs, counted from 0. SQLite reads those after the first from their text, where the last digit
+    may come out as another one: what is decided by them is decided by the text."""
+    if place == 0:
+        return runs.c.objective
+    on_file, on_server = f"json_extract(objectives, '$[{place}]')", f"(objectives::json ->> {place})::float8"
+    return literal_column(on_file if dialect == "sqlite" else f"({on_server})", Float)
+
+
+def several(dialect: str) -> str:
+    """The index of runs with several objectives, in SQL: one expression per objective after the first. All that a
+    front is made of is in it."""
+    second, third = (oriented(place, dialect) for place in (1, 2))
+    return (
+        "CREATE INDEX IF NOT EXISTS runs_several ON runs (study, kind, state, feasible, budget, "
+        f"{second}, {third}, objective, number, objectives) WHERE ended IS NOT NULL AND {second} IS NOT NULL"
+    )
+
 
 metrics = Table(
     "metrics",

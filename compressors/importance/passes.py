@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compressors.compressor import Subject
+from compressors.importance.norms import cheap_norms
 from nas_core.batch import Batch
 from nas_core.errors import TrialError
 from nas_core.seeds import derive
@@ -71,6 +72,7 @@ def differentiable(network: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(cheap_norms())
             # A recurrent layer in evaluation mode has no derivative at all in cuDNN.
             stack.enter_context(torch.backends.cudnn.flags(enabled=not _recurrent(network)))
             yield parameters

@@ -17,6 +17,7 @@ from compressors.groups.groups import Group, Groups, Slice, Unit
 from compressors.importance.alone import agreement, loss_changes
 from compressors.importance.bn_scale import BnScale
 from compressors.importance.magnitude import Magnitude
+from compressors.importance.norms import cheap_norms
 from compressors.importance.oba import Oba, elements
 from compressors.importance.obd import Obd
 from compressors.importance.passes import Loss, differentiable, gradients, hessian_product
@@ -102,6 +103,38 @@ def test_the_product_with_the_hessian_is_the_difference_of_gradients(activation:
     for name, found in product.items():
         difference = (ends[0][name] - ends[1][name]) / (2 * step)
         assert float((found - difference).norm() / found.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(8, 3), (4, 3, 5, 2)])
+def test_cheap_normalisations_are_those_of_torch(shape: tuple[int, ...], training: bool, affine: bool) -> None:
+    def drawn(*size: int) -> Tensor:
+        return torch.randn(size, generator=generator, dtype=torch.float64)
+
+    def derivatives() -> list[Tensor]:
+        """The output, its first derivatives, and those of their inner product with directions."""
+        read = [x, *norm.parameters()]
+        output = norm(x)
+        first = torch.autograd.grad((output * slopes).sin().sum(), read, create_graph=True)
+        product = sum((one * way).sum() for one, way in zip(first, ways, strict=False))
+        return [output, *first, *torch.autograd.grad(product, read)]
+
+    generator = torch.Generator().manual_seed(0)
+    norm = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(3, affine=affine).double().train(training)
+    x, slopes = drawn(*shape).requires_grad_(), drawn(*shape)
+    ways = [drawn(*shape), drawn(3), drawn(3)]
+    with torch.no_grad():
+        for one in (*norm.parameters(), norm.running_mean, norm.running_var):
+            one.copy_(drawn(3).abs() + 0.5)
+    state = {name: one.clone() for name, one in norm.state_dict().items()}
+    wanted = derivatives()
+    norm.load_state_dict(state)
+    with cheap_norms():
+        found = derivatives()
+        assert ("_Forward" in str(found[0].grad_fn)) is not training
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
 
 
 def test_the_second_order_term_leaves_a_rest_of_third_order() -> None:

@@ -14,6 +14,7 @@ a row that is there is not made again.
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -57,11 +58,13 @@ def rows_of(arguments: argparse.Namespace) -> Rows:
     return Rows(path, fields, named=2 if arguments.table == "spearman" else NAMED)
 
 
-def asked(draws: int, methods: list[str]) -> list[tuple[str, str, int]]:
-    """Method, allocation and draw of every row at one level and seed; those of `magnitude` and `random` come first."""
+def asked(draws: int, methods: list[str], everywhere: bool) -> list[tuple[str, str, int]]:
+    """Method, allocation and draw of every row at one level and seed; those of `magnitude` and `random` come first, and
+    those of the global allocation, where `everywhere` is wanted, last."""
     uniform = [(name, "" if name in TRAINED else "uniform", 0) for name in methods]
     drawn = [(RANDOM, "uniform", draw) for draw in range(draws)]
-    return [*uniform[:1], *drawn, *uniform[1:], *((name, "global", 0) for name in methods if name not in TRAINED)]
+    ranked = [(name, "global", 0) for name in methods if name not in TRAINED and everywhere]
+    return [*uniform[:1], *drawn, *uniform[1:], *ranked]
 
 
 def table(problem: Problem, arguments: argparse.Namespace, after: bool) -> None:
@@ -73,8 +76,12 @@ def table(problem: Problem, arguments: argparse.Namespace, after: bool) -> None:
             counted = {"params": params(network), "macs": macs(network, problem.subject(network, 0, {}).inputs) // 4}
             dense = {"method": "dense", "allocation": "", "macs_share": 1, "draw": 0, "raw": accuracy, "seconds": 0}
             print(rows.write({"seed": seed, "accuracy": accuracy, **dense, **counted}), flush=True)
+        if after and not rows.get(seed, "dense", "", 1, 1):
+            longer = tuned(problem, copy.deepcopy(network), seed)  # the dense network, trained as long
+            dense = {**rows.get(seed, "dense", "", 1, 0), "draw": 1, "accuracy": longer}
+            print(rows.write(dense), flush=True)
         for share in LEVELS:
-            for name, rule, draw in asked(arguments.draws, arguments.methods):
+            for name, rule, draw in asked(arguments.draws, arguments.methods, not arguments.uniform):
                 if rows.get(seed, name, rule, share, draw):
                     continue
                 kind, settings = SETTINGS.get(name, (name, {}))
@@ -152,6 +159,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the four files of Fashion-MNIST")
     parser.add_argument("--folder", type=Path, default=Path("structured"), help="where the trained networks are")
     parser.add_argument("--methods", nargs="+", help="[default: those of scores, and after training hesso too]")
+    parser.add_argument("--uniform", action="store_true", help="the default allocation alone")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, help="of random scores [default: 10 before, 3 after]")
     parser.add_argument("--epochs", type=int, default=8, help="of the dense network")

@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("resnet20"), help="where data, database and weights are")
     parser.add_argument("--epochs", type=int, default=30, help="of the dense network")
     parser.add_argument("--tuning", type=int, default=5, help="epochs after the cut")
+    parser.add_argument("--tuning-lr", type=float, default=0.02, help="learning rate after the cut")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--out", type=Path, default=HERE / "results" / "compression_resnet20.csv")
@@ -81,11 +82,11 @@ def main() -> None:
         row = {name: found[name] for name in ("macs", "params", "val_accuracy", "test_accuracy")}
         rows.write(
             {"method": "dense", "target": "", "seed": 0, "epochs": given.epochs, "before": "", **row}
-            | {"seconds": round(dense["seconds"])}
+            | {"seconds": round(nas(folder, "show", subject)["seconds"])}
         )
-    for method in given.methods:
-        words = ("compress", subject, *METHODS[method], "--target", TARGET)
-        for epochs in (0, given.tuning):
+    for epochs in (0, given.tuning):
+        for method in given.methods:
+            words = ("compress", subject, *METHODS[method], "--target", TARGET, "-s", f"recipe.lr={given.tuning_lr}")
             seeds = given.seeds if epochs or method == "random" else 1
             wanted = [seed for seed in range(seeds) if not rows.get(method, TARGET, seed, epochs)]
             if not wanted:
@@ -93,9 +94,9 @@ def main() -> None:
             made = nas(folder, *words, "--epochs", str(epochs), "--seeds", str(seeds))["runs"]
             for seed in wanted:
                 run = made[seed]
-                curve = nas(folder, "show", run["address"])["curve"]
+                shown = nas(folder, "show", run["address"])
                 row = {name: run["metrics"][name] for name in ("macs", "params", "val_accuracy", "test_accuracy")}
-                row |= {"before": curve[0]["val_accuracy"], "seconds": round(run["seconds"])}
+                row |= {"before": shown["curve"][0]["val_accuracy"], "seconds": round(shown["seconds"])}
                 rows.write({"method": method, "target": TARGET, "seed": seed, "epochs": epochs, **row})
                 print(method, seed, epochs, row, flush=True)
 

@@ -34,6 +34,8 @@ from nas_cli.command import Commands
 from nas_cli.errors import guarded
 from nas_cli.search_options import with_options
 from nas_cli.told import Told
+from nas_core.errors import UsageError
+from nas_core.plain import is_text
 from training.reading import reading
 
 app = Commands(
@@ -92,6 +94,9 @@ def run(arguments: Sequence[str]) -> int:
 
     def work() -> object:
         packages.check()
+        for argument in plain:
+            if not is_text(argument):
+                raise UsageError(f"{argument!r} is no UTF-8 text; rename what is called so, or go to where it is")
         with Told() as told, reading(told):
             return parser()(args=plain, prog_name="nas", standalone_mode=False)
 

@@ -12,6 +12,7 @@ from nas_core.errors import SYNONYMS, NasError, Notice
 from nas_core.failures import user_place
 
 INTERRUPTED = 130
+LINE = 2_000  # characters of a line of a message
 RECIPE = ("augment", "batch_size", "cutout", "grad_clip", "lr", "momentum", "optimizer", "schedule", "weight_decay")
 """Settings of recipes that people try as options."""
 
@@ -78,6 +79,8 @@ def _unexpected(error: Exception) -> tuple[str, int]:
     if place is not None:
         text = " ".join(str(error).split())
         return f"{place}: {type(error).__name__}: {text}\nThis is your own code; --debug shows the traceback.", 1
+    if isinstance(error, MemoryError):
+        return f"memory has run out: {' '.join(str(error).split()) or 'no more could be had'}", 5
     if isinstance(error, OSError) and error.errno is not None:
         place = f": '{error.filename}'" if error.filename else ""
         return f"{error.strerror}{place}", 5
@@ -86,5 +89,17 @@ def _unexpected(error: Exception) -> tuple[str, int]:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"nas: {message}", file=sys.stderr)
+    print(f"nas: {legible(message)}", file=sys.stderr)
     return code
+
+
+def legible(message: str) -> str:
+    """A message, which may quote whatever a file holds: lines without the middle of very long ones, and without what
+    would steer a terminal."""
+    return "\n".join(map(_legible, message.split("\n")))
+
+
+def _legible(line: str) -> str:
+    if len(line) > LINE:
+        line = f"{line[: LINE // 2]} ... {line[-LINE // 4 :]}"
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)

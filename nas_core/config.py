@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, 
 
 from nas_core.errors import UsageError, nearest, unknown
 from nas_core.frozen import Config
+from nas_core.plain import from_json
 from nas_core.task import Task
 
 __all__ = ["Config", "SizeConfig", "parse_assignments", "parse_value", "restore", "size_text", "validate"]
@@ -79,6 +79,8 @@ D = TypeVar("D", bound=Config)
 
 def validate(model: type[C], values: Mapping[str, Any], what: str) -> C:
     """`model` built from `values`; UsageError with the offending key, value and nearest name otherwise."""
+    if not isinstance(values, Mapping):  # data out of a file may be anything
+        raise UsageError(f"{what}: {values!r} are no keys with values")
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
@@ -110,8 +112,8 @@ def _fields_at(model: Any, path: Iterable[Any]) -> Iterable[str]:
 def parse_value(text: str) -> Any:
     """`3` -> 3, `true` -> True, `[1, 2]` -> list, anything that is not JSON -> the text itself."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return from_json(text)
+    except ValueError:
         return text
 
 

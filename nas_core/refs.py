@@ -259,6 +259,8 @@ def _find(target: str, builtins: Mapping[str, str], group: str, kind: str) -> tu
 
 def _from_module(target: str, kind: str) -> Any:
     module, _, attribute = target.partition(":")
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise NotFoundError(f"{kind} '{target}': '{module}' is no name of a module")
     try:
         return _attribute(importlib.import_module(module), attribute, target)
     except ModuleNotFoundError as error:

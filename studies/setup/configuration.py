@@ -133,16 +133,16 @@ def option_names() -> list[str]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import yaml
+    from training.yaml_text import from_yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        content = from_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NotFoundError(f"there is no configuration file '{path}'") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"configuration file '{path}' cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"configuration file '{path}' is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UsageError(f"configuration file '{path}' is not YAML that can be used: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

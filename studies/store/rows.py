@@ -112,6 +112,8 @@ def _short(error: Exception) -> str:
 
 
 def _study(row: Any) -> Study:
+    if any(part in ("", ".", "..") for part in row.name.split("/")):
+        raise ValueError("no folder can be called so")  # `nas rm` would remove what lies there
     values = {field: getattr(row, field) for field in StudySpec.model_fields}
     values.update({field: json.loads(values[field]) for field in _JSON_FIELDS if values[field] is not None})
     measured = {} if row.measured is None else json.loads(row.measured)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_core.errors import NotFoundError, UsageError, unknown
+from nas_core.errors import MachineError, NotFoundError, UsageError, unknown
+from training.memory import free_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,12 +60,20 @@ def first_of(folder: Path, names: Sequence[str]) -> Path:
 
 
 def content(path: Path) -> bytes:
-    """The bytes of a file, unpacked where it is gzipped. Raises UsageError for a damaged or unreadable file."""
+    """The bytes of a file, unpacked where it is gzipped. Raises UsageError for a damaged or unreadable file,
+    MachineError for one that unpacks to more than a quarter of the memory that is free."""
     try:
         if path.suffix != ".gz":
             return path.read_bytes()
+        free = free_bytes()
+        most = -1 if free is None else free // 4
         with gzip.open(path) as stream:
-            return stream.read()
+            found = stream.read(most)
+            if free is not None and stream.read(1):
+                raise MachineError(
+                    f"{path}: unpacks to more than {most / 2**20:,.0f} MiB, a quarter of the free memory"
+                )
+            return found
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UsageError(f"{path}: damaged gzip file ({error})") from error
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nas_core.errors import NotFoundError, UsageError
+from nas_core.plain import is_text
 from training.data.files import folder_of
 from training.data.items import Item, ItemOptions, gather
 from training.data.labels import listed
@@ -86,6 +87,9 @@ class ImageFiles:
         self.warnings: list[str] = []
         roots = self._roots()
         names = sorted({entry.name for part in roots.values() for entry in _folders(part)})
+        for name in names:
+            if not is_text(name):
+                raise UsageError(f"{root}: the name of the folder {name!r} is no UTF-8; rename it")
         # Two ways to write one name, as macOS and others have them, are one class.
         self.classes = tuple(dict.fromkeys(map(_composed, names)))
         if not self.classes:

@@ -73,9 +73,10 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        line = str(error).strip().partition("\n")[0]
+        # Not in torch's words, which advise to let the file run code.
         raise UsageError(
-            f"{path}: not readable as plain tensors ({line}); process it again with PyTorch Geometric 2.6 or newer"
+            f"{path}: not readable as plain tensors ({type(error).__name__}); process it again with PyTorch Geometric "
+            "2.6 or newer"
         ) from error
     data, slices = (*stored, None)[:2] if isinstance(stored, tuple) else (stored, None)
     if slices and any(len(bounds) > 2 for bounds in slices.values()):

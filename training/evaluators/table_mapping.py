@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from nas_core.config import Config, validate
 from nas_core.errors import NotFoundError, UsageError, unknown
 from nas_core.evaluation import Goal, Metric
 from nas_core.task import Task
+from training.yaml_text import from_yaml
 
 SHIPPED = Path(__file__).parent / "tables"
 
@@ -135,13 +135,13 @@ class TableMapping(Config):
     def load(cls, path: Path) -> Self:
         """Raises NotFoundError for a missing file and UsageError for a malformed one."""
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = from_yaml(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise NotFoundError(f"there is no mapping file '{path}'") from None
         except OSError as error:
             raise UsageError(f"mapping '{path}' cannot be read: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UsageError(f"mapping '{path}' is not yaml: {' '.join(str(error).split())[:200]}") from None
+        except ValueError as error:
+            raise UsageError(f"mapping '{path}' is not yaml: {str(error)[:200]}") from None
         if not isinstance(content, dict):
             raise UsageError(f"mapping '{path}' holds no keys; docs/tables.md shows one")
         return validate(cls, content, f"mapping '{path}'")

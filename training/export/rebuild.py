@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import safetensors
 import safetensors.torch
 from torch import nn
 
+import search_spaces
 from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig, validate
 from nas_core.errors import NotFoundError, UsageError
 from nas_core.model import UNCHANGED, Changes
+from nas_core.plain import from_json
 from nas_core.public import public
 from nas_core.relax import FixedPicker, Style
 from nas_core.space import HasNotation, SearchSpace, builds
 from nas_core.task import Task
 from nas_core.user_files import digest_of, files_of
+from search_spaces.own_network import is_space
 from search_spaces.supernet.supernet import relaxable
 from training import spaces
 from training.changes import apply
 from training.inputs import Inputs
 
 VERSION = 1
-FIELDS = ("space", "space_version", "space_file", "space_hash", "key", "architecture", "notation", "size", "task")
+FIELDS: Mapping[str, type | UnionType] = {
+    "space": str,
+    "space_version": int,
+    "space_file": str | None,
+    "space_hash": str | None,
+    "key": str,
+    "architecture": dict,
+    "notation": str | None,
+    "size": dict,
+    "task": dict,
+}
+"""What every description has, and of which type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +157,7 @@ def located(description: Path) -> Located:
         )
     try:
         arch = Architecture(data["architecture"]["space"], data["architecture"]["values"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"'{description}' holds no architecture: {error}") from error
     if arch.key != data["key"]:
         raise UsageError(f"'{description}' is damaged: its architecture has key {arch.key}, not {data['key']}")
@@ -162,13 +176,16 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise NotFoundError(f"there is no file '{path}'")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"'{path}' is not JSON: {error}") from error
+        data = from_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"'{path}' is not JSON that can be used: {error}") from error
     if not isinstance(data, dict) or data.get("version") != VERSION:
         raise UsageError(f"'{path}' is no architecture description of version {VERSION}; export it again")
     if missing := [field for field in FIELDS if field not in data]:
         raise UsageError(f"'{path}' is damaged: it lacks {', '.join(missing)}")
+    wrong = [field for field, kind in FIELDS.items() if not isinstance(data[field], kind)]
+    if wrong:
+        raise UsageError(f"'{path}' is damaged: its {wrong[0]} is {data[wrong[0]]!r}")
     try:
         Style(data.get("style", Style.STANDALONE))
     except ValueError:
@@ -185,8 +202,13 @@ def _reference(data: Mapping[str, Any], path: Path) -> str:
     files = refs.files_in(arguments)
     own = None
     if data["space_file"] is not None:
+        if Path(data["space_file"]).name != data["space_file"]:
+            raise UsageError(f"'{path}' names a file that is not beside it: '{data['space_file']}'; export it again")
         own = path.parent / data["space_file"]
         target = f"{own}:{target.rpartition(':')[2]}"
+    elif not is_space(refs.find(target, search_spaces.BUILTIN, search_spaces.GROUP, spaces.KIND)):
+        # Loading calls what is named, with arguments out of this file.
+        raise UsageError(f"'{path}' names '{target}', which is no search space; load only what you trust")
     named = files if own is None else [own, *files]
     if named and named[0].is_file():
         now = refs.digest_with(None if own is None else digest_of(own), files)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_core.errors import NotFoundError, UsageError, VerificationError
+from training.infer import archive
 from training.inputs import Inputs, inputs_from
 from training.quantized import KINDS
 
@@ -106,10 +107,10 @@ def _pt2(path: Path) -> Model:
 
     from training.export.write import quiet
 
-    said = dict.fromkeys(PROPERTIES, "")
+    said, content = dict.fromkeys(PROPERTIES, ""), archive.checked(path)
     try:
         with quiet():
-            program = torch.export.load(path, extra_files=said).module()
+            program = torch.export.load(content, extra_files=said).module()
     except Exception as error:  # whatever an archive that is none makes torch raise
         raise UsageError(f"'{path}' cannot be read: {_line(error)}") from error
     return _model(path, {name: text for name, text in said.items() if text}, _of(program))

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from studies.executors.choose import Assignment
 
 PROBE = 5.0  # seconds in which a cluster's address answers; Ray itself waits for minutes
+SEEN = "nodes-see.tmp"
 PATIENCE = 60.0  # seconds without any worker after which that is said
 
 
@@ -192,15 +193,16 @@ class Actors:
         self._cluster = cluster
         options = {"num_cpus": request.cpus, "num_gpus": request.gpus, "max_restarts": 0}
         self._new = _worker_class(cluster.ray).options(**options)
-        # A file that every node must see where this process sees it.
-        self._seen = assignment.store.folder(assignment.study).absolute() / f"nodes-see-{uuid4().hex}.tmp"
+        # What every node must find where this process has written it.
+        self._seen, mark = assignment.store.folder(assignment.study).absolute() / SEEN, uuid4().hex
         self._seen.parent.mkdir(parents=True, exist_ok=True)
-        self._seen.touch()
+        self._seen.write_text(mark)
         self._told = json.dumps(
             {
                 "version": distribution.version(),
                 "folder": os.getcwd(),
                 "seen": str(self._seen),
+                "mark": mark,
                 "machine": machine(),
                 "work": protocol.packed(assignment.remote),
                 "device": "cuda" if gpus.is_gpu(assignment.device) else None,
@@ -246,11 +248,9 @@ def serve(told: Mapping[str, Any], inbox: SimpleQueue[Message]) -> Iterator[Mess
             return inbox.get(block=wait)
         return None
 
-    if not Path(told["seen"]).is_file():
-        yield fault(
-            f"it does not see the folder '{Path(told['seen']).parent}'; put it on a disk that all nodes share, at the "
-            "same path (--files FOLDER)"
-        )
+    seen = Path(told["seen"])
+    if not seen.is_file() or seen.read_text() != told["mark"]:
+        yield fault(f"it does not see the folder '{seen.parent}' of this machine; share it, at the same path (--files)")
         return
     with contextlib.suppress(OSError):  # what is named from there will be missed
         os.chdir(told["folder"])

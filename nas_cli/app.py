@@ -29,6 +29,7 @@ from nas_cli import (
     search,
     tidy,
     train,
+    worker,
 )
 from nas_cli.command import Commands
 from nas_cli.errors import guarded
@@ -58,6 +59,7 @@ def options(
 app.command()(init.init)
 app.command()(with_options(search.search))
 app.command()(search.resume)
+app.command()(worker.worker)
 app.command()(with_options(ask.ask, ask.OPTIONS))
 app.command()(ask.tell)
 for command in (query.ls, query.show, query.trials, query.best, query.front, query.query, query.verify):

@@ -126,9 +126,11 @@ def show(
         correlation, rejected = documents.rank_correlation(store, study), rejections(store, study)
         trained = supernet_view.Trained.of(seen, store)
         drawn = [str(Address(study.name, kind=GENERATOR, number=run.number)) for run in store.runs(study, GENERATOR)]
+        working = documents.workers(store, study)
         if as_json:
             document = documents.study_document(seen, states, best, correlation, rejected, known)
             document |= {"generated": drawn} if drawn else {}
+            document |= {"workers": working} if working else {}
             render.document(document if trained is None else {**document, "supernet": trained.document()})
             return
         view.study_head(seen, states, correlation, rejected)
@@ -139,6 +141,10 @@ def show(
         baselines_view.comparisons(known)
         if drawn:
             render.emit("", f"generated: {', '.join(drawn)}")
+        if working:
+            render.emit("")
+            rows = [list(one.values()) for one in working]
+            render.table(["worker", "works on", "for seconds", "silent for"], rows, right=["for seconds", "silent for"])
 
 
 def trials(

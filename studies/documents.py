@@ -17,6 +17,7 @@ from studies.address import address_of
 from studies.analysis.summary import objective
 from studies.executors import Job
 from studies.records import Study, StudySpec, final_size_of
+from studies.store.queue import Queue
 from studies.store.store import Store
 
 if TYPE_CHECKING:
@@ -145,6 +146,20 @@ def study_document(
         "rank_correlation": {f"{budget:g}": tau for budget, tau in correlation.items()},
         **study.spec.model_dump(mode="json"),
     }
+
+
+def workers(store: Store, study: Study) -> list[dict[str, Any]]:
+    """Who does what a driver wants of workers (`nas worker`): the run, for how many seconds, and how long ago the last
+    sign was."""
+    return [
+        {
+            "worker": attempt.worker,
+            "run": attempt.folder.rpartition("/")[2],
+            "seconds": attempt.claimed,
+            "silent": attempt.silent,
+        }
+        for attempt in Queue(store, study).attempts()
+    ]
 
 
 def name_of(baseline: Run) -> str:

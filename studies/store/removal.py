@@ -39,7 +39,9 @@ def _remove(connection: Connection, study: int) -> None:
     known |= _results(connection, t.runs.c.study == study)
     for table in (t.metrics, t.artifacts, t.epochs):
         connection.execute(table.delete().where(table.c.run.in_(runs)))
-    for table in (t.runs, t.snapshots):
+    attempts = sa.select(t.attempts.c.id).where(t.attempts.c.study == study)
+    connection.execute(t.messages.delete().where(t.messages.c.attempt.in_(attempts)))
+    for table in (t.runs, t.snapshots, t.attempts, t.queues):
         connection.execute(table.delete().where(table.c.study == study))
     connection.execute(t.studies.delete().where(t.studies.c.id == study))
     keys = sorted(known - _results(connection, sa.true()))

@@ -238,6 +238,47 @@ epochs = Table(
     sqlite_with_rowid=False,
 )
 
+queues = Table(
+    "queues",
+    metadata,
+    Column("study", ForeignKey("studies.id"), primary_key=True),
+    Column("session", String(32), nullable=False),  # of the newest driver
+    Column("driver", Text, nullable=False),  # HOST:PID
+    Column("version", Text, nullable=False),  # of the program
+    Column("lease", Float, nullable=False),  # seconds without a sign after which a worker counts as gone
+    Column("seen", Float),  # the driver's last sign, by the database's clock; empty: it has ended in good order
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", Integer, primary_key=True),  # never given twice: the token by which a late worker is told apart
+    Column("study", ForeignKey("studies.id"), nullable=False),
+    Column("session", String(32), nullable=False),  # of the driver that wants it
+    Column("work", Text, nullable=False),  # JSON: whose kind of work it is; empty for the study's evaluator
+    Column("folder", Text, nullable=False),  # of the run, below that of all files
+    Column("number", Integer, nullable=False),
+    Column("job", Text, nullable=False),  # JSON
+    Column("state", String(8), nullable=False),  # waiting, running, over
+    Column("halting", Boolean, nullable=False),  # it is to stop at its next checkpoint
+    Column("begun", Boolean, nullable=False),  # the driver has counted it
+    Column("worker", Text),  # HOST:PID
+    Column("claimed", Float),  # by the database's clock
+    Column("until", Float),  # by the database's clock: the end of the worker's lease
+    Column("said", Integer, nullable=False),  # messages
+    sqlite_autoincrement=True,
+)
+Index("attempts_study", attempts.c.study, attempts.c.state)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("attempt", ForeignKey("attempts.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # from 1 on
+    Column("body", Text, nullable=False),  # JSON
+    sqlite_with_rowid=False,
+)
+
 VIEWS = {
     # `source` is what `reuses` was called; queries of users may hold it for one release.
     "trials": """

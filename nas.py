@@ -104,6 +104,8 @@ def resume(
     spend: float | None = None,
     workers: int = 1,
     executor: str = "auto",
+    per_gpu: int | None = None,
+    gpu_memory: float | None = None,
     watching: Watching | None = None,
     db: str | Path | None = None,
     files: str | Path | None = None,
@@ -112,7 +114,7 @@ def resume(
     from studies.executors.where import Where
     from studies.search import start
 
-    where = Where(workers, executor)
+    where = Where(workers, executor, per_gpu, gpu_memory)
     place = Place(db, files)
     with place.open() as store:
         opened = start.resume(store, study, trials=trials, time=time, spend=spend)
@@ -269,6 +271,8 @@ class Study:
         seeds: int = 1,
         workers: int = 1,
         executor: str = "auto",
+        per_gpu: int | None = None,
+        gpu_memory: float | None = None,
         size: str | None = None,
         data: str | None = None,
         device: str | None = None,
@@ -289,7 +293,7 @@ class Study:
         from studies.jobs.teacher import teacher_of
         from studies.jobs.train import training
 
-        where = Where(workers, executor)
+        where = Where(workers, executor, per_gpu, gpu_memory)
         changes = {**(settings or {}), **({} if epochs is None else {"epochs": epochs})}
         with self._place.open() as store:
             study, run = addressed_trial(store, self._address(trial))
@@ -315,6 +319,8 @@ class Study:
         seeds: int = 1,
         workers: int = 1,
         executor: str = "auto",
+        per_gpu: int | None = None,
+        gpu_memory: float | None = None,
         device: str | None = None,
         settings: Mapping[str, Any] | None = None,
         changes: Mapping[str, Any] | None = None,
@@ -331,7 +337,7 @@ class Study:
         from studies.executors.where import Where
         from studies.jobs.compress import Asked, compression
 
-        where = Where(workers, executor)
+        where = Where(workers, executor, per_gpu, gpu_memory)
         with self._place.open() as store:
             address = self._address(trial)
             if of is not None:

@@ -4,27 +4,33 @@
 
 CPU time on one thread, of an untrained network (what it computes is the same). What is compared takes turns within a
 round, so that other load on the machine meets both; the ratio is the median over the rounds. `training` is as many
-steps of the fit loop as a score has batches, `export` `torch.export` of the same network.
+steps of the fit loop as a score has batches, `export` `torch.export` of the same network. What one run leaves to the
+garbage collector is collected before the next: every export leaves some, which would be counted for whatever follows.
+RegNets have the most units for their nodes.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import statistics
 import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+import numpy
 import torch
 from compressed import ARCH, CPU, SPACE, Problem, method
 from rows import Rows
+from torch import nn
 
 from compressors.groups.trace import trace
+from nas_core.moves import sample
+from search_spaces.regnet.space import RegNet
 from training.fit import Training
 from training.networks import build
-from training.tasks import sample_inputs
 
 FIELDS = ("what", "beside", "ratio", "low", "high", "seconds", "seconds_beside", "rounds")
 SCORES = {
@@ -36,7 +42,11 @@ SCORES = {
 }
 
 
+REGNETS = 3
+
+
 def seconds(run: Callable[[], object]) -> float:
+    gc.collect()
     begun = time.process_time()
     run()
     return time.process_time() - begun
@@ -74,13 +84,23 @@ def main() -> None:
         made = method(kind, problem.subject(network, 0, {}), **settings, **given)
         return lambda: made.score(made.config)(network, groups, subject, 0)
 
-    def export() -> None:
-        torch.export.export(copy.deepcopy(network), tuple(sample_inputs(problem.source.task, 4)))
+    def traced(network: nn.Module) -> Callable[[], object]:
+        return lambda: trace(network, subject.inputs)
 
+    def exported(network: nn.Module) -> Callable[[], object]:
+        return lambda: torch.export.export(copy.deepcopy(network), subject.inputs)
+
+    def regnet(number: int) -> nn.Module:
+        space = RegNet()
+        return build(
+            space, sample(space, numpy.random.default_rng(number)), problem.source.task, space.Size(), 0
+        ).eval()
+
+    networks = {"": network, **{f" regnet {number}": regnet(number) for number in range(REGNETS)}}
     pairs: list[tuple[str, str, Callable[[], Callable[[], object]], Callable[[], object]]] = [
         *((name, "training float32", lambda name=name: scored(name), steps("float32")) for name in SCORES),  # type: ignore[misc]
         *((name, "training auto", lambda name=name: scored(name), steps("auto")) for name in SCORES),  # type: ignore[misc]
-        ("trace", "export", lambda: lambda: trace(network, subject.inputs), export),
+        *((f"trace{name}", "export", lambda one=one: traced(one), exported(one)) for name, one in networks.items()),  # type: ignore[misc]
     ]
     for what, beside, make, other in pairs:
         if rows.get(what, beside):

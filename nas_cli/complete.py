@@ -22,7 +22,7 @@ PRUNERS = ("median", "percentile", "threshold")
 STATES = ("waiting", "running", "complete", "pruned", "failed", "rejected", "reused")
 FORMATS = ("onnx", "pt2", "safetensors", "json", "python", "int8", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
-EXECUTORS = ("auto", "inline", "processes", "queue")
+EXECUTORS = ("auto", "inline", "processes", "queue", "ray", "ray:")
 ORDERS = ("strict", "free")
 GUARDS = ("hessian",)
 

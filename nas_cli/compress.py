@@ -9,7 +9,7 @@ import typer
 from nas_cli import complete
 from nas_cli.driving import drive, interrupted
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
-from nas_cli.search_options import Executor
+from nas_cli.search_options import Executor, GpuMemory, PerGpu
 from studies.executors.where import AUTO, Where
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def compress(
     seeds: Annotated[int, typer.Option(min=1, help="How many compressions, each with its own seed.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Compressions at a time, each in a process.")] = 1,
     executor: Executor = AUTO,
+    per_gpu: PerGpu = None,
+    gpu_memory: GpuMemory = None,
     device: Annotated[
         str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", autocompletion=complete.devices)
     ] = None,
@@ -104,7 +106,7 @@ def compress(
     if not isinstance(changes, dict):
         raise UsageError(f"recipe is {changes!r}; write --recipe NAME, or -s recipe.KEY=VALUE")
     asked = Asked(method, settings, target or (), ignore or (), round_to, distill, recover, quantize, inputs)
-    outside, where = is_outside(address), Where(workers, executor)
+    outside, where = is_outside(address), Where(workers, executor, per_gpu, gpu_memory)
     if not outside and (weights or data):
         raise UsageError(f"--weights and --data are for networks that are no study's; leave them out for '{address}'")
     asked.check(epochs)  # before a network is taken in

@@ -11,7 +11,7 @@ import typer
 
 from nas_cli import complete
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, StudyName, open_store
-from nas_cli.search_options import Executor
+from nas_cli.search_options import Executor, GpuMemory, PerGpu
 from studies.executors.where import AUTO, Where
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def resume(
     spend: Spend = None,
     workers: Annotated[int, typer.Option(min=1, help="Candidates evaluated at a time; the study stays the same.")] = 1,
     executor: Executor = AUTO,
+    per_gpu: PerGpu = None,
+    gpu_memory: GpuMemory = None,
     data: Annotated[str | None, typer.Option(help="The same data or table at another place.")] = None,
     costs: Annotated[str | None, typer.Option(help="The same table of costs at another place.")] = None,
     scores: Annotated[str | None, typer.Option(help="The same table of scores at another place.")] = None,
@@ -85,7 +87,7 @@ def resume(
     from studies.search import start
 
     places = {"data": data, "costs": costs, "scores": scores}
-    where = Where(workers, executor)
+    where = Where(workers, executor, per_gpu, gpu_memory)
     with open_store(db, files, durable=durable) as store:
         opened = start.resume(store, study, trials=trials, time=time, spend=spend, **places)
         return run(store, opened, where, as_json)

@@ -61,3 +61,5 @@ def _parameter(option: Option) -> inspect.Parameter:
 
 
 Executor = Annotated[str, listed("executor")]
+PerGpu = Annotated[int | None, listed("per_gpu")]
+GpuMemory = Annotated[float | None, listed("gpu_memory")]

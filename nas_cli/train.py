@@ -12,7 +12,7 @@ import typer
 from nas_cli import complete
 from nas_cli.driving import drive, interrupted
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, Metrics, open_store
-from nas_cli.search_options import Executor
+from nas_cli.search_options import Executor, GpuMemory, PerGpu
 from studies.executors.where import AUTO, Where
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def train(
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings, each with its own seed.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Trainings at a time, each in a process.")] = 1,
     executor: Executor = AUTO,
+    per_gpu: PerGpu = None,
+    gpu_memory: GpuMemory = None,
     data: Annotated[
         str | None, typer.Option(help="Data instead of the study's (needed for tables).", autocompletion=complete.data)
     ] = None,
@@ -95,7 +97,7 @@ def train(
 
     if picture is not None and not find_lr:
         raise UsageError("--picture is the picture of --find-lr; a training draws none")
-    where = Where(workers, executor)
+    where = Where(workers, executor, per_gpu, gpu_memory)
     for flag, value in where.said.items() if find_lr else ():
         raise UsageError(f"{flag} {value} is for trainings; --find-lr tests one network")
     if find_lr and seeds != 1:

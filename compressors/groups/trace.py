@@ -302,13 +302,10 @@ def _by_class(events: Sequence[Event], labels: Ids) -> dict[int, Reason]:
 
 
 def _unit(names: Sequence[str], one: _Class) -> Unit:
-    made = {
-        produced: tuple(
-            Slice(names[key[0]], key[1], places) for key, places in one.slices.items() if key[2] == produced
-        )
-        for produced in (True, False)
-    }
-    return Unit(produced=made[True], consumed=made[False])
+    made: dict[bool, list[Slice]] = {True: [], False: []}
+    for (tensor, dim, produced), places in one.slices.items():
+        made[produced].append(Slice(names[tensor], dim, places))
+    return Unit(produced=tuple(made[True]), consumed=tuple(made[False]))
 
 
 def _products(walk: Walk, labels: Ids, group_of: Ids, groups: Sequence[Group]) -> tuple[Product, ...]:

@@ -16,15 +16,16 @@ from studies.store.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What an executor is made for: work of a study as it is here, and as another process is told to do it. `device` is
-    what the work names; `trial_seconds` are what one evaluation may take; `apart`: not in this process, unless the user
-    says so."""
+    """What an executor is made for: work of a study as it is here, and as another process is told to do it. `device`
+    and `threads` are what the work names; `trial_seconds` are what one evaluation may take; `apart`: not in this
+    process, unless the user says so."""
 
     store: Store
     study: Study
     work: Work
     remote: Remote
     device: str | None
+    threads: int | None = None
     trial_seconds: float | None = None
     apart: bool = False
 
@@ -33,13 +34,14 @@ def candidates(store: Store, study: Study, parts: StudyObjects, *, apart: bool =
     """The evaluation of a study's candidates. On CUDA it is always apart; where that is wanted every training is."""
     spec, facts = study.spec, study.spec.evaluator.facts
     apart = not parts.evaluator.in_process or (apart and not facts.looks_up)
-    return Assignment(store, study, parts.evaluator, Candidates(spec), facts.device, parts.trial_seconds, apart)
+    place = facts.device, facts.threads
+    return Assignment(store, study, parts.evaluator, Candidates(spec), *place, parts.trial_seconds, apart)
 
 
 def job(store: Store, study: Study, work: Job) -> Assignment:
     """Repeats of a job."""
     remote = JobWork(study.spec, work.kind, work.settings, store.url, store.files)
-    return Assignment(store, study, work, remote, work.settings["device"])
+    return Assignment(store, study, work, remote, work.settings["device"], work.settings.get("threads"))
 
 
 def executor(assignment: Assignment, where: Where) -> Executor:

@@ -16,7 +16,7 @@ from nas_core.failures import Failure
 from studies.executors import Begun, Died, Ended, Event, Halted, Job, Reported
 from studies.executors import worker as protocol
 
-STILLBORN = 3  # workers in a row that may end before they are ready
+STILLBORN = 3  # workers in a row that may end before they have begun with anything
 GRACE = 5.0  # seconds over the time limit in which the evaluator's own check, at the next batch, comes first
 TICK = 0.2  # seconds between two looks at the clock and at `stopping`
 
@@ -41,7 +41,7 @@ H = TypeVar("H", bound=Handle)
 
 
 class Launcher(Protocol[H]):
-    """Starts workers that all do the same work. `advice`: what to do where they end before they are ready."""
+    """Starts workers that all do the same work. `advice`: what to do where they end before they have begun."""
 
     advice: str
 
@@ -63,7 +63,7 @@ class _Worker(Generic[H]):
 
     def __init__(self, handle: H) -> None:
         self.handle = handle
-        self.ready = False
+        self.ready = self.begun = False  # it can take jobs; it has come to its first one
         self.job: Job | None = None
         self.dropped = False  # the job is not wanted any more, but the worker is still at it
         self.halted = False  # it has been asked to stop
@@ -81,7 +81,7 @@ class Pool(Generic[H]):
         self._trial_seconds = trial_seconds
         self._workers: dict[int, _Worker[H]] = {}
         self._queue: list[Job] = []  # submitted, not with a worker yet
-        self._stillborn = 0  # workers in a row that died before they were ready
+        self._stillborn = 0  # workers in a row that died before they had begun
         self._events: list[Event] = []
 
     def submit(self, job: Job) -> None:
@@ -149,8 +149,9 @@ class Pool(Generic[H]):
         if kind == protocol.ERROR:
             raise error_of(message)
         if kind == protocol.READY:
-            worker.ready, self._stillborn = True, 0
+            worker.ready = True
         if kind == protocol.STARTED:
+            worker.begun, self._stillborn = True, 0
             if self._trial_seconds is not None:
                 worker.kill_at = time.monotonic() + self._trial_seconds + GRACE
             if not worker.dropped:
@@ -168,10 +169,10 @@ class Pool(Generic[H]):
         """A worker is dead, and its candidate is free again."""
         worker = self._workers.pop(place)
         cause, job = worker.handle.end(), worker.job
-        if not worker.ready:
+        if not worker.begun:
             self._stillborn += 1
             if self._stillborn >= STILLBORN:
-                raise MachineError(f"workers end before they can start ({cause}); {self._launcher.advice}")
+                raise MachineError(f"workers end before they have begun ({cause}); {self._launcher.advice}")
         if job is not None and not worker.dropped:
             self._events.append(Halted(job.number) if worker.halted else Died(job.number, cause))
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from multiprocessing import connection as wires
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
+from nas_core.errors import Notice, UsageError
+from studies.executors import gpus
 from studies.executors import worker as protocol
 from studies.executors.pool import Pool
 from studies.executors.where import Where
@@ -71,18 +74,16 @@ class Processes:
 
 
 def made(assignment: Assignment, where: Where) -> Pool[Process]:
-    """With several CUDA devices the workers of work on "cuda" take turns on them."""
-    limit = assignment.trial_seconds
-    return Pool(Processes(assignment.remote, limit, devices_of(assignment.device)), where.workers, limit)
-
-
-def devices_of(device: str | None) -> tuple[str, ...]:
-    """What processes on a device take turns on; none: each on the device itself."""
-    if device != "cuda":
-        return ()
-    import torch
-
-    return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    """With several CUDA devices the workers of work on "cuda" take turns on them. Raises UsageError and MachineError
+    for a share of a GPU that does not fit."""
+    limit, devices = assignment.trial_seconds, gpus.devices_of(assignment.device)
+    share = gpus.share(where, assignment.device, lambda: gpus.memory_of(devices))
+    slots = where.workers if share is None else min(where.workers, share * len(devices))
+    if share is not None and where.workers == 1:
+        raise UsageError("one evaluation at a time shares no GPU; say how many by --workers")
+    if slots < where.workers:
+        warnings.warn(Notice(f"{share} at a time on each of {len(devices)} GPUs: {slots} workers"), stacklevel=2)
+    return Pool(Processes(assignment.remote, limit, devices), slots, limit)
 
 
 @contextmanager

@@ -167,7 +167,7 @@ class QueueWorker:
                 self._tell(attempt, {"kind": protocol.STARTED})
                 self._say(f"{wanted.folder}: begun")
             case Reported(_, report):
-                self._tell(attempt, protocol.reported(report))
+                self._tell(attempt, protocol.reported(wanted.number, report))
             case Ended(_, failed):
                 body = {"kind": protocol.ENDED, "failure": None if failed is None else asdict(failed)}
                 self._tell(attempt, body, last=True)

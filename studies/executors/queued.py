@@ -204,7 +204,11 @@ class Queued:
 
 
 def made(assignment: Assignment, where: Where) -> Queued:
-    """In strict order all that a study may have pending waits at once. Raises UsageError for what is no lease."""
+    """In strict order all that a study may have pending waits at once. Raises UsageError for what is no lease, and for
+    shares of a GPU."""
+    for flag in ("--per-gpu", "--gpu-memory"):
+        if flag in where.said:
+            raise UsageError(f"{flag}: workers of a queue share a GPU where several are started on it; leave it out")
     spec = assignment.study.spec
     everything = isinstance(assignment.remote, Candidates) and spec.ordering == "strict"
     slots = spec.lag if everything else where.workers

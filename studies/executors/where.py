@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -14,6 +15,7 @@ EXECUTORS: Mapping[str, str] = {
     "inline": "studies.executors.inline:made",
     "processes": "studies.executors.processes:made",
     "queue": "studies.executors.queued:made",
+    "ray": "studies.executors.ray:made",
 }
 """By name what makes an executor, `made(assignment, where)`, one file each."""
 
@@ -21,27 +23,38 @@ EXECUTORS: Mapping[str, str] = {
 @dataclass(frozen=True, slots=True)
 class Where:
     """`executor`: `auto`, or a name of `EXECUTORS`, with what it is given after a colon; `workers`: how many
-    evaluations at a time. Raises UsageError for an unknown executor."""
+    evaluations at a time; `per_gpu`: how many of them on one GPU, or `gpu_memory`: GiB of a GPU that one may take.
+
+    Raises UsageError for an unknown executor, and for what does not go together.
+    """
 
     workers: int = 1
     executor: str = AUTO
+    per_gpu: int | None = None
+    gpu_memory: float | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise UsageError(f"workers {self.workers}: at least 1 is needed")
         if self.name not in (AUTO, *EXECUTORS):
             raise unknown("executor", self.name, [AUTO, *EXECUTORS])
-        if self.name == "inline" and self.workers > 1:
-            raise UsageError(
-                f"--executor inline evaluates one at a time; leave out --workers {self.workers}, or use processes"
-            )
+        for flag, value in self.said.items() if self.name == "inline" else ():
+            if flag != "--executor":
+                raise UsageError(
+                    f"--executor inline evaluates one at a time; leave out {flag} {value}, or use processes"
+                )
+        if self.per_gpu is not None and self.gpu_memory is not None:
+            raise UsageError("--per-gpu and --gpu-memory both say how many share a GPU; leave one of them out")
+        for flag, given in (("--per-gpu", self.per_gpu), ("--gpu-memory", self.gpu_memory)):
+            if given is not None and not 0 < given < math.inf:
+                raise UsageError(f"{flag} {given:g}: must be above 0")
 
     @property
     def said(self) -> dict[str, str]:
         """What is not as where nothing is said, by flag."""
         plain = Where()
         named = ((one.name, getattr(self, one.name)) for one in fields(self))
-        return {f"--{name.replace('_', '-')}": str(value) for name, value in named if value != getattr(plain, name)}
+        return {f"--{name.replace('_', '-')}": f"{value}" for name, value in named if value != getattr(plain, name)}
 
     @property
     def name(self) -> str:

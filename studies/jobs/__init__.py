@@ -8,4 +8,5 @@ JOBS: Mapping[str, str] = {
     RETRAIN: "studies.jobs.train:opened",
     COMPRESS: "studies.jobs.compress:opened",
 }
-"""By the kind of the runs that a job makes: what opens it from stored settings, `opened(store, spec, settings)`."""
+"""By the kind of the runs that a job makes: what opens it from stored settings, `opened(store, spec, settings)`, where
+`store()` is the store of the study, for who needs it."""

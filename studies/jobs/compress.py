@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -158,11 +158,11 @@ def _check(network: nn.Module, address: str, ignored: Sequence[str]) -> None:
             raise unknown("module to ignore", name, modules)
 
 
-def opened(store: Store, spec: StudySpec, settings: Mapping[str, Any]) -> Compression:
+def opened(store: Callable[[], Store], spec: StudySpec, settings: Mapping[str, Any]) -> Compression:
     """The compression of stored settings, for a process of its own. Raises as `compression`."""
-    study, trial, run = addressed_training(store, settings["from"])
-    teacher = teacher_of(store, settings["teacher"]["from"]) if "teacher" in settings else None
-    return _opened(store, study, trial, run, train.evaluator_of(spec, settings, teacher=teacher), settings, {})
+    study, trial, run = addressed_training(store(), settings["from"])
+    teacher = teacher_of(store(), settings["teacher"]["from"]) if "teacher" in settings else None
+    return _opened(store(), study, trial, run, train.evaluator_of(spec, settings, teacher=teacher), settings, {})
 
 
 def _opened(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -114,11 +114,11 @@ def training(
     return Training(evaluator, settings, {INPUTS: None if inputs is None else inputs.model_dump(mode="json")})
 
 
-def opened(store: Store, spec: StudySpec, settings: Mapping[str, Any]) -> Training:
+def opened(store: Callable[[], Store], spec: StudySpec, settings: Mapping[str, Any]) -> Training:
     """The training of stored settings, for a process of its own. Raises as `training`, and VerificationError where the
     weights or the teacher are not what they were."""
-    start = start_of(store, settings["weights"]["from"]) if "weights" in settings else None
-    teacher = teacher_of(store, settings["teacher"]["from"]) if "teacher" in settings else None
+    start = start_of(store(), settings["weights"]["from"]) if "weights" in settings else None
+    teacher = teacher_of(store(), settings["teacher"]["from"]) if "teacher" in settings else None
     for found, name in ((start, "weights"), (teacher, "teacher")):
         if found is not None and found.sha256 != settings[name]["sha256"]:
             raise VerificationError(f"'{found.reference}' is not what it was when the training was asked for")

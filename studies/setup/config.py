@@ -90,6 +90,8 @@ class SearchConfig(Config):
     seed: int = Field(default=0, ge=0, lt=2**63)
     workers: int = Field(default=1, ge=1, le=1024)
     executor: str = AUTO
+    per_gpu: int | None = Field(default=None, ge=1)
+    gpu_memory: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     lag: int | None = Field(default=None, ge=1)
     early_stop: str | None = Field(default=None, description="what stops single trainings early, with its settings")
     early_stop_config: JsonObject = Field(default_factory=dict)
@@ -115,7 +117,7 @@ class SearchConfig(Config):
 
     @property
     def where(self) -> Where:
-        return Where(self.workers, self.executor)
+        return Where(self.workers, self.executor, self.per_gpu, self.gpu_memory)
 
 
 SearchConfig.keys = tuple(SearchConfig.model_fields)

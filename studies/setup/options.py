@@ -51,7 +51,7 @@ _COMPRESS_TO = "What a candidate may cost then: macs<=0.5x; repeat for several."
 _ENQUEUE = "Named architectures that are evaluated first, and told to the strategy."
 _BASELINES = "Named architectures (or 'named': all) to compare with, which the strategy is not told."
 _ORDER = "strict: timing changes nothing; free: tell as they come."
-_EXECUTOR = "inline, processes, queue (nas worker), or auto: processes where there are several workers."
+_EXECUTOR = "inline, processes, queue (for nas worker), ray[:HOST:PORT], or auto: processes where there are several."
 _SEARCH_ON = "Data that a supernet is trained on, where it is not --data."
 
 OPTIONS = (
@@ -88,6 +88,8 @@ OPTIONS = (
     _flag("seed", "Seed of everything random.", "", int),
     _flag("workers", "Candidates evaluated at a time, each in a process.", "", int),
     _flag("executor", _EXECUTOR, words="executors"),
+    _flag("per_gpu", "Candidates at a time on one GPU.", "", int),
+    _flag("gpu_memory", "GiB of a GPU that one candidate may take: as many share it as fit.", "", float),
     _flag("lag", "Ask k sees outcomes up to k-lag [default: 4 per worker].", "", int),
     _flag("order", _ORDER, words="orders"),
     _flag("deterministic", "Bitwise repeatable on a GPU.", "evaluator.deterministic", bool),

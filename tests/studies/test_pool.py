@@ -123,7 +123,7 @@ def test_workers_that_never_become_ready_are_an_error() -> None:
         pool._read(0)
         pool.submit(job(0))
     stage.workers[-1].says.append(None)
-    with pytest.raises(MachineError, match=r"before they can start \(played\); play on"):
+    with pytest.raises(MachineError, match=r"before they have begun \(played\); play on"):
         events(pool, 1)
     pool.close()
     assert stage.closed

@@ -264,7 +264,7 @@ def played(store: Store, study: Study) -> Played:
 
 
 def at(step: float, **metrics: float) -> dict[str, Any]:
-    return reported(Report(step, metrics, step / 2))
+    return reported(0, Report(step, metrics, step / 2))
 
 
 def test_what_a_worker_says_is_heard_in_its_order(played: Played) -> None:
@@ -445,6 +445,8 @@ def test_where_it_is_made(store: Store, study: Study) -> None:
     for given in ("0", "soon", "nan", "inf"):
         with pytest.raises(UsageError, match="write queue:SECONDS"):
             executor(Assignment(store, strict, work, Candidates(free), None), Where(1, f"queue:{given}"))
+    with pytest.raises(UsageError, match="--per-gpu: workers of a queue share a GPU"):
+        executor(Assignment(store, strict, work, Candidates(free), None), Where(2, "queue", per_gpu=2))
 
 
 def test_the_settings_of_a_job_go_to_workers_without_the_url(store: Store, study: Study) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from nas_core import distribution
 from nas_core.errors import MachineError, NasError, NotFoundError, UsageError
+from nas_core.failures import without_paths
 from studies.executors import Begun, Died, Ended, Event, Executor, Halted, Reported, attempt_folders
 from studies.executors import worker as protocol
 from studies.executors.pool import Pool
@@ -67,7 +68,7 @@ class QueueWorker:
         self._queue = Queue(store, study)
         self._idle, self._stopping, self._say = idle, stopping, say
         self._session = ""  # of the driver that was looked at
-        self._waits_for = ""  # what was said of that
+        self._waits_for = ""  # what was said to be missing
         self._lease = math.inf
         self._work: Mapping[str, Any] | None = None  # what the executor does
         self._executor: Executor | None = None
@@ -80,26 +81,30 @@ class QueueWorker:
         """Take one after the other."""
         since, pause = time.monotonic(), _SHORTEST
         try:
-            while not self._stopping() and time.monotonic() - since < self._idle:
+            while not self._stopping():
                 claimed = self._claim()
-                if claimed is None:
+                if claimed is not None:
+                    self._evaluate(*claimed)
+                    since, pause = time.monotonic(), _SHORTEST
+                elif time.monotonic() - since >= self._idle:
+                    return
+                else:
                     time.sleep(min(pause, self._idle))
                     pause = min(2 * pause, _LONGEST)
-                    continue
-                self._evaluate(*claimed)
-                since, pause = time.monotonic(), _SHORTEST
         finally:
             self._close()
 
     def _claim(self) -> tuple[int, Wanted] | None:
         driver = self._reached(self._queue.driver)
-        self._tell_who_drives(driver)
-        if driver is None:
-            return None
-        if driver.session != self._session:
-            self._check(driver)
-            self._session, self._lease = driver.session, driver.lease
-        return self._reached(lambda: self._queue.claim(self.name))
+        claimed = None
+        if driver is not None:
+            if driver.session != self._session:
+                self._check(driver)
+                self._session, self._lease = driver.session, driver.lease
+            claimed = self._reached(lambda: self._queue.claim(self.name))
+        if claimed is None:
+            self._say_what_it_waits_for(driver)
+        return claimed
 
     def _check(self, driver: Driver) -> None:
         """Raises MachineError where this program or these files are not the driver's."""
@@ -118,11 +123,13 @@ class QueueWorker:
             "put it where all machines see it, and name it by --files"
         )
 
-    def _tell_who_drives(self, driver: Driver | None) -> None:
-        """Say once what this worker waits for."""
-        name, text = self._study.name, ""
+    def _say_what_it_waits_for(self, driver: Driver | None) -> None:
+        """Once, as long as it is the same."""
+        name, lag, text = self._study.name, self._study.spec.lag, ""
         if driver is None or driver.silent is None or driver.silent > driver.lease:
             text = f"no driver wants anything of study '{name}' now: nas resume {name} --executor queue"
+        elif len(self._reached(self._queue.attempts)) >= lag:
+            text = f"other workers have as many candidates of study '{name}' as its lag allows ({lag}); this one waits"
         if text not in ("", self._waits_for):
             self._say(text)
         self._waits_for = text
@@ -195,7 +202,7 @@ class QueueWorker:
             return
         with contextlib.suppress(_Lost):
             if begun:
-                self._tell(attempt, {"kind": DIED, "cause": str(error)}, last=True)
+                self._tell(attempt, {"kind": DIED, "cause": without_paths(str(error))}, last=True)
             else:
                 self._until_it_counts(lambda: self._queue.give_back(attempt, self.name))
         if begun or not isinstance(error, NasError):

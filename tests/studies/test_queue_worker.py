@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from nas_core import distribution
 from nas_core.architecture import Architecture
@@ -214,7 +215,7 @@ def test_what_was_asked_for_and_cannot_be_ends_the_search_not_the_worker(place: 
 def test_a_machine_that_stands_in_the_way_costs_an_attempt_and_the_worker(place: Place) -> None:
     def full(step: int, context: Context) -> None:
         if step == 2:
-            raise MachineError("disk full: cannot write 'x'")
+            raise MachineError(f"disk full: cannot write '{context.workdir / 'x'}'")
 
     place.submit(0)
     with pytest.raises(MachineError, match="disk full"):
@@ -282,6 +283,27 @@ class Once:
         return "s/trial-0: done" in self.place.said
 
 
+def test_a_server_that_closes_all_connections_is_reached_again(
+    bench: Bench, postgresql: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that is restarted does."""
+    monkeypatch.setattr(queue_worker, "_AGAIN", 0.01)
+    url = postgresql()
+    with Store(url, tmp_path) as store, Store(url, tmp_path) as others:
+        study = bench.study(others)
+
+        def closed(step: int, context: Context) -> None:
+            if step in (1, 3):
+                everybody = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                others.read(sa.text(f"{everybody} AND datname = current_database()"))
+
+        place = Place(others, study)
+        place.submit(0)
+        place.store = store
+        assert place.work(Steps(closed), idle=5.0, stopping=Once(place)).done == 1
+        assert [type(event) for event in place.heard(6)] == [Begun, *[Reported] * 4, Ended]
+
+
 def test_a_database_that_stays_away_ends_a_worker(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*given: Any, **named: Any) -> Any:
         raise MachineError("cannot reach the database")
@@ -340,6 +362,24 @@ def test_who_drives_is_told_once(place: Place) -> None:
     place.driver.close()
     place.work(Steps(), idle=0.3)
     assert place.said == ["no driver wants anything of study 's' now: nas resume s --executor queue"]
+
+
+def test_more_workers_than_lag_are_told(place: Place) -> None:
+    def another(step: int, context: Context) -> None:
+        if step == 1:
+            place.work(Steps(), name="another", idle=0.1)
+
+    assert place.study.spec.lag == 1
+    place.submit(0)
+    place.work(Steps(another))
+    told = "other workers have as many candidates of study 's' as its lag allows (1); this one waits"
+    assert place.said == ["s/trial-0: begun", told, "s/trial-0: done"]
+
+
+def test_a_worker_without_patience_looks_once(place: Place) -> None:
+    place.submit(0)
+    place.submit(1)
+    assert place.work(Steps(), idle=0).done == 2
 
 
 def test_a_device_of_another_type_is_refused(place: Place, bench: Bench) -> None:

@@ -12,7 +12,8 @@ from nas_cli import complete
 from nas_cli.command import Commands
 from nas_cli.errors import INTERRUPTED
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
-from nas_cli.search_options import listed
+from nas_cli.search_options import Executor, listed
+from studies.executors.where import AUTO, Where
 
 if TYPE_CHECKING:
     from nas_core.records import Bench
@@ -53,6 +54,7 @@ def strategies(
     setting: Annotated[list[str] | None, typer.Option("-s", help="NAME.KEY=VALUE of a strategy.")] = None,
     name: Annotated[str | None, typer.Option("--name", "--study", help="Name of the bench [default: made up].")] = None,
     jobs: Jobs = None,
+    executor: Executor = AUTO,
     plot: Plot = None,
     db: Db = DEFAULT_DB,
     files: Files = None,
@@ -66,6 +68,7 @@ def strategies(
 
     if plot is not None:
         plots.check(plot)
+    where = Where(executor=executor)
     if clock not in (None, "simulated"):
         raise unknown("clock", clock, ["simulated"])
     search = {
@@ -88,7 +91,7 @@ def strategies(
         simulated=clock is not None or workers > 1,
     )
     with open_store(db, files, create=True, durable=durable) as store:
-        return _run(store, _bench(store, name, wanted), wanted, jobs, plot, durable, as_json)
+        return _run(store, _bench(store, name, wanted), wanted, jobs, where, plot, durable, as_json)
 
 
 @bench.command("resume")
@@ -96,6 +99,7 @@ def resume(
     name: Name,
     table: Annotated[str | None, typer.Option(help="The same table at another place.")] = None,
     jobs: Jobs = None,
+    executor: Executor = AUTO,
     plot: Plot = None,
     db: Db = DEFAULT_DB,
     files: Files = None,
@@ -113,7 +117,7 @@ def resume(
         found = store.bench(name)
         plan = Plan.model_validate(found.config)
         plan = plan.model_copy(update={"problem": moved(plan.problem, table)})
-        return _run(store, found, plan, jobs, plot, durable, as_json)
+        return _run(store, found, plan, jobs, Where(executor=executor), plot, durable, as_json)
 
 
 @bench.command("show")
@@ -223,7 +227,14 @@ def _bench(store: Store, name: str | None, plan: Plan) -> Bench:
 
 
 def _run(
-    store: Store, found: Bench, plan: Plan, jobs: int | None, plot: Path | None, durable: bool, as_json: bool
+    store: Store,
+    found: Bench,
+    plan: Plan,
+    jobs: int | None,
+    where: Where,
+    plot: Path | None,
+    durable: bool,
+    as_json: bool,
 ) -> int:
     from nas_cli.live import Tally
     from nas_cli.report import places
@@ -233,7 +244,16 @@ def _run(
     progress = Tally(found.name, "searches")
     with Stopper() as stopper:
         try:
-            done = run(store, found, plan, jobs=jobs, durable=durable, stopping=stopper.stopping, listener=progress)
+            done = run(
+                store,
+                found,
+                plan,
+                jobs=jobs,
+                where=where,
+                durable=durable,
+                stopping=stopper.stopping,
+                listener=progress,
+            )
         except KeyboardInterrupt:  # the second one: at once
             done = False
         finally:

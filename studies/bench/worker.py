@@ -1,27 +1,28 @@
-"""A process of a bench: loads the table once, then searches the children that it is sent, one after the other."""
+"""A worker of a bench: loads the table once, then searches the children that it is sent, one after the other."""
 
 from __future__ import annotations
 
-import os
-import signal
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from nas_core.errors import NasError
 from nas_core.records import Bench
 from nas_core.strategy import Outcome, Pending, Proposal, Strategy
 from studies.bench.plan import Plan, parts_of
+from studies.executors import worker as protocol
 from studies.executors.simulated import Simulated
+from studies.executors.worker import Message, Terms, check_reachable
 from studies.records import Study
 from studies.search.endings import Ending
 from studies.search.loop import Search
 from studies.setup.assemble import StudyObjects, build
 from studies.store.store import Store
+
+LOOK = 0.05  # seconds between two looks for the word to stop
 
 
 class Place(NamedTuple):
@@ -53,30 +54,65 @@ class Timed:
         self.tells.append(time.perf_counter() - begun)
 
 
-def main(pipe: Connection, place: Place, bench: Bench, plan: Plan, stop: Any) -> None:
-    """The process. It is sent (label, seed) and answers with True (searched), False (stopped) or a NasError;
-    `stop` is shared with the driver."""
-    os.dup2(2, 1)  # what a user's code prints belongs to the progress, not to the data
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the driver decides
-    driver = os.getppid()
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A search of the bench (`executors.pool.Task`)."""
 
-    def stopping() -> bool:
-        return bool(stop.value) or os.getppid() != driver
+    number: int
+    label: str
+    seed: int
 
-    try:
-        try:
-            _work(pipe, place, bench, plan, stopping)
-        except NasError as error:
-            pipe.send(error)
-    except (EOFError, OSError):
-        return  # the driver is gone
+    def packed(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def _work(pipe: Connection, place: Place, bench: Bench, plan: Plan, stopping: Callable[[], bool]) -> None:
-    with Store(place.url, place.files, durable=place.durable, create=False) as store:
-        shared = build(plan.problem).cached_in(store)
-        while (child := pipe.recv()) is not None:
-            pipe.send(search(store, bench, plan, shared, *child, stopping=stopping, environment=place.environment))
+@dataclass(frozen=True, slots=True)
+class Searches:
+    """The searches of a bench, as another process does them (`executors.worker.Remote`): it loads the table once, and
+    commits what it finds."""
+
+    place: Place
+    bench: Bench
+    plan: Plan
+
+    def messages(self, terms: Terms) -> Iterator[Message]:
+        place = self.place
+        check_reachable(place.url, terms.here)
+        with Store(place.url, place.files, durable=place.durable, create=False) as store:
+            shared = build(self.plan.problem).cached_in(store)
+            yield {"kind": protocol.READY}
+            while True:
+                told = terms.listen(True)
+                if told is None or told["kind"] != protocol.JOB:
+                    continue  # of a search that has ended meanwhile
+                yield {"kind": protocol.STARTED, "number": told["number"]}
+                child, facts = (told["label"], told["seed"]), place.environment
+                halted = _Halted(terms)
+                done = search(store, self.bench, self.plan, shared, *child, stopping=halted, environment=facts)
+                yield {"kind": protocol.ENDED if done else protocol.HALTED, "number": told["number"], "failure": None}
+
+    def plain(self) -> dict[str, Any]:
+        place = {**self.place._asdict(), "files": str(self.place.files)}
+        return {"place": place, "bench": asdict(self.bench), "plan": self.plan.model_dump(mode="json")}
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Self:
+        place = Place(**{**plain["place"], "files": Path(plain["place"]["files"])})
+        return cls(place, Bench(**plain["bench"]), Plan.model_validate(plain["plan"]))
+
+
+class _Halted:
+    """Whether a worker has been told to stop. Asked after every look-up, so it listens now and then only."""
+
+    def __init__(self, terms: Terms) -> None:
+        self._listen, self._told, self._next = terms.listen, False, 0.0
+
+    def __call__(self) -> bool:
+        if not self._told and time.monotonic() >= self._next:
+            self._next = time.monotonic() + LOOK
+            while (message := self._listen(False)) is not None:
+                self._told |= message["kind"] == protocol.HALT
+        return self._told
 
 
 def search(

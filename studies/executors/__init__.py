@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, Self
 
+from nas_core.architecture import Architecture
 from nas_core.evaluation import Report
 from nas_core.failures import Failure
 from nas_core.strategy import Proposal
@@ -24,6 +25,29 @@ class Job:
     seed: int
     workdir: Path
     asked_after: int
+
+    def packed(self) -> dict[str, Any]:
+        """As plain data, which `of_packed` reads."""
+        proposal = self.proposal
+        return {
+            "number": self.number,
+            "arch": proposal.arch.to_json(),
+            "budget": self.budget,
+            "proposed_budget": proposal.budget,
+            "continues": proposal.continues,
+            "note": dict(proposal.note),
+            "target": self.target,
+            "seed": self.seed,
+            "workdir": str(self.workdir.absolute()),
+            "asked_after": self.asked_after,
+        }
+
+    @classmethod
+    def of_packed(cls, packed: Mapping[str, Any]) -> Self:
+        arch = Architecture.from_json(packed["arch"])
+        proposal = Proposal(arch, packed["proposed_budget"], packed["continues"], packed["note"])
+        place, names = Path(packed["workdir"]), ("number", "budget", "target", "seed", "asked_after")
+        return cls(proposal=proposal, workdir=place, **{name: packed[name] for name in names})
 
 
 @dataclass(frozen=True, slots=True)

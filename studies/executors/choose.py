@@ -4,44 +4,73 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from nas_core.errors import UsageError
 from nas_core.job import Job, Work
 from studies.executors import Executor
+from studies.executors.pool import Pool
 from studies.executors.where import AUTO, EXECUTORS, Where
 from studies.executors.worker import Candidates, JobWork, Remote
 from studies.records import Study
 from studies.setup.assemble import StudyObjects
 from studies.store.store import Store
 
+POOLS = ("processes", "ray")
+"""Those whose workers do whatever they are told, not evaluations alone."""
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What an executor is made for: work of a study as it is here, and as another process is told to do it. `device`
-    and `threads` are what the work names; `trial_seconds` are what one evaluation may take; `apart`: not in this
-    process, unless the user says so."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """Work as other processes are told to do it: on files in `folder`. `device` and `threads` are what the work names;
+    `trial_seconds` are what one evaluation may take."""
+
+    remote: Remote
+    folder: Path
+    device: str | None = None
+    threads: int | None = None
+    trial_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment(Elsewhere):
+    """What an executor is made for: work of a study as it is here, too. `apart`: not in this process, unless the user
+    says so."""
 
     store: Store
     study: Study
     work: Work
-    remote: Remote
-    device: str | None
-    threads: int | None = None
-    trial_seconds: float | None = None
     apart: bool = False
 
 
 def candidates(store: Store, study: Study, parts: StudyObjects, *, apart: bool = False) -> Assignment:
     """The evaluation of a study's candidates. On CUDA it is always apart; where that is wanted every training is."""
     spec, facts = study.spec, study.spec.evaluator.facts
-    apart = not parts.evaluator.in_process or (apart and not facts.looks_up)
-    place = facts.device, facts.threads
-    return Assignment(store, study, parts.evaluator, Candidates(spec), *place, parts.trial_seconds, apart)
+    return Assignment(
+        store=store,
+        study=study,
+        work=parts.evaluator,
+        remote=Candidates(spec),
+        folder=store.folder(study),
+        device=facts.device,
+        threads=facts.threads,
+        trial_seconds=parts.trial_seconds,
+        apart=not parts.evaluator.in_process or (apart and not facts.looks_up),
+    )
 
 
 def job(store: Store, study: Study, work: Job) -> Assignment:
     """Repeats of a job."""
-    remote = JobWork(study.spec, work.kind, work.settings, store.url, store.files)
-    return Assignment(store, study, work, remote, work.settings["device"], work.settings.get("threads"))
+    return Assignment(
+        store=store,
+        study=study,
+        work=work,
+        remote=JobWork(study.spec, work.kind, work.settings, store.url, store.files),
+        folder=store.folder(study),
+        device=work.settings["device"],
+        threads=work.settings.get("threads"),
+    )
 
 
 def executor(assignment: Assignment, where: Where) -> Executor:
@@ -49,6 +78,19 @@ def executor(assignment: Assignment, where: Where) -> Executor:
     name = where.name
     if name == AUTO:
         name = "processes" if where.workers > 1 or assignment.apart else "inline"
-    module, _, function = EXECUTORS[name].partition(":")
-    made: Executor = getattr(importlib.import_module(module), function)(assignment, where)
+    made: Executor = _maker(name)(assignment, where)
     return made
+
+
+def pool(work: Elsewhere, where: Where) -> Pool[Any]:
+    """Workers for what is no evaluation. Raises UsageError for an executor that has none, MachineError."""
+    name = "processes" if where.name == AUTO else where.name
+    if name not in POOLS:
+        raise UsageError(f"--executor {name} evaluates candidates and nothing else; use {' or '.join(POOLS)}")
+    made: Pool[Any] = _maker(name)(work, where)
+    return made
+
+
+def _maker(name: str) -> Any:
+    module, _, function = EXECUTORS[name].partition(":")
+    return getattr(importlib.import_module(module), function)

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from nas_core import errors
 from nas_core.errors import MachineError, NasError
 from nas_core.failures import Failure
-from studies.executors import Begun, Died, Ended, Event, Halted, Job, Reported
+from studies.executors import Begun, Died, Ended, Event, Halted, Reported
 from studies.executors import worker as protocol
 
 STILLBORN = 3  # workers in a row that may end before they have begun with anything
@@ -34,6 +34,17 @@ class Handle(Protocol):
 
     def end(self) -> str:
         """Kill it, if it lives; how it has ended, in words."""
+        ...
+
+
+class Task(Protocol):
+    """What one worker does at a time."""
+
+    @property
+    def number(self) -> int: ...
+
+    def packed(self) -> dict[str, Any]:
+        """What the worker is told, with the number."""
         ...
 
 
@@ -64,7 +75,7 @@ class _Worker(Generic[H]):
     def __init__(self, handle: H) -> None:
         self.handle = handle
         self.ready = self.begun = False  # it can take jobs; it has come to its first one
-        self.job: Job | None = None
+        self.job: Task | None = None
         self.dropped = False  # the job is not wanted any more, but the worker is still at it
         self.halted = False  # it has been asked to stop
         self.kill_at: float | None = None
@@ -80,11 +91,11 @@ class Pool(Generic[H]):
         self._launcher = launcher
         self._trial_seconds = trial_seconds
         self._workers: dict[int, _Worker[H]] = {}
-        self._queue: list[Job] = []  # submitted, not with a worker yet
+        self._queue: list[Task] = []  # submitted, not with a worker yet
         self._stillborn = 0  # workers in a row that died before they had begun
         self._events: list[Event] = []
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Task) -> None:
         self._queue.append(job)
         self._hand_out()
 
@@ -123,7 +134,7 @@ class Pool(Generic[H]):
         for worker in self._workers.values():
             if self._queue and worker.ready and worker.job is None:
                 worker.job, worker.dropped, worker.halted = self._queue.pop(0), False, False
-                worker.handle.send(protocol.JOB, **protocol.pack(worker.job))
+                worker.handle.send(protocol.JOB, **worker.job.packed())
         starting = sum(not worker.ready for worker in self._workers.values())
         free = (place for place in range(self.slots) if place not in self._workers)
         for place in list(free)[: max(0, len(self._queue) - starting)]:

@@ -24,7 +24,7 @@ from studies.executors.where import Where
 from studies.executors.worker import Remote
 
 if TYPE_CHECKING:
-    from studies.executors.choose import Assignment
+    from studies.executors.choose import Elsewhere
 
 
 class Process:
@@ -73,7 +73,7 @@ class Processes:
     def close(self) -> None: ...
 
 
-def made(assignment: Assignment, where: Where) -> Pool[Process]:
+def made(assignment: Elsewhere, where: Where) -> Pool[Process]:
     """With several CUDA devices the workers of work on "cuda" take turns on them. Raises UsageError and MachineError
     for a share of a GPU that does not fit."""
     limit, devices = assignment.trial_seconds, gpus.devices_of(assignment.device)

@@ -34,7 +34,7 @@ from studies.executors.where import Where
 from studies.executors.worker import Message
 
 if TYPE_CHECKING:
-    from studies.executors.choose import Assignment
+    from studies.executors.choose import Elsewhere
 
 PROBE = 5.0  # seconds in which a cluster's address answers; Ray itself waits for minutes
 SEEN = "nodes-see.tmp"
@@ -59,7 +59,7 @@ class Request:
         return min(int(node.get(name, 0) * 10_000) // int(amount * 10_000) for name, amount in asked if amount)
 
 
-def made(assignment: Assignment, where: Where) -> Pool[Actor]:
+def made(assignment: Elsewhere, where: Where) -> Pool[Actor]:
     """Workers on the cluster at the address that is given (`ray:HOST:PORT`), else on the one that runs here or that
     RAY_ADDRESS names, else on one that is started here and ends with this process.
 
@@ -84,7 +84,7 @@ def made(assignment: Assignment, where: Where) -> Pool[Actor]:
         raise
 
 
-def requested(assignment: Assignment, share: int | None, nodes: Sequence[Mapping[str, float]]) -> Request:
+def requested(assignment: Elsewhere, share: int | None, nodes: Sequence[Mapping[str, float]]) -> Request:
     """What a worker asks for: a share of a GPU, where it is on one; else its threads as CPUs, at most those that the
     largest node has, as threads are the study's and not the cluster's."""
     if gpus.is_gpu(assignment.device):
@@ -189,12 +189,12 @@ class Actors:
 
     advice = "see the logs of Ray on its nodes"
 
-    def __init__(self, cluster: Cluster, assignment: Assignment, request: Request) -> None:
+    def __init__(self, cluster: Cluster, assignment: Elsewhere, request: Request) -> None:
         self._cluster = cluster
         options = {"num_cpus": request.cpus, "num_gpus": request.gpus, "max_restarts": 0}
         self._new = _worker_class(cluster.ray).options(**options)
         # What every node must find where this process has written it.
-        self._seen, mark = assignment.store.folder(assignment.study).absolute() / SEEN, uuid4().hex
+        self._seen, mark = assignment.folder.absolute() / SEEN, uuid4().hex
         self._seen.parent.mkdir(parents=True, exist_ok=True)
         self._seen.write_text(mark)
         self._told = json.dumps(
@@ -254,8 +254,8 @@ def serve(told: Mapping[str, Any], inbox: SimpleQueue[Message]) -> Iterator[Mess
         return
     with contextlib.suppress(OSError):  # what is named from there will be missed
         os.chdir(told["folder"])
-    work, here = protocol.unpacked(told["work"]), told["machine"] == machine()
-    for message in protocol.messages(work, told["device"], told["trial_seconds"], listen, here):
+    terms = protocol.Terms(listen, told["device"], told["trial_seconds"], told["machine"] == machine())
+    for message in protocol.messages(told["work"], terms):
         if message["kind"] == protocol.ERROR:
             yield fault(
                 f"{message['text']}\nNodes read what this machine reads, at the same paths: share '{os.getcwd()}'"

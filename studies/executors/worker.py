@@ -19,14 +19,12 @@ from multiprocessing import connection as wires
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
-from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NasError, TrialError
 from nas_core.evaluation import Context, Report
 from nas_core.failures import Failure, failure
 from nas_core.job import Work
-from nas_core.strategy import Proposal
 from studies.executors import Job
 from studies.records import StudySpec
 from training.reading import Silent, reading
@@ -54,52 +52,69 @@ def receive(pipe: Connection) -> Message:
     return message
 
 
-def pack(job: Job) -> Message:
-    proposal = job.proposal
-    return {
-        "number": job.number,
-        "arch": proposal.arch.to_json(),
-        "budget": job.budget,
-        "proposed_budget": proposal.budget,
-        "continues": proposal.continues,
-        "note": dict(proposal.note),
-        "target": job.target,
-        "seed": job.seed,
-        "workdir": str(job.workdir.absolute()),
-        "asked_after": job.asked_after,
-    }
+class Remote(Protocol):
+    """What another process can be told to do, as plain data."""
+
+    def messages(self, terms: Terms) -> Iterator[Message]:
+        """What a worker says while it does what it hears. Ends where another process should go on. Raises NasError for
+        what spoils everything, DriverGone."""
+        ...
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it; `of_plain` of the class reads it."""
+        ...
 
 
-def unpack(packed: Message) -> Job:
-    arch = Architecture.from_json(packed["arch"])
-    proposal = Proposal(arch, packed["proposed_budget"], packed["continues"], packed["note"])
-    place, names = Path(packed["workdir"]), ("number", "budget", "target", "seed", "asked_after")
-    return Job(proposal=proposal, workdir=place, **{name: packed[name] for name in names})
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which a worker works. `listen(True)` waits for what it is told next, `listen(False)` answers None where that
+    is nothing. `device` replaces the work's own, where it is named; `here`: on the driver's machine."""
+
+    listen: Listen
+    device: str | None = None
+    trial_seconds: float | None = None
+    here: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Work on the candidates of a study, by its evaluator."""
+    """Work on the candidates of a study, by its evaluator (`Remote`)."""
 
     spec: StudySpec
 
-    def open(self, device: str | None, here: bool = True) -> Work:
+    def messages(self, terms: Terms) -> Iterator[Message]:
+        with reading(Silent()):
+            opened = self.open(terms.device)
+        yield from Worker(opened, terms).run()
+
+    def open(self, device: str | None) -> Work:
         from studies.setup.assemble import build
 
         evaluator = self.spec.evaluator if device is None else self.spec.evaluator.on(device)
         return build(self.spec.model_copy(update={"evaluator": evaluator})).evaluator
 
+    def plain(self) -> dict[str, Any]:
+        return {"spec": self.spec.model_dump(mode="json")}
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Self:
+        return cls(StudySpec.model_validate(plain["spec"]))
+
 
 @dataclass(frozen=True, slots=True)
 class JobWork:
-    """Work by a job of these settings. What it needs of other runs is read from their store; `here`: on the driver's
-    machine."""
+    """Work by a job of these settings (`Remote`). What it needs of other runs is read from their store."""
 
     spec: StudySpec
     kind: str
     settings: Mapping[str, Any]
     url: str
     files: Path
+
+    def messages(self, terms: Terms) -> Iterator[Message]:
+        with reading(Silent()):
+            opened = self.open(terms.device, terms.here)
+        yield from Worker(opened, terms).run()
 
     def open(self, device: str | None, here: bool = True) -> Work:
         from studies.jobs import JOBS
@@ -111,33 +126,49 @@ class JobWork:
 
             @functools.cache
             def store() -> Store:
-                if not here and self.url.startswith("sqlite"):
-                    raise MachineError(
-                        "it reads the study's database, a SQLite file, which processes of one machine share; "
-                        "use PostgreSQL (--db postgresql://...), or train on this machine"
-                    )
+                check_reachable(self.url, here)
                 return opened.enter_context(Store(self.url, self.files, reading=True))
 
             work: Work = getattr(importlib.import_module(module), function)(store, self.spec, settings)
         return work
 
+    def plain(self) -> dict[str, Any]:
+        spec, settings = self.spec.model_dump(mode="json"), dict(self.settings)
+        return {"spec": spec, "kind": self.kind, "settings": settings, "url": self.url, "files": str(self.files)}
 
-Remote = Candidates | JobWork
-"""What another process can be told to do, as plain data; `device` replaces its own where there are several."""
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Self:
+        spec, files = StudySpec.model_validate(plain["spec"]), Path(plain["files"])
+        return cls(spec, plain["kind"], plain["settings"], plain["url"], files)
+
+
+REMOTES: Mapping[str, str] = {
+    "Candidates": "studies.executors.worker:Candidates",
+    "JobWork": "studies.executors.worker:JobWork",
+    "Searches": "studies.bench.worker:Searches",
+}
+"""By the name of its class."""
+
+
+def check_reachable(url: str, here: bool) -> None:
+    """Raises MachineError for a database that a worker on another machine than the driver's must not open."""
+    if not here and url.startswith("sqlite"):
+        raise MachineError(
+            "it works on the database, a SQLite file, which is for processes of one machine; use PostgreSQL "
+            "(--db postgresql+psycopg://...), or workers on this machine"
+        )
 
 
 def packed(work: Remote) -> str:
     """As JSON, which `unpacked` reads."""
-    plain: dict[str, Any] = {"spec": work.spec.model_dump(mode="json")}
-    if isinstance(work, JobWork):
-        plain |= {"kind": work.kind, "settings": dict(work.settings), "url": work.url, "files": str(work.files)}
-    return json.dumps(plain)
+    return json.dumps([type(work).__name__, work.plain()])
 
 
 def unpacked(text: str) -> Remote:
-    plain = json.loads(text)
-    spec = StudySpec.model_validate(plain.pop("spec"))
-    return JobWork(spec, **{**plain, "files": Path(plain["files"])}) if plain else Candidates(spec)
+    name, plain = json.loads(text)
+    module, _, attribute = REMOTES[name].partition(":")
+    found: Remote = getattr(importlib.import_module(module), attribute).of_plain(plain)
+    return found
 
 
 def main(pipe: Connection, work: str, device: str | None, trial_seconds: float | None) -> None:
@@ -152,32 +183,26 @@ def main(pipe: Connection, work: str, device: str | None, trial_seconds: float |
             raise DriverGone from error
 
     with contextlib.suppress(DriverGone):
-        for message in messages(unpacked(work), device, trial_seconds, listen):
+        for message in messages(work, Terms(listen, device, trial_seconds)):
             try:
                 pipe.send_bytes(json.dumps(message).encode())
             except OSError:
                 return
 
 
-def messages(
-    work: Remote, device: str | None, trial_seconds: float | None, listen: Listen, here: bool = True
-) -> Iterator[Message]:
-    """What a worker says while it does what it hears; `here`: on the driver's machine. Ends where another process
-    should go on. Raises DriverGone."""
+def messages(work: str, terms: Terms) -> Iterator[Message]:
+    """What a worker says that does what `packed` wrote. Raises DriverGone."""
     try:
-        with reading(Silent()):
-            opened = work.open(device, here)
-        yield from Worker(opened, trial_seconds, listen).run()
+        yield from unpacked(work).messages(terms)
     except NasError as error:
         yield {"kind": ERROR, "type": type(error).__name__, "text": str(error)}
 
 
 class Worker:
-    """What does the work, whoever brings its messages. `listen(True)` waits for the next one, `listen(False)` answers
-    None where there is none."""
+    """What evaluates, whoever brings its messages."""
 
-    def __init__(self, work: Work, trial_seconds: float | None, listen: Listen) -> None:
-        self.work, self.trial_seconds, self.listen = work, trial_seconds, listen
+    def __init__(self, work: Work, terms: Terms) -> None:
+        self.work, self.trial_seconds, self.listen = work, terms.trial_seconds, terms.listen
         self.halting = self.dropped = False
 
     def run(self) -> Iterator[Message]:
@@ -189,7 +214,7 @@ class Worker:
             if message["kind"] != JOB:
                 continue  # of a job that has ended meanwhile
             self.halting = self.dropped = False
-            job = unpack(message)
+            job = Job.of_packed(message)
             yield {"kind": STARTED, "number": job.number}
             outcome, failed = yield from self.evaluate(job)
             yield {"kind": outcome, "number": job.number, "failure": None if failed is None else asdict(failed)}

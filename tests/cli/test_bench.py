@@ -330,7 +330,7 @@ def test_a_search_that_ends_early_keeps_its_last_incumbent(
     ("strategy", "message"),
     [
         ("Raising", "strategy 'Raising', seed 0 (small/Raising/0): ZeroDivisionError: division by zero"),
-        ("Dying", "a process died (exit code 7) while it searched with 'Dying', seed 0"),
+        ("Dying", "3 processes died, the last with exit code 7, while they searched with 'Dying', seed 0"),
     ],
 )
 def test_a_broken_strategy_ends_the_bench_in_one_line(

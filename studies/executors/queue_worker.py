@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 from nas_core import distribution
 from nas_core.errors import MachineError, NasError, NotFoundError, UsageError
 from nas_core.failures import without_paths
-from studies.executors import Begun, Died, Ended, Event, Executor, Halted, Reported, attempt_folders
+from studies.executors import Begun, Died, Ended, Event, Executor, Halted, Job, Reported, attempt_folders
 from studies.executors import worker as protocol
 from studies.executors.pool import Pool
 from studies.executors.processes import Processes
@@ -143,7 +143,7 @@ class QueueWorker:
         try:
             executor = self._executor_for(wanted.work)
             folder = attempt_folders.begin(run, attempt)
-            executor.submit(protocol.unpack({**wanted.job, "workdir": str(folder)}))
+            executor.submit(Job.of_packed({**wanted.job, "workdir": str(folder)}))
             begun = not executor.apart
             over = begun and self._forward(attempt, wanted, Begun(wanted.number))
             while not over:

@@ -86,7 +86,7 @@ class Queued:
 
     def submit(self, job: Job) -> None:
         folder = os.path.relpath(job.workdir, self._store.files)
-        packed = {key: value for key, value in protocol.pack(job).items() if key != "workdir"}
+        packed = {key: value for key, value in job.packed().items() if key != "workdir"}
         found = self._queue.want(self._session, Wanted(job.number, folder, packed, self._work))
         self._given[job.number] = _Given(job, found.id, found.begun)
 

@@ -255,11 +255,11 @@ def reported(number: int, report: Report) -> Message:
     return {"kind": REPORTED, "number": number, "step": report.step, "metrics": metrics, "seconds": report.seconds}
 
 
-def failure_of(message: Message) -> Failure | None:
+def failure_of(message: Mapping[str, Any]) -> Failure | None:
     return None if message["failure"] is None else Failure(**message["failure"])
 
 
-def report_of(message: Message) -> Report:
+def report_of(message: Mapping[str, Any]) -> Report:
     metrics = {name: float(value) for name, value in message["metrics"].items()}
     return Report(message["step"], metrics, message["seconds"])
 

@@ -20,7 +20,7 @@ from studies.executors import Begun, Died, Ended, Event, Halted, Job, Reported
 from studies.executors.choose import Assignment, executor
 from studies.executors.queued import MARK, Queued, mark_of
 from studies.executors.where import Where
-from studies.executors.worker import Candidates, JobWork, reported
+from studies.executors.worker import Candidates, JobWork, Remote, reported
 from studies.records import Study
 from studies.store import tables
 from studies.store.queue import OVER, RUNNING, WAITING, Queue, Wanted
@@ -435,18 +435,22 @@ def test_where_it_is_made(store: Store, study: Study) -> None:
     work: Any = None
     free = study.spec.model_copy(update={"lag": 6})
     strict = Study(study.id, study.name, free, study.stop_at, study.created)
-    made = executor(Assignment(store, strict, work, Candidates(free), None), Where(2, "queue:1.5"))
+
+    def assigned(remote: Remote) -> Assignment:
+        return Assignment(store=store, study=strict, work=work, remote=remote, folder=store.folder(strict))
+
+    made = executor(assigned(Candidates(free)), Where(2, "queue:1.5"))
     assert made.slots == 6
     assert Queue(store, study).driver().lease == 1.5  # type: ignore[union-attr]
     assert (store.folder(study) / MARK).read_text() == mark_of(study)
     job = JobWork(free, "retrain", {"device": "cpu"}, store.url, store.files)
-    made = executor(Assignment(store, strict, work, job, None), Where(3, "queue"))
+    made = executor(assigned(job), Where(3, "queue"))
     assert (made.slots, Queue(store, study).driver().lease) == (3, 60.0)  # type: ignore[union-attr]
     for given in ("0", "soon", "nan", "inf"):
         with pytest.raises(UsageError, match="write queue:SECONDS"):
-            executor(Assignment(store, strict, work, Candidates(free), None), Where(1, f"queue:{given}"))
+            executor(assigned(Candidates(free)), Where(1, f"queue:{given}"))
     with pytest.raises(UsageError, match="--per-gpu: workers of a queue share a GPU"):
-        executor(Assignment(store, strict, work, Candidates(free), None), Where(2, "queue", per_gpu=2))
+        executor(assigned(Candidates(free)), Where(2, "queue", per_gpu=2))
 
 
 def test_the_settings_of_a_job_go_to_workers_without_the_url(store: Store, study: Study) -> None:

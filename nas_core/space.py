@@ -194,7 +194,10 @@ class HasNotation(Protocol):
     def to_text(self, arch: Architecture) -> str: ...
 
     def from_text(self, text: str) -> Architecture:
-        """Raises ValueError, naming what is wrong with the text."""
+        """The architecture of a text, or of several with this text and one identity any of them.
+
+        Raises ValueError, naming what is wrong with the text.
+        """
         ...
 
 

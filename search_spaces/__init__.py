@@ -5,6 +5,7 @@ GROUP = "nas.search_spaces"
 BUILTIN = {
     "ae-cnn": "search_spaces.ae_cnn.space:AeCnn",
     "darts": "search_spaces.darts.space:Darts",
+    "evonorm": "search_spaces.evonorm.space:EvoNorm",
     "mlp": "search_spaces.mlp.space:Mlp",
     "nasbench201": "search_spaces.nasbench201.space:NasBench201",
     "nasbench_graph": "search_spaces.nasbench_graph.space:NasBenchGraph",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas_core.batch import Batch
+from search_spaces.layers.batch_moment import BatchMoment
 
 
 def recalibrate(network: nn.Module, answer: Callable[[Batch], Any], batches: Iterable[Batch]) -> None:
@@ -20,7 +21,7 @@ def recalibrate(network: nn.Module, answer: Callable[[Batch], Any], batches: Ite
     network computes when it is evaluated, without dropout. One that does not run ends up as it was made.
     """
     network.eval()
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    norms = [module for module in network.modules() if _averages(module)]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
@@ -34,6 +35,10 @@ def recalibrate(network: nn.Module, answer: Callable[[Batch], Any], batches: Ite
     network.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _averages(module: nn.Module) -> TypeGuard[_BatchNorm | BatchMoment]:
+    return isinstance(module, BatchMoment) or (isinstance(module, _BatchNorm) and module.track_running_stats)
 
 
 def first(batches: Iterable[Batch], count: int) -> Iterator[Batch]:

@@ -306,11 +306,13 @@ def _enumeration(space: SearchSpace, archs: Sequence[Architecture]) -> Iterator[
             yield f"an illegal architecture is enumerated ({space.illegal(arch)}): {arch}"
 
 
-def _notation(space: HasNotation, archs: Sequence[Architecture]) -> Iterator[str]:
+def _notation(space: Any, archs: Sequence[Architecture]) -> Iterator[str]:
     for arch in archs:
         text = space.to_text(arch)
-        if space.from_text(text) != arch:
-            yield f"'{text}' of {arch} is read as {space.from_text(text)}"
+        back = space.from_text(text)
+        # A text may leave out what the network does not have, so that one text stands for several architectures.
+        if back != arch and (space.to_text(back) != text or space.identity(back) != space.identity(arch)):
+            yield f"'{text}' of {arch} is read as {back}"
     for bad in ("", "no such architecture", space.to_text(archs[0]) + "?"):
         try:
             yield f"'{bad}' is accepted as {space.from_text(bad)}"

@@ -268,7 +268,8 @@ def test_unguided_draws_of_free_and_of_restricted_spaces_are_those_of_the_space(
     found = ordered(slots, 2000, generator(0)).tokens
     for slot in range(slots.count):
         one, other = (numpy.bincount(rows[:, slot], minlength=slots.width) / 2000 for rows in (reference, found))
-        assert numpy.abs(one - other).sum() / 2 < 0.08
+        # The noise of so many draws grows with the root of the options.
+        assert numpy.abs(one - other).sum() / 2 < 0.08 * max(1, (slots.width / 16) ** 0.5)
 
 
 def test_a_condition_is_decided_before_what_hangs_on_it() -> None:

@@ -1,0 +1,1 @@
+"""Networks with a slot where a layer is to be tried."""

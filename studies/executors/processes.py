@@ -6,6 +6,7 @@ only; here every worker has a pipe of its own, over which reports come as they a
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import signal
@@ -33,9 +34,11 @@ class Process:
     def __init__(self, work: str, device: str | None, trial_seconds: float | None) -> None:
         spawn = multiprocessing.get_context("spawn")
         self.pipe, far = spawn.Pipe()
-        self.process = spawn.Process(target=protocol.main, args=(far, work, device, trial_seconds), daemon=True)
+        # Not daemonic: those may have no processes of their own, and a compression is proved by one.
+        self.process = spawn.Process(target=protocol.main, args=(far, work, device, trial_seconds), daemon=False)
         with uninterrupted():
             self.process.start()
+        atexit.register(self.process.kill)  # before multiprocessing waits for it
         far.close()
 
     def send(self, kind: str, **values: Any) -> None:
@@ -48,6 +51,7 @@ class Process:
     def end(self) -> str:
         self.process.kill()
         self.process.join()
+        atexit.unregister(self.process.kill)
         self.pipe.close()
         code = self.process.exitcode
         return f"exit code {code}" if code is None or code >= 0 else _signal(-code)

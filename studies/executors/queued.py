@@ -14,10 +14,10 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas_core import distribution
 from nas_core.errors import MachineError, NasError, Notice, UsageError
@@ -150,7 +150,7 @@ class Queued:
             given.heard += 1
             self._take(given, message)
 
-    def _take(self, given: _Given, message: Mapping[str, Any]) -> None:
+    def _take(self, given: _Given, message: protocol.Message) -> None:
         number, kind = given.job.number, message["kind"]
         if kind == protocol.STARTED and not given.begun:
             given.begun = True

@@ -31,6 +31,7 @@ from studies.setup.config import SearchConfig
 from studies.store.store import Store
 
 SPACE = """
+import multiprocessing
 import os
 import signal
 import time
@@ -51,6 +52,10 @@ class Small(SearchSpace):
             os.kill(os.getpid(), signal.SIGKILL)
         if arch.values["kind"] == "hangs":
             time.sleep(3600)
+        if arch.values["kind"] == "starts":
+            process = multiprocessing.get_context("fork").Process(target=int)
+            process.start()
+            process.join()
         width = arch.values["width"]
         channels, height, _ = task.input_shape
         return nn.Sequential(
@@ -146,6 +151,12 @@ def test_candidates_that_kill_or_hang_cost_themselves_only(tmp_path: Path, monke
         reasons.setdefault(run.arch.values["kind"], set()).add((run.verdict.reason or str(run.state)).split(":")[0])
     assert all("SIGKILL" in (run.verdict.reason or "") for run in runs if run.arch.values["kind"] == "kills")
     assert reasons == {"plain": {"complete"}, "kills": {"worker-died"}, "hangs": {"time-limit"}}
+
+
+@pytest.mark.usefixtures("forked_workers")
+def test_candidates_may_have_processes_of_their_own(tmp_path: Path) -> None:
+    _, runs = Studies(tmp_path, ("starts",)).search("s", 2, trials=2, epochs=1)
+    assert [run.verdict.reason for run in runs] == [None, None]
 
 
 @pytest.mark.usefixtures("forked_workers")

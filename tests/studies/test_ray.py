@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from nas_cli.app import run as nas
 from nas_core.errors import MachineError, NasError, Notice, UsageError
 from nas_core.records import Run
 from nas_core.strategy import State
@@ -28,6 +29,7 @@ from studies.search.loop import Search
 from studies.search.start import Watching, planned, run, start
 from studies.setup.config import SearchConfig
 from studies.store.store import Store
+from tests.cli import test_bench as table
 from tests.ray_cluster import Nodes, nodes
 
 EVALUATOR = """
@@ -264,3 +266,16 @@ def test_no_cluster_no_room_no_ray(cluster: Nodes, mine: Path, monkeypatch: pyte
 )
 def test_how_many_a_node_has_room_for(request_: Request, node: dict[str, float], room: int) -> None:
     assert request_.room(node) == room
+
+
+def test_a_bench_is_the_same(cluster: Nodes, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table.write(mine)
+    command = [word.replace(table.CONTENDERS, "random,ea=regularized-evolution") for word in table.COMMAND]
+    assert nas([*command, "--db", "here.db"]) == 0
+    away = ["--db", "away.db", "--executor", f"ray:{cluster.address}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(on_ray, "machine", lambda: "another")  # this one, as nodes see it
+        assert nas([*command, *away]) == 5
+    assert nas([*command, *away]) == 0
+    assert table.children(mine / "away.db") == table.children(mine / "here.db") != {}
+    assert nas([*command, "--db", "none.db", "--executor", "inline"]) == 2

@@ -34,6 +34,7 @@ from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass, weights
 from predictors.need import Need
 from predictors.proxy import EVERY_TASK, Unscorable
+from search_spaces.layers.batch_moment import BatchMoment
 from training.tasks import kind_of
 
 CONVOLUTIONS = {
@@ -149,6 +150,7 @@ def _borrowed(model: nn.Module) -> Iterator[nn.Module]:
         yield model.requires_grad_(False)
     finally:
         for module, attributes, buffers in modules:
+            module.__dict__.pop("forward", None)  # that of `_by_own_statistics`
             module.__dict__.update(attributes)
             module._buffers.update(buffers)
         for parameter, required in parameters:
@@ -163,6 +165,8 @@ def _by_own_statistics(forward: ForwardPass, model: nn.Module, signs: Signs, chu
     for norm in _norms(model):
         norm.track_running_stats = False
         norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+    for moment in _moments(model):
+        moment.forward = partial(_own_moment, moment)  # type: ignore[method-assign]
     try:
         _samples(forward, model, signs, chunk)
     except ValueError:  # torch's "Expected more than 1 value per channel when training"
@@ -178,6 +182,10 @@ def _calibrate(forward: ForwardPass, model: nn.Module) -> None:
         norm.track_running_stats, norm.momentum = True, None  # None: the mean over all batches, here one
         norm.running_mean, norm.running_var = like.new_zeros(norm.num_features), like.new_ones(norm.num_features)
         norm.num_batches_tracked = torch.zeros((), dtype=torch.long, device=forward.device)
+    for moment in _moments(model):
+        moment.__dict__.pop("forward", None)
+        moment.momentum = None
+        moment.reset_running_stats()
     with torch.no_grad():
         forward.run(model.train())
     model.eval()
@@ -185,6 +193,17 @@ def _calibrate(forward: ForwardPass, model: nn.Module) -> None:
 
 def _norms(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
+def _moments(model: nn.Module) -> list[BatchMoment]:
+    return [module for module in model.modules() if isinstance(module, BatchMoment)]
+
+
+def _own_moment(moment: BatchMoment, value: Tensor, x: Tensor) -> Tensor:
+    """The moment of each sample, for which torch's batch normalisation wants several values too."""
+    if x.shape[3] == 1:
+        raise ValueError("one value per channel has no statistics")
+    return moment.of(value, (3,))
 
 
 def _nodes(forward: ForwardPass, model: nn.Module, signs: Signs, chunk: int) -> None:

@@ -38,13 +38,7 @@ class BatchMoment(nn.Module):
         n, groups, size, positions = x.shape
         if not self.training:
             return self.running.to(x.dtype).reshape(1, groups, size, 1)
-        mean = value.mean((0, 3), keepdim=True)
-        found = mean
-        if self.moment == "square":
-            found = (value * value).mean((0, 3), keepdim=True)
-        if self.moment == "variance":
-            centred = value - mean
-            found = (centred * centred).mean((0, 3), keepdim=True)
+        found = self.of(value, (0, 3))
         with torch.no_grad():
             count = n * positions
             unbiased = count / max(1, count - 1) if self.moment == "variance" else 1.0
@@ -53,3 +47,13 @@ class BatchMoment(nn.Module):
             share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
             self.running += (seen - self.running) * share
         return found
+
+    def of(self, value: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """The moment over these axes, which are kept."""
+        if self.moment == "square":
+            return (value * value).mean(axes, keepdim=True)
+        mean = value.mean(axes, keepdim=True)
+        if self.moment == "mean":
+            return mean
+        centred = value - mean
+        return (centred * centred).mean(axes, keepdim=True)

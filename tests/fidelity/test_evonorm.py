@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy
 import pytest
@@ -18,10 +19,13 @@ from nas_core.batch import Batch
 from nas_core.errors import UsageError
 from nas_core.seeds import generator
 from nas_core.task import image_task
+from predictors.forward_pass import ForwardPass
+from predictors.zero_cost.gradsign import GradSign
 from search_spaces.evonorm.layer import EvoNormLayer
 from search_spaces.evonorm.primitives import EPS
 from search_spaces.evonorm.rewriting import canonical
 from search_spaces.evonorm.space import NODES, EvoNorm
+from search_spaces.hosts.resnet import resnet
 from training.recalibration import recalibrate
 
 SPACE = EvoNorm()
@@ -240,6 +244,31 @@ def test_statistics_of_batches_are_made_anew() -> None:
     means, variances = (moment.running for moment in made.moments.values())
     torch.testing.assert_close(means, norm.running_mean)
     torch.testing.assert_close(variances, norm.running_var)
+
+
+@pytest.mark.parametrize("bn", ["instance", "calibrated"])
+def test_gradsign_of_the_graph_is_that_of_the_pair(bn: Literal["instance", "calibrated"]) -> None:
+    """Batch normalisation and ReLU as a graph, and as modules of torch; the network is left as it was."""
+    graph = SPACE.layer(SPACE.named["bn-relu"])
+    slots: Sequence[Callable[[int], nn.Module]] = (
+        lambda channels: EvoNormLayer(graph, channels),
+        lambda channels: nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU()),
+    )
+    batch = Batch((torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1)),), torch.arange(12) % 5)
+    scores = []
+    for slot in slots:
+        forward = ForwardPass(
+            partial(resnet, 3, 5, 8, (1, 1), slot),
+            batch,
+            lambda output, part: functional.cross_entropy(output, part.target),
+            image_task((3, 8, 8), 5),
+        )
+        before = {name: value.clone() for name, value in forward.model.state_dict().items()}
+        scores.append(GradSign(GradSign.Config(bn=bn)).score(forward)["gradsign"])
+        assert all(torch.equal(value, before[name]) for name, value in forward.model.state_dict().items())
+        assert not any("forward" in vars(module) for module in forward.model.modules())
+    assert scores[0] == pytest.approx(scores[1], rel=0.01)
+    assert scores[0] > 0
 
 
 # -- identity ------------------------------------------------------------------------------------------------------

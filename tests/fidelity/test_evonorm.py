@@ -246,9 +246,10 @@ def test_statistics_of_batches_are_made_anew() -> None:
     torch.testing.assert_close(variances, norm.running_var)
 
 
-@pytest.mark.parametrize("bn", ["instance", "calibrated"])
-def test_gradsign_of_the_graph_is_that_of_the_pair(bn: Literal["instance", "calibrated"]) -> None:
-    """Batch normalisation and ReLU as a graph, and as modules of torch; the network is left as it was."""
+@pytest.mark.parametrize(("bn", "stages"), [("instance", 2), ("calibrated", 2), ("instance", 4)])
+def test_gradsign_of_the_graph_is_that_of_the_pair(bn: Literal["instance", "calibrated"], stages: int) -> None:
+    """Batch normalisation and ReLU as a graph, and as modules of torch; the network is left as it was. With four stages
+    maps end with one value, of which a sample alone has no statistics."""
     graph = SPACE.layer(SPACE.named["bn-relu"])
     slots: Sequence[Callable[[int], nn.Module]] = (
         lambda channels: EvoNormLayer(graph, channels),
@@ -258,7 +259,7 @@ def test_gradsign_of_the_graph_is_that_of_the_pair(bn: Literal["instance", "cali
     scores = []
     for slot in slots:
         forward = ForwardPass(
-            partial(resnet, 3, 5, 8, (1, 1), slot),
+            partial(resnet, 3, 5, 8, (1,) * stages, slot),
             batch,
             lambda output, part: functional.cross_entropy(output, part.target),
             image_task((3, 8, 8), 5),

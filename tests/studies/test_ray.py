@@ -16,7 +16,7 @@ import pytest
 
 from nas_cli.app import run as nas
 from nas_core.errors import MachineError, NasError, Notice, UsageError
-from nas_core.records import Run
+from nas_core.records import COMPRESS, RETRAIN, Run
 from nas_core.strategy import State
 from studies.analysis.verify import verify
 from studies.events import Event, Reported
@@ -279,3 +279,26 @@ def test_a_bench_is_the_same(cluster: Nodes, mine: Path, monkeypatch: pytest.Mon
     assert nas([*command, *away]) == 0
     assert table.children(mine / "away.db") == table.children(mine / "here.db") != {}
     assert nas([*command, "--db", "none.db", "--executor", "inline"]) == 2
+
+
+@pytest.mark.slow
+def test_trainings_and_compressions(cluster: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compression reads the database: not on other machines while that is a SQLite file. A training needs none."""
+    monkeypatch.chdir(tmp_path)
+    away = ["--workers", "2", "--executor", f"ray:{cluster.address}"]
+    small = ["--size", "channels=4,cells=1", "--epochs", "1"]
+    assert nas(["search", "--study", "s", "--trials", "1", "--threads", "1", "-s", "split.limit=200", *small]) == 0
+    train = ["train", "s:0", "--seeds", "2", *small]
+    compress = ["compress", "s:0/train-1", "--method", "magnitude", "--target", "params<=0.8x", "--epochs", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(on_ray, "machine", lambda: "another")  # this one, as nodes see it
+        assert nas([*train, *away]) == 0
+        assert nas([*compress, *away]) == 5
+    assert nas([*compress, *away]) == 0
+    assert nas([*train, "-s", "lr_end=0"]) == 0
+    with Store("sqlite:///nas.db") as store:
+        trial = store.trial(store.study("s"), 0)
+        trained = [one.metrics for one in store.below(trial, RETRAIN)]
+        assert len(trained) == 4
+        assert trained[:2] == trained[2:]
+        assert [one.state for one in store.below(trial, COMPRESS)][-1] == State.COMPLETE

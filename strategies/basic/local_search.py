@@ -14,8 +14,8 @@ a start that is not evaluated yet are asked ahead of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,7 @@ from nas_core.pareto import best, better
 from nas_core.seeds import generator
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
 from strategies.basic.random_search import known_to, sample_new
+from strategies.parts.outcomes import restored, stored
 from strategies.parts.scored_pool import SCORED, ScoredPool
 
 
@@ -88,6 +89,22 @@ class LocalSearch:
                 self._learn(outcome)
             else:
                 self._ahead.append(outcome)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "known": sorted(self._known),
+            "centre": None if self._centre is None else stored(self._centre),
+            "path": sorted(self._path),
+            "tried": sorted(self._tried),
+            "better": [stored(one) for one in self._better],
+            "ahead": [stored(one) for one in self._ahead],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._known, self._path, self._tried = set(state["known"]), set(state["path"]), set(state["tried"])
+        self._centre = None if state["centre"] is None else restored(state["centre"])
+        self._better = [restored(one) for one in state["better"]]
+        self._ahead = [restored(one) for one in state["ahead"]]
 
     def _start(self, number: int, pending: Sequence[Pending]) -> Proposal:
         rng = generator(self._setting.seed, number, "start")

@@ -11,10 +11,10 @@ A larger space is sampled choice by choice, and candidates that are known alread
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
@@ -60,6 +60,12 @@ class RandomSearch:
 
     def tell(self, outcome: Outcome) -> None:
         self._told.add(self._setting.identity(outcome.proposal.arch))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"told": sorted(self._told)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._told = set(state["told"])
 
 
 def known_to(setting: Setting, told: set[str], pending: Sequence[Pending]) -> Known:

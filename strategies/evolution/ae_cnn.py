@@ -12,7 +12,8 @@ a number of generations, ends the search. With several objectives or constraints
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nas_core.strategy import Outcome, Pending, Proposal, Setting
 from strategies.evolution.genetic import Generations, Rates, Tournaments
@@ -32,3 +33,9 @@ class AeCnn:
 
     def tell(self, outcome: Outcome) -> None:
         self._generations.tell(outcome)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._generations.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._generations.load_state_dict(state)

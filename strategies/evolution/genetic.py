@@ -11,8 +11,8 @@ random candidate takes its place, and the search is exhausted when there is none
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from nas_core.pareto import ranks
 from nas_core.seeds import generator
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
 from strategies.basic.random_search import Known, known_to, sample_new
+from strategies.parts.outcomes import restored, stored
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -154,6 +155,20 @@ class Generations:
             self._offspring = []
         if ended or not self.population:
             self._beats = self._selection.beats(self._parents)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "population": [stored(one) for one in self.population],
+            "offspring": [stored(one) for one in self._offspring],
+            "known": sorted(self._known),
+            "told": self._told,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.population = [restored(one) for one in state["population"]]
+        self._offspring = [restored(one) for one in state["offspring"]]
+        self._known, self._told = set(state["known"]), int(state["told"])
+        self._beats = self._selection.beats(self._parents)
 
     @property
     def _parents(self) -> list[Outcome]:

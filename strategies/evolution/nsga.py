@@ -13,9 +13,9 @@ replaced: `strategies/evolution/genetic.py`. Crossover and mutation are those of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import comb
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy
 from pydantic import Field
@@ -49,6 +49,12 @@ class Nsga2:
     def tell(self, outcome: Outcome) -> None:
         self._generations.tell(outcome)
 
+    def state_dict(self) -> dict[str, Any]:
+        return self._generations.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._generations.load_state_dict(state)
+
 
 class Nsga3:
     """Fronts and reference directions."""
@@ -71,6 +77,12 @@ class Nsga3:
 
     def tell(self, outcome: Outcome) -> None:
         self._generations.tell(outcome)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._generations.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._generations.load_state_dict(state)
 
 
 # -- NSGA-II --------------------------------------------------------------------------------------------------

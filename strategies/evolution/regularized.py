@@ -12,8 +12,8 @@ rule. A candidate that is known already enters the population again; a failed on
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,7 @@ from nas_core.pareto import best
 from nas_core.seeds import generator
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting
 from strategies.basic.random_search import known_to, sample_new
+from strategies.parts.outcomes import restored, stored
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -69,6 +70,13 @@ class RegularizedEvolution:
             self._population.append(outcome)  # the oldest leaves at the other end
         if len(self._population) == self._config.population:
             self._founders.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"population": [stored(one) for one in self._population], "founders": sorted(self._founders)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._population.extend(map(restored, state["population"]))
+        self._founders = set(state["founders"])
 
     def _founder(self, number: int, pending: Sequence[Pending]) -> Proposal:
         rng = generator(self._setting.seed, number, "founder")

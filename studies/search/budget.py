@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nas_core.strategy import Outcome, Proposal, State
+from nas_core.strategy import Proposal, State
+from studies.search.trial import Asked, Told
 from studies.setup.assemble import StudyObjects
 
 
@@ -26,7 +27,7 @@ class SpentBudget:
         budget = self._own if proposal.budget is None else proposal.budget
         return budget, budget if budget is not None else self._fidelity.high if self._fidelity else 0.0
 
-    def of(self, proposal: Proposal, budget: float | None = None) -> float:
+    def of(self, proposal: Asked, budget: float | None = None) -> float:
         """What a proposal costs, or would if it ended at `budget`."""
         reached = proposal.budget if budget is None else budget
         if self._full is None or reached is None:
@@ -34,14 +35,14 @@ class SpentBudget:
         before = 0.0 if proposal.continues is None else self._budgets.get(proposal.continues, 0.0)
         return max(0.0, reached - before) / self._full
 
-    def learn(self, outcome: Outcome, reached: float | None) -> None:
-        """Take in an outcome; `reached` is the last step of one that may have ended before its budget, and of one that
-        its evaluation has rejected."""
-        proposal, state = outcome.proposal, outcome.state
+    def learn(self, told: Told) -> None:
+        """Take in an outcome. The steps that it came to count of one that may have ended before its budget, and of one
+        that its evaluation has rejected."""
+        state, reached = told.state, told.reached
         if state == State.REJECTED and reached is not None and self._full is not None:
-            self.total += self.of(proposal, reached)
+            self.total += self.of(told, reached)
         steps = reached if state in (State.PRUNED, State.COMPLETE) else None
-        if proposal.budget is not None and state in (State.COMPLETE, State.REUSED):
-            self._budgets[outcome.number] = proposal.budget if steps is None else steps
+        if told.budget is not None and state in (State.COMPLETE, State.REUSED):
+            self._budgets[told.number] = told.budget if steps is None else steps
         if state in (State.COMPLETE, State.FAILED, State.PRUNED):
-            self.total += self.of(proposal, steps)
+            self.total += self.of(told, steps)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from nas_core.records import Verdict
-from nas_core.strategy import Outcome, Proposal, State
+from nas_core.strategy import Proposal, State
 from studies.records import Study
-from studies.search.trial import Trial, paid
+from studies.search.trial import Asked, Told, Trial, paid
 from studies.search.verdicts import Verdicts
 from studies.store.store import Store
 
@@ -32,19 +32,18 @@ class Duplicates:
         self._lately: dict[int, Known] = {}  # what trials that ended or were reused lately came to
         self._names: dict[Names, Names] = {}  # those of their metrics, once for all that have the same
 
-    def learn(self, outcome: Outcome, identity: str, *, paid: bool) -> bool:
-        """Take in an outcome, `paid` where its evaluation has rejected it; whether it was rejected as before."""
-        key, number = outcome.proposal.arch.key, outcome.number
-        if outcome.state == State.COMPLETE:
-            self._evaluated.setdefault(self._same(outcome.proposal, identity), number)
-        if outcome.state != State.REJECTED:
+    def learn(self, told: Told) -> bool:
+        """Take in an outcome; whether it was rejected as before."""
+        if told.state == State.COMPLETE:
+            self._evaluated.setdefault(self._same(told, told.identity), told.number)
+        if told.state != State.REJECTED:
             return False
-        same = self._same(outcome.proposal, identity)
-        again = key in self._rejected or same in self._screened
-        if paid:
-            self._screened.setdefault(same, number)
+        same = self._same(told, told.identity)
+        again = told.key in self._rejected or same in self._screened
+        if told.paid:
+            self._screened.setdefault(same, told.number)
         else:
-            self._rejected.setdefault(key, number)
+            self._rejected.setdefault(told.key, told.number)
         return again
 
     def source(self, proposal: Proposal, identity: str, pending: Iterable[Trial]) -> int | None:
@@ -103,7 +102,7 @@ class Duplicates:
         if len(self._lately) > KEPT:
             del self._lately[next(iter(self._lately))]
 
-    def _same(self, proposal: Proposal, identity: str) -> Same:
+    def _same(self, proposal: Asked, identity: str) -> Same:
         """What must be equal for two proposals to be one evaluation."""
         if proposal.budget is None and proposal.continues is None:
             return identity

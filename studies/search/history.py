@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from nas_core.strategy import Outcome, State
-from studies.search.trial import EVALUATED
+from nas_core.strategy import State
+from studies.search.trial import EVALUATED, Told
 
 
 class History:
@@ -17,14 +17,14 @@ class History:
         self.streak = {State.REUSED: 0, State.REJECTED: 0}
         self._best_budget = 0.0
 
-    def learn(self, outcome: Outcome, *, again: bool) -> None:
+    def learn(self, told: Told, *, again: bool) -> None:
         """Take in an outcome; `again`: its architecture was rejected before."""
-        state = outcome.state
+        state = told.state
         self.evaluated += state in EVALUATED
-        if state in (State.COMPLETE, State.REUSED) and outcome.values and outcome.violation == 0:
-            budget = math.inf if outcome.proposal.budget is None else outcome.proposal.budget
-            if self.best is None or (budget, outcome.values[0]) > (self._best_budget, self.best[0]):
-                self.best, self._best_budget = (outcome.values[0], outcome.number), budget
+        if state in (State.COMPLETE, State.REUSED) and told.value is not None:
+            budget = math.inf if told.budget is None else told.budget
+            if self.best is None or (budget, told.value) > (self._best_budget, self.best[0]):
+                self.best, self._best_budget = (told.value, told.number), budget
         for streak in self.streak:
             if state == streak:
                 self.streak[streak] += 1

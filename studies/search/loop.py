@@ -25,7 +25,7 @@ from nas_core.evaluation import Report
 from nas_core.failures import ATTEMPTS, Failure, died
 from nas_core.records import TRIAL, Proposed, StopAt, Verdict
 from nas_core.seeds import derive
-from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Snapshots, State
+from nas_core.strategy import Exhausted, Pending, Proposal, Snapshots, State
 from studies import events, executors
 from studies.events import Listener
 from studies.executors import Begun, Died, Ended, Executor, Halted, Job
@@ -37,14 +37,16 @@ from studies.search.early_stopping import EarlyStopping
 from studies.search.endings import Ending, reached
 from studies.search.history import History
 from studies.search.proposals import Proposals
-from studies.search.replay import recorded, restore
-from studies.search.trial import EVALUATED, Curve, Trial
+from studies.search.replay import Recorded, restore
+from studies.search.trial import Curve, Told, Trial
 from studies.search.verdicts import Verdicts
 from studies.search.workdirs import Workdirs
 from studies.setup.assemble import StudyObjects
 from studies.store.store import Store
 
-SNAPSHOT_SECONDS = 5.0  # of telling, which a resume would have to repeat, between two snapshots
+# Between two snapshots: seconds of telling, and outcomes, which a resume would have to tell again.
+SNAPSHOT_SECONDS = 5.0
+SNAPSHOT_OUTCOMES, SNAPSHOT_SHARE = 5_000, 0.1  # at least, and of all outcomes
 
 
 class Search:
@@ -84,6 +86,7 @@ class Search:
         self.told = 0
         self._running: set[int] = set()  # numbers that the executor has
         self._telling = 0.0  # seconds of telling since the last snapshot
+        self._kept = 0  # outcomes that the last snapshot has
         self._replay()
 
     @property
@@ -393,7 +396,7 @@ class Search:
         del self.pending[trial.number]
         verdict = trial.verdict
         outcome = trial.outcome()
-        self._learn(outcome, trial.identity, trial.curve, trial.paid)
+        self._learn(trial.told(), trial.curve)
         if outcome.state == State.COMPLETE and not trial.several:
             self._duplicates.remember(trial.number, trial.metrics)
         self.executor.told(trial.number, trial.asked_after, verdict.seconds or 0.0)
@@ -404,38 +407,38 @@ class Search:
         self.told += 1
         self._proposals.say(events.Finished(TRIAL, trial.number, verdict, trial.metrics, self.evaluated))
 
-    def _learn(self, outcome: Outcome, identity: str, curve: Curve, paid: float | None) -> None:
-        """What the loop itself remembers of an outcome; `paid`: the step that one came to which its evaluation
-        rejected."""
-        again = self._duplicates.learn(outcome, identity, paid=paid is not None)
-        self._history.learn(outcome, again=again)
-        self._early_stopping.learn(outcome.state, curve)
-        self.spent.learn(outcome, curve[-1][0] if curve else paid)
+    def _learn(self, told: Told, curve: Curve) -> None:
+        """What the loop itself remembers of an outcome."""
+        self._workdirs.learn(told)
+        again = self._duplicates.learn(told)
+        self._history.learn(told, again=again)
+        self._early_stopping.learn(told.state, curve)
+        self.spent.learn(told)
 
     def _snapshot(self) -> None:
         """Store the strategy's state where telling it all again would take long; all that was told is committed."""
-        if self._telling >= SNAPSHOT_SECONDS and isinstance(self.strategy, Snapshots):
+        since = self.told - self._kept
+        due = self._telling >= SNAPSHOT_SECONDS or since >= max(SNAPSHOT_OUTCOMES, self.told * SNAPSHOT_SHARE)
+        if due and isinstance(self.strategy, Snapshots):
             self._proposals.commit()
             self.store.save_snapshot(self.study, self.told, self.strategy.state_dict())
-            self._telling = 0.0
+            self._telling, self._kept = 0.0, self.told
 
     def _free_report(self, proposal: Proposal, metrics: Mapping[str, float]) -> Report:
         return Report(self.spent.resolved(proposal)[1], metrics)
 
     def _replay(self) -> None:
         """Tell what had been told, in the recorded order, and put unfinished trials back to work."""
-        found = recorded(self.store, self.study, self._early_stopping.objective, self._workdirs)
-        self.pending, self.next = found.pending, found.next
-        known = restore(self.strategy, self.store, self.study, len(found.told))
-        for position, run in enumerate(found.told):
-            outcome = run.outcome()
-            curve = found.curves.get(run.number, []) if run.state in EVALUATED else []
-            self._learn(outcome, run.identity, curve, found.paid.get(run.number))
-            self.executor.told(run.number, run.asked_after or 0, run.verdict.seconds or 0.0)
-            if position >= known:
-                self.strategy.tell(outcome)
-        self.told = len(found.told)
+        found = Recorded(self.store, self.study, self._early_stopping.objective, self._workdirs)
+        for told, curve, asked_after, seconds in found.told():
+            self._learn(told, curve)
+            self.executor.told(told.number, asked_after, seconds)
+        self.told, self.next = found.count, found.next
+        self._kept = restore(self.strategy, self.store, self.study, self.told)
+        for outcome in found.after(self._kept):
+            self.strategy.tell(outcome)
+        self.pending = found.pending
         for trial in self.pending.values():
             if not trial.finished:
                 trial.metrics = self.verdicts.before(trial.proposal.arch)[1]
-        self._workdirs.sweep(found.kept | self.pending.keys(), self.next)
+        self._workdirs.sweep(self.pending.keys(), self.next)

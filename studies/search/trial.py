@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from nas_core.evaluation import Report
 from nas_core.records import Verdict
@@ -19,6 +20,34 @@ def paid(verdict: Verdict) -> bool:
 
 
 Curve = list[tuple[float, float]]
+
+
+class Asked(Protocol):
+    """What says how far a candidate is evaluated: a proposal, or what is remembered of one."""
+
+    @property
+    def budget(self) -> float | None: ...
+
+    @property
+    def continues(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the loop itself remembers of an outcome: no architecture, no metrics. `value`: the first objective, None
+    where it is not feasible; `reached`: the last step of a trial whose curve is kept, or which its evaluation has
+    rejected (`paid`)."""
+
+    number: int
+    key: str
+    identity: str
+    budget: float | None
+    continues: int | None
+    state: State
+    value: float | None
+    reuses: int | None
+    reached: float | None
+    paid: bool
 
 
 @dataclass(slots=True)
@@ -58,3 +87,14 @@ class Trial:
         """What the strategy is told of it."""
         verdict, metrics = self.verdict, dict(self.metrics)
         return Outcome(self.number, self.proposal, verdict.state, verdict.values, verdict.violations, metrics)
+
+    def told(self) -> Told:
+        """What the loop remembers of it."""
+        verdict, proposal, paid = self.verdict, self.proposal, self.paid
+        return Told(
+            *(self.number, proposal.arch.key, self.identity, proposal.budget, proposal.continues, verdict.state),
+            verdict.values[0] if verdict.values and verdict.feasible else None,
+            self.reuses,
+            self.curve[-1][0] if self.curve else paid,
+            paid is not None,
+        )

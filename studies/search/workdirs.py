@@ -12,6 +12,7 @@ from nas_core.evaluation import Fidelity
 from nas_core.failures import ATTEMPTS
 from nas_core.strategy import Proposal, State
 from studies.records import Study
+from studies.search.trial import Asked, Told
 from studies.store.store import Store
 
 T = TypeVar("T")
@@ -23,12 +24,27 @@ class Workdirs:
     def __init__(self, store: Store, study: Study, fidelity: Fidelity | None) -> None:
         self._store, self._study, self._fidelity = store, study, fidelity
         self._root = store.folder(study)
+        self._holders: dict[int, int] = {}  # of trials that reuse another one's result, where trainings go on
+        self._kept: set[int] = set()  # trials whose training may go on
 
     def of(self, number: int) -> Path:
         return self._root / f"trial-{number}"
 
+    def learn(self, told: Told) -> None:
+        """Take in a trial that has ended, whether it was told yet or not."""
+        if self._fidelity is None or not self._fidelity.continues:
+            return
+        if told.state == State.REUSED and told.reuses is not None:
+            self._holders[told.number] = told.reuses
+        if self.continuable(told, told.state):
+            self._kept.add(told.number)
+        if told.continues is not None and told.state == State.COMPLETE:
+            self._kept.discard(self.holder(told.continues))
+
     def holder(self, number: int) -> int:
-        """The trial that has the files of trial `number`: itself, or the one whose result it reuses."""
+        """The trial that has the files of a told trial: itself, or the one whose result it reuses."""
+        if self._fidelity is not None and self._fidelity.continues:
+            return self._holders.get(number, number)
         run = self._store.trial(self._study, number)
         return run.reuses if run.state == State.REUSED and run.reuses is not None else number
 
@@ -49,7 +65,7 @@ class Workdirs:
             adopt(self.of(self.holder(proposal.continues)), workdir)
         return workdir
 
-    def continuable(self, proposal: Proposal, state: State) -> bool:
+    def continuable(self, proposal: Asked, state: State) -> bool:
         """Whether a strategy may ask for more of a finished training."""
         fidelity = self._fidelity
         if state != State.COMPLETE or fidelity is None or not fidelity.continues:
@@ -63,8 +79,10 @@ class Workdirs:
         if proposal.continues is not None and state == State.COMPLETE:
             shutil.rmtree(self.of(self.holder(proposal.continues)), ignore_errors=True)
 
-    def sweep(self, kept: Collection[int], end: int) -> None:
-        """Remove what killed processes left of trials before number `end`, all but those `kept`."""
+    def sweep(self, pending: Collection[int], end: int) -> None:
+        """Remove what killed processes left of trials before number `end`, but of those that are pending, or whose
+        training may go on."""
+        kept = self._kept.union(pending)
         for child in self._root.glob("trial-*"):
             number = child.name.removeprefix("trial-")
             if number.isdecimal() and int(number) < end and int(number) not in kept:

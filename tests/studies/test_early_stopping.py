@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from nas_core.architecture import Architecture
 from nas_core.evaluation import Budget, Context, Fidelity, Report
 from nas_core.records import Run, StopAt
-from nas_core.strategy import Outcome, Proposal, State
+from nas_core.strategy import Proposal, State
 from strategies.multi_fidelity.early_stopping import Median, Percentile, Threshold
 from studies.analysis.verify import verify
 from studies.events import Event, Reported
 from studies.search.budget import SpentBudget
 from studies.search.endings import Ending
 from studies.search.loop import Search
+from studies.search.trial import Told
 
 Curve = list[tuple[float, float]]
 
@@ -173,10 +173,8 @@ def test_what_continues_a_training_that_has_ended_pays_nothing() -> None:
         evaluator = Curves
         budget = None
 
-    spent, arch = SpentBudget(Parts()), Architecture("flat", {"a": 1})  # type: ignore[arg-type]
-    first = Outcome(0, Proposal(arch, budget=2.0), State.COMPLETE, (1.0,), (), {})
-    more = Outcome(1, Proposal(arch, budget=4.0, continues=0), State.COMPLETE, (1.0,), (), {})
-    spent.learn(first, 1.0)
+    spent = SpentBudget(Parts())  # type: ignore[arg-type]
+    spent.learn(Told(0, "a", "a", 2.0, None, State.COMPLETE, 1.0, None, 1.0, False))
     assert spent.total == 0.25
-    spent.learn(more, 1.0)
+    spent.learn(Told(1, "a", "a", 4.0, 0, State.COMPLETE, 1.0, None, 1.0, False))
     assert spent.total == 0.25

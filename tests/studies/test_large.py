@@ -18,6 +18,7 @@ from numpy.random import Generator
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError
 from nas_core.evaluation import Objective
+from nas_core.pareto import undominated
 from nas_core.records import BASELINE, StopAt, Verdict
 from nas_core.strategy import Proposal, State
 from studies.analysis import leading, listing, queries
@@ -148,6 +149,20 @@ def test_what_rules_others_out_is_clearly_better(tmp_path: Path) -> None:
         found = [{"number": n, **judged(State.COMPLETE, point)} for n, point in enumerate(points)]
         study = made(opened, "s", found, 3)
         assert leading.front_numbers(opened, study, sample=50) == front_of(found)
+
+
+@pytest.mark.slow
+def test_the_front_of_a_hundred_thousand_trials(opened: Store) -> None:
+    points = numpy.random.default_rng(1).normal(size=(100_000, 3))
+    points[:, 2] = points[:, 2].round(1)  # ties
+    points[50_000:60_000] = points[:10_000]
+    values = points.tolist()
+    study = made(opened, "s", [{"number": n, **judged(State.COMPLETE, tuple(one))} for n, one in enumerate(values)], 3)
+    front = {tuple(values[place]): place for place in numpy.flatnonzero(undominated(points)).tolist()[::-1]}
+    assert len(front) > 50
+    assert leading.front_numbers(opened, study) == [front[one] for one in sorted(front, key=lambda one: -one[0])]
+    assert leading.best_number(opened, study) == int(points[:, 0].argmax())
+    assert queries.state_counts(opened, study) == {State.COMPLETE: 100_000}
 
 
 def test_counts_are_those_of_a_look_at_every_trial(opened: Store) -> None:

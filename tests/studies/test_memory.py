@@ -55,7 +55,8 @@ def used() -> tuple[int, int]:
     return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd"))
 
 
-def check_growth(bench: Any, strategy: str, trials: int) -> None:
+def check_growth(bench: Any, strategy: str, trials: int, most: int) -> None:
+    """A trial adds at most so many bytes: what is remembered of its candidate."""
     space = Wide()
     bench.space = space
     store = bench.store(strategy)
@@ -68,17 +69,17 @@ def check_growth(bench: Any, strategy: str, trials: int) -> None:
     memory_after, handles_after = used()
     assert search.evaluated == trials
     assert handles_after <= handles
-    assert (memory_after - memory) / (trials - FIRST) < 2048
+    assert (memory_after - memory) / (trials - FIRST) < most
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("strategy", ["random", "regularized-evolution", "local-search"])
 def test_memory_and_handles_of_a_long_search(bench: Any, strategy: str) -> None:
-    check_growth(bench, strategy, 2_500)
+    check_growth(bench, strategy, 2_500, 2_048)  # with what is loaded late
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("strategy", ["random", "regularized-evolution", "local-search"])
-def test_memory_and_handles_of_twenty_thousand_trials(bench: Any, strategy: str) -> None:
-    check_growth(bench, strategy, 20_000)
+def test_memory_and_handles_of_a_hundred_thousand_trials(bench: Any, strategy: str) -> None:
+    check_growth(bench, strategy, 100_000, 900)

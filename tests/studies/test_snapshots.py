@@ -23,7 +23,7 @@ from studies.store import store as stores
 from studies.store import tables
 from studies.store.store import Store
 
-EVERY = 8  # outcomes between two snapshots
+EVERY = 7  # outcomes between two snapshots
 FIRST, LAST = 29, 45  # told before the search is stopped, and at its end
 NAMED = {"random": {}, "regularized-evolution": {}, "local-search": {}, "nsga2": {"population": 6}, "nsga3": {}}
 NAMED |= {"ae-cnn": {"population": 6}, "hyperband": {}, "enqueue": {"inner": "local-search"}}

@@ -97,6 +97,7 @@ def _tidy(store: Store, bench: Bench, children: Sequence[Child]) -> None:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
         top = files / bench.name
+        (top / "lock").unlink(missing_ok=True)
         for folder in [*top.glob("*"), top]:
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()

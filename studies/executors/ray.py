@@ -32,12 +32,12 @@ from studies.executors.pool import Pool
 from studies.executors.processes import uninterrupted
 from studies.executors.where import Where
 from studies.executors.worker import Message
+from studies.store import locks
 
 if TYPE_CHECKING:
     from studies.executors.choose import Elsewhere
 
 PROBE = 5.0  # seconds in which a cluster's address answers; Ray itself waits for minutes
-SEEN = "nodes-see.tmp"
 PATIENCE = 60.0  # seconds without any worker after which that is said
 
 
@@ -193,8 +193,8 @@ class Actors:
         self._cluster = cluster
         options = {"num_cpus": request.cpus, "num_gpus": request.gpus, "max_restarts": 0}
         self._new = _worker_class(cluster.ray).options(**options)
-        # What every node must find where this process has written it.
-        self._seen, mark = assignment.folder.absolute() / SEEN, uuid4().hex
+        # What every node must find where this process has written it: in the file whose lock it holds.
+        self._seen, mark = assignment.folder.absolute() / locks.NAME, uuid4().hex
         self._seen.parent.mkdir(parents=True, exist_ok=True)
         self._seen.write_text(mark)
         self._told = json.dumps(
@@ -232,7 +232,6 @@ class Actors:
             warnings.warn(Notice("no node of the Ray cluster has room for a worker now; waiting"), stacklevel=2)
 
     def close(self) -> None:
-        self._seen.unlink(missing_ok=True)
         self._cluster.leave()
 
 

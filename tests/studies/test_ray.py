@@ -19,7 +19,7 @@ from nas_core.errors import MachineError, NasError, Notice, UsageError
 from nas_core.records import COMPRESS, RETRAIN, Run
 from nas_core.strategy import State
 from studies.analysis.verify import verify
-from studies.events import Event, Reported
+from studies.events import Event, Finished, Reported
 from studies.executors import ray as on_ray
 from studies.executors.choose import candidates, executor
 from studies.executors.ray import Request
@@ -100,7 +100,8 @@ def searched(name: str, where: Where = HERE, watching: Watching | None = None, *
         opened = start(store, planned(config(study=name, **changes)))
         assert run(store, opened, where=where, watching=watching) == Ending.TRIALS
         assert list(verify(store, opened.study, opened.objects)) == []
-        assert not (store.folder(opened.study) / on_ray.SEEN).exists()
+        left = [path.name for path in store.folder(opened.study).rglob("*")]
+        assert left == ["lock"]
         return told(store, name)
 
 
@@ -302,3 +303,29 @@ def test_trainings_and_compressions(cluster: Nodes, tmp_path: Path, monkeypatch:
         assert len(trained) == 4
         assert trained[:2] == trained[2:]
         assert [one.state for one in store.below(trial, COMPRESS)][-1] == State.COMPLETE
+
+
+@pytest.mark.slow
+def test_200_candidates_on_three_nodes_two_of_which_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {**TRAINING, "evaluator": "train", "trials": 200, "lag": 8}
+    with nodes(1, 1, 1) as cluster:
+
+        class Twice(Losing):
+            def hear(self, event: Event) -> None:
+                if isinstance(event, Finished) and event.number in (50, 120):
+                    self.cluster.kill()
+
+        away = searched("away", Where(3, f"ray:{cluster.address}"), Twice(cluster), **settings)
+    assert sum(one.state == State.COMPLETE for one in away) == 200
+    assert [one.number for one in away] == list(range(len(away)))
+    assert away == searched("here", **settings)
+
+
+@pytest.mark.slow
+def test_a_driver_that_is_killed_ten_times(cluster: Nodes, tmp_path: Path) -> None:
+    from tests.crash.test_kill import TRAINING as training
+    from tests.crash.test_kill import check_kills, fresh
+
+    workers = ("--workers", "2", "--executor", f"ray:{cluster.address}")
+    check_kills(fresh, tmp_path, [*training, "--lag", "4"], kills=10, per_study=2, durations=False, workers=workers)

@@ -104,8 +104,8 @@ class _Backward(Function):
         gradient, x, weight, mean, variance = ctx.saved_tensors
         zero = torch.zeros_like(mean)
         scale, shape = (variance + ctx.eps).rsqrt(), (1, -1, *(1,) * (x.dim() - 2))
-        way = [zero if one is None else one for one in (of_weight, of_bias)]
-        by_gradient = _normalised(x, *way, mean, variance, ctx.eps)
+        weighted, shifted = (zero if one is None else one for one in (of_weight, of_bias))
+        by_gradient = _normalised(x, weighted, shifted, mean, variance, ctx.eps)
         by_x = by_weight = None
         if of_weight is not None:
             by_x = gradient * (scale * of_weight).view(shape)

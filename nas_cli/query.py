@@ -123,7 +123,7 @@ def show(
             best, trouble = None, str(error)
         states = state_counts(store, study)
         known = compared(store, study, best, seen.objectives)
-        correlation, rejected = documents.rank_correlation(store, study), rejections(store, study)
+        correlation, rejected = documents.rank_correlation(store, study), rejections(store, study, states)
         trained = supernet_view.Trained.of(seen, store)
         drawn = [str(Address(study.name, kind=GENERATOR, number=run.number)) for run in store.runs(study, GENERATOR)]
         working = documents.workers(store, study)

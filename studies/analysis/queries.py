@@ -49,14 +49,15 @@ def unfinished(store: Store, study: Study, *, finished: int | None = None) -> li
     """Number, state, budget and tries of the trials that have not ended; `finished`: how many have, where that is
     known.
 
-    No index holds them, but they are among the last, and it is known how many they are.
+    No index holds them, but they are among the last, and the largest number says how many they are at most.
     """
     r = t.runs.c
     trials = sa.and_(r.study == study.id, t.is_kind(r, TRIAL))
     ended = sa.and_(r.ended.isnot(None), r.state.in_(FINISHED))
     if finished is None:
         finished = store.read(sa.select(sa.func.count()).where(trials, ended))[0][0]
-    left = store.read(sa.select(sa.func.count()).where(trials))[0][0] - finished
+    last: int | None = store.read(sa.select(sa.func.max(r.number)).where(trials))[0][0]
+    left = 0 if last is None else last + 1 - finished
     columns = sa.select(r.number, r.state, r.budget, r.tries).where(trials, sa.not_(ended))
     return list(store.read(columns.order_by(r.number.desc()).limit(left))) if left else []
 

@@ -291,7 +291,7 @@ ASKED: dict[str, tuple[Callable[[Store, Study], object], float, float]] = {
     "one trial": (lambda opened, study: opened.trial(study, 77), 0, 20),
     "baselines": (lambda opened, study: opened.runs(study, BASELINE), 0, 20),
     "first trials": (lambda opened, study: list(listing.listed(opened, study, (), limit=9).runs), 0, 90),
-    "counts": (queries.state_counts, 10, 20),
+    "counts": (queries.state_counts, 6, 20),
     "list of studies": (lambda opened, study: queries.summaries(opened), 6, 20),
     "front": (leading.front_numbers, 30, 100),
 }

@@ -10,7 +10,6 @@ import typer
 
 from nas_cli import complete
 from nas_cli.command import Commands
-from nas_cli.errors import INTERRUPTED
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, open_store
 from nas_cli.search_options import Executor, listed
 from studies.executors.where import AUTO, Where
@@ -260,7 +259,7 @@ def _run(
             progress.end()
     if not done:
         print(f"nas: stopped; go on: nas bench resume {found.name}{places(store)}", file=sys.stderr)
-        return INTERRUPTED
+        return stopper.code
     _print(store, found, plan, plot, as_json)
     return 0
 

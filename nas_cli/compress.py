@@ -87,7 +87,6 @@ def compress(
 ) -> int:
     """Make a trained network smaller: that of STUDY:N/train-K (or /compress-K), of STUDY:N its best training's, of an
     export, or of a file of yours."""
-    from nas_cli.errors import INTERRUPTED
     from nas_cli.outside import taken_in
     from nas_cli.render import Cell, document, emit, table
     from nas_cli.report import places
@@ -112,19 +111,17 @@ def compress(
     asked.check(epochs)  # before a network is taken in
     with open_store(db, files, create=outside) as store:
         if outside:
-            study, trial, taken = taken_in(store, address, weights, data, device)
-            if taken is None:
-                return INTERRUPTED
-            run = taken
+            study, trial, run = taken_in(store, address, weights, data, device)
         else:
             study, trial, run = addressed_training(store, address)
         address = address_of(study, trial, run)
         job = compression(store, study, trial, run, asked, recipe, changes, epochs, device)
         if plan:
             return _planned(address, job.settings["method"], job.plan(), as_json)
-        done = drive(store, study, trial, job, seeds, where, parent=run)
+        done, code = drive(store, study, trial, job, seeds, where, parent=run)
         if len(done) < seeds:
-            return interrupted(address, again(address, job.settings, seeds), places(store), done, as_json)
+            interrupted(address, again(address, job.settings, seeds), places(store), done, as_json)
+            return code
         view = View.of(study)
         runs = [training_document(view, store, trial, one) for one in done]
         if as_json:

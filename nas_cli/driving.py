@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 def drive(
     store: Store, study: Study, trial: Run, job: Job, seeds: int, where: Where, *, parent: Run | None = None
-) -> list[Run]:
-    """The complete runs of a job with so many seeds, those of the first ones where it was interrupted.
+) -> tuple[list[Run], int]:
+    """The complete runs of a job with so many seeds; those of the first ones where it was interrupted, and the exit
+    code then.
 
     Raises NasError where one has failed.
     """
@@ -48,15 +49,13 @@ def drive(
     if failed is not None:
         address = address_of(study, trial, failed)
         raise NasError(f"{NAMES[job.kind]} {address} failed: {failed.verdict.reason} (nas show {address})")
-    return done
+    return done, stopper.code
 
 
-def interrupted(address: str, again: Sequence[str], places: str, done: Sequence[Run], as_json: bool) -> int:
-    """Say how to go on; the exit code."""
-    from nas_cli.errors import INTERRUPTED
+def interrupted(address: str, again: Sequence[str], places: str, done: Sequence[Run], as_json: bool) -> None:
+    """Say how to go on."""
     from nas_cli.render import emit
 
     if as_json:
         emit(json.dumps({"trial": address, "ending": "interrupted", "seeds": len(done)}))
     print(f"nas: interrupted; go on with: {shlex.join(again)}{places}", file=sys.stderr)
-    return INTERRUPTED

@@ -22,9 +22,9 @@ def guarded(work: Callable[[], object], *, debug: bool) -> int:
     try:
         with notices():
             result = work()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("nas: stopped", file=sys.stderr)
-        return INTERRUPTED
+        return getattr(stopped, "code", INTERRUPTED)
     except Closed:
         return 0
     except NasError as error:

@@ -15,21 +15,23 @@ if TYPE_CHECKING:
 
 def taken_in(
     store: Store, text: str, weights: str | None, data: str | None, device: str | None
-) -> tuple[Study, Run, Run | None]:
-    """The study, the trial and the run of an export or of a network of the user's own; no run where it was interrupted.
+) -> tuple[Study, Run, Run]:
+    """The study, the trial and the run of an export or of a network of the user's own.
 
-    Raises as `studies.jobs.imported.imported`.
+    Raises as `studies.jobs.imported.imported`, and Stopped where it was interrupted.
     """
     from nas_cli.render import number
+    from nas_cli.signals import Stopped
     from studies.address import address_of
     from studies.analysis.trained import validation
     from studies.executors.where import HERE
     from studies.jobs.imported import imported
 
     study, trial, job = imported(store, text, weights, data, device)
-    run = next(iter(drive(store, study, trial, job, 1, HERE)), None)
-    if run is not None:
-        name = validation(study, run)[0]
-        said = f"{name} {number(run.metrics[name])}" if name in run.metrics else "not measured"
-        print(f"nas: '{text}' is {address_of(study, trial, run)}: {said}", file=sys.stderr)
-    return study, trial, run
+    done, code = drive(store, study, trial, job, 1, HERE)
+    if not done:
+        raise Stopped(code)
+    name = validation(study, done[0])[0]
+    said = f"{name} {number(done[0].metrics[name])}" if name in done[0].metrics else "not measured"
+    print(f"nas: '{text}' is {address_of(study, trial, done[0])}: {said}", file=sys.stderr)
+    return study, trial, done[0]

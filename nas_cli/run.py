@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-from nas_cli.errors import INTERRUPTED
 from nas_cli.live import Progress, Tally
 from nas_cli.live_supernet import SupernetProgress
 from studies.search.start import Watching
@@ -62,7 +61,7 @@ def run(store: Store, opened: Opened, where: Where, as_json: bool, *, first: boo
     if not (first and as_json and ending in (Ending.SUPERNET, Ending.DERIVED)):
         print_ending(store, study, ending, as_json)
     if ending == Ending.INTERRUPTED:
-        return INTERRUPTED
+        return stopper.code
     if ending == Ending.SUPERNET:
         return 0
     summary = next(summary for summary in summaries(store) if summary.name == study.name)

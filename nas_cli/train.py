@@ -135,9 +135,10 @@ def train(
         if find_lr:
             range_test.find_lr(store, study, trial, plan, picture, as_json)
             return 0
-        done = drive(store, study, trial, plan, seeds, where)
+        done, code = drive(store, study, trial, plan, seeds, where)
         if len(done) < seeds:
-            return interrupted(address, again(address, plan.settings, seeds), places(store), done, as_json)
+            interrupted(address, again(address, plan.settings, seeds), places(store), done, as_json)
+            return code
     _print(study, trial, done, limits, as_json, store)
     return 0
 
@@ -153,7 +154,6 @@ def _take_in(
     as_json: bool,
 ) -> int:
     """`--epochs 0`: store the weights of a network as a training of none."""
-    from nas_cli.errors import INTERRUPTED
     from nas_cli.outside import taken_in
     from nas_core.errors import UsageError
     from studies.jobs.imported import is_outside
@@ -164,8 +164,6 @@ def _take_in(
         raise UsageError(f"--epochs 0 trains nothing; leave out {', '.join(refused)}")
     with open_store(db, files, create=True) as store:
         study, trial, run = taken_in(store, address, weights, data, device)
-        if run is None:
-            return INTERRUPTED
         _print(study, trial, [run], [], as_json, store)
     return 0
 

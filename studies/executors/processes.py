@@ -22,7 +22,7 @@ from studies.executors import gpus
 from studies.executors import worker as protocol
 from studies.executors.pool import Pool
 from studies.executors.where import Where
-from studies.executors.worker import Remote
+from studies.executors.worker import STOPPING, Remote
 
 if TYPE_CHECKING:
     from studies.executors.choose import Elsewhere
@@ -36,7 +36,7 @@ class Process:
         self.pipe, far = spawn.Pipe()
         # Not daemonic: those may have no processes of their own, and a compression is proved by one.
         self.process = spawn.Process(target=protocol.main, args=(far, work, device, trial_seconds), daemon=False)
-        with uninterrupted():
+        with uninterrupted(STOPPING):
             self.process.start()
         atexit.register(self.process.kill)  # before multiprocessing waits for it
         far.close()
@@ -91,11 +91,11 @@ def made(assignment: Elsewhere, where: Where) -> Pool[Process]:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Processes that are started inside never hear of Ctrl-C, which reaches all of them: the driver decides. It hears
-    of one that comes meanwhile afterwards."""
+def uninterrupted(signals: Collection[signal.Signals] = (signal.SIGINT,)) -> Iterator[None]:
+    """Processes that are started inside never hear of Ctrl-C, or of these signals, which reach all of them: the driver
+    decides. It hears of one that comes meanwhile afterwards."""
     resource_tracker.ensure_running()  # whose start would let signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:

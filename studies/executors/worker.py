@@ -11,6 +11,7 @@ import functools
 import importlib
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -29,6 +30,10 @@ from studies.executors import Job
 from studies.records import StudySpec
 from training.reading import Silent, reading
 
+# From a person, a scheduler, a terminal that closes: to all processes of a group together.
+STOPPING: tuple[signal.Signals, ...] = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 JOB, HALT, DROP = "job", "halt", "drop"
 READY, STARTED, REPORTED, ENDED, HALTED, ERROR = "ready", "started", "reported", "ended", "halted", "error"
 
@@ -174,6 +179,7 @@ def unpacked(text: str) -> Remote:
 def main(pipe: Connection, work: str, device: str | None, trial_seconds: float | None) -> None:
     """The process. `work` is what `packed` wrote."""
     os.dup2(2, 1)  # a user's print belongs to the progress, not to the data
+    deaf()
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
     def listen(wait: bool) -> Message | None:
@@ -268,6 +274,14 @@ def _text(value: float) -> float | str:
     """JSON has no NaN; Python's text of a number that is not finite reads back as the same."""
     number = float(value)
     return number if abs(number) < float("inf") else str(number)
+
+
+def deaf() -> None:
+    """Hear of `STOPPING` and do nothing, in a process whose driver decides. Neither ignored nor blocked: both would be
+    handed on to what a candidate starts."""
+    for number in STOPPING:
+        signal.signal(number, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 def _die_with_parent() -> None:

@@ -15,6 +15,8 @@ from nas_core.config import SizeConfig
 from nas_core.errors import NasError, VerificationError
 from nas_core.model import Changes
 from nas_core.task import Task
+from studies.executors.processes import uninterrupted
+from studies.executors.worker import STOPPING, deaf
 
 if TYPE_CHECKING:
     import numpy
@@ -53,7 +55,8 @@ def prove(claim: Claim) -> dict[str, float]:
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe(duplex=False)
     process = spawn.Process(target=_main, args=(there, claim), daemon=True)
-    process.start()
+    with uninterrupted(STOPPING):
+        process.start()
     there.close()
     try:
         found, problem = here.recv()
@@ -68,6 +71,7 @@ def prove(claim: Claim) -> dict[str, float]:
 
 
 def _main(pipe: Connection, claim: Claim) -> None:
+    deaf()
     try:
         pipe.send((compared(claim), None))
     except NasError as error:

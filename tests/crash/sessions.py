@@ -51,10 +51,63 @@ SEARCH = [
 ]
 
 
+PACED = """
+import hashlib, time
+
+from nas_core.config import Config
+from nas_core.evaluation import Fidelity, Metric, Report
+from nas_core.task import Task
+
+
+class Paced:
+    \"\"\"Four steps that take as long as they are told to, and a score out of the candidate's key and seed.\"\"\"
+
+    class Settings(Config):
+        pause: float = 0.01
+
+    metrics = (Metric("score"),)
+    fidelity = Fidelity("epoch", 1, 4)
+    deterministic = in_process = True
+    task = Task(kind="image-classification", input_shape=(3, 8, 8), outputs=10)
+
+    @classmethod
+    def open(cls, settings, problem):
+        return cls(settings), ""
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def identity(self, arch):
+        return None
+
+    def costs(self, arch, names):
+        return {}
+
+    def evaluate(self, proposal, budget, context):
+        for step in range(1, 5):
+            time.sleep(self.settings.pause)
+            digest = hashlib.sha256(f"{proposal.arch.key} {context.seed} {step}".encode()).hexdigest()
+            yield Report(step, {"score": int(digest[:8], 16) / 2**32})
+"""
+
+# Trained by nobody: a search whose pace is a setting, for what happens while one runs.
+PACED_SEARCH = [
+    *("search", "--study", "s", "--space", "toy.py:space", "--evaluator", "paced.py:Paced", "--seed", "3"),
+    *("--strategy", "regularized-evolution", "-s", "strategy.population=4", "-s", "strategy.sample=2"),
+]
+
+
+TOY_BENCH = [
+    *("bench", "strategies", "--space", "toy.py:space", "--table", "toy.csv", "--data", "pics", "--name", "b"),
+    *("--strategies", "random,local-search"),
+]
+
+
 def write_toy(folder: Path) -> Path:
-    """The space, the table and its mapping in a new folder."""
+    """The space, the table and its mapping, and the evaluator in a new folder."""
     folder.mkdir(parents=True)
     (folder / "toy.py").write_text(TOY)
+    (folder / "paced.py").write_text(PACED)
     (folder / "toy.yaml").write_text(MAPPING)
     lines = [
         f"{depth},{act},{width},{60 + depth + random.Random(f'{depth}{act}{width}').random():.3f}"
@@ -79,6 +132,14 @@ def stored(store: Store) -> dict[str, list[object]]:
         ]
         for study in studies
     }
+
+
+def tries(database: Path) -> list[int]:
+    """Per run the attempts that ended without a word since its last report."""
+    with sqlite3.connect(database) as connection:
+        found = [int(row[0]) for row in connection.execute("SELECT tries FROM runs")]
+    connection.close()
+    return found
 
 
 def contents(database: Path, durations: bool) -> dict[str, list[tuple[object, ...]]]:

@@ -20,7 +20,7 @@ import pytest
 from nas_core.errors import NotFoundError
 from studies.store.store import Store
 from tests.crash.injection import IO_ERROR, KILL, NO_SPACE, Point, Program, program
-from tests.crash.sessions import MAPPING, SEARCH, contents, stored, write_toy
+from tests.crash.sessions import MAPPING, SEARCH, TOY_BENCH, contents, stored, write_toy
 
 SCHEMAS = Path(__file__).parent.parent / "studies" / "schemas"
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -172,9 +172,7 @@ def scores(folder: Path, searching: Program) -> Session:
 
 
 def bench(folder: Path, searching: Program) -> Session:
-    command = ["bench", "strategies", "--space", "toy.py:space", "--table", "toy.csv", "--data", "pics", "--jobs", "1"]
-    options = ["--strategies", "random,local-search", "--queries", "4", "--seeds", "1", "--name", "b"]
-    commands = [[*command, *options]]
+    commands = [[*TOY_BENCH, "--jobs", "1", "--queries", "4", "--seeds", "1"]]
     return Session(folder / "work", write_toy, commands, searching, durations=False, codes=frozenset({1}))
 
 

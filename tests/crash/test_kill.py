@@ -7,27 +7,21 @@ training.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import sqlite3
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from nas_cli.app import run as nas
+from tests.crash.running import Run, children, finish, forks, fresh, gone, rows_stored
 from tests.crash.sessions import contents
 from tests.crash.test_every_write import ALL
-from tests.zygote import Call, Zygote
 
-NAS = [sys.executable, "-m", "nas_cli"]
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 IMPORTED = (
     *ALL,
@@ -109,76 +103,10 @@ def shallow(epoch, report):
 """
 
 
-class Process(Protocol):
-    """What these tests need of a `subprocess.Popen`."""
-
-    @property
-    def pid(self) -> int: ...
-    def poll(self) -> int | None: ...
-    def wait(self, timeout: float | None = None) -> int: ...
-    def send_signal(self, sig: int) -> None: ...
-
-
-Run = Callable[[list[str], Path], Process]
-
-
-def fresh(arguments: list[str], folder: Path) -> Process:
-    """A command in an interpreter of its own."""
-    return subprocess.Popen(
-        [*NAS, *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=(folder / "stderr").open("ab")
-    )
-
-
-class Fork:
-    """A command in a fork of `zygote`."""
-
-    def __init__(self, zygote: Zygote, arguments: list[str], folder: Path) -> None:
-        self._zygote, self._code = zygote, None
-        self.pid = zygote.start(Call("nas_cli.app:run", arguments, str(folder), str(folder / "stderr")))
-
-    def poll(self) -> int | None:
-        return self.wait() if self._code is not None or self._zygote.has_ended() else None
-
-    def wait(self, timeout: float | None = None) -> int:
-        if self._code is None:
-            self._code = self._zygote.wait(self.pid, timeout)
-        assert self._code is not None, "it had to be killed"
-        return self._code
-
-    def send_signal(self, sig: int) -> None:
-        if self._code is None:
-            os.kill(self.pid, sig)
-
-
 @pytest.fixture(scope="module")
 def fork() -> Iterator[Run]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")}
-    with Zygote(["nas_cli.app", *IMPORTED], environment) as zygote:
-        yield partial(Fork, zygote)
-
-
-def finish(run: Run, arguments: list[str], folder: Path) -> None:
-    process = run(arguments, folder)
-    assert process.wait(timeout=600) == 0, (folder / "stderr").read_text()
-
-
-def trials_stored(database: Path) -> int:
-    if not database.exists():
-        return 0
-    try:
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30) as connection:
-            counts = "SELECT (SELECT COUNT(*) FROM runs) + (SELECT COUNT(*) FROM epochs)"
-            return int(connection.execute(counts).fetchone()[0])
-    except sqlite3.OperationalError:  # the tables are not there yet
-        return 0
-
-
-def children(process: Process) -> list[Path]:
-    try:
-        found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    except OSError:  # it has ended
-        found = []
-    return [Path(f"/proc/{child}") for child in found]
+    with forks(*IMPORTED) as run:
+        yield run
 
 
 def check_kills(
@@ -199,7 +127,7 @@ def check_kills(
     search = ["search", "--study", "s", *arguments]
     process = run(search, whole)
     search += workers
-    while trials_stored(whole / "nas.db") == 0:
+    while rows_stored(whole / "nas.db") == 0:
         assert process.poll() in (None, 0), (whole / "stderr").read_text()
         time.sleep(0.005)
     begun = time.monotonic()
@@ -214,9 +142,9 @@ def check_kills(
         place.mkdir()
         command = search
         for _ in range(min(per_study, kills - killed)):
-            before = trials_stored(place / "nas.db")
+            before = rows_stored(place / "nas.db")
             process = run(command, place)
-            while process.poll() is None and trials_stored(place / "nas.db") == before == 0:
+            while process.poll() is None and rows_stored(place / "nas.db") == before == 0:
                 time.sleep(0.002)
             # A resume spends its first moments with imports and replay: moments there count as well.
             time.sleep(rng.uniform(0, length))
@@ -224,10 +152,7 @@ def check_kills(
             offspring = children(process)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            limit = time.monotonic() + 60
-            while any(child.exists() for child in offspring):
-                assert time.monotonic() < limit, f"{offspring} outlive their driver"
-                time.sleep(0.05)
+            gone(offspring)
             killed += alive
             command = ["resume", "s", *workers]
             if not alive:

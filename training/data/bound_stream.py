@@ -133,5 +133,8 @@ def _same(batch: Any) -> Any:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """A first Ctrl-C lets the training go on to its next checkpoint, and so must they."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A first Ctrl-C, or another order to stop, lets the training go on to its next checkpoint, and so must they. They
+    end with the pass, or with the process that they read for."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -128,7 +128,7 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x)
-        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.positions
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
         x = x + self.scale * self.attention(self.first(x))
         x = x + self.feed(self.second(x))
         return self.classify(x[:, 0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import pytest
@@ -44,12 +44,21 @@ def traced(name: str) -> Groups:
     return trace(*made(name))
 
 
+def exact_half(groups: Groups) -> Mapping[str, list[int]]:
+    return half([group for group in groups.groups if group.exact])
+
+
+def halved(network: nn.Module, groups: Groups) -> nn.Module:
+    """A copy without half of all exact units."""
+    smaller = copy.deepcopy(network)
+    remove(smaller, groups, exact_half(groups))
+    return smaller
+
+
 def proved(network: nn.Module, groups: Groups, inputs: Sequence[Tensor]) -> nn.Module:
     """Half of all exact units removed: the masked twin's output, a backward pass, the same network from its changes and
     weights, and costs that are those of what was built."""
-    removed = half([group for group in groups.groups if group.exact])
-    smaller = copy.deepcopy(network)
-    remove(smaller, groups, removed)
+    removed, smaller = exact_half(groups), halved(network, groups)
     twin = masked(network, groups, removed)
     for batch in (1, 2) if len(inputs) == 1 else (0,):
         given = [one[:batch] for one in inputs] if batch else inputs

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor, nn
 
+from compressors.groups.groups import Groups
 from compressors.groups.trace import trace
 from compressors.groups.trial import FORWARD
 from nas_core import refs
@@ -46,8 +48,8 @@ def drawn(space: SearchSpace, number: int) -> Architecture:
     return sample(space, np.random.default_rng(number))
 
 
-def shown(space: str, number: int, text: str = "") -> None:
-    """Half of all exact units of one architecture removed: one that is drawn, or that of a text."""
+def traced(space: str, number: int, text: str = "") -> tuple[nn.Module, tuple[Tensor, ...], Groups]:
+    """The network of one architecture, one that is drawn or that of a text, its inputs and its groups."""
     task, size = SMALL[space]
     loaded = refs.load(BUILTIN[space], BUILTIN, GROUP, "search space").object
     arch = loaded.from_text(text) if text else drawn(loaded, number)
@@ -56,6 +58,12 @@ def shown(space: str, number: int, text: str = "") -> None:
     groups = trace(network, inputs)
     assert groups.groups
     assert not [fixed for fixed in groups.fixed if fixed.operator == FORWARD]
+    return network, inputs, groups
+
+
+def shown(space: str, number: int, text: str = "") -> None:
+    """Half of all exact units of one architecture removed."""
+    network, inputs, groups = traced(space, number, text)
     proved(network, groups, inputs)
 
 

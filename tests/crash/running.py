@@ -103,20 +103,26 @@ def forks(*modules: str) -> Iterator[Callable[..., Fork]]:
 
 
 def finish(run: Run, arguments: list[str], folder: Path) -> None:
-    assert ended(run(arguments, folder), folder)[0] == 0, (folder / "stderr").read_text()
+    assert ended(run(arguments, folder), folder)[0] == 0, said(folder)
 
 
 def ended(process: Process, folder: Path) -> tuple[int, str]:
     """The exit code of a command, and what it and those before it in that folder have said on stderr."""
-    return process.wait(timeout=600), (folder / "stderr").read_text()
+    return process.wait(timeout=600), said(folder)
+
+
+def said(folder: Path) -> str:
+    """What commands have written to stderr in a folder so far."""
+    file = folder / "stderr"
+    return file.read_text() if file.exists() else ""
 
 
 def until(condition: Callable[[], bool], process: Process, folder: Path) -> None:
     """Wait for something that a process brings about. It must not end before."""
     limit = time.monotonic() + LIMIT
     while not condition():
-        assert process.poll() is None, (folder / "stderr").read_text()
-        assert time.monotonic() < limit, (folder / "stderr").read_text()
+        assert process.poll() is None, said(folder)
+        assert time.monotonic() < limit, said(folder)
         time.sleep(0.005)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -21,6 +21,9 @@ from studies.store import urls
 from studies.store.rows import dump
 from studies.store.store import Store
 
+T = TypeVar("T")
+
+PAUSE = 10.0  # seconds that a process may take between two statements of a transaction
 WAITING, RUNNING, OVER = "waiting", "running", "over"
 
 
@@ -72,8 +75,8 @@ class Queue:
         self._store, self._study = store, study.id
         on_server = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
         on_file = "((julianday('now') - 2440587.5) * 86400.0)"
-        file = urls.parse(store.url).get_backend_name() == "sqlite"
-        self._now: Any = sa.literal_column(on_file if file else on_server, sa.Float)
+        self._on_server = urls.parse(store.url).get_backend_name() == "postgresql"
+        self._now: Any = sa.literal_column(on_server if self._on_server else on_file, sa.Float)
 
     # -- the driver ---------------------------------------------------------------------------------------
 
@@ -91,19 +94,19 @@ class Queue:
             _remove(connection, old.scalars().all())
             connection.execute(t.queues.update().where(q.study == self._study).values(**values))
 
-        self._store.write(work)
+        self._write(work)
 
     def sign(self, session: str) -> None:
         """The driver lives."""
         q = t.queues.c
         mine = sa.and_(q.study == self._study, q.session == session)
-        self._store.write(lambda c: c.execute(t.queues.update().where(mine).values(seen=self._now)))
+        self._write(lambda c: c.execute(t.queues.update().where(mine).values(seen=self._now)))
 
     def leave(self, session: str) -> None:
         """The driver ends in good order."""
         q = t.queues.c
         mine = sa.and_(q.study == self._study, q.session == session)
-        self._store.write(lambda c: c.execute(t.queues.update().where(mine).values(seen=None)))
+        self._write(lambda c: c.execute(t.queues.update().where(mine).values(seen=None)))
 
     def want(self, session: str, wanted: Wanted) -> Attempt:
         """An attempt at this: the one that an earlier driver wanted and has not heard the end of, or a new one."""
@@ -124,7 +127,7 @@ class Queue:
             insert = t.attempts.insert().values(study=self._study, session=session, folder=wanted.folder, **same, **new)
             return int(connection.execute(insert.returning(a.id)).scalar_one())
 
-        found = self._store.write(work)
+        found = self._write(work)
         return self._attempts(a.id == found)[0]
 
     def attempts(self, session: str | None = None) -> list[Attempt]:
@@ -142,16 +145,16 @@ class Queue:
     def count(self, attempt: int) -> None:
         """Commit that the driver has counted it."""
         change = t.attempts.update().where(t.attempts.c.id == attempt).values(begun=True)
-        self._store.write(lambda c: c.execute(change))
+        self._write(lambda c: c.execute(change))
 
     def halt(self, attempt: int) -> None:
         """Let its worker stop at the next checkpoint, and nobody begin it."""
         change = t.attempts.update().where(t.attempts.c.id == attempt).values(halting=True)
-        self._store.write(lambda c: c.execute(change))
+        self._write(lambda c: c.execute(change))
 
     def remove(self, attempt: int) -> None:
         """Take it back, whoever has it."""
-        self._store.write(lambda c: _remove(c, [attempt]))
+        self._write(lambda c: _remove(c, [attempt]))
 
     def withdraw(self, attempt: int) -> bool:
         """Take it back where no worker has it; whether that is so."""
@@ -188,7 +191,7 @@ class Queue:
 
         if not self._store.read(sa.select(a.id).where(free).limit(1)):  # who only looks locks nobody out
             return None
-        row = self._store.write(work)
+        row = self._write(work)
         if row is None:
             return None
         return row.id, Wanted(row.number, row.folder, json.loads(row.job), json.loads(row.work))
@@ -224,6 +227,17 @@ class Queue:
 
     # -- both ---------------------------------------------------------------------------------------------
 
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        """In a transaction. Of a process that is stopped in it the server closes the connection, and with it the locks
+        that others wait for; in a file they have to."""
+
+        def briefly(connection: Connection) -> T:
+            if self._on_server:
+                connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {PAUSE * 1000:.0f}")
+            return work(connection)
+
+        return self._store.write(briefly)
+
     def _signed(
         self,
         attempt: int,
@@ -242,7 +256,7 @@ class Queue:
             then(connection, found.said)
             return bool(found.halting)
 
-        return self._store.write(work)
+        return self._write(work)
 
     def _until(self) -> Any:
         """The end of a lease that begins now."""
@@ -264,13 +278,14 @@ class Queue:
         a = t.attempts.c
 
         def work(connection: Connection) -> bool:
-            still = sa.select(a.id).where(a.id == attempt, condition).with_for_update()
+            # Who holds a lock on it is saying something, or was stopped as it did: nobody waits for that.
+            still = sa.select(a.id).where(a.id == attempt, condition).with_for_update(skip_locked=True)
             found = connection.execute(still).scalar() is not None
             if found:
                 _remove(connection, [attempt])
             return found
 
-        return self._store.write(work)
+        return self._write(work)
 
 
 def _remove(connection: Connection, ids: Sequence[int]) -> None:

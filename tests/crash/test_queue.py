@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -247,20 +247,23 @@ def test_four_workers_that_train(
     tmp_path: Path, postgresql: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In interpreters of their own: two are killed, one is stopped for longer than its lease and woken, one is asked to
-    end; the driver is killed in between."""
+    end in its work, the other when all is done; the driver is killed in between."""
     resume = ["resume", "s", "--executor", "queue:3"]
     with (
         cluster(tmp_path, postgresql(), TRAINED, monkeypatch) as place,
         (tmp_path / "said").open("ab") as said,
+        ExitStack() as begun,
     ):
 
         def begin(*arguments: str) -> subprocess.Popen[bytes]:
             environment = {**os.environ, **place.environment}
             command = [sys.executable, "-m", "nas_cli", *arguments]
-            return subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
+            process = subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
+            begun.callback(process.kill)
+            return process
 
         driver = begin(*resume)
-        workers = {worker.pid: worker for worker in (begin("worker", "s", "--idle", "60") for _ in range(4))}
+        workers = {worker.pid: worker for worker in (begin("worker", "s") for _ in range(4))}
         for _ in range(2):
             workers.pop(place.busy(list(workers))[0]).kill()
         driver.kill()
@@ -271,9 +274,10 @@ def test_four_workers_that_train(
         place.pause_beyond_its_lease(list(workers))
         leaving = workers.pop(place.busy(list(workers))[0])
         leaving.terminate()
-        assert leaving.wait(120) == 0
-        assert driver.wait(600) == 0, (tmp_path / "said").read_text()
-        assert [worker.wait(120) for worker in workers.values()] == [0]
-        for words in ("not wanted any more", "given back"):
-            assert words in (tmp_path / "said").read_text()
+        assert leaving.wait(300) == 0
+        assert driver.wait(900) == 0, (tmp_path / "said").read_text()
+        (last,) = workers.values()
+        last.terminate()
+        assert last.wait(300) == 0
+        assert "not wanted any more" in (tmp_path / "said").read_text()
         place.check_whole()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from studies.executors.queued import MARK, Queued, mark_of
 from studies.executors.where import Where
 from studies.executors.worker import Candidates, JobWork, Remote, reported
 from studies.records import Study
+from studies.store import queue as queue_module
 from studies.store import tables
 from studies.store.queue import OVER, RUNNING, WAITING, Queue, Wanted
 from studies.store.removal import remove_study
@@ -143,6 +145,32 @@ def test_a_number_is_never_given_twice(queue: Queue) -> None:
         ids.append(queue.want("first", WANTED).id)
         queue.remove(ids[-1])
     assert ids == sorted(set(ids))
+
+
+def test_a_worker_that_is_stopped_as_it_speaks_stands_in_nobodys_way(
+    tmp_path: Path, postgresql: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a transaction it holds a lock, until the server closes its connection."""
+    monkeypatch.setattr(queue_module, "PAUSE", 1.0)
+    url = postgresql()
+    with Store(url, tmp_path) as store, Store(url, tmp_path) as other:
+        study = store.create_study("s", SPEC, StopAt(trials=3))
+        queue, late = Queue(store, study), Queue(other, study)
+        queue.open("first", "host:1", "1.0", 60.0)
+        wanted = queue.want("first", WANTED)
+        late.claim("late")
+        run_out(store)
+
+        def stopped(connection: Any, said: int) -> None:
+            assert not queue.expire(wanted.id)
+            limit = time.monotonic() + 60
+            while not queue.expire(wanted.id):
+                assert time.monotonic() < limit
+                time.sleep(0.05)
+
+        with pytest.raises(MachineError):
+            late._signed(wanted.id, "late", {}, stopped)
+        assert late.renew(wanted.id, "late") is None
 
 
 def test_what_is_given_back_goes_to_another(queue: Queue) -> None:

@@ -78,6 +78,16 @@ class Fork:
 
 
 @contextmanager
+def hearing_of_closed_terminals() -> Iterator[None]:
+    """What is started inside hears of SIGHUP, whatever started the tests: `nohup` does not want it to."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@contextmanager
 def forks(*modules: str) -> Iterator[Callable[..., Fork]]:
     """Starts commands as forks of a process that has imported these modules, one at a time: one that still runs, for
     its test has failed, is killed by the next."""
@@ -89,7 +99,7 @@ def forks(*modules: str) -> Iterator[Callable[..., Fork]]:
             os.killpg(started[-1].pid, signal.SIGKILL)
             started[-1].wait()
 
-    with Zygote(["nas_cli.app", *modules], environment) as zygote:
+    with hearing_of_closed_terminals(), Zygote(["nas_cli.app", *modules], environment) as zygote:
 
         def start(*arguments: Any, **more: Any) -> Fork:
             kill()

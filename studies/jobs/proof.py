@@ -63,6 +63,8 @@ def prove(claim: Claim) -> dict[str, float]:
     except EOFError:
         process.join()
         raise VerificationError(f"the proof of the smaller network died with exit code {process.exitcode}") from None
+    finally:
+        process.kill()  # it has answered, or nobody waits for its answer any more
     process.join()
     if problem is not None:
         raise VerificationError(problem)

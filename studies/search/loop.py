@@ -156,9 +156,11 @@ class Search:
 
     def close(self) -> None:
         """Commit what was proposed and told, and stop what runs; a resume goes on with it."""
-        self._proposals.commit()
-        self._proposals.commit_told()
-        self.executor.close()
+        try:
+            self._proposals.commit()
+            self._proposals.commit_told()
+        finally:  # whatever the database answers
+            self.executor.close()
         for number in list(self._running):
             self._halt(self.pending[number])
 

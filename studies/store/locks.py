@@ -24,6 +24,21 @@ def take(path: Path) -> int | None:
         os.close(handle)  # removed between opening and locking: another process would lock a new one
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process has locked a file, which need not be there. Raises OSError."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _is_at(handle: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), path.stat())

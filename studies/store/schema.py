@@ -6,7 +6,7 @@ kills a process, the next one finds a whole database.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ LOCK = 0x6E61735F736368  # of PostgreSQL's advisory locks; those of studies are 
 _EMPTY = "the database is empty; start with 'nas search', or name one by --db"
 
 
-def prepare(connection: Connection, *, create: bool) -> None:
-    """Create the tables of an empty database, upgrade those of an older one, for one that will write.
+def prepare(connection: Connection, driven: Callable[[Connection], str | None], *, create: bool) -> None:
+    """Create the tables of an empty database, upgrade those of an older one, for one that will write. `driven`: a study
+    that a process drives, which then is of the older version and would write on as if nothing had been upgraded.
 
-    Raises NotFoundError for an empty database where none may be created, MachineError for a newer one, a damaged one
-    or one that is not ours.
+    Raises NotFoundError for an empty database where none may be created, MachineError for a newer one, a damaged one,
+    one that is not ours, or an older one that is at work.
     """
     if _version(connection) == SCHEMA:
         return
@@ -44,7 +45,28 @@ def prepare(connection: Connection, *, create: bool) -> None:
             _create(connection)
         else:
             _check_known(found)
+            name = driven(connection)
+            if name is not None:
+                raise MachineError(
+                    f"the database has schema {found}, and an older version of nas, which knows no other, runs study "
+                    f"'{name}' on it; this one would upgrade it to {SCHEMA}: wait for that one, or use another --db"
+                )
             upgrade(connection)
+
+
+def check_unchanged(connection: Connection) -> None:
+    """Raises MachineError where another version of the program has upgraded the database since it was opened; none
+    does before this transaction, a writing one, ends."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock_shared(:id)"), {"id": LOCK})
+    found = connection.execute(sa.select(t.version.c.version_num)).scalar()
+    if found is None:
+        raise MachineError("the database is damaged: it has lost its version")
+    if found != SCHEMA:
+        raise MachineError(
+            f"a newer version of nas has upgraded the database to schema {found}, this one's is {SCHEMA}; what was "
+            "committed is kept: update nas and resume"
+        )
 
 
 def look(connection: Connection) -> str:

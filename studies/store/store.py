@@ -27,7 +27,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from nas_core.architecture import Architecture
-from nas_core.errors import MachineError, NotFoundError, UsageError, nearest
+from nas_core.errors import MachineError, NasError, NotFoundError, UsageError, nearest
 from nas_core.evaluation import Report
 from nas_core.model import UNCHANGED, Changes
 from nas_core.records import BASELINE, TRIAL, Artifact, Baseline, Bench, Proposed, Run, StopAt, Verdict
@@ -36,7 +36,8 @@ from studies.address import hint
 from studies.records import Study, StudySpec
 from studies.store import SCHEMA, locks, rows, snapshots, sqlite, urls
 from studies.store import tables as t
-from studies.store.schema import look, prepare
+from studies.store.drivers import driven, outlast, take
+from studies.store.schema import check_unchanged, look, prepare
 from studies.store.statements import Statements
 
 T = TypeVar("T")
@@ -78,12 +79,14 @@ class Store:
             raise MachineError(f"cannot reach the database {self.place}: {urls.short(error)}{hint}") from None
         self.reading = reading
         self.schema = SCHEMA  # that the database has
+        self._driving: set[int] = set()  # studies whose locks on a server this connection holds
+        self._lost: MachineError | None = None  # a server went away and did not come back
         with self._errors():
             if reading:
                 self.schema = look(self._connection)
                 urls.forbid_writing(self._connection)
             else:
-                prepare(self._connection, create=create)
+                prepare(self._connection, lambda connection: driven(connection, self.default_files), create=create)
         self._sql = Statements(self._connection.dialect)
 
     def close(self) -> None:
@@ -290,14 +293,17 @@ class Store:
             raise taken
         server = self._connection.dialect.name == "postgresql"  # drivers on other machines
         try:
-            if server and not self.read(sa.text("SELECT pg_try_advisory_lock(:id)"), {"id": study.id})[0][0]:
+            self.write(check_unchanged)
+            if server and not self.write(lambda connection: take(connection, study.id)):
                 raise taken
+            self._driving |= {study.id} if server else set()
             try:
                 if self.study(study.name).created != study.created:
                     raise NotFoundError(f"study '{study.name}' has been removed meanwhile, and made anew")
                 yield
             finally:
-                if server and not self._connection.invalidated:
+                self._driving.discard(study.id)
+                if server and self._lost is None and not self._connection.invalidated:
                     self.read(sa.text("SELECT pg_advisory_unlock(:id)"), {"id": study.id})
         finally:
             os.close(handle)
@@ -397,7 +403,7 @@ class Store:
     def count_tries(self, run_id: int, tries: int) -> None:
         """Commit how many attempts have begun since the last report, but those that were stopped in good order."""
         change = t.runs.update().where(t.runs.c.id == run_id).values(tries=tries)
-        self.write(lambda c: c.execute(change))
+        self.write(lambda c: c.execute(change), repeatable=True)
 
     def report(self, run_id: int, report: Report, *, tries: int | None = None) -> None:
         """Commit the metrics of a step; a step reported again replaces itself. `tries`: attempts that count from now
@@ -408,7 +414,7 @@ class Store:
             if tries is not None:
                 connection.execute(t.runs.update().where(t.runs.c.id == run_id).values(tries=tries))
 
-        self.write(work)
+        self.write(work, repeatable=True)
 
     def finish(
         self, run_id: int, verdict: Verdict, report: Report | None = None, *, changes: Changes = UNCHANGED
@@ -424,11 +430,11 @@ class Store:
                 self._insert_metrics(connection, run_id, report.step, report.metrics)
             self._sql.run(connection, "finish", row)
 
-        self.write(work)
+        self.write(work, repeatable=True)
 
     def tell(self, run_id: int, position: int) -> None:
         """Commit that the strategy has been told of a run."""
-        self.write(lambda c: self._sql.run(c, "tell", {"id": run_id, "told": position}))
+        self.write(lambda c: self._sql.run(c, "tell", {"id": run_id, "told": position}), repeatable=True)
 
     def trials(self, study: Study, *, metrics: bool = False, since: int = 0) -> Iterator[Run]:
         """The study's trials from number `since` on, in the order of their numbers."""
@@ -613,8 +619,13 @@ class Store:
 
     def read(self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Any]:
         """All rows of a query."""
-        with self._errors(), self._connection.begin():
-            return self._connection.execute(statement, dict(parameters or {})).fetchall()
+        while True:
+            self._check_lost()
+            try:
+                with self._connection.begin():
+                    return self._connection.execute(statement, dict(parameters or {})).fetchall()
+            except DBAPIError as error:
+                self._outlast(error)
 
     def stream(self, statement: sa.Select[Any]) -> Iterator[Sequence[Any]]:
         """The rows of a query in parts, so that they do not have to fit into memory. While they are read nothing else
@@ -713,17 +724,60 @@ class Store:
             connection, "metric", [rows.metric_row(run_id, step, name, value) for name, value in values.items()]
         )
 
-    def write(self, work: Callable[[Connection], T]) -> T:
-        """Do some work in a transaction of its own."""
-        with self._errors(), urls.writing(self._connection):
-            return work(self._connection)
+    def write(self, work: Callable[[Connection], T], *, repeatable: bool = False) -> T:
+        """Do some work in a transaction of its own; where a server goes away in it, once more when that is back.
+        `repeatable`: also where it may have been committed, for doing it twice is doing it once."""
+        while True:
+            self._check_lost()
+            committing = False
+            try:
+                with urls.writing(self._connection):
+                    result = work(self._connection)
+                    committing = True
+                return result
+            except DBAPIError as error:
+                if committing and error.connection_invalidated and not repeatable:
+                    raise MachineError(
+                        f"{self.place} went away while something was being committed: {urls.short(error)}; what was "
+                        "committed before is kept"
+                    ) from None
+                self._outlast(error)
+
+    def _outlast(self, error: DBAPIError) -> None:
+        """Wait for a server that has gone away. Raises MachineError where it is another error, or it does not come
+        back."""
+        if self.reading or not error.connection_invalidated:
+            raise self._explained(error) from None
+        self._lost = MachineError(f"{self.place} went away: {urls.short(error)}; what was committed is kept")
+        try:
+            outlast(self._connection, self._driving, self.place)
+        except MachineError as final:
+            self._lost = final
+            raise
+        self._lost = None
+
+    def _check_lost(self) -> None:
+        """Once a server is lost nothing may connect again in silence, without the locks: raises MachineError."""
+        if self._lost is not None:
+            raise self._lost
+
+    def _explained(self, error: DBAPIError) -> NasError:
+        if self.schema == SCHEMA and not self.reading and urls.misses(error):
+            try:
+                with urls.writing(self._connection):
+                    check_unchanged(self._connection)
+            except MachineError as changed:
+                return changed
+            except DBAPIError:
+                pass  # it has lost its version, say
+        return urls.explain(error, self.place, self._file)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
         except DBAPIError as error:
-            raise urls.explain(error, self.place, self._file) from None
+            raise self._explained(error) from None
 
 
 def _run_row(study: int, kind: str, number: int, proposal: Proposal, identity: str, verdict: Verdict) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from nas_core.errors import MachineError, NasError, NotFoundError, UsageError
 from studies.store import sqlite
@@ -160,12 +160,26 @@ def explain(error: DBAPIError, place: str, file: Path | None = None) -> NasError
         return MachineError(f"no permission to write {place}: {text}")
     if name.startswith("SQLITE_NOTADB"):
         return MachineError(f"{place} is not a study database: {text}")
-    missing = low.startswith(("no such table", "no such column")) or state in ("42P01", "42703")
-    if missing or name.startswith("SQLITE_CORRUPT") or state.startswith("XX"):
+    if isinstance(error, IntegrityError):
+        return MachineError(
+            f"{place} refuses what was to be stored: {text}; another process may have written to the study; what was "
+            "committed is kept"
+        )
+    if misses(error) or name.startswith("SQLITE_CORRUPT") or state.startswith("XX"):
         return MachineError(f"{place} is damaged: {text}")
     if "unable to open" in low or "connect" in low:
         return MachineError(f"cannot reach the database {place}: {text}")
     return MachineError(f"{place}: {text}")
+
+
+def misses(error: DBAPIError) -> bool:
+    """Whether a table, a column or a value was not as it was expected: the schema may have changed."""
+    missing = re.match(r"no such (table|column)|table \S+ has no column", short(error), re.IGNORECASE)
+    return (
+        bool(missing)
+        or getattr(error.orig, "sqlstate", None) in ("42P01", "42703")
+        or isinstance(error, IntegrityError)
+    )
 
 
 def _disk_is_full(file: Path | None) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+from nas_cli.app import run as nas
 from tests.crash.running import Fork, forks
+from tests.crash.sessions import write_toy
 from tests.crash.test_every_write import ALL
 
 
@@ -16,3 +20,19 @@ def start() -> Iterator[Callable[..., Fork]]:
     """Starts commands as forks, one at a time, whose worker processes are forks as well."""
     with forks(*ALL, "studies.executors.processes") as run:
         yield partial(run, function="tests.crash.eager:run")
+
+
+@pytest.fixture
+def say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command in a folder with the toy space and its table: exit code, stdout, stderr."""
+    monkeypatch.chdir(write_toy(tmp_path / "work"))
+    for name in [name for name in os.environ if name.startswith("NAS_") and name != "NAS_SHARED"]:
+        monkeypatch.delenv(name)
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = nas(arguments)
+        return code, *capsys.readouterr()
+
+    return command

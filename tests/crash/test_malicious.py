@@ -25,30 +25,15 @@ import numpy
 import pytest
 import torch
 
-from nas_cli.app import run
 from nas_cli.errors import LINE
 from nas_core.errors import NasError
 from nas_core.plain import from_json
 from nas_core.task import Task
-from tests.crash.sessions import SEARCH, write_toy
+from tests.crash.sessions import SEARCH
 from training.export import rebuild
 from training.yaml_text import from_yaml
 
 Say = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
-    """Runs a command in a folder with the toy space and its table: exit code, stdout, stderr."""
-    monkeypatch.chdir(write_toy(tmp_path / "work"))
-    for name in [name for name in os.environ if name.startswith("NAS_") and name != "NAS_SHARED"]:
-        monkeypatch.delenv(name)
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        code = run(arguments)
-        return code, *capsys.readouterr()
-
-    return command
 
 
 class Harm:

@@ -140,6 +140,16 @@ class HasReports(Protocol):
 
 
 @runtime_checkable
+class HasHosts(Protocol):
+    """Of layers: an architecture is one, and its network that of a host, which has nothing else to choose. The field
+    `host` of the space's size names it, and `Size.at(host)` is the same size of another one."""
+
+    def hosts(self, task: Task) -> Sequence[str]:
+        """The hosts that learn a task; the first one is what a size without a host means."""
+        ...
+
+
+@runtime_checkable
 class HasFindings(Protocol):
     """Made of parts that have contracts of their own, such as operators of a user's."""
 

@@ -1,5 +1,5 @@
 """The space `evonorm`: choices in `space`, the mathematics in `primitives`, the layer in `layer`."""
 
-from search_spaces.evonorm.space import EvoNorm, Size
+from search_spaces.evonorm.space import EvoNorm
 
-__all__ = ["EvoNorm", "Size"]
+__all__ = ["EvoNorm"]

@@ -5,17 +5,15 @@ four initial values (the input x, zero, and v0 and v1, trained per channel, whic
 operation on earlier values, and a scale and shift per channel after the last one. What a node computes that the last
 one does not read is not there. `primitives` has the operations and conventions, `named` the layers of the paper.
 
-An architecture is such a layer; its network is a small pre-activation ResNet that has it in the place of every
-normalisation with its activation. Most architectures are unsound, and are told without building anything.
+An architecture is such a layer; its network is that of a host (`search_spaces.hosts`), which has it in the place of
+every normalisation with its activation. Most architectures are unsound, and are told without building anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from nas_core import moves
 from nas_core.architecture import Architecture
@@ -24,11 +22,13 @@ from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
 from nas_core.space import SearchSpace, check_legal
-from nas_core.task import IMAGE_CLASSIFICATION, Task
+from nas_core.task import Task
 from search_spaces.evonorm import formula
 from search_spaces.evonorm.graph import INITIAL, Graph, graph_of
 from search_spaces.evonorm.named import FORMULAS
 from search_spaces.evonorm.primitives import BINARY, OPS, of_batch
+from search_spaces.hosts import HOSTS
+from search_spaces.hosts.network import HostSize, host_network, known_hosts
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -39,25 +39,12 @@ NAMES = tuple(f"n{number}" for number in range(1, NODES + 1))
 PLACES = (*INITIAL, *NAMES)
 
 
-class Size(SizeConfig):
-    """The ResNet that has the layer."""
-
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "search": {"width": 8, "depth": 1},
-        "full": {"width": 32, "depth": 2},
-    }
-
-    width: int = Field(8, ge=1, le=1024, description="channels of the first stage; each later one doubles them")
-    depth: int = Field(1, ge=1, le=64, description="blocks per stage")
-    stages: int = Field(3, ge=1, le=6, description="stages; each but the first halves the resolution")
-
-
 class EvoNorm(SearchSpace):
     """Layers of up to ten operations; `batch=False`: without moments of the batch, in training what in evaluation."""
 
     name = "evonorm"
-    tasks = frozenset({IMAGE_CLASSIFICATION})
-    Size = Size
+    tasks = frozenset().union(*(host.kinds for host in HOSTS.values()))
+    Size = HostSize
     why_not_relaxable = (
         "a node's operations have values of other shapes, and a mixture of them is no layer of the space"
     )
@@ -73,18 +60,20 @@ class EvoNorm(SearchSpace):
         self.named: Mapping[str, Architecture] = MappingProxyType({n: self.architecture(g) for n, g in sound.items()})
 
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
-        """The network, untrained, for images of any shape: `(n, *task.input_shape)` to `(n, task.outputs)`.
+        """The size's host with the layer, untrained (`search_spaces.hosts.host.host_network`).
 
-        Raises UsageError for an illegal architecture, another kind of task, or another space's size.
+        Raises UsageError for an illegal architecture, a host that does not learn the task, or another space's size.
         """
         from search_spaces.evonorm.layer import EvoNormLayer
-        from search_spaces.hosts.resnet import resnet
 
         check_legal(self, arch)
-        channels, *_ = task.images()
-        own = Size.own(size, self.name)
         graph = self.layer(arch)
-        return resnet(channels, task.outputs, own.width, (own.depth,) * own.stages, lambda c: EvoNormLayer(graph, c))
+        batch = any(of_batch(node.op) for node in graph.nodes)
+        return host_network(HostSize.own(size, self.name), task, lambda channels: EvoNormLayer(graph, channels), batch)
+
+    def hosts(self, task: Task) -> Sequence[str]:
+        """Those that learn the task."""
+        return known_hosts(task)
 
     def layer(self, arch: Architecture) -> Graph:
         """The live nodes of a legal architecture."""

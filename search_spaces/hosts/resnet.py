@@ -6,14 +6,14 @@ either convolution, and one comes after the last block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from nas_core.task import Task
+from search_spaces.hosts.host import Dims
+from search_spaces.hosts.slot import Slot
 from search_spaces.layers.blocks import BlockNetwork
-
-Slot = Callable[[int], nn.Module]
-"""The layer for so many channels, `[n, channels, h, w]` to the same shape: a normalisation with its activation."""
 
 
 class PreActivation(nn.Module):
@@ -34,6 +34,11 @@ class PreActivation(nn.Module):
         y = self.first(x)
         kept = x if self.shortcut is None else self.shortcut(y)
         return kept + self.conv2(self.second(self.conv1(y)))
+
+
+def network(task: Task, dims: Dims, slot: Slot) -> nn.Module:
+    """`(n, channels, h, w)` to `(n, outputs)`: `dims.depth` blocks per stage."""
+    return resnet(task.images()[0], task.outputs, dims.width, (dims.depth,) * dims.stages, slot)
 
 
 def resnet(channels: int, outputs: int, width: int, depths: Sequence[int], slot: Slot) -> nn.Module:

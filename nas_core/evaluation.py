@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError, unknown
@@ -33,11 +33,13 @@ class Metric:
 @dataclass(frozen=True, slots=True)
 class Report:
     """Metrics at a step (epochs, or the fidelity of a table). `seconds` is the duration since the start of
-    the evaluation, or the recorded one of a table."""
+    the evaluation, or the recorded one of a table; `detail` is what a job says beside its metrics, as JSON can hold it:
+    an evaluator has no use for it."""
 
     step: float
     metrics: Mapping[str, float]
     seconds: float = 0.0
+    detail: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from nas_core.architecture import Architecture
 from nas_core.evaluation import Budget, Context, Report
 from nas_core.model import UNCHANGED, Changes
 from nas_core.proposal import Proposal
@@ -25,14 +26,16 @@ class Work(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a finished job has left in its folder: files by kind, and in what its network differs from its space's."""
+    """What a finished job has left in its folder: files by kind, and in what its network differs from its space's; and
+    the architectures that it has derived, best first."""
 
     files: Mapping[str, Path] = field(default_factory=dict)
     changes: Changes = UNCHANGED
+    architectures: tuple[Architecture, ...] = ()
 
 
 class Job(Work, Protocol):
-    """Work on the network of a run, with settings that are plain data."""
+    """Work on a network, a run's or a supernet, with settings that are plain data."""
 
     @property
     def kind(self) -> str:

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from typing import Any, NoReturn, TypeVar
 
 from nas_core import distribution
-from nas_core.errors import MachineError, NasError, NotFoundError, UsageError
+from nas_core.errors import InfeasibleError, MachineError, NasError, NotFoundError, UsageError
 from nas_core.failures import without_paths
 from studies.executors import Begun, Died, Ended, Event, Executor, Halted, Job, Reported, attempt_folders
 from studies.executors import worker as protocol
@@ -195,7 +195,7 @@ class QueueWorker:
     def _refuse(self, attempt: int, wanted: Wanted, begun: bool, error: Exception) -> None:
         """An error that is no candidate's: of what was asked for, which the driver says; or of this machine, which
         raises it here, and where nothing has begun costs no attempt."""
-        if begun and isinstance(error, UsageError):
+        if begun and isinstance(error, UsageError | InfeasibleError):
             body = {"kind": protocol.ERROR, "type": type(error).__name__, "text": str(error)}
             with contextlib.suppress(_Lost):
                 self._tell(attempt, body, last=True)

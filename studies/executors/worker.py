@@ -258,7 +258,8 @@ class Worker:
 def reported(number: int, report: Report) -> Message:
     """A report in words."""
     metrics = {name: _text(value) for name, value in report.metrics.items()}
-    return {"kind": REPORTED, "number": number, "step": report.step, "metrics": metrics, "seconds": report.seconds}
+    said = {"kind": REPORTED, "number": number, "step": report.step, "metrics": metrics, "seconds": report.seconds}
+    return said if report.detail is None else {**said, "detail": report.detail}
 
 
 def failure_of(message: Mapping[str, Any]) -> Failure | None:
@@ -267,7 +268,7 @@ def failure_of(message: Mapping[str, Any]) -> Failure | None:
 
 def report_of(message: Mapping[str, Any]) -> Report:
     metrics = {name: float(value) for name, value in message["metrics"].items()}
-    return Report(message["step"], metrics, message["seconds"])
+    return Report(message["step"], metrics, message["seconds"], message.get("detail"))
 
 
 def _text(value: float) -> float | str:

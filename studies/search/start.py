@@ -25,8 +25,9 @@ from search_spaces.own_network import OwnNetwork
 from studies.analysis.queries import died_in, evaluated, observations
 from studies.environment import environment
 from studies.events import Listener, silent
-from studies.executors.choose import candidates, executor
+from studies.executors.choose import candidates, executor, job
 from studies.executors.where import HERE, Where
+from studies.jobs.supernet import Supernet
 from studies.records import Study, StudySpec, as_stored
 from studies.search import supernet
 from studies.search.baselines import Baselines
@@ -186,7 +187,7 @@ def run(
             opened = replace(opened, study=replace(study, stop_at=opened.budget))
         facts = store.environment(environment(study.spec))
         try:
-            ending = _train(store, opened, watching, stopping, facts)
+            ending = _train(store, opened, where, watching, stopping, facts)
             begun = time.monotonic()
             ending = ending or _baselines(store, opened, where, watching, stopping, facts)
             return ending or _search(store, opened, where, watching, stopping, facts, time.monotonic() - begun)
@@ -195,14 +196,26 @@ def run(
 
 
 def _train(
-    store: Store, opened: Opened, watching: Watching, stopping: Callable[[], bool], environment: int
+    store: Store,
+    opened: Opened,
+    where: Where,
+    watching: Watching,
+    stopping: Callable[[], bool],
+    environment: int,
 ) -> Ending | None:
-    """Train the study's supernet; None: there is none, or it has derived what to evaluate."""
+    """Train the study's supernet, which is one piece of work; None: there is none, or it has derived what to
+    evaluate."""
     study, parts = opened.study, opened.objects.supernet
     if parts is None:
         return None
+    work, alone = Supernet(parts), replace(where, workers=1, per_gpu=None, gpu_memory=None)
     with watching.supernet(opened) as listener:
-        training = SupernetTraining(store, study, parts, listener=listener, stopping=stopping, environment=environment)
+        training = SupernetTraining(
+            *(store, study, work, lambda: executor(job(store, study, work), alone)),
+            listener=listener,
+            stopping=stopping,
+            environment=environment,
+        )
         ending = training.run(study.stop_at.seconds)
     if ending is not None:
         return ending

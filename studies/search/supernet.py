@@ -1,39 +1,37 @@
-"""The one-shot loop: train a supernet epoch by epoch, derive architectures, hand them to the black-box loop.
+"""The one-shot loop: have a supernet trained, derive architectures, hand them to the black-box loop.
 
-After every epoch a checkpoint holds the strategy's whole state and all epochs so far, and the store what the epoch came
-to; a resumed search goes on from there, bit for bit on a CPU. What is derived becomes the trials of the study,
-evaluated like those of any other.
+The training is a job (`studies/jobs/supernet.py`), here or in a worker; what an epoch came to is committed as it is
+reported. What is derived becomes the trials of the study, evaluated like those of any other.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from nas_core.architecture import Architecture
-from nas_core.batch import Data
 from nas_core.config import Config as BaseConfig
-from nas_core.errors import InfeasibleError, NasError, NotFoundError, TrialError, UsageError
-from nas_core.failures import ATTEMPTS, died, failure
-from nas_core.one_shot import OneShot, Progress
+from nas_core.errors import InfeasibleError, NasError, NotFoundError, UsageError
+from nas_core.failures import ATTEMPTS, Failure, died
+from nas_core.job import Job
 from nas_core.records import Epoch
-from nas_core.seeds import derive
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
+from studies import executors
 from studies.events import EpochEnded, Listener, silent
+from studies.executors import Begun, Died, Ended, Executor, Halted, Reported
+from studies.jobs.stored import WEIGHTS, tidy
+from studies.jobs.supernet import DERIVED, epoch_of
 from studies.records import Study, final_size_of
 from studies.search.endings import Ending
 from studies.setup.assemble import StudyObjects
-from studies.setup.supernets import SupernetParts
 from studies.store import supernets
 from studies.store.store import Store
 from training.evaluators.settings import Shared
 
 FOLDER = "supernet"
-WEIGHTS = "weights.safetensors"
 
 
 class Derived:
@@ -106,7 +104,7 @@ def shared(store: Store, study: Study) -> Shared:
 
 
 class SupernetTraining:
-    """The training of one study's supernet by this process.
+    """The training of one study's supernet, as a job of the executor that `make` makes where there is something to do.
 
     `stopping()` is asked after every epoch: once it is true the training stops with everything stored.
     """
@@ -115,17 +113,22 @@ class SupernetTraining:
         self,
         store: Store,
         study: Study,
-        parts: SupernetParts,
+        job: Job,
+        make: Callable[[], Executor],
         *,
         listener: Listener = silent,
         stopping: Callable[[], bool] = lambda: False,
         environment: int | None = None,
     ) -> None:
-        self.store, self.study, self.parts = store, study, parts
+        self.store, self.study, self.job, self.make = store, study, job, make
         self.listener = listener
         self.stopping = stopping
         self.environment = environment
         self.folder = store.folder(study) / FOLDER
+        self._tries = 0  # attempts begun since the last new epoch
+        self._counted = False  # the attempt that runs is one of them
+        self._known = 0  # epochs that any attempt has come to
+        self._seconds = 0.0  # that those have taken which the attempt that runs has come to
 
     def run(self, seconds: float | None = None) -> Ending | None:
         """Train to the end and store the weights and what is derived; None then, or why it stopped before.
@@ -133,154 +136,83 @@ class SupernetTraining:
         Raises InfeasibleError where nothing that satisfies the constraints was derived, NasError where the training
         failed; the store says so too.
         """
-        from training.threads import repeatable, thread_count
-
         found = supernets.find(self.store, self.study)
         if found is None or found.state != State.COMPLETE:
-            deadline = None if seconds is None else time.monotonic() + seconds
-            compute = self.parts.compute
-            with thread_count(self.parts.threads), repeatable(compute.device, self.parts.deterministic):
-                ending = self._try(deadline)
+            self._tries = 0 if found is None else found.tries
+            self._known = supernets.epoch_count(self.store, self.study)
+            ending = self._train(None if seconds is None else time.monotonic() + seconds)
             if ending is not None:
                 return ending
-        for path in self.folder.glob("checkpoint-*"):  # of no use any more
-            path.unlink()
+        tidy(self.folder)
+        (self.folder / DERIVED).unlink(missing_ok=True)
         return None
 
-    def _try(self, deadline: float | None) -> Ending | None:
-        from strategies.one_shot import memory
+    def _train(self, deadline: float | None) -> Ending | None:
+        def late() -> bool:
+            return deadline is not None and time.monotonic() >= deadline
 
-        strategy, data = self.parts.make_strategy(), self.parts.bind()
-        one_path = getattr(strategy, "one_path", False)
-        memory.require(self.parts.make_supernet, data, one_path, self.parts.config.batch_size, self.parts.compute)
-        found = supernets.find(self.store, self.study)
-        tries = 0 if found is None else found.tries
-        if tries >= ATTEMPTS:
-            reason = died(tries, of="it")
-            supernets.fail(self.store, self.study, reason)
-            raise NasError(f"the supernet of study '{self.study.name}' failed: {reason}")
-        supernets.start(self.store, self.study, self.environment, tries + 1)
+        if self._tries >= ATTEMPTS:
+            raise self._failed(Failure(died(self._tries, of="it")))
+        if late():
+            return Ending.TIME
+        executor = self.make()
         try:
-            ending = self._train(strategy, data, deadline)
-        except (TrialError, InfeasibleError) as error:
-            failed = failure(error)
-            supernets.fail(self.store, self.study, str(error), failed.traceback)
-            if isinstance(error, InfeasibleError):
-                raise
-            raise NasError(f"the supernet of study '{self.study.name}' failed: {error}") from error
-        except BaseException:
-            self._stopped()
+            self._start(executor)
+            while True:
+                match executor.next(lambda: self.stopping() or late()):
+                    case Begun():
+                        self._tries, self._counted = self._tries + 1, True
+                        supernets.count_tries(self.store, self.study, self._tries)
+                    case Reported(_, report):
+                        self._report(epoch_of(report))
+                    case Halted():
+                        return Ending.INTERRUPTED if self.stopping() else Ending.TIME
+                    case Died(_, cause):
+                        self._counted = False
+                        if self._tries >= ATTEMPTS:
+                            raise self._failed(Failure(died(self._tries, cause, "it")))
+                        self._start(executor)
+                    case Ended(_, failure):
+                        self._counted = False
+                        if failure is not None:
+                            raise self._failed(failure)
+                        self._finish()
+                        return None
+        except InfeasibleError as error:
+            supernets.fail(self.store, self.study, str(error))
+            self._counted = False
             raise
-        if ending is not None:
-            self._stopped()
-        return ending
+        finally:
+            executor.close()
+            if self._counted:
+                self._stopped()
+
+    def _start(self, executor: Executor) -> None:
+        self._counted = not executor.apart
+        self._tries += self._counted
+        supernets.start(self.store, self.study, self.environment, self._tries)
+        spec = self.study.spec
+        every = Proposal(Architecture(spec.space_name, {}))  # no choice is made
+        executor.submit(executors.Job(0, every, None, self.job.steps, spec.seed, self.folder, 0))
+
+    def _report(self, epoch: Epoch) -> None:
+        """Store an epoch. Those that a checkpoint has brought are reported again, and the last of them is heard of."""
+        new, last = epoch.number > self._known, epoch.number == self._known
+        self._tries = 1 if new else self._tries
+        supernets.save_epochs(self.store, self.study, [epoch], again=not new)
+        self._known, self._seconds = max(self._known, epoch.number), epoch.seconds
+        if new or last:
+            self.listener(EpochEnded(epoch, int(self.job.steps)))
+
+    def _finish(self) -> None:
+        result = self.job.result(self.folder)
+        supernets.finish(self.store, self.study, result.architectures, result.files[WEIGHTS], self._seconds)
+
+    def _failed(self, failure: Failure) -> NasError:
+        """Commit that it cannot go on, and how that is said."""
+        supernets.fail(self.store, self.study, failure.reason, failure.traceback)
+        return NasError(f"the supernet of study '{self.study.name}' failed: {failure.reason}")
 
     def _stopped(self) -> None:
         """This attempt was stopped in good order: it does not count."""
-        found = supernets.find(self.store, self.study)
-        if found is not None and found.tries:
-            supernets.count_tries(self.store, self.study, found.tries - 1)
-
-    def _train(self, strategy: OneShot, data: Data, deadline: float | None) -> Ending | None:
-        from training.checkpoint import write_tensors
-        from training.fit import trial_failures
-
-        total = self.parts.config.epochs
-        with trial_failures(), self._seeded("start"):
-            strategy.start(self.parts.make_supernet, data, self.parts.compute)
-        epochs, finished = self._resume(strategy)
-        if epochs:
-            supernets.save_epochs(self.store, self.study, epochs, again=True)
-            self.listener(EpochEnded(epochs[-1], total))
-        before = epochs[-1].seconds if epochs else 0.0
-        begun = time.monotonic()
-        while not finished and len(epochs) < total:
-            if self.stopping():
-                return Ending.INTERRUPTED
-            if deadline is not None and time.monotonic() >= deadline:
-                return Ending.TIME
-            with trial_failures(), self._seeded(len(epochs)):
-                progress = strategy.step(len(epochs))
-            finished = progress.done
-            epochs.append(self._epoch(strategy, progress, len(epochs) + 1, before + time.monotonic() - begun))
-            self._save(strategy, epochs, finished)
-            supernets.save_epochs(self.store, self.study, epochs[-1:])
-            self.listener(EpochEnded(epochs[-1], total))
-        with trial_failures(), self._seeded("result"):
-            result = strategy.result()
-        write_tensors(self.folder / WEIGHTS, strategy.supernet.state_dict())
-        seconds = epochs[-1].seconds if epochs else 0.0
-        supernets.finish(self.store, self.study, result, self.folder / WEIGHTS, seconds)
-        return None
-
-    @contextmanager
-    def _seeded(self, purpose: int | str) -> Iterator[None]:
-        """Torch's generators as (seed, purpose) make them, and as they were afterwards."""
-        import torch
-
-        from training.fit import seed_torch
-
-        device = torch.device(self.parts.compute.device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            seed_torch(derive(self.study.spec.seed, purpose, "one-shot"), device)
-            yield
-
-    def _epoch(self, strategy: OneShot, progress: Progress, number: int, seconds: float) -> Epoch:
-        counts = {} if progress.arch is None else simple_operations(strategy, progress.arch)
-        return Epoch(number, progress.arch, {**progress.metrics, **counts}, progress.strengths, seconds)
-
-    def _save(self, strategy: OneShot, epochs: Sequence[Epoch], finished: bool) -> None:
-        from training import checkpoint
-
-        tensors, plain = checkpoint.pack(strategy.state_dict())
-        state = {
-            "strategy": plain,
-            "finished": finished,
-            "epochs": [
-                [
-                    epoch.number,
-                    None if epoch.arch is None else epoch.arch.to_json(),
-                    dict(epoch.metrics),
-                    {name: list(weights) for name, weights in epoch.strengths.items()},
-                    epoch.seconds,
-                ]
-                for epoch in epochs
-            ],
-        }
-        checkpoint.save(self.folder, checkpoint.Checkpoint(len(epochs), tensors, state))
-
-    def _resume(self, strategy: OneShot) -> tuple[list[Epoch], bool]:
-        """Take up the newest checkpoint: its epochs, and whether the strategy had finished."""
-        from training import checkpoint
-
-        found = checkpoint.load(self.folder)
-        if found is None:
-            return [], False
-        strategy.load_state_dict(checkpoint.unpack(found.tensors, found.state["strategy"]))
-        epochs = [
-            Epoch(
-                number,
-                None if arch is None else Architecture.from_json(arch),
-                metrics,
-                {name: tuple(weights) for name, weights in strengths.items()},
-                seconds,
-            )
-            for number, arch, metrics, strengths, seconds in found.state["epochs"]
-        ]
-        return epochs, found.state["finished"]
-
-
-def simple_operations(strategy: OneShot, arch: Architecture) -> dict[str, float]:
-    """How far a derived architecture has collapsed: its operations that have no parameters, and its skips, each as a
-    share of all operations that it takes (an operation that several cells share counts once)."""
-    supernet: Any = strategy.supernet
-    assignment = supernet.space.assignment(arch)
-    taken = [
-        (group, group.options.index(assignment[name]))
-        for name, group in supernet.groups.items()
-        if any(group.weighted) and assignment[name] is not None
-    ]
-    count = max(len(taken), 1)
-    free = sum(not group.weighted[position] for group, position in taken)
-    skips = sum(group.skip[position] for group, position in taken)
-    return {"parameter_free": free / count, "skips": skips / count}
+        supernets.count_tries(self.store, self.study, self._tries - 1)

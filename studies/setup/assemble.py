@@ -364,6 +364,9 @@ def moved(spec: StudySpec, place: str | None, costs: str | None = None, scores: 
             raise UsageError("the study has no table of costs; leave out --costs")
         evaluator = elsewhere
     updates: dict[str, Any] = {"evaluator": evaluator}
+    facts, trained = spec.evaluator.facts, spec.supernet
+    if place is not None and trained is not None and trained.data == facts.data and not facts.looks_up:
+        updates["supernet"] = trained.model_copy(update={"data": place})
     if scores is not None:
         if not isinstance(spec.scoring, RecordedScores):
             raise UsageError("the study has no table of scores; leave out --scores")

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
+
+from studies.executors.queue_worker import QueueWorker, local
+from studies.store.store import Store
+from tests.crash.sessions import contents
 
 Say = Callable[..., tuple[int, str, str]]
 
 SMALL = ("--size", "channels=2,cells=1", "-s", "split.limit=200", "--epochs", "1", "--threads", "1")
 SPOS = ("search", "--strategy", "spos", "-s", "strategy.epochs=2", *SMALL)
+NOTHING = """
+from nas_core.errors import InfeasibleError
+from strategies.one_shot.darts import Darts
+
+
+class Nothing(Darts):
+    def result(self):
+        raise InfeasibleError("nothing fits")
+"""
 DARTS = ("search", "--strategy", "darts", "-s", "strategy.epochs=2", *SMALL)
 
 
@@ -110,6 +126,62 @@ def test_the_guard_wraps_a_strategy(say: Say) -> None:
     with sqlite3.connect("nas.db") as connection:
         for (metrics,) in connection.execute("SELECT metrics FROM epochs"):
             assert "alpha_eigenvalue" in json.loads(metrics)
+
+
+@contextmanager
+def worker(db: str, files: str, study: str) -> Iterator[None]:
+    """One is there for what a study wants."""
+    ended = threading.Event()
+
+    def work() -> None:
+        with Store(f"sqlite:///{db}", Path(files)) as store:
+            while study not in store.study_names() and not ended.is_set():
+                time.sleep(0.02)
+            found = store.study(study)
+            QueueWorker(store, found, local(store, found), idle=60, stopping=ended.is_set).run()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.usefixtures("forked_workers")
+@pytest.mark.filterwarnings("ignore:study '.' waits for workers")
+def test_a_supernet_is_the_same_wherever_it_is_trained(folder: Path, say: Say) -> None:
+    search = (*DARTS, "--study", "d")
+    assert say(*search, "--db", "here.db", "--files", "here")[0] == 0
+    expected = contents(folder / "here.db", durations=False)
+    away = ("--db", "processes.db", "--files", "processes", "--executor", "processes")
+    code, _, err = say(*search, *away)
+    assert code == 0, err
+    assert contents(folder / "processes.db", durations=False) == expected
+    with worker("queue.db", "queue", "d"):
+        code, _, err = say(*search, "--db", "queue.db", "--files", "queue", "--executor", "queue")
+    assert code == 0, err
+    found = contents(folder / "queue.db", durations=False)
+    queues = {"queues": None, "attempts": None, "messages": None}
+    assert {**found, **queues} == {**expected, **queues}
+    assert found["attempts"] == found["messages"] == []
+    for files in ("here", "processes", "queue"):
+        left = {path.relative_to(files).as_posix() for path in Path(files).rglob("*") if path.is_file()}
+        assert left - {"d/queue", "d/lock"} == {"d/supernet/weights.safetensors"}
+
+
+@pytest.mark.usefixtures("forked_workers")
+@pytest.mark.filterwarnings("ignore:study '.' waits for workers")
+@pytest.mark.parametrize("executor", ["inline", "processes", "queue"])
+def test_a_supernet_of_which_nothing_fits_is_said(folder: Path, say: Say, executor: str) -> None:
+    (folder / "nothing.py").write_text(NOTHING)
+    search = ("search", "--strategy", "nothing.py:Nothing", "-s", "strategy.epochs=1", *SMALL, "--study", "d")
+    with worker("nas.db", "nas-files", "d") if executor == "queue" else nullcontext():
+        code, _, err = say(*search, "--executor", executor)
+    assert code == 4, err
+    assert "nas: nothing fits\n" in err
+    assert "nothing fits" in say("show", "d/supernet")[1]
 
 
 @pytest.mark.parametrize(

@@ -244,8 +244,10 @@ def test_killed_baselines_and_screens(fork: Run, tmp_path: Path, workers: tuple[
     check_kills(fork, tmp_path, arguments, kills=2, per_study=2, durations=False, workers=workers)
 
 
-def test_killed_supernets(fork: Run, tmp_path: Path) -> None:
-    check_kills(fork, tmp_path, [*SUPERNET, "-s", "strategy.epochs=6"], kills=2, per_study=2, durations=False)
+@pytest.mark.parametrize("workers", [(), pytest.param(("--executor", "processes"), marks=pytest.mark.slow)])
+def test_killed_supernets(fork: Run, tmp_path: Path, workers: tuple[str, ...]) -> None:
+    arguments = [*SUPERNET, "-s", "strategy.epochs=6"]
+    check_kills(fork, tmp_path, arguments, kills=2, per_study=2, durations=False, workers=workers)
 
 
 def test_killed_generators(

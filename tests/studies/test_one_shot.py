@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,30 @@ from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.batch import Data
 from nas_core.errors import InfeasibleError, NasError, NotFoundError, TrialError
+from nas_core.evaluation import Report
 from nas_core.one_shot import Compute, OneShotConfig, Progress
 from nas_core.records import Epoch, StopAt
 from nas_core.seeds import generator
 from nas_core.strategy import Setting, State
 from search_spaces.nasbench201.space import NasBench201, Size
-from search_spaces.supernet.supernet import Supernet
+from search_spaces.supernet import supernet as networks
+from studies import executors
 from studies.events import EpochEnded, Event
+from studies.executors import Begun, Died, Halted, Reported
+from studies.executors.inline import Inline
+from studies.executors.where import HERE, Where
+from studies.jobs.supernet import Supernet
 from studies.records import Study
+from studies.search import start
 from studies.search.endings import Ending
+from studies.search.start import Opened, Watching
 from studies.search.supernet import Derived, SupernetTraining, derived, weights_of
+from studies.setup.config import SearchConfig
 from studies.setup.supernets import SupernetParts
 from studies.store import supernets
 from studies.store.store import Store
 from studies.store.testing import SUPERNET
+from tests.crash.sessions import contents
 from training.data import load
 from training.data.split import Split
 
@@ -46,7 +58,7 @@ class Walk:
     """Adds noise of torch's generator to all weights in every epoch, and derives random architectures."""
 
     Config = Config
-    supernet: Supernet
+    supernet: networks.Supernet
 
     def __init__(self, setting: Setting, config: Config) -> None:
         self.setting, self.config = setting, config
@@ -113,15 +125,19 @@ def parts_of(**config: Any) -> SupernetParts:
 
 def study_of(store: Store, name: str = "s") -> Study:
     from studies.setup.assemble import describe
-    from studies.setup.config import SearchConfig
 
     spec = describe(SearchConfig(strategy="random", size="channels=2,cells=1", split=Split(limit=100))).spec
     return store.create_study(name, spec.model_copy(update={"supernet": SUPERNET}), StopAt())
 
 
+def training_of(store: Store, study: Study, parts: SupernetParts, **more: Any) -> SupernetTraining:
+    """In this process."""
+    return SupernetTraining(store, study, Supernet(parts), lambda: Inline(Supernet(parts)), **more)
+
+
 def train(store: Store, study: Study, after: int | None = None, **config: Any) -> tuple[Ending | None, Heard]:
     heard = Heard(after)
-    training = SupernetTraining(store, study, parts_of(**config), listener=heard, stopping=heard.stopping)
+    training = training_of(store, study, parts_of(**config), listener=heard, stopping=heard.stopping)
     return training.run(), heard
 
 
@@ -171,7 +187,8 @@ def test_epochs_that_only_the_checkpoint_knows_are_stored_on_resume(store: Store
     train(store, study, after=3)
     expected = supernets.epochs(store, study)
     store.write(lambda c: c.exec_driver_sql("DELETE FROM epochs WHERE epoch = 3"))
-    train(store, study, after=1)
+    ending, heard = train(store, study, after=2)
+    assert (ending, heard.numbers) == (Ending.INTERRUPTED, [2, 3])
     assert supernets.epochs(store, study) == expected
 
 
@@ -233,7 +250,7 @@ def test_a_supernet_that_ends_three_processes_fails(store: Store, monkeypatch: p
             found = supernets.find(store, study)
             assert found is not None
             assert (found.tries, supernets.epoch_count(store, study)) == (tries, 2)
-        with pytest.raises(NasError, match="worker-died: 3 processes ended in it"):
+        with pytest.raises(NasError, match=r"worker-died: 3 processes ended in it"):
             train(store, study)
     assert SupernetTraining._stopped is stopped
     assert train(store, study)[0] is None  # after that the user may try again, for example on another machine
@@ -244,8 +261,87 @@ def test_a_supernet_that_ends_three_processes_fails(store: Store, monkeypatch: p
 
 def test_a_time_limit_keeps_the_epochs(store: Store) -> None:
     study = study_of(store)
-    assert SupernetTraining(store, study, parts_of()).run(seconds=0.0) == Ending.TIME
+    assert training_of(store, study, parts_of()).run(seconds=0.0) == Ending.TIME
     assert train(store, study)[0] is None
+
+
+@pytest.mark.usefixtures("forked_workers")
+def test_a_worker_that_dies_costs_an_attempt_and_changes_no_bit(tmp_path: Path) -> None:
+    """It is replaced by one that goes on from the checkpoint."""
+
+    def trained(name: str, where: Where, hear: Callable[[Event], None]) -> dict[str, Any]:
+        class Heard(Watching):
+            def supernet(self, opened: Opened) -> Any:
+                return nullcontext(hear)
+
+        asked = {"strategy": "darts", "strategy_config": {"epochs": 3}, "size": "channels=2,cells=1", "threads": 1}
+        with Store(f"sqlite:///{tmp_path}/{name}.db") as store:
+            config = SearchConfig(study="s", split=Split(limit=100), epochs=1, device="cpu", **asked)
+            opened = start.start(store, start.planned(config))
+            start.run(store, opened, where=where, watching=Heard())
+            run = supernets.find(store, opened.study)
+            assert run is not None
+            attempts.append((run.attempt, run.tries))
+        return contents(tmp_path / f"{name}.db", durations=False)
+
+    def kill(event: Event) -> None:
+        assert isinstance(event, EpochEnded)
+        heard.append(event.epoch.number)
+        if heard.count(1) == 1:
+            (child,) = multiprocessing.active_children()
+            child.kill()
+            child.join()
+
+    attempts: list[tuple[int, int]] = []
+    heard: list[int] = []
+    assert trained("away", Where(2, "processes"), kill) == trained("here", HERE, lambda event: None)
+    assert attempts == [(2, 0), (1, 0)]
+    assert heard in ([1, 1, 2, 3], [1, 2, 3])  # the message of the second may have been on its way
+
+
+class Scripted:
+    """An executor in which happens what is written down."""
+
+    slots, apart = 1, True
+
+    def __init__(self, *events: executors.Event) -> None:
+        self.events, self.submitted = list(events), 0
+
+    def submit(self, job: executors.Job) -> None:
+        self.submitted += 1
+
+    def next(self, stopping: Callable[[], bool]) -> executors.Event:
+        return self.events.pop(0)
+
+    def drop(self, number: int) -> None: ...
+    def told(self, number: int, asked_after: int, seconds: float) -> None: ...
+    def close(self) -> None: ...
+
+
+def test_attempts_of_workers_count_from_where_they_have_come_to_it(store: Store) -> None:
+    study, begun, died, halted = study_of(store), Begun(0), Died(0, "SIGSEGV"), Halted(0)
+    epoch = [Reported(0, Report(n, {"a": 1.0}, 1.0, {"arch": None, "strengths": {}})) for n in (0, 1, 2)]
+
+    def tries(*events: executors.Event) -> int:
+        scripted = Scripted(*events)
+        training = SupernetTraining(store, study, Supernet(parts_of()), lambda: scripted)
+        assert training.run() == Ending.TIME  # it is not asked to stop, so that was the time
+        found = supernets.find(store, study)
+        assert found is not None
+        assert scripted.events == []
+        return found.tries
+
+    assert tries(halted) == 0
+    assert tries(died, begun, halted) == 0
+    assert tries(begun, died, halted) == 1
+    assert tries(begun, died, begun, epoch[1], halted) == 0
+    assert tries(begun, died, begun, epoch[1], died, halted) == 2
+    assert tries(begun, epoch[1], epoch[2], halted) == 0
+    with pytest.raises(NasError, match=r"worker-died: 3 processes ended in it .*, the last with SIGSEGV"):
+        tries(begun, died, begun, died, begun, died)
+    found = supernets.find(store, study)
+    assert found is not None
+    assert (found.state, found.tries) == (State.FAILED, 0)
 
 
 def test_derived_architectures_are_proposed_in_order(store: Store) -> None:

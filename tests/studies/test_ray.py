@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ import pytest
 
 from nas_cli.app import run as nas
 from nas_core.errors import MachineError, NasError, Notice, UsageError
+from nas_core.evaluation import Report
 from nas_core.records import COMPRESS, RETRAIN, Run
 from nas_core.strategy import State
 from studies.analysis.verify import verify
-from studies.events import Event, Finished, Reported
+from studies.events import EpochEnded, Event, Finished, Reported
 from studies.executors import ray as on_ray
 from studies.executors.choose import candidates, executor
 from studies.executors.ray import Request
@@ -28,8 +30,10 @@ from studies.search.endings import Ending
 from studies.search.loop import Search
 from studies.search.start import Watching, planned, run, start
 from studies.setup.config import SearchConfig
+from studies.store import supernets
 from studies.store.store import Store
 from tests.cli import test_bench as table
+from tests.crash.sessions import contents
 from tests.ray_cluster import Nodes, nodes
 
 EVALUATOR = """
@@ -120,8 +124,6 @@ class Losing(Watching):
         self.cluster, self.lost = cluster, False
 
     def search(self, *_: Any) -> Any:
-        from contextlib import nullcontext
-
         return nullcontext(self.hear)
 
     def hear(self, event: Event) -> None:
@@ -302,6 +304,42 @@ def test_trainings_and_compressions(cluster: Nodes, tmp_path: Path, monkeypatch:
         assert len(trained) == 4
         assert trained[:2] == trained[2:]
         assert [one.state for one in store.below(trial, COMPRESS)][-1] == State.COMPLETE
+
+
+@pytest.mark.slow
+def test_a_supernet_whose_node_is_lost(cluster: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its training goes on from the checkpoint on another node, to the same bits (`test_one_shot.py`: processes)."""
+    monkeypatch.chdir(tmp_path)
+
+    class Lost(Losing):
+        def supernet(self, *_: Any) -> Any:
+            return nullcontext(self.epoch)
+
+        def epoch(self, event: Event) -> None:
+            if isinstance(event, EpochEnded):
+                self.hear(Reported("supernet", 0, Report(0, {})))
+
+    def trained(name: str, where: Where, watching: Watching | None) -> Any:
+        asked = {
+            **TRAINING,
+            "strategy": "darts",
+            "strategy_config": {"epochs": 4},
+            "trials": None,
+            "evaluator": "train",
+        }
+        with Store(f"sqlite:///{name}.db", Path(name)) as store:
+            opened = start(store, planned(config(study="s", **asked)))
+            assert run(store, opened, where=where, watching=watching) == Ending.DERIVED
+            found = supernets.find(store, opened.study)
+            assert found is not None
+            attempts.append(found.attempt)
+            return contents(Path(f"{name}.db"), durations=False)
+
+    attempts: list[int] = []
+    losing = Lost(cluster)
+    assert trained("away", Where(1, f"ray:{cluster.address}"), losing) == trained("here", HERE, None)
+    assert losing.lost
+    assert attempts[0] > attempts[1] == 1
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from nas_core.errors import UsageError
 from nas_core.records import COMPRESS
 from nas_core.strategy import State
 from studies.store.store import Store
+from tests.cli.conftest import said_in
 
 Say = Callable[..., tuple[int, str, str]]
 SMALL = ["--epochs", "1", "-s", "batch_size=32"]
@@ -87,16 +89,24 @@ class Nothing:
 '''
 
 
-@pytest.fixture
-def trained(folder: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a search of one trial, which is trained."""
+    folder = tmp_path_factory.mktemp("original")
     (folder / "two.py").write_text(SPACE)
     (folder / "method.py").write_text(METHOD)
     search = ["search", "--space", "two.py:Two", "--study", "a", "--trials", "1", "-s", "split.limit=200"]
-    assert say(*search, "--threads", "1", "--epochs", "1")[0] == 0
-    assert say("train", "a:0", *SMALL)[0] == 0
+    said_in(folder, *search, "--threads", "1", "--epochs", "1")
+    said_in(folder, "train", "a:0", *SMALL)
     return folder
 
 
+@pytest.fixture
+def trained(original: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(original, folder, dirs_exist_ok=True))
+
+
+@pytest.mark.usefixtures("forked_checks")
 def test_a_compressed_network_is_a_model_like_any_other(trained: Path, say: Say) -> None:
     code, out, err = say("compress", "a:0", "--method", "method.py:Channels", "--epochs", "2", "--json")
     assert code == 0, err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import nas
 from nas_core.errors import MachineError, UsageError
 from nas_core.records import COMPRESS
 from nas_core.strategy import State
-from studies.jobs import proof
+from studies.jobs import proof, rounds
 from studies.store.store import Store
+from tests.cli.conftest import said_in
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -44,13 +46,27 @@ def net(task):
 """
 
 
-@pytest.fixture
-def subject(folder: Path, say: Say, forked_workers: None, forked_checks: None) -> str:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a network that is trained."""
+    folder = tmp_path_factory.mktemp("original")
     (folder / "my_net.py").write_text(SPACE)
-    data = ["--data", "digits", "-s", "batch_size=64"]
-    code, _, err = say("train", "my_net.py:net", *data, "--epochs", "2")
-    assert code == 0, err
+    said_in(folder, "train", "my_net.py:net", "--data", "digits", "-s", "batch_size=64", "--epochs", "2")
+    return folder
+
+
+@pytest.fixture
+def trained(original: Path, folder: Path, forked_checks: None) -> str:
+    """The trained network in a folder to work in."""
+    shutil.copytree(original, folder, dirs_exist_ok=True)
     return "net-digits-1"
+
+
+@pytest.fixture
+def subject(trained: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same, with proofs in this process, which is quicker than a fresh one."""
+    monkeypatch.setattr(rounds, "prove", proof.compared)
+    return trained
 
 
 def compressed(say: Say, address: str, *words: str) -> dict[str, Any]:
@@ -65,7 +81,11 @@ def weights(run: dict[str, Any]) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(next(one["path"] for one in run["files"] if one["kind"] == "weights"))
 
 
-def test_a_target_is_planned_reached_proved_and_deployed(subject: str, say: Say) -> None:
+def test_a_target_is_planned_reached_proved_and_deployed(
+    trained: str, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proof of the first network is a fresh process, as for users."""
+    subject = trained
     half = ["--method", "magnitude", "--target", "macs<=0.5x"]
     code, out, err = say("compress", subject, *half, "--plan", "--json")
     assert code == 0, err
@@ -91,6 +111,7 @@ def test_a_target_is_planned_reached_proved_and_deployed(subject: str, say: Say)
     assert code == 0, err
     network = nas.load(f"out/{subject}-0-compress-1.json")
     assert network.inner[0].out_channels == weights(run)["inner.0.weight"].shape[0] < 12
+    monkeypatch.setattr(rounds, "prove", proof.compared)
     # Another target scores nothing again; what was cut is cut further.
     again = compressed(say, run["address"], "--method", "magnitude", "--target", "params<=0.7x", "--epochs", "0")
     assert again["metrics"]["params"] <= 0.7 * run["metrics"]["params"]
@@ -170,7 +191,6 @@ def test_weights_that_are_no_numbers_are_refused(subject: str, say: Say, monkeyp
 def test_a_proof_that_fails_keeps_nothing(subject: str, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the proof finds another network than the one that is said, exit 7, and no run is complete."""
     from compressors.structured import Magnitude
-    from studies.jobs import rounds
 
     whole = Magnitude.compress
 
@@ -181,7 +201,6 @@ def test_a_proof_that_fails_keeps_nothing(subject: str, say: Say, monkeypatch: p
         return change
 
     monkeypatch.setattr(Magnitude, "compress", spoiled)
-    monkeypatch.setattr(rounds, "prove", proof.compared)  # in this process, which is quicker
     code, _, err = say("compress", subject, "--method", "magnitude", "--target", "macs<=0.5x", "--epochs", "0")
     assert (code, "is not what it should be" in err) == (7, True), err
     with Store("sqlite:///nas.db", reading=True) as store:

@@ -80,6 +80,8 @@ class Inner(Channels):
         return super().compress(network.layers, round)
 '''
 
+pytestmark = pytest.mark.usefixtures("forked_checks")
+
 GIVEN = ["my_net.py:net", "--weights", "w.safetensors", "--data", "digits"]
 INNER = ["--method", "method.py:Inner", "--epochs", "0"]
 
@@ -135,7 +137,6 @@ def test_a_network_of_ones_own_is_taken_in_with_its_weights(own: Path, say: Say)
 
 
 @pytest.mark.slow  # test_quantize.py and the test above have its parts
-@pytest.mark.usefixtures("forked_checks")
 def test_ones_own_network_goes_the_whole_way(own: Path, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """Taken in, made smaller, trained, quantised, exported, run by lines that know nothing of this program."""
     monkeypatch.setattr(compared, "SECONDS", 0.02)

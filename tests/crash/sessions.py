@@ -9,6 +9,8 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+from safetensors import safe_open
+
 from studies.store.store import Store
 
 # Measured durations and what counts attempts; everything else must be equal, bit for bit.
@@ -142,14 +144,24 @@ def tries(database: Path) -> list[int]:
     return found
 
 
-def contents(database: Path, durations: bool) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of every table, without what may differ."""
+def kept(path: Path) -> object:
+    """What a file that a run has left says, without durations: of a network that a compression has written its tensors
+    and changes, since the report beside them has seconds; of any other its bytes."""
+    if path.suffix != ".safetensors":
+        return path.read_bytes()
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118 - no mapping
+        return tensors, (file.metadata() or {}).get("changes")
+
+
+def contents(database: Path, durations: bool, hashes: bool = True) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of every table, without what may differ; hashes of files may where files hold durations."""
     found = {}
     with sqlite3.connect(database) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             columns = [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
-            left_out = LEFT_OUT.get(name, set())
+            left_out = LEFT_OUT.get(name, set()) if hashes or name != "artifacts" else {"created", "sha256"}
             if left_out is None or name == "sqlite_sequence":
                 continue
             kept = [c for c in columns if c not in left_out and (durations or (name, c) != ("runs", "seconds"))]

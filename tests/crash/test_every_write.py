@@ -20,7 +20,7 @@ import pytest
 from nas_core.errors import NotFoundError
 from studies.store.store import Store
 from tests.crash.injection import IO_ERROR, KILL, NO_SPACE, Point, Program, program
-from tests.crash.sessions import MAPPING, SEARCH, TOY_BENCH, contents, stored, write_toy
+from tests.crash.sessions import MAPPING, SEARCH, TOY_BENCH, contents, kept, stored, write_toy
 
 SCHEMAS = Path(__file__).parent.parent / "studies" / "schemas"
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -74,6 +74,7 @@ class Session:
     program: Program
     left_out: frozenset[str] = frozenset({"lock"})
     durations: bool = True
+    hashes: bool = True  # files are equal to the bit; otherwise but for the durations in them
     watched: bool = True  # the calls are counted on the files of the session alone
     codes: frozenset[int] = frozenset()  # with which it may end beside those of errors of the machine
     before: Path = field(init=False)
@@ -87,7 +88,7 @@ class Session:
             assert code == 0, said
         self._again()
         self.points, self.names = self.program.writes(self.folder, self.commands[-1], watched=self.watched)
-        self.expected = contents(self.folder / "nas.db", self.durations)
+        self.expected = self._rows()
         self.files = self._files()
 
     def check(self, point: Point, how: str) -> bool:
@@ -105,7 +106,7 @@ class Session:
         self._look(said, where)
         again, said = self.program.run(self.folder, self.commands[-1])
         assert again == 0, f"{where}\nthen: {said}"
-        assert contents(self.folder / "nas.db", self.durations) == self.expected, where
+        assert self._rows() == self.expected, where
         assert self._files() == self.files, where
         return code != 0
 
@@ -126,10 +127,15 @@ class Session:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(self.before, self.folder)
 
-    def _files(self) -> dict[str, bytes]:
+    def _rows(self) -> dict[str, list[tuple[object, ...]]]:
+        return contents(self.folder / "nas.db", self.durations, self.hashes)
+
+    def _files(self) -> dict[str, object]:
         found = (path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith("nas.db"))
         return {
-            str(path.relative_to(self.folder)): path.read_bytes() for path in found if path.name not in self.left_out
+            str(path.relative_to(self.folder)): path.read_bytes() if self.hashes else kept(path)
+            for path in found
+            if path.name not in self.left_out
         }
 
 
@@ -201,7 +207,7 @@ def compression(folder: Path, searching: Program) -> Session:
     train = ["train", "my_net.py:resnet(width=4,blocks=1)", "--data", "digits", "--recipe", "quick", "--epochs", "1"]
     method = ["--method", "my_compressor.py:InnerChannels", "-s", "rounds=2", "-s", "keep=0.7"]
     commands = [train, ["compress", "resnet-digits-1", *method, "--epochs", "1"]]
-    return Session(folder / "work", begin, commands, searching, durations=False)
+    return Session(folder / "work", begin, commands, searching, durations=False, hashes=False)
 
 
 def export(folder: Path, searching: Program) -> Session:

@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from safetensors import safe_open
 
-from tests.crash.sessions import contents
+from tests.crash.sessions import contents, kept
 from tests.zygote import Call, Zygote
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,16 +86,11 @@ def finish(zygote: Zygote, arguments: list[str], folder: Path) -> None:
 
 def left(folder: Path) -> dict[str, object]:
     """All that compressions have left, without durations: rows, changes, bits of tensors, and other files."""
-    rows = contents(folder / "nas.db", durations=False)
-    found: dict[str, object] = {name: one for name, one in rows.items() if name != "artifacts"}  # hashes of the files
+    found: dict[str, object] = {**contents(folder / "nas.db", durations=False, hashes=False)}
     for path in sorted((folder / "nas-files" / "net-digits-1").rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="numpy") as file:
-                found[name] = {key: file.get_tensor(key).tobytes() for key in file.keys()}  # noqa: SIM118 - no mapping
-                found[f"{name}: changes"] = (file.metadata() or {}).get("changes")
-        elif path.is_file() and path.name != "lock":
-            found[name] = path.read_bytes()
+        if path.is_file() and path.name != "lock":
+            found[name] = kept(path)
     return found
 
 

@@ -37,6 +37,7 @@ class Library:
 
     module: Any
     mean: Callable[[Any, tuple[int, ...]], Any]  # over axes, which are kept
+    variance: Callable[[Any, tuple[int, ...]], Any]  # biased, likewise
     sigmoid: Callable[[Any], Any]
 
 
@@ -64,17 +65,12 @@ COMMUTATIVE = frozenset({"add", "mul", "max"})
 Moment = Callable[[Library, Any, tuple[int, ...]], Any]
 
 
-def _variance(lib: Library, x: Any, axes: tuple[int, ...]) -> Any:
-    centred = x - lib.mean(x, axes)
-    return lib.mean(centred * centred, axes)
-
-
 # Of each statistic the moment that it is of (the one that a moving average is kept of), and whether its root is taken.
 STATISTICS: Mapping[str, tuple[Moment, bool]] = {
     "mean": (lambda lib, x, axes: lib.mean(x, axes), False),
     "rms": (lambda lib, x, axes: lib.mean(x * x, axes), True),
-    "std": (_variance, True),
-    "var": (_variance, False),
+    "std": (lambda lib, x, axes: lib.variance(x, axes), True),
+    "var": (lambda lib, x, axes: lib.variance(x, axes), False),
 }
 AGGREGATIONS = {f"{what}_{over}": (what, over) for over in INDEX_SETS for what in STATISTICS}
 OPS = (*BINARY, *UNARY, *AGGREGATIONS)

@@ -21,7 +21,12 @@ def _mean(x: Any, axes: tuple[int, ...]) -> Any:
     return numpy.add.reduce(x, axes, keepdims=True) / prod(x.shape[axis] for axis in axes)
 
 
-NUMPY = Library(numpy, _mean, lambda x: 1 / (1 + numpy.exp(-x)))
+def _variance(x: Any, axes: tuple[int, ...]) -> Any:
+    centred = x - _mean(x, axes)
+    return _mean(centred * centred, axes)
+
+
+NUMPY = Library(numpy, _mean, _variance, lambda x: 1 / (1 + numpy.exp(-x)))
 
 
 def computed(graph: Graph, x: Array, v0: Array, v1: Array) -> Array:

@@ -15,6 +15,8 @@ class BatchMoment(nn.Module):
     `(value, x)` to `[1, g, k, 1]`, where x is `[n, g, k, p]` and value is of a shape that spreads to that. As in
     `nn.BatchNorm2d`, variances are biased, those that are averaged unbiased, and the average moves by `momentum`, or is
     cumulative where that is None.
+
+    Raises ValueError in training mode for one value per channel, as `nn.BatchNorm2d` does.
     """
 
     running: Tensor
@@ -38,10 +40,12 @@ class BatchMoment(nn.Module):
         n, groups, size, positions = x.shape
         if not self.training:
             return self.running.to(x.dtype).reshape(1, groups, size, 1)
+        count = n * positions
+        if count < 2:
+            raise ValueError(f"one value per channel, of {list(x.shape)}, has no statistics: use larger batches")
         found = self.of(value, (0, 3))
         with torch.no_grad():
-            count = n * positions
-            unbiased = count / max(1, count - 1) if self.moment == "variance" else 1.0
+            unbiased = count / (count - 1) if self.moment == "variance" else 1.0
             seen = (found.detach() * unbiased).expand(1, groups, size, 1).reshape(-1).to(self.running.dtype)
             self.num_batches_tracked += 1
             share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
@@ -52,8 +56,6 @@ class BatchMoment(nn.Module):
         """The moment over these axes, which are kept."""
         if self.moment == "square":
             return (value * value).mean(axes, keepdim=True)
-        mean = value.mean(axes, keepdim=True)
         if self.moment == "mean":
-            return mean
-        centred = value - mean
-        return (centred * centred).mean(axes, keepdim=True)
+            return value.mean(axes, keepdim=True)
+        return value.var(axes, correction=0, keepdim=True)

@@ -21,14 +21,20 @@ from nas_core.seeds import generator
 from nas_core.task import image_task
 from predictors.forward_pass import ForwardPass
 from predictors.zero_cost.gradsign import GradSign
-from search_spaces.evonorm.layer import EvoNormLayer
-from search_spaces.evonorm.primitives import EPS
+from search_spaces.evonorm.graph import V0, V1, ZERO, X, evaluate
+from search_spaces.evonorm.layer import TORCH, EvoNormLayer
+from search_spaces.evonorm.primitives import EPS, apply
 from search_spaces.evonorm.rewriting import canonical
 from search_spaces.evonorm.space import NODES, EvoNorm
 from search_spaces.hosts.resnet import resnet
 from training.recalibration import recalibrate
 
 SPACE = EvoNorm()
+
+PAIRS = (("bn", "bhw", "relu"), ("bn", "bhw", "silu"), ("gn", "group", "relu"), ("gn", "group", "silu"))
+# What the plain modules call the parameters of ours.
+APART = ("weight", "bias", "beta")  # of FRN, which has no scale at the end, and its shift before the threshold
+NAMES = {"norm.weight": "v1", "norm.bias": "v0", "gamma": "v1", "threshold": "v0"}
 
 # Mean and largest value of an independent implementation, in training mode on the input of `published`.
 FIGURES = {
@@ -212,6 +218,114 @@ def test_sequences_and_rows_are_images_of_other_shapes(name: str, shape: tuple[i
     torch.testing.assert_close(last(wide.flatten(2).transpose(1, 2)), made(wide).flatten(2).transpose(1, 2))
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", SPACE.named)
+def test_gradients_are_those_of_the_modules(name: str, training: bool) -> None:
+    ours = trained(layer(name, 64), 3).double()
+    plain = twin(name, ours).double()
+    x = torch.randn(6, 64, 5, 5, dtype=torch.float64) * 1.5 + 0.5
+    ours(x), plain(x)
+    found = []
+    for made in (ours.train(training), plain.train(training)):
+        own = x.clone().requires_grad_()
+        values = {n: p for n, p in made.named_parameters() if name != "frn" or n not in APART}
+        gradients = torch.autograd.grad(made(own).square().sum(), [own, *values.values()], allow_unused=True)
+        named = dict(zip(("x", *values), gradients, strict=True))
+        found.append({NAMES.get(n, n): gradient for n, gradient in named.items() if gradient is not None})
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
+
+
+# What torch has as one function, and what is none: the expected steps, without what each reads.
+STEPS: Mapping[str, Sequence[str]] = {
+    **{SPACE.to_text(SPACE.named[f"{norm}-{act}"]): [f"normalised_{over} {act}"] for norm, over, act in PAIRS},
+    "(x - mean_bhw(x)) / std_bhw(x)": ["normalised_bhw"],
+    "v1 + v0*((-mean_hw(x) + x) / std_hw(x))": ["normalised_hw"],
+    "x*sigmoid((x - mean_chw(x)) / std_chw(x))": ["normalised_chw", "sigmoid", "mul"],
+    "(tanh(x) - mean_group(tanh(x))) / std_group(tanh(x))*v0": ["tanh", "normalised_group"],
+    "(v1 - mean_bhw(v1)) / std_bhw(v1) + x": ["normalised_bhw", "add"],
+    "(x - mean_bhw(x)) / std_bhw(x) + mean_bhw(x)": ["mean_bhw", "neg", "add", "std_bhw", "div", "add"],
+    "(x - mean_hw(x)) / std_bhw(x)": ["mean_hw", "neg", "add", "std_bhw", "div"],
+    "(x - mean_hw(x)) / std_hw(x*v1)": ["mean_hw", "neg", "add", "mul", "std_hw", "div"],
+    "((x - mean_hw(x)) / std_hw(x) + v0)*v1": ["normalised_hw", "add", "mul"],
+    "max((x - mean_hw(x)) / std_hw(x), 0) - (x - mean_hw(x)) / std_hw(x)": ["normalised_hw", "relu", "neg", "add"],
+    "tanh(x)*sigmoid(tanh(x)) - sigmoid(tanh(x))": ["tanh", "sigmoid", "mul", "neg", "add"],
+    "max(0, 0) + x*sigmoid(x)": ["relu", "silu", "add"],
+}
+
+
+@pytest.mark.parametrize("formula", STEPS)
+def test_steps(formula: str) -> None:
+    """They are those that are expected, and the layer is its graph computed node by node: values and gradients."""
+    made = trained(layer(formula, 64), 4).double()
+    assert [f"{step.op} {step.activation}".strip() for step in made.steps] == STEPS[formula]
+    _as_nodes(made)
+
+
+def test_steps_of_random_layers() -> None:
+    rng = generator("steps")
+    for name in SPACE.named:
+        for _ in range(12):
+            arch = SPACE.mutate(SPACE.mutate(SPACE.named[name], rng), rng)
+            if SPACE.unsound(arch) is None:
+                _as_nodes(trained(EvoNormLayer(SPACE.layer(arch), 64).double(), 5))
+
+
+def _as_nodes(made: EvoNormLayer) -> None:
+    """Whether the layer is its graph, in training mode: of channels in groups, of maps that are channels_last."""
+    x = (torch.randn(6, 64, 3, 4, dtype=torch.float64) * 1.5 + 0.5).to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    parts = x.reshape(6, 64 // made.size, made.size, 12)
+    values = {X: parts, ZERO: parts.new_zeros(1, 1, 1, 1)}
+    for place, parameter in ((V0, made.v0), (V1, made.v1)):
+        if parameter is not None:
+            values[place] = parameter.reshape(1, -1, made.size, 1)
+    y = evaluate(made.graph, values, lambda number, op, one, other: apply(TORCH, op, one, other, EPS))
+    wanted = y.expand(parts.shape).reshape(x.shape) * made.weight[:, None, None] + made.bias[:, None, None]
+    with torch.no_grad():
+        torch.testing.assert_close(made(x), wanted, rtol=1e-9, atol=1e-9)
+    sources = [x, *made.parameters()]
+    gradients = [torch.autograd.grad(each.square().mean(), sources, allow_unused=True) for each in (made(x), wanted)]
+    scale = max(float(each.abs().max()) for each in gradients[1] if each is not None)
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9 * scale)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_averages_move_as_those_of_a_module_do(momentum: float | None) -> None:
+    """Where mean and variance are one step, and where they are apart."""
+    one, apart = layer("bn-relu", 8), layer("(x - mean_bhw(x)) / (std_bhw(x) + mean_bhw(x))", 8)
+    norm = nn.BatchNorm2d(8, momentum=momentum)
+    moments = [*one.moments.values(), *apart.moments.values()]
+    for moment in moments:
+        moment.momentum = momentum
+    for _ in range(3):
+        x = torch.randn(5, 8, 3, 3) * 2 + 1
+        one(x), apart(x), norm(x)
+    both, mean, variance = moments
+    for found in ((mean.running, variance.running), (both.running_mean, both.running_var)):
+        torch.testing.assert_close(found, (norm.running_mean, norm.running_var))
+    assert [int(moment.num_batches_tracked) for moment in moments] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("name", ["bn-relu", "evonorm-b0"])
+def test_one_value_per_channel_has_no_statistics(name: str) -> None:
+    made = layer(name, 8)
+    with pytest.raises(ValueError, match="value per channel"):
+        made(torch.randn(1, 8, 1, 1))
+    assert made.eval()(torch.randn(1, 8, 1, 1)).isfinite().all()
+
+
+def test_evaluation_leaves_input_and_averages_as_they_are() -> None:
+    """Also of a layer whose output is a moving average."""
+    x = torch.randn(1, 8, 1, 1)
+    for name in ("bn-relu", "gn-silu", "mean_bhw(x)", "mean_hw(x)", "-x"):
+        made = trained(layer(name, 8), 6).eval()
+        state, before = {key: value.clone() for key, value in made.state_dict().items()}, x.clone()
+        with torch.no_grad():
+            made(x)
+        assert torch.equal(x, before)
+        assert all(torch.equal(value, state[key]) for key, value in made.state_dict().items())
+
+
 def test_scale_invariance() -> None:
     """B2 is invariant but for eps, B0 almost (eps 1e-3), the others are not."""
     torch.manual_seed(0)
@@ -232,18 +346,20 @@ def _answer(network: nn.Module, batch: Batch) -> Tensor:
 
 
 def test_statistics_of_batches_are_made_anew() -> None:
-    """Recalibration gives the plain mean of the moments of all batches."""
-    made = layer("bn-relu", 8)
+    """Recalibration gives the plain mean of the moments of all batches, also where mean and variance are apart."""
+    made, apart = layer("bn-relu", 8), layer("(x - mean_bhw(x)) / (std_bhw(x) + mean_bhw(x))", 8)
     x = torch.randn(4, 8, 3, 3) * 3 + 2
-    made.train()(x * 100)
+    for each in (made, apart):
+        each.train()(x * 100)
     norm = nn.BatchNorm2d(8)
     batches = [x, x + 1]
-    for each in (made, norm):
+    for each in (made, apart, norm):
         recalibrate(each, partial(_answer, each), (Batch((b,), b) for b in batches))
         assert not each.training
-    means, variances = (moment.running for moment in made.moments.values())
-    torch.testing.assert_close(means, norm.running_mean)
-    torch.testing.assert_close(variances, norm.running_var)
+    [moments] = made.moments.values()
+    mean, variance = (moment.running for moment in apart.moments.values())
+    for found in ((mean, variance), (moments.running_mean, moments.running_var)):
+        torch.testing.assert_close(found, (norm.running_mean, norm.running_var))
 
 
 @pytest.mark.parametrize(("bn", "stages"), [("instance", 2), ("calibrated", 2), ("instance", 4)])

@@ -443,4 +443,5 @@ class Search:
         for trial in self.pending.values():
             if not trial.finished:
                 trial.metrics = self.verdicts.before(trial.proposal.arch)[1]
-        self._workdirs.sweep(self.pending.keys(), self.next)
+        unfinished = [number for number, trial in self.pending.items() if not trial.finished]
+        self._workdirs.sweep(unfinished, self.next)

@@ -79,10 +79,10 @@ class Workdirs:
         if proposal.continues is not None and state == State.COMPLETE:
             shutil.rmtree(self.of(self.holder(proposal.continues)), ignore_errors=True)
 
-    def sweep(self, pending: Collection[int], end: int) -> None:
-        """Remove what killed processes left of trials before number `end`, but of those that are pending, or whose
+    def sweep(self, unfinished: Collection[int], end: int) -> None:
+        """Remove what killed processes left of trials before number `end`, but of those that are unfinished, or whose
         training may go on."""
-        kept = self._kept.union(pending)
+        kept = self._kept.union(unfinished)
         for child in self._root.glob("trial-*"):
             number = child.name.removeprefix("trial-")
             if number.isdecimal() and int(number) < end and int(number) not in kept:

@@ -103,10 +103,16 @@ class Queue:
         self._write(lambda c: c.execute(t.queues.update().where(mine).values(seen=self._now)))
 
     def leave(self, session: str) -> None:
-        """The driver ends in good order."""
-        q = t.queues.c
+        """The driver ends in good order. What an earlier one has left, and this one did not want, goes."""
+        q, a = t.queues.c, t.attempts.c
         mine = sa.and_(q.study == self._study, q.session == session)
-        self._write(lambda c: c.execute(t.queues.update().where(mine).values(seen=None)))
+
+        def work(connection: Connection) -> None:
+            connection.execute(t.queues.update().where(mine).values(seen=None))
+            old = connection.execute(sa.select(a.id).where(a.study == self._study, a.session != session))
+            _remove(connection, old.scalars().all())
+
+        self._write(work)
 
     def want(self, session: str, wanted: Wanted) -> Attempt:
         """An attempt at this: the one that an earlier driver wanted and has not heard the end of, or a new one."""

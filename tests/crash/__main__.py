@@ -1,6 +1,7 @@
 """Every write of the sessions, one after the other: `python -m tests.crash OUT.csv [SESSION...]`.
 
 What `-m slow tests/crash` asserts, as a table that a later run goes on with: a point that is there is not tried again.
+`python -m tests.crash random OUT.csv` kills at random moments (`random_kills.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.crash import random_kills
 from tests.crash.injection import IO_ERROR, KILL, NO_SPACE, program
 from tests.crash.test_every_write import ALL, SESSIONS
 
@@ -41,4 +43,6 @@ def main(out: Path, names: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["random"]:
+        sys.exit(random_kills.main(sys.argv[2:]))
     sys.exit(main(Path(sys.argv[1]), sys.argv[2:] or list(SESSIONS)))

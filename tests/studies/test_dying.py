@@ -22,6 +22,7 @@ from studies.executors.pool import Pool
 from studies.executors.where import HERE, Where
 from studies.search.endings import Ending
 from studies.search.loop import Search
+from studies.search.workdirs import Workdirs
 from training.evaluators.table import TableSettings
 
 
@@ -139,6 +140,29 @@ def test_a_candidate_that_ends_processes_when_its_costs_are_counted(bench: Any) 
             assert not list(bench.folder.glob(f"{process}-files/s/judging"))
             return
     raise AssertionError("it never ends")
+
+
+def test_files_of_a_trial_that_was_finished_and_not_told_go(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process was killed after it had committed the result, before it removed the files."""
+
+    class Writing(Mortal):
+        def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
+            context.workdir.mkdir(parents=True, exist_ok=True)
+            (context.workdir / "checkpoint").touch()
+            yield from super().evaluate(proposal, budget, context)
+
+    evaluator = Writing(bench, lambda attempt: 5)
+    with bench.store() as store, monkeypatch.context() as patch:
+        study = bench.study(store)
+        patch.setattr(Workdirs, "release", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            Search(store, study, bench.parts(study.spec, evaluator)).run(StopAt(trials=3))
+        (run,) = store.trials(study)
+        assert (run.finished, run.told) == (True, None)
+        assert list(store.folder(study).glob("trial-*/checkpoint"))
+    with bench.store() as store:
+        assert Search(store, study, bench.parts(study.spec, evaluator)).run(StopAt(trials=3)) == Ending.TRIALS
+        assert list(store.folder(study).glob("trial-*")) == []
 
 
 def test_an_orderly_stop_does_not_count(bench: Any) -> None:

@@ -223,6 +223,21 @@ def test_the_next_driver_takes_over_what_it_wants_as_well(queue: Queue) -> None:
     assert [queue.attempts(session) for session in ("second", "third", "fourth")] == [[], [], []]
 
 
+def test_a_driver_that_ends_in_good_order_leaves_nothing_of_the_one_before(queue: Queue) -> None:
+    """Such as what was done, and committed, when that one was killed."""
+    queue.open("first", "host:1", "1.0", 60.0)
+    queue.want("first", WANTED)
+    other = queue.want("first", Wanted(4, "s/trial-4", {}, {}))
+    done, _ = queue.claim("one") or (0, None)
+    queue.say(done, "one", ENDED, last=True)
+    queue.open("second", "host:2", "1.0", 60.0)
+    queue.want("second", Wanted(4, "s/trial-4", {}, {}))
+    queue.leave("second")
+    assert queue.attempts("first") == []
+    assert queue.messages(done, 0) == []
+    assert [attempt.id for attempt in queue.attempts("second")] == [other.id]
+
+
 def test_many_workers_take_everything_once(url: str, store: Store, study: Study, queue: Queue, tmp_path: Path) -> None:
     queue.open("first", "host:1", "1.0", 60.0)
     wanted = {queue.want("first", Wanted(number, f"s/trial-{number}", {}, {})).id for number in range(24)}

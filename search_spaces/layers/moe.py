@@ -1,0 +1,79 @@
+"""A layer of experts: a router, the experts it chooses among, and some that every token passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.layers.assigned import Every
+from search_spaces.layers.dispatch import Chosen, Routing
+
+
+class MixtureOfExperts(nn.Module):
+    """`[n, t, features]` to `[n, t, outputs]`: the experts that `router` chooses, by its weights, plus `shared` ones,
+    which are an operator of the role `expert` with one expert. A row of a table is a sample of one token.
+
+    `capacity`: in training an expert computes at most `ceil(capacity * tokens * k / experts)` tokens of a batch, and
+    the others pass it by; `capacity_eval`: so in evaluation too, where an answer depends on the other samples of a
+    batch then. None: all are computed. Routers that choose no experts per token have none of both. The router computes
+    in float32, under autocast too.
+
+    Handed over in training (`nas_core.traits.Extra`): the terms of the router, and as statistics `load_ratio`, the
+    largest load of an expert over the mean; `dead_share`, the share of experts without any; `router_entropy`, that of a
+    token's probabilities over log(experts); `dropped_share`, of assignments beyond the capacity. `loads [experts]` are
+    those of the last pass.
+    """
+
+    loads: Tensor
+
+    def __init__(
+        self,
+        router: nn.Module,
+        experts: nn.Module,
+        shared: nn.Module | None = None,
+        capacity: float | None = None,
+        capacity_eval: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.router, self.experts, self.shared = router, experts, shared
+        self.capacity, self.capacity_eval = capacity, capacity_eval
+        number = next(experts.parameters()).shape[0]
+        self.register_buffer("loads", torch.zeros(number), persistent=False)
+        self._held: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] = ({}, {})
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            routing = self.router(x.double() if x.dtype is torch.float64 else x.float(), condition)
+        capacity = self.capacity if self.training else self.capacity_eval
+        if capacity is not None and isinstance(routing, Chosen):
+            routing = routing.within(capacity)
+        if not torch.compiler.is_exporting():
+            self.loads = routing.loads().detach()
+        self._held = (routing.terms, statistics(routing, self.loads)) if self.training else ({}, {})
+        answer: Tensor = routing.answer(self.experts, x)
+        if self.shared is not None:
+            answer = answer + self.shared(x.flatten(0, 1), Every()).view_as(answer)
+        return answer
+
+    def take(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        held, self._held = self._held, ({}, {})
+        return held
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy meets no graph of gradients.
+        return {**super().__getstate__(), "_held": ({}, {})}
+
+
+def statistics(routing: Routing, loads: Tensor) -> Mapping[str, Tensor]:
+    """Of one pass, without gradients."""
+    shares = routing.shares.detach()
+    entropy = torch.special.entr(shares).sum(-1).mean() / torch.log(torch.tensor(float(max(2, shares.shape[-1]))))
+    found = {
+        "load_ratio": loads.max() / loads.mean().clamp_min(1e-9),
+        "dead_share": (loads == 0).float().mean(),
+        "router_entropy": entropy,
+    }
+    return {**found, "dropped_share": routing.dropped()} if isinstance(routing, Chosen) else found

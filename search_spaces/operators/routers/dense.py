@@ -1,0 +1,19 @@
+"""All experts, mixed by a softmax (Jacobs et al., "Adaptive Mixtures of Local Experts", 1991)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from search_spaces.layers.dispatch import Mixed
+
+
+class Dense(nn.Module):
+    """Weights softmax(W x). `active` counts nothing: all experts are computed."""
+
+    def __init__(self, features: int, experts: int, active: int = 1) -> None:
+        super().__init__()
+        self.gate = nn.Linear(features, experts, bias=False)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Mixed:
+        shares = self.gate(x).softmax(-1)
+        return Mixed(shares, shares)

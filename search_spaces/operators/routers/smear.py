@@ -1,0 +1,34 @@
+"""SMEAR: experts are merged, not chosen (Muqeeth, Liu and Raffel, "Soft Merging of Experts with Adaptive Routing", TMLR
+2024, arXiv 2306.03745)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from search_spaces.layers.dispatch import Averaged
+
+
+class Smear(nn.Module):
+    """p = softmax(W LN(mean of the sample's tokens)) with normalised rows of W, whose common scale starts at `scale`; a
+    sample passes the expert whose weights are the mean of all by p (section 2.2). In training each p is set to 0 with
+    probability `dropout`, and what is left is divided by its sum. `active` counts nothing: the cost is that of one."""
+
+    looks_ahead = True
+
+    def __init__(self, features: int, experts: int, active: int = 1, scale: float = 1.0, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.norm = nn.LayerNorm(features)
+        self.weight = nn.Parameter(torch.randn(experts, features) * 0.02)
+        self.row_scale = nn.Parameter(torch.full((features,), scale))
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Averaged:
+        rows = functional.layer_norm(self.weight, self.weight.shape[1:]) * self.row_scale
+        shares = functional.linear(self.norm(x.mean(1)), rows / rows.shape[1] ** 0.5).softmax(-1)
+        if self.training and self.dropout:
+            kept = shares * (torch.rand_like(shares) >= self.dropout)
+            total = kept.sum(-1, keepdim=True)
+            shares = torch.where(total > 0, kept / total.clamp_min(1e-9), shares)  # never without any
+        return Averaged(shares)

@@ -1,0 +1,203 @@
+"""Every kind of expert by every assignment, and every router in a layer: one contract each, over the tables."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_core.errors import UsageError
+from search_spaces.counter import macs
+from search_spaces.layers.assigned import Assignment, Every, Grouped, Merged, Split, groupable
+from search_spaces.layers.moe import MixtureOfExperts
+from search_spaces.operators.experts import EXPERT
+from search_spaces.operators.routers import ROUTER
+
+FEATURES, EXPERTS, HIDDEN = 8, 4, 32
+COUNTS = ([3, 0, 5, 4], [12, 0, 0, 0], [0, 4, 4, 4])
+OPTIONS: dict[str, dict[str, Any]] = {"task": {"tasks": 3}, "mmoe": {"tasks": 3}}
+BY_TASK = tuple(OPTIONS)
+
+
+def expert(name: str, experts: int = EXPERTS, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return EXPERT.operator(name).make(experts, FEATURES, HIDDEN, FEATURES)
+
+
+def layer(router: str, kind: str = "gelu", active: int = 2, experts: int = EXPERTS, **settings: Any) -> nn.Module:
+    torch.manual_seed(1)
+    operator = ROUTER.operator(router)
+    active = 1 if getattr(operator.kind, "single", False) else active
+    made = operator.make(FEATURES, experts, active, **OPTIONS.get(router, {}))
+    return MixtureOfExperts(made, expert(kind, experts), **settings)
+
+
+def inputs(router: str, samples: int = 3, tokens: int = 5) -> tuple[Tensor, Tensor | None]:
+    torch.manual_seed(2)
+    x = torch.randn(samples, tokens, FEATURES)
+    if router in BY_TASK:
+        return x, torch.arange(samples) % 3
+    return x, torch.randn(samples, 8) if router == "attributes" else None
+
+
+def one_by_one(experts: nn.Module, x: Tensor, counts: Sequence[int]) -> Tensor:
+    """Each row through a copy of the module that has its expert alone."""
+    rows = []
+    for number, piece in enumerate(x.split(list(counts))):
+        alone = copy.deepcopy(experts)
+        for parameter in alone.parameters():
+            parameter.data = parameter.data[number : number + 1]
+        rows.append(alone(piece, Every())[0])
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("name", EXPERT.table)
+@pytest.mark.parametrize("counts", COUNTS, ids=str)
+def test_each_row_is_computed_by_its_expert(name: str, counts: list[int]) -> None:
+    experts, x = expert(name), torch.randn(12, FEATURES)
+    assert torch.allclose(experts(x, Split(counts)), one_by_one(experts, x, counts), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EXPERT.table)
+@pytest.mark.parametrize("counts", COUNTS, ids=str)
+def test_ways_of_computing_agree_in_values_and_gradients(name: str, counts: list[int]) -> None:
+    experts = expert(name)
+    x = torch.randn(12, FEATURES, requires_grad=True)
+    weights = torch.randn(12, FEATURES)
+
+    def found(assignment: Assignment) -> list[Tensor]:
+        answer = experts(x, assignment)
+        if answer.dim() == 3:  # all experts for all rows: take each row's own
+            answer = answer[torch.arange(EXPERTS).repeat_interleave(torch.tensor(counts)), torch.arange(12)]
+        return [answer, *torch.autograd.grad((answer * weights).sum(), [x, *experts.parameters()])]
+
+    wanted = found(Split(counts))
+    for assignment in (Every(), Grouped(counts, x.device)):
+        if isinstance(assignment, Every) or groupable(x.dtype, x.device, [FEATURES, HIDDEN]):
+            assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found(assignment), wanted, strict=True))
+
+
+@pytest.mark.parametrize("name", EXPERT.table)
+def test_gradients_in_float64_are_those_of_finite_differences(name: str) -> None:
+    experts = EXPERT.operator(name).make(3, 2, 4, 2).double()
+    x = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
+    parameters = tuple(experts.parameters())
+    assert torch.autograd.gradcheck(lambda x, *_: experts(x, Split([2, 0, 1])), (x, *parameters))
+
+
+@pytest.mark.parametrize("name", EXPERT.table)
+def test_merging_with_a_share_of_one_is_that_expert(name: str) -> None:
+    experts, x = expert(name), torch.randn(2, 6, FEATURES)
+    shares = functional.one_hot(torch.tensor([1, 3]), EXPERTS).float()
+    wanted = experts(x.flatten(0, 1), Every())
+    merged = experts(x, Merged(shares))
+    assert torch.allclose(merged[0], wanted[1, :6], atol=1e-6)
+    assert torch.allclose(merged[1], wanted[3, 6:], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERT.table if name != "linear"])
+def test_experts_of_one_hidden_width_have_about_as_many_parameters(name: str) -> None:
+    def size(kind: str) -> int:
+        return sum(one.numel() for one in EXPERT.operator(kind).make(1, 64, 256, 64).parameters())
+
+    assert size(name) == pytest.approx(size("gelu"), rel=0.15)
+
+
+@pytest.mark.parametrize("router", ROUTER.table)
+@pytest.mark.parametrize("kind", ["gelu", "kan"])
+def test_all_weights_of_a_layer_learn(router: str, kind: str) -> None:
+    module, (x, condition) = layer(router, kind), inputs(router)
+    x.requires_grad_()
+    answer = module(x, condition)
+    terms, statistics = module.take()
+    (answer.square().sum() + sum(terms.values())).backward()
+    assert answer.shape == x.shape
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    assert {"load_ratio", "dead_share", "router_entropy"} <= set(statistics)
+    assert not any(value.requires_grad for value in statistics.values())
+
+
+@pytest.mark.parametrize("router", [name for name in ROUTER.table if name not in ("random", "smear", "mmoe")])
+def test_the_routers_own_weights_get_a_gradient_of_the_answer(router: str) -> None:
+    # Also where one expert is active: weights that are always 1 would leave the router as it was.
+    for active in (1, 2):
+        module, (x, condition) = layer(router, active=active), inputs(router)
+        if router == "noisy-top-k" and active == 1:
+            continue  # the softmax of one is 1: a space allows it no single expert
+        module(x, condition).square().sum().backward()
+        # A matrix that starts at 0 has to start moving.
+        assert sum(float(one.grad.abs().sum()) for one in module.router.parameters() if one.grad is not None) > 0
+
+
+@pytest.mark.parametrize("router", ROUTER.table)
+def test_in_evaluation_a_sample_has_its_answer_in_any_batch_and_always(router: str) -> None:
+    module, (x, condition) = layer(router, capacity=0.5).eval(), inputs(router)
+    whole = module(x, condition)
+    assert torch.equal(whole, module(x, condition))
+    for sample in range(len(x)):
+        alone = module(x[sample : sample + 1], None if condition is None else condition[sample : sample + 1])
+        assert torch.allclose(alone[0], whole[sample], atol=1e-6)
+
+
+@pytest.mark.parametrize("router", ROUTER.table)
+def test_routers_that_look_ahead_say_so(router: str) -> None:
+    module, (x, condition) = layer(router).eval(), inputs(router)
+    other = x.clone()
+    other[:, -1] = other[:, -1].flip(-1) * 5
+    changed = not torch.allclose(module(other, condition)[:, :-1], module(x, condition)[:, :-1], atol=1e-6)
+    assert changed == getattr(ROUTER.operator(router).kind, "looks_ahead", False)
+
+
+@pytest.mark.parametrize("router", ROUTER.table)
+def test_a_traced_program_answers_as_the_layer(router: str) -> None:
+    module, (x, condition) = layer(router).eval(), inputs(router)
+    program = torch.export.export(module, (x, condition)).module()
+    assert torch.allclose(program(x, condition), module(x, condition), atol=1e-6)
+
+
+@pytest.mark.parametrize("router", ROUTER.table)
+def test_a_layer_is_copied_after_a_pass(router: str) -> None:
+    module, (x, condition) = layer(router), inputs(router)
+    module(x, condition).sum().backward()
+    copied = copy.deepcopy(module)
+    assert copied.take() == ({}, {})
+    assert set(copied.state_dict()) == set(module.state_dict())
+    assert not any("load" in name for name in module.state_dict())
+
+
+@pytest.mark.parametrize("router", ROUTER.table)
+def test_under_autocast_the_router_stays_in_float32(router: str) -> None:
+    module, (x, condition) = layer(router).eval(), inputs(router)
+    wanted = module(x, condition)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = module(x, condition)
+    assert torch.allclose(found.float(), wanted, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize(("router", "active"), [("switch", 2), ("grin", 3), ("noisy-top-k", 5), ("task", 0)])
+def test_impossible_numbers_of_experts_are_refused(router: str, active: int) -> None:
+    with pytest.raises(UsageError, match=f"{active} active of {EXPERTS} experts"):
+        ROUTER.operator(router).make(FEATURES, EXPERTS, active, **OPTIONS.get(router, {}))
+
+
+def test_routers_by_task_need_one() -> None:
+    for router in (*BY_TASK, "attributes"):
+        with pytest.raises(UsageError, match="router"):
+            layer(router)(torch.randn(3, 5, FEATURES))
+
+
+@pytest.mark.parametrize("kind", EXPERT.table)
+def test_costs_are_those_of_the_experts_that_compute(kind: str) -> None:
+    x = (torch.randn(1, 6, FEATURES),)
+    gate = FEATURES * EXPERTS
+    one, two = (macs(layer("noisy-top-k", kind, active), x) / 6 - gate for active in (1, 2))
+    assert two == 2 * one  # the sum over chosen experts is a product of a row too: `active` times the features

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy
 
+from compressors.compressor import Part, Plan
 from compressors.groups.groups import Group, Groups, Removal
 from compressors.target import Target
 from nas_core.errors import UsageError
@@ -300,3 +301,27 @@ def checked_limits(choice: Choice, targets: Iterable[Target], base: Mapping[str,
     if not limits:
         raise UsageError("there is no target; say what the network is to come to, for example --target macs<=0.5x")
     return limits
+
+
+def check_not_met(choice: Choice, limits: Mapping[str, float], targets: Iterable[Target]) -> None:
+    """Raises UsageError where all limits hold before anything is removed."""
+    if choice.meets(choice.everything, limits):
+        said = ", ".join(map(str, targets))
+        now = ", ".join(f"{name}={value:g}" for name, value in choice.cost(choice.everything).items())
+        raise UsageError(f"target '{said}' is met already, with {now}; there is nothing to remove")
+
+
+def planned(groups: Groups, choice: Choice, kept: Sequence[int]) -> Plan:
+    """A plan that keeps so many units of the groups of `choice`."""
+    whole, least, middle = map(choice.cost, (choice.everything, choice.least, choice.middle()))
+    chosen = {group.name for group in choice.groups}
+    parts = []
+    for group in groups.groups:
+        alone = choice.costs.of({group.name: range(max(group.least, 1), len(group.units))})
+        note = "" if group.exact else f"not exact: {group.why}"
+        if group.name not in chosen and group.exact:
+            note = "it stays as it is"
+        saves = {name: whole[name] - alone[name] for name in whole}
+        parts.append(Part(group.name, len(group.units), group.least, saves, note))
+    reachable = {name: (least[name], middle[name], whole[name]) for name in whole}
+    return Plan(tuple(parts), groups.fixed, choice.cost(tuple(kept)), reachable)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compressors.calls import Call, calls
 from compressors.groups.groups import Group, Groups, Slice, Unit
-from search_spaces.counter import macs, params
+from search_spaces.counter import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def blocks(network: nn.Module, groups: Groups, inputs: Sequence[Tensor]) -> tupl
     what they read in a pass of the inputs, and on random numbers in its place. Costs are those of such a pass."""
     read = _read(network, inputs)
     found: list[Block] = []
-    whole = _costs(network, inputs)
+    whole = counted(network, inputs)
     for name, given in reversed(read.items()):  # the outer ones come after those within them
         if any(one.name.startswith(f"{name}.") for one in found):
             continue
@@ -54,7 +54,7 @@ def blocks(network: nn.Module, groups: Groups, inputs: Sequence[Tensor]) -> tupl
             continue
         without = copy.deepcopy(network)
         replace(without, name, layer)
-        left = _costs(without, inputs)
+        left = counted(without, inputs)
         saves = {cost: whole[cost] - left[cost] for cost in whole}
         found.append(Block(name, tuple(writes), layer, tuple(inner), saves))
     return tuple(reversed(found))
@@ -69,25 +69,19 @@ def replace(network: nn.Module, name: str, layer: type[nn.Module]) -> None:
 def _read(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
     """What modules read that are called once, with one tensor, hold others and answer in its shape; by name, the outer
     ones first."""
-    found: dict[str, list[Tensor]] = {}
     candidates = {name: module for name, module in network.named_modules() if name and list(module.children())}
+    found: dict[str, list[Call]] = {name: [] for name in candidates}
+    for call in calls(network, candidates, inputs):
+        found[call.name].append(call)
+    return {name: made[0].given[0] for name, made in found.items() if len(made) == 1 and _keeps_shape(made[0])}
 
-    def note(name: str) -> Any:
-        def noted(_: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
-            alone = len(given) == 1 and isinstance(given[0], Tensor) and isinstance(answer, Tensor)
-            found.setdefault(name, []).append(given[0] if alone and answer.shape == given[0].shape else torch.zeros(0))
 
-        return noted
-
-    handles = [module.register_forward_hook(note(name)) for name, module in candidates.items()]
-    try:
-        with torch.no_grad():
-            network(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    calls = {name: found[name] for name in candidates if name in found}
-    return {name: one for name, (one, *more) in calls.items() if not more and one.numel() and one.is_floating_point()}
+def _keeps_shape(call: Call) -> bool:
+    """Whether it reads one tensor of floating numbers, and answers one of its shape."""
+    if len(call.given) != 1 or not isinstance(call.given[0], Tensor) or not isinstance(call.answer, Tensor):
+        return False
+    given = call.given[0]
+    return given.is_floating_point() and bool(given.numel()) and call.answer.shape == given.shape
 
 
 def _stands_for(network: nn.Module, name: str, writes: Sequence[Slice], given: Tensor) -> type[nn.Module] | None:
@@ -103,7 +97,3 @@ def _stands_for(network: nn.Module, name: str, writes: Sequence[Slice], given: T
             if all(torch.equal(module(x), layer()(x)) for x in (drawn, given)):
                 return layer
     return None
-
-
-def _costs(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, float]:
-    return {"params": float(params(network)), "macs": float(macs(network, inputs))}

@@ -60,6 +60,13 @@ class Subject:
     initial: Callable[[], nn.Module] | None = None
     cache: MutableMapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def sample(self) -> tuple[Tensor, ...]:
+        """What the network is called with for one sample (a whole graph), of which costs are."""
+        from training.tasks import kind_of
+
+        return tuple(one[:1] for one in self.inputs) if kind_of(self.task).apart else self.inputs
+
 
 def check_leaves_widths(subject: Subject) -> None:
     """Of a method that leaves widths as they are: raises UsageError where kept ones are asked to be multiples."""

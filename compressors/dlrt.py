@@ -41,7 +41,6 @@ from compressors.factors import (
     KINDS,
     Matrix,
     Truncation,
-    costs_of,
     factors,
     inputs_of,
     matrices,
@@ -55,6 +54,7 @@ from nas_core.batch import Batch
 from nas_core.config import Config
 from nas_core.errors import UsageError
 from nas_core.seeds import derive
+from search_spaces.counter import counted
 from training.compute import Forward
 from training.optimizer import parameter_groups
 from training.regimes.regime import Regime
@@ -123,7 +123,8 @@ class Dlrt:
         config, subject = self._config, self._subject
         found, fixed = matrices(network, subject, config.least, config.classifier)
         values = {one.name: spectrum(one) for one in found}
-        made = Truncation(found, values, costs_of(network, subject), config.least, subject.round_to)
+        costs = counted(network, inputs_of(network, subject))
+        made = Truncation(found, values, costs, config.least, subject.round_to)
         return made, fixed
 
     def _caps(self, truncation: Truncation) -> dict[str, int]:

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from compressors.compressor import Part, Plan, Subject
 from compressors.groups.groups import Fixed
 from nas_core.errors import UsageError
-from search_spaces.counter import macs, params
 from search_spaces.unfused import unfused
 from training.tasks import sample_inputs
 
@@ -246,11 +245,6 @@ class Truncation:
             for one in self.matrices
         )
         return Plan(parts, tuple(fixed), self.costs(ranks), self.reachable)
-
-
-def costs_of(network: nn.Module, subject: Subject) -> dict[str, float]:
-    """Parameters and multiply-accumulates of one sample."""
-    return {"params": float(params(network)), "macs": float(macs(network, inputs_of(network, subject)))}
 
 
 def spectrum(matrix: Matrix) -> Tensor:

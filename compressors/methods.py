@@ -40,14 +40,10 @@ def costs_of(network: nn.Module, task: Task) -> dict[str, float]:
     """What a network costs: parameters, the share of its weights that are not zero, and MACs of one sample (of a graph,
     all of it)."""
     from compressors.masks.density import density
-    from training import cost
+    from search_spaces.counter import counted
     from training.tasks import sample_inputs
 
-    return {
-        "params": float(cost.params(network)),
-        "macs": float(cost.macs(network, sample_inputs(task))),
-        "density": density(network),
-    }
+    return {**counted(network, sample_inputs(task)), "density": density(network)}
 
 
 def recalibrated(network: nn.Module, evaluator: Train) -> None:

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from compressors.blocks import Block, blocks
 from compressors.blocks import replace as replace_block
+from compressors.calls import calls
 from compressors.comparison import difference
 from compressors.compressor import Change, Check, Part, Plan, Round, Subject
 from compressors.groups.groups import Group, Groups
@@ -112,32 +113,24 @@ def sites(network: nn.Module, groups: Sequence[Group], inputs: Sequence[Tensor])
     """By group, for the widths that exactly one layer makes. The network, in evaluation mode, is run once."""
     makers = {group.name: _makers(group) for group in groups}
     modules = {name: network.get_submodule(name) for makers in makers.values() for name in makers}
-    calls: list[tuple[str, Tensor, Tensor]] = []
-
-    def note(name: str) -> Callable[..., None]:
-        return lambda _, given, answer: calls.append((name, given[0], answer))
-
-    handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
-    try:
-        with torch.no_grad():
-            network(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    called = calls(network, modules, inputs)
     found = {}
     for group in groups:
-        mine = [call for call in calls if call[0] in makers[group.name]]
-        dense = [call for call in mine if _dense(modules[call[0]])]
-        if len(dense) != 1 or any(len(one[2]) != len(dense[0][1]) for one in mine):
+        made = makers[group.name]
+        mine = [call for call in called if call.name in made]
+        dense = [call for call in mine if _dense(modules[call.name])]
+        if len(dense) != 1 or any(len(call.answer) != len(dense[0].given[0]) for call in mine):
             continue
-        inner = {id(given) for _, given, _ in mine}  # what another one of them reads is gated behind that one
+        inner = {id(call.given[0]) for call in mine}  # what another one of them reads is gated behind that one
         ends = {
-            name: tuple(makers[group.name][name].get(one, len(group.units)) for one in range(_width(module, answer)))
-            for name, module, answer in ((name, modules[name], answer) for name, _, answer in mine)
-            if id(answer) not in inner
+            call.name: tuple(
+                made[call.name].get(one, len(group.units)) for one in range(_width(modules[call.name], call.answer))
+            )
+            for call in mine
+            if id(call.answer) not in inner
         }
-        name, given, _ = dense[0]
-        found[group.name] = Site(name, ends, _pooled(modules[name], given).shape[1])
+        (only,) = dense
+        found[group.name] = Site(only.name, ends, _pooled(modules[only.name], only.given[0]).shape[1])
     return found
 
 
@@ -355,7 +348,7 @@ class Polarization(Zeroing):
         """Those that get gates: one layer adds to what they read."""
         if not self.config.blocks or self.config.sparsity is not None:
             return ()
-        found = blocks(network, groups, self.sample())
+        found = blocks(network, groups, self.subject.sample)
         gated = sites(network, [one.group for one in found], self.subject.inputs)
         ignored = self.subject.ignored
         return tuple(

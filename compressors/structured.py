@@ -18,8 +18,8 @@ import torch
 from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
-from compressors.allocation import Allocation, Choice, checked_limits, removable
-from compressors.compressor import Change, Part, Plan, Round, Subject
+from compressors.allocation import Allocation, Choice, check_not_met, checked_limits, planned, removable
+from compressors.compressor import Change, Plan, Round, Subject
 from compressors.groups.costs import Costs
 from compressors.groups.groups import Groups, Removal
 from compressors.groups.removal import masked, remove
@@ -32,8 +32,7 @@ from compressors.importance.random import Random as RandomScore
 from compressors.importance.score import Score, Scores
 from compressors.importance.taylor import Taylor as TaylorScore
 from nas_core.config import Config as BaseConfig
-from nas_core.errors import TrialError, UsageError
-from training.tasks import kind_of
+from nas_core.errors import TrialError
 
 SCORED_BY = {"loss", "label_smoothing", "class_weights", "batch_size", "augment"}
 """What of a recipe scores depend on."""
@@ -104,26 +103,14 @@ class Structured:
         kept = choice.everything
         if self._subject.targets:
             kept = choice.kept(self._limits(choice, 0, 1.0), lambda: self.scores(network, groups, 0))
-        whole, least, middle = (choice.cost(one) for one in (choice.everything, choice.least, choice.middle()))
-        chosen = {group.name for group in choice.groups}
-        parts = []
-        for group in groups.groups:
-            alone = choice.costs.of({group.name: range(max(group.least, 1), len(group.units))})
-            saves = {name: whole[name] - alone[name] for name in whole}
-            note = "" if group.exact else f"not exact: {group.why}"
-            if group.name not in chosen and group.exact:
-                note = "it stays as it is"
-            parts.append(Part(group.name, len(group.units), group.least, saves, note))
-        reachable = {name: (least[name], middle[name], whole[name]) for name in whole}
-        return Plan(tuple(parts), groups.fixed, choice.cost(kept), reachable)
+        return planned(groups, choice, kept)
 
     def _choice(self, network: nn.Module, groups: Groups, round: int) -> Choice:
         found = removable(groups, self.config.inexact)
         if "data" not in self.needs:  # cheap, and it may leave out groups
             known = self.scores(network, groups, round)
             found = tuple(group for group in found if group.name in known)
-        one = tuple(tensor[:1] for tensor in self._subject.inputs) if kind_of(self._subject.task).apart else None
-        costs = Costs(network, groups, one or self._subject.inputs)
+        costs = Costs(network, groups, self._subject.sample)
         return Choice(found, costs, self.config.allocation, self._subject.round_to)
 
     def _limits(self, choice: Choice, round: int, share: float) -> dict[str, float]:
@@ -131,10 +118,8 @@ class Structured:
         the first round also where they are met."""
         base = {**choice.cost(choice.everything), **self._subject.base}
         final = checked_limits(choice, self._subject.targets, base)
-        if not round and choice.meets(choice.everything, final):
-            said = ", ".join(map(str, self._subject.targets))
-            now = ", ".join(f"{name}={value:g}" for name, value in choice.cost(choice.everything).items())
-            raise UsageError(f"target '{said}' is met already, with {now}; there is nothing to remove")
+        if not round:
+            check_not_met(choice, final, self._subject.targets)
         return {
             name: limit if share == 1 or limit >= base[name] else base[name] * (limit / base[name]) ** share
             for name, limit in final.items()

@@ -30,8 +30,8 @@ from compressors.factors import (
     Matrix,
     Ranks,
     Truncation,
-    costs_of,
     factors,
+    inputs_of,
     matrices,
     put,
     said,
@@ -41,6 +41,7 @@ from compressors.factors import (
 )
 from nas_core.config import Config
 from nas_core.errors import UsageError
+from search_spaces.counter import counted
 
 ENERGY = 0.95
 DAMPING = 1e-3  # of the mean eigenvalue of C
@@ -104,7 +105,8 @@ class Decomposed:
             weight = one.weight() @ self._seen[one.name].root if self._seen else one.weight()
             self._parts[one.name] = torch.linalg.svd(weight, full_matrices=False)
         values = {name: parts[1] for name, parts in self._parts.items()}
-        self.truncation = Truncation(found, values, costs_of(network, subject), round_to=subject.round_to)
+        costs = counted(network, inputs_of(network, subject))
+        self.truncation = Truncation(found, values, costs, round_to=subject.round_to)
 
     def ranks(self) -> Ranks:
         """By the settings or targets. Raises UsageError where no layer gets smaller."""

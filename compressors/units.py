@@ -10,6 +10,12 @@ from torch import Tensor, nn
 from compressors.groups.groups import Group, Removal
 
 
+def line_sums(values: Tensor, dim: int) -> Tensor:
+    """The sums over all dimensions but `dim`, float64 [size of it]."""
+    others = [axis for axis in range(values.dim()) if axis != dim]
+    return values.sum(others, dtype=torch.float64) if others else values.double()
+
+
 class Units:
     """The units of several groups, numbered one after another, and the entries of tensors that they produce.
 
@@ -46,9 +52,7 @@ class Units:
             if values is None:
                 parts.append(torch.zeros(size, dtype=torch.float64))
                 continue
-            others = [axis for axis in range(values.dim()) if axis != dim]
-            summed = values.sum(others, dtype=torch.float64) if others else values.double()
-            parts.append(summed.cpu())
+            parts.append(line_sums(values, dim).cpu())
         total = torch.zeros(self.count + 1, dtype=torch.float64)
         return total.index_add_(0, self._owner, torch.cat(parts or [total[:0]]))[: self.count]
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from compressors.allocation import Choice, checked_limits, kept_count, removable
-from compressors.compressor import Change, Part, Plan, Round, Subject
+from compressors.allocation import Choice, check_not_met, checked_limits, kept_count, planned, removable
+from compressors.compressor import Change, Plan, Round, Subject
 from nas_core.config import Config as BaseConfig
 from nas_core.errors import UsageError
-from training.tasks import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -169,12 +168,7 @@ class Zeroing(ABC):
         copied = copy.deepcopy(network).to(subject.device).eval()
         groups = trace(copied, subject.inputs, subject.ignored)
         found = self.eligible(copied, removable(groups, self.config.inexact))
-        return groups, Choice(found, Costs(copied, groups, self.sample()), "global", subject.round_to)
-
-    def sample(self) -> tuple[Tensor, ...]:
-        """What the network is called with for one sample, of which costs are."""
-        subject = self.subject
-        return tuple(one[:1] for one in subject.inputs) if kind_of(subject.task).apart else subject.inputs
+        return groups, Choice(found, Costs(copied, groups, subject.sample), "global", subject.round_to)
 
     def _goal(self, choice: Choice) -> Goal:
         """Raises UsageError: no training, no target, one that cannot be reached, or that is met already."""
@@ -191,23 +185,5 @@ class Zeroing(ABC):
                 raise UsageError(f"sparsity and target '{subject.targets[0]}' both say how much goes; give one of them")
             return Goal(choice, int(sum(choice.everything) * min(sparsity, 0.999)))
         limits = checked_limits(choice, subject.targets, {**choice.cost(choice.everything), **subject.base})
-        if choice.meets(choice.everything, limits):
-            said = ", ".join(map(str, subject.targets))
-            raise UsageError(f"target '{said}' is met already; there is nothing to remove")
+        check_not_met(choice, limits, subject.targets)
         return Goal(choice, limits)
-
-
-def planned(groups: Groups, choice: Choice, kept: Sequence[int]) -> Plan:
-    """A plan that keeps so many units of the groups of `choice`."""
-    whole, least, middle = map(choice.cost, (choice.everything, choice.least, choice.middle()))
-    chosen = {group.name for group in choice.groups}
-    parts = []
-    for group in groups.groups:
-        alone = choice.costs.of({group.name: range(max(group.least, 1), len(group.units))})
-        note = "" if group.exact else f"not exact: {group.why}"
-        if group.name not in chosen and group.exact:
-            note = "it stays as it is"
-        saves = {name: whole[name] - alone[name] for name in whole}
-        parts.append(Part(group.name, len(group.units), group.least, saves, note))
-    reachable = {name: (least[name], middle[name], whole[name]) for name in whole}
-    return Plan(tuple(parts), groups.fixed, choice.cost(tuple(kept)), reachable)

@@ -69,6 +69,11 @@ def macs(model: nn.Module, inputs: Sequence[Any]) -> int:
     return counter.macs
 
 
+def counted(model: nn.Module, inputs: Sequence[Any]) -> dict[str, float]:
+    """`params` and `macs` of a network that is called with these inputs."""
+    return {"params": float(params(model)), "macs": float(macs(model, inputs))}
+
+
 class MacCounter:
     """A context that counts what is run in it; `model` holds the modules that are asked what they multiply unseen."""
 

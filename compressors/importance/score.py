@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from compressors.compressor import Subject
 from compressors.groups.groups import Groups, Slice, Unit
+from compressors.units import line_sums
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,18 +76,12 @@ class Members:
                 total = _zeros(units, elements)
                 if tensor in elements:
                     if (tensor, dim) not in lines:
-                        lines[tensor, dim] = _line(elements[tensor], dim)
+                        lines[tensor, dim] = line_sums(elements[tensor], dim)
                     line = lines[tensor, dim]
                     total.index_add_(0, numbers.to(line.device), line[indices.to(line.device)])
                 rows.append(total)
             found[name] = torch.stack(rows)
         return found
-
-
-def _line(values: Tensor, dim: int) -> Tensor:
-    """The sums over all dimensions but one."""
-    others = [one for one in range(values.dim()) if one != dim]
-    return values.sum(others, dtype=torch.float64) if others else values.double()
 
 
 def _zeros(units: int, elements: Mapping[str, Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -12,40 +12,25 @@ from compressors.compressor import Subject
 from compressors.groups.groups import Fixed, Group, Groups, Slice, Unit
 from compressors.target import parse_targets
 from nas_core.batch import Batch
-from nas_core.task import Task
+from tests.small_data import Images as Noisy
 
 CPU = torch.device("cpu")
 SIDE = 4  # of its images, in pixels
 
 
-class Images:
-    """48 noisy images 3 x 4 x 4 of two classes, in batches of 16 in an order of the seed."""
-
-    task = Task(kind="image-classification", input_shape=(3, SIDE, SIDE), outputs=2)
+class Images(Noisy):
+    """In an order of the seed; how often it was asked for is counted."""
 
     def __init__(self) -> None:
+        super().__init__(side=SIDE)
         self.passes = 0
+
+    def order(self, seed: int) -> Tensor:
+        return torch.randperm(self.samples, generator=torch.Generator().manual_seed(seed))
 
     def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
         self.passes += 1
-        target = torch.arange(48) % 2
-        images = (
-            torch.randn(48, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) + target[:, None, None, None]
-        )
-        order = torch.randperm(48, generator=torch.Generator().manual_seed(seed))
-        for rows in order.split(16):
-            yield Batch((images[rows],), target[rows])
-
-    def targets(self, part: str) -> Tensor:
-        return torch.arange(48) % 2
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return functional.cross_entropy(output, batch.target)
-
-    def metrics(self, output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        correct = (output.argmax(1) == batch.target).sum()
-        losses = functional.cross_entropy(output, batch.target, reduction="sum")
-        return {"accuracy": correct, "loss": losses, "count": torch.tensor(len(output))}
+        return super().batches(part, epoch, seed)
 
 
 class Net(nn.Module):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from nas_core.batch import Batch
 from nas_core.errors import UsageError
-from nas_core.task import Task
+from tests.small_data import Images
 from training.adapter import Adapted, places, share
 from training.fit import fit
 from training.recipe import Recipe
@@ -29,27 +26,7 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-class Images:
-    """48 noisy images 3 x 6 x 6 of two classes, in batches of 16."""
-
-    task = Task(kind="image-classification", input_shape=(3, 6, 6), outputs=2)
-
-    def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
-        target = torch.arange(48) % 2
-        images = torch.randn(48, 3, 6, 6, generator=torch.Generator().manual_seed(0)) + target[:, None, None, None]
-        for rows in torch.arange(48).split(16):
-            yield Batch((images[rows],), target[rows])
-
-    def targets(self, part: str) -> Tensor:
-        return torch.cat([batch.target for batch in self.batches(part, 0, 0)])
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return functional.cross_entropy(output, batch.target)
-
-    def metrics(self, output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        correct = (output.argmax(1) == batch.target).sum()
-        losses = functional.cross_entropy(output, batch.target, reduction="sum")
-        return {"accuracy": correct, "loss": losses, "count": torch.tensor(len(batch.target))}
+DATA = Images(side=6)
 
 
 class Net(nn.Module):
@@ -81,9 +58,7 @@ def recipe(**changes: Any) -> Recipe:
 
 
 def trained(model: nn.Module, folder: Path | None = None, stop: int | None = None, **changes: Any) -> nn.Module:
-    reports = fit(
-        model, Images(), recipe(**changes), device=CPU, seed=1, folder=folder, checkpoint_seconds=0, test=True
-    )
+    reports = fit(model, DATA, recipe(**changes), device=CPU, seed=1, folder=folder, checkpoint_seconds=0, test=True)
     for report in reports:
         if report.step == stop:
             reports.close()
@@ -93,7 +68,7 @@ def trained(model: nn.Module, folder: Path | None = None, stop: int | None = Non
 def test_weights_stay_bit_for_bit_while_their_adapters_are_trained() -> None:
     model, base = Net(), Net()
     regime = LowRankAdapters(4)
-    done = fit(model, Images(), recipe(adapters=None), device=CPU, seed=1, regimes=[regime])
+    done = fit(model, DATA, recipe(adapters=None), device=CPU, seed=1, regimes=[regime])
     next(done)
     before, after = base.state_dict(), model.state_dict()
     frozen = [name for name in WEIGHTS if torch.equal(before[name], after[_original(name)])]

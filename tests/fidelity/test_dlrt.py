@@ -16,11 +16,13 @@ from torch.nn import functional
 
 from compressors.compressor import Subject
 from compressors.dlrt import Dlrt, Integrator, LowRank, Settings, moved, orthonormal
-from compressors.factors import costs_of, rank_within
+from compressors.factors import rank_within
 from compressors.target import parse_target
 from nas_core.batch import Batch
 from nas_core.errors import UsageError
 from nas_core.task import table_task
+from search_spaces.counter import params
+from tests.small_data import Classes
 from training.changes import changes_of, rebuilt
 from training.fit import fit
 from training.recipe import Recipe
@@ -33,7 +35,7 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-class Planted:
+class Planted(Classes):
     """Rows around the prototypes of ten classes, which span nine dimensions around their mean."""
 
     task = table_task("tabular-classification", [1] * 64, 10, "accuracy")
@@ -48,17 +50,6 @@ class Planted:
             target = torch.randint(10, (64,), generator=drawn)
             rows = self.prototypes[target] + torch.randn(64, 64, generator=drawn)
             yield Batch((rows,), target)
-
-    def targets(self, part: str) -> Tensor:
-        return torch.cat([batch.target for batch in self.batches(part, 0, 0)])
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return functional.cross_entropy(output, batch.target)
-
-    def metrics(self, output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        correct = (output.argmax(1) == batch.target).sum()
-        losses = functional.cross_entropy(output, batch.target, reduction="sum")
-        return {"accuracy": correct, "loss": losses, "count": torch.tensor(len(batch.target))}
 
 
 def mlp(width: int = 256, scale: float = 1.0, seed: int = 0, middle: type[nn.Module] = nn.Identity) -> nn.Sequential:
@@ -365,10 +356,10 @@ def test_a_target_bounds_the_ranks() -> None:
     network = mlp(48)
     target = {"targets": (parse_target("params<=0.4x"),)}
     made = method(subject=target, tolerance=0.0)
-    before = costs_of(network, made._subject)["params"]
+    before = params(network)
     trained(network, made)
     made.compress(network.eval(), 1)
-    assert 0.35 * before < costs_of(network, made._subject)["params"] <= 0.4 * before
+    assert 0.35 * before < params(network) <= 0.4 * before
 
 
 def test_a_plan_says_the_ranks_of_now() -> None:

@@ -21,6 +21,7 @@ from compressors.zeroing import Goal
 from nas_core.batch import Batch
 from nas_core.errors import UsageError
 from nas_core.task import Task
+from tests.small_data import Classes, Images
 from training.fit import fit
 from training.recipe import Recipe
 from training.regimes.regime import Regime
@@ -28,27 +29,7 @@ from training.regimes.regime import Regime
 CPU = torch.device("cpu")
 
 
-class Images:
-    """64 noisy images 3 x 4 x 4 of two classes, in batches of 16 that never change."""
-
-    task = Task(kind="image-classification", input_shape=(3, 4, 4), outputs=2)
-
-    def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
-        target = torch.arange(64) % 2
-        images = torch.randn(64, 3, 4, 4, generator=torch.Generator().manual_seed(0)) + target[:, None, None, None]
-        for rows in torch.arange(64).split(16):
-            yield Batch((images[rows],), target[rows])
-
-    def targets(self, part: str) -> Tensor:
-        return torch.cat([batch.target for batch in self.batches(part, 0, 0)])
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return functional.cross_entropy(*batch.scored(output))
-
-    def metrics(self, output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        logits, target = batch.scored(output)
-        losses = functional.cross_entropy(logits, target, reduction="sum")
-        return {"accuracy": (logits.argmax(1) == target).sum(), "loss": losses, "count": torch.tensor(len(target))}
+DATA = Images(samples=64)
 
 
 class Net(nn.Module):
@@ -110,7 +91,7 @@ def settings(**changes: Any) -> Settings:
 
 
 def trained(network: nn.Module, regime: Regime, **changes: Any) -> None:
-    list(fit(network, Images(), recipe(**changes), device=CPU, seed=1, regimes=[regime]))
+    list(fit(network, DATA, recipe(**changes), device=CPU, seed=1, regimes=[regime]))
 
 
 def resumed(make: Callable[[nn.Module], Regime], folder: Path, **changes: Any) -> nn.Module:
@@ -118,7 +99,7 @@ def resumed(make: Callable[[nn.Module], Regime], folder: Path, **changes: Any) -
     plan = recipe(**changes)
     for budget in range(1, plan.epochs + 1):
         network = Net()
-        list(fit(network, Images(), plan, device=CPU, seed=1, budget=budget, folder=folder, regimes=[make(network)]))
+        list(fit(network, DATA, plan, device=CPU, seed=1, budget=budget, folder=folder, regimes=[make(network)]))
     return network
 
 
@@ -238,7 +219,7 @@ def test_a_step_is_that_of_plain_tensors() -> None:
     """Two layers, the first step of a period, beside the equations of the paper on lists of tensors."""
     network = Net()
     regime = Watched(goal(network, 4), Settings(start=0.0, prune=1.0, periods=1))
-    batches = list(Images().batches("train", 0, 1))[:1]
+    batches = list(DATA.batches("train", 0, 1))[:1]
     w = {name: one.detach().clone().requires_grad_() for name, one in network.named_parameters()}
 
     x = functional.conv2d(batches[0].inputs[0], w["conv1.weight"], w["conv1.bias"], padding=1)
@@ -275,7 +256,9 @@ def test_a_step_is_that_of_plain_tensors() -> None:
                 if name in w:
                     w[name][row] *= (length - 2) / (length - 1)
 
-    class First(Images):
+    class First(Classes):
+        task = DATA.task
+
         def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
             yield from batches * 4
 
@@ -401,7 +384,7 @@ def test_a_training_that_is_too_short_for_cycles_is_refused() -> None:
         trained(network, Corrective(goal(network, 7), CricSettings()), epochs=2)
 
 
-class Corners(Images):
+class Corners(Classes):
     """Four classes: in which quarter of a plane the first two of four numbers lie."""
 
     task = Task(kind="image-classification", input_shape=(1, 2, 2), outputs=4)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from compressors.allocation import Choice
@@ -18,6 +18,7 @@ from compressors.polarization import Gates, Polarizing, Settings, consensus, pol
 from compressors.zeroing import Goal
 from nas_core.batch import Batch
 from nas_core.task import Task
+from tests.small_data import Classes
 from training.fit import fit
 from training.recipe import Recipe
 
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
 MODES = 4
 
 
-class Modes:
+class Modes(Classes):
     """Rows of 12 numbers: which of four modes a row is of, and eight numbers; each mode has a rule of its own by which
     they say of which of two classes it is."""
 
@@ -47,17 +48,6 @@ class Modes:
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed + epoch))
         for rows in order.split(32):
             yield Batch((self.x[rows],), self.target[rows])
-
-    def targets(self, part: str) -> Tensor:
-        return self.target[: self.count] if part == "train" else self.target[self.count :]
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return functional.cross_entropy(*batch.scored(output))
-
-    def metrics(self, output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        logits, target = batch.scored(output)
-        losses = functional.cross_entropy(logits, target, reduction="sum")
-        return {"accuracy": (logits.argmax(1) == target).sum(), "loss": losses, "count": torch.tensor(len(target))}
 
 
 class Net(nn.Sequential):

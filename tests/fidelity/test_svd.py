@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from compressors.compressor import Subject
-from compressors.factors import costs_of, factors, matrices, put, rank_within, split
+from compressors.factors import factors, inputs_of, matrices, put, rank_within, split
 from compressors.svd import Decomposed, Settings, Svd, patches
 from compressors.target import parse_target
 from nas_core.batch import Batch
 from nas_core.errors import UsageError
 from nas_core.task import Task
+from search_spaces.counter import counted
 from training.changes import changes_of, rebuilt
 
 CPU = torch.device("cpu")
@@ -130,10 +131,10 @@ def test_on_data_outputs_are_nearest() -> None:
 @pytest.mark.parametrize("target", ["params<=0.3x", "macs<=0.5x", "macs<=9000"])
 def test_a_target_is_met_by_one_tolerance_for_all(target: str) -> None:
     made, of = network(), subject(targets=(parse_target(target),))
-    base = costs_of(made, of)
+    base = counted(made, inputs_of(made, of))
     plan = Svd(of, Settings()).plan(made)
     report = cut(made, of)
-    costs = costs_of(made, of)
+    costs = counted(made, inputs_of(made, of))
     assert costs == plan.costs  # by formula, as counted
     assert costs[of.targets[0].metric] <= of.targets[0].limit(base)
     ranks = {name: one["rank"] for name, one in report.items()}

@@ -19,6 +19,7 @@ from nas_core.batch import Batch
 from nas_core.errors import UsageError
 from nas_core.seeds import derive
 from nas_core.task import Task
+from tests.small_data import Classes, Images
 from training.fit import Training, fit
 from training.recipe import Recipe
 from training.regimes.orthonormality import deviation, regularised
@@ -30,31 +31,7 @@ CPU = torch.device("cpu")
 CLASSES = find("image-classification")
 
 
-class Images:
-    """48 noisy images 3 x 4 x 4 of two classes, in batches of 16 that never change."""
-
-    task = Task(kind="image-classification", input_shape=(3, 4, 4), outputs=2)
-
-    def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
-        target = torch.arange(48) % 2
-        images = torch.randn(48, 3, 4, 4, generator=torch.Generator().manual_seed(0)) + target[:, None, None, None]
-        for rows in torch.arange(48).split(16):
-            yield Batch((images[rows],), target[rows])
-
-    def targets(self, part: str) -> Tensor:
-        return torch.cat([batch.target for batch in self.batches(part, 0, 0)])
-
-    def loss(self, output: Tensor, batch: Batch) -> Tensor:
-        return functional.cross_entropy(*batch.scored(output))
-
-    def metrics(self, output: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        logits, target = batch.scored(output)
-        correct = (logits.argmax(1) == target).sum()
-        losses = functional.cross_entropy(logits, target, reduction="sum")
-        return {"accuracy": correct, "loss": losses, "count": torch.tensor(len(target))}
-
-
-class Graph(Images):
+class Graph(Classes):
     """One batch: a graph of 20 nodes, 8 of which are answered."""
 
     task = Task(kind="node-classification", input_shape=(4,), outputs=2, nodes=20, edges=40)
@@ -242,7 +219,7 @@ def test_a_killed_training_continues_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_said() -> None:
-    task = Images.task
+    task = Images().task
     with pytest.raises(UsageError, match="needs a teacher"):
         trained(network(1), distillation={})
     with pytest.raises(UsageError, match="has no module 'fou'"):

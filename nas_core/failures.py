@@ -16,6 +16,7 @@ from nas_core.errors import Rejected, TrialError
 
 ATTEMPTS = 3  # processes that may end in a candidate, without a report of it in between, before it has failed
 WORKER_DIED = "worker-died"  # the reason then
+UNSOUND = "unsound: "  # before the reasons of a space (`nas_core.space.HasUnsound`)
 
 FRAMES = 8  # of each exception, the last ones
 LENGTH = 4_000  # characters of a traceback, the last ones
@@ -48,8 +49,8 @@ def failure(error: BaseException) -> Failure:
 
 
 def word(reason: str | None) -> str:
-    """The word by which a reason is counted."""
-    return (reason or "unknown").split(":")[0]
+    """The word by which a reason is counted; of what a space knows as unsound its own."""
+    return (reason or "unknown").removeprefix(UNSOUND).split(":")[0]
 
 
 def died(attempts: int, cause: str = "", of: str = "this candidate") -> str:

@@ -109,7 +109,7 @@ def split(reference: str, kind: str) -> tuple[str, dict[str, Any]]:
         raise UsageError(f"{kind} '{reference}' is malformed; write name or name(key=value)")
     arguments: dict[str, Any] = {}
     try:
-        for part in _parts(text[len(target) + 1 : -1]) if opening else ():
+        for part in separated(text[len(target) + 1 : -1]) if opening else ():
             key, equals, value = part.partition("=")
             if not (equals and key.strip().isidentifier()) or key.strip() in arguments:
                 raise ValueError(part)
@@ -162,7 +162,7 @@ def _end(text: str, opening: int) -> int:
     return -1
 
 
-def _parts(text: str) -> list[str]:
+def separated(text: str) -> list[str]:
     """What commas outside of quotes and brackets separate; a last empty part is none. Raises ValueError for brackets
     that do not match."""
     cuts = [-1]
@@ -184,7 +184,7 @@ def _value(text: str) -> Any:
     if text in _WORDS:
         return _WORDS[text]
     if text[:1] in "([" and text and _end(text, 0) == len(text):
-        parts = _parts(text[1:-1])
+        parts = separated(text[1:-1])
         values = [_value(part.strip()) for part in parts]
         if text[0] == "[":
             return values

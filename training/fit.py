@@ -136,13 +136,7 @@ def fit(
 def first_steps(model: nn.Module, data: Data, recipe: Recipe, *, device: torch.device, seed: int, steps: int) -> None:
     """The first optimiser steps of the training that `fit` would do, in place; the network is in evaluation mode
     afterwards. Raises UsageError for more than the recipe has."""
-    training = Training(model, data, recipe, device, seed, None)
-    most = recipe.epochs * training.steps_per_epoch
-    if steps > most:
-        raise UsageError(f"{steps} steps are more than the {most} of {recipe.epochs} epochs")
-    for epoch in range(math.ceil(steps / training.steps_per_epoch)):
-        with training.seeded(epoch):
-            training.train(epoch, steps - epoch * training.steps_per_epoch)
+    Training(model, data, recipe, device, seed, None).first_steps(steps)
     model.eval()
 
 
@@ -249,6 +243,15 @@ class Training:
             count += batch.samples
         sums = {"loss": total, **self.statistics}
         return {f"train_{name}": float(value) / max(count, 1) for name, value in sums.items()}
+
+    def first_steps(self, steps: int) -> None:
+        """The first optimiser steps of a training that begins. Raises UsageError for more than it has."""
+        most = self.recipe.epochs * self.steps_per_epoch
+        if steps > most:
+            raise UsageError(f"{steps} steps are more than the {most} of {self.recipe.epochs} epochs")
+        for epoch in range(math.ceil(steps / self.steps_per_epoch)):
+            with self.seeded(epoch):
+                self.train(epoch, steps - epoch * self.steps_per_epoch)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """What an epoch trains on, one batch per step."""

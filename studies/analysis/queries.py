@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from nas_core.architecture import Architecture
 from nas_core.config import size_text
 from nas_core.errors import InfeasibleError, NotFoundError
-from nas_core.failures import WORKER_DIED, word
+from nas_core.failures import UNSOUND, WORKER_DIED, word
 from nas_core.records import BASELINE, TRIAL, Run
 from nas_core.strategy import FINISHED, State
 from studies.address import Address, parse, parse_trial
@@ -103,12 +103,13 @@ def causes(store: Store, study: Study) -> list[Cause]:
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """How many trials were rejected for a reason, which `share` of all trials they are, and the seconds that were spent
-    on them."""
+    on them. `unsound`: the space knew, without building anything."""
 
     reason: str
     count: int
     share: float
     seconds: float
+    unsound: bool = False
 
     def __str__(self) -> str:
         """`blind 289 (45.1%, 12.3 s)`."""
@@ -121,13 +122,14 @@ def rejections(store: Store, study: Study, states: Mapping[str, int] | None = No
     r = t.runs.c
     rejected = sa.and_(r.study == study.id, t.is_kind(r, TRIAL), r.state == State.REJECTED, r.ended.isnot(None))
     columns = r.reason, sa.func.count(), sa.func.coalesce(sa.func.sum(r.seconds), 0.0)
-    counts: dict[str, int] = {}
-    seconds: dict[str, float] = {}
+    counts: dict[tuple[str, bool], int] = {}
+    seconds: dict[tuple[str, bool], float] = {}
     for reason, count, spent in store.read(sa.select(*columns).where(rejected).group_by(r.reason)):
-        counts[word(reason)] = counts.get(word(reason), 0) + count
-        seconds[word(reason)] = seconds.get(word(reason), 0.0) + spent
+        key = word(reason), (reason or "").startswith(UNSOUND)
+        counts[key] = counts.get(key, 0) + count
+        seconds[key] = seconds.get(key, 0.0) + spent
     total = sum((states or state_counts(store, study)).values()) if counts else 0
-    found = [Rejection(name, count, count / total, seconds[name]) for name, count in counts.items()]
+    found = [Rejection(key[0], count, count / total, seconds[key], key[1]) for key, count in counts.items()]
     return sorted(found, key=lambda one: (-one.count, one.reason))
 
 
@@ -164,7 +166,7 @@ def best_trial(store: Store, study: Study) -> Run:
     if screened and not counts.get(State.COMPLETE) and not counts.get(State.FAILED):
         raise InfeasibleError(
             f"none of the {total:,} trials of study '{study.name}' was evaluated in full; rejected: "
-            f"{', '.join(map(str, shares))}; loosen '{screened[0].reason}' in a new study"
+            f"{', '.join(map(str, shares))}; {_loosened(screened)}"
         )
     if counts.get(State.COMPLETE) or (counts.get(State.REJECTED) and not counts.get(State.FAILED)):
         raise InfeasibleError(
@@ -172,6 +174,14 @@ def best_trial(store: Store, study: Study) -> Run:
             "loosen the constraint in a new study"
         )
     raise NotFoundError(f"study '{study.name}' has no complete trial yet{_causes(store, study)}")
+
+
+def _loosened(screened: Sequence[Rejection]) -> str:
+    """What to do where everything was rejected for these reasons."""
+    by_screens = [one.reason for one in screened if not one.unsound]
+    if by_screens:
+        return f"loosen '{by_screens[0]}' in a new study"
+    return "all were unsound, which the space says: search longer, or by a strategy that proposes sound ones (evonorm)"
 
 
 def before_trials(store: Store, study: Study) -> str:

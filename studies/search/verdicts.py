@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from nas_core.architecture import Architecture
 from nas_core.errors import TrialError
-from nas_core.failures import failure
+from nas_core.failures import UNSOUND, failure
 from nas_core.records import Verdict
 from nas_core.space import unsound
 from nas_core.strategy import State
@@ -40,7 +40,7 @@ class Verdicts:
             return Verdict(State.REJECTED, f"illegal: {reason}"), {}
         reason = unsound(self.parts.space, arch)
         if reason:
-            return Verdict(State.REJECTED, f"unsound: {reason}"), {}
+            return Verdict(State.REJECTED, f"{UNSOUND}{reason}"), {}
         if not self._needed:
             return None, {}
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_core import refs
 from nas_core.errors import NotFoundError, UsageError, unknown
 from studies.setup.options import EARLIER, LISTS, OPTIONS, flat_keys, meaning, merged, nested
 
@@ -154,4 +155,12 @@ def environment(fields: Sequence[str]) -> dict[str, Any]:
     """`NAS_SPACE=regnet` and so on, for every key of the configuration; of several values with commas between them."""
     lists = {*LISTS, *(option.key or option.name for option in OPTIONS if option.path in LISTS)}
     named = {field: os.environ.get(f"NAS_{field.upper()}") for field in fields}
-    return {field: value.split(",") if field in lists else value for field, value in named.items() if value}
+    return {field: _values(field, value) if field in lists else value for field, value in named.items() if value}
+
+
+def _values(field: str, text: str) -> list[str]:
+    """What commas separate, but those within brackets: `blind,quality(steps=20,bar=2)`."""
+    try:
+        return refs.separated(text)
+    except ValueError:
+        raise UsageError(f"NAS_{field.upper()}: brackets of '{text}' do not match") from None

@@ -45,7 +45,7 @@ def _key(name: str, path: str) -> Option:
 _SCORE_ON = "Data on which untrained networks are scored [default: what candidates are trained on]."
 _FINAL = "Of the network that you get, whose costs count [default: --size; one-shot: full]."
 _METRICS = "More metrics: f1, balanced_accuracy, roc_auc, average_precision, FILE.py:FUNCTION."
-_SCREENS = "Turn candidates down before or while they train: finite, blind, FILE.py:FUNCTION."
+_SCREENS = "Turn candidates down before or while they train: finite, blind, quality, stability, ..."
 _COMPRESS = "Make every candidate smaller after its training, by this method (nas compressors list)."
 _COMPRESS_TO = "What a candidate may cost then: macs<=0.5x; repeat for several."
 _ENQUEUE = "Named architectures that are evaluated first, and told to the strategy."

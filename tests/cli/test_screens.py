@@ -63,11 +63,11 @@ def test_a_screened_search(say: Say, files: Path, monkeypatch: pytest.MonkeyPatc
     assert last.startswith("s: 6/6 trials | ")
     document = json.loads(say("show", "s", "--json")[1])
     by_reason = {one["reason"]: one for one in document["rejections"]}
-    assert set(by_reason) == {"unsound", "wide", "slow"}
+    assert set(by_reason) == {"narrow", "wide", "slow"}
     assert sum(one["count"] for one in by_reason.values()) == document["states"]["rejected"]
     total = sum(document["states"].values())
     assert [one["share"] for one in by_reason.values()] == [one["count"] / total for one in by_reason.values()]
-    assert by_reason["unsound"]["seconds"] == 0
+    assert by_reason["narrow"]["seconds"] == 0
     assert by_reason["slow"]["seconds"] > 0
     counts = ", ".join(f"{one['reason']} {one['count']}" for one in document["rejections"])
     assert f"rejected {document['states']['rejected']}: " in last

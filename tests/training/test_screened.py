@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from nas_core.batch import Batch
 from nas_core.errors import Rejected, TrialError, UsageError
 from nas_core.evaluation import Context, Report
 from nas_core.strategy import Proposal
+from nas_core.task import Task
 from nas_core.testing import evaluator as contract
 from tests.training.test_train_evaluator import CELL, SPACE, evaluator
 from training.evaluators.screened import Screened
-from training.screens import Screen, blind, finite, load_screens
+from training.screens import Screen, load_screens
+from training.screens.blind import blind
+from training.screens.finite import finite
 
 
 def screen(function: Any) -> Screen:
@@ -175,3 +179,41 @@ def test_references(tmp_path: Path) -> None:
         load_screens(["finite", "finite"])
     with pytest.raises(UsageError, match="unknown screen 'blnd'; did you mean 'blind'"):
         load_screens(["blnd"])
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("quality(steps=0)", "steps=0; it takes a whole number"),
+        ("quality(bar=-1)", "bar=-1; it takes a multiple of chance"),
+        ("quality(step=3)", "unexpected keyword argument 'step'"),
+        ("stability(steps=2.5)", "steps=2.5; it takes a whole number"),
+        ("stability(bar=inf)", "bar='inf'; it takes a number above 0"),
+        ("stability(rate=0)", "rate=0; it takes a number above 0"),
+    ],
+)
+def test_settings_that_are_none(reference: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load_screens([reference])
+
+
+def test_the_quality_screen_knows_what_it_cannot_ask_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"11 times chance \(0.1\) is more than 1.*bar=5.5"):
+        Screened(evaluator(), load_screens(["quality(bar=11)"]))
+    numbers = Task(kind="tabular-regression", input_shape=(4,), outputs=1)
+    with pytest.raises(UsageError, match="quality needs an accuracy, which tabular-regression has none of"):
+        load_screens(["quality"])[0].check(numbers)
+    made = Screened(evaluator(), load_screens(["quality(steps=1000)"]))
+    with pytest.raises(UsageError, match=r"1000 steps are more than the \d+ of 3 epochs; use quality\(steps=N\)"):
+        next(made.evaluate(Proposal(CELL), None, Context(1, tmp_path)))
+
+
+def test_screens_that_train_change_nothing(tmp_path: Path) -> None:
+    """They have what they need of an evaluator, and a time limit holds for them."""
+    alone = list(evaluator().evaluate(Proposal(CELL), None, Context(1, tmp_path / "alone")))
+    made = Screened(evaluator(), load_screens(["quality(steps=3, bar=0.1)", "stability(steps=2)"]))
+    found = list(made.evaluate(Proposal(CELL), None, Context(1, tmp_path / "screened")))
+    assert plain(found) == plain(alone)
+    with pytest.raises(TrialError, match="time-limit"):
+        list(made.evaluate(Proposal(CELL), None, Context(1, tmp_path / "late", deadline=time.monotonic())))
+    assert not list((tmp_path / "late").glob("*"))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from nas_core.architecture import Architecture
     from nas_core.batch import Batch
+    from training.fit import Training
 
 
 class ScreenedSettings(WrapperSettings):
@@ -45,7 +46,7 @@ class ScreenedOptions(WrapperOptions):
     """What a configuration asks of screens."""
 
     kind: Literal["screened"] = "screened"
-    screens: tuple[str, ...] = Field(min_length=1, description="finite, blind, or FILE.py:FUNCTION")
+    screens: tuple[str, ...] = Field(min_length=1, description="finite, blind, quality, stability, or FILE.py:FUNCTION")
 
     def settle(self, request: Request) -> Settled:
         """Raises UsageError for an evaluator that trains no network."""
@@ -78,8 +79,11 @@ class Screened:
         return Opened(cls(inner.evaluator, screens), inner.read)
 
     def __init__(self, evaluator: Any, screens: Sequence[Screen]) -> None:
-        """`evaluator`: one that has `made`, `trained` and `data` as `training.evaluators.train.Train`."""
+        """`evaluator`: one that has `made`, `trained`, `computing`, `data` and `recipe` as
+        `training.evaluators.train.Train`. Raises UsageError for a screen that cannot look at its task."""
         self._evaluator = evaluator
+        for screen in screens:
+            screen.check(evaluator.task)
         self._before = [screen for screen in screens if not screen.learned]
         self._after = [screen for screen in screens if screen.learned]
         inner: Evaluator = evaluator
@@ -105,23 +109,40 @@ class Screened:
         begun, passed = time.monotonic(), checkpointed(context.workdir)
         model = self._evaluator.made(proposal.arch, context.seed)
         if passed is None:
-            self._look(self._before, model, proposal.arch, begun)
+            self._look(self._before, model, proposal.arch, begun, context.deadline)
         with closing(self._evaluator.trained(model, proposal, budget, context)) as reports:
             for report in reports:
                 yield report
                 if report.step >= (passed or 0):
                     since = time.monotonic() - report.seconds
-                    self._look(self._after, model, proposal.arch, since, epoch=report.step, report=report.metrics)
+                    found = {"epoch": report.step, "report": report.metrics}
+                    self._look(self._after, model, proposal.arch, since, context.deadline, **found)
 
-    def _look(self, screens: Sequence[Screen], model: nn.Module, arch: Architecture, begun: float, **seen: Any) -> None:
+    def _look(
+        self,
+        screens: Sequence[Screen],
+        model: nn.Module,
+        arch: Architecture,
+        begun: float,
+        deadline: float | None,
+        **seen: Any,
+    ) -> None:
         """Raises Rejected; `begun` is when the candidate's time began, in time.monotonic() seconds."""
+        inner = self._evaluator
+        given = {"task": inner.task, "arch": arch, "training": partial(self._training, deadline=deadline), **seen}
         for screen in screens:
-            reason = screen.reason(
-                model, self._evaluator.device, batch=self._batch, task=self._evaluator.task, arch=arch, **seen
-            )
+            with inner.computing():
+                reason = screen.reason(model, inner.device, batch=self._batch, **given)
             if reason is not None:
                 word, _, what = (part.strip() for part in reason.partition(":"))
                 raise Rejected(word, what or f"screen {screen.reference}", time.monotonic() - begun)
+
+    def _training(self, network: nn.Module, deadline: float | None) -> Training:
+        """The same batches for all candidates; a regime has nothing to do with networks that are not trained."""
+        from training.fit import Training
+
+        inner = self._evaluator
+        return Training(network, inner.data, inner.recipe.ordinary, inner.device, 0, deadline)
 
     @cached_property
     def _batch(self) -> Batch:

@@ -128,3 +128,23 @@ def test_a_table_trains_nothing_to_look_at(say: Say, files: Path) -> None:
     )
     assert code == 2
     assert "--screen blind looks at networks that are trained, and evaluator 'table' trains none" in err
+
+
+def test_screens_that_train(say: Say, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With their settings, from the command line and the environment; what is stored is what was asked for."""
+    monkeypatch.setenv("NAS_SCREENS", "finite,quality(steps=2,bar=0.1),stability(steps=1, bar=1e3)")
+    code, _, err = say(*SEARCH, "--trials", "2")
+    assert code == 0, err
+    wanted = ["finite", "quality(steps=2,bar=0.1)", "stability(steps=1, bar=1e3)"]
+    assert json.loads(say("show", "s", "--json")[1])["evaluator"]["screens"] == wanted
+    monkeypatch.delenv("NAS_SCREENS")
+    code, _, err = say(*SEARCH, "--study", "low", "--time", "60", "--screen", "quality(steps=2, bar=10)")
+    assert code == 4
+    assert "rejected: quality" in err
+    assert "loosen 'quality' in a new study" in err
+    monkeypatch.setenv("NAS_SCREENS", "quality(steps=2")
+    code, _, err = say(*SEARCH, "--study", "odd")
+    assert (code, "screen 'quality(steps=2' is malformed" in err) == (2, True)
+    code, _, err = say(*SEARCH, "--study", "odd", "--screen", "quality(steps=9999)")
+    assert (code, "9999 steps are more than" in err) == (2, True)
+    assert "Traceback" not in err

@@ -67,7 +67,7 @@ def strategies(
 
     if plot is not None:
         plots.check(plot)
-    where = Where(executor=executor)
+    where = _where(executor)
     if clock not in (None, "simulated"):
         raise unknown("clock", clock, ["simulated"])
     search = {
@@ -112,11 +112,12 @@ def resume(
 
     if plot is not None:
         plots.check(plot)
+    where = _where(executor)
     with open_store(db, files, durable=durable) as store:
         found = store.bench(name)
         plan = Plan.model_validate(found.config)
         plan = plan.model_copy(update={"problem": moved(plan.problem, table)})
-        return _run(store, found, plan, jobs, Where(executor=executor), plot, durable, as_json)
+        return _run(store, found, plan, jobs, where, plot, durable, as_json)
 
 
 @bench.command("show")
@@ -191,6 +192,15 @@ def ls(db: Db = DEFAULT_DB, as_json: Json = False) -> None:
     ]
     heads = ["bench", "space", "data", "queries", "seeds", "searches", "created", "strategies"]
     render.table(heads, rows, right=["queries", "seeds", "searches"])
+
+
+def _where(executor: str) -> Where:
+    """Raises UsageError for what cannot do the searches of a bench, before anything is stored."""
+    from studies.executors.choose import pool_name
+
+    where = Where(executor=executor)
+    pool_name(where)
+    return where
 
 
 def _bench(store: Store, name: str | None, plan: Plan) -> Bench:

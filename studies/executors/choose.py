@@ -82,12 +82,19 @@ def executor(assignment: Assignment, where: Where) -> Executor:
     return made
 
 
-def pool(work: Elsewhere, where: Where) -> Pool[Any]:
-    """Workers for what is no evaluation. Raises UsageError for an executor that has none, MachineError."""
+def pool_name(where: Where) -> str:
+    """Of the executor for the searches of a bench. Raises UsageError for one that does what a single study wants."""
     name = "processes" if where.name == AUTO else where.name
     if name not in POOLS:
-        raise UsageError(f"--executor {name} evaluates candidates and nothing else; use {' or '.join(POOLS)}")
-    made: Pool[Any] = _maker(name)(work, where)
+        raise UsageError(
+            f"--executor {name}: that works for one study, and a bench searches in many; use {' or '.join(POOLS)}"
+        )
+    return name
+
+
+def pool(work: Elsewhere, where: Where) -> Pool[Any]:
+    """Workers for the searches of a bench. Raises UsageError as `pool_name`, MachineError."""
+    made: Pool[Any] = _maker(pool_name(where))(work, where)
     return made
 
 

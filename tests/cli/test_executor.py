@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli import test_bench as table
+
 Say = Callable[..., tuple[int, str, str]]
 SEARCH = ["--size", "channels=2,cells=1", "--epochs", "1", "-s", "split.limit=200", "--threads", "1", "--lag", "2"]
 
@@ -42,3 +44,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_stored(
         code, _, err = say(*command, *options)
         assert (code, said in err) == (2, True), err
     assert not (folder / "nas.db").exists()
+
+
+@pytest.mark.parametrize("executor", ["queue", "queue:30", "inline"])
+def test_a_bench_has_no_queue_and_says_so_before_anything_is_stored(folder: Path, say: Say, executor: str) -> None:
+    table.write(folder)
+    code, _, err = say(*table.COMMAND, "--executor", executor)
+    name = executor.partition(":")[0]
+    assert code == 2
+    assert f"--executor {name}: that works for one study, and a bench searches in many; use processes or ray" in err
+    assert not (folder / "nas.db").exists()
+    assert say("bench", "resume", "small", "--executor", executor)[0] == 2

@@ -15,7 +15,7 @@ QUIET = {
 
 
 class Nodes:
-    """The nodes of a cluster. The first one holds the cluster together, so it is never killed."""
+    """The nodes of a cluster. The first one holds the cluster together, so `kill` leaves it alone."""
 
     def __init__(self, cluster: Any) -> None:
         self._cluster = cluster
@@ -31,6 +31,10 @@ class Nodes:
     def kill(self) -> None:
         """The node that was added first is gone, with all that runs there."""
         self._cluster.remove_node(self._others.pop(0), allow_graceful=False)
+
+    def kill_head(self, server: str) -> None:
+        """One of the servers of the first node ends, `gcs_server` or `raylet`."""
+        getattr(self._cluster.head_node, f"kill_{server}")(check_alive=False)
 
 
 @contextmanager

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 PROBE = 5.0  # seconds in which a cluster's address answers; Ray itself waits for minutes
 PATIENCE = 60.0  # seconds without any worker after which that is said
+LOOK = 5.0  # seconds between two looks at whether the cluster is still there
+AWAY = 20.0  # seconds for which its head may be away; Ray would end this process after 60, and say nothing of the study
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,10 @@ class Cluster:
 
     def __init__(self, ray: Any, own: bool) -> None:
         self.ray, self._own = ray, own
+        context = ray.get_runtime_context()
+        self.head, self._node = str(context.gcs_address), context.get_node_id()
+        self._next = 0.0  # when to look again at whether it is there
+        self._away: float | None = None  # since when the head has not answered
 
     @classmethod
     def joined(cls, address: str) -> Cluster:
@@ -129,6 +135,27 @@ class Cluster:
     def nodes(self) -> list[Mapping[str, float]]:
         """The resources of each."""
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
+    def check(self) -> None:
+        """Raises MachineError where the head of the cluster has been away for too long, or the node of this process is
+        gone. Looks now and then only."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + LOOK
+        again = "what was found so far is stored: resume it, on any executor"
+        try:
+            _reach(self.head)
+        except OSError:
+            self._away = now if self._away is None else self._away
+            if now - self._away >= AWAY:
+                raise MachineError(
+                    f"the head of the Ray cluster, {self.head}, does not answer any more; {again}"
+                ) from None
+            return
+        self._away = None
+        if not any(node["Alive"] and node["NodeID"] == self._node for node in self.ray.nodes()):
+            raise MachineError(f"this machine is no node of the Ray cluster {self.head} any more; {again}")
 
     def memory(self) -> list[float]:
         """Of all GPUs, in GiB."""
@@ -215,6 +242,7 @@ class Actors:
         return Actor(self._cluster.ray, self._new.remote(), self._told)
 
     def heard(self, workers: Collection[Actor], seconds: float) -> list[Actor]:
+        self._cluster.check()
         if not workers:
             time.sleep(seconds)
             return []
@@ -330,9 +358,15 @@ def _probe(address: str) -> None:
     if not host or not port.isdecimal() or "/" in host:
         raise UsageError(f"--executor ray:{address}: write ray:HOST:PORT, as in ray:10.0.0.1:6379")
     try:
-        socket.create_connection((host, int(port)), PROBE).close()
+        _reach(address)
     except (OSError, OverflowError) as error:
         raise MachineError(f"no Ray cluster answers at {address} ({error}); start one: ray start --head") from None
+
+
+def _reach(address: str) -> None:
+    """Raises OSError where nobody answers at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), PROBE).close()
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -257,6 +257,42 @@ def test_no_cluster_no_room_no_ray(cluster: Nodes, mine: Path, monkeypatch: pyte
         assert told(store, "s") == []
 
 
+@pytest.mark.parametrize("lost", ["the head", "its node"])
+def test_a_cluster_that_goes_away_is_said_and_the_study_goes_on(
+    cluster: Nodes, mine: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Played: from the first report on it is looked for where it is not. One that is killed: below."""
+    joined: list[on_ray.Cluster] = []
+
+    class Leaving(Losing):
+        def hear(self, event: Event) -> None:
+            if isinstance(event, Reported) and lost == "the head":
+                joined[0].head = f"127.0.0.1:{unused}"
+            elif isinstance(event, Reported):
+                joined[0]._node = "another"
+
+    def remembered(address: str, join: Callable[[str], on_ray.Cluster] = on_ray.Cluster.joined) -> on_ray.Cluster:
+        joined.append(join(address))
+        return joined[0]
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        unused = server.getsockname()[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(on_ray, "LOOK", 0.02)
+        patch.setattr(on_ray, "AWAY", 0.1)
+        patch.setattr(on_ray.Cluster, "joined", remembered)
+        with pytest.raises(MachineError) as raised:
+            searched("away", Where(2, f"ray:{cluster.address}"), Leaving(cluster))
+    said = f"the head of the Ray cluster, 127.0.0.1:{unused}, does not answer any more"
+    if lost != "the head":
+        said = f"this machine is no node of the Ray cluster {cluster.address} any more"
+    assert str(raised.value) == f"{said}; what was found so far is stored: resume it, on any executor"
+    with Store("sqlite:///away.db") as store:
+        assert sum(one.finished for one in told(store, "away")) < 12
+        assert {one.tries for one in store.trials(store.study("away"))} == {0}
+    assert searched("away", Where(2, "processes")) == searched("here")
+
+
 @pytest.mark.parametrize(
     ("request_", "node", "room"),
     [
@@ -357,6 +393,40 @@ def test_200_candidates_on_three_nodes_two_of_which_are_lost(tmp_path: Path, mon
     assert sum(one.state == State.COMPLETE for one in away) == 200
     assert [one.number for one in away] == list(range(len(away)))
     assert away == searched("here", **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["gcs_server", "raylet"])
+def test_a_head_that_is_killed(mine: Path, server: str) -> None:
+    """The command says so in one line before Ray ends its process, with exit code 5; its workers do not go on."""
+    import psutil
+
+    (mine / "mine.py").write_text(EVALUATOR.replace("0.05", "0.3"))
+    asked = ["--evaluator", "mine.py:Count", "--strategy", "random", "--trials", "200", "--lag", "4", "--study", "away"]
+    with nodes(1, 1) as own:
+        away = ["--workers", "2", "--executor", f"ray:{own.address}", "--db", "away.db"]
+        with open("out", "wb") as out:
+            driver = subprocess.Popen(
+                [sys.executable, "-m", "nas_cli", "search", *asked, *away], stdout=out, stderr=subprocess.STDOUT
+            )
+        steps = mine / "steps"
+        while not (steps.is_file() and len(steps.read_text().splitlines()) > 6):
+            assert driver.poll() is None, Path("out").read_text()
+            time.sleep(0.05)
+        own.kill_head(server)
+        assert driver.wait(timeout=120) == 5, Path("out").read_text()
+        said = [line for line in Path("out").read_text().splitlines() if line.startswith("nas: ")]
+        assert len(said) == 1
+        assert "Ray cluster" in said[0]
+        workers = {int(line.split()[0]) for line in steps.read_text().splitlines()}
+        limit = time.monotonic() + 90
+        while any(psutil.pid_exists(worker) for worker in workers):
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+    with Store("sqlite:///away.db") as store:
+        assert 0 < sum(one.finished for one in told(store, "away")) < 200
+        assert max(one.tries for one in store.trials(store.study("away"))) <= 1
+    (mine / "mine.py").write_text(EVALUATOR)
 
 
 @pytest.mark.slow

@@ -40,9 +40,8 @@ class Split:
         self.counts = list(counts)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        # An expert without rows computes none, so that its weights get gradients of 0 like those of the others.
-        pieces = zip(x.split(self.counts), weight, weight if bias is None else bias, strict=True)
-        return torch.cat([functional.linear(rows, w, None if bias is None else b) for rows, w, b in pieces])
+        answer: Tensor = _Products.apply(x, weight, bias, self.counts)
+        return answer
 
     def each(self, values: Tensor) -> Tensor:
         repeats = torch.tensor(self.counts, device=values.device)
@@ -57,8 +56,8 @@ class Grouped(Split):
         self._offsets = torch.tensor(self.counts, device=device).cumsum(0, dtype=torch.int32)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        answer = _Product.apply(x, weight.transpose(1, 2), self._offsets)
-        return answer if bias is None else answer + self.each(bias)
+        answer: Tensor = _Product.apply(x, weight.transpose(1, 2), bias, self._offsets, self.counts)
+        return answer
 
 
 class Every:
@@ -106,22 +105,62 @@ def _version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-class _Product(torch.autograd.Function):
-    """`grouped_mm`, whose backward takes gradients of any strides: those of a sum are spread out of one number."""
+class _Products(torch.autograd.Function):
+    """`x W^T + b` group by group, into one tensor: what is put together of the groups' own answers is written twice."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight, offsets)
-        return functional.grouped_mm(x, weight, offs=offsets)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, counts: Sequence[int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.counts = counts
+        answer = x.new_empty(len(x), weight.shape[1])
+        for number, (rows, into) in enumerate(zip(x.split(counts), answer.split(counts), strict=True)):
+            if bias is None:
+                torch.mm(rows, weight[number].t(), out=into)
+            else:
+                torch.addmm(bias[number], rows, weight[number].t(), out=into)
+        return answer
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, weight, offsets = ctx.saved_tensors
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
         (gradient,) = gradients
-        gradient = gradient.contiguous()
-        by_x = by_weight = None
+        by_x = by_weight = by_bias = None
         if ctx.needs_input_grad[0]:
-            by_x = _Product.apply(gradient, weight.transpose(1, 2), offsets)
+            by_x = _Products.apply(gradient, weight.transpose(1, 2), None, ctx.counts)
+        if ctx.needs_input_grad[1]:
+            pieces = zip(gradient.split(ctx.counts), x.split(ctx.counts), strict=True)
+            by_weight = torch.stack([rows.t() @ inputs for rows, inputs in pieces])
+        if ctx.needs_input_grad[2]:
+            by_bias = torch.stack([rows.sum(0) for rows in gradient.split(ctx.counts)])
+        return by_x, by_weight, by_bias, None
+
+
+class _Product(torch.autograd.Function):
+    """`grouped_mm` and a bias per group. Its backward takes gradients of any strides: those of a sum are spread out of
+    one number. Biases are added to, and gathered from, whole groups: a row of them per row of `x` would cost as much
+    memory as the answer."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor, counts: Sequence[int]
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, offsets)
+        ctx.counts = counts
+        answer = functional.grouped_mm(x, weight, offs=offsets)
+        if bias is not None:
+            for rows, own in zip(answer.split(counts), bias, strict=True):
+                rows += own
+        return answer
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, offsets = ctx.saved_tensors
+        gradient = gradients[0].contiguous()
+        by_x = by_weight = by_bias = None
+        if ctx.needs_input_grad[0]:
+            by_x = _Product.apply(gradient, weight.transpose(1, 2), None, offsets, ctx.counts)
         if ctx.needs_input_grad[1]:
             by_weight = functional.grouped_mm(gradient.t(), x, offs=offsets).transpose(1, 2)
-        return by_x, by_weight, None
+        if ctx.needs_input_grad[2]:
+            by_bias = torch.stack([rows.sum(0) for rows in gradient.split(ctx.counts)])
+        return by_x, by_weight, by_bias, None, None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search_spaces.layers.assigned import Split
+from search_spaces.layers.assigned import Every
 from search_spaces.layers.dispatch import Mixed
 from search_spaces.operators.experts.kan import KanLayer
 
@@ -31,8 +31,7 @@ class Grkan(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Mixed:
         h = functional.relu(self.embedding(x * self.kernel)).flatten(0, 1)
-        one = Split([len(h)])
-        u = self.second(functional.elu(self.first(h, one)), one)
+        u = self.second(functional.elu(self.first(h, Every())), Every())[0]  # of the one expert that these layers have
         u = functional.dropout(u, self.dropout, self.training)
         weights = self.norm(self.skip(h) + self.linear(u) * self.gate(u).sigmoid()).sigmoid().unflatten(0, x.shape[:2])
         return Mixed(weights, weights / weights.sum(-1, keepdim=True))

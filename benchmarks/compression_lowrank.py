@@ -5,8 +5,9 @@
 A multilayer perceptron 784-256-256-10 is trained on 12,000 images, of which every tenth is for validation, and tested
 on all 10,000. From there, for each tolerance: `dlrt` at three rates; `svd` at the ranks of the best of these, without
 training, and with as many epochs at the same rates; `data-aware` without training. `dense` goes on with as many epochs
-too. `scratch` begins anew. The best rate is that with the best validation accuracy. K, L and S have ten times the rate
-of the others, which have momentum 0.9. Every training is a row of the file; a row that is there is not made again.
+too. `scratch` begins anew. A training that diverges has an accuracy of 0. The best rate is that with the best
+validation accuracy. K, L and S have ten times the rate of the others, which have momentum 0.9. Every training is a row
+of the file; a row that is there is not made again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from compressors.factors import put
 from compressors.svd import Decomposed
 from compressors.svd import Settings as SvdSettings
 from nas_core.batch import Data
+from nas_core.errors import TrialError
 from search_spaces.counter import macs, params
 from training.checkpoint import write_tensors
 from training.data import load
@@ -126,8 +128,15 @@ class Bench:
         self, way: str, tolerance: float | None, epochs: int, rate: float | None, network: Any
     ) -> Mapping[str, str]:
         """The row, made of what `network` gives where it is not there."""
-        there = self.rows.get(way, tolerance, self.seed, epochs, rate)
-        return there or self.made(way, tolerance, epochs, rate, network(), way == "scratch")
+        if there := self.rows.get(way, tolerance, self.seed, epochs, rate):
+            return there
+        try:
+            return self.made(way, tolerance, epochs, rate, network(), way == "scratch")
+        except TrialError as error:  # such a rate is not the best one
+            print(way, tolerance, rate, error, flush=True)
+            none = {"ranks": "[]", "params": 1.0, "macs": 1.0, "val_accuracy": 0.0, "test_accuracy": 0.0, "seconds": 0}
+            row = {"way": way, "tolerance": tolerance, "seed": self.seed, "epochs": epochs, "rate": rate, **none}
+            return self.rows.write(row)
 
     def truncated(self, ranks: list[int], data_aware: bool = False) -> nn.Module:
         """The dense network cut to these ranks."""

@@ -46,7 +46,11 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bn-scale": ("bn-scale", {}),
 }
 MAIN = ("magnitude", "taylor", "obd", "oba", "bn-scale")
-TRAINED = ("hesso",)  # what works while the network trains: the same epochs, before the removal
+TRAINED = (
+    "hesso",
+    "hesso-cric",
+    "polarization",
+)  # what works while the network trains: the same epochs, before the removal
 RANDOM = "random"
 FIELDS = ("seed", "method", "allocation", "macs_share", "draw", "raw", "accuracy", "params", "macs", "seconds")
 NAMED = 5

@@ -52,7 +52,7 @@ from compressors.factors import (
 from compressors.groups.groups import Fixed
 from nas_core.batch import Batch
 from nas_core.config import Config
-from nas_core.errors import UsageError
+from nas_core.errors import TrialError, UsageError
 from nas_core.seeds import derive
 from search_spaces.counter import counted
 from training.compute import Forward
@@ -242,7 +242,10 @@ class LowRank(nn.Module):
 
     @torch.no_grad()
     def truncate(self, rank: Callable[[Tensor], int]) -> None:
-        """Step 4: S becomes diagonal; `rank` says of its singular values how many stay."""
+        """Step 4: S becomes diagonal; `rank` says of its singular values how many stay. Raises TrialError
+        `nan-loss`."""
+        if not torch.isfinite(self.S).all():
+            raise TrialError("nan-loss", "the factors of a low-rank layer are not finite any more; take a lower lr")
         left, values, right = torch.linalg.svd(self.S)
         kept = rank(values)
         self.U, self.V = self.U @ left[:, :kept], self.V @ right[:kept].T

@@ -19,7 +19,7 @@ from compressors.dlrt import Dlrt, Integrator, LowRank, Settings, moved, orthono
 from compressors.factors import rank_within
 from compressors.target import parse_target
 from nas_core.batch import Batch
-from nas_core.errors import UsageError
+from nas_core.errors import TrialError, UsageError
 from nas_core.task import table_task
 from search_spaces.counter import params
 from tests.small_data import Classes
@@ -297,6 +297,13 @@ def test_two_layers_are_left_in_the_end(tmp_path: Path) -> None:
         sizes.append((tmp_path / str(number)).stat().st_size)
     assert sizes[1] < 0.7 * sizes[0]
     assert change.report["0"]["weights"] == regime.ranks["0"] * (64 + 48)
+
+
+def test_factors_that_diverge_end_the_training() -> None:
+    low = low_rank(nn.Linear(6, 5), 4)
+    low.S.data[0, 0] = torch.inf
+    with pytest.raises(TrialError, match="nan-loss: the factors of a low-rank layer are not finite"):
+        low.truncate(lambda values: 3)
 
 
 @pytest.mark.parametrize("plan", [{"optimizer": "sgd", "momentum": 0.9}, {"optimizer": "adam", "keep": "best"}])

@@ -88,6 +88,13 @@ def strategies(ctx: typer.Context) -> Iterable[str]:
 
 
 @_offering
+def hosts(ctx: typer.Context) -> Iterable[str]:
+    from search_spaces.hosts import HOSTS
+
+    return [*HOSTS, *_own_files()]
+
+
+@_offering
 def compressors(ctx: typer.Context) -> Iterable[str]:
     from compressors import BUILTIN
 

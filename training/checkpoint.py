@@ -83,14 +83,16 @@ def adopt(source: Path, target: Path) -> bool:
     """Copy the newest intact generation of `source` to `target`, where the training goes on; whether one is there then.
 
     What `target` holds already stays and counts, where it is intact: a copy made before, or the training that has
-    gone on since. The JSON file is copied last, so that an interrupted copy does not count.
+    gone on since. The JSON file is copied last, so that an interrupted copy does not count. The same holds for each
+    folder in it: a trial with several trainings has one for each.
     Raises MachineError when the disk is full or may not be written to.
     """
+    inside = [adopt(folder, target / folder.name) for folder in source.glob("*") if folder.is_dir()]
     if _newest(target) is not None:
         return True
     path = _newest(source)
     if path is None:
-        return False
+        return any(inside)
     for suffix in (".safetensors", ".json"):
         write_atomically(target / f"{path.stem}{suffix}", path.with_suffix(suffix).read_bytes())
     return True

@@ -12,6 +12,7 @@ from nas_core.errors import UsageError, unknown
 from nas_core.task import Task
 from search_spaces.hosts import HOSTS
 from search_spaces.hosts.host import Dims, Host
+from search_spaces.hosts.own import OwnHost, is_own
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,29 +34,36 @@ class HostSize(SizeConfig):
     stages: int | None = Field(None, ge=1, le=6, description="stages; each but the first halves the resolution")
 
     def fitted(self, task: Task) -> Self:
-        """With the host for a task, and with its width, depth and stages. Raises UsageError as `found` and `dims`."""
-        name = default_host(task) if self.host is None else self.host
-        host = found(name, task)
-        return self.model_copy(update={"host": name, **self._dims(name, host)._asdict()})
+        """With the host for a task, and with its width, depth and stages. Raises UsageError as `found`, and for sizes
+        that the host has not."""
+        name, host = self._host(task)
+        return self.model_copy(update={"host": name, **host.sized(self.scale, self._said())})
 
     def at(self, name: str) -> Self:
         """The same of another host: what is not as its host has it stays."""
         own = HOSTS.get(self.host or "")
-        usual = {} if own is None else getattr(own, self.scale)._asdict()
+        usual = {} if own is None else own.sized(self.scale, {})
         reset = {key: None for key, value in usual.items() if getattr(self, key) == value}
         return self.model_copy(update={**reset, "host": name})
 
-    def dims(self, task: Task) -> Dims:
-        """Of the host for a task."""
-        name = default_host(task) if self.host is None else self.host
-        return self._dims(name, found(name, task))
+    def network(self, task: Task, layer: Callable[[int], nn.Module], batch: bool) -> nn.Module:
+        """The untrained network of the host with a layer in all of its slots: `layer(channels)` maps `[n, channels,
+        *positions]` to the same shape. `batch`: whether it takes moments of the batch, which says what normalises where
+        the host has no activation (`slot.LayerSlot`).
 
-    def _dims(self, name: str, host: Host) -> Dims:
-        usual: Dims = getattr(host, self.scale)
-        said = {key: getattr(self, key) for key in usual._fields if getattr(self, key) is not None}
-        if usual.stages == 1 and said.get("stages", 1) != 1:
-            raise UsageError(f"size: host '{name}' has no stages, so {self.stages} of them are none; leave out stages")
-        return usual._replace(**said)
+        `(n, *task.input_shape)` to `(n, task.outputs)`, of graphs `(nodes, features), (2, edges)` to `(nodes,
+        task.outputs)`.
+        Raises UsageError as `fitted`, and for a host of the user's own that is none.
+        """
+        host = self._host(task)[1]
+        return host.network(task, host.sized(self.scale, self._said()), layer, batch)
+
+    def _host(self, task: Task) -> tuple[str, Host | OwnHost]:
+        name = default_host(task) if self.host is None else self.host
+        return name, found(name, task)
+
+    def _said(self) -> dict[str, int]:
+        return {key: value for key in Dims._fields if (value := getattr(self, key)) is not None}
 
 
 def known_hosts(task: Task | None = None) -> list[str]:
@@ -71,26 +79,19 @@ def default_host(task: Task) -> str:
     return names[0]
 
 
-def found(name: str, task: Task) -> Host:
-    """A host by its name. Raises UsageError for an unknown one, and for one that does not learn the task."""
-    if name not in HOSTS:
+def found(name: str, task: Task) -> Host | OwnHost:
+    """A host by its name, or a user's own by its reference. Raises UsageError for an unknown one, and for one that does
+    not learn the task; NotFoundError for a missing file or object."""
+    if name not in HOSTS and not is_own(name):
         raise unknown("host", name, HOSTS)
-    host = HOSTS[name]
-    if task.kind not in host.kinds:
-        raise UsageError(
-            f"host '{name}' learns {' and '.join(sorted(host.kinds))}, and the data is {task.kind}; "
-            f"use {', '.join(known_hosts(task)) or 'other data'}"
-        )
+    host = OwnHost(name) if is_own(name) else HOSTS[name]
+    try:
+        host.check(task)
+    except UsageError as error:
+        raise UsageError(f"{error}; use {', '.join(known_hosts(task)) or 'other data'}") from error
     return host
 
 
 def host_network(size: HostSize, task: Task, layer: Callable[[int], nn.Module], batch: bool) -> nn.Module:
-    """The untrained network of a size's host with a layer in all of its slots: `layer(channels)` maps `[n, channels,
-    *positions]` to the same shape. `batch`: whether it takes moments of the batch, which says what normalises where the
-    host has no activation (`slot.LayerSlot`).
-
-    `(n, *task.input_shape)` to `(n, task.outputs)`, of graphs `(nodes, features), (2, edges)` to `(nodes, outputs)`.
-    Raises UsageError for an unknown host, and for one that does not learn the task.
-    """
-    name = default_host(task) if size.host is None else size.host
-    return found(name, task).network(task, size.dims(task), layer, batch)
+    """See `HostSize.network`."""
+    return size.network(task, layer, batch)

@@ -19,6 +19,11 @@ GROUPS = 32
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # by the dimensions of positions
 
 
+def groups_of(channels: int) -> int:
+    """The number of groups that channels are in."""
+    return gcd(channels, GROUPS)
+
+
 class Slot(Protocol):
     """Makes the layer of a place."""
 
@@ -44,7 +49,7 @@ class LayerSlot:
     def __call__(self, channels: int, act: bool = True) -> nn.Module:
         if act:
             return self.layer(channels)
-        return BATCH_NORMS[self.positions](channels) if self.batch else nn.GroupNorm(gcd(channels, GROUPS), channels)
+        return BATCH_NORMS[self.positions](channels) if self.batch else nn.GroupNorm(groups_of(channels), channels)
 
 
 class ChannelsLast(nn.Module):

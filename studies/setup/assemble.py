@@ -5,7 +5,8 @@ This is the one place where names turn into spaces, strategies and evaluators.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import strategies
 from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import Config, SizeConfig, restore, validate
-from nas_core.errors import UsageError
+from nas_core.errors import Notice, UsageError
 from nas_core.evaluation import (
     Constraint,
     Evaluator,
@@ -28,10 +29,11 @@ from nas_core.evaluation import (
 from nas_core.frozen import JsonObject
 from nas_core.one_shot import OneShotConfig
 from nas_core.records import StopAt
-from nas_core.space import SearchSpace, builds
+from nas_core.space import HasHosts, SearchSpace, builds
 from nas_core.strategy import Pruner, Setting, Strategy
 from nas_core.task import Task
 from nas_core.user_files import digest_of
+from search_spaces.hosts.own import reports
 from strategies.multi_fidelity import early_stopping
 from studies.records import EarlyStop, RecordedScores, StudySpec, SupernetSettings, final_size_of
 from studies.setup.config import SearchConfig
@@ -42,6 +44,7 @@ from studies.setup.supernets import settings_of as supernet_settings
 from studies.store.file_cache import cached_in
 from training.evaluators import kinds
 from training.evaluators.costs_only import CostsOnly, needs_costs_only
+from training.evaluators.hosts import at_first
 from training.evaluators.settings import EvaluatorSettings, Facts, Problem, Request, Shared
 from training.evaluators.train import check_files
 
@@ -125,7 +128,7 @@ def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
     settings, opened, split_hash = config.evaluator.settle(request)
     evaluator: Any = opened
     task: Task = evaluator.task
-    size = size.fitted(task)
+    size = at_first(size, settings.facts.hosts).fitted(task)
     if task.kind not in space.tasks:
         raise UsageError(
             f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, but the data '{settings.facts.data}' "
@@ -139,12 +142,15 @@ def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
             f"--screen {settings.facts.screens[0]} looks at networks that are trained, and "
             f"{', '.join(map(str, objectives))} needs no training; leave it out"
         )
+    sized = size.model_dump(mode="json")
+    for line in reports(settings.facts.hosts or [sized.get("host")], task) if isinstance(space, HasHosts) else ():
+        warnings.warn(Notice(line), stacklevel=2)
     return StudySpec(
         space=config.space,
         space_name=space.name,
         space_version=space.version,
         space_hash=file_hash,
-        size=size.model_dump(mode="json"),
+        size=sized,
         strategy=config.strategy,
         strategy_config=strategy_config.model_dump(mode="json"),
         evaluator=settings,
@@ -158,9 +164,11 @@ def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
         early_stop=_pruner_from(config, evaluator),
         scoring=settings_of(space, settings.facts.data, config.scoring),
         supernet=_supernet_from(config, space, strategy_config, settings) if is_one_shot(strategy) else None,
-        final_size=_final_size(config, space, size, evaluator, shared, is_one_shot(strategy)).model_dump(mode="json"),
+        final_size=_final_size(
+            config, space, size, evaluator, shared, is_one_shot(strategy), settings.facts.hosts
+        ).model_dump(mode="json"),
         inputs=_inputs(evaluator),
-        files=refs.hashes([config.strategy, config.early_stop, strategy_config.model_dump(mode="json")]) or None,
+        files=refs.hashes([config.strategy, config.early_stop, strategy_config.model_dump(mode="json"), sized]) or None,
     )
 
 
@@ -182,11 +190,12 @@ def _final_size(
     evaluator: Any,
     shared: Shared | None,
     one_shot: bool,
+    hosts: Sequence[str],
 ) -> SizeConfig:
     """What was asked for; by default what a table has recorded, what a supernet was trained for, `full` for a one-shot
     strategy, the search size for others. Raises UsageError for another size than a table's."""
     task = evaluator.task
-    asked = None if config.final_size is None else _asked(space, config.final_size).fitted(task)
+    asked = None if config.final_size is None else at_first(_asked(space, config.final_size), hosts).fitted(task)
     recorded: SizeConfig | None = getattr(evaluator, "recorded_size", None)
     if recorded is not None:
         if asked not in (None, recorded):

@@ -46,6 +46,7 @@ _SCORE_ON = "Data on which untrained networks are scored [default: what candidat
 _FINAL = "Of the network that you get, whose costs count [default: --size; one-shot: full]."
 _METRICS = "More metrics: f1, balanced_accuracy, roc_auc, average_precision, FILE.py:FUNCTION."
 _SCREENS = "Turn candidates down before or while they train: finite, blind, quality, stability, ..."
+_HOSTS = "Networks in which every layer is trained: resnet,vgg, FILE.py:OBJECT; for spaces of layers."
 _COMPRESS = "Make every candidate smaller after its training, by this method (nas compressors list)."
 _COMPRESS_TO = "What a candidate may cost then: macs<=0.5x; repeat for several."
 _ENQUEUE = "Named architectures that are evaluated first, and told to the strategy."
@@ -74,6 +75,7 @@ OPTIONS = (
     _flag("constraint", "Such as params<=5e5; repeat for several.", "constraints", several=True, words="constraints"),
     _flag("metric", _METRICS, "evaluator.metrics", several=True, key="metrics"),
     _flag("screen", _SCREENS, "evaluator.screens", several=True, key="screens"),
+    _flag("hosts", _HOSTS, "evaluator.hosts", several=True, metavar="NAME,...", words="hosts"),
     _flag("compress", _COMPRESS, "evaluator.compress", words="compressors"),
     _flag("compress_to", _COMPRESS_TO, "evaluator.compress_to", several=True),
     _flag("compress_epochs", "Of the training after that.", "evaluator.compress_epochs", int),
@@ -114,6 +116,7 @@ LISTS = (
     "constraints",
     "evaluator.metrics",
     "evaluator.screens",
+    "evaluator.hosts",
     "evaluator.compress_to",
     "enqueue",
     "baselines",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from nas_core.config import validate
 from nas_core.errors import UsageError
 from nas_core.space import SearchSpace
+from search_spaces.evonorm.space import EvoNorm
 from search_spaces.nasbench201.space import NasBench201
 from studies.records import StudySpec
 from studies.store.testing import SPEC
@@ -61,13 +63,24 @@ ASKED = {
     "compressed": {"kind": "compressed", "compress": "svd", "inner": {"kind": "train", "split": {"limit": 120}}},
     "cost-table": {"kind": "cost-table", "costs": "phone.csv", "inner": {"kind": "train", "split": {"limit": 120}}},
     "screened": {"kind": "screened", "screens": ["finite"], "inner": {"kind": "train", "split": {"limit": 120}}},
+    "hosts": {"kind": "hosts", "hosts": ["vgg", "resnet"], "inner": {"kind": "train", "split": {"limit": 120}}},
 }
+
+
+def problem(kind: str) -> Problem:
+    """Of the space whose architectures an evaluator is for."""
+    if kind != "hosts":
+        return Problem(SPACE, SIZE, SIZE)
+    space = EvoNorm()
+    size = space.Size.preset("search", host="vgg", width=4)
+    return Problem(space, size, size)
 
 
 def settled(folder: Path, kind: str) -> tuple[EvaluatorOptions, EvaluatorSettings, str]:
     asked = kinds.options(ASKED[kind])
     own = shared(folder, SPACE) if kind == "supernet" else None
-    request = Request(Problem(SPACE, SIZE), "nasbench201", None, ("val_accuracy",), 1, own)
+    found = replace(problem(kind), final_size=None)
+    request = Request(found, found.space.name, None, ("val_accuracy",), 1, own)
     settings, _, read = asked.settle(request)
     return asked, settings, read
 
@@ -84,7 +97,7 @@ def test_settings_come_back_as_they_were_stored_and_open_what_was_opened(folder:
         spec = SPEC.model_copy(update={"evaluator": settings})
         again = StudySpec.model_validate_json(spec.model_dump_json()).evaluator
         assert (again, type(again)) == (settings, type(settings))
-        evaluator, found = kinds.opened(again, Problem(SPACE, SIZE, SIZE))
+        evaluator, found = kinds.opened(again, problem(kind))
         assert found == read
         names = {metric.name for metric in evaluator.metrics}
         assert names
@@ -114,7 +127,9 @@ def test_what_is_read_is_checked(folder: Path, kind: str) -> None:
 def test_facts_say_what_a_study_asks(folder: Path) -> None:
     with reading(Silent()):
         facts = {kind: settled(folder, kind)[1].facts for kind in ASKED}
-    assert [kind for kind in ASKED if facts[kind].trains] == ["train", "compressed", "cost-table", "screened"]
+    assert [kind for kind in ASKED if facts[kind].trains] == [
+        *("train", "compressed", "cost-table", "screened", "hosts")
+    ]
     assert [kind for kind in ASKED if facts[kind].looks_up] == ["table"]
     assert [kind for kind in ASKED if facts[kind].told] == ["told"]
     assert [kind for kind in ASKED if facts[kind].supernet] == ["supernet"]
@@ -125,6 +140,8 @@ def test_facts_say_what_a_study_asks(folder: Path) -> None:
     assert (recipe.epochs, facts["cost-table"].costs) == (1, "phone.csv")
     assert facts["supernet"].latency.batch == 2
     assert facts["screened"].screens == ("finite",)
+    assert [kind for kind in ASKED if facts[kind].hosts] == ["hosts"]
+    assert facts["hosts"].hosts == ("vgg", "resnet")
 
 
 def test_settings_of_before_are_read_as_they_are_now() -> None:

@@ -56,6 +56,12 @@ GENERATOR = [
     *("-s", "strategy.pool=40", "-s", "strategy.learning=20", "--trials", "16", "--threads", "1", "--seed", "2"),
 ]
 
+# Layers that are trained in several networks at a time, with screens of each.
+HOSTED = [
+    *("--space", "evonorm", "--size", "width=8,depth=1", "--screen", "finite", "--strategy", "random"),
+    *("--data", "digits", "-s", "split.limit=160", "-s", "checkpoint_seconds=0", "--threads", "1", "--seed", "3"),
+]
+
 BRIEF = ["-s", "strategy.generator.steps=60", "-s", "strategy.generator.samples=300", "--trials", "12"]
 
 PAIRS = """
@@ -289,6 +295,15 @@ def test_ten_killed_searches_of_a_program(tmp_path: Path, table: list[str]) -> N
 @pytest.mark.slow
 def test_forty_killed_trainings(tmp_path: Path) -> None:
     check_kills(fresh, tmp_path, TRAINING, kills=40, per_study=3, durations=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_ten_killed_searches_in_hosts(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    """Also between the epochs of two hosts; a fast sibling is in tests/training/test_hosts.py."""
+    layers = ("--enqueue", "gn-relu,evonorm-b0,frn,evonorm-s1", "--trials", "4", "--lag", "4")
+    arguments = [*HOSTED, "--hosts", "resnet,vgg,vit", *layers, "--epochs", "12"]
+    check_kills(fresh, tmp_path, arguments, kills=10, per_study=4, durations=False, workers=workers)
 
 
 @pytest.mark.slow

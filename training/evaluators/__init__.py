@@ -16,6 +16,7 @@ BUILTIN = {
 WRAPPERS = {
     "compressed": "compressors.evaluator:Compressed",
     "screened": "training.evaluators.screened:Screened",
+    "hosts": "training.evaluators.hosts:Hosts",
     "cost-table": "training.evaluators.joined:Joined",
 }
 """Evaluators around another one, whose settings are their `inner`; the first one listed is the innermost."""

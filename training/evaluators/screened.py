@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
@@ -106,10 +106,21 @@ class Screened:
 
     def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
         """The inner evaluator's reports. What screens have passed before a checkpoint is not looked at again."""
-        begun, passed = time.monotonic(), checkpointed(context.workdir)
-        model = self._evaluator.made(proposal.arch, context.seed)
-        if passed is None:
+        yield from self.trained(self.passed(proposal, context), proposal, budget, context)
+
+    def passed(self, proposal: Proposal, context: Context) -> nn.Module:
+        """The network before its first step, which the screens that look at that one have let pass."""
+        begun = time.monotonic()
+        model: nn.Module = self._evaluator.made(proposal.arch, context.seed)
+        if checkpointed(context.workdir) is None:
             self._look(self._before, model, proposal.arch, begun, context.deadline)
+        return model
+
+    def trained(
+        self, model: nn.Module, proposal: Proposal, budget: Budget | None, context: Context
+    ) -> Generator[Report, None, None]:
+        """The inner evaluator's reports for that network, with the screens that look at what is trained."""
+        passed = checkpointed(context.workdir)
         with closing(self._evaluator.trained(model, proposal, budget, context)) as reports:
             for report in reports:
                 yield report

@@ -116,6 +116,7 @@ class Facts:
     trial_seconds: float | None = None  # that one candidate may take
     costs: str | None = None  # the table of costs beside it
     screens: tuple[str, ...] = ()  # what turns candidates down
+    hosts: tuple[str, ...] = ()  # networks that every candidate is trained in, where they are said
 
 
 class EvaluatorSettings(Config):

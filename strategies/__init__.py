@@ -16,6 +16,7 @@ BUILTIN = {
     "ae-cnn": "strategies.evolution.ae_cnn:AeCnn",
     "nsga2": "strategies.evolution.nsga:Nsga2",
     "nsga3": "strategies.evolution.nsga:Nsga3",
+    "evonorm": "strategies.evolution.evonorm:EvoNorm",
     "tpe": "strategies.model_based.optuna_sampler:TPE",
     "gp": "strategies.model_based.optuna_sampler:GP",
     "reinforce": "strategies.reinforcement.reinforce:Reinforce",

@@ -44,6 +44,10 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "nsga2": [{}, {"population": 6}],
     "nsga3": [{}, {"population": 6, "divisions": 3}],
     "asha": [{}, {"inner": "local-search", "eta": 2}],
+    "evonorm": [
+        {"window": 6, "tournament": 0.5, "founders": 3},
+        {"window": 4, "tournament": 1.0, "founders": 2, "fresh": 0.0, "tries": 20},
+    ],
     "tpe": [{"startup": 4, "history": 20}],
     "gp": [{"startup": 4}],
     "reinforce": [{"units": 8, "batch": 3}],

@@ -92,7 +92,7 @@ def test_known_layers_pass(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SPACE.named)
 def test_all_known_layers_pass_on_all_hosts(shared_data: Path, name: str, host: str, tmp_path: Path) -> None:
     source = load(f"idx:{shared_data / 'fashion-mnist'}", Split(limit=8000))
-    size, learned = SPACE.Size.parse(f"host={host}"), recipe("quick", source.task, epochs=1)
+    size, learned = SPACE.Size.parse(f"host={host}"), recipe("quick", source.task, epochs=1, lr=0.2)
     train = Train(SPACE, source, size, learned, device="cpu", threads=1)
     screens = ("finite", "blind", "quality", "stability")
     assert turned_down(SPACE.named[name], screens, tmp_path, train) is None

@@ -40,6 +40,7 @@ CONFIGS: Mapping[str, dict[str, Any]] = {
     "nsga3": {"population": 4, "divisions": 3},
     "hyperband": {"inner": "regularized-evolution", "inner_config": {"population": 3, "sample": 2}},
     "asha": {"eta": 2},
+    "evonorm": {"window": 6, "tournament": 0.5, "founders": 3},
     "tpe": {"startup": 5},
     "gp": {"startup": 4},
     "reinforce": {"units": 8, "batch": 3},

@@ -27,6 +27,7 @@ from predictors import double_backward
 from predictors.function_hooks import FunctionHooks
 from predictors.layers import Layers, Stage, Tap
 from predictors.need import Need
+from search_spaces.layers.rational import Rational
 from training.compute import answers_alone
 
 Loss = Callable[[Tensor, Batch], Tensor]
@@ -307,10 +308,13 @@ def _seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
 
 def _without_dropout(model: nn.Module) -> nn.Module:
-    """Sets the probabilities of dropout to 0: of torch's modules, and of those with a number called `dropout`."""
+    """Sets the probabilities of dropout to 0: of torch's modules, and of those with a number called `dropout`. Likewise
+    the random part of a rational activation's coefficients."""
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = 0.0
         elif isinstance(getattr(module, "dropout", None), float):
             module.dropout = 0.0
+        elif isinstance(module, Rational):
+            module.noise = 0.0
     return model

@@ -26,14 +26,29 @@ def drive(
 
     Raises NasError where one has failed.
     """
-    from nas_cli.signals import Stopper
     from nas_core.errors import NasError
     from nas_core.strategy import State
+    from studies.address import address_of
+    from studies.jobs.run import NAMES
+
+    done, code = driven(store, study, trial, job, seeds, where, parent=parent)
+    failed = next((run for run in done if run.state != State.COMPLETE), None)
+    if failed is not None:
+        address = address_of(study, trial, failed)
+        raise NasError(f"{NAMES[job.kind]} {address} failed: {failed.verdict.reason} (nas show {address})")
+    return done, code
+
+
+def driven(
+    store: Store, study: Study, trial: Run, job: Job, seeds: int, where: Where, *, parent: Run | None = None
+) -> tuple[list[Run], int]:
+    """The same, with those that have failed among them."""
+    from nas_cli.signals import Stopper
     from studies.address import address_of
     from studies.environment import environment
     from studies.executors.choose import executor
     from studies.executors.choose import job as assignment
-    from studies.jobs.run import NAMES, Driver
+    from studies.jobs.run import Driver
 
     facts = store.environment(environment(study.spec))
     with store.lock(study), Stopper() as stopper, Progress(address_of(study, trial)) as progress:
@@ -45,10 +60,6 @@ def drive(
             environment=facts,
         )
         done = driver.run(range(seeds))
-    failed = next((run for run in done if run.state != State.COMPLETE), None)
-    if failed is not None:
-        address = address_of(study, trial, failed)
-        raise NasError(f"{NAMES[job.kind]} {address} failed: {failed.verdict.reason} (nas show {address})")
     return done, stopper.code
 
 

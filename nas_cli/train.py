@@ -49,6 +49,9 @@ def train(
         typer.Option(min=0, help="Epochs instead of the recipe's; 0 takes a network's --weights as they are."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings, each with its own seed.")] = 1,
+    top: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="Train the study's best K trials, and rank them by that.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Trainings at a time, each in a process.")] = 1,
     executor: Executor = AUTO,
     per_gpu: PerGpu = None,
@@ -85,6 +88,7 @@ def train(
     is scored at the end."""
     from nas_cli import find_lr as range_test
     from nas_cli.report import places
+    from nas_cli.top import check_ranked, rank
     from nas_core.errors import UsageError
     from studies.address import address_of, is_object, is_path
     from studies.analysis.costs import remarks
@@ -97,6 +101,8 @@ def train(
 
     if picture is not None and not find_lr:
         raise UsageError("--picture is the picture of --find-lr; a training draws none")
+    if top is not None:
+        check_ranked(address, ["--find-lr"] if find_lr else [])
     where = Where(workers, executor, per_gpu, gpu_memory)
     for flag, value in where.said.items() if find_lr else ():
         raise UsageError(f"{flag} {value} is for trainings; --find-lr tests one network")
@@ -105,7 +111,7 @@ def train(
     if epochs == 0:
         refused = {
             "--recipe": recipe, "--size": size, "--metric": metric, "--teacher": teacher, "-s": setting,
-            "--find-lr": find_lr, "--seeds": seeds > 1, **where.said,
+            "--find-lr": find_lr, "--seeds": seeds > 1, "--top": top, **where.said,
         }  # fmt: skip
         return _take_in(
             address, weights, data, device, [name for name, given in refused.items() if given], db, files, as_json
@@ -124,6 +130,8 @@ def train(
         plan = training(
             study.spec, recipe or name or "standard", changes, size, data, device, metric or (), start, taught
         )
+        if top is not None:
+            return rank(store, study, plan, top, seeds, where, as_json)
         taken = plan.evaluator.taken(trial.arch)
         if taken is not None:
             typer.echo(f"weights: {taken}", err=True)

@@ -47,6 +47,21 @@ def _best_of(store: Store, study: Study, state: State) -> tuple[float, float, in
     return -float("inf") if budget is None else -budget, -top, number
 
 
+def top_numbers(store: Store, study: Study, count: int) -> list[int]:
+    """The best `count` trials by the first objective, the earliest of equals and of one identity. Something is
+    feasible."""
+    r = t.runs.c
+    among = sa.and_(_feasible(study, MEASURED), _spent(_largest(store, study, MEASURED)))
+    order = sa.select(r.number, r.identity).where(among).order_by(r.objective.desc(), r.number)
+    found: dict[str, int] = {}
+    for part in store.stream(order):
+        for number, identity in part:
+            found.setdefault(identity, number)
+            if len(found) == count:
+                return list(found.values())
+    return list(found.values())
+
+
 def leaders(store: Store, study: Study, count: int) -> list[int]:
     """By each of `count` objectives after the first the trial of the front that is best at it; of several the best by
     the first objective, then the earliest. Something is feasible."""

@@ -253,6 +253,13 @@ def addressed_trial(store: Store, address: str) -> tuple[Study, Run]:
     return study, best_trial(store, study)
 
 
+def top_trials(store: Store, study: Study, count: int) -> list[Run]:
+    """The best `count` of the feasible trials of the largest budget by the first objective, no two of one identity;
+    fewer where there are not so many. Raises like `best_trial` when there is none."""
+    best_trial(store, study)
+    return list(store.some_trials(study, leading.top_numbers(store, study, count)))
+
+
 def best_random(store: Store, study: Study) -> tuple[int, Run] | None:
     """Evaluations and best trial of a random search on the same problem in this database; None without one."""
     problem = ("space", "space_hash", "size", "evaluator", "split_hash", "objectives", "constraints")

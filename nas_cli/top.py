@@ -30,11 +30,15 @@ def check_ranked(address: str, refused: Sequence[str]) -> None:
         raise UsageError(f"--top trains several trials; leave out {', '.join(refused)}")
 
 
-def rank(store: Store, study: Study, plan: Training, top: int, seeds: int, where: Where, as_json: bool) -> int:
-    """Train the best `top` trials with `seeds` seeds each, and print their ranking: the exit code.
+def rank(
+    store: Store, study: Study, plans: Sequence[Training], top: int, seeds: int, where: Where, as_json: bool
+) -> int:
+    """Train the best `top` trials with `seeds` seeds each, and print their ranking, of layers one for each host: the
+    exit code.
 
     What has been trained with these settings is not trained again, so that the command goes on where it was stopped.
     """
+    from nas_cli import render
     from nas_cli.report import places
     from studies.address import address_of
     from studies.analysis.costs import remarks
@@ -45,48 +49,64 @@ def rank(store: Store, study: Study, plan: Training, top: int, seeds: int, where
     trials = top_trials(store, study, top)
     if len(trials) < top:
         print(f"nas: study '{study.name}' has {len(trials)} different trials to rank, not {top}", file=sys.stderr)
-    trained: list[tuple[Run, Sequence[Run]]] = []
-    for trial in trials:
-        _, lines = remarks(study, trial, plan.evaluator, chosen=False)
-        for line in lines:
-            print(f"nas: {address_of(study, trial)}: {line}", file=sys.stderr)
-        runs, code = driven(store, study, trial, plan, seeds, where)
-        if len(runs) < seeds:
-            words = [*again(study.name, plan.settings, seeds), "--top", str(top)]
-            interrupted(study.name, words, places(store), runs, as_json)
-            return code
-        trained.append((trial, runs))
-    found = ranked(study, trained)
-    _print(study, plan, found, seeds, as_json)
-    return 0 if all(one.metric is not None for one in found) else 1
+    rankings: list[list[Ranked]] = []
+    for plan in plans:
+        trained: list[tuple[Run, Sequence[Run]]] = []
+        for trial in trials:
+            _, lines = remarks(study, trial, plan.evaluator, chosen=False)
+            for line in lines:
+                print(f"nas: {address_of(study, trial)}: {line}", file=sys.stderr)
+            runs, code = driven(store, study, trial, plan, seeds, where)
+            if len(runs) < seeds:
+                words = [*again(study.name, plan.settings, seeds), "--top", str(top)]
+                interrupted(study.name, words, places(store), runs, as_json)
+                return code
+            trained.append((trial, runs))
+        rankings.append(ranked(study, trained))
+        if not as_json:
+            _print(study, plan, rankings[-1], seeds)
+    if as_json:
+        made = [_document(study, plan, found, seeds) for plan, found in zip(plans, rankings, strict=True)]
+        render.emit(json.dumps(made[0] if len(made) == 1 else {"study": study.name, "hosts": made}))
+    return 0 if all(one.metric is not None for found in rankings for one in found) else 1
 
 
-def _print(study: Study, plan: Training, found: Sequence[Ranked], seeds: int, as_json: bool) -> None:
+def _objective(study: Study) -> str:
+    return study.spec.objectives[0].rpartition(":")[0]
+
+
+def _document(study: Study, plan: Training, found: Sequence[Ranked], seeds: int) -> dict[str, Any]:
+    from studies.address import address_of
+
+    objective = _objective(study)
+    ranking = [
+        {
+            "rank": place,
+            "trial": address_of(study, one.trial),
+            "search": {objective: one.trial.metrics.get(objective)},
+            "ranked_by": one.metric,
+            "metrics": {name: {"mean": mean.mean, "error": mean.error} for name, mean in one.metrics.items()},
+            "runs": [address_of(study, one.trial, run) for run in one.runs],
+            "failed": [run.verdict.reason for run in one.runs if run.verdict.reason],
+        }
+        for place, one in enumerate(found, 1)
+    ]
+    head = {"study": study.name, "recipe": plan.settings["recipe_name"], "size": plan.settings["size"]}
+    return {**head, "seeds": seeds, "ranking": ranking}
+
+
+def _print(study: Study, plan: Training, found: Sequence[Ranked], seeds: int) -> None:
     from nas_cli import render
     from studies.address import address_of
 
-    objective = study.spec.objectives[0].rpartition(":")[0]
-    if as_json:
-        ranking = [
-            {
-                "rank": place,
-                "trial": address_of(study, one.trial),
-                "search": {objective: one.trial.metrics.get(objective)},
-                "ranked_by": one.metric,
-                "metrics": {name: {"mean": mean.mean, "error": mean.error} for name, mean in one.metrics.items()},
-                "runs": [address_of(study, one.trial, run) for run in one.runs],
-                "failed": [run.verdict.reason for run in one.runs if run.verdict.reason],
-            }
-            for place, one in enumerate(found, 1)
-        ]
-        head = {"study": study.name, "recipe": plan.settings["recipe_name"], "size": plan.settings["size"]}
-        render.emit(json.dumps({**head, "seeds": seeds, "ranking": ranking}))
-        return
+    objective = _objective(study)
     by = next((one.metric for one in found if one.metric is not None), "")
     tested = [name for name in (found[0].metrics if found else ()) if name.startswith("test_") and name != "test_loss"]
     names = [name for name in dict.fromkeys((by, *tested)) if name]
+    host = plan.settings["size"].get("host")
     count = f"{seeds} training{'s' if seeds > 1 else ''} each with {plan.settings['recipe_name']}"
-    render.emit(f"{study.name}: its best {len(found)} trials, {count}, by mean {by} (± standard error)")
+    where = f" in {host}" if host else ""
+    render.emit(f"{study.name}: its best {len(found)} trials, {count}{where}, by mean {by} (± standard error)")
     heads = ["rank", "trial", f"search {objective}", *(part for name in names for part in (name, "±")), "text"]
     rows = [
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from studies.executors.where import AUTO, Where
 if TYPE_CHECKING:
     from nas_core.records import Run
     from studies.analysis.costs import Limit
+    from studies.jobs.train import Training
     from studies.records import Study
     from studies.store.store import Store
 
@@ -42,6 +44,14 @@ def train(
         str | None,
         typer.Option(
             help="search, full, or full,channels=8 [default: the study's final size].", autocompletion=complete.sizes
+        ),
+    ] = None,
+    hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Networks that a layer is trained in [default: the study's].",
+            autocompletion=complete.hosts,
         ),
     ] = None,
     epochs: Annotated[
@@ -91,13 +101,12 @@ def train(
     from nas_cli.top import check_ranked, rank
     from nas_core.errors import UsageError
     from studies.address import address_of, is_object, is_path
-    from studies.analysis.costs import remarks
     from studies.analysis.queries import addressed_trial
     from studies.analysis.trained import start_of
     from studies.jobs.commands import train as again
     from studies.jobs.own_network import study_of
     from studies.jobs.teacher import teacher_of
-    from studies.jobs.train import training
+    from studies.jobs.train import hosts_of, training
 
     if picture is not None and not find_lr:
         raise UsageError("--picture is the picture of --find-lr; a training draws none")
@@ -110,8 +119,8 @@ def train(
         raise UsageError(f"--seeds {seeds} is for trainings; --find-lr tests one network")
     if epochs == 0:
         refused = {
-            "--recipe": recipe, "--size": size, "--metric": metric, "--teacher": teacher, "-s": setting,
-            "--find-lr": find_lr, "--seeds": seeds > 1, "--top": top, **where.said,
+            "--recipe": recipe, "--size": size, "--hosts": hosts, "--metric": metric, "--teacher": teacher,
+            "-s": setting, "--find-lr": find_lr, "--seeds": seeds > 1, "--top": top, **where.said,
         }  # fmt: skip
         return _take_in(
             address, weights, data, device, [name for name, given in refused.items() if given], db, files, as_json
@@ -127,28 +136,43 @@ def train(
             changes["epochs"] = epochs
         start = None if weights is None else start_of(store, weights)
         taught = None if teacher is None else teacher_of(store, teacher)
-        plan = training(
-            study.spec, recipe or name or "standard", changes, size, data, device, metric or (), start, taught
-        )
+        how = (recipe or name or "standard", changes, size, data, device, metric or (), start, taught)
+        plans = [training(study.spec, *how, host) for host in hosts_of(study.spec, hosts or (), size)]
         if top is not None:
-            return rank(store, study, plan, top, seeds, where, as_json)
-        taken = plan.evaluator.taken(trial.arch)
-        if taken is not None:
-            typer.echo(f"weights: {taken}", err=True)
+            return rank(store, study, plans, top, seeds, where, as_json)
         if taught is not None:
             typer.echo(f"teacher: {taught.reference}", err=True)
-        limits, lines = remarks(study, trial, plan.evaluator, chosen=size is not None)
-        for line in lines:
-            typer.echo(f"nas: {line}", err=True)
         if find_lr:
-            range_test.find_lr(store, study, trial, plan, picture, as_json)
+            if len(plans) > 1:
+                raise UsageError("--find-lr tests one network, and this layer has several; choose by --hosts NAME")
+            _said(study, trial, plans[0], size)
+            range_test.find_lr(store, study, trial, plans[0], picture, as_json)
             return 0
-        done, code = drive(store, study, trial, plan, seeds, where)
-        if len(done) < seeds:
-            interrupted(address, again(address, plan.settings, seeds), places(store), done, as_json)
-            return code
-    _print(study, trial, done, limits, as_json, store)
+        made: list[tuple[list[Run], list[Limit]]] = []
+        for number, plan in enumerate(plans):
+            limits = _said(study, trial, plan, size)
+            done, code = drive(store, study, trial, plan, seeds, where)
+            if len(done) < seeds:
+                interrupted(address, again(address, plan.settings, seeds), places(store), done, as_json)
+                for left in plans[number + 1 :]:
+                    typer.echo(f"nas: then: {shlex.join(again(address, left.settings, seeds))}", err=True)
+                return code
+            made.append((done, limits))
+    _print(study, trial, made, as_json, store)
     return 0
+
+
+def _said(study: Study, trial: Run, plan: Training, size: str | None) -> list[Limit]:
+    """What there is to know of a training before it begins; the study's limits for its network."""
+    from studies.analysis.costs import remarks
+
+    taken = plan.evaluator.taken(trial.arch)
+    if taken is not None:
+        typer.echo(f"weights: {taken}", err=True)
+    limits, lines = remarks(study, trial, plan.evaluator, chosen=size is not None)
+    for line in lines:
+        typer.echo(f"nas: {line}", err=True)
+    return limits
 
 
 def _take_in(
@@ -172,7 +196,7 @@ def _take_in(
         raise UsageError(f"--epochs 0 trains nothing; leave out {', '.join(refused)}")
     with open_store(db, files, create=True) as store:
         study, trial, run = taken_in(store, address, weights, data, device)
-        _print(study, trial, [run], [], as_json, store)
+        _print(study, trial, [([run], [])], as_json, store)
     return 0
 
 
@@ -206,42 +230,59 @@ def _both(bare: dict[str, Any], dotted: dict[str, Any], above: str) -> dict[str,
     return result
 
 
-def _print(study: Study, trial: Run, runs: list[Run], limits: list[Limit], as_json: bool, store: Store) -> None:
-    import statistics
-
-    from nas_cli.metrics import batch_size_of, shown
-    from nas_cli.render import emit, number
+def _print(study: Study, trial: Run, made: list[tuple[list[Run], list[Limit]]], as_json: bool, store: Store) -> None:
+    """The trainings of a network, or of each host of a layer."""
+    from nas_cli.render import emit
     from nas_cli.report import places
     from studies.address import address_of
-    from studies.jobs.stored import IMPORTED
 
-    values: dict[str, list[float]] = {}
-    for run in runs:
-        for name, value in run.metrics.items():
-            values.setdefault(name, []).append(value)
-    rows = {
-        name: {"mean": statistics.fmean(column), "std": statistics.stdev(column) if len(column) > 1 else None}
-        for name, column in values.items()
-    }
     address = address_of(study, trial)
     if as_json:
-        runs_json = [{"address": f"{address}/train-{run.number}", "metrics": dict(run.metrics)} for run in runs]
-        document = {
-            "trial": address,
-            "seeds": len(runs),
-            "size": (runs[0].recipe or {}).get("size"),
-            "limits": [{"limit": str(one.constraint), "value": one.value, "kept": one.kept} for one in limits],
-            "metrics": rows,
-            "runs": runs_json,
-        }
-        emit(json.dumps(document))
+        documents = [_document(address, runs, limits) for runs, limits in made]
+        emit(json.dumps(documents[0] if len(documents) == 1 else {"trial": address, "hosts": documents}))
         return
-    settings = runs[0].recipe or {}
-    how = f"{len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}"
+    for runs, _ in made:
+        _print_one(address, runs)
+    emit(f"\nnext:\n  nas export {address}{places(store)}")
+
+
+def _document(address: str, runs: list[Run], limits: list[Limit]) -> dict[str, Any]:
+    return {
+        "trial": address,
+        "seeds": len(runs),
+        "size": (runs[0].recipe or {}).get("size"),
+        "limits": [{"limit": str(one.constraint), "value": one.value, "kept": one.kept} for one in limits],
+        "metrics": _over_seeds(runs),
+        "runs": [{"address": f"{address}/train-{run.number}", "metrics": dict(run.metrics)} for run in runs],
+    }
+
+
+def _print_one(address: str, runs: list[Run]) -> None:
+    from nas_cli.metrics import batch_size_of, shown
+    from nas_cli.render import emit, number
+    from studies.jobs.stored import IMPORTED
+
+    settings, rows = runs[0].recipe or {}, _over_seeds(runs)
+    host = settings.get("size", {}).get("host")
+    how = (
+        f"{len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}{f' in {host}' if host else ''}"
+    )
     emit(f"{address}: {'the weights of ' + settings['weights']['from'] if IMPORTED in settings else how}")
     width = max(14, *map(len, rows))
     names = shown({name: row["mean"] for name, row in rows.items()}, batch_size_of(runs[0]))
     for name, row in ((name, rows[name]) for name in names):
         spread = f" ± {number(row['std'])}" if row["std"] else ""
         emit(f"  {name:<{width}} {number(row['mean'])}{spread}")
-    emit(f"\nnext:\n  nas export {address}{places(store)}")
+
+
+def _over_seeds(runs: list[Run]) -> dict[str, dict[str, Any]]:
+    import statistics
+
+    values: dict[str, list[float]] = {}
+    for run in runs:
+        for name, value in run.metrics.items():
+            values.setdefault(name, []).append(value)
+    return {
+        name: {"mean": statistics.fmean(column), "std": statistics.stdev(column) if len(column) > 1 else None}
+        for name, column in values.items()
+    }

@@ -10,6 +10,7 @@ from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, 
 from nas_core.errors import UsageError, nearest, unknown
 from nas_core.frozen import Config
 from nas_core.plain import from_json
+from nas_core.refs import separated
 from nas_core.task import Task
 
 __all__ = ["Config", "SizeConfig", "parse_assignments", "parse_value", "restore", "size_text", "validate"]
@@ -47,7 +48,11 @@ class SizeConfig(Config):
         if not isinstance(size, str):
             return validate(cls, size, "size")
         preset, changes = "search", {}
-        for part in filter(None, (part.strip() for part in size.split(","))):
+        try:
+            parts = separated(size)  # a value may be a reference with arguments
+        except ValueError:
+            raise UsageError(f"size '{size}' is malformed; write a preset, or changes: full,channels=8") from None
+        for part in filter(None, (part.strip() for part in parts)):
             name, separator, value = part.partition("=")
             if separator:
                 changes[name.strip()] = value.strip()

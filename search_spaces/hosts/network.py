@@ -23,7 +23,7 @@ class HostSize(SizeConfig):
     task, and of its width, depth and stages those of the scale."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"search": {}, "full": {"scale": "full"}}
-    later: ClassVar[frozenset[str]] = frozenset({"host", "scale"})
+    later: ClassVar[frozenset[str]] = frozenset({"host", "scale", *Dims._fields})
 
     host: str | None = Field(None, description="network that has the layer: resnet, mobilenet, ..., vgg, vit, mlp, gcn")
     scale: Literal["search", "full"] = Field("search", description="width, depth and stages where they are not said")

@@ -16,6 +16,7 @@ from studies.jobs.commands import command
 from studies.jobs.stored import weights_of
 from studies.records import Study
 from studies.store.store import Store
+from training.evaluators.hosts import labels, of_mean
 from training.start import SUFFIXES, Start, start_from
 
 
@@ -111,8 +112,9 @@ def validation(study: Study, training: Run) -> tuple[str, float]:
     objective that is measured on the validation part, else the first metric of the kind of task there."""
     from training.tasks import kind_of
 
+    hosts = labels(study.spec.evaluator.facts.hosts)
     for text in study.spec.objectives:
-        name, _, goal = text.partition(":")
+        name, _, goal = of_mean(text, hosts).partition(":")
         if name.startswith("val_") and name in training.metrics:
             break
     else:

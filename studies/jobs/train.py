@@ -13,7 +13,8 @@ from nas_core.evaluation import Budget, Context, Report
 from nas_core.job import Result
 from nas_core.proposal import Proposal
 from nas_core.records import RETRAIN
-from nas_core.space import SearchSpace
+from nas_core.refs import hashes
+from nas_core.space import HasHosts, SearchSpace
 from studies.analysis.trained import start_of
 from studies.jobs.stored import INPUTS, WEIGHTS
 from studies.jobs.teacher import teacher_of
@@ -21,6 +22,8 @@ from studies.records import StudySpec, final_size_of
 from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 from training.data.split import Split
+from training.evaluators.hosts import at_first, labels, listed, of_mean
+from training.evaluators.train import check_files
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -64,13 +67,14 @@ def training(
     metrics: Sequence[str] = (),
     start: Start | None = None,
     teacher: Teacher | None = None,
+    host: str | None = None,
 ) -> Training:
     """A training with a full recipe, on the study's data or on `data`, measured by the study's own metrics and
     `metrics`, from fresh weights or those of `start`, by a `teacher` too where one is given; `size` None: the study's
-    final size. Raises UsageError for what does not fit."""
+    final size; `host` None: that of the size (`hosts_of`). Raises UsageError for what does not fit."""
     from training.data import load
     from training.devices import default_threads
-    from training.evaluators.train import check_files, monitor_of, resolved
+    from training.evaluators.train import monitor_of, resolved
     from training.recipe import recipe as named_recipe
 
     space = _space(spec)
@@ -86,9 +90,12 @@ def training(
         raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")
     taught = {} if teacher is None else {"distillation": changes.get("distillation") or {}}
     chosen = named_recipe(recipe, source.task, **{**changes, **taught})
-    sized = size_of(space, final_size_of(spec) if size is None else size).fitted(source.task)
+    sized = size_of(space, final_size_of(spec) if size is None else size)
+    sized = at_first(sized, [] if host is None else [host]).fitted(source.task)
+    _check_host(spec, sized)
     inherited = [metric for metric in facts.metrics if metric not in metrics]
-    measured, monitor = [*inherited, *metrics], monitor_of(spec.objectives, chosen)
+    objectives = [of_mean(text, labels(facts.hosts)) for text in spec.objectives]
+    measured, monitor = [*inherited, *metrics], monitor_of(objectives, chosen)
     settings = {
         "recipe_name": recipe,
         "changes": dict(changes),
@@ -112,6 +119,32 @@ def training(
     }
     inputs = getattr(source, "inputs", None)  # a source of a class of one's own may not say
     return Training(evaluator, settings, {INPUTS: None if inputs is None else inputs.model_dump(mode="json")})
+
+
+def hosts_of(spec: StudySpec, asked: Sequence[str], size: str | None) -> tuple[str | None, ...]:
+    """The networks that a layer of a study is trained in: those that are asked for, that of the size where it names
+    one, else those of the study; None: that of its final size. Raises UsageError where both name some, and for a space
+    without hosts."""
+    space, asked = _space(spec), listed(asked)
+    if asked and not isinstance(space, HasHosts):
+        raise UsageError(
+            f"--hosts {','.join(asked)} are networks in which a layer is tried, and the architectures of space "
+            f"'{space.name}' are no layers; leave it out"
+        )
+    own = None if size is None else getattr(size_of(space, size), "host", None)
+    if own is not None and asked:
+        raise UsageError(f"--size has the host '{own}', and --hosts {','.join(asked)}; name hosts at one of them")
+    if own is not None:
+        return (None,)
+    labels(asked)  # raises for two of one name
+    return tuple(asked) or spec.evaluator.facts.hosts or (None,)
+
+
+def _check_host(spec: StudySpec, size: SizeConfig) -> None:
+    """Raises UsageError where a host in a user's file is not the one that the study was made with."""
+    now = hashes(size.model_dump(mode="json"))
+    then = {**(spec.files or {}), **spec.evaluator.facts.files}
+    check_files({path: then[path] for path in now if path in then}, now)
 
 
 def opened(store: Callable[[], Store], spec: StudySpec, settings: Mapping[str, Any]) -> Training:

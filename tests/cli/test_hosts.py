@@ -13,6 +13,19 @@ Say = Callable[..., tuple[int, str, str]]
 SPACE = ("--space", "evonorm", "--data", "digits", "-s", "split.limit=120", "--threads", "1", "--device", "cpu")
 SMALL = ("--size", "width=4,depth=1", "-s", "checkpoint_seconds=0")
 SEARCH = ("search", "--study", "s", *SPACE, *SMALL, "--hosts", "resnet,vgg", "--strategy", "random", "--epochs", "2")
+OWN = """
+from torch import nn
+
+def net(task, slot):
+    return nn.Sequential(nn.Conv2d(1, 4, 3, 2), slot(4), nn.Flatten(), nn.Linear(36, task.outputs))
+
+def plain(task, width):
+    norm = nn.BatchNorm2d(width)
+    return nn.Sequential(nn.Conv2d(1, width, 8), norm, nn.ReLU(), nn.Flatten(), nn.Linear(width, task.outputs))
+
+def none(task):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, task.outputs))
+"""
 KNOWN = ("--enqueue", "gn-relu,evonorm-b0", "--trials", "2")
 
 
@@ -39,6 +52,60 @@ def test_a_search_in_two_hosts(say: Say, folder: Path) -> None:
         metrics: dict[str, float] = found(say, "show", f"s:{number}")["metrics"]  # type: ignore[assignment]
         assert metrics["val_loss"] == pytest.approx((metrics["val_loss.resnet"] + metrics["val_loss.vgg"]) / 2)
     assert say("verify", "s")[0] == 0
+
+
+def test_a_layer_is_trained_in_the_hosts_of_its_study_or_in_others(say: Say, folder: Path) -> None:
+    code, _, err = say(*SEARCH, "--enqueue", "evonorm-b0", "--trials", "1", "--objective", "val_loss.vgg")
+    assert code == 0, err
+    quick = ("train", "s:0", "--recipe", "quick", "--epochs", "1")
+    both = found(say, *quick)["hosts"]
+    assert [one["size"]["host"] for one in both] == ["resnet", "vgg"]  # type: ignore[attr-defined]
+    other = found(say, *quick, "--hosts", "mobilenet")
+    assert other["size"]["host"] == "mobilenet"  # type: ignore[index]
+    assert other["size"]["width"] == 4  # type: ignore[index]
+    large = found(say, *quick, "--size", "host=vgg,width=6,depth=1")
+    assert (large["size"]["host"], large["size"]["width"]) == ("vgg", 6)  # type: ignore[index]
+    assert say("export", "s:0/train-3", "--format", "safetensors,json", "--no-verify")[0] == 0
+    code, out, _ = say("show", "s:0/train-2")
+    assert code == 0
+    assert "host=vgg" in out
+    tops = found(say, "train", "s", *quick[2:], "--top", "1", "--hosts", "vgg,mobilenet")["hosts"]
+    assert [one["size"]["host"] for one in tops] == ["vgg", "mobilenet"]  # type: ignore[attr-defined]
+    assert [one["ranking"][0]["runs"] for one in tops] == [["s:0/train-2"], ["s:0/train-3"]]  # type: ignore[attr-defined]
+    code, out, _ = say("train", "s", *quick[2:], "--top", "1")
+    assert code == 0
+    assert "in resnet, by mean val_loss" in out
+    for words, said in (
+        (("--hosts", "vggg"), "unknown host 'vggg'; did you mean 'vgg'?"),
+        (("--hosts", "vgg", "--size", "host=resnet"), "--size has the host 'resnet', and --hosts vgg"),
+        (("--hosts", "vgg,vgg"), "two hosts are called 'vgg'"),
+        (("--hosts", "vgg,resnet", "--find-lr"), "--find-lr tests one network"),
+    ):
+        code, _, err = say(*quick, *words)
+        assert code == 2
+        assert said in err
+
+
+def test_a_host_of_ones_own(say: Say, folder: Path) -> None:
+    """What is found is said before anything is trained; another file is another study."""
+    (folder / "net.py").write_text(OWN)
+    search = ("search", "--study", "s", *SPACE, "--hosts", "net.py:net,net.py:plain(width=6)", "--strategy", "random")
+    code, _, err = say(*search, "--epochs", "1", "--enqueue", "gn-relu", "--trials", "1")
+    assert code == 0, err
+    assert "host 'net.py:net': 1 place of the layer" in err
+    assert "1 pair replaced: 1 (BatchNorm2d) with 2 (ReLU)" in err
+    assert found(say, "show", "s:0")["metrics"]["val_accuracy.plain"] is not None  # type: ignore[index]
+    assert len(found(say, "train", "s:0", "--recipe", "quick", "--epochs", "1")["hosts"]) == 2  # type: ignore[arg-type]
+    code, _, err = say("export", "s:0/train-2", "--format", "safetensors,json")
+    assert code == 0, err
+    (folder / "net.py").write_text(OWN + "# changed\n")
+    for words in (("resume", "s", "--trials", "2"), ("train", "s:0")):
+        code, _, err = say(*words)
+        assert code == 2
+        assert "has changed since the study was made" in err
+    code, _, err = say("search", *SPACE, "--hosts", "net.py:none")
+    assert code == 2
+    assert "host 'net.py:none' has no pair to put a layer in the place of" in err
 
 
 def test_brackets_continue_the_trainings_of_all_hosts(say: Say, folder: Path) -> None:

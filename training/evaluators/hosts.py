@@ -31,12 +31,17 @@ OF_HOST = "val_"
 """What the name of a metric begins with that is also reported of each host."""
 
 
+def listed(texts: Sequence[str]) -> list[str]:
+    """`["a,b", "c"]` as `["a", "b", "c"]`. Raises UsageError for brackets that do not match."""
+    try:
+        return [name.strip() for text in texts for name in refs.separated(text) if name.strip()]
+    except ValueError as error:
+        raise UsageError(f"hosts '{error}' are malformed; write names with commas between them") from None
+
+
 def _listed(given: Any) -> Any:
-    """`["a,b", "c"]` as `["a", "b", "c"]`."""
     texts = [given] if isinstance(given, str) else given
-    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-        return given
-    return [name.strip() for text in texts for name in refs.separated(text) if name.strip()]
+    return listed(texts) if isinstance(texts, list | tuple) and all(isinstance(one, str) for one in texts) else given
 
 
 class HostsSettings(WrapperSettings):
@@ -75,7 +80,7 @@ class HostsOptions(WrapperOptions):
             raise UsageError(
                 f"--size has the host '{said}', and --hosts begins with '{self.hosts[0]}'; name it there only"
             )
-        objectives = tuple(_of_mean(text, by_label) for text in request.objectives)
+        objectives = tuple(of_mean(text, by_label) for text in request.objectives)
         first = replace(request, problem=_at(problem, self.hosts[0]), objectives=objectives)
         settings, evaluator, read = self.inner.settle(first)
         if not settings.facts.trains:
@@ -222,7 +227,7 @@ def _at(problem: Problem, host: str) -> Problem:
     return replace(problem, size=size, final_size=problem.final_size and at_first(problem.final_size, [host]))
 
 
-def _of_mean(objective: str, hosts: Sequence[str]) -> str:
+def of_mean(objective: str, hosts: Sequence[str]) -> str:
     """`val_f1.vgg:max` as `val_f1:max`."""
     name, colon, goal = objective.partition(":")
     metric, _, host = name.rpartition(".")

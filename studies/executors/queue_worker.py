@@ -283,7 +283,14 @@ class QueueWorker:
 
 def local(store: Store, study: Study, device: str | None = None, data: str | None = None) -> Make:
     """What evaluates on this machine, in a process of its own, on another `device` of the same type and with the same
-    data at another place where they are said."""
+    data at another place where they are said. Raises UsageError for a device of another type than the study's."""
+
+    def check(named: str | None) -> None:
+        if device is not None and (named is None or device.partition(":")[0] != named.partition(":")[0]):
+            raise UsageError(
+                f"--device {device}: study '{study.name}' works on {named or 'no device'}, and results of another type "
+                "of device would not be its own; leave it out, or start the worker where that is"
+            )
 
     def make(work: Mapping[str, Any]) -> Executor:
         spec = moved(study.spec, data)
@@ -294,11 +301,9 @@ def local(store: Store, study: Study, device: str | None = None, data: str | Non
             settings = {**work["settings"], **({} if data is None else {"data": data})}
             remote = JobWork(spec, work["kind"], settings, store.url, store.files)
             named, limit = settings["device"], None
-        if device is not None and (named is None or device.partition(":")[0] != named.partition(":")[0]):
-            raise UsageError(
-                f"--device {device}: study '{study.name}' works on {named or 'no device'}, and results of another type "
-                "of device would not be its own; leave it out, or start the worker where that is"
-            )
+        check(named)
         return Pool(Processes(remote, limit, () if device is None else (device,)), 1, limit)
 
+    if study.spec.evaluator.facts.device is not None:  # without one it may have trainings, which name theirs
+        check(study.spec.evaluator.facts.device)
     return make

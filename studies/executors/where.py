@@ -19,6 +19,9 @@ EXECUTORS: Mapping[str, str] = {
 }
 """By name what makes an executor, `made(assignment, where)`, one file each."""
 
+GIVEN = ("queue", "ray")
+"""Those that may be given something: the seconds of a lease, the address of a cluster."""
+
 
 @dataclass(frozen=True, slots=True)
 class Where:
@@ -38,6 +41,8 @@ class Where:
             raise UsageError(f"workers {self.workers}: at least 1 is needed")
         if self.name not in (AUTO, *EXECUTORS):
             raise unknown("executor", self.name, [AUTO, *EXECUTORS])
+        if self.name not in GIVEN and ":" in self.executor:
+            raise UsageError(f"--executor {self.executor}: '{self.name}' is given nothing after a colon; leave it out")
         for flag, value in self.said.items() if self.name == "inline" else ():
             if flag != "--executor":
                 raise UsageError(

@@ -15,7 +15,7 @@ import strategies
 from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.config import Config, SizeConfig, restore, validate
-from nas_core.errors import Notice, UsageError
+from nas_core.errors import MachineError, Notice, UsageError
 from nas_core.evaluation import (
     Constraint,
     Evaluator,
@@ -42,6 +42,7 @@ from studies.setup.spaces import load_space, size_of
 from studies.setup.supernets import SupernetParts, is_one_shot, learns_on, parts_of
 from studies.setup.supernets import settings_of as supernet_settings
 from studies.store.file_cache import cached_in
+from training.devices import find_device
 from training.evaluators import kinds
 from training.evaluators.costs_only import CostsOnly, needs_costs_only
 from training.evaluators.hosts import at_first
@@ -274,8 +275,10 @@ def stop_at(config: SearchConfig, spec: StudySpec) -> StopAt:
 def build(spec: StudySpec) -> StudyObjects:
     """The live objects of a stored study.
 
-    Raises UsageError when the space's file, the data or the table are not what the study was made with.
+    Raises UsageError when the space's file, the data or the table are not what the study was made with, MachineError
+    where its device is not there.
     """
+    _require_device(spec.evaluator.facts.device)
     space, file_hash = load_space(spec.space)
     if file_hash != spec.space_hash:
         raise UsageError(
@@ -381,6 +384,19 @@ def moved(spec: StudySpec, place: str | None, costs: str | None = None, scores: 
             raise UsageError("the study has no table of scores; leave out --scores")
         updates["scoring"] = spec.scoring.model_copy(update={"table": scores})
     return spec.model_copy(update=updates)
+
+
+def _require_device(device: str | None) -> None:
+    """Raises MachineError for a GPU that this machine has not: on another type of device results are other ones."""
+    if device is None or not device.startswith("cuda"):
+        return
+    try:
+        find_device(device)
+    except MachineError as error:
+        found = str(error).partition(";")[0]
+        raise MachineError(
+            f"{found}, and the study works on one; go on where it is, or start another --study with --device cpu"
+        ) from None
 
 
 def _pruner_from(config: SearchConfig, evaluator: Evaluator) -> EarlyStop | None:

@@ -25,6 +25,10 @@ def export(
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("export"),
+    part: Annotated[
+        str | None,
+        typer.Option(help="A part alone, such as 'layer', as a module of PyTorch: --format python."),
+    ] = None,
     verify: Annotated[bool, typer.Option(help="Load every file back in a fresh process and compare.")] = True,
     raw: Annotated[
         bool, typer.Option("--raw", help="The bare network in onnx and pt2, which does not normalise its inputs.")
@@ -40,6 +44,10 @@ def export(
     from studies.analysis.trained import addressed_training
     from studies.jobs.export import export_trial
 
+    if part is not None:
+        refused = [flag for flag, given in (("--raw", raw), ("--no-verify", not verify)) if given]
+        _export_part(address, part, formats, out, refused, db, files, as_json)
+        return
     with open_store(db, files) as store:
         study, trial, training = addressed_training(store, address)
         chosen = None if formats is None else [name.strip() for name in formats.split(",") if name.strip()]
@@ -57,3 +65,30 @@ def export(
         )
         return
     emit(*map(str, paths))
+
+
+def _export_part(
+    address: str,
+    part: str,
+    formats: str | None,
+    out: Path,
+    refused: list[str],
+    db: str,
+    files: Path | None,
+    as_json: bool,
+) -> None:
+    """`--part`: a file of source, of an architecture that need not be trained."""
+    from nas_cli.render import emit
+    from nas_core.errors import UsageError
+    from studies.address import address_of
+    from studies.analysis.queries import addressed_trial
+    from studies.jobs.export_part import export_part
+
+    if formats != "python":
+        raise UsageError(f"--part {part} is written as Python alone; add --format python")
+    if refused:
+        raise UsageError(f"--part {part} is source that is always verified; leave out {', '.join(refused)}")
+    with open_store(db, files) as store:
+        study, trial = addressed_trial(store, address)
+        path = export_part(store, study, trial, part, out)
+    emit(json.dumps({"trial": address_of(study, trial), "files": [str(path)]}) if as_json else str(path))

@@ -21,6 +21,7 @@ from nas_core.choice import Choice, Value, When
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
+from nas_core.parts import PartSource
 from nas_core.space import SearchSpace, check_legal
 from nas_core.task import Task
 from search_spaces.evonorm import formula
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 NODES = 10
 NAMES = tuple(f"n{number}" for number in range(1, NODES + 1))
 PLACES = (*INITIAL, *NAMES)
+PART = "layer"
 
 
 class EvoNorm(SearchSpace):
@@ -74,6 +76,21 @@ class EvoNorm(SearchSpace):
     def hosts(self, task: Task) -> Sequence[str]:
         """Those that learn the task."""
         return known_hosts(task)
+
+    def parts(self, arch: Architecture) -> Sequence[str]:
+        return (PART,)
+
+    def part(self, network: nn.Module, arch: Architecture, name: str) -> nn.Module:
+        """The first layer of a network."""
+        from search_spaces.evonorm.layer import EvoNormLayer
+
+        return next(module for module in network.modules() if isinstance(module, EvoNormLayer))
+
+    def part_source(self, part: nn.Module, arch: Architecture, name: str) -> PartSource:
+        """See `source.source`."""
+        from search_spaces.evonorm.source import source
+
+        return source(self.layer(arch), len(part.get_parameter("weight")))
 
     def layer(self, arch: Architecture) -> Graph:
         """The live nodes of a legal architecture."""

@@ -96,13 +96,13 @@ def verify(
         "files": {name: str(folder / EVERY[name].file(stem)) for name in formats if name != "python"},
         "shapes": {name: list(tensor.shape) for name, tensor in network.state_dict().items()},
     }
-    answers = dict(_ask(["-m", "training.export.check"], request))
+    answers = dict(ask(["-m", "training.export.check"], request))
     asked = dict.fromkeys(answers, expected)
     if "python" in formats:
         # Arrays in a file are read by 'nas infer' alone.
         numbers = [number for number, argument in enumerate(arguments) if ":" not in (argument or "")]
         asked["python"] = [expected[number] for number in numbers]
-        answers["python"] = _ask(
+        answers["python"] = ask(
             [check.__file__],
             {
                 **request,
@@ -125,7 +125,8 @@ def verify(
                 )
 
 
-def _ask(program: Sequence[str], request: Mapping[str, Any]) -> Mapping[str, Any]:
+def ask(program: Sequence[str], request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The answer of a fresh process to a request, both JSON. Raises VerificationError where it has none."""
     # The fresh process sees the same packages as this one, whatever the current folder holds (-P).
     entries = (entry for entry in sys.path if not isinstance(entry, Added))  # the files bring what they need
     path = os.pathsep.join(str(Path(entry).absolute()) for entry in entries)

@@ -55,7 +55,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     tensors = safetensors.torch.load_file(request["cases"])
     Refuse(request["refused"])
     try:
-        written = _load(request["source"])
+        written = load(request["source"])
         network = written.load(request["weights"])
         shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
         if shapes != request["shapes"]:
@@ -67,7 +67,8 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 
 
-def _load(path: str) -> ModuleType:
+def load(path: str) -> ModuleType:
+    """The module of a file, as one that is called `written`."""
     spec = importlib.util.spec_from_file_location("written", path)
     assert spec is not None
     assert spec.loader is not None

@@ -13,18 +13,16 @@ from torch import nn
 
 from compressors.groups.costs import Costs
 from compressors.groups.removal import remove
-from compressors.groups.trace import trace
 from search_spaces import counter
-from tests.compressors.networks import NETWORKS
+from tests.compressors.test_groups import made, traced
 
 NAMES = ("other-boundaries", "grouped", "transformer", "lstm")
 
 
 def test_a_thousand_answers_take_less_than_a_second() -> None:
-    make, inputs = NETWORKS["resnet"]
-    network = make().eval()
-    groups = trace(network, inputs())
-    costs = Costs(network, groups, [one[:1] for one in inputs()])
+    network, inputs = made("resnet")
+    groups = traced("resnet")
+    costs = Costs(network, groups, [one[:1] for one in inputs])
     assert costs.by_formula
     began = time.process_time()
     for number in range(1000):
@@ -36,10 +34,9 @@ def test_a_thousand_answers_take_less_than_a_second() -> None:
 @given(st.data())
 def test_costs_are_those_of_the_network_that_is_built(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(NAMES))
-    make, inputs = NETWORKS[name]
-    network = make().eval()
-    groups = trace(network, inputs())
-    one = tuple(each[:1] for each in inputs())  # another batch than the one that was traced
+    network, inputs = made(name)
+    groups = traced(name)
+    one = tuple(each[:1] for each in inputs)  # another batch than the one that was traced
     removed = {
         group.name: data.draw(st.sets(st.integers(0, len(group.units) - 1), max_size=len(group.units) - group.least))
         for group in groups.groups

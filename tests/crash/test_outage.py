@@ -184,7 +184,10 @@ def end_session(url: str) -> None:
 
 @pytest.mark.usefixtures("brief")
 @pytest.mark.filterwarnings("ignore:.*does not answer")
-def test_a_study_that_another_process_has_taken_meanwhile(tmp_path: Path, postgresql: Callable[[], str]) -> None:
+def test_a_study_that_another_process_has_taken_meanwhile(
+    tmp_path: Path, postgresql: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where the lock's file lies
     url = postgresql()
     with Store(url, tmp_path) as store:
         study = store.create_study("s", SPEC, StopAt())

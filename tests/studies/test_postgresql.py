@@ -101,7 +101,8 @@ def test_what_is_not_a_whole_database(tmp_path: Path, postgresql: Callable[[], s
 def test_drivers_of_one_study_meet_on_the_server(tmp_path: Path, postgresql: Callable[[], str]) -> None:
     url = postgresql()
     here, there = Store(url, tmp_path / "here"), Store(url, tmp_path / "there")  # as on two machines
-    there.default_files = there.files
+    for store in (here, there):
+        store.default_files = store.files
     study = here.create_study("s", SPEC, StopAt())
     with here.lock(study), pytest.raises(UsageError, match="another process"), there.lock(study):
         pass

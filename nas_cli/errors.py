@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from nas_cli.output import Closed
-from nas_core.errors import SYNONYMS, NasError, Notice
+from nas_core.errors import SYNONYMS, NasError
 from nas_core.failures import user_place
+from nas_core.notices import notices
 
 INTERRUPTED = 130
 LINE = 2_000  # characters of a line of a message
@@ -45,23 +44,6 @@ def guarded(work: Callable[[], object], *, debug: bool) -> int:
             return _say(f"{_setting(error) or message()}{hint}", getattr(error, "exit_code", 2))
         return _say(*_unexpected(error))
     return result if isinstance(result, int) else 0
-
-
-@contextmanager
-def notices() -> Iterator[None]:
-    """Print each `Notice` once, as a line on stderr; other warnings look as they always do."""
-    with warnings.catch_warnings():
-        usual = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
-            if issubclass(category, Notice):
-                print(f"nas: {message}", file=sys.stderr)
-            else:
-                usual(message, category, *place, **more)  # type: ignore[arg-type]
-
-        warnings.simplefilter("once", Notice)
-        warnings.showwarning = show  # put back by `catch_warnings`
-        yield
 
 
 def _setting(error: Exception) -> str | None:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nas_core.errors import MachineError, VerificationError
+from nas_core.errors import MachineError, Notice, VerificationError
 
 FORMAT = 1
 GENERATIONS = 2
@@ -25,7 +26,7 @@ _TENSOR = "__tensor__"
 
 
 class CheckpointError(VerificationError):
-    """No generation of a checkpoint can be read."""
+    """A checkpoint that is not for this program, or not of this training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +62,13 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(folder: Path) -> Checkpoint | None:
-    """The newest generation that is intact; None where there is none at all.
+    """The newest generation that is intact; None where there is none: the training begins again.
 
-    Raises CheckpointError when there are some, and all of them are damaged.
+    What is damaged is said (`Notice`), and removed where nothing else is left.
+    Raises CheckpointError for one of a newer format, MachineError for one that cannot be read.
     """
-    problems = []
-    for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
-        try:
-            return _read(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            problems.append(f"{path.name}: {error}")
-    if problems:
-        raise CheckpointError(
-            f"no checkpoint in '{folder}' is intact ({'; '.join(problems)})\n"
-            "delete that folder to train this candidate again from the start"
-        )
-    return None
+    found = _newest(folder)
+    return None if found is None else found[1]
 
 
 def adopt(source: Path, target: Path) -> bool:
@@ -85,36 +77,54 @@ def adopt(source: Path, target: Path) -> bool:
     What `target` holds already stays and counts, where it is intact: a copy made before, or the training that has
     gone on since. The JSON file is copied last, so that an interrupted copy does not count. The same holds for each
     folder in it: a trial with several trainings has one for each.
-    Raises MachineError when the disk is full or may not be written to.
+    Raises MachineError when the disk is full or may not be written to, and as `load`.
     """
     inside = [adopt(folder, target / folder.name) for folder in source.glob("*") if folder.is_dir()]
     if _newest(target) is not None:
         return True
-    path = _newest(source)
-    if path is None:
+    found = _newest(source)
+    if found is None:
         return any(inside)
+    path, _ = found
     for suffix in (".safetensors", ".json"):
         write_atomically(target / f"{path.stem}{suffix}", path.with_suffix(suffix).read_bytes())
     return True
 
 
-def _newest(folder: Path) -> Path | None:
-    """The JSON file of the newest intact generation."""
+def _newest(folder: Path) -> tuple[Path, Checkpoint] | None:
+    """The newest intact generation and its JSON file. Says what is damaged."""
+    damaged: list[str] = []
     for path in sorted(folder.glob("checkpoint-*.json"), reverse=True):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            _read(path)
-            return path
+        try:
+            found = _read(path)
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+            what = "its tensors are gone" if isinstance(error, FileNotFoundError) else error
+            damaged.append(f"{path.stem} in '{folder}' is damaged ({what})")
+            continue
+        except OSError as error:
+            raise MachineError(f"cannot read the checkpoint '{path}': {error.strerror or error}") from error
+        if damaged:
+            warnings.warn(Notice(f"{'; '.join(damaged)}; going on from epoch {found.epoch}"), stacklevel=3)
+        return path, found
+    if damaged:
+        warnings.warn(Notice(f"{'; '.join(damaged)}; none is left, so what it was of begins again"), stacklevel=3)
+        for path in folder.glob("checkpoint-*"):  # beside which new ones would be the older ones
+            path.unlink(missing_ok=True)
     return None
 
 
 def _read(path: Path) -> Checkpoint:
     """One generation; ValueError says what is wrong with it."""
     document = json.loads(path.read_bytes())
+    if not isinstance(document, dict):
+        raise ValueError("it holds no JSON object")
     recorded = document.pop("sha256")
     if recorded != _digest(document):
         raise ValueError("its checksum does not match")
     if document["format"] > FORMAT:
-        raise ValueError(f"format {document['format']} is newer than this program's {FORMAT}")
+        raise CheckpointError(
+            f"the checkpoint '{path}' is of format {document['format']}, newer than this program's {FORMAT}"
+        )
     tensors = path.with_suffix(".safetensors").read_bytes()
     if hashlib.sha256(tensors).hexdigest() != document["tensors_sha256"]:
         raise ValueError("the checksum of its tensors does not match")

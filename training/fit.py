@@ -87,7 +87,7 @@ def fit(
     over (`nas_core.traits.Extra`) is reported as `train_*`, means over the samples.
 
     Raises TrialError: `nan-loss`, `out-of-memory`, `time-limit` (`deadline`, in time.monotonic() seconds) or
-    `exception`; CheckpointError where no generation is intact; UsageError for a checkpoint of another training.
+    `exception`; CheckpointError for a checkpoint of another network or program; UsageError for one of another training.
     """
     started = saved = time.monotonic()
     epochs = recipe.epochs if budget is None else budget

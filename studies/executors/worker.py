@@ -26,6 +26,7 @@ from nas_core.errors import MachineError, NasError, TrialError
 from nas_core.evaluation import Context, Report
 from nas_core.failures import Failure, failure
 from nas_core.job import Work
+from nas_core.notices import notices
 from studies.executors import Job
 from studies.records import StudySpec
 from training.reading import Silent, reading
@@ -188,7 +189,7 @@ def main(pipe: Connection, work: str, device: str | None, trial_seconds: float |
         except (EOFError, OSError) as error:
             raise DriverGone from error
 
-    with contextlib.suppress(DriverGone):
+    with contextlib.suppress(DriverGone), notices():
         for message in messages(work, Terms(listen, device, trial_seconds)):
             try:
                 pipe.send_bytes(json.dumps(message).encode())

@@ -9,12 +9,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_core.errors import MachineError
+from nas_core.errors import MachineError, Notice
 from studies.store import snapshots
 
 if TYPE_CHECKING:
@@ -101,13 +102,14 @@ def cached_in(store: Store) -> FileCache:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The key and value of a file; None where it is absent or not what was written."""
+    """The key and value of a file; None where it is absent, or not what was written, which is said (`Notice`)."""
     try:
         content = path.read_bytes()
     except OSError:
         return None
     body = content[DIGEST:]
     if hashlib.sha256(body).digest() != content[:DIGEST]:
+        warnings.warn(Notice(f"'{path}' is damaged; what it held is made again"), stacklevel=2)
         return None
     text, _, arrays = body.partition(b"\n")
     return snapshots.unpack(text.decode(), arrays)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas_core.errors import MachineError, VerificationError
+from nas_core.errors import MachineError, Notice
 from training.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -90,28 +90,52 @@ def test_a_damaged_generation_falls_back_to_the_one_before(tmp_path: Path, damag
     save(tmp_path, example(2))
     assert callable(damage)
     damage(newest(tmp_path, suffix))
-    found = load(tmp_path)
+    with pytest.warns(Notice, match=r"checkpoint-000002 in '.*' is damaged \(.*\); going on from epoch 1"):
+        found = load(tmp_path)
     assert found is not None
     assert found.epoch == 1
     assert torch.equal(found.tensors["w"], example(1).tensors["w"])
 
 
-def test_both_damaged_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    for epoch in (1, 2):
+def test_where_all_are_damaged_the_training_begins_again(tmp_path: Path) -> None:
+    for epoch in (3, 4):
         save(tmp_path, example(epoch))
         flip(newest(tmp_path, ".safetensors"))
-    with pytest.raises(
-        CheckpointError, match=r"no checkpoint in .* is intact .*checksum.*\ndelete that folder"
-    ) as info:
-        load(tmp_path)
-    assert isinstance(info.value, VerificationError)
+    with pytest.warns(Notice, match=r"000004 in .* is damaged \(.*checksum.*000003 .*none is left, .*begins again"):
+        assert load(tmp_path) is None
+    for epoch in (1, 2):  # which are newer than what was damaged
+        save(tmp_path, example(epoch))
+        found = load(tmp_path)
+        assert found is not None
+        assert found.epoch == epoch
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"3", b'"text"', b"{}", b"\xff\xfe", b'{"sha256": 1}'])
+def test_what_is_no_checkpoint_is_none(tmp_path: Path, content: bytes) -> None:
+    save(tmp_path, example(1))
+    newest(tmp_path, ".json").write_bytes(content)
+    with pytest.warns(Notice, match="is damaged"):
+        assert load(tmp_path) is None
+
+
+def test_a_file_that_cannot_be_read_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, example(1))
+
+    def refused(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        with pytest.raises(MachineError, match=r"cannot read the checkpoint .*denied"):
+            load(tmp_path)
+    assert load(tmp_path) is not None
 
 
 def test_a_newer_format_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.checkpoint.FORMAT", 2)
     save(tmp_path, example(1))
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="format 2 is newer than this program's 1"):
+    with pytest.raises(CheckpointError, match="of format 2, newer than this program's 1"):
         load(tmp_path)
 
 
@@ -221,14 +245,16 @@ def test_only_an_intact_generation_is_adopted(tmp_path: Path) -> None:
     flip(newest(source, ".safetensors"))
     save(target, example(1))
     cut(newest(target, ".json"))
-    assert adopt(source, target)
+    with pytest.warns(Notice, match="is damaged"):
+        assert adopt(source, target)
     found = load(target)
     assert found is not None
     assert found.epoch == 2
     damaged = tmp_path / "damaged"
     save(damaged, example(1))
     flip(newest(damaged, ".safetensors"))
-    assert not adopt(damaged, tmp_path / "nothing")
+    with pytest.warns(Notice, match="begins again"):
+        assert not adopt(damaged, tmp_path / "nothing")
 
 
 def test_an_interrupted_copy_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,7 +168,7 @@ class Queue:
 
     def expire(self, attempt: int) -> bool:
         """Take it back where its lease is over; whether that is so."""
-        return self._remove_where(attempt, sa.and_(t.attempts.c.state == RUNNING, t.attempts.c.until < self._now))
+        return self._remove_where(attempt, sa.and_(t.attempts.c.state == RUNNING, self._expired()))
 
     # -- workers ------------------------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ class Queue:
         q = t.queues.c
         columns = (q.session, q.driver, q.version, q.lease, (self._now - q.seen).label("silent"))
         found = self._store.read(sa.select(*columns).where(q.study == self._study))
-        return Driver(*found[0]) if found else None
+        return Driver(*found[0][:-1], _seconds(found[0].silent)) if found else None
 
     def claim(self, worker: str) -> tuple[int, Wanted] | None:
         """The first attempt that waits, which is this worker's from here on: its id, and what is wanted; None: nothing
@@ -269,16 +269,31 @@ class Queue:
         q = t.queues.c
         return self._now + sa.select(q.lease).where(q.study == self._study).scalar_subquery()
 
+    def _expired(self) -> Any:
+        """Whether a lease is over. One that ends too late is of before the clock was set back, without a sign since."""
+        until = t.attempts.c.until
+        return sa.or_(until < self._now, until - self._until() > self._until() - self._now)
+
     def _attempts(self, where: Any) -> list[Attempt]:
         a, q = t.attempts.c, t.queues.c
         columns = (
             *(a.id, a.number, a.folder, a.state, a.halting, a.begun, a.worker, a.said),
             (self._now - a.claimed).label("claimed"),
             (self._now - a.until + q.lease).label("silent"),
-            sa.func.coalesce(a.until < self._now, sa.false()).label("expired"),
+            sa.func.coalesce(self._expired(), sa.false()).label("expired"),
         )
         found = self._store.read(sa.select(*columns).join(t.queues, q.study == a.study).where(where).order_by(a.id))
-        return [Attempt(**{**row._mapping, "expired": bool(row.expired)}) for row in found]
+        return [
+            Attempt(
+                **{
+                    **row._mapping,
+                    "claimed": _seconds(row.claimed),
+                    "silent": _seconds(row.silent),
+                    "expired": bool(row.expired),
+                }
+            )
+            for row in found
+        ]
 
     def _remove_where(self, attempt: int, condition: Any) -> bool:
         a = t.attempts.c
@@ -292,6 +307,11 @@ class Queue:
             return found
 
         return self._write(work)
+
+
+def _seconds(since: float | None) -> float | None:
+    """Never negative, whatever the clock says."""
+    return None if since is None else max(0.0, since)
 
 
 def _remove(connection: Connection, ids: Sequence[int]) -> None:

@@ -66,6 +66,14 @@ def run_out(store: Store) -> None:
     store.write(lambda c: c.execute(a.update().values(until=a.c.until - 3600, claimed=a.c.claimed - 3600)))
 
 
+def set_back(store: Store, seconds: float) -> None:
+    """Set the database's clock back, as seen from all that it has written."""
+    a, q = tables.attempts, tables.queues
+    later = {name: a.c[name] + seconds for name in ("until", "claimed")}
+    store.write(lambda c: c.execute(a.update().values(**later)))
+    store.write(lambda c: c.execute(q.update().values(seen=q.c.seen + seconds)))
+
+
 # -- the database ---------------------------------------------------------------------------------------------
 
 
@@ -115,6 +123,26 @@ def test_an_attempt_belongs_to_one_worker_as_long_as_that_gives_signs(queue: Que
     driver = queue.driver()
     assert driver is not None
     assert driver.silent is None
+
+
+def test_a_clock_that_is_set_back_costs_an_attempt_at_most(queue: Queue, store: Store) -> None:
+    """A worker that lives signs by the new clock before long; the lease of one that has died ends, and not in a day."""
+    queue.open("d", "host:1", "1.0", 60.0)
+    queue.want("d", WANTED)
+    claimed, _ = queue.claim("one") or (0, None)
+    set_back(store, 30.0)
+    assert not queue.attempts()[0].expired
+    set_back(store, 86_400.0)
+    (found,) = queue.attempts()
+    driver = queue.driver()
+    assert driver is not None
+    assert (found.claimed, found.silent, driver.silent, found.expired) == (0.0, 0.0, 0.0, True)
+    assert queue.renew(claimed, "one") is False
+    assert not queue.attempts()[0].expired
+    assert not queue.expire(claimed)
+    set_back(store, 86_400.0)
+    assert queue.expire(claimed)
+    assert queue.renew(claimed, "one") is None
 
 
 def test_a_worker_that_is_stopped_as_it_claims_learns_it_later(

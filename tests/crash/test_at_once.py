@@ -1,20 +1,24 @@
-"""Several searches that begin at the same moment on a database that is not there yet, or on one that is older."""
+"""Several searches that begin at the same moment on a database that is not there yet, or on one that is older; and that
+write into it together until they end."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from nas_cli.app import run as nas
+from nas_core.strategy import State
 from studies.store.store import Store
-from tests.crash.sessions import SEARCH, write_toy
+from tests.crash.sessions import SEARCH, TOY, stored, write_toy
 from tests.crash.test_every_write import PROGRAM
 from tests.zygote import Call, Zygote
 
@@ -105,3 +109,43 @@ def test_twenty_rounds_at_once(tmp_path: Path, file: Callable[[], str]) -> None:
 @pytest.mark.slow
 def test_twenty_rounds_at_once_on_a_server(tmp_path: Path, postgresql: Callable[[], str]) -> None:
     check_rounds(fresh, tmp_path, postgresql, 20)
+
+
+def check_writers(at_once: Together, folder: Path, processes: int, trials: int) -> None:
+    """Searches that write into one file together: each study is whole, and the one that a search alone makes."""
+    place = write_toy(folder / "work")
+    (place / "toy.py").write_text(TOY.replace("(8, 16, 32)", "tuple(range(1, 401))"))
+    url = f"sqlite:///{place}/nas.db"
+    search = ["search", "--space", "toy.py:space", "--evaluator", "paced.py:Paced", "-s", "evaluator.pause=0"]
+    commands = [
+        [*search, "--trials", str(trials), "--strategy", "random", "--lag", "2", "--study", f"s{n}", "--seed", str(n)]
+        for n in range(processes)
+    ]
+    assert at_once(place, url, commands) == []
+    with Store(url, place / "files", reading=True) as store:
+        found = stored(store)
+        assert store.query("SELECT count(*), count(DISTINCT study || ':' || number) FROM runs")[1] == [
+            (sum(map(len, found.values())), sum(map(len, found.values())))
+        ]
+        for name in (f"s{n}" for n in range(processes)):
+            runs = list(store.trials(store.study(name)))
+            assert [run.number for run in runs] == list(range(len(runs)))
+            evaluated = [run for run in runs if run.state == State.COMPLETE]
+            assert len(evaluated) == trials
+            assert all([report.step for report in store.curve(run)] == [1, 2, 3, 4] for run in evaluated)
+    with closing(sqlite3.connect(place / "nas.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    last = processes - 1
+    assert at_once(place, f"sqlite:///{place}/alone.db", [commands[last]]) == []
+    with Store(f"sqlite:///{place}/alone.db", place / "files", reading=True) as store:
+        assert stored(store) == {f"s{last}": found[f"s{last}"]}
+
+
+def test_four_processes_that_write_into_one_file(forked: Together, tmp_path: Path) -> None:
+    check_writers(forked, tmp_path, 4, 40)
+
+
+@pytest.mark.slow
+def test_sixteen_processes_that_write_into_one_file(tmp_path: Path) -> None:
+    check_writers(fresh, tmp_path, 16, 500)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -227,3 +228,49 @@ def test_what_was_being_committed_is_not_done_twice(tmp_path: Path, postgresql: 
         sa.event.listen(store._connection, "commit", gone, once=True)
         store.finish(run, Verdict(State.FAILED, "this can be said twice"))
         assert [(found.number, found.state) for found in store.trials(study)] == [(0, State.FAILED)]
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("number", [1, 3, 6])
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_proposal_of_which_nobody_knows_whether_it_is_committed(
+    say: Callable[..., tuple[int, str, str]],
+    postgresql: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    committed: bool,
+) -> None:
+    """The search ends with a line, and its resume is the search that nothing disturbed, whichever it was."""
+    whole, cut = postgresql(), postgresql()
+    search = [*PACED_SEARCH, "--trials", "6", "--lag", "2", "-s", "evaluator.pause=0", "--files", "files"]
+    assert say(*search, "--db", whole)[0] == 0
+    propose, calls = Store.propose_all, iter(range(1, 100))
+
+    def proposing(store: Store, *arguments: Any) -> Any:
+        if next(calls) == number:
+            lose_the_answer(store._connection, cut, committed)
+        return propose(store, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "propose_all", proposing)
+        code, _, err = say(*search, "--db", cut)
+    assert (code, "Traceback" in err) == (5, False), err
+    assert "went away while something was being committed" in err.splitlines()[-1]
+    assert say("resume", "s", "--db", cut, "--files", "files")[0] == 0
+    with Store(whole, reading=True) as one, Store(cut, reading=True) as other:
+        assert stored(one) == stored(other)
+
+
+def lose_the_answer(connection: sa.Connection, url: str, committed: bool) -> None:
+    """The session ends at the next commit, just before or just after."""
+    dialect = connection.dialect
+    commit = dialect.do_commit
+
+    def lost(raw: Any) -> None:
+        del dialect.do_commit  # the class has another
+        if committed:
+            commit(raw)
+        end_session(url)
+        raw.execute("SELECT 1")
+
+    dialect.do_commit = lost  # type: ignore[method-assign]

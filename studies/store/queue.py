@@ -175,9 +175,9 @@ class Queue:
     def driver(self) -> Driver | None:
         """None: the study never had one that wanted anything of workers."""
         q = t.queues.c
-        columns = (q.session, q.driver, q.version, q.lease, (self._now - q.seen).label("silent"))
+        columns = (q.session, q.driver.label("name"), q.version, q.lease, (self._now - q.seen).label("silent"))
         found = self._store.read(sa.select(*columns).where(q.study == self._study))
-        return Driver(*found[0][:-1], _seconds(found[0].silent)) if found else None
+        return Driver(**{**found[0]._mapping, "silent": _seconds(found[0].silent)}) if found else None
 
     def claim(self, worker: str) -> tuple[int, Wanted] | None:
         """The first attempt that waits, which is this worker's from here on: its id, and what is wanted; None: nothing

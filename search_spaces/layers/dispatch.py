@@ -21,8 +21,11 @@ class Routing(Protocol):
     """`shares` are a token's (or a sample's) probabilities of experts, `[..., experts]`; `terms` are what the router
     has to minimise, by name."""
 
-    shares: Tensor
-    terms: Mapping[str, Tensor]
+    @property
+    def shares(self) -> Tensor: ...
+
+    @property
+    def terms(self) -> Mapping[str, Tensor]: ...
 
     def answer(self, experts: nn.Module, x: Tensor) -> Tensor: ...
 

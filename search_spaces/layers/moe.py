@@ -45,8 +45,7 @@ class MixtureOfExperts(nn.Module):
         self._held: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] = ({}, {})
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            routing = self.router(x.double() if x.dtype is torch.float64 else x.float(), condition)
+        routing: Routing = self._routed(x if x.dtype is torch.float64 else x.float(), condition)
         capacity = self.capacity if self.training else self.capacity_eval
         if capacity is not None and isinstance(routing, Chosen):
             routing = routing.within(capacity)
@@ -57,6 +56,12 @@ class MixtureOfExperts(nn.Module):
         if self.shared is not None:
             answer = answer + self.shared(x.flatten(0, 1), Every()).view_as(answer)
         return answer
+
+    def _routed(self, x: Tensor, condition: Tensor | None) -> Any:
+        if not torch.is_autocast_enabled(x.device.type):  # a context would be an operation of its own in a program
+            return self.router(x, condition)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.router(x, condition)
 
     def take(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         held, self._held = self._held, ({}, {})

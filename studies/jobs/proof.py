@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from compressors.groups.groups import Removal
 from nas_core.architecture import Architecture
-from nas_core.config import SizeConfig
 from nas_core.errors import NasError, VerificationError
 from nas_core.model import Changes
 from nas_core.task import Task
@@ -27,15 +26,16 @@ if TYPE_CHECKING:
 class Claim:
     """A network that is `before` without the units `removed`, as plain data.
 
-    `space`: its reference. `before` and `after` are files of weights, with what the networks differ from their space's
-    in. `inputs` and `answer`: what the network that was written answered there. `costs`: what was counted of it.
-    `recalibrated`: statistics of batch normalisations are its own. `threads`: of the CPU.
+    `space`: its reference, `size` the fields of its size. `before` and `after` are files of weights, with what the
+    networks differ from their space's in. `inputs` and `answer`: what the network that was written answered there.
+    `costs`: what was counted of it. `recalibrated`: statistics of batch normalisations are its own. `threads`: of the
+    CPU.
     """
 
     space: str
     arch: Architecture
     task: Task
-    size: SizeConfig
+    size: Mapping[str, Any]
     before: tuple[Path, Changes]
     after: tuple[Path, Changes]
     removed: Removal
@@ -96,10 +96,9 @@ def compared(claim: Claim) -> dict[str, float]:
     from training.threads import thread_count
 
     space, _ = load_space(claim.space)
+    size = space.Size.parse(claim.size)
     with thread_count(claim.threads):
-        before, after = (
-            load_trained(space, claim.arch, claim.task, claim.size, *one) for one in (claim.before, claim.after)
-        )
+        before, after = (load_trained(space, claim.arch, claim.task, size, *one) for one in (claim.before, claim.after))
         inputs = tuple(map(torch.from_numpy, claim.inputs))
         with torch.no_grad():
             answer = after(*inputs)

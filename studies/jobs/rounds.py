@@ -224,7 +224,7 @@ class Compression:
         with torch.no_grad():
             answer = network(*inputs)
         return Claim(
-            *(self.space, self.arch, evaluator.task, evaluator.size, before, (path, _said(path).changes)),
+            *(self.space, self.arch, evaluator.task, evaluator.size.model_dump(), before, (path, _said(path).changes)),
             removed={name: tuple(sorted(units)) for name, units in change.removed.items()},
             ignored=tuple(self.settings["ignore"]),
             recalibrated=change.recalibrate,

@@ -23,7 +23,7 @@ from nas_core.config import validate
 from nas_core.errors import UsageError
 from nas_core.evaluation import Constraint, Fidelity, Objective
 from nas_core.seeds import generator
-from nas_core.space import SearchSpace
+from nas_core.space import SearchSpace, unsound
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State, Strategy
 from nas_core.testing.findings import Reference, ask_fresh, collect
 
@@ -48,6 +48,7 @@ class Scenario:
     start: int = 0
     gaps: bool = False  # some numbers belong to others
     failing: float = 0.1  # the part of candidates whose evaluation fails
+    screened: float = 0.0  # the part that screens turn down, beside what its space knows as unsound
     fidelity: Fidelity | None = EPOCHS
     prior: int = 0  # architectures of another study that are known
 
@@ -69,6 +70,10 @@ SCENARIOS = (
     Scenario("every trial fails", lag=2, failing=1.0),
     Scenario("every trial is rejected", constraints=(Constraint("price", "<=", -1.0),), lag=2),
 )
+
+
+SCREENED = Scenario("screened, three at a time", lag=3, screened=0.7)
+"""As where most of what is not unsound is turned down after seconds."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +260,10 @@ def _outcome(trial: Pending, setting: Setting, scenario: Scenario) -> Outcome:
         for constraint, violation in zip(setting.constraints, violations, strict=True)
     ):
         return Outcome(trial.number, proposal, State.REJECTED, None, violations, {"price": metrics["price"]})
+    if unsound(setting.space, proposal.arch) is not None or (
+        scenario.screened and _drawn(f"screen of {setting.identity(proposal.arch)}") < scenario.screened
+    ):
+        return Outcome(trial.number, proposal, State.REJECTED, None)
     if _measure(setting, proposal, "luck") < scenario.failing:
         return Outcome(trial.number, proposal, State.FAILED, None)
     values = tuple(objective.orient(metrics[objective.metric]) for objective in setting.objectives)

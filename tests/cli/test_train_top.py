@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from nas_core.records import RETRAIN
-from studies.analysis.queries import top_trials
 from studies.store.store import Store
 
 Say = Callable[..., tuple[int, str, str]]
@@ -55,16 +54,6 @@ def test_the_best_are_trained_and_ranked(searched: Path, say: Say) -> None:
     with Store("sqlite:///nas.db") as store:
         assert sum(len(store.children(run, RETRAIN)) for run in store.trials(store.study("a"))) == 5
     assert "has 4 different trials to rank, not 9" in say(*TOP, "--top", "9", "--seeds", "1")[2]
-
-
-def test_candidates_of_one_identity_are_one(searched: Path) -> None:
-    with Store("sqlite:///nas.db") as store:
-        study = store.study("a")
-        found = top_trials(store, study, 3)
-        assert len({run.identity for run in found}) == len(found) == 3
-        values = [run.metrics["val_accuracy"] for run in found]
-        assert values == sorted(values, reverse=True)
-        assert top_trials(store, study, 1) == found[:1]
 
 
 @pytest.mark.parametrize(

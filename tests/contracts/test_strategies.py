@@ -17,10 +17,10 @@ import strategies
 from nas_core.config import validate
 from nas_core.errors import UsageError
 from nas_core.evaluation import Objective
-from nas_core.space import SearchSpace
+from nas_core.space import HasUnsound, SearchSpace
 from nas_core.strategy import Setting, Strategy
 from nas_core.testing.findings import Reference
-from nas_core.testing.strategy import SCENARIOS, Scenario, check, check_fresh
+from nas_core.testing.strategy import SCENARIOS, SCREENED, Scenario, check, check_fresh
 from nas_core.testing.trait_spaces import TRAIT_SPACES
 
 EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
@@ -222,13 +222,16 @@ def represented() -> list[Any]:
 
 @pytest.mark.parametrize(("name", "text", "scenario"), represented())
 def test_every_space_can_be_searched(name: str, text: str, scenario: Scenario) -> None:
-    assert findings(name, REPRESENTATIVES[name], text, 6, 1, scenarios=[scenario]) == []
+    screened = [SCREENED] if isinstance(loaded(text), HasUnsound) else []
+    assert findings(name, REPRESENTATIVES[name], text, 6, 1, scenarios=[scenario, *screened]) == []
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize(("name", "config", "text"), [*suitable(SPACES), *ELSEWHERE])
 def test_strategy_contract_on_every_space(name: str, config: dict[str, Any], text: str) -> None:
-    assert findings(name, config, text, *BRIEF.get(name, (30, 4))) == []
+    """What a space knows as unsound is rejected in every scenario, as a search does."""
+    scenarios = (*SCENARIOS, SCREENED)
+    assert findings(name, config, text, *BRIEF.get(name, (30, 4)), scenarios=scenarios) == []
 
 
 def repeats(cases: Iterable[tuple[str, dict[str, Any], str]], trials: int) -> list[str]:

@@ -62,6 +62,12 @@ HOSTED = [
     *("--data", "digits", "-s", "split.limit=160", "-s", "checkpoint_seconds=0", "--threads", "1", "--seed", "3"),
 ]
 
+# Of what the evolution of layers proposes most is turned down after some steps of a training or of an ascent.
+EVOLVED = [
+    *("--space", "evonorm", "--strategy", "evonorm", "-s", "strategy.window=6", "--data", "digits", "--epochs", "2"),
+    *("-s", "checkpoint_seconds=0", "-s", "recipe.batch_size=16", "--threads", "1", "--seed", "3"),
+]
+
 BRIEF = ["-s", "strategy.generator.steps=60", "-s", "strategy.generator.samples=300", "--trials", "12"]
 
 PAIRS = """
@@ -250,6 +256,15 @@ def test_killed_baselines_and_screens(fork: Run, tmp_path: Path, workers: tuple[
     check_kills(fork, tmp_path, arguments, kills=2, per_study=2, durations=False, workers=workers)
 
 
+@pytest.mark.slow
+def test_killed_evolution_of_layers(fork: Run, tmp_path: Path) -> None:
+    """In a screen, and as a candidate is looked for. Faster: the test before, and the contract of strategies."""
+    screens = ("--screen", "quality(steps=4,bar=1.2)", "--screen", "stability(steps=2)")
+    begun = ("--enqueue", "evonorm-s0", "-s", "strategy.founders=1", "--trials", "2", "--lag", "2")
+    begun += ("--size", "width=4,depth=1,stages=1", "-s", "split.limit=80")
+    check_kills(fork, tmp_path, [*EVOLVED, *screens, *begun], kills=1, per_study=1, durations=False)
+
+
 @pytest.mark.parametrize("workers", [(), pytest.param(("--executor", "processes"), marks=pytest.mark.slow)])
 def test_killed_supernets(fork: Run, tmp_path: Path, workers: tuple[str, ...]) -> None:
     arguments = [*SUPERNET, "-s", "strategy.epochs=6"]
@@ -303,6 +318,16 @@ def test_ten_killed_searches_in_hosts(tmp_path: Path, workers: tuple[str, ...]) 
     """Also between the epochs of two hosts; a fast sibling is in tests/training/test_hosts.py."""
     layers = ("--enqueue", "gn-relu,evonorm-b0,frn,evonorm-s1", "--trials", "4", "--lag", "4")
     arguments = [*HOSTED, "--hosts", "resnet,vgg,vit", *layers, "--epochs", "12"]
+    check_kills(fresh, tmp_path, arguments, kills=10, per_study=4, durations=False, workers=workers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_ten_killed_evolutions_of_layers(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    """About 40 candidates, of 20 steps in each of two hosts: killed in screens, between hosts and while training."""
+    screens = ("--screen", "quality(steps=9,bar=1.5)", "--screen", "stability(steps=5)", "--lag", "4")
+    size = ("--size", "width=8,depth=1", "-s", "split.limit=160", "--hosts", "resnet,vgg")
+    arguments = [*EVOLVED, *size, *screens, "-s", "strategy.founders=2", "--trials", "4"]
     check_kills(fresh, tmp_path, arguments, kills=10, per_study=4, durations=False, workers=workers)
 
 

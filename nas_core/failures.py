@@ -45,7 +45,8 @@ def failure(error: BaseException) -> Failure:
     if isinstance(error, TrialError):
         return Failure(without_paths(str(error)), user_traceback(error.__cause__ or error))
     first = (str(error).strip().splitlines() or [""])[0][:LINE]
-    return Failure(without_paths(f"exception: {type(error).__name__}: {first}"), user_traceback(error))
+    what = "out-of-memory" if isinstance(error, MemoryError) else "exception"
+    return Failure(without_paths(f"{what}: {type(error).__name__}: {first}"), user_traceback(error))
 
 
 def word(reason: str | None) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import safetensors.torch
 import torch
@@ -152,12 +153,15 @@ def test_adapters_recover_what_is_left(subject: str, say: Say) -> None:
         (["--quantize", "int8", "--ignore", "stem"], "nothing is changed without a --method"),
         (["--method", "magnitude", "--target", "macs<0.5"], "target 'macs<0.5' is malformed"),
         (["--method", "magnitude", "--target", "mac<=0.5x"], "unknown cost of a target 'mac'; did you mean 'macs'?"),
-        (["--method", "magnitude", "--target", "macs<=1"], "macs"),
-        (["--method", "magnitude", "--target", "macs<=2x"], "macs"),
+        (
+            ["--method", "magnitude", "--target", "macs<=1"],
+            "target 'macs<=1' cannot be met: the least that this network can come to is macs=",
+        ),
+        (["--method", "magnitude", "--target", "macs<=2x"], "target 'macs<=2x' is met already, with "),
         (["--method", "magnitude", "--target", "macs<=0.5x", "--target", "macs<=9"], "name each cost once"),
         (
             ["--method", "magnitude", "--target", "macs<=0.5x", "--ignore", "inner.9"],
-            "unknown module to ignore 'inner.9'",
+            "unknown module to ignore 'inner.9'; did you mean 'inner.",
         ),
         (
             ["--method", "magnitude", "--target", "macs<=0.5x", "--ignore", "inner", "--ignore", "stem"],
@@ -168,8 +172,58 @@ def test_adapters_recover_what_is_left(subject: str, say: Say) -> None:
 def test_what_cannot_be_is_said_before_anything_runs(subject: str, say: Say, words: list[str], said: str) -> None:
     code, _, err = say("compress", subject, *words)
     assert (code, said in err, err.count("\n") <= 2, "Traceback" in err) == (2, True, True, False), err
+    untouched(subject, say)
+
+
+def untouched(subject: str, say: Say) -> None:
+    """Nothing of it was compressed, and its files are what they were."""
     with Store("sqlite:///nas.db", reading=True) as store:
         assert not store.below(store.trial(store.study(subject), 0), COMPRESS)
+    assert say("verify", subject)[0] == 0
+
+
+STEEP = """
+from torch import nn
+
+
+class Steep(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(64, 8), nn.Linear(8, outputs)
+
+    def forward(self, x):
+        x = self.hidden(x.flatten(1))
+        if x.sum() > 0:
+            x = x.relu()
+        return self.head(x)
+
+
+def steep(task):
+    return Steep(task.outputs)
+"""
+
+
+def test_a_network_that_cannot_be_traced_is_refused_with_the_line(folder: Path, say: Say) -> None:
+    (folder / "steep.py").write_text(STEEP)
+    assert say("train", "steep.py:steep", "--data", "digits", "--epochs", "1")[0] == 0
+    for method in ("magnitude", "hesso"):
+        code, _, err = say("compress", "steep-digits-1", "--method", method, "--target", "macs<=0.5x", "--epochs", "1")
+        assert (code, "in Steep at `if x.sum() > 0:`" in err, err.count("\n") <= 2) == (2, True, True), err
+    untouched("steep-digits-1", say)
+
+
+def test_data_that_are_gone_are_named(folder: Path, say: Say) -> None:
+    (folder / "my_net.py").write_text(SPACE)
+    images = numpy.random.default_rng(0).integers(0, 256, (90, 8, 8, 1), "uint8")
+    numpy.savez("made.npz", images=images, labels=numpy.arange(90) % 3)
+    code, _, err = say("train", "my_net.py:net", "--data", "npz:made.npz", "--epochs", "1")
+    assert code == 0, err
+    Path("made.npz").rename("away.npz")
+    for method in ("taylor", "magnitude"):
+        code, _, err = say("compress", "net-npz-1", "--method", method, "--target", "macs<=0.5x", "--epochs", "0")
+        assert (code, "made.npz" in err, err.count("\n") <= 2) == (3, True, True), err
+    Path("away.npz").rename("made.npz")
+    untouched("net-npz-1", say)
 
 
 def test_weights_that_are_no_numbers_are_refused(subject: str, say: Say, monkeypatch: pytest.MonkeyPatch) -> None:

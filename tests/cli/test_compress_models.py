@@ -297,6 +297,18 @@ def test_what_cannot_be_taken_in_is_one_line(own: Path, say: Say, words: list[st
     assert not Path("touched").exists()
 
 
+def test_what_was_taken_in_before_a_refusal_is_found_again(own: Path, say: Say) -> None:
+    method = ["--method", "magnitude", "--epochs", "0"]
+    for target, message in (("macs<=0.001x", "cannot be met"), ("macs<=2x", "is met already")):
+        code, _, err = say("compress", *GIVEN, *method, "--target", target)
+        assert (code, message in err, "net-digits-1:0/train-1" in err) == (2, True, True), err
+    code, out, err = say("compress", *GIVEN, *INNER, "--json")
+    assert code == 0, err
+    assert json.loads(out)["of"] == "net-digits-1:0/train-1"
+    assert [one["study"] for one in json.loads(say("ls", "--json")[1])] == ["net-digits-1"]
+    assert say("show", "net-digits-1:0/train-2")[0] == 3
+
+
 @pytest.mark.parametrize(
     ("inputs", "code", "message"),
     [

@@ -173,7 +173,8 @@ class HasVariation(Protocol):
 
 @runtime_checkable
 class HasNamed(Protocol):
-    """Published architectures, by name."""
+    """Published architectures, by name. What a space with other arguments knows too can be in a mapping `left_out`, by
+    name as well, with the reason."""
 
     named: Mapping[str, Architecture]
 
@@ -190,6 +191,9 @@ def known_by_name(space: SearchSpace, names: Sequence[str]) -> dict[str, Archite
     if tuple(names) == ("named",) and "named" not in space.named:
         return dict(space.named)
     for name in names:
+        reason = getattr(space, "left_out", {}).get(name)
+        if reason is not None:
+            raise UsageError(f"architecture '{name}': {reason}; take one of {', '.join(space.named)}")
         if name not in space.named:
             raise unknown(f"architecture of space '{space.name}'", name, space.named)
         if list(names).count(name) > 1:

@@ -60,6 +60,8 @@ class EvoNorm(SearchSpace):
         known = {name: formula.from_text(text, NODES) for name, text in FORMULAS.items()}
         sound = {name: graph for name, graph in known.items() if all(node.op in self._ops for node in graph.nodes)}
         self.named: Mapping[str, Architecture] = MappingProxyType({n: self.architecture(g) for n, g in sound.items()})
+        without = "it has moments of the batch, which evonorm(batch=False) leaves out"
+        self.left_out = dict.fromkeys((name for name in known if name not in sound), without)
 
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
         """The size's host with the layer, untrained (`search_spaces.hosts.host.host_network`).

@@ -1,7 +1,8 @@
 """Every write of the sessions, one after the other: `python -m tests.crash OUT.csv [SESSION...]`.
 
 What `-m slow tests/crash` asserts, as a table that a later run goes on with: a point that is there is not tried again.
-`python -m tests.crash random OUT.csv` kills at random moments (`random_kills.py`).
+`python -m tests.crash random OUT.csv` kills at random moments (`random_kills.py`), and `python -m tests.crash outcomes`
+prints what both tables came to.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.crash import random_kills
+from tests.crash import outcomes, random_kills
 from tests.crash.injection import IO_ERROR, KILL, NO_SPACE, program
 from tests.crash.test_every_write import ALL, SESSIONS
 
@@ -45,4 +46,6 @@ def main(out: Path, names: list[str]) -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["random"]:
         sys.exit(random_kills.main(sys.argv[2:]))
+    if sys.argv[1:] == ["outcomes"]:
+        sys.exit(print(outcomes.table()))
     sys.exit(main(Path(sys.argv[1]), sys.argv[2:] or list(SESSIONS)))

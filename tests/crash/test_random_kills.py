@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash import outcomes
 from tests.crash.random_kills import KINDS, MOST
 from tests.crash.running import ROOT, Fork, ended
 
@@ -44,3 +45,20 @@ def test_a_thousand_rounds(tmp_path: Path, kinds: list[str], rounds: int) -> Non
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(rows(table)) == rounds
+
+
+def test_the_document_shows_what_was_tried() -> None:
+    """As `python -m tests.crash outcomes` prints it: no try has ended otherwise."""
+    table = outcomes.table()
+    assert f"\n{table}\n" in (ROOT / "docs" / "reliability.md").read_text()
+    assert {line.split("|")[-2].strip() for line in table.splitlines()[2:]} == {"0"}
+
+
+def test_what_ends_otherwise_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("WRITES", "search,KILL,write 1,failed\n"), ("KILLS", "driver,0,2,same\ndriver,1,0,failed\n")):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setattr(outcomes, name, tmp_path / name)
+    assert outcomes.table().splitlines()[2:] == [
+        "| `search`, at each write | `kill -9` | 1 | 0 | 1 |",
+        "| driver | `kill -9` at 2 random moments | 2 | 1 | 1 |",
+    ]

@@ -3,6 +3,7 @@
 GROUP = "nas.search_spaces"
 
 BUILTIN = {
+    "activation": "search_spaces.activation.space:ActivationSpace",
     "ae-cnn": "search_spaces.ae_cnn.space:AeCnn",
     "darts": "search_spaces.darts.space:Darts",
     "evonorm": "search_spaces.evonorm.space:EvoNorm",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 
 import numpy
@@ -11,11 +10,10 @@ from nas_core.seeds import generator
 from search_spaces.evonorm.graph import Graph, X
 from search_spaces.evonorm.rewriting import canonical
 from search_spaces.evonorm.vectors import Array, computed
+from search_spaces.layers.signature import EQUAL, of_text, signature
 
 SHAPE = (4, 2, 4, 9)  # samples, groups, channels of a group, positions
 CHANNELS = SHAPE[1] * SHAPE[2]
-EQUAL = 1e-6  # of the largest value: the same but for rounding
-DIGITS = 4  # of a value that are looked at
 LAYERS = 10
 SCALES = (1.0, 3.0, 1 / 3)  # of the weights in a chain
 EXPLODED, COLLAPSED = 1e3, 1e-3  # root mean squares at the end of a chain
@@ -57,18 +55,8 @@ def identity(graph: Graph) -> str:
     four significant digits, of others the simplified formula."""
     y = computed(graph, *_signature_probes())
     if not numpy.isfinite(y).all():
-        return "=" + _digest(canonical(graph).encode())
-    size = numpy.abs(y)
-    # What cancels leaves rounding behind, which is nothing.
-    there = size > EQUAL * size.max(axis=(-4, -3, -2, -1), keepdims=True)
-    exponents = numpy.floor(numpy.log10(numpy.where(there, size, 1.0)))
-    digits = numpy.round(numpy.where(there, y, 0.0) / 10.0 ** (exponents - DIGITS + 1))
-    spread = numpy.broadcast_to(numpy.stack((digits, exponents)), (2, 2, *SHAPE))
-    return "~" + _digest(spread.astype(numpy.int32).tobytes())
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+        return of_text(canonical(graph))
+    return signature(y, (-4, -3, -2, -1), (2, *SHAPE))
 
 
 def unsound(graph: Graph) -> str | None:

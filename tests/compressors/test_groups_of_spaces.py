@@ -28,6 +28,7 @@ FIELDS = InputSpec(name="x", shape=(9,), categories=(1, 4, 1, 3))
 TABLE = Task(kind=TABULAR_REGRESSION, inputs=(FIELDS,), outputs=1, metric="rmse")
 
 SMALL: Mapping[str, tuple[Task, Mapping[str, Any]]] = {
+    "activation": (IMAGES, {"width": 4, "stages": 2}),
     "ae-cnn": (IMAGES, {"width_scale": 0.05, "depth_scale": 0.3}),
     "darts": (IMAGES, {"channels": 3, "layers": 3}),
     "evonorm": (IMAGES, {"width": 4, "stages": 2}),

@@ -193,6 +193,7 @@ def _named() -> Iterator[tuple[str, str, SearchSpace, Architecture, dict[str, An
         "darts": {"channels": 4, "layers": 5, "drop_path": 0.2, "auxiliary": True},
         "nasnet": {"cells": 1, "filters": 48, "stem_filters": 6, "drop_path": 0.4, "auxiliary": True},
         "evonorm": {"width": 8, "stages": 2},
+        "activation": {"width": 4, "stages": 2},
     }
     for reference, size in sizes.items():
         space = space_of(reference)

@@ -20,7 +20,7 @@ from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, State
 from nas_core.testing.findings import Reference
-from nas_core.testing.strategy import SCENARIOS, History, Scenario, check, check_fresh, simulate
+from nas_core.testing.strategy import SCENARIOS, SCREENED, History, Scenario, check, check_fresh, simulate
 
 
 class Toy(SearchSpace):
@@ -430,6 +430,28 @@ def test_the_simulation_is_the_study_it_says(scenario: Scenario) -> None:
         assert {State.COMPLETE, State.FAILED, State.REUSED} <= states
         rejecting = any(constraint.metric == "price" for constraint in scenario.constraints)
         assert (State.REJECTED in states) is rejecting
+
+
+class Halved(Toy):
+    def unsound(self, arch: Architecture) -> str | None:
+        return "odd: a" if int(arch.values["a"]) % 2 else None
+
+
+@pytest.mark.parametrize("scenario", [SCENARIOS[0], SCREENED], ids=lambda scenario: scenario.name)
+def test_what_is_unsound_or_screened_is_rejected(scenario: Scenario) -> None:
+    """Without values and violations; of what is sound, screens turn down the share of the scenario."""
+    space = Halved()
+    setting = Setting(space, 1, scenario.objectives, scenario.constraints, space.identity, scenario.fidelity)
+    told = simulate(Good(setting, Good.Config(founders=60)), setting, scenario, 60).told
+    states: dict[bool, set[State]] = {True: set(), False: set()}
+    for outcome in told:
+        if outcome.state is not State.REUSED:
+            states[space.unsound(outcome.proposal.arch) is None].add(outcome.state)
+        if outcome.state is State.REJECTED:
+            assert (outcome.values, outcome.violations) == (None, ())
+    assert states[False] == {State.REJECTED}
+    assert State.COMPLETE in states[True]
+    assert (State.REJECTED in states[True]) == (scenario is SCREENED)
 
 
 def test_duplicates_are_told_the_values_of_the_first() -> None:

@@ -24,13 +24,14 @@ POOLS = ("processes", "ray")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elsewhere:
     """Work as other processes are told to do it: on files in `folder`. `device` and `threads` are what the work names;
-    `trial_seconds` are what one evaluation may take."""
+    `trial_seconds` are what one evaluation may take; `ahead`: how many may wait for whoever is free first."""
 
     remote: Remote
     folder: Path
     device: str | None = None
     threads: int | None = None
     trial_seconds: float | None = None
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,7 @@ def candidates(store: Store, study: Study, parts: StudyObjects, *, apart: bool =
         device=facts.device,
         threads=facts.threads,
         trial_seconds=parts.trial_seconds,
+        ahead=int(spec.ordering == "strict"),  # in the order of ends what is asked next hears of all that have ended
         apart=not parts.evaluator.in_process or (apart and not facts.looks_up),
     )
 

@@ -82,12 +82,15 @@ class _Worker(Generic[H]):
 
 
 class Pool(Generic[H]):
-    """`slots` workers of a launcher; `trial_seconds` is the time that one evaluation may take."""
+    """So many `workers` of a launcher; `trial_seconds` is the time that one evaluation may take. `ahead` jobs more may
+    be submitted, which wait here: a worker that has ended with one is given the next before anybody hears of it."""
 
     apart = True
 
-    def __init__(self, launcher: Launcher[H], slots: int, trial_seconds: float | None = None) -> None:
-        self.slots = slots
+    def __init__(
+        self, launcher: Launcher[H], workers: int, trial_seconds: float | None = None, *, ahead: int = 0
+    ) -> None:
+        self.slots, self._places = workers + ahead, workers
         self._launcher = launcher
         self._trial_seconds = trial_seconds
         self._workers: dict[int, _Worker[H]] = {}
@@ -136,7 +139,7 @@ class Pool(Generic[H]):
                 worker.job, worker.dropped, worker.halted = self._queue.pop(0), False, False
                 worker.handle.send(protocol.JOB, **worker.job.packed())
         starting = sum(not worker.ready for worker in self._workers.values())
-        free = (place for place in range(self.slots) if place not in self._workers)
+        free = (place for place in range(self._places) if place not in self._workers)
         for place in list(free)[: max(0, len(self._queue) - starting)]:
             self._workers[place] = _Worker(self._launcher.start(place))
 
@@ -175,6 +178,7 @@ class Pool(Generic[H]):
                 number = message["number"]
                 self._events.append(Halted(number) if halted else Ended(number, protocol.failure_of(message)))
             worker.job, worker.kill_at = None, None
+            self._hand_out()
 
     def _replace(self, place: int) -> None:
         """A worker is dead, and its candidate is free again."""

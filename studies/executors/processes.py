@@ -87,7 +87,7 @@ def made(assignment: Elsewhere, where: Where) -> Pool[Process]:
         raise UsageError("one evaluation at a time shares no GPU; say how many by --workers")
     if slots < where.workers:
         warnings.warn(Notice(f"{share} at a time on each of {len(devices)} GPUs: {slots} workers"), stacklevel=2)
-    return Pool(Processes(assignment.remote, limit, devices), slots, limit)
+    return Pool(Processes(assignment.remote, limit, devices), slots, limit, ahead=assignment.ahead)
 
 
 @contextmanager

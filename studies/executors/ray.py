@@ -80,7 +80,8 @@ def made(assignment: Elsewhere, where: Where) -> Pool[Actor]:
         if room < where.workers:
             said = f"the Ray cluster has room for {room} of {where.workers} workers, of {request} each; the others wait"
             warnings.warn(Notice(said), stacklevel=2)
-        return Pool(Actors(cluster, assignment, request), where.workers, assignment.trial_seconds)
+        actors, limit = Actors(cluster, assignment, request), assignment.trial_seconds
+        return Pool(actors, where.workers, limit, ahead=assignment.ahead)
     except BaseException:
         cluster.leave()
         raise

@@ -74,6 +74,27 @@ def events(pool: Pool[Played], count: int) -> list[Event]:
     return [pool.next(lambda: False) for _ in range(count)]
 
 
+def test_a_worker_is_given_what_waits_before_anybody_hears_of_its_last_one() -> None:
+    stage = Stage()
+    pool = Pool(stage, 2, ahead=1)
+    assert pool.slots == 3
+    for number in range(3):
+        pool.submit(job(number))
+    first, second = stage.workers  # the third has no place
+    for worker in (first, second):
+        worker.say(protocol.READY)
+        worker.say(protocol.STARTED, number=len(worker.heard))
+    assert events(pool, 2) == [Begun(0), Begun(0)]
+    assert (first.jobs, second.jobs) == ([0], [1])
+    first.say(protocol.ENDED, number=0, failure=None)
+    second.say(protocol.ENDED, number=1, failure=None)
+    assert events(pool, 1) == [Ended(0)]
+    assert (first.jobs, second.jobs) == ([0, 2], [1])
+    pool.submit(job(3))
+    assert second.jobs == [1, 3]
+    assert events(pool, 1) == [Ended(1)]
+
+
 def test_no_job_waits_for_a_worker_that_never_comes() -> None:
     stage = Stage()
     pool = Pool(stage, 2)

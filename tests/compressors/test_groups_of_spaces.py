@@ -45,7 +45,7 @@ DRAWN = 20
 SHALLOW: Mapping[str, tuple[int, int, int]] = {
     "ae-cnn": (6, 9, 14),
     "darts": (12, 13, 19),
-    "evonorm": (0, 2, 3),
+    "evonorm": (0, 2, 5),
     "mlp": (0, 3, 14),
     "nasbench201": (2, 3, 13),
     "nasbench_graph": (4, 12, 13),

@@ -11,11 +11,13 @@ from torch import nn
 
 from compressors.comparison import difference
 from compressors.compressor import Subject
+from compressors.groups.groups import Group, Slice, Unit
 from compressors.hesso import Hesso
 from compressors.hesso_cric import HessoCric
 from compressors.polarization import Polarization, sites
 from compressors.proof import prove
 from compressors.testing import Residual
+from compressors.units import Units
 from compressors.zeroing import Zeroing
 from nas_core.errors import UsageError
 from search_spaces.counter import macs, params
@@ -142,3 +144,10 @@ def test_a_network_of_sums_alone_has_no_place_for_gates() -> None:
     given = Sums()
     with pytest.raises(UsageError, match="nothing to put gates on"):
         Polarization(subject_of(given, "macs<=0.6x"), Polarization.Config()).plan(given)
+
+
+def test_units_that_produce_nothing_are_not_zero() -> None:
+    given = nn.Linear(2, 2, bias=False)
+    nn.init.zeros_(given.weight)
+    units = (Unit((Slice("weight", 0, (0,)),), ()), Unit((), (Slice("weight", 1, (1,)),)))
+    assert Units([Group("made", units, True)], given).zero().tolist() == [True, False]

@@ -36,7 +36,8 @@ def batch_norm(walk: Walk, call: Call) -> Value:
         walk.fix(x.dims[1], "is normalised by a layer that owns no tensor of this width")
         return replace(x, dims=(x.dims[0], None, *x.dims[2:]))
     for vector in statistics:
-        if vector is not None and vector.axis(0) is not None:
+        # Those that are made of the shift or the scale have the ids of these, which are no statistics.
+        if vector is not None and vector.parameter and vector.axis(0) is not None:
             walk.consumed.append(vector.dims[0].ids)
     return along(walk, x, 1, [weight, bias, *statistics], zero)
 

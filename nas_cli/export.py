@@ -45,8 +45,7 @@ def export(
     from studies.jobs.export import export_trial
 
     if part is not None:
-        refused = [flag for flag, given in (("--raw", raw), ("--no-verify", not verify)) if given]
-        _export_part(address, part, formats, out, refused, db, files, as_json)
+        _export_part(address, part, formats, out, verify, raw, db, files, as_json)
         return
     with open_store(db, files) as store:
         study, trial, training = addressed_training(store, address)
@@ -72,7 +71,8 @@ def _export_part(
     part: str,
     formats: str | None,
     out: Path,
-    refused: list[str],
+    verify: bool,
+    raw: bool,
     db: str,
     files: Path | None,
     as_json: bool,
@@ -86,9 +86,9 @@ def _export_part(
 
     if formats != "python":
         raise UsageError(f"--part {part} is written as Python alone; add --format python")
-    if refused:
-        raise UsageError(f"--part {part} is source that is always verified; leave out {', '.join(refused)}")
+    if raw:
+        raise UsageError(f"--part {part} has no inputs to be normalised; leave out --raw")
     with open_store(db, files) as store:
         study, trial = addressed_trial(store, address)
-        path = export_part(store, study, trial, part, out)
+        path = export_part(store, study, trial, part, out, verify=verify)
     emit(json.dumps({"trial": address_of(study, trial), "files": [str(path)]}) if as_json else str(path))

@@ -15,9 +15,9 @@ from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 
 
-def export_part(store: Store, study: Study, trial: Run, name: str, folder: Path) -> Path:
-    """Write the part `name` of a trial's architecture as Python, untrained, compared with ours in a fresh process; the
-    path.
+def export_part(store: Store, study: Study, trial: Run, name: str, folder: Path, *, verify: bool = True) -> Path:
+    """Write the part `name` of a trial's architecture as Python, untrained; to `verify` is to compare it with ours in a
+    fresh process. The path.
 
     Raises UsageError for a part that there is not, VerificationError where the file computes something else.
     """
@@ -38,7 +38,9 @@ def export_part(store: Store, study: Study, trial: Run, name: str, folder: Path)
         f"{public(study.spec.strategy)}{_reached(store, study, trial)}.",
     )
     title = f"The {name} of trial {trial.number} of study {study.name}"
-    return export(part, whole.part_source(part, trial.arch, name), title, paragraphs, folder / f"{stem}.py")
+    return export(
+        part, whole.part_source(part, trial.arch, name), title, paragraphs, folder / f"{stem}.py", verify=verify
+    )
 
 
 def _reached(store: Store, study: Study, trial: Run) -> str:

@@ -30,7 +30,7 @@ def test_the_file_of_a_layer(say: Say, folder: Path) -> None:
         (["--part", "layr", "--format", "python"], "did you mean 'layer'"),
         (["--part", "layer"], "written as Python alone; add --format python"),
         (["--part", "layer", "--format", "onnx"], "written as Python alone"),
-        (["--part", "layer", "--format", "python", "--no-verify"], "leave out --no-verify"),
+        (["--part", "layer", "--format", "python", "--raw"], "leave out --raw"),
     ]
     for arguments, said in refused:
         code, _, err = say("export", "layers:0", *arguments)

@@ -38,13 +38,24 @@ def _used(line: str, code: str) -> bool:
     return "functional." in code if line.endswith("functional") else True
 
 
-def export_part(part: nn.Module, made: PartSource, title: str, paragraphs: Sequence[str], file: Path) -> Path:
-    """Write the part to `file`, once a fresh process that can import nothing of this program has compared it with
-    `part`: values and gradients, in training mode batch after batch, then in evaluation mode, in float64.
+def export_part(
+    part: nn.Module, made: PartSource, title: str, paragraphs: Sequence[str], file: Path, *, verify: bool = True
+) -> Path:
+    """Write the part to `file`. To `verify` it a fresh process that can import nothing of this program compares it first
+    with `part`: values and gradients, in training mode batch after batch, then in evaluation mode, in float64.
 
     Raises VerificationError, and then writes nothing.
     """
     text = written(made, title, paragraphs)
+    if verify:
+        _verify(part, made, text, file.name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, text.encode())
+    return file
+
+
+def _verify(part: nn.Module, made: PartSource, text: str, name: str) -> None:
+    """Raises VerificationError where the text computes something else than the part; `name` is that of its file."""
     with TemporaryDirectory() as folder:
         source, cases = Path(folder) / "part.py", Path(folder) / "cases.safetensors"
         source.write_text(text, encoding="utf-8")
@@ -52,17 +63,14 @@ def export_part(part: nn.Module, made: PartSource, title: str, paragraphs: Seque
         request = {"source": str(source), "made": made.made, "cases": str(cases), "batches": BATCHES}
         answer = ask([check_part.__file__], {**request, "refused": REFUSED})
     if "error" in answer:
-        raise VerificationError(f"'{file.name}' failed its verification and was not kept: {answer['error']}")
-    for name, difference, scale in answer["differences"]:
+        raise VerificationError(f"'{name}' failed its verification and was not kept: {answer['error']}")
+    for what, difference, scale in answer["differences"]:
         allowed = TOLERANCE * max(scale, NOTHING)
         if not difference <= allowed:
             raise VerificationError(
-                f"'{file.name}' failed its verification and was not kept: {name} differs by {difference:.3g} from the "
+                f"'{name}' failed its verification and was not kept: {what} differs by {difference:.3g} from the "
                 f"network's (allowed: {allowed:.3g})"
             )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, text.encode())
-    return file
 
 
 def _cases(part: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor]:

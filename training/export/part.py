@@ -41,8 +41,8 @@ def _used(line: str, code: str) -> bool:
 def export_part(
     part: nn.Module, made: PartSource, title: str, paragraphs: Sequence[str], file: Path, *, verify: bool = True
 ) -> Path:
-    """Write the part to `file`. To `verify` it a fresh process that can import nothing of this program compares it first
-    with `part`: values and gradients, in training mode batch after batch, then in evaluation mode, in float64.
+    """Write the part to `file`. To `verify` it a fresh process that can import nothing of this program compares it
+    first with `part`: values and gradients, in training mode batch after batch, then in evaluation mode, in float64.
 
     Raises VerificationError, and then writes nothing.
     """

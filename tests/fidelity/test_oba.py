@@ -316,6 +316,8 @@ def test_magnitude_is_a_norm_of_the_rows(norm: int) -> None:
 
 def test_scales_of_normalisations_alone() -> None:
     network = Net()
+    with torch.no_grad():
+        network.bn1.weight[0] *= -1
     found = BnScale(BnScale.Config())(network, groups(), subject(), 0)
     assert list(found) == ["conv1"]
     numpy.testing.assert_allclose(found["conv1"], network.bn1.weight.detach().abs().numpy())

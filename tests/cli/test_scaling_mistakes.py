@@ -135,7 +135,7 @@ def test_a_worker_without_the_data(folder: Path, say: Say) -> None:
 def test_a_device_of_another_type_than_the_studys(folder: Path, say: Say) -> None:
     workers.made()
     for device in ("cuda", "cuda:1", "tpu"):
-        err = said(say, "worker", "s", "--device", device, code=2)
+        err = said(say, "worker", "s", "--device", device, "--idle", "0.1", code=2)
         assert err.startswith(f"nas: --device {device}: study 's' works on cpu, and results of another type of device")
     with workers.wanted() as queue:
         with sqlite3.connect("nas.db") as connection:

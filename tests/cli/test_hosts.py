@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -84,6 +87,39 @@ def test_a_layer_is_trained_in_the_hosts_of_its_study_or_in_others(say: Say, fol
         code, _, err = say(*quick, *words)
         assert code == 2
         assert said in err
+
+
+@pytest.mark.slow  # plans of all hosts are in tests/compressors/test_hosts.py
+@pytest.mark.parametrize("host", ["vgg", "resnet", "mobilenet", "efficientnet", "vit"])
+@pytest.mark.parametrize("layer", ["bn-relu", "evonorm-s0", "evonorm-b0"])
+def test_networks_of_hosts_are_made_smaller_or_refused_and_deployed(
+    say: Say, folder: Path, host: str, layer: str
+) -> None:
+    """A compression works, or says which operator of which module is in its way; exports answer as the network."""
+    import nas
+
+    search = ("search", "--study", "s", *SPACE, "--size", f"host={host}", "--strategy", "random", "--epochs", "1")
+    assert say(*search, "--enqueue", layer, "--trials", "1")[0] == 0
+    assert say("train", "s:0", "--recipe", "quick", "--epochs", "1")[0] == 0
+    compress = ("compress", "s:0", "--method", "magnitude", "--target", "macs<=0.9x", "--recipe", "quick")
+    code, _, err = say(*compress, "--plan")
+    assert code in (0, 2), err
+    if code == 2:
+        assert re.search(r"\w+ in '[\w.]*' (is|takes|the)|forward in", err), err
+        assert say(*compress, "--epochs", "1")[0] == 2  # before any training
+        assert found(say, "show", "s:0")["state"] == "complete"
+    else:
+        code, _, err = say(*compress, "--epochs", "1")
+        assert code == 0, err
+    code, _, err = say("export", "s:0", "--format", "python,safetensors,json", "--out", "out", "--no-verify")
+    assert code == 0, err
+    images = np.random.default_rng(0).integers(0, 17, (3, 8, 8)).astype(np.float32)
+    np.savez(folder / "some.npz", images=images)
+    code, told, err = say("infer", "out", "npz:some.npz", "--json")
+    assert code == 0, err
+    assert len(json.loads(told)) == 3
+    network = nas.load(folder / "out")
+    assert network(torch.from_numpy(images)[:, None]).shape == (3, 10)
 
 
 def test_a_host_of_ones_own(say: Say, folder: Path) -> None:

@@ -155,13 +155,14 @@ def kept(path: Path) -> object:
 
 
 def contents(database: Path, durations: bool, hashes: bool = True) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of every table, without what may differ; hashes of files may where files hold durations."""
+    """Every row of every table, without what may differ; hashes of files may where files hold durations, and where a
+    run has several a kill between two of them has the first recorded again, by another id."""
     found = {}
     with sqlite3.connect(database) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             columns = [row[1] for row in connection.execute(f"PRAGMA table_info({name})")]
-            left_out = LEFT_OUT.get(name, set()) if hashes or name != "artifacts" else {"created", "sha256"}
+            left_out = LEFT_OUT.get(name, set()) if hashes or name != "artifacts" else {"id", "created", "sha256"}
             if left_out is None or name == "sqlite_sequence":
                 continue
             kept = [c for c in columns if c not in left_out and (durations or (name, c) != ("runs", "seconds"))]

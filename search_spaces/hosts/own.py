@@ -107,12 +107,32 @@ class OwnHost:
 
 
 def reports(hosts: Sequence[str | None], task: Task) -> Iterator[str]:
-    """For each host of the user's own where the layer goes, and what is left. Raises like `OwnHost.network`."""
+    """For each host of the user's own where the layer goes, and what is left. Raises like `OwnHost.network`, and
+    UsageError for one that does not run on the task's inputs, or gives a layer what it cannot take."""
     for name in hosts:
         if name is not None and is_own(name):
-            from torch import nn
+            from search_spaces.hosts.slot import Place
 
-            yield f"host '{name}': {OwnHost(name).placed(task, nn.Identity, batch=True)[1]}"
+            network, said = OwnHost(name).placed(task, Place, batch=True)
+            _run(name, network, task)
+            yield f"host '{name}': {said}"
+
+
+def _run(name: str, network: nn.Module, task: Task) -> None:
+    """Once on zeros, where the task has one input."""
+    import torch
+
+    if len(task.inputs) > 1:
+        return
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(2, *task.input_shape))
+    except UsageError as error:
+        raise UsageError(f"host '{name}' {error}") from error
+    except Exception as error:  # whatever the user's code raises
+        said = (str(error).strip().splitlines() or [""])[0]
+        shape = [2, *task.input_shape]
+        raise UsageError(f"host '{name}' does not run on {shape}: {type(error).__name__}: {said}") from error
 
 
 class _Counted:

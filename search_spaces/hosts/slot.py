@@ -15,6 +15,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from nas_core.errors import UsageError
+
 GROUPS = 32
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # by the dimensions of positions
 
@@ -50,6 +52,22 @@ class LayerSlot:
         if act:
             return self.layer(channels)
         return BATCH_NORMS[self.positions](channels) if self.batch else nn.GroupNorm(groups_of(channels), channels)
+
+
+class Place(nn.Module):
+    """What stands for a layer where a host is looked at: it hands on what it is given, or raises UsageError."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() < 2 or x.shape[1] != self.channels:
+            raise UsageError(
+                f"gives slot({self.channels}) a tensor {list(x.shape)}, and a layer takes [n, {self.channels}, "
+                "*positions]; where channels are last, put ChannelsLast of search_spaces.hosts.slot around it"
+            )
+        return x
 
 
 class ChannelsLast(nn.Module):

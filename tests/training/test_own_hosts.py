@@ -40,6 +40,15 @@ def slots(task, slot, width=4):
     return nn.Sequential(nn.Conv2d(3, width, 1), slot(width), slot(width, act=False), nn.Flatten(),
                          nn.Linear(64 * width, task.outputs))
 
+def flat(slot):
+    return nn.Sequential(nn.Flatten(0), slot(4), nn.Linear(4, 5))
+
+def other(slot):
+    return nn.Sequential(nn.Conv2d(3, 6, 1), slot(4), nn.Flatten(), nn.Linear(384, 5))
+
+def narrow(slot):
+    return nn.Sequential(nn.Conv2d(1, 6, 1), slot(6))
+
 def unused(slot):
     return nn.Linear(1, 1)
 
@@ -109,6 +118,9 @@ def test_weights_depend_on_the_seed_but_those_of_a_module_are_kept(file: str) ->
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("flat", r"gives slot\(4\) a tensor \[384\], and a layer takes \[n, 4, \*positions\]"),
+        ("other", r"gives slot\(4\) a tensor \[2, 6, 8, 8\]"),
+        ("narrow", r"does not run on \[2, 3, 8, 8\]: RuntimeError"),
         ("unused", r"never calls slot\(channels\)"),
         ("wrong", r"slot\('wide'\): the number of channels"),
         ("no_module", "makes a Task, not a torch.nn.Module"),

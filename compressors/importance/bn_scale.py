@@ -21,7 +21,8 @@ from nas_core.errors import UsageError
 
 class BnScale:
     """abs(gamma) of the batch normalisations that make a unit, the sum where there are several. Groups without one get
-    no score, so that they stay as they are."""
+    no score, so that they stay as they are; nor do those whose layer gives the normalisation its scale, which then is
+    that layer's (`search_spaces.layers.affine.ConditionalBatchNorm2d`)."""
 
     class Config(BaseConfig):
         """Nothing to set."""

@@ -31,7 +31,9 @@ class Zen:
     """Minus infinity, the worst, where the features do not depend on the image. Higher is better.
 
     f is the last tensor `[n, channels, h, w]` that is computed before the mean, sum, maximum or adaptive pooling that
-    reduces it to one position; where there is none, before the image is flattened.
+    reduces it to one position; where there is none, before the image is flattened. A layer that divides by a moment of
+    the batch in a formula of its own (`search_spaces.layers.batch_moment`) takes away a scale that is another one at
+    every position: nothing is given back for it.
     """
 
     class Config(BaseConfig):

@@ -20,7 +20,12 @@ from nas_core.errors import UsageError
 from nas_core.seeds import generator
 from nas_core.task import image_task
 from predictors.forward_pass import ForwardPass
+from predictors.function_hooks import activations
+from predictors.need import Need
+from predictors.proxy import Unscorable
 from predictors.zero_cost.gradsign import GradSign
+from predictors.zero_cost.naswot import Naswot
+from predictors.zero_cost.zen import Zen
 from search_spaces.evonorm.graph import V0, V1, ZERO, X, evaluate
 from search_spaces.evonorm.layer import TORCH, EvoNormLayer
 from search_spaces.evonorm.primitives import EPS, apply
@@ -551,3 +556,48 @@ def test_networks_have_the_layer_in_every_slot() -> None:
     assert [len(each.weight) for each in layers] == [4, 4, 4, 4, 4, 8, 8, 8, 8]
     assert not any(isinstance(module, nn.BatchNorm2d | nn.ReLU) for module in network.modules())
     assert network(torch.randn(2, 3, 8, 8)).shape == (2, 5)
+
+
+# -- what proxies see ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "each"), [("bn-relu", 1), ("gn-silu", 1), ("evonorm-s0", 1), ("evonorm-b0", 0), ("frn", 0)]
+)
+def test_patterns_of_activations_are_seen(name: str, each: int) -> None:
+    """Of max(x, 0), of silu and of the sigmoid of a gate: one per layer."""
+    network = resnet(3, 5, 8, (1, 1), lambda channels, act=True: layer(name, channels))
+    layers = [module for module in network.modules() if isinstance(module, EvoNormLayer)]
+    assert len(activations(network, (torch.randn(2, 3, 8, 8),))) == each * len(layers) == each * 5
+
+
+def test_naswot_and_zen_of_the_graph_are_those_of_the_pair() -> None:
+    batch = Batch((torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(1)),), torch.arange(12) % 5)
+    scores: list[dict[str, float]] = []
+    for slot in (
+        lambda c, act=True: layer("bn-relu", c),
+        lambda c, act=True: nn.Sequential(nn.BatchNorm2d(c), nn.ReLU()),
+    ):
+        forward = ForwardPass(
+            partial(resnet, 3, 5, 8, (1, 1), slot),
+            batch,
+            lambda output, part: functional.cross_entropy(output, part.target),
+            image_task((3, 8, 8), 5),
+            needs=Need.CODES,
+        )
+        scores.append({**Naswot(Naswot.Config()).score(forward), **Zen(Zen.Config()).score(forward)})
+    assert scores[0] == pytest.approx(scores[1], rel=1e-3)
+
+
+def test_one_layer_has_no_codes_and_says_so() -> None:
+    """B0 bends by a maximum of two computed values, which is no activation that is told by a sign."""
+    batch = Batch((torch.randn(4, 3, 8, 8),), torch.arange(4) % 5)
+    forward = ForwardPass(
+        partial(resnet, 3, 5, 4, (1,), lambda c, act=True: layer("evonorm-b0", c)),
+        batch,
+        lambda output, part: functional.cross_entropy(output, part.target),
+        image_task((3, 8, 8), 5),
+        needs=Need.CODES,
+    )
+    with pytest.raises(Unscorable, match="no elementwise activation"):
+        Naswot(Naswot.Config()).score(forward)

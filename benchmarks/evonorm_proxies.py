@@ -34,18 +34,11 @@ def search(arguments: argparse.Namespace, database: tuple[str, str]) -> None:
         nas("resume", STUDY, "--trials", str(arguments.layers), *database)
         return
     size = f"width={arguments.width},depth={arguments.depth}"
+    screens = [word for screen in arguments.screen for word in ("--screen", screen)]
     settings = [word for each in arguments.s for word in ("-s", each)]
     nas(
         *("search", "--study", STUDY, "--space", arguments.space, "--data", arguments.data, "--hosts", arguments.hosts),
-        *(
-            "--size",
-            size,
-            "--epochs",
-            str(arguments.epochs),
-            "--strategy",
-            "random",
-            *(word for screen in arguments.screen for word in ("--screen", screen)),
-        ),
+        *("--size", size, "--epochs", str(arguments.epochs), "--strategy", "random", *screens),
         *("--trials", str(arguments.layers), *settings, *database),
     )
 

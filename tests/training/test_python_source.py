@@ -195,11 +195,12 @@ def _named() -> Iterator[tuple[str, str, SearchSpace, Architecture, dict[str, An
         "evonorm": {"width": 8, "stages": 2},
         "activation": {"width": 4, "stages": 2},
     }
+    few = {"activation": ("gelu", "swish", "recurrent-rational")}  # the others have the same classes
     for reference, size in sizes.items():
         space = space_of(reference)
         assert isinstance(space, HasNamed)
-        for name, arch in space.named.items():
-            yield reference, name, space, arch, size
+        for name in few.get(reference, space.named):
+            yield reference, name, space, space.named[name], size
 
 
 def test_every_file_runs_where_this_program_is_unknown(tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ import check
 cases = [(f, safetensors.torch.load_file(f + "/case.safetensors")) for f in {folders!r}]
 check.Refuse({[*PACKAGES, "safetensors", "pydantic"]!r})
 for folder, case in cases:
-    network = check._load(folder + "/net.py").load()
+    network = check.load(folder + "/net.py").load()
     assert not network.training
     inputs = [case[name] for name in sorted(case) if name.startswith("input")]
     torch.testing.assert_close(network(*inputs), case["output"], rtol=1e-5, atol=1e-6)

@@ -195,7 +195,10 @@ def _named() -> Iterator[tuple[str, str, SearchSpace, Architecture, dict[str, An
         "evonorm": {"width": 8, "stages": 2},
         "activation": {"width": 4, "stages": 2},
     }
-    few = {"activation": ("gelu", "swish", "recurrent-rational")}  # the others have the same classes
+    few = {  # the others have the same classes
+        "activation": ("gelu", "swish", "recurrent-rational"),
+        "evonorm": ("bn-relu", "gn-silu", "frn", "evonorm-b0", "evonorm-s0"),
+    }
     for reference, size in sizes.items():
         space = space_of(reference)
         assert isinstance(space, HasNamed)

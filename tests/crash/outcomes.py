@@ -24,7 +24,7 @@ def table() -> str:
     lines = ["| disturbed | fault | tries | the same in the end | otherwise |", "|---|---|---|---|---|"]
     for (name, how), counts in writes.items():
         tries, failed = counts.total(), counts["failed"]
-        lines.append(f"| `{name}`, at each write | {FAULTS[how]} | {tries} | {tries - failed} | {failed} |")
+        lines.append(f"| `{name}`, at its writes | {FAULTS[how]} | {tries} | {tries - failed} | {failed} |")
     for kind, counts in kills.items():
         fault = f"`kill -9` at {counts['kills']} random moments"
         lines.append(

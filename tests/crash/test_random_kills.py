@@ -59,6 +59,6 @@ def test_what_ends_otherwise_is_counted(tmp_path: Path, monkeypatch: pytest.Monk
         (tmp_path / name).write_text(text)
         monkeypatch.setattr(outcomes, name, tmp_path / name)
     assert outcomes.table().splitlines()[2:] == [
-        "| `search`, at each write | `kill -9` | 1 | 0 | 1 |",
+        "| `search`, at its writes | `kill -9` | 1 | 0 | 1 |",
         "| driver | `kill -9` at 2 random moments | 2 | 1 | 1 |",
     ]

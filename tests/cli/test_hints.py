@@ -15,7 +15,7 @@ Say = Callable[..., tuple[int, str, str]]
     [
         ("search --learning-rate 0.1", "it is a setting of the recipe: -s recipe.lr=VALUE"),
         ("search --batch-size 3", "it is a setting of the recipe: -s recipe.batch_size=VALUE"),
-        ("search --strategy evo", "did you mean 'regularized-evolution'?"),
+        ("search --strategy evolution", "did you mean 'regularized-evolution'?"),
         ("search --objective acc", "did you mean 'val_accuracy'?"),
         ("search --constraint flops<=3", "did you mean 'macs'?"),
         ("search --objective params --objective params:max", "are the same metric"),

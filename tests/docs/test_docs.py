@@ -23,6 +23,7 @@ MAKES = re.compile(r"nas search .*--study (\w+)|nas train (\w+)")  # a study, or
 CHEAPER = {
     "nas search": "-s split.limit=120",
     "--study generated": "-s split.limit=300",  # results that differ, or nothing is learned from them
+    "--study laptop": "--workers 1",  # workers of two are started by the page on searching
     "strategy.epochs": "-s strategy.epochs=2",
     "nas export": "--no-verify",
 }

@@ -3,8 +3,8 @@ same study in the end."""
 
 from __future__ import annotations
 
-import os
 import multiprocessing
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path

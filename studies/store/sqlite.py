@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 WAIT = 60.0  # seconds for another process that writes
+BRIEFLY = 1.0  # seconds for one that has been waited for in vain
 MOUNTS = Path("/proc/self/mountinfo")
 BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 

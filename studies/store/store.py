@@ -81,6 +81,7 @@ class Store:
         self.schema = SCHEMA  # that the database has
         self._driving: set[int] = set()  # studies whose locks on a server this connection holds
         self._lost: MachineError | None = None  # a server went away and did not come back
+        self._refused = False  # another process has written to the file for longer than is waited
         with self._errors():
             if reading:
                 self.schema = look(self._connection)
@@ -734,6 +735,8 @@ class Store:
                 with urls.writing(self._connection):
                     result = work(self._connection)
                     committing = True
+                if self._refused:
+                    self._wait(sqlite.WAIT)
                 return result
             except DBAPIError as error:
                 if committing and error.connection_invalidated and not repeatable:
@@ -747,6 +750,8 @@ class Store:
         """Wait for a server that has gone away. Raises MachineError where it is another error, or it does not come
         back."""
         if self.reading or not error.connection_invalidated:
+            if urls.busy(error):
+                self._wait(sqlite.BRIEFLY)  # a command that ends has more to write, and has waited
             raise self._explained(error) from None
         self._lost = MachineError(f"{self.place} went away: {urls.short(error)}; what was committed is kept")
         try:
@@ -755,6 +760,12 @@ class Store:
             self._lost = final
             raise
         self._lost = None
+
+    def _wait(self, seconds: float) -> None:
+        """From now on wait so long for another process that writes to the same SQLite file."""
+        self._refused = seconds != sqlite.WAIT
+        with self._connection.begin():
+            self._connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(1000 * seconds)}")
 
     def _check_lost(self) -> None:
         """Once a server is lost nothing may connect again in silence, without the locks: raises MachineError."""

@@ -152,7 +152,7 @@ def explain(error: DBAPIError, place: str, file: Path | None = None) -> NasError
         )
     if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR") or state == "53100":
         return MachineError(f"the disk is full: {place}: {text}; what was committed is safe")
-    if name.startswith(sqlite.BUSY):
+    if busy(error):
         return MachineError(
             f"{place} has been locked by another process for {sqlite.WAIT:g} seconds: {text}; try again"
         )
@@ -170,6 +170,11 @@ def explain(error: DBAPIError, place: str, file: Path | None = None) -> NasError
     if "unable to open" in low or "connect" in low:
         return MachineError(f"cannot reach the database {place}: {text}")
     return MachineError(f"{place}: {text}")
+
+
+def busy(error: DBAPIError) -> bool:
+    """Whether another process writes to the same SQLite file."""
+    return (getattr(error.orig, "sqlite_errorname", None) or "").startswith(sqlite.BUSY)
 
 
 def misses(error: DBAPIError) -> bool:

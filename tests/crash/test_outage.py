@@ -97,6 +97,25 @@ def test_a_database_that_is_locked_for_a_minute(start: Start, tmp_path: Path, se
     check_locked(start, tmp_path, "nas_cli.app:run", seconds, survives)
 
 
+def test_who_has_waited_in_vain_asks_in_passing_until_the_file_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that ends for a lock has more to write while it ends."""
+    monkeypatch.setattr(sqlite, "WAIT", 0.1)
+
+    def waits(store: Store) -> float:
+        return float(store.read(sa.text("PRAGMA busy_timeout"))[0][0]) / 1000
+
+    with Store(f"sqlite:///{tmp_path / 'nas.db'}") as store:
+        store.create_study("s", SPEC, StopAt())
+        assert waits(store) == 0.1
+        with locked(tmp_path / "nas.db"), pytest.raises(MachineError, match="has been locked by another process"):
+            store.create_study("other", SPEC, StopAt())
+        assert waits(store) == sqlite.BRIEFLY
+        store.create_study("other", SPEC, StopAt())
+        assert waits(store) == 0.1
+
+
 def test_a_look_at_a_database_that_is_locked(say: Callable[..., tuple[int, str, str]]) -> None:
     assert say(*PACED_SEARCH, "--trials", "2")[0] == 0
     with locked(Path("nas.db")):

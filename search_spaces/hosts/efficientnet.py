@@ -12,26 +12,17 @@ from torch import nn
 
 from nas_core.task import Task
 from search_spaces.hosts.host import Dims
-from search_spaces.hosts.mobilenet import EXPANSION, LAST, InvertedResidual
+from search_spaces.hosts.mobilenet import EXPANSION, InvertedResidual, staged
 from search_spaces.hosts.slot import Slot
-from search_spaces.layers.blocks import BlockNetwork
 
 SQUEEZED = 4  # the block's inputs by this
 
 
 def network(task: Task, dims: Dims, slot: Slot) -> nn.Module:
-    """`(n, channels, h, w)` to `(n, outputs)`: stages of `dims.depth` blocks, each but the first twice as wide as the
-    one before it and at half its resolution. The first stage does not expand."""
-    channels, width = task.images()[0], dims.width
-    stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), slot(width))
-    blocks: list[nn.Module] = []
-    inputs = width
-    for stage in range(dims.stages):
-        for position in range(dims.depth):
-            own, stride, kernel = width * 2**stage, 2 if stage and not position else 1, 5 if stage % 2 else 3
-            expansion = EXPANSION if stage else 1
-            squeezed = max(1, inputs // SQUEEZED)
-            blocks.append(InvertedResidual(inputs, own, stride, slot, expansion, kernel, squeezed))
-            inputs = own
-    last = nn.Sequential(nn.Conv2d(inputs, LAST * inputs, 1, bias=False), slot(LAST * inputs))
-    return BlockNetwork(stem, [*blocks, last], LAST * inputs, task.outputs)
+    """`(n, channels, h, w)` to `(n, outputs)`, in stages as MobileNetV2. The first stage does not expand."""
+
+    def block(stage: int, inputs: int, outputs: int, stride: int) -> nn.Module:
+        expansion, kernel, squeezed = EXPANSION if stage else 1, 5 if stage % 2 else 3, max(1, inputs // SQUEEZED)
+        return InvertedResidual(inputs, outputs, stride, slot, expansion, kernel, squeezed)
+
+    return staged(task, dims, slot, block)

@@ -8,6 +8,8 @@ last stage.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from nas_core.task import Task
@@ -47,8 +49,17 @@ class InvertedResidual(nn.Module):
 
 
 def network(task: Task, dims: Dims, slot: Slot) -> nn.Module:
+    """`(n, channels, h, w)` to `(n, outputs)`."""
+
+    def block(stage: int, inputs: int, outputs: int, stride: int) -> nn.Module:
+        return InvertedResidual(inputs, outputs, stride, slot, EXPANSION)
+
+    return staged(task, dims, slot, block)
+
+
+def staged(task: Task, dims: Dims, slot: Slot, block: Callable[[int, int, int, int], nn.Module]) -> nn.Module:
     """`(n, channels, h, w)` to `(n, outputs)`: stages of `dims.depth` blocks, each but the first twice as wide as the
-    one before it and at half its resolution."""
+    one before it and at half its resolution. `block` makes one of the number of its stage, inputs, outputs, stride."""
     channels, width = task.images()[0], dims.width
     stem = nn.Sequential(nn.Conv2d(channels, width, 3, padding=1, bias=False), slot(width))
     blocks: list[nn.Module] = []
@@ -56,7 +67,7 @@ def network(task: Task, dims: Dims, slot: Slot) -> nn.Module:
     for stage in range(dims.stages):
         for position in range(dims.depth):
             own = width * 2**stage
-            blocks.append(InvertedResidual(inputs, own, 2 if stage and not position else 1, slot, EXPANSION))
+            blocks.append(block(stage, inputs, own, 2 if stage and not position else 1))
             inputs = own
     last = nn.Sequential(nn.Conv2d(inputs, LAST * inputs, 1, bias=False), slot(LAST * inputs))
     return BlockNetwork(stem, [*blocks, last], LAST * inputs, task.outputs)

@@ -40,7 +40,7 @@ class Split:
         self.counts = list(counts)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        answer: Tensor = _Products.apply(x, weight, bias, self.counts)
+        answer: Tensor = _EachProduct.apply(x, weight, bias, self.counts)
         return answer
 
     def each(self, values: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Grouped(Split):
         self._offsets = torch.tensor(self.counts, device=device).cumsum(0, dtype=torch.int32)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        answer: Tensor = _Product.apply(x, weight.transpose(1, 2), bias, self._offsets, self.counts)
+        answer: Tensor = _GroupedProduct.apply(x, weight.transpose(1, 2), bias, self._offsets, self.counts)
         return answer
 
 
@@ -105,7 +105,7 @@ def _version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-class _Products(torch.autograd.Function):
+class _EachProduct(torch.autograd.Function):
     """`x W^T + b` group by group, into one tensor: what is put together of the groups' own answers is written twice."""
 
     @staticmethod
@@ -126,7 +126,7 @@ class _Products(torch.autograd.Function):
         (gradient,) = gradients
         by_x = by_weight = by_bias = None
         if ctx.needs_input_grad[0]:
-            by_x = _Products.apply(gradient, weight.transpose(1, 2), None, ctx.counts)
+            by_x = _EachProduct.apply(gradient, weight.transpose(1, 2), None, ctx.counts)
         if ctx.needs_input_grad[1]:
             pieces = zip(gradient.split(ctx.counts), x.split(ctx.counts), strict=True)
             by_weight = torch.stack([rows.t() @ inputs for rows, inputs in pieces])
@@ -135,7 +135,7 @@ class _Products(torch.autograd.Function):
         return by_x, by_weight, by_bias, None
 
 
-class _Product(torch.autograd.Function):
+class _GroupedProduct(torch.autograd.Function):
     """`grouped_mm` and a bias per group. Its backward takes gradients of any strides: those of a sum are spread out of
     one number. Biases are added to, and gathered from, whole groups: a row of them per row of `x` would cost as much
     memory as the answer."""
@@ -158,7 +158,7 @@ class _Product(torch.autograd.Function):
         gradient = gradients[0].contiguous()
         by_x = by_weight = by_bias = None
         if ctx.needs_input_grad[0]:
-            by_x = _Product.apply(gradient, weight.transpose(1, 2), None, offsets, ctx.counts)
+            by_x = _GroupedProduct.apply(gradient, weight.transpose(1, 2), None, offsets, ctx.counts)
         if ctx.needs_input_grad[1]:
             by_weight = functional.grouped_mm(gradient.t(), x, offs=offsets).transpose(1, 2)
         if ctx.needs_input_grad[2]:

@@ -5,7 +5,7 @@ Made by `(features, experts, active)`, where `active` is the number of experts o
 sample beside its tokens: `[n]` integers of tasks, `[n, attributes]`, or None. Class attributes with defaults say more:
 - `conditional = True`: it needs a condition;
 - `looks_ahead = True`: a token's routing depends on later ones of its sample (of none in causal networks);
-- `single = True`: it chooses one expert; `most = 2`: at most two.
+- `single = True`: it chooses one expert.
 """
 
 from __future__ import annotations

@@ -19,8 +19,6 @@ class Grin(nn.Module):
     others. In evaluation mode the largest are taken, with weight p. The loss gets `balance` E sum f_i P_i, f of what
     was drawn first. Raises UsageError for more than two active experts."""
 
-    most = 2
-
     def __init__(
         self, features: int, experts: int, active: int = 1, jitter: float = 0.1, balance: float = 0.01
     ) -> None:

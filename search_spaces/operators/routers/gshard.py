@@ -14,8 +14,6 @@ class GShard(nn.Module):
     is kept with probability min(1, weight / threshold); the loss gets `balance` E sum f_i P_i, f of first choices.
     Raises UsageError for more than two active experts."""
 
-    most = 2
-
     def __init__(
         self, features: int, experts: int, active: int = 2, threshold: float = 0.2, balance: float = 0.01
     ) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,20 +221,37 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises MachineError when the disk is full or may not be written to.
     """
     temporary = path.with_name(f"{path.name}.tmp")
-    try:
+    with _writing(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        _replace(temporary, path)
+
+
+def rename(written: Path, path: Path) -> None:
+    """Give a file that was flushed its name, in the same folder. Raises MachineError as `write_atomically`."""
+    with _writing(path, written):
+        _replace(written, path)
+
+
+@contextlib.contextmanager
+def _writing(path: Path, temporary: Path) -> Iterator[None]:
+    """What goes wrong in here is the disk's, and leaves no temporary file."""
+    try:
+        yield
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MachineError(f"disk full: cannot write '{path}'; free some space and resume") from error
         raise MachineError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

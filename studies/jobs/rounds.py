@@ -188,6 +188,7 @@ class Compression:
     ) -> nn.Module:
         """The network after the method's part in a round, rebuilt from its file: what is trained is what a resumed
         compression trains. It is proved before it counts."""
+        from training.checkpoint import rename
         from training.fit import trial_failures
 
         written = folder / COMPRESSED
@@ -213,7 +214,7 @@ class Compression:
         found = self._write(changed, proved, Report(0, {}), change)
         if change.removed:
             prove(self._claim(found, before, proved, change))
-        proved.rename(written)
+        rename(proved, written)
         return found
 
     def _claim(self, network: nn.Module, before: tuple[Path, Changes], path: Path, change: Change) -> Claim:

@@ -6,6 +6,7 @@ What each single write does then is in `test_every_write.py`.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from nas_core.records import COMPRESS
+from nas_core.strategy import State
 from studies.store.store import Store
 from tests.crash.random_kills import CHAINED, SEARCH
 from tests.crash.sessions import contents, stored
@@ -155,3 +158,24 @@ def test_of_weights_and_of_an_export(say: Say, disk: Disk) -> None:
     disk.empty()
     assert say(*export, *place)[0] == 0
     assert say("verify", "net-digits-1", *place)[0] == 0
+
+
+def test_of_a_compressed_network(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That its name cannot be written is not the network's failure: the compression goes on when there is room."""
+    Path("net.py").write_text(NET)
+    assert say("train", "net.py:net", "--data", "digits", "--recipe", "quick", "--epochs", "1")[0] == 0
+    compress = ["compress", "net-digits-1", "--method", "svd", "-s", "energy=0.5", "--epochs", "0"]
+    replace = os.replace
+
+    def full(written: Path, path: Path) -> None:
+        if Path(path).name == "compressed.safetensors":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(written, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", full)
+        check_refused(say(*compress), "disk full: cannot write")
+    assert say(*compress)[0] == 0
+    with Store("sqlite:///nas.db", reading=True) as store:
+        assert [run.state for run in store.runs(store.study("net-digits-1"), COMPRESS)] == [State.COMPLETE]
+    assert say("verify", "net-digits-1")[0] == 0

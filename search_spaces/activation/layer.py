@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from search_spaces.activation.units import Library, Tree, computed
 from search_spaces.hosts.slot import GROUPS
+from search_spaces.layers.shapes import check
 
 TORCH = Library(
     torch,
@@ -35,12 +36,18 @@ class TreeActivation(nn.Module):
 
 class NormalisedActivation(nn.Module):
     """Normalisation and activation, `[n, channels, *positions]` to the same shape and type: that of the batch, or of
-    groups of the channels, as many as the greatest common divisor of the channels and 32."""
+    groups of the channels, as many as the greatest common divisor of the channels and 32. Raises ValueError for another
+    shape, and in training mode for moments of the batch of one value per channel."""
 
     def __init__(self, channels: int, activation: nn.Module, batch: bool) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels) if batch else nn.GroupNorm(gcd(channels, GROUPS), channels)
         self.activation = activation
+        self.register_forward_pre_hook(check)
+
+    @property
+    def channels(self) -> int:
+        return len(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         maps = x.to(self.norm.weight.dtype).reshape(x.shape[0], x.shape[1], -1, 1)

@@ -13,6 +13,7 @@ from search_spaces.evonorm.graph import INITIAL, V0, V1, ZERO, Graph, X
 from search_spaces.evonorm.primitives import AGGREGATIONS, BATCH, EPS, Library, apply, groups_of, of_batch, rooted
 from search_spaces.layers.affine import Affine, ConditionalBatchNorm2d
 from search_spaces.layers.batch_moment import MEAN, SQUARE, VARIANCE, BatchMoment
+from search_spaces.layers.shapes import check
 
 TORCH = Library(
     torch,
@@ -26,15 +27,15 @@ MOMENTS = {"mean": MEAN, "rms": SQUARE, "std": VARIANCE, "var": VARIANCE}
 class EvoNormLayer(nn.Module):
     """A normalisation with its activation: values of the graph, then a scale and a shift per channel.
 
-    `[n, c, h, w]`, `[n, c]`, or with `channels_last` `[n, t, c]`, to the same shape; a channel of a sample has h w, one
-    or t positions. It is computed in the type of its parameters, also under autocast, which casts no operation of
-    elements down; the output has the type of the input. v0 and v1, which start at 0 and 1, are there where the graph
-    reads them. Raises ValueError in training mode for moments of the batch of one value per channel.
+    `[n, channels, *positions]` to the same shape; no positions are one. It is computed in the type of its parameters,
+    also under autocast, which casts no operation of elements down; the output has the type of the input. v0 and v1,
+    which start at 0 and 1, are there where the graph reads them. Raises ValueError for another shape, and in training
+    mode for moments of the batch of one value per channel.
     """
 
-    def __init__(self, graph: Graph, channels: int, eps: float = EPS, channels_last: bool = False) -> None:
+    def __init__(self, graph: Graph, channels: int, eps: float = EPS) -> None:
         super().__init__()
-        self.graph, self.eps, self.channels_last = graph.live(), eps, channels_last
+        self.graph, self.eps = graph.live(), eps
         self.steps = steps(self.graph)
         grouped = any(node.op in AGGREGATIONS and AGGREGATIONS[node.op][1] == "group" for node in self.graph.nodes)
         self.size = channels // groups_of(channels) if grouped else 1  # channels of a group
@@ -51,16 +52,19 @@ class EvoNormLayer(nn.Module):
                 moment = MOMENTS[AGGREGATIONS[step.op][0]]
                 self.moments[str(step.place - len(INITIAL))] = BatchMoment(channels, moment)
         self.affine = Affine(overwrites=self.steps[-1].op in NORMALISED)
+        self.register_forward_pre_hook(check)
+
+    @property
+    def channels(self) -> int:
+        return len(self.weight)
 
     def extra_repr(self) -> str:
-        return f"{len(self.weight)}, channels of a group={self.size}, eps={self.eps}"
+        return f"{self.channels}, channels of a group={self.size}, eps={self.eps}"
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(self.weight.dtype)
-        rows = wide.transpose(1, 2) if self.channels_last else wide
-        parts = rows.reshape(x.shape[0], rows.shape[1] // self.size, self.size, -1)
-        y = self.affine(self._computed(parts), self.weight, self.bias).reshape(rows.shape)
-        return (y.transpose(1, 2) if self.channels_last else y).to(x.dtype)
+        parts = wide.reshape(x.shape[0], x.shape[1] // self.size, self.size, -1)
+        return self.affine(self._computed(parts), self.weight, self.bias).reshape(x.shape).to(x.dtype)
 
     def _computed(self, x: Tensor) -> Tensor:
         """Of `[n, g, k, p]`, as `[n, channels, p, 1]`."""

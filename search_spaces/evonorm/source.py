@@ -77,6 +77,8 @@ def _lines(graph: Graph) -> Iterator[str]:
         yield f'        self.register_buffer("{name}", {STARTS[moment]})'
     yield ""
     yield "    def forward(self, inputs: Tensor) -> Tensor:"
+    yield "        if inputs.dim() < 2 or inputs.shape[1] != len(self.weight):"
+    yield '            raise ValueError(f"{list(inputs.shape)} is not [n, {len(self.weight)}, *positions]")'
     yield "        parts = (len(inputs), inputs.shape[1] // self.size, self.size, -1)  # groups, channels, positions"
     yield "        x = inputs.to(self.weight.dtype).reshape(parts)"
     if ZERO in used:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional
 
+from search_spaces.layers.shapes import check
+
 PEDESTAL = 2.0**-36
 BETA_MIN = 1e-6
 GAMMA = 0.1  # on the diagonal, at the start
@@ -28,7 +30,7 @@ class GDN(nn.Module):
 
     `alpha` is a number or `[channels, channels]`, `epsilon` a number or `[channels]`; neither is trained. beta, which
     starts at 1, and gamma, which starts at `gamma` times the identity, are kept at `BETA_MIN` and 0 or above: what is
-    stored and trained is sqrt(value + PEDESTAL). Nothing of it decays.
+    stored and trained is sqrt(value + PEDESTAL). Nothing of it decays. Raises ValueError for another shape.
     """
 
     def __init__(
@@ -44,9 +46,14 @@ class GDN(nn.Module):
                 setattr(self, name, value)
         self.root_beta = nn.Parameter(stored(torch.ones(channels)))
         self.root_gamma = nn.Parameter(stored(gamma * torch.eye(channels)))
+        self.register_forward_pre_hook(check)
 
     def extra_repr(self) -> str:
-        return f"{len(self.root_beta)}, alpha={self.alpha}, epsilon={self.epsilon}"
+        return f"{self.channels}, alpha={self.alpha}, epsilon={self.epsilon}"
+
+    @property
+    def channels(self) -> int:
+        return len(self.root_beta)
 
     @property
     def beta(self) -> Tensor:
@@ -165,7 +172,6 @@ def _solved(y: Tensor, beta: Tensor, gamma: Tensor, alpha: float) -> Tensor:
 
 
 def _as_float64(layer: GDN) -> GDN:
-    channels = len(layer.root_beta)
-    own = GDN(channels, layer.alpha, layer.epsilon).to(layer.root_beta.device, torch.float64)
+    own = GDN(layer.channels, layer.alpha, layer.epsilon).to(layer.root_beta.device, torch.float64)
     own.load_state_dict(layer.state_dict())
     return own

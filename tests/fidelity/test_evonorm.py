@@ -32,6 +32,8 @@ from search_spaces.evonorm.primitives import EPS, apply
 from search_spaces.evonorm.rewriting import canonical
 from search_spaces.evonorm.space import NODES, EvoNorm
 from search_spaces.hosts.resnet import resnet
+from search_spaces.hosts.slot import ChannelsLast
+from search_spaces.layers.known import LAYERS
 from training.recalibration import recalibrate
 
 SPACE = EvoNorm()
@@ -218,9 +220,29 @@ def test_sequences_and_rows_are_images_of_other_shapes(name: str, shape: tuple[i
     y = made(x)
     assert y.shape == x.shape
     wide = x if len(shape) == 4 else x[:, :, None, None]
-    last = EvoNormLayer(made.graph, 64, channels_last=True)
-    last.load_state_dict(made.state_dict())
+    last = ChannelsLast(made)
     torch.testing.assert_close(last(wide.flatten(2).transpose(1, 2)), made(wide).flatten(2).transpose(1, 2))
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 6), (2, 6, 8, 8)])
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_is_no_input_of_a_layer_is_said(name: str, shape: tuple[int, ...]) -> None:
+    for training in (True, False):
+        with pytest.raises(ValueError, match=r"of 8 channels takes \[n, 8, \*positions\], and was given \[[\d, ]+\]$"):
+            LAYERS[name].made(8).train(training)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (1, 8, 1, 1)])
+@pytest.mark.parametrize("name", LAYERS)
+def test_one_value_per_channel(name: str, shape: tuple[int, ...]) -> None:
+    """Has no statistics of the batch; whatever else a layer has is finite."""
+    made, x = LAYERS[name].made(8), torch.randn(shape)
+    assert made.eval()(x).isfinite().all()
+    if LAYERS[name].batch:
+        with pytest.raises(ValueError, match=r"(1|one) value per channel"):
+            made.train()(x)
+    else:
+        assert made.train()(x).isfinite().all()
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -71,6 +71,15 @@ def test_every_operation_as_source(op: str) -> None:
     assert max(found.values()) < 1e-6
 
 
+@pytest.mark.parametrize("shape", [(8,), (4, 6, 5, 3)])
+def test_written_layers_say_what_they_take(shape: tuple[int, ...]) -> None:
+    arch, scope = SPACE.named["gn-relu"], dict[str, Any]()
+    made = SPACE.part_source(EvoNormLayer(SPACE.layer(arch), 8), arch, "layer")
+    exec(written(made, "Title.", ()), scope)
+    with pytest.raises(ValueError, match=r"\] is not \[n, 8, \*positions\]$"):
+        eval(made.made, scope)(torch.zeros(shape))
+
+
 def test_source_that_computes_something_else_is_not_kept(tmp_path: Path) -> None:
     arch = SPACE.named["evonorm-b1"]
     part = EvoNormLayer(SPACE.layer(arch), 8)

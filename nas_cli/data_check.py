@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def show(reference: str, source: Source, as_json: bool) -> None:
     """Print shapes, statistics, columns of a table, counts per class and part, and what should be looked at."""
     from nas_cli import render
-    from training.data.check import findings, imbalance
+    from training.data.check import findings, imbalance_of
     from training.data.table_source import TableSource
     from training.tasks import kind_of
 
@@ -22,7 +22,7 @@ def show(reference: str, source: Source, as_json: bool) -> None:
     table = source if isinstance(source, TableSource) else None
     named = table.inputs.classes if table else getattr(source, "classes", ())
     classes = list(named) or [str(number) for number in range(task.outputs if counts else 0)]
-    uneven, told = imbalance(counts, classes) if counts else None, findings(source, classes)
+    uneven, told = imbalance_of(source, classes) if counts else None, findings(source, classes)
     if as_json:
         render.document(
             {
@@ -48,6 +48,8 @@ def show(reference: str, source: Source, as_json: bool) -> None:
             "width" if table else kind_of(task).inputs_word: shape,
             "nodes": render.number(task.nodes),
             "edges": render.number(task.edges),
+            "tasks": ", ".join(f"{head.name} ({head.outputs} classes)" for head in task.heads) or None,
+            "inputs": ", ".join(each.name for each in task.inputs) if task.heads else None,
             "classes": str(task.outputs) if counts else None,
             **{name.replace("_", " "): _numbers(values) for name, values in _statistics(source).items()},
             "imbalance": _words(uneven) if uneven else None,

@@ -17,7 +17,10 @@ def infer(
         Path, typer.Argument(help="What 'nas export' wrote: .onnx, .pt2, .safetensors, .json, .py, or the folder.")
     ],
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Image files, npz:FILE, graph:FILE or csv:FILE.")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Image files, npz:FILE, graph:FILE or csv:FILE; of several tasks FILE?task=NAME."
+        ),
     ],
     top: Annotated[
         int, typer.Option(min=1, help="Classes per input; text shows one of each where a file holds many.")

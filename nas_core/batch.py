@@ -16,6 +16,10 @@ HALVES = ("weights", "alphas")
 """What bilevel searches train on: of images two stratified halves of "train", of a graph "train" and "valid"."""
 
 
+OTHER = -1e4
+"""A logit whose softmax is 0 in every precision, and which is finite, so that sums of it times 0 are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Inputs of a network and what it should answer.
@@ -23,7 +27,9 @@ class Batch:
     `model(*inputs)`: `(x,)` for images and rows, `(x, edge_index)` for graphs. `target` has one entry per sample
     or per node. Where `index` is given, loss and metrics use `output[index]` and `target[index]` (`scored`). The inputs
     of a batch with `mixed` are blends of two samples each: a second `target`, and the share of the first. With `unit`,
-    a mean and a deviation, targets are standardised numbers, `(number - mean) / deviation`.
+    a mean and a deviation, targets are standardised numbers, `(number - mean) / deviation`. `heads` [outputs] are the
+    numbers of the heads that outputs belong to (`nas_core.task.Head`): for loss and metrics, outputs of another head
+    than that of the sample's class are `OTHER`, so that their softmax is 0 and no gradient reaches them.
     """
 
     inputs: tuple[Tensor, ...]
@@ -31,6 +37,7 @@ class Batch:
     index: Tensor | None = None
     mixed: tuple[Tensor, float] | None = None
     unit: tuple[float, float] | None = None
+    heads: Tensor | None = None
 
     @property
     def samples(self) -> int:
@@ -47,6 +54,8 @@ class Batch:
 
     def scored(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """The outputs and the targets that the loss is of."""
+        if self.heads is not None:
+            return output.masked_fill(self.heads != self.heads[self.target][:, None], OTHER), self.target
         if self.index is None:
             return output, self.target
         return output[self.index], self.target[self.index]

@@ -14,6 +14,7 @@ IMAGE_CLASSIFICATION: Final = "image-classification"
 NODE_CLASSIFICATION: Final = "node-classification"
 TABULAR_CLASSIFICATION: Final = "tabular-classification"
 TABULAR_REGRESSION: Final = "tabular-regression"
+MULTI_TASK: Final = "multi-task-classification"
 
 
 class InputSpec(Config):
@@ -47,6 +48,13 @@ class InputSpec(Config):
         return f"{self.name} {self.dtype} {list(self.shape)}"
 
 
+class Head(Config):
+    """One of several tasks that a network learns: its name, and how many classes it has."""
+
+    name: str
+    outputs: int = Field(ge=2)
+
+
 class Task(Config):
     """A learning task.
 
@@ -54,7 +62,8 @@ class Task(Config):
     width) for images, (features,) for the nodes of a graph, (width,) for the rows of a table. One follows from the
     other: of images and graphs the shape says all, and only that is stored. `outputs` is the number of classes, or of
     numbers that are predicted. `nodes` and `edges` are the size of the (full-batch) graph, which the cost of a graph
-    network depends on; edges are directed.
+    network depends on; edges are directed. `heads` are the tasks that are learned together, whose outputs lie side by
+    side in this order; none where there is one task.
     """
 
     kind: str
@@ -64,6 +73,7 @@ class Task(Config):
     nodes: int | None = None
     edges: int | None = None
     inputs: tuple[InputSpec, ...] = ()
+    heads: tuple[Head, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -84,13 +94,16 @@ class Task(Config):
             raise ValueError("a task needs input_shape, or inputs, of which the first has that shape")
         if self.inputs[0].shape != self.input_shape:
             raise ValueError(f"input_shape {self.input_shape} is not that of the first input, {self.inputs[0]}")
+        if self.heads and sum(head.outputs for head in self.heads) != self.outputs:
+            raise ValueError(f"heads of {[head.outputs for head in self.heads]} outputs do not make up {self.outputs}")
         return self
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Inputs that follow from the shape were not stored before there were others.
         usual = self.inputs == tuple(InputSpec(**each) for each in _usual(self.kind, self.input_shape))
-        return {name: value for name, value in handler(self).items() if name != "inputs" or not usual}
+        unused = {"inputs": usual, "heads": not self.heads}
+        return {name: value for name, value in handler(self).items() if not unused.get(name)}
 
     def images(self) -> tuple[int, int, int]:
         """(channels, height, width) of the images that are learned from. Raises UsageError where none are."""
@@ -119,6 +132,15 @@ class Task(Config):
 def image_task(shape: tuple[int, ...], outputs: int) -> Task:
     """Classes of images [c, h, w]."""
     return Task(kind=IMAGE_CLASSIFICATION, input_shape=shape, outputs=outputs)
+
+
+def multi_task(shape: tuple[int, ...], heads: Sequence[Head], *, told: bool = True) -> Task:
+    """Classes of images [c, h, w], each asked for one of several tasks. `told`: which one is a second input, the number
+    of its head."""
+    image = InputSpec(name="image", shape=shape)
+    number = InputSpec(name="task", shape=(), dtype="int64", vocabulary=len(heads))
+    outputs = sum(head.outputs for head in heads)
+    return Task(kind=MULTI_TASK, inputs=(image, number) if told else (image,), outputs=outputs, heads=tuple(heads))
 
 
 def graph_task(features: int, outputs: int, nodes: int, edges: int) -> Task:

@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -29,6 +29,7 @@ from predictors.layers import Layers, Stage, Tap
 from predictors.need import Need
 from search_spaces.layers.rational import Rational
 from training.compute import answers_alone
+from training.tasks import kind_of
 
 Loss = Callable[[Tensor, Batch], Tensor]
 
@@ -93,6 +94,14 @@ class ForwardPass:
         those of an auxiliary head are left out."""
         output = model(*(batch or self.batch).inputs)
         return output[0] if isinstance(output, tuple) else output
+
+    def with_inputs(self, first: Tensor) -> Batch:
+        """A batch of other first inputs; what else the network is given is that of the first sample for all of them, of
+        a graph that of the graph. Its targets are of no use."""
+        others = self.batch.inputs[1:]
+        if kind_of(self.task).apart:
+            others = tuple(value[:1].expand(len(first), *value.shape[1:]) for value in others)
+        return replace(self.batch, inputs=(first, *others))
 
     def select(self, values: Tensor) -> Tensor:
         """The rows of the samples: all of them, or those of the nodes in `batch.index`."""
@@ -204,7 +213,7 @@ def _labelled_pass(forward: ForwardPass, needs: Need) -> LabelledPass:
         codes.add if codes else None, layers.instead | ({"batch_norm": double_backward.batch_norm} if curved else {})
     )
     with torch.set_grad_enabled(by_loss or jacobian), attention, hooks:
-        output = forward.run(forward.model, Batch(inputs, forward.batch.target, forward.batch.index))
+        output = forward.run(forward.model, replace(forward.batch, inputs=inputs))
     found = LabelledPass(forward.select(output).detach())
     if codes is not None:
         found.units, found.codes = codes.units, codes.agreement

@@ -181,8 +181,9 @@ class Training:
         self.criterion = Criterion(recipe, data)
         self.own = metrics
         self.kind = kind_of(data.task)
-        self.metrics = (*(metric for metric in self.kind.metrics if not metric.per_sample), *metrics)
-        first = self.kind.metrics[0]
+        usual = self.kind.metrics_of(data.task)
+        self.metrics = (*(metric for metric in usual if not metric.per_sample), *metrics)
+        first = usual[0]
         self.selection = Selection(recipe, monitor or Objective(f"val_{first.name}", first.goal))
         self.averaged = None if recipe.ema is None else averaged(self.model, recipe.ema)
         self.evaluated: nn.Module = self.model if self.averaged is None else self.averaged.module

@@ -29,8 +29,12 @@ _FIRST = ("grad_clip",)
 
 
 def losses() -> Mapping[str, tuple[str, ...]]:
-    """Losses of all kinds of task, which need no file, each with the fields that it knows."""
-    return {name: fields for kind in tasks.all_kinds() for name, fields in kind.losses.items()}
+    """Losses of all kinds of task, which need no file, each with the fields that it knows for one kind or another."""
+    found: dict[str, tuple[str, ...]] = {}
+    for kind in tasks.all_kinds():
+        for name, fields in kind.losses.items():
+            found[name] = tuple(dict.fromkeys((*found.get(name, ()), *fields)))
+    return found
 
 
 class Recipe(Config):
@@ -286,6 +290,12 @@ def recipe(name: str, task: Task, **changes: Any) -> Recipe:
     if not kind.images and (made.augment.active or made.mixup):
         name = "mixup" if made.mixup else "augment"
         raise UsageError(f"recipe: {name} is for images; the task is {task.kind}")
+    if made.mixup and task.heads:
+        raise UsageError(f"recipe: mixup blends images, and of {task.kind} two of one batch may have different tasks")
     if made.loss in losses() and made.loss not in kind.losses:
         raise UsageError(f"recipe: loss {made.loss} is not for {task.kind}; take {' or '.join(kind.losses)}")
+    if made.label_smoothing and "label_smoothing" not in kind.losses.get(made.loss, ("label_smoothing",)):
+        raise UsageError(
+            f"recipe: label_smoothing is not for {task.kind}: it would smooth over the classes of all tasks"
+        )
     return made

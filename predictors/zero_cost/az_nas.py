@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass
 from predictors.need import Need
@@ -138,5 +137,5 @@ def _taps(forward: ForwardPass, model: nn.Module, image: Tensor) -> list[Tensor]
     for block in body(model):
         block.register_forward_hook(keep)
     with torch.enable_grad():
-        forward.run(model, Batch((image, *forward.batch.inputs[1:]), forward.batch.target))
+        forward.run(model, forward.with_inputs(image))
     return found

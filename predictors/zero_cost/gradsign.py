@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -247,11 +248,12 @@ def _one_by_one(forward: ForwardPass, model: nn.Module, signs: Signs, start: int
 def _mapped(forward: ForwardPass, model: nn.Module, signs: Signs, start: int, stop: int) -> None:
     """The gradients of all weights together, by vmap."""
 
-    def loss(values: Mapping[str, Tensor], target: Tensor, *inputs: Tensor) -> Tensor:
-        batch = Batch(tuple(value[None] for value in inputs), target[None])
-        return forward.loss(forward.run(lambda *x: functional_call(model, values, x), batch), batch)
-
     batch = forward.part(start, stop)
+
+    def loss(values: Mapping[str, Tensor], target: Tensor, *inputs: Tensor) -> Tensor:
+        sample = replace(batch, inputs=tuple(value[None] for value in inputs), target=target[None])
+        return forward.loss(forward.run(lambda *x: functional_call(model, values, x), sample), sample)
+
     values = {name: weight.detach() for name, weight in signs.named.items()}
     of_each = vmap(grad_and_value(loss), (None, 0, *[0] * len(batch.inputs)))
     gradients, losses = of_each(values, batch.target, *batch.inputs)

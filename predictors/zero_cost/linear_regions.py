@@ -15,7 +15,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass
 from predictors.function_hooks import ACTIVATIONS
@@ -91,7 +90,7 @@ class LinearRegions:
         rules = {name + mark: tap for name in ACTIVATIONS for mark in ("", "_")} | {"linear": head}
         try:
             with torch.no_grad(), Rewrite(rules):
-                forward.run(model, Batch((crops, *forward.batch.inputs[1:]), forward.batch.target))
+                forward.run(model, forward.with_inputs(crops))
         except _HeadError:
             pass  # nothing that comes after a linear layer of all positions is counted
         if not found:

@@ -17,7 +17,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass
 from predictors.function_hooks import ACTIVATIONS
@@ -66,7 +65,7 @@ class PathNorm:
         other = image * (0.5 + torch.rand(image.shape, generator=forward.generator("path_norm")).to(image))
         images = torch.cat([0 * image, image, other, 2 * other])
         with torch.no_grad(), Rewrite(passes.rules):
-            output = forward.run(model, Batch((images, *forward.batch.inputs[1:]), forward.batch.target))
+            output = forward.run(model, forward.with_inputs(images))
         zero, one, once, twice = output.flatten(1).sum(1).tolist()
         if not max(one, twice) < float("inf"):
             raise Unscorable("the path-norm is too large for float64")

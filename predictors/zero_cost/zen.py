@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from nas_core.batch import Batch
 from nas_core.config import Config as BaseConfig
 from predictors.forward_pass import ForwardPass
 from predictors.need import Need
@@ -70,7 +69,7 @@ class Zen:
 def features(forward: ForwardPass, model: nn.Module, image: Tensor) -> Tensor:
     """The feature maps of a network in training mode. Raises Unscorable where there are none."""
     with torch.no_grad(), _Features(len(image)) as tap:
-        forward.run(model, Batch((image, *forward.batch.inputs[1:]), forward.batch.target))
+        forward.run(model, forward.with_inputs(image))
     if tap.found is None:
         raise Unscorable("the network computes no feature maps [n, channels, h, w]")
     return tap.found

@@ -118,7 +118,7 @@ def validation(study: Study, training: Run) -> tuple[str, float]:
         if name.startswith("val_") and name in training.metrics:
             break
     else:
-        first = kind_of(study.spec.task).metrics[0]
+        first = kind_of(study.spec.task).metrics_of(study.spec.task)[0]
         name, goal = f"val_{first.name}", first.goal
     value = training.metrics.get(name, math.nan)
     return name, -math.inf if math.isnan(value) else value if goal == "max" else -value

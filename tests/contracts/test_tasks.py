@@ -132,12 +132,14 @@ def test_a_network_learns_and_reports_what_the_kind_says(name: str, tmp_path: Pa
     assert train.monitor.goal == kind.metrics[0].goal
     reports = list(train.evaluate(Proposal(ARCH), None, Context(1, tmp_path)))
     assert reports[-1].metrics["train_loss"] < reports[0].metrics["train_loss"]
-    wanted = {f"{part}_{metric.name}" for part in ("val", "test") for metric in kind.metrics}
+    metrics = kind.metrics_of(train.task)
+    assert [metric.name for metric in metrics[: len(kind.metrics)]] == [metric.name for metric in kind.metrics]
+    wanted = {f"{part}_{metric.name}" for part in ("val", "test") for metric in metrics}
     assert wanted | {"val_loss"} <= set(reports[-1].metrics)
     assert ("micro_batch" in reports[-1].metrics) == kind.apart
     assert all(math.isfinite(value) for value in reports[-1].metrics.values())
     goals = {metric.name: metric.goal for metric in train.metrics}
-    assert all(goals[f"test_{metric.name}"] == metric.goal for metric in kind.metrics)
+    assert all(goals[f"test_{metric.name}"] == metric.goal for metric in metrics)
 
 
 @NAMES
@@ -155,9 +157,9 @@ def test_metrics_do_not_depend_on_how_a_part_is_cut(name: str, tmp_path: Path) -
         training.micro_batch = 8
     assert training.evaluate("valid") == pytest.approx(found, rel=1e-5)
     with torch.no_grad():
-        pairs = [batch.answered(model.eval()(*batch.inputs)) for batch in data.batches("valid", 0, 0)]
+        pairs = [batch.answered(training.forward(model.eval(), batch)) for batch in data.batches("valid", 0, 0)]
     outputs, targets = (torch.cat(column) for column in zip(*pairs, strict=True))
-    for metric in (*kind.metrics, *own):
+    for metric in (*kind.metrics_of(train.task), *own):
         value = metric.function(outputs, targets)
         assert found[f"val_{metric.name}"] == pytest.approx(
             float(value.double().mean() if metric.per_sample else value), rel=1e-4

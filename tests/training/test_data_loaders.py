@@ -58,7 +58,10 @@ def test_every_scheme_is_listed_and_loads_from_its_module():
     assert describe()[: len(SCHEMES)] == list(SCHEMES)
     assert GROUP == "nas.data"
     for scheme in SCHEMES:
-        if scheme.argument:
+        if scheme.name == "tasks":  # its argument is no path
+            with pytest.raises(UsageError, match="data 'tasks:/nowhere/x': unknown set of tasks '/nowhere/x'"):
+                load("tasks:/nowhere/x")
+        elif scheme.argument:
             with pytest.raises(UsageError, match=f"data '{scheme.name}' needs a path: {scheme.name}:"):
                 load(scheme.name)
             with pytest.raises(NotFoundError, match=f"data '{scheme.name}:/nowhere/x': /nowhere/x does not exist"):
@@ -541,7 +544,7 @@ def test_an_installed_package_can_offer_a_scheme(monkeypatch):
 
 def test_unknown_schemes_name_the_nearest(tmp_path):
     with pytest.raises(
-        UsageError, match=r"unknown data 'digit'; did you mean 'digits'\? \(known: digits, karate, reber, idx"
+        UsageError, match=r"unknown data 'digit'; did you mean 'digits'\? \(known: digits, karate, reber, tasks, idx"
     ):
         load("digit")
     with pytest.raises(UsageError, match="unknown data 'flder'; did you mean 'folder'"):

@@ -13,6 +13,7 @@ from training.data.protocol import Source
 from training.data.source import GraphSource, ImageSource
 from training.data.stream import StreamSource
 from training.data.table_source import TableSource
+from training.data.task_source import TaskSource
 from training.reading import counted
 
 UNEVEN = 10  # so many times as many samples in the largest class as in the smallest are told
@@ -48,7 +49,7 @@ def findings(source: Source, classes: Sequence[str]) -> list[str]:
         told += _equal_rows(source)
     if not source.class_counts:
         return told
-    uneven = imbalance(source.class_counts, classes)
+    uneven = imbalance_of(source, classes)
     if uneven.ratio >= UNEVEN:
         sides = f"'{uneven.largest}' has {uneven.most:,} training samples, class '{uneven.smallest}' {uneven.least:,}"
         told.append(
@@ -56,6 +57,19 @@ def findings(source: Source, classes: Sequence[str]) -> list[str]:
             "part, and recipe.class_weights=balanced weighs the classes"
         )
     return told
+
+
+def imbalance_of(source: Source, classes: Sequence[str]) -> Imbalance:
+    """Of the classes of a source; where there are several tasks, of the one whose classes are the most uneven."""
+    counts = source.class_counts
+    if not isinstance(source, TaskSource):
+        return imbalance(counts, classes)
+    every = []
+    for number in range(len(source.task.heads)):
+        mine = np.flatnonzero(source.head_of_output == number).tolist()
+        own = {part: [column[output] for output in mine] for part, column in counts.items()}
+        every.append(imbalance(own, [classes[output] for output in mine]))
+    return max(every, key=lambda uneven: uneven.ratio)
 
 
 def imbalance(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> Imbalance:
@@ -85,7 +99,7 @@ def equal_images(source: ImageSource | StreamSource) -> list[str]:
             twins = by_part[other][:1]
             for number in by_part[part][part == other :] if twins else ():
                 shared.setdefault((part, other), []).append(f"{source.name(number)} = {source.name(twins[0])}")
-        different = [number for number in group if source.labels[number] != source.labels[group[0]]]
+        different = [number for number in group if _differ(source, number, group[0])]
         labels += [f"{source.name(number)} = {source.name(group[0])}" for number in different]
     told = []
     for part, other in (pair for pair in PAIRS if pair in shared):
@@ -94,6 +108,13 @@ def equal_images(source: ImageSource | StreamSource) -> list[str]:
     if labels:
         told.append(f"{len(labels):,} images have another label than an equal one: {listed(labels, 3)}")
     return told
+
+
+def _differ(source: ImageSource | StreamSource, number: int, other: int) -> bool:
+    """Whether two images have different labels, for the same task."""
+    if isinstance(source, TaskSource) and source.asked[number] != source.asked[other]:
+        return False
+    return bool(source.labels[number] != source.labels[other])
 
 
 def _images(pairs: list[str], part: str) -> str:

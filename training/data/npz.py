@@ -14,12 +14,13 @@ from training.data.files import arrays, file_of, texts, unused
 from training.data.reference import options
 from training.data.source import ImageSource, image_source
 from training.data.split import Split
+from training.data.task_source import task_source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXAMPLE = "npz:FILE, where FILE holds the arrays images and labels"
-KEYS = ("images", "labels", "test_images", "test_labels", "classes", "layout")
+KEYS = ("images", "labels", "task", "test_images", "test_labels", "test_task", "classes", "layout")
 NO_VALIDATION = (
     "; validation images are drawn from images (split.valid), and data with a part of their own for them are read from "
     "a data set of your own (docs/data.md)"
@@ -30,6 +31,7 @@ class Options(Config):
     """What may follow the file, as in `npz:FILE?labels=renumber`."""
 
     labels: Literal["renumber"] | None = Field(default=None, description="number the labels that occur from 0")
+    inputs: Literal["image"] | None = Field(default=None, description="image: the network is not told the task")
 
 
 def load(argument: str, split: Split) -> ImageSource:
@@ -42,7 +44,7 @@ def load(argument: str, split: Split) -> ImageSource:
         raise UsageError(f"{path}: test_images and test_labels go together; only one of them is there")
     layout = _layout(path, found)
     images, labels = _channels_first(path, "images", found["images"], layout), found["labels"]
-    test = None
+    tasks, test = _tasks(path, found, chosen), None
     if "test_images" in found:
         more = _channels_first(path, "test_images", found["test_images"], layout)
         if more.shape[1:] != images.shape[1:] or more.dtype != images.dtype:
@@ -58,6 +60,14 @@ def load(argument: str, split: Split) -> ImageSource:
             raise UsageError(f"{path}: labels are {kinds}; both need the same kind")
         test = np.arange(len(images), len(images) + len(more))
         images, labels = np.concatenate([images, more]), np.concatenate([labels, more_labels])
+    if tasks is not None:
+        return task_source(
+            *(f"npz:{argument}", images, labels, tasks, split),
+            test=test,
+            told=chosen.inputs is None,
+            renumber=chosen.labels == "renumber",
+            warnings=warnings,
+        )
     return image_source(
         *(f"npz:{argument}", images, labels, split),
         test=test,
@@ -65,6 +75,32 @@ def load(argument: str, split: Split) -> ImageSource:
         renumber=chosen.labels == "renumber",
         warnings=warnings,
     )
+
+
+def _tasks(path: Path, found: dict[str, NDArray[Any]], chosen: Options) -> NDArray[Any] | None:
+    """The task of each image, those of the test part last; None where there is one task."""
+    if "task" not in found:
+        if "test_task" in found:
+            raise UsageError(f"{path}: has test_task and no task; both are needed where there are several tasks")
+        if chosen.inputs is not None:
+            raise UsageError(f"{path}: inputs=image is for images with an array task, which this file has not")
+        return None
+    if "classes" in found:
+        raise UsageError(f"{path}: classes are of one task; with an array task, give labels as texts instead")
+    parts = {"images": found["task"]}
+    if "test_images" in found:
+        if "test_task" not in found:
+            raise UsageError(f"{path}: has test_images and no test_task; the task of each is needed")
+        parts["test_images"] = found["test_task"]
+    for name, tasks in parts.items():
+        if tasks.shape != (len(found[name]),):
+            key = "task" if name == "images" else "test_task"
+            needed = (len(found[name]),)
+            raise UsageError(f"{path}: {key} has shape {tasks.shape}; needed is {needed}, one per image of {name}")
+    kinds = {tasks.dtype.kind in "US" for tasks in parts.values()}
+    if len(kinds) > 1:
+        raise UsageError(f"{path}: task and test_task are numbers and texts; both need the same kind")
+    return np.concatenate(list(parts.values()))
 
 
 def images_of(path: Path, found: dict[str, NDArray[Any]]) -> NDArray[Any]:

@@ -18,6 +18,7 @@ class Scored:
     def __init__(self, task: Task) -> None:
         self.task = task
         self._kind = kind_of(task)
+        self._means = [metric for metric in self._kind.metrics_of(task) if metric.per_sample]
 
     def loss(self, output: Tensor, batch: Batch) -> Tensor:
         """The kind's usual loss of outputs [b, k], in float32 under autocast too."""
@@ -27,9 +28,8 @@ class Scored:
         """Sums over the samples of a batch, as scalars on the device: metrics that are means, the loss, how many."""
         output = output.detach().float()
         outputs, targets = batch.answered(output)
-        means = (metric for metric in self._kind.metrics if metric.per_sample)
         return {
-            **{metric.name: metric.function(outputs, targets).sum() for metric in means},
+            **{metric.name: metric.function(outputs, targets).sum() for metric in self._means},
             "loss": self._kind.loss(*batch.scored(output), reduction="sum"),
             "count": torch.full((), len(targets), device=targets.device),
         }

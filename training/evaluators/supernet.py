@@ -212,7 +212,11 @@ class SupernetEvaluator:
         self.batches, self.batch_size = recalibrate, batch_size
         self.supernet = load_supernet(space, self.task, size, weights)
         self._costs = NetworkCosts(space, self.task, final_size or size, self.device, threads, latency)
-        means = (Metric(f"supernet_{one.name}", one.goal) for one in kind_of(self.task).metrics if one.per_sample)
+        means = (
+            Metric(f"supernet_{one.name}", one.goal)
+            for one in kind_of(self.task).metrics_of(self.task)
+            if one.per_sample
+        )
         self._learned = (*means, Metric("supernet_loss", "min"))
         self.metrics = (*self._learned, *self._costs.metrics)
 

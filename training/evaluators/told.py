@@ -98,14 +98,14 @@ def told_metrics(texts: Sequence[str], task: Task) -> dict[str, Goal]:
     from training.cost import COSTS
     from training.tasks import kind_of
 
-    first, *others = (Metric(f"val_{one.name}", one.goal) for one in kind_of(task).metrics)
+    first, *others = (Metric(f"val_{one.name}", one.goal) for one in kind_of(task).metrics_of(task))
     usual: dict[str, Goal] = {one.name: one.goal for one in (first, *others)} | {"val_loss": "min"}
     found: dict[str, Goal] = {}
     for text in texts:
         name, _, goal = text.partition(":")
         if name in COSTS:
             continue
-        if not name.isidentifier():
+        if name not in usual and not name.isidentifier():
             raise UsageError(f"metric '{text}': its name must be one word; write NAME:max or NAME:min")
         if goal not in ("", "max", "min") or (not goal and name not in usual):
             raise UsageError(f"metric '{text}': say what is better, {name}:max or {name}:min")

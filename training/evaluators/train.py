@@ -270,7 +270,8 @@ class Train:
         self.ends_early = recipe.patience is not None
         kind = kind_of(self.task)
         self.own = load_metrics(metrics, kind)
-        usual = [Metric(f"val_{one.name}", one.goal) for one in kind.metrics]
+        always = kind.metrics_of(self.task)
+        usual = [Metric(f"val_{one.name}", one.goal) for one in always]
         learned = (*usual, Metric("val_loss", "min"), *(Metric(f"val_{own.name}", own.goal) for own in self.own))
         self.monitor = parse_objective(monitor or learned[0].name, learned)
         self.files = {own.reference: own.file_hash for own in self.own if own.file_hash is not None}
@@ -284,7 +285,7 @@ class Train:
             Metric("train_loss", "min"),
             *(space.reports(self.task) if isinstance(space, HasReports) else ()),
             *self._costs.metrics,
-            *(Metric(f"test_{one.name}", one.goal) for one in (*kind.metrics, *self.own) if test),
+            *(Metric(f"test_{one.name}", one.goal) for one in (*always, *self.own) if test),
             *([Metric("kept_epoch", unit="epoch")] if recipe.keep == "best" else []),
             *([Metric("micro_batch", unit="samples")] if kind.apart else []),
         )

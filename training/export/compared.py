@@ -200,7 +200,7 @@ def _answers(
             targets.append(target)
         found = {name: torch.cat(parts) for name, parts in outputs.items()}
         for name, answer in found.items():
-            for metric in kind.metrics:
+            for metric in kind.metrics_of(task):
                 value = metric.function(answer, torch.cat(targets))
                 metrics[f"{name}_{word}_{metric.name}"] = float(value.double().mean() if metric.per_sample else value)
     return metrics, kind.agreement(*found.values())

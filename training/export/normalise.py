@@ -26,6 +26,14 @@ class NormalisedImages(nn.Module):
         return answer
 
 
+class NormalisedAsked(NormalisedImages):
+    """The same with the number of the task [n] that each image is asked for."""
+
+    def forward(self, image: Tensor, task: Tensor) -> Tensor:  # type: ignore[override]
+        answer: Tensor = self.network((image - self.mean) / self.deviation, task)
+        return answer
+
+
 class NormalisedRows(nn.Module):
     """Takes a graph's features as they are: each row is divided by the sum of its absolute values."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from training.data.protocol import Source
 from training.data.source import GraphSource, ImageSource
 from training.data.stream import StreamSource
 from training.data.table_source import TableSource
+from training.data.task_source import TaskSource
 from training.inputs.samples import Proof
 
 if TYPE_CHECKING:
@@ -51,8 +53,20 @@ def pictures(source: Source) -> list[Proof]:
     ]
 
 
+def asked(source: Source) -> list[Proof]:
+    """The same, each asked for its task; of one npz file all images are asked for the task of the first."""
+    if not isinstance(source, TaskSource):
+        return []
+    found = []
+    for proof, number in zip(pictures(source), source.asked[source.parts.valid[:IMAGES]].tolist(), strict=False):
+        tasks = torch.full((len(proof.seen[0]),), number)
+        seen = (*proof.seen, tasks) if source.inputs.told else proof.seen
+        found.append(replace(proof, argument=f"{proof.argument}?task={source.task.heads[number].name}", seen=seen))
+    return found
+
+
 def _in_memory(source: ImageSource, rows: NDArray[np.int64]) -> tuple[NDArray[Any], Tensor]:
-    (seen,) = next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs
+    seen, *_ = next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs
     return source.images[rows], seen[: len(rows)]
 
 

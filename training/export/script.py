@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.inputs import GraphInputs, ImageInputs, Inputs, TableInputs
+from training.inputs import GraphInputs, ImageInputs, Inputs, MultiTaskInputs, TableInputs
 from training.tasks import find
 
 _HEAD = """\
@@ -29,6 +29,17 @@ _FITTED = {
 _RAW_IMAGES = """\
 mean, deviation = (np.array(inputs[key], np.float32).reshape(-1, 1, 1) for key in ("mean", "deviation"))
 x = (x - mean) / deviation
+"""
+
+_ASKED = """\
+asked = sys.argv[2] if len(sys.argv) > 2 else inputs["heads"][0]["name"]
+number = [head["name"] for head in inputs["heads"]].index(asked)
+start = sum(head["outputs"] for head in inputs["heads"][:number])
+given = {{"image": x{told}}}
+logits = session.run(None, given)[0][0, start : start + inputs["heads"][number]["outputs"]]
+odds = np.exp(logits.astype(float) - logits.max())
+for n in odds.argsort()[::-1][:5]:
+    print(inputs["classes"][start + n], round(odds[n] / odds.sum(), 4))
 """
 
 _GRAPHS = """\
@@ -82,6 +93,15 @@ def images(inputs: ImageInputs, file: str, raw: bool) -> str | None:
         return None
     body = _IMAGES.format(fitted=_FITTED[inputs.fit], raw=_RAW_IMAGES if raw else "")
     return _HEAD.format(file=file, imports="from PIL import Image, ImageOps\n") + body
+
+
+def asked(inputs: MultiTaskInputs, file: str, raw: bool) -> str | None:
+    """Of an image file and the name of a task, by default the first."""
+    whole = images(inputs, file, raw)
+    if whole is None:
+        return None
+    told = ', "task": np.array([number])' if inputs.told else ""
+    return whole[: whole.index("odds = ")] + _ASKED.format(told=told)
 
 
 def graphs(inputs: GraphInputs, file: str, raw: bool) -> str:

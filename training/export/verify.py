@@ -99,8 +99,8 @@ def verify(
     answers = dict(ask(["-m", "training.export.check"], request))
     asked = dict.fromkeys(answers, expected)
     if "python" in formats:
-        # Arrays in a file are read by 'nas infer' alone.
-        numbers = [number for number, argument in enumerate(arguments) if ":" not in (argument or "")]
+        # Arrays in a file, and what is said behind one, are read by 'nas infer' alone.
+        numbers = [number for number, argument in enumerate(arguments) if not {":", "?"} & set(argument or "")]
         asked["python"] = [expected[number] for number in numbers]
         answers["python"] = ask(
             [check.__file__],

@@ -41,13 +41,14 @@ def classify(model: Model, argument: str, top: int = 5) -> tuple[list[Answer], s
         rows = model.inputs.in_own_unit(answers)
         numbers = [Answer(name, numbers=tuple(map(float, row))) for name, row in zip(samples.names, rows, strict=True)]
         return numbers, samples.note
-    odds = probabilities(answers)
-    if odds.shape[1] != len(names):
-        raise UsageError(f"'{model.path}' answers with {odds.shape[1]} numbers for {len(names)} classes")
+    if answers.shape[1] != len(names):
+        raise UsageError(f"'{model.path}' answers with {answers.shape[1]} numbers for {len(names)} classes")
+    possible = np.ones(answers.shape, bool) if samples.possible is None else samples.possible
+    odds = probabilities(np.where(possible, answers, -np.inf))
     best = np.argsort(-odds, axis=1, kind="stable")[:, :top]
     return [
-        Answer(name, tuple((names[column], float(row[column])) for column in columns))
-        for name, row, columns in zip(samples.names, odds, best, strict=True)
+        Answer(name, tuple((names[column], float(row[column])) for column in columns if asked[column]))
+        for name, row, columns, asked in zip(samples.names, odds, best, possible, strict=True)
     ], samples.note
 
 

@@ -13,9 +13,10 @@ from nas_core.errors import unknown
 from training.inputs.base import Inputs
 from training.inputs.graphs import GraphInputs
 from training.inputs.images import ImageInputs
+from training.inputs.multi_task import MultiTaskInputs
 from training.inputs.tables import TableInputs
 
-__all__ = ["GraphInputs", "ImageInputs", "Inputs", "TableInputs", "inputs_from"]
+__all__ = ["GraphInputs", "ImageInputs", "Inputs", "MultiTaskInputs", "TableInputs", "inputs_from"]
 
 
 def inputs_from(stored: Mapping[str, Any]) -> Inputs:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -21,6 +22,7 @@ class Samples:
     tensors: tuple[NDArray[Any], ...]
     apart: bool = True  # whether rows can be run apart from one another
     note: str = ""  # what a user should know of how they were read
+    possible: NDArray[np.bool_] | None = None  # [n, outputs]: which outputs answer what a row asks; None: all
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class Quality:
 
     def __call__(self, network: nn.Module, training: Callable[[nn.Module], Training], task: Task) -> str | None:
         """Raises UsageError for more steps than the training has."""
-        begun, chance = training(network), 1 / task.outputs
+        begun, chance = training(network), _chance(task)
         try:
             begun.first_steps(self.steps)
         except UsageError as error:
@@ -46,8 +46,15 @@ class Quality:
 
         if not any(metric.name == "accuracy" for metric in kind_of(task).metrics):
             raise UsageError(f"--screen quality needs an accuracy, which {task.kind} has none of; leave it out")
-        if self.bar / task.outputs > 1:
+        chance = _chance(task)
+        if self.bar * chance > 1:
             raise UsageError(
-                f"--screen quality: {self.bar:g} times chance ({1 / task.outputs:g}) is more than 1, which no network "
-                f"reaches; use quality(bar={task.outputs / 2 + 0.5:g}) or less"
+                f"--screen quality: {self.bar:g} times chance ({chance:g}) is more than 1, which no network "
+                f"reaches; use quality(bar={1 / chance / 2 + 0.5:g}) or less"
             )
+
+
+def _chance(task: Task) -> float:
+    """The accuracy of answers at random; of several tasks, their mean."""
+    classes = [head.outputs for head in task.heads] or [task.outputs]
+    return sum(1 / count for count in classes) / len(classes)

@@ -18,6 +18,7 @@ GROUP = "nas.tasks"
 
 BUILTIN = {
     "image-classification": "training.tasks.image_classification:KIND",
+    "multi-task-classification": "training.tasks.multi_task:KIND",
     "node-classification": "training.tasks.node_classification:KIND",
     "tabular-classification": "training.tasks.tabular_classification:KIND",
     "tabular-regression": "training.tasks.tabular_regression:KIND",

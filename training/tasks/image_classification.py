@@ -80,7 +80,7 @@ class ImageClassification(Classification):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
     inputs_word: ClassVar[str] = "images"
     images = True
-    Inputs = ImageInputs
+    Inputs: ClassVar[type[ImageInputs]] = ImageInputs
 
     def examples(self) -> tuple[Task, ...]:
         return self.example, image_task((1, 28, 28), 7), image_task((1, 8, 8), 10)
@@ -88,7 +88,7 @@ class ImageClassification(Classification):
     def fitted(self, name: str, values: Mapping[str, Any], task: Task) -> dict[str, Any]:
         """With the augmentation for images of this size."""
         if name == "standard":
-            channels, height, _ = task.images()
+            channels, height, _ = task.input_shape
             return {**values, "augment": {"crop": height // 8, "flip": channels == 3}}
         if name in OF_SPACES:
             channels, height, width = task.images()

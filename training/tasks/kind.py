@@ -60,6 +60,10 @@ class Kind:
         """Small tasks whose shapes and outputs differ, which a space is checked on; by default the example."""
         return (self.example,)
 
+    def metrics_of(self, task: Task) -> tuple[PartMetric, ...]:
+        """The metrics of this very task, `metrics[0].name` first; by default those of all of the kind."""
+        return self.metrics
+
     # -- training -------------------------------------------------------------------------------------------------
 
     def fitted(self, name: str, values: Mapping[str, Any], task: Task) -> dict[str, Any]:
@@ -156,6 +160,11 @@ class Kind:
     def python(self, inputs: Any) -> Mapping[str, str]:
         """Functions for the Python file, source by name, the one that makes the network's first input first."""
         return {"normalise": _NORMALISE}
+
+    def answer(self, inputs: Any) -> str:
+        """What the Python file takes of the network's answer before it becomes probabilities, as source after it; by
+        default all of it."""
+        return ""
 
     def facts(self, inputs: Any) -> dict[str, Any]:
         """Constants for the Python file, beside the names of the classes."""

@@ -31,6 +31,20 @@ class OfMaps(nn.Module):
         return self.last(self.norm(self.first(x)).relu().mean((2, 3)))
 
 
+class OfAskedMaps(nn.Module):
+    """Maps [b, c, h, w] and the number of the task of each [b] to [b, outputs]."""
+
+    def __init__(self, channels: int, width: int, outputs: int, tasks: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.asked = nn.Embedding(tasks, width)
+        self.last = nn.Linear(width, outputs)
+
+    def forward(self, image: Tensor, task: Tensor) -> Tensor:
+        return self.last(self.norm(self.first(image)).relu().mean((2, 3)) + self.asked(task))
+
+
 class OfGraph(nn.Module):
     """Features [nodes, f] and edges [2, e] to [nodes, outputs]."""
 

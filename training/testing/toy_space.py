@@ -31,6 +31,8 @@ class ToySpace(SearchSpace):
 
         width = int(arch.values["width"])
         first = task.inputs[0]
+        if len(first.shape) == 3 and len(task.inputs) == 2:
+            return toy_networks.OfAskedMaps(first.shape[0], width, task.outputs, len(task.heads))
         if len(first.shape) == 3:
             return toy_networks.OfMaps(first.shape[0], width, task.outputs)
         if len(task.inputs) == 2:

@@ -114,12 +114,15 @@ def _usage(subject: Subject) -> str:
     classes = ["CLASSES"] if inputs is not None and inputs.outputs else []
     names = ["load"] if inputs is None else [*classes, "load", first]
     given = "inputs" if inputs is None else f"{first}({_given(subject, picture)})"
+    part = "" if inputs is None else find(inputs.kind).answer(inputs)
     given = ", ".join([given, *(each.name for each in subject.task.inputs[1:])])
     lines = [
         *(["from PIL import Image"] if picture else []),
         f"from {subject.module} import {', '.join(names)}",
         f"network = load()  # from {subject.weights} beside this file",
-        f"probabilities = network({given}).softmax(1)" if inputs is None or classes else f"answer = network({given})",
+        f"probabilities = network({given}){part}.softmax(1)"
+        if inputs is None or classes
+        else f"answer = network({given})",
         *(["print(CLASSES[probabilities[0].argmax()])"] if classes else []),
     ]
     return "\n".join(f"    {line}" for line in lines)

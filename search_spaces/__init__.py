@@ -8,6 +8,7 @@ BUILTIN = {
     "darts": "search_spaces.darts.space:Darts",
     "evonorm": "search_spaces.evonorm.space:EvoNorm",
     "mlp": "search_spaces.mlp.space:Mlp",
+    "moe": "search_spaces.moe.space:Moe",
     "nasbench201": "search_spaces.nasbench201.space:NasBench201",
     "nasbench_graph": "search_spaces.nasbench_graph.space:NasBenchGraph",
     "nasnet": "search_spaces.nasnet.space:NASNet",

@@ -16,7 +16,8 @@ from search_spaces.counter import macs
 from search_spaces.layers.assigned import Assignment, Every, Grouped, Merged, Split, groupable
 from search_spaces.layers.moe import MixtureOfExperts
 from search_spaces.operators.experts import EXPERT
-from search_spaces.operators.routers import ROUTER
+from search_spaces.operators.routers import ROUTER, facts_of
+from search_spaces.operators.routers.facts import CHOSEN, CONDITION, LATER
 
 FEATURES, EXPERTS, HIDDEN = 8, 4, 32
 COUNTS = ([3, 0, 5, 4], [12, 0, 0, 0], [0, 4, 4, 4])
@@ -32,7 +33,7 @@ def expert(name: str, experts: int = EXPERTS, seed: int = 0) -> nn.Module:
 def layer(router: str, kind: str = "gelu", active: int = 2, experts: int = EXPERTS, **settings: Any) -> nn.Module:
     torch.manual_seed(1)
     operator = ROUTER.operator(router)
-    active = 1 if getattr(operator.kind, "single", False) else active
+    active = min(active, facts_of(operator).most or active)
     made = operator.make(FEATURES, experts, active, **OPTIONS.get(router, {}))
     return MixtureOfExperts(made, expert(kind, experts), **settings)
 
@@ -154,7 +155,7 @@ def test_routers_that_look_ahead_say_so(router: str) -> None:
     other = x.clone()
     other[:, -1] = other[:, -1].flip(-1) * 5
     changed = not torch.allclose(module(other, condition)[:, :-1], module(x, condition)[:, :-1], atol=1e-6)
-    assert changed == getattr(ROUTER.operator(router).kind, "looks_ahead", False)
+    assert changed == (LATER in facts_of(ROUTER.operator(router)).needs)
 
 
 @pytest.mark.parametrize("router", ROUTER.table)
@@ -189,8 +190,51 @@ def test_impossible_numbers_of_experts_are_refused(router: str, active: int) -> 
         ROUTER.operator(router).make(FEATURES, EXPERTS, active, **OPTIONS.get(router, {}))
 
 
+def accepts(router: str, active: int, **options: Any) -> bool:
+    try:
+        ROUTER.operator(router).make(FEATURES, EXPERTS, active, **OPTIONS.get(router, {}), **options)
+    except UsageError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("router", ROUTER.table)
+def test_facts_of_a_router_are_those_of_its_class(router: str) -> None:
+    facts = facts_of(ROUTER.operator(router))
+    most = facts.most or EXPERTS
+    if facts.computes == CHOSEN:
+        assert [active for active in range(1, EXPERTS + 2) if accepts(router, active)] == list(range(1, most + 1))
+    for option, values in facts.options.items():
+        assert all(accepts(router, 1, **{option: value}) for value in values)
+    assert all(set(left) < set(facts.options[option]) for option, left in facts.alone.items())
+    for active in (1, 2):
+        module = layer(router, active=active)
+        chosen = min(active, most)
+        assert module.router.active == facts.active(EXPERTS, chosen)
+        if CONDITION in facts.needs:
+            continue
+        dropping = layer(router, active=active, capacity=0.25)
+        dropping(inputs(router)[0])
+        assert (float(dropping.take()[1].get("dropped_share", 0)) > 0) == facts.drops
+
+
+@pytest.mark.parametrize("router", [name for name in ROUTER.table if facts_of(ROUTER.operator(name)).alone])
+def test_what_is_left_for_one_expert_teaches_the_router(router: str) -> None:
+    for option, left in facts_of(ROUTER.operator(router)).alone.items():
+        for value in facts_of(ROUTER.operator(router)).options[option]:
+            module = ROUTER.operator(router).make(FEATURES, EXPERTS, 1, **{option: value}).eval()
+            weights = module(torch.randn(2, 3, FEATURES)).weights
+            gradient = torch.autograd.grad(weights.sum(), module.gate.weight)[0]
+            assert (gradient.abs().sum() > 0) == (value in left)
+
+
+def test_softmax_of_top_k_is_before_or_after() -> None:
+    with pytest.raises(UsageError, match="softmax is 'between'"):
+        ROUTER.operator("noisy-top-k").make(FEATURES, EXPERTS, 2, softmax="between")
+
+
 def test_routers_by_task_need_one() -> None:
-    conditional = {name for name in ROUTER.table if getattr(ROUTER.operator(name).kind, "conditional", False)}
+    conditional = {name for name in ROUTER.table if CONDITION in facts_of(ROUTER.operator(name)).needs}
     assert conditional == {*BY_TASK, "attributes"}
     for router in conditional:
         with pytest.raises(UsageError, match="router"):

@@ -19,7 +19,15 @@ from search_spaces.operators.graph.sample import ring
 from training.tasks import example_tasks
 
 EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:space"
-SPACES = [*search_spaces.BUILTIN, "darts(levels=3)", "regnet(stages=4, bottleneck=2, se=False)", EXAMPLE]
+SPACES = [
+    *search_spaces.BUILTIN,
+    "darts(levels=3)",
+    "moe(backbone=patches)",
+    "regnet(stages=4, bottleneck=2, se=False)",
+    EXAMPLE,
+]
+COUNTED = (EXAMPLE, "stages", "activation", "evonorm", "moe", "moe(backbone=patches)")
+"""Those without formulas."""
 
 
 def reference(text: str) -> Reference:
@@ -32,7 +40,7 @@ def test_space_contract(text: str) -> None:
     assert list(check(reference(text).load(), example_tasks(), built=1)) == []
 
 
-@pytest.mark.parametrize("text", [text for text in SPACES if text not in (EXAMPLE, "stages", "activation", "evonorm")])
+@pytest.mark.parametrize("text", [text for text in SPACES if text not in COUNTED])
 def test_formulas_of_spaces_are_the_counter(text: str) -> None:
     """Parameters and MACs of the built network, on graphs without loops and repeated edges."""
     space = reference(text).load()

@@ -58,6 +58,8 @@ DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
     ("stages(blocks=('selective-kernel',))", LARGE, {"width_scale": 0.0625, "stem": "imagenet"}, 1),
     ("nasbench_graph", GRAPH, {"hidden": 8, "dropout": 0.0}, 12),
     ("mlp", TABLE, {"width_scale": 0.25}, 6),
+    ("moe", TABLE, {"width": 8}, 4),
+    ("moe(backbone=patches)", IMAGES, {"width": 8}, 3),
 )
 
 
@@ -156,7 +158,7 @@ def assert_readable(text: str) -> None:
             assert not {root.partition(".")[0] for root in roots} & {*PACKAGES, "safetensors", "numpy"}
         for name in {*names} - entries - {"annotations"}:
             assert name in read, name
-    words = re.findall(r"\b(?:Features|Links|Mixed|Pick|route|style|supernet|once)\b", text)
+    words = re.findall(r"\b(?:Features|Links|MixedOp|MixedRoute|Picker|route|style|supernet|once)\b", text)
     assert words == []
     parts = {target for name, node in classes_of(text).items() for target in _parts(node)}
     assert all(f"self.{part}" in text.replace(f"self.{part} = ", "", 1) for part in parts)

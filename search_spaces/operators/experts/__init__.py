@@ -22,3 +22,5 @@ EXPERT = Role(
         "linear": "search_spaces.operators.experts.linear:Linear",
     },
 )
+WITHOUT_HIDDEN = frozenset({"linear"})
+"""Those whose parameters do not depend on `hidden`."""

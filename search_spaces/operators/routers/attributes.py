@@ -17,8 +17,6 @@ class Attributes(nn.Module):
     the experts of fixed attributes can be found before anything runs. Raises UsageError for an impossible number of
     active experts, and where no attributes are given."""
 
-    conditional = True
-
     def __init__(
         self, features: int, experts: int, active: int, attributes: int = 8, noise: float = 1.0, balance: float = 0.01
     ) -> None:

@@ -17,8 +17,6 @@ class ExpertChoice(nn.Module):
     tokens of a batch; these among those of one sample, so that a sample's answer is its own. Raises UsageError for an
     impossible number of active experts."""
 
-    looks_ahead = True
-
     def __init__(self, features: int, experts: int, active: int) -> None:
         super().__init__()
         check_active("expert-choice", active, experts)

@@ -14,12 +14,13 @@ from search_spaces.operators.experts.kan import KanLayer
 class Grkan(nn.Module):
     """Gated residual Kolmogorov-Arnold network: h = relu(A (x * kernel)), u = KAN(elu(KAN(h))), and the weights of all
     experts are sigmoid(LN(skip(h) + linear(u) sigmoid(gate(u)))). The kernel, which starts at 1, is the gate's alone:
-    before the experts it would be a part of their first matrices. `active` counts nothing."""
+    before the experts it would be a part of their first matrices. `active` is no choice here: all are computed."""
 
     def __init__(
         self, features: int, experts: int, active: int = 1, hidden: int = 32, dropout: float = 0.1, intervals: int = 5
     ) -> None:
         super().__init__()
+        self.active = experts
         self.kernel = nn.Parameter(torch.ones(features))
         self.embedding = nn.Linear(features, hidden)
         self.skip = nn.Linear(hidden, experts)

@@ -9,19 +9,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nas_core.errors import UsageError
 from search_spaces.layers.dispatch import Chosen
 from search_spaces.operators.routers.balance import check_active, squared_variation
 
 
 class NoisyTopK(nn.Module):
-    """H = x W_g + N(0, 1) softplus(x W_n); weights are the softmax of the k largest (equations 3 to 5). In training the
-    loss gets `importance` CV(importance)^2 (equations 6 and 7) and `load` CV(load)^2 (equations 8 to 11). Both matrices
-    start at 0. There is no noise in evaluation mode. Raises UsageError for an impossible number of active experts."""
+    """H = x W_g + N(0, 1) softplus(x W_n); weights are the softmax of the k largest (equations 3 to 5), or, with
+    `softmax` "before", what the softmax of all gives to those (as in Fedus et al. 2021), so that one active expert
+    teaches the router too. In training the loss gets `importance` CV(importance)^2 (equations 6 and 7) and `load`
+    CV(load)^2 (equations 8 to 11). Both matrices start at 0. There is no noise in evaluation mode. Raises UsageError
+    for an impossible number of active experts, and for another `softmax`."""
 
-    def __init__(self, features: int, experts: int, active: int, importance: float = 0.1, load: float = 0.1) -> None:
+    def __init__(
+        self,
+        features: int,
+        experts: int,
+        active: int,
+        importance: float = 0.1,
+        load: float = 0.1,
+        softmax: str = "after",
+    ) -> None:
         super().__init__()
         check_active("noisy-top-k", active, experts)
+        if softmax not in ("after", "before"):
+            raise UsageError(
+                f"router noisy-top-k: softmax is '{softmax}'; it is before, or after, the top k are chosen"
+            )
         self.active, self.importance, self.load = active, importance, load
+        self.softmax = softmax
         self.gate = nn.Linear(features, experts, bias=False)
         self.noise = nn.Linear(features, experts, bias=False)
         nn.init.zeros_(self.gate.weight)
@@ -45,7 +61,9 @@ class NoisyTopK(nn.Module):
 
     def _chosen(self, logits: Tensor) -> Chosen:
         values, chosen = logits.topk(self.active, -1)
-        return Chosen(chosen, values.softmax(-1), logits.softmax(-1))
+        shares = logits.softmax(-1)
+        weights = values.softmax(-1) if self.softmax == "after" else shares.gather(-1, chosen)
+        return Chosen(chosen, weights, shares)
 
 
 def selected(clean: Tensor, noisy: Tensor, deviation: Tensor, active: int) -> Tensor:

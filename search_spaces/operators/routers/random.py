@@ -10,10 +10,10 @@ from search_spaces.operators.routers.balance import check_active
 
 
 class RandomRouter(nn.Module):
-    """The experts of the largest entries of R x, where R is drawn once and stays: equal tokens have equal experts, as
-    by a hash (Roller et al., "Hash Layers for Large Sparse Models", NeurIPS 2021, arXiv 2106.04426, go by the token's
-    number, which is not known within a network). Weights are 1 / active. Raises UsageError for an impossible number of
-    active experts."""
+    """The experts of the largest entries of R x, where R is drawn at the start and stays: equal tokens have equal
+    experts, as by a hash (Roller et al., "Hash Layers for Large Sparse Models", NeurIPS 2021, arXiv 2106.04426, go by
+    the token's number, which is not known within a network). Weights are 1 / active. Raises UsageError for an
+    impossible number of active experts."""
 
     matrix: Tensor
 

@@ -13,12 +13,11 @@ from search_spaces.layers.dispatch import Averaged
 class Smear(nn.Module):
     """p = softmax(W LN(mean of the sample's tokens)) with normalised rows of W, whose common scale starts at `scale`; a
     sample passes the expert whose weights are the mean of all by p (section 2.2). In training each p is set to 0 with
-    probability `dropout`, and what is left is divided by its sum. `active` counts nothing: the cost is that of one."""
-
-    looks_ahead = True
+    probability `dropout`, and what is left is divided by its sum. `active` is no choice here: one is computed."""
 
     def __init__(self, features: int, experts: int, active: int = 1, scale: float = 1.0, dropout: float = 0.1) -> None:
         super().__init__()
+        self.active = 1
         self.dropout = dropout
         self.norm = nn.LayerNorm(features)
         self.weight = nn.Parameter(torch.randn(experts, features) * 0.02)

@@ -14,13 +14,12 @@ class Switch(nn.Module):
     jitter), and the loss gets `balance` E sum f_i P_i (equation 4) and `z` times the z-loss. Raises UsageError unless
     one expert is active."""
 
-    single = True
-
     def __init__(
         self, features: int, experts: int, active: int = 1, jitter: float = 0.01, balance: float = 0.01, z: float = 0.0
     ) -> None:
         super().__init__()
         check_active("switch", active, experts, most=1)
+        self.active = active
         self.jitter, self.balance, self.z = jitter, balance, z
         self.gate = nn.Linear(features, experts, bias=False)
 

@@ -15,8 +15,6 @@ class TaskRouter(nn.Module):
     2021, arXiv 2110.03742, section 3.2), so that the network of one task is a part of the whole. Raises UsageError for
     an impossible number of active experts, and where no tasks are given."""
 
-    conditional = True
-
     def __init__(self, features: int, experts: int, active: int, tasks: int) -> None:
         super().__init__()
         check_active("task", active, experts)
@@ -34,12 +32,11 @@ class TaskRouter(nn.Module):
 class GatePerTask(nn.Module):
     """Multi-gate mixture of experts: a softmax gate of its own for each task, over all experts (Ma et al., "Modeling
     Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", KDD 2018, equations 5 to 7).
-    `active` counts nothing."""
-
-    conditional = True
+    `active` is no choice here: all are computed."""
 
     def __init__(self, features: int, experts: int, active: int, tasks: int) -> None:
         super().__init__()
+        self.active = experts
         self.gates = nn.ModuleList(nn.Linear(features, experts, bias=False) for _ in range(tasks))
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Mixed:

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from search_spaces.layers.dispatch import Mixed
 
 
-class Dense(nn.Module):
-    """Weights softmax(W x). `active` counts nothing: all experts are computed."""
+class Softmax(nn.Module):
+    """Weights softmax(W x). `active` is no choice here: all experts are computed."""
 
     def __init__(self, features: int, experts: int, active: int = 1) -> None:
         super().__init__()
+        self.active = experts
         self.gate = nn.Linear(features, experts, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Mixed:

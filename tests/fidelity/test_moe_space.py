@@ -1,0 +1,252 @@
+"""The space `moe`: what of its choices the papers rule out, and what its networks have in common with plain ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_core import moves
+from nas_core.architecture import Architecture
+from nas_core.choice import Value
+from nas_core.errors import UsageError
+from nas_core.seeds import generator
+from nas_core.space import known_by_name
+from nas_core.task import TABULAR_REGRESSION, Task, image_task, table_task
+from search_spaces.counter import params
+from search_spaces.layers.moe import MixtureOfExperts
+from search_spaces.moe.layers import CLOSE, Layout, dense
+from search_spaces.moe.named import LAYOUTS
+from search_spaces.moe.space import Moe, Size
+from search_spaces.operators.experts import EXPERT
+from search_spaces.operators.routers import ROUTER
+
+TABLE = table_task(TABULAR_REGRESSION, (1,) * 5 + (3,), 1, "rmse")
+IMAGES = image_task((1, 8, 8), 10)
+TASKS: Mapping[str, Task] = {"table": TABLE, "patches": IMAGES}
+SPACES = {backbone: Moe(backbone) for backbone in TASKS}
+SMALL = Size(width=8)
+
+
+def built(space: Moe, arch: Architecture, size: Size = SMALL, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return space.build(arch, TASKS[space.backbone.name], size)
+
+
+def made(space: Moe, **values: Value) -> Architecture:
+    """With these choices (`/` in names as `__`), the first of what is left for the others."""
+    named = {name.replace("__", "/").replace("_", "-"): value for name, value in values.items()}
+    arch = moves.complete(space, named, moves.first)
+    assert named.items() <= arch.values.items()
+    return arch
+
+
+def layers_of(network: nn.Module) -> list[MixtureOfExperts]:
+    return [module for module in network.modules() if isinstance(module, MixtureOfExperts)]
+
+
+# What is allowed
+
+
+@pytest.mark.parametrize("backbone", TASKS)
+def test_of_all_architectures(backbone: str) -> None:
+    space = SPACES[backbone]
+    seen = set()
+    for number in range(300):
+        arch = moves.sample(space, generator("moe", number))
+        values = arch.values
+        seen.add(values["ffn"])
+        if values["ffn"] == "dense":
+            assert set(values) == {"ffn", "depth", "expansion"}
+            continue
+        assert values.get("active", 1) <= values["experts"]
+        if values["ffn"] in ("switch",):
+            assert values["active"] == 1
+        if values["ffn"] in ("grin", "gshard"):
+            assert values["active"] <= 2
+        if values["ffn"] == "noisy-top-k" and values["active"] == 1:
+            assert values["noisy-top-k/softmax"] == "before"
+        if values["ffn"] in ("smear", "expert-choice", "softmax", "grkan", "dense-total"):
+            assert "capacity" not in values
+        assert "experts" in [value for name, value in values.items() if name.startswith("block")]
+        assert ("factor" in values) == (values.get("width") == "free")
+    assert seen == {"dense", "dense-total", *space.routers}
+
+
+def test_routers_are_those_that_a_backbone_gives_what_they_need() -> None:
+    conditional = {"task", "mmoe", "attributes"}
+    assert set(SPACES["patches"].routers) == set(ROUTER.table) - conditional
+    # Experts that choose would choose among the rows of a batch: among customers.
+    assert set(SPACES["table"].routers) == set(ROUTER.table) - conditional - {"expert-choice"}
+    with pytest.raises(UsageError, match="router expert-choice needs several tokens of a sample, which the backbone"):
+        Moe("table", routers=("switch", "expert-choice"))
+    with pytest.raises(UsageError, match="router task needs a task or attributes"):
+        Moe("patches", routers=("task",))
+
+
+def test_dense_networks_alone() -> None:
+    for ffn in ("dense", "dense-total"):
+        space = Moe(ffn=ffn)
+        assert {moves.sample(space, generator(number)).values["ffn"] for number in range(20)} == {ffn}
+        assert list(space.named) == [ffn]
+        with pytest.raises(UsageError, match=r"architecture 'smear': its layers are smear"):
+            known_by_name(space, ["smear"])
+    assert moves.size(Moe(ffn="dense"), 100) == 20
+
+
+def test_arguments_that_are_none() -> None:
+    with pytest.raises(UsageError, match=r"backbone.*'tabel'.*table"):
+        Moe("tabel")
+    with pytest.raises(UsageError, match=r"ffn.*'dens'.*dense"):
+        Moe(ffn="dens")
+    with pytest.raises(UsageError, match=r"'swich'.*switch"):
+        Moe(routers=("swich",))
+    with pytest.raises(UsageError, match="gelus"):
+        Moe(kinds=("gelus",))
+
+
+def test_known_layouts_are_what_they_say() -> None:
+    for backbone, space in SPACES.items():
+        assert set(space.named) | set(space.left_out) == set(LAYOUTS)
+        assert set(space.left_out) == ({"sparse-mlp"} if backbone == "table" else set())
+        for name, arch in space.named.items():
+            assert space.illegal(arch) is None
+            assert LAYOUTS[name].values.items() <= arch.values.items(), name
+            depth = sum(block in LAYOUTS[name].blocks for block in range(1, 5))
+            several = len(space.backbone.places) if LAYOUTS[name].whole else 1
+            count = len(layers_of(built(space, arch)))
+            wanted = 0 if name.startswith("dense") else depth * several * int(arch.values.get("layers", 1))
+            assert count == wanted, name
+
+
+# How wide
+
+
+@pytest.mark.parametrize("router", ["noisy-top-k", "switch", "grin", "smear", "softmax"])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("shared", [0, 2])
+def test_equal_active_parameters(router: str, layers: int, shared: int) -> None:
+    chosen = 1 if router == "switch" else 2
+    layout = Layout(ROUTER.operator(router), EXPERT.operator("gelu"), 4, chosen, shared, layers)
+    for features, hidden in ((32, 128), (128, 512), (64, 96)):
+        whole = layout.made(features, hidden)
+        modules = layers_of(whole)
+        found = 0
+        for module in modules:
+            each = sum(one.numel() for one in module.experts.parameters()) // 4
+            found += sum(one.numel() for one in module.parameters()) - (4 - layout.active) * each
+        wanted = params(dense(features, hidden))
+        assert abs(found - wanted) <= max(CLOSE * wanted, layers * (layout.active + shared) * (features + 0.5))
+        assert layout.total(features, hidden) == params(whole)
+
+
+def test_hidden_units_are_aligned_where_that_is_near_enough() -> None:
+    def units(features: int, hidden: int, chosen: int = 2) -> int:
+        return Layout(ROUTER.operator("noisy-top-k"), EXPERT.operator("gelu"), 8, chosen).units(features, hidden)
+
+    assert units(256, 1024) % 8 == 0
+    assert units(32, 128) == 60  # a multiple of 4: 64 would be 6% too many
+    assert units(8, 4) == 1  # no number of units is small enough
+
+
+def test_a_factor_of_the_features() -> None:
+    space = SPACES["table"]
+    for factor, units in ((0.25, 8), (0.5, 16), (2.0, 64)):
+        arch = made(space, ffn="switch", expert="gelu", width="free", factor=factor)
+        module = layers_of(built(space, arch, Size(width=32)))[0]
+        assert module.experts.up.weight.shape[1] == units
+
+
+@pytest.mark.parametrize("backbone", TASKS)
+def test_dense_networks_of_equal_parameters(backbone: str) -> None:
+    space = SPACES[backbone]
+    for size in (Size.preset("search"), Size.preset("full")):
+        every = {name: built(space, arch, size) for name, arch in space.named.items()}
+        total = params(every["sparsely-gated"])
+        assert params(every["dense-total"]) == pytest.approx(total, rel=0.001)
+        idle = sum(6 / 8 * params(module.experts) for module in layers_of(every["sparsely-gated"]))
+        assert total - idle == pytest.approx(params(every["dense"]), rel=0.02)
+
+
+# What is computed
+
+
+def test_a_dense_network_for_tables_is_plain_layers() -> None:
+    network = built(SPACES["table"], SPACES["table"].named["dense"])
+    x = torch.randn(6, 8)
+    h = functional.linear(x, network.stem.weight, network.stem.bias)
+    for block in network.blocks:
+        up, _, down = block.layer
+        inner = functional.layer_norm(h, (8,), block.norm.weight, block.norm.bias)
+        h = h + functional.gelu(inner @ up.weight.t() + up.bias) @ down.weight.t() + down.bias
+    wanted = network.head(functional.layer_norm(h, (8,), network.norm.weight, network.norm.bias))
+    assert torch.allclose(network(x), wanted, atol=1e-6)
+
+
+def test_token_mixing_maps_the_patches_of_each_channel() -> None:
+    network = built(SPACES["patches"], SPACES["patches"].named["dense"])
+    x = torch.randn(3, 1, 8, 8)
+    tokens = network.stem(x).flatten(2).transpose(1, 2)
+    assert tokens.shape == (3, 64, 8)
+    mixing = network.blocks[0]
+    wanted = tokens.clone()
+    for channel in range(8):
+        wanted[:, :, channel] += mixing.layer(mixing.norm(tokens)[:, :, channel])
+    assert torch.allclose(mixing(tokens), wanted, atol=1e-6)
+
+
+def test_token_experts_route_channels() -> None:
+    network = built(SPACES["patches"], SPACES["patches"].named["sparse-mlp"]).eval()
+    features = [module.router.gate.in_features for module in layers_of(network)]
+    assert features == [64, 8, 64, 8]
+    network(torch.randn(3, 1, 8, 8))
+    assert [int(module.loads.sum()) for module in layers_of(network)] == [3 * 8, 3 * 64] * 2
+
+
+@pytest.mark.parametrize("backbone", TASKS)
+def test_a_sample_has_its_answer_in_any_batch(backbone: str) -> None:
+    space = SPACES[backbone]
+    x = torch.randn(5, *TASKS[backbone].input_shape)
+    for router in space.routers:
+        network = built(space, made(space, ffn=router, depth=2)).eval()
+        whole = network(x)
+        alone = torch.cat([network(x[number : number + 1]) for number in range(5)])
+        assert torch.allclose(whole, alone, atol=1e-5), router
+
+
+def test_options_reach_the_router() -> None:
+    space = SPACES["table"]
+    arch = made(space, ffn="switch", switch__balance=0.1, switch__z=0.001, drops=True, capacity=1.5, shared=2)
+    for module in layers_of(built(space, arch)):
+        assert (module.router.balance, module.router.z, module.capacity) == (0.1, 0.001, 1.5)
+        assert module.capacity_eval is None
+        assert module.shared is not None
+
+
+def test_options_of_a_reference_are_not_chosen() -> None:
+    space = Moe(routers=("switch", "noisy-top-k(importance=0.5)"), kinds=("glu", "pade(numerator=1)"))
+    labels = {"switch", "noisy-top-k(importance=0.5)"}
+    assert set(space.routers) == labels
+    seen: set[Value] = set()
+    for number in range(60):
+        arch = moves.sample(space, generator(number))
+        seen.add(arch.values.get("expert", ""))
+        for module in layers_of(built(space, arch)):
+            if arch.values["ffn"] == "noisy-top-k(importance=0.5)":
+                assert module.router.importance == 0.5
+    assert seen == {"", "glu", "pade(numerator=1)"}
+
+
+def gradient_sum(network: nn.Module, x: Tensor) -> float:
+    network(x).square().sum().backward()
+    return sum(float(one.grad.abs().sum()) for one in network.parameters() if one.grad is not None)
+
+
+@pytest.mark.parametrize("backbone", TASKS)
+def test_every_known_layout_learns(backbone: str) -> None:
+    x = torch.randn(4, *TASKS[backbone].input_shape)
+    for arch in SPACES[backbone].named.values():
+        assert gradient_sum(built(SPACES[backbone], arch), x) > 0

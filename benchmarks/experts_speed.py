@@ -3,9 +3,11 @@
     python benchmarks/experts_speed.py [--rounds 15] [--threads 1] [--out experts_speed.csv]
 
 Forward and backward, router included: `noisy-top-k`, top 2 of 8 experts of half the dense block's hidden units each,
-GELU, float32. What is compared takes turns; a ratio is the median over the rounds of the quotient of CPU times, with
-its quartiles. `loop` computes every expert's tokens by a mask, one after another, as single files do. `split` and
-`grouped` are the experts alone, on the same rows. A row that is in the file is not made again.
+GELU, float32, gradients of all weights and of the input, which no pass adds to those of another one. `with losses`:
+the router's balance losses are a part of what is minimised, and the statistics are asked for. What is compared takes
+turns; a ratio is the median over the rounds of the quotient of CPU times, with its quartiles. `loop` computes every
+expert's tokens by a mask, one after another, as single files do. `split` and `grouped` are the experts alone, on the
+same rows. A row that is in the file is not made again.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class Loop(nn.Module):
         return answer.view_as(x)
 
 
-def compared(width: int, tokens: int) -> Iterator[tuple[str, str, Callable[[], Tensor], Callable[[], Tensor]]]:
+def compared(width: int, tokens: int) -> Iterator[tuple[str, str, Callable[[], None], Callable[[], None]]]:
     """Pairs to measure: what, beside what."""
     torch.manual_seed(0)
     hidden = 4 * width
@@ -62,21 +64,38 @@ def compared(width: int, tokens: int) -> Iterator[tuple[str, str, Callable[[], T
     x = torch.randn(1, tokens, width, requires_grad=True)
     rows = torch.randn(tokens * ACTIVE, width, requires_grad=True)
     counts = [tokens * ACTIVE // EXPERTS] * EXPERTS
-    yield "experts", "dense", lambda: layer(x), lambda: dense(x)
-    yield "experts", "loop", lambda: layer(x), lambda: loop(x)
+    leaves = [x, rows, *dense.parameters(), *layer.parameters()]
+
+    def passed(run: Callable[[], Tensor]) -> Callable[[], None]:
+        def once() -> None:
+            for leaf in leaves:
+                leaf.grad = None
+            run().backward()
+
+        return once
+
+    def minimised() -> Tensor:
+        error = layer(x).square().mean()
+        terms, _ = layer.take()
+        return sum(terms.values(), error)
+
+    one, other = passed(lambda: layer(x).square().mean()), passed(lambda: dense(x).square().mean())
+    yield "experts", "dense", one, other
+    yield "experts with losses", "dense", passed(minimised), other
+    yield "experts", "loop", one, passed(lambda: loop(x).square().mean())
     yield (
         "split",
         "grouped",
-        lambda: experts(rows, Split(counts)),
-        lambda: experts(rows, Grouped(counts, rows.device)),
+        passed(lambda: experts(rows, Split(counts)).square().mean()),
+        passed(lambda: experts(rows, Grouped(counts, rows.device)).square().mean()),
     )
 
 
-def milliseconds(run: Callable[[], Tensor]) -> float:
+def milliseconds(run: Callable[[], None]) -> float:
     """Of one pass, forward and backward."""
     begun = time.process_time()
     for _ in range(REPEATS):
-        run().square().mean().backward()
+        run()
     return 1000 * (time.process_time() - begun) / REPEATS
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from search_spaces.layers.assigned import Every, Grouped, Merged, Split, groupable
 
@@ -59,9 +61,14 @@ class Chosen:
         fits = (place < most).view(k, tokens).t().reshape(self.chosen.shape)
         return replace(self, kept=fits if self.kept is None else self.kept & fits)
 
-    def loads(self) -> Tensor:
+    @cached_property
+    def counts(self) -> Tensor:
+        """How many assignments each expert computes, `[experts]`."""
         counted = self.chosen if self.kept is None else self.chosen[self.kept]
-        return counted.flatten().bincount(minlength=self.shares.shape[-1]).float()
+        return counted.flatten().bincount(minlength=self.shares.shape[-1])
+
+    def loads(self) -> Tensor:
+        return self.counts.float()
 
     def dropped(self) -> Tensor:
         """The share of assignments that are not kept."""
@@ -71,19 +78,16 @@ class Chosen:
         if torch.compiler.is_exporting():
             return Mixed(self._spread(), self.shares).answer(experts, x)
         n, t, k = self.chosen.shape
-        number = self.shares.shape[-1]
-        chosen = self.chosen if self.kept is None else self.chosen.masked_fill(~self.kept, number)
+        last = self.shares.shape[-1]  # after those of all experts: assignments that are not kept
+        chosen = self.chosen if self.kept is None else self.chosen.masked_fill(~self.kept, last)
         order = chosen.flatten().argsort(stable=True)
-        back = torch.empty_like(order)
-        back[order] = torch.arange(len(order), device=order.device)
-        counts = chosen.flatten().bincount(minlength=number + 1).tolist()[:number]
-        rows = _Dispatch.apply(x.flatten(0, 1), order, back, k)[: sum(counts)]
-        answers = _computed(experts, rows, counts)
-        if len(answers) < len(order):
-            answers = torch.cat([answers, answers.new_zeros(len(order) - len(answers), answers.shape[1])])
-        by_token = _Permuted.apply(answers, back, order).view(n * t, k, -1)
-        weights = self.weights.view(n * t, 1, k).to(by_token.dtype)
-        return (weights @ by_token).view(n, t, -1)
+        places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        counts: list[int] = self.counts.tolist()
+        sorting = _Sorting(order[: sum(counts)], places.view(n * t, k))
+        answers = _computed(experts, _Dispatched.apply(x.flatten(0, 1), sorting), counts)
+        weights = self.weights.view(n * t, k).to(answers.dtype)
+        answer: Tensor = _Combined.apply(answers, weights, sorting)
+        return answer.view(n, t, -1)
 
     def _spread(self) -> Tensor:
         """The weights of all experts, 0 of those that are not chosen."""
@@ -158,31 +162,71 @@ def _computed(experts: nn.Module, rows: Tensor, counts: list[int]) -> Tensor:
     return experts(rows, Split(counts))
 
 
-class _Permuted(torch.autograd.Function):
-    """`rows[order]` of a permutation; the gradient is gathered by the inverse one, not added up."""
+class _Sorting(NamedTuple):
+    """`order [rows]`: which assignment, counted token by token, each row is; `places [tokens, k]`: which row each
+    assignment is, from `rows` on where it is not computed."""
+
+    order: Tensor
+    places: Tensor
+
+    @property
+    def tokens(self) -> Tensor:
+        """Whose each row is, `[rows]`."""
+        return self.order.div(self.places.shape[1], rounding_mode="floor")
+
+    def collected(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
+        """The sum of the rows of each token, `[tokens, features]`, by `weights [tokens, k]`, in one pass: without a
+        copy of the rows in the order of the tokens."""
+        places = self.places
+        if len(rows) < places.numel():  # a row of zeros for those that are not computed
+            rows, places = torch.cat([rows, rows.new_zeros(1, rows.shape[1])]), places.clamp_max(len(rows))
+        return functional.embedding_bag(places, rows.contiguous(), mode="sum", per_sample_weights=weights)
+
+
+class _Dispatched(torch.autograd.Function):
+    """Tokens `[tokens, features]` to their rows, sorted by expert. The gradient is gathered, not added up by index."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, order: Tensor, back: Tensor) -> Tensor:
-        ctx.save_for_backward(order, back)
-        return rows.index_select(0, order)
+    def forward(ctx: Any, x: Tensor, sorting: _Sorting) -> Tensor:
+        ctx.sorting = sorting
+        return x.index_select(0, sorting.tokens)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        order, back = ctx.saved_tensors
-        return _Permuted.apply(gradients[0], back, order), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _Collected.apply(gradients[0], ctx.sorting), None
 
 
-class _Dispatch(torch.autograd.Function):
-    """Tokens `[tokens, features]` to their assignments, sorted by expert: `x[order // k]`."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, k: int) -> Tensor:
-        ctx.save_for_backward(order, back)
-        ctx.k = k
-        return x.index_select(0, order.div(k, rounding_mode="floor"))
+class _Collected(torch.autograd.Function):
+    """Rows to the sums of each token's."""
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        order, back = ctx.saved_tensors
-        by_token = _Permuted.apply(gradients[0], back, order).unflatten(0, (-1, ctx.k))
-        return by_token.sum(1), None, None, None
+    def forward(ctx: Any, rows: Tensor, sorting: _Sorting) -> Tensor:
+        ctx.sorting = sorting
+        return sorting.collected(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _Dispatched.apply(gradients[0], ctx.sorting), None
+
+
+class _Combined(torch.autograd.Function):
+    """Rows to the sums of each token's by `weights [tokens, k]`."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weights: Tensor, sorting: _Sorting) -> Tensor:
+        ctx.save_for_backward(rows, weights)
+        ctx.sorting = sorting
+        return sorting.collected(rows, weights)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        rows, weights = ctx.saved_tensors
+        order, places = ctx.sorting
+        by_row = _Dispatched.apply(gradients[0], ctx.sorting)
+        by_weight = None
+        if ctx.needs_input_grad[1]:
+            products = torch.linalg.vecdot(by_row, rows)
+            by_weight = torch.zeros_like(weights).flatten().scatter(0, order, products).view_as(places)
+        each = weights.flatten().index_select(0, order).unsqueeze(1)
+        by_row = by_row * each if torch.is_grad_enabled() else by_row.mul_(each)
+        return by_row, by_weight, None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nas_core.errors import UsageError
 from search_spaces.layers.assigned import Every
 from search_spaces.layers.dispatch import Chosen, Routing
 
@@ -18,8 +20,9 @@ class MixtureOfExperts(nn.Module):
 
     `capacity`: in training an expert computes at most `ceil(capacity * tokens * k / experts)` tokens of a batch, and
     the others pass it by; `capacity_eval`: so in evaluation too, where an answer depends on the other samples of a
-    batch then. None: all are computed. Routers that choose no experts per token have none of both. The router computes
-    in float32, under autocast too.
+    batch then. None: all are computed. The router computes in float32, under autocast too. Raises UsageError where a
+    capacity that is not positive is given, and in the first pass where one is and the router chooses no experts per
+    token.
 
     Handed over in training (`nas_core.traits.Extra`): the terms of the router, and as statistics `load_ratio`, the
     largest load of an expert over the mean; `dead_share`, the share of experts without any; `router_entropy`, that of a
@@ -38,20 +41,30 @@ class MixtureOfExperts(nn.Module):
         capacity_eval: float | None = None,
     ) -> None:
         super().__init__()
+        for name, given in (("capacity", capacity), ("capacity_eval", capacity_eval)):
+            if given is not None and not 0 < given < math.inf:
+                raise UsageError(f"layer of experts: {name} is {given}; give a positive number, or None for no limit")
         self.router, self.experts, self.shared = router, experts, shared
         self.capacity, self.capacity_eval = capacity, capacity_eval
         number = next(experts.parameters()).shape[0]
         self.register_buffer("loads", torch.zeros(number), persistent=False)
-        self._held: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] = ({}, {})
+        self._held: tuple[Mapping[str, Tensor], Tensor, Tensor | None] | None = None
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         routing: Routing = self._routed(x if x.dtype is torch.float64 else x.float(), condition)
         capacity = self.capacity if self.training else self.capacity_eval
-        if capacity is not None and isinstance(routing, Chosen):
-            routing = routing.within(capacity)
+        if isinstance(routing, Chosen):
+            routing = routing if capacity is None else routing.within(capacity)
+        elif (self.capacity, self.capacity_eval) != (None, None):
+            raise UsageError(
+                f"layer of experts: capacity {self.capacity}, in evaluation {self.capacity_eval}, but "
+                f"{type(self.router).__name__} chooses no experts per token; leave it out, or take a router that does, "
+                "such as switch or noisy-top-k"
+            )
         if not torch.compiler.is_exporting():
             self.loads = routing.loads().detach()
-        self._held = (routing.terms, statistics(routing, self.loads)) if self.training else ({}, {})
+        dropped = routing.dropped() if isinstance(routing, Chosen) else None
+        self._held = (routing.terms, routing.shares.detach(), dropped) if self.training else None
         answer: Tensor = routing.answer(self.experts, x)
         if self.shared is not None:
             answer = answer + self.shared(x.flatten(0, 1), Every()).view_as(answer)
@@ -64,21 +77,23 @@ class MixtureOfExperts(nn.Module):
             return self.router(x, condition)
 
     def take(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        held, self._held = self._held, ({}, {})
-        return held
+        held, self._held = self._held, None
+        if held is None:
+            return {}, {}
+        terms, shares, dropped = held
+        return terms, statistics(shares, self.loads, dropped)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy meets no graph of gradients.
-        return {**super().__getstate__(), "_held": ({}, {})}
+        return {**super().__getstate__(), "_held": None}
 
 
-def statistics(routing: Routing, loads: Tensor) -> Mapping[str, Tensor]:
-    """Of one pass, without gradients."""
-    shares = routing.shares.detach()
-    entropy = torch.special.entr(shares).sum(-1).mean() / torch.log(torch.tensor(float(max(2, shares.shape[-1]))))
+def statistics(shares: Tensor, loads: Tensor, dropped: Tensor | None) -> Mapping[str, Tensor]:
+    """Of one pass, without gradients; `dropped` is None where nothing can be."""
+    entropy = torch.special.entr(shares).sum(-1).mean() / math.log(max(2, shares.shape[-1]))
     found = {
         "load_ratio": loads.max() / loads.mean().clamp_min(1e-9),
         "dead_share": (loads == 0).float().mean(),
         "router_entropy": entropy,
     }
-    return {**found, "dropped_share": routing.dropped()} if isinstance(routing, Chosen) else found
+    return found if dropped is None else {**found, "dropped_share": dropped}

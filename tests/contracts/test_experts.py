@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_core.errors import UsageError
-from search_spaces.counter import macs
+from search_spaces.counter import MacCounter, macs
 from search_spaces.layers.assigned import Assignment, Every, Grouped, Merged, Split, groupable
 from search_spaces.layers.moe import MixtureOfExperts
 from search_spaces.operators.experts import EXPERT
@@ -23,6 +23,7 @@ FEATURES, EXPERTS, HIDDEN = 8, 4, 32
 COUNTS = ([3, 0, 5, 4], [12, 0, 0, 0], [0, 4, 4, 4])
 OPTIONS: dict[str, dict[str, Any]] = {"task": {"tasks": 3}, "mmoe": {"tasks": 3}}
 BY_TASK = tuple(OPTIONS)
+CHOOSING = {name for name in ROUTER.table if facts_of(ROUTER.operator(name)).computes == CHOSEN} - {"expert-choice"}
 
 
 def expert(name: str, experts: int = EXPERTS, seed: int = 0) -> nn.Module:
@@ -141,7 +142,8 @@ def test_the_routers_own_weights_get_a_gradient_of_the_answer(router: str) -> No
 
 @pytest.mark.parametrize("router", ROUTER.table)
 def test_in_evaluation_a_sample_has_its_answer_in_any_batch_and_always(router: str) -> None:
-    module, (x, condition) = layer(router, capacity=0.5).eval(), inputs(router)
+    settings = {"capacity": 0.5} if router in CHOOSING else {}
+    module, (x, condition) = layer(router, **settings).eval(), inputs(router)
     whole = module(x, condition)
     assert torch.equal(whole, module(x, condition))
     for sample in range(len(x)):
@@ -233,6 +235,23 @@ def test_softmax_of_top_k_is_before_or_after() -> None:
         ROUTER.operator("noisy-top-k").make(FEATURES, EXPERTS, 2, softmax="between")
 
 
+@pytest.mark.parametrize("router", ROUTER.table)
+@pytest.mark.parametrize("name", ["capacity", "capacity_eval"])
+def test_a_capacity_is_for_routers_that_choose_experts_per_token(router: str, name: str) -> None:
+    module, (x, condition) = layer(router, **{name: 1.5}), inputs(router)
+    if router in CHOOSING:
+        assert module(x, condition).shape == x.shape
+    else:
+        with pytest.raises(UsageError, match=r"1\.5.*chooses no experts per token"):
+            module(x, condition)
+
+
+@pytest.mark.parametrize("capacity", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_capacity_without_places_is_refused(capacity: float) -> None:
+    with pytest.raises(UsageError, match=f"capacity is {capacity}"):
+        layer("switch", capacity=capacity)
+
+
 def test_routers_by_task_need_one() -> None:
     conditional = {name for name in ROUTER.table if CONDITION in facts_of(ROUTER.operator(name)).needs}
     assert conditional == {*BY_TASK, "attributes"}
@@ -246,4 +265,45 @@ def test_costs_are_those_of_the_experts_that_compute(kind: str) -> None:
     x = (torch.randn(1, 6, FEATURES),)
     gate = FEATURES * EXPERTS
     one, two = (macs(layer("noisy-top-k", kind, active), x) / 6 - gate for active in (1, 2))
-    assert two == 2 * one  # the sum over chosen experts is a product of a row too: `active` times the features
+    assert two == 2 * one
+
+
+MERGING = EXPERTS * (2 * FEATURES * HIDDEN + HIDDEN + FEATURES)  # a product of shares and all parameters
+ACTIVE_MACS = {  # per token, of three samples of five tokens: gate, experts
+    "noisy-top-k": (FEATURES * EXPERTS, 2),
+    "switch": (FEATURES * EXPERTS, 1),
+    "gshard": (FEATURES * EXPERTS, 2),
+    "grin": (FEATURES * EXPERTS, 2),
+    "smear": ((FEATURES * EXPERTS + MERGING) / 5, 1),
+    "expert-choice": (FEATURES * EXPERTS + FEATURES * 12 / 5, 12 / 5),  # each expert three of five tokens, added up
+    "loss-free": (FEATURES * EXPERTS, 2),
+    "task": (FEATURES * EXPERTS / 5, 2),
+    "mmoe": (3 * FEATURES * EXPERTS + FEATURES * EXPERTS, EXPERTS),  # the last: the sum by weights
+    "attributes": ((8 * FEATURES + FEATURES * EXPERTS) / 5, 2),
+    # An embedding of 32, a residual, two layers of 1 + 8 products per number, two of gates.
+    "grkan": (
+        32 * FEATURES + 32 * EXPERTS + 9 * (32 + EXPERTS) * EXPERTS + 2 * EXPERTS**2 + FEATURES * EXPERTS,
+        EXPERTS,
+    ),
+    "softmax": (2 * FEATURES * EXPERTS, EXPERTS),
+    "random": (FEATURES * EXPERTS, 2),
+}
+
+
+@pytest.mark.parametrize("router", ROUTER.table)
+def test_active_products_are_those_counted_by_hand(router: str) -> None:
+    x, condition = inputs(router)
+    gate, computed = ACTIVE_MACS[router]
+    assert macs(layer(router), (x, condition)) == round(15 * (gate + computed * 2 * FEATURES * HIDDEN))
+
+
+def test_grouped_and_split_products_count_the_same_with_their_backward() -> None:
+    def counted(kind: torch.dtype) -> int:  # there is no grouped product in float64
+        module, (x, _) = layer("noisy-top-k").to(kind), inputs("noisy-top-k")
+        x = x.to(kind).requires_grad_()
+        with MacCounter(module) as counter:
+            module(x).sum().backward()
+        return counter.macs
+
+    wanted = 3 * 15 * (2 * 2 * FEATURES * HIDDEN + 2 * FEATURES * EXPERTS)
+    assert counted(torch.float32) == counted(torch.float64) == wanted

@@ -98,6 +98,20 @@ def test_second_derivatives_pass_dispatch_and_combination() -> None:
     assert torch.autograd.gradgradcheck(layer, (x,))
 
 
+@pytest.mark.parametrize("capacity", [0.25, 0.75])
+def test_gradients_pass_by_what_is_beyond_the_capacity(capacity: float) -> None:
+    router = GShard(FEATURES, EXPERTS, threshold=0)
+    layer = drawn(MixtureOfExperts(router, Gelu(EXPERTS, FEATURES, 8, FEATURES), capacity=capacity), 1).double()
+    x = torch.randn(2, 4, FEATURES, dtype=torch.float64, requires_grad=True)
+    within = router(x).within(capacity)
+    assert 0 < float(within.dropped()) < 1
+    gates = within.weights * within.kept
+    wanted = torch.stack([alone(layer.experts, e, x) * (gates * (within.chosen == e)).sum(-1, True) for e in range(4)])
+    assert torch.allclose(layer(x), wanted.sum(0), atol=1e-12)
+    assert torch.autograd.gradcheck(layer, (x,))
+    assert torch.autograd.gradgradcheck(layer, (x,))
+
+
 def test_one_expert_is_the_dense_block_bit_for_bit() -> None:
     torch.manual_seed(0)
     layer = MixtureOfExperts(Switch(FEATURES, 1), Gelu(1, FEATURES, 16, FEATURES)).eval()

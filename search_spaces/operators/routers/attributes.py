@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search_spaces.layers.dispatch import Chosen
+from search_spaces.layers.probabilities import probabilities
 from search_spaces.operators.routers.balance import check_active, switch_loss
 from search_spaces.operators.routers.task import known
 
@@ -32,7 +33,7 @@ class Attributes(nn.Module):
         logits = self.gate(self.norm(functional.gelu(self.embedding(given))))
         if self.training and self.noise:
             logits = logits + torch.randn_like(logits) * self.noise / logits.shape[-1]
-        shares = logits.softmax(-1).unsqueeze(1).expand(-1, x.shape[1], -1)
+        shares = probabilities(logits).unsqueeze(1).expand(-1, x.shape[1], -1)
         weights, chosen = shares.topk(self.active, -1)
         terms = {"balance_loss": self.balance * switch_loss(chosen[..., 0], shares)} if self.training else {}
         return Chosen(chosen, weights, shares, terms)

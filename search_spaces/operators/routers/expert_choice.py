@@ -8,6 +8,7 @@ import math
 from torch import Tensor, nn
 
 from search_spaces.layers.dispatch import Taken
+from search_spaces.layers.probabilities import probabilities
 from search_spaces.operators.routers.balance import check_active
 
 
@@ -24,7 +25,7 @@ class ExpertChoice(nn.Module):
         self.gate = nn.Linear(features, experts, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Taken:
-        shares = self.gate(x).softmax(-1)
+        shares = probabilities(self.gate(x))
         most = min(x.shape[1], math.ceil(x.shape[1] * self.active / shares.shape[-1]))
         weights, tokens = shares.transpose(1, 2).topk(most, -1)
         return Taken(tokens, weights, shares)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.layers.dispatch import Chosen
+from search_spaces.layers.probabilities import probabilities
 from search_spaces.operators.routers.balance import check_active, switch_loss
 
 FIRST_POINT = 1 / 3  # where Heun's third-order method evaluates, beside 1, with probability 3/4
@@ -41,7 +42,7 @@ class Grin(nn.Module):
             drawn.append(one)
             weights.append(weight)
             left = left.scatter(-1, one, -torch.inf)
-        chosen, plain = torch.cat(drawn, -1), logits.softmax(-1)
+        chosen, plain = torch.cat(drawn, -1), probabilities(logits)
         terms = {"balance_loss": self.balance * switch_loss(chosen[..., 0], plain)} if self.training else {}
         return Chosen(chosen, torch.cat(weights, -1), plain, terms)
 
@@ -50,7 +51,7 @@ def near_softmax(logits: Tensor, jitter: float) -> Tensor:
     """The softmax over the logits near the largest; -inf ones are out."""
     largest = logits.detach().max(-1, keepdim=True).values
     far = (largest - logits.detach()) / torch.maximum(logits.detach().abs(), largest) > 2 * jitter
-    return logits.masked_fill(far | logits.isinf(), -torch.inf).softmax(-1)
+    return probabilities(logits.masked_fill(far | logits.isinf(), -torch.inf))
 
 
 def scaled(weight: Tensor, factor: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.layers.dispatch import Chosen
+from search_spaces.layers.probabilities import probabilities
 from search_spaces.operators.routers.balance import check_active, switch_loss
 
 
@@ -23,7 +24,7 @@ class GShard(nn.Module):
         self.gate = nn.Linear(features, experts, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Chosen:
-        shares = self.gate(x).softmax(-1)
+        shares = probabilities(self.gate(x))
         weights, chosen = shares.topk(self.active, -1)
         if self.active > 1:
             weights = weights / weights.sum(-1, keepdim=True)

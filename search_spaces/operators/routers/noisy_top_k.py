@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from nas_core.errors import UsageError
 from search_spaces.layers.dispatch import Chosen
+from search_spaces.layers.probabilities import probabilities
 from search_spaces.operators.routers.balance import check_active, squared_variation
 
 
@@ -61,8 +62,8 @@ class NoisyTopK(nn.Module):
 
     def _chosen(self, logits: Tensor) -> Chosen:
         values, chosen = logits.topk(self.active, -1)
-        shares = logits.softmax(-1)
-        weights = values.softmax(-1) if self.softmax == "after" else shares.gather(-1, chosen)
+        shares = probabilities(logits)
+        weights = probabilities(values) if self.softmax == "after" else shares.gather(-1, chosen)
         return Chosen(chosen, weights, shares)
 
 

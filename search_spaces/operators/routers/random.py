@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.layers.dispatch import Chosen
+from search_spaces.layers.probabilities import probabilities
 from search_spaces.operators.routers.balance import check_active
 
 
@@ -26,4 +27,4 @@ class RandomRouter(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Chosen:
         logits = nn.functional.linear(x, self.matrix)
         chosen = logits.topk(self.active, -1).indices
-        return Chosen(chosen, torch.full_like(logits[..., : self.active], 1 / self.active), logits.softmax(-1))
+        return Chosen(chosen, torch.full_like(logits[..., : self.active], 1 / self.active), probabilities(logits))

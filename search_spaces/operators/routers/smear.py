@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search_spaces.layers.dispatch import Averaged
+from search_spaces.layers.probabilities import probabilities
 
 
 class Smear(nn.Module):
@@ -25,7 +26,7 @@ class Smear(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Averaged:
         rows = functional.layer_norm(self.weight, self.weight.shape[1:]) * self.row_scale
-        shares = functional.linear(self.norm(x.mean(1)), rows / rows.shape[1] ** 0.5).softmax(-1)
+        shares = probabilities(functional.linear(self.norm(x.mean(1)), rows / rows.shape[1] ** 0.5))
         if self.training and self.dropout:
             kept = shares * (torch.rand_like(shares) >= self.dropout)
             total = kept.sum(-1, keepdim=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from search_spaces.layers.dispatch import Mixed
+from search_spaces.layers.probabilities import probabilities
 
 
 class Softmax(nn.Module):
@@ -16,5 +17,5 @@ class Softmax(nn.Module):
         self.gate = nn.Linear(features, experts, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Mixed:
-        shares = self.gate(x).softmax(-1)
+        shares = probabilities(self.gate(x))
         return Mixed(shares, shares)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.layers.dispatch import Chosen
+from search_spaces.layers.probabilities import probabilities
 from search_spaces.operators.routers.balance import check_active, switch_loss, z_loss
 
 
@@ -27,7 +28,7 @@ class Switch(nn.Module):
         if self.training and self.jitter:
             x = x * torch.empty_like(x).uniform_(1 - self.jitter, 1 + self.jitter)
         logits = self.gate(x)
-        shares = logits.softmax(-1)
+        shares = probabilities(logits)
         weights, chosen = shares.max(-1, keepdim=True)
         terms = {}
         if self.training:

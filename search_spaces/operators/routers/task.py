@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from nas_core.errors import UsageError
 from search_spaces.layers.dispatch import Chosen, Mixed
+from search_spaces.layers.probabilities import probabilities
 from search_spaces.operators.routers.balance import check_active
 
 
@@ -23,7 +24,7 @@ class TaskRouter(nn.Module):
         self.gate = nn.Linear(features, experts, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Chosen:
-        shares = self.gate(self.embedding(known(condition, "task"))).softmax(-1)
+        shares = probabilities(self.gate(self.embedding(known(condition, "task"))))
         shares = shares.unsqueeze(1).expand(-1, x.shape[1], -1)
         weights, chosen = shares.topk(self.active, -1)
         return Chosen(chosen, weights / weights.sum(-1, keepdim=True), shares)
@@ -43,7 +44,7 @@ class GatePerTask(nn.Module):
         task = known(condition, "mmoe")
         shares = 0
         for number, gate in enumerate(self.gates):
-            shares = shares + gate(x).softmax(-1) * (task == number).to(x.dtype)[:, None, None]
+            shares = shares + probabilities(gate(x)) * (task == number).to(x.dtype)[:, None, None]
         return Mixed(shares, shares)
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from training.data.check import Imbalance
     from training.data.protocol import Source
     from training.data.table_source import TableSource
+    from training.data.text import TextSource
 
 
 def show(reference: str, source: Source, as_json: bool) -> None:
@@ -16,10 +17,13 @@ def show(reference: str, source: Source, as_json: bool) -> None:
     from nas_cli import render
     from training.data.check import findings, imbalance_of
     from training.data.table_source import TableSource
+    from training.data.text import TextSource
+    from training.inputs.texts import visible
     from training.tasks import kind_of
 
     task, counts = source.task, source.class_counts
     table = source if isinstance(source, TableSource) else None
+    text = source if isinstance(source, TextSource) else None
     named = table.inputs.classes if table else getattr(source, "classes", ())
     classes = list(named) or [str(number) for number in range(task.outputs if counts else 0)]
     uneven, told = imbalance_of(source, classes) if counts else None, findings(source, classes)
@@ -34,6 +38,7 @@ def show(reference: str, source: Source, as_json: bool) -> None:
                 "split_hash": source.split_hash,
                 **_statistics(source),
                 **(_described(table) if table else {}),
+                **(_text(text) if text else {}),
                 "imbalance": uneven.ratio if uneven else None,
                 "warnings": [*getattr(source, "warnings", ()), *told],
             }
@@ -45,7 +50,8 @@ def show(reference: str, source: Source, as_json: bool) -> None:
             "data": reference,
             "task": task.kind,
             "target": table.inputs.target if table else None,
-            "width" if table else kind_of(task).inputs_word: shape,
+            "width" if table else "window" if text else kind_of(task).inputs_word: shape,
+            "characters": " ".join(map(visible, text.inputs.outputs)) if text else None,
             "nodes": render.number(task.nodes),
             "edges": render.number(task.edges),
             "tasks": ", ".join(f"{head.name} ({head.outputs} classes)" for head in task.heads) or None,
@@ -65,6 +71,10 @@ def show(reference: str, source: Source, as_json: bool) -> None:
         rows = [[name, *(counts[part][number] for part in counts)] for number, name in enumerate(classes)]
         rows.append(["all", *(source.sizes[part] for part in counts)])
         render.table(["class", *counts], rows, right=list(counts))
+    elif text:
+        found = _text(text)["characters"]
+        heads = ["part", "windows", *found["train"]]
+        render.table(heads, [[part, source.sizes[part], *one.values()] for part, one in found.items()], right=heads[1:])
     elif not table:
         render.table(["part", "samples"], list(source.sizes.items()), right=["samples"])
     else:
@@ -128,6 +138,14 @@ def _shown(column: Mapping[str, Any]) -> str:
     names = [level or "missing" for level in column["levels"]]
     count = len(names) + column["rare"]
     return f"{count} levels: {listed(names, 6)}{', and rare ones' if column['rare'] else ''}"
+
+
+def _text(source: TextSource) -> dict[str, dict[str, dict[str, int]]]:
+    """How many characters of a text are predicted in each part, and how many of these the training part does not
+    have."""
+    window, unknown = source.inputs.window, source.unknown
+    found = {part: {"predicted": count * window, "unknown": unknown[part]} for part, count in source.sizes.items()}
+    return {"characters": found}
 
 
 def _target(source: TableSource) -> dict[str, dict[str, float]]:

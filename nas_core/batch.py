@@ -24,12 +24,13 @@ OTHER = -1e4
 class Batch:
     """Inputs of a network and what it should answer.
 
-    `model(*inputs)`: `(x,)` for images and rows, `(x, edge_index)` for graphs. `target` has one entry per sample
-    or per node. Where `index` is given, loss and metrics use `output[index]` and `target[index]` (`scored`). The inputs
-    of a batch with `mixed` are blends of two samples each: a second `target`, and the share of the first. With `unit`,
-    a mean and a deviation, targets are standardised numbers, `(number - mean) / deviation`. `heads` [outputs] are the
-    numbers of the heads that outputs belong to (`nas_core.task.Head`): for loss and metrics, outputs of another head
-    than that of the sample's class are `OTHER`, so that their softmax is 0 and no gradient reaches them.
+    `model(*inputs)`: `(x,)` for images, rows and sequences, `(x, edge_index)` for graphs. `target` has one entry per
+    sample or per node; of answers at every position of a sequence it is [samples, positions]. Where `index` is given,
+    loss and metrics use `output[index]` and `target[index]` (`scored`). The inputs of a batch with `mixed` are blends
+    of two samples each: a second `target`, and the share of the first. With `unit`, a mean and a deviation, targets are
+    standardised numbers, `(number - mean) / deviation`. `heads` [outputs] are the numbers of the heads that outputs
+    belong to (`nas_core.task.Head`): for loss and metrics, outputs of another head than that of the sample's class are
+    `OTHER`, so that their softmax is 0 and no gradient reaches them.
     """
 
     inputs: tuple[Tensor, ...]
@@ -53,10 +54,12 @@ class Batch:
         return replace(self, inputs=inputs, target=self.target[start:stop], mixed=mixed)
 
     def scored(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """The outputs and the targets that the loss is of."""
+        """The outputs [n, k] and the targets that the loss is of: those of every position are a row each."""
         if self.heads is not None:
             return output.masked_fill(self.heads != self.heads[self.target][:, None], OTHER), self.target
         if self.index is None:
+            if output.dim() == self.target.dim() + 1 > 2:
+                return output.flatten(0, -2), self.target.flatten()
             return output, self.target
         return output[self.index], self.target[self.index]
 

@@ -15,6 +15,7 @@ NODE_CLASSIFICATION: Final = "node-classification"
 TABULAR_CLASSIFICATION: Final = "tabular-classification"
 TABULAR_REGRESSION: Final = "tabular-regression"
 MULTI_TASK: Final = "multi-task-classification"
+LANGUAGE_MODELLING: Final = "language-modelling"
 
 
 class InputSpec(Config):
@@ -63,7 +64,8 @@ class Task(Config):
     other: of images and graphs the shape says all, and only that is stored. `outputs` is the number of classes, or of
     numbers that are predicted. `nodes` and `edges` are the size of the (full-batch) graph, which the cost of a graph
     network depends on; edges are directed. `heads` are the tasks that are learned together, whose outputs lie side by
-    side in this order; none where there is one task.
+    side in this order; none where there is one task. With `positions` a network answers at every position of a sequence
+    of that length, instead of once per sample.
     """
 
     kind: str
@@ -74,6 +76,7 @@ class Task(Config):
     edges: int | None = None
     inputs: tuple[InputSpec, ...] = ()
     heads: tuple[Head, ...] = ()
+    positions: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -102,8 +105,13 @@ class Task(Config):
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Inputs that follow from the shape were not stored before there were others.
         usual = self.inputs == tuple(InputSpec(**each) for each in _usual(self.kind, self.input_shape))
-        unused = {"inputs": usual, "heads": not self.heads}
+        unused = {"inputs": usual, "heads": not self.heads, "positions": self.positions is None}
         return {name: value for name, value in handler(self).items() if not unused.get(name)}
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """The shape of what a network answers to one sample (node): (outputs,), or (positions, outputs)."""
+        return (self.outputs,) if self.positions is None else (self.positions, self.outputs)
 
     def images(self) -> tuple[int, int, int]:
         """(channels, height, width) of the images that are learned from. Raises UsageError where none are."""
@@ -124,6 +132,14 @@ class Task(Config):
         if len(self.inputs) != 1 or not self.inputs[0].categories:
             raise self._other("rows of a table, one input with its fields' widths as categories")
         return self.inputs[0].categories
+
+    def tokens(self) -> tuple[int, int]:
+        """The length of the sequences that are learned from, and the size of their vocabulary. Raises UsageError where
+        there are none."""
+        first = self.inputs[0]
+        if len(self.inputs) != 1 or len(first.shape) != 1 or first.dtype != "int64" or first.vocabulary is None:
+            raise self._other("sequences, one input [length] of integers of a vocabulary")
+        return first.shape[0], first.vocabulary
 
     def _other(self, needed: str) -> UsageError:
         return UsageError(f"needed are {needed}; '{self.kind}' has {', '.join(map(str, self.inputs)) or 'no inputs'}")
@@ -152,6 +168,12 @@ def table_task(kind: str, fields: Sequence[int], outputs: int, metric: str) -> T
     """Classes, or numbers, of rows whose fields have these widths."""
     spec = InputSpec(name="x", shape=(sum(fields),), categories=tuple(fields))
     return Task(kind=kind, inputs=(spec,), outputs=outputs, metric=metric)
+
+
+def text_task(window: int, vocabulary: int, metric: str) -> Task:
+    """The next character at every position of windows of a text."""
+    spec = InputSpec(name="tokens", shape=(window,), dtype="int64", vocabulary=vocabulary)
+    return Task(kind=LANGUAGE_MODELLING, inputs=(spec,), outputs=vocabulary, metric=metric, positions=window)
 
 
 def _usual(kind: object, shape: tuple[int, ...] | list[int]) -> tuple[dict[str, Any], ...]:

@@ -53,7 +53,7 @@ class LabelledPass:
     channels: dict[str, Tensor] = field(default_factory=dict)  # by weight, [output channels]
     units: int = 0  # activation units of one sample
     codes: Tensor | None = None  # [n, n] float64: how many units are on for both, or off for both
-    jacobian: Tensor | None = None  # [n, values of one input]
+    jacobian: Tensor | None = None  # [n, values of one input]; none where inputs are integers
 
 
 class ForwardPass:
@@ -90,7 +90,7 @@ class ForwardPass:
         return torch.Generator().manual_seed(derive(self.seed, purpose))
 
     def run(self, model: nn.Module, batch: Batch | None = None) -> Tensor:
-        """The outputs of a batch (by default its own), `[n, outputs]` for images and for all nodes of a graph;
+        """The outputs of a batch (by default its own), `[n, *task.answer]` for samples and for all nodes of a graph;
         those of an auxiliary head are left out."""
         output = model(*(batch or self.batch).inputs)
         return output[0] if isinstance(output, tuple) else output
@@ -201,7 +201,8 @@ def _filled(found: Tensor | None, like: Tensor) -> Tensor:
 def _labelled_pass(forward: ForwardPass, needs: Need) -> LabelledPass:
     named = weights(forward.model)
     codes = _Codes(forward) if needs & Need.CODES else None
-    curved, jacobian = bool(needs & Need.CURVATURE), bool(needs & Need.JACOBIAN)
+    curved = bool(needs & Need.CURVATURE)
+    jacobian = bool(needs & Need.JACOBIAN) and forward.batch.inputs[0].is_floating_point()
     by_loss = curved or bool(needs & (Need.GRADIENTS | Need.CHANNELS))
     # Fused attention has no second derivative.
     attention = sdpa_kernel(SDPBackend.MATH) if curved else nullcontext()

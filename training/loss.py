@@ -44,7 +44,7 @@ class Criterion:
         if recipe.label_smoothing:
             self._options["label_smoothing"] = recipe.label_smoothing
         if recipe.class_weights:
-            self._options["weight"] = balanced_weights(data.targets("train"), data.task.outputs)
+            self._options["weight"] = balanced_weights(data.targets("train").flatten(), data.task.outputs)
 
     def __call__(self, output: Tensor, batch: Batch) -> Tensor:
         """The scalar mean over a training batch."""

@@ -91,6 +91,13 @@ def f1(outputs: Tensor, targets: Tensor) -> float:
     return float(f1_score(targets.numpy(), outputs.argmax(1).numpy(), average=average, zero_division=0.0))
 
 
+def perplexity(outputs: Tensor, targets: Tensor) -> float:
+    """The exponential of the mean cross entropy: among how many equally likely answers it is as good as guessing."""
+    from torch.nn import functional
+
+    return math.exp(min(float(functional.cross_entropy(outputs, targets)), 700.0))  # the largest that float64 holds
+
+
 def balanced_accuracy(outputs: Tensor, targets: Tensor) -> float:
     """`sklearn.metrics.balanced_accuracy_score`: the mean recall over the classes of the part."""
     from sklearn.metrics import balanced_accuracy_score

@@ -1,4 +1,4 @@
-"""What a network must give: one row of logits per sample."""
+"""What a network must give: one row of logits per sample, or per position of one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WRONG_SHAPE = "wrong-shape"
 
 
 def logits_of(output: Any, samples: int, task: Task) -> tuple[Tensor, Tensor | None]:
-    """The logits [samples, outputs] of a network's answer, and those of its auxiliary head where it gives a pair.
+    """The logits [samples, *task.answer] of a network's answer, and those of its auxiliary head where it gives a pair.
 
     Raises TrialError `wrong-shape` for anything else: a loss takes too many outputs without a word.
     """
@@ -27,14 +27,15 @@ def logits_of(output: Any, samples: int, task: Task) -> tuple[Tensor, Tensor | N
 
 def _check(logits: Any, samples: int, task: Task, who: str) -> None:
     shape = getattr(logits, "shape", None)
-    if shape == (samples, task.outputs):
+    wanted = (samples, *task.answer)
+    if shape == wanted:
         return
     from training.tasks import kind_of
 
     kind = kind_of(task)
     gives = f"a {type(logits).__name__}" if shape is None else f"shape {tuple(shape)}"
+    each = "" if task.positions is None else f" of {task.positions} positions"
     raise TrialError(
         WRONG_SHAPE,
-        f"{who} gives {gives}; {samples} {kind.samples} and {task.outputs} {kind.answers} need shape "
-        f"{(samples, task.outputs)}",
+        f"{who} gives {gives}; {samples} {kind.samples}{each} and {task.outputs} {kind.answers} need shape {wanted}",
     )

@@ -56,8 +56,9 @@ class Grasp(StartMasking):
 
 
 def is_classification(data: Data) -> bool:
-    """Whether outputs are classes of samples that can be taken apart."""
-    return kind_of(data.task).apart and not data.targets("train").is_floating_point()
+    """Whether every sample has one class, and can be taken apart from the others."""
+    apart = kind_of(data.task).apart and data.task.positions is None
+    return apart and not data.targets("train").is_floating_point()
 
 
 def balanced(subject: Subject, per_class: int) -> Batch:

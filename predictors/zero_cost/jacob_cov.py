@@ -38,9 +38,11 @@ class JacobianCovariance:
         pass
 
     def score(self, forward: ForwardPass) -> Mapping[str, float]:
-        """Raises Unscorable for fewer than two samples."""
+        """Raises Unscorable for fewer than two samples, and for inputs that are integers of a vocabulary."""
         jacobian = forward.passed.jacobian
-        if jacobian is None or len(jacobian) < 2:
+        if jacobian is None:
+            raise Unscorable("the inputs are integers, by which nothing can be differentiated")
+        if len(jacobian) < 2:
             raise Unscorable("one sample has nothing to correlate with")
         constant = (jacobian == jacobian[:, :1]).all(1).any()
         correlations = torch.corrcoef(jacobian.double())

@@ -60,7 +60,7 @@ def kernel(forward: ForwardPass, model: nn.Module, samples: int = SAMPLES) -> Te
     parameters = [value for name, value in model.named_parameters() if name.rpartition(".")[2] == "weight"]
     with torch.enable_grad():
         output = forward.run(model, batch)
-        summed = (output if batch.index is None else output[batch.index]).sum(1)
+        summed = (output if batch.index is None else output[batch.index]).flatten(1).sum(1)
     found = torch.zeros(len(summed), len(summed), dtype=torch.float64, device=summed.device)
     if not summed.requires_grad or not parameters:
         return found

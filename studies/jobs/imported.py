@@ -191,10 +191,11 @@ def _check_answer(text: str, job: Import) -> None:
     except Exception as error:  # whatever the user's code raises
         said = next(iter(str(error).strip().splitlines()), "")
         raise UsageError(f"'{text}' does not run on the data: {type(error).__name__}: {said}") from error
-    shape, wanted = tuple(getattr(answer, "shape", ())), (len(given[0]), evaluator.task.outputs)
+    shape, wanted = tuple(getattr(answer, "shape", ())), (len(given[0]), *evaluator.task.answer)
     if shape != wanted:
-        gives = f"{shape[1]} {kind.answers}" if len(shape) == 2 else f"shape {shape}"
+        alike = len(shape) == len(wanted) == 2
+        gives, needed = (f"{shape[1]} {kind.answers}", wanted[1]) if alike else (f"shape {shape}", f"shape {wanted}")
         raise UsageError(
-            f"'{text}' gives {gives}, the data '{evaluator.source.reference}' have {evaluator.task.outputs}; take data "
-            "or a network that fit"
+            f"'{text}' gives {gives}, the data '{evaluator.source.reference}' have {needed}; take data or a network "
+            "that fit"
         )

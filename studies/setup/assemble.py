@@ -135,7 +135,7 @@ def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
             f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, but the data '{settings.facts.data}' "
             f"is {task.kind}; choose another --space or --data"
         )
-    objectives = parse_objectives(_objectives(config, evaluator), evaluator.metrics)
+    objectives = parse_objectives(_objectives(config, evaluator, task), evaluator.metrics)
     constraints = parse_constraints(config.constraints, evaluator.metrics)
     wanted = [*(one.metric for one in objectives), *(one.metric for one in constraints)]
     if settings.facts.screens and needs_costs_only(evaluator, wanted):
@@ -424,7 +424,7 @@ def _pruner(stored: EarlyStop) -> Pruner:
     return pruner
 
 
-def _objectives(config: SearchConfig, evaluator: Evaluator) -> tuple[str, ...]:
-    """Those asked for, or the validation accuracy, or what the evaluator reports first."""
-    names = [metric.name for metric in evaluator.metrics]
-    return config.objectives or ("val_accuracy" if "val_accuracy" in names else names[0],)
+def _objectives(config: SearchConfig, evaluator: Evaluator, task: Task) -> tuple[str, ...]:
+    """Those asked for, or the task's metric on the validation part, or what the evaluator reports first."""
+    names, usual = [metric.name for metric in evaluator.metrics], f"val_{task.metric}"
+    return config.objectives or (usual if usual in names else names[0],)

@@ -29,6 +29,7 @@ BUILTIN = {
     "folder": "training.data.folder:load",
     "npz": "training.data.npz:load",
     "csv": "training.data.csv:load",
+    "text": "training.data.text:load",
     "graph": "training.data.graph:load",
     "pyg": "training.data.pyg:load",
 }
@@ -59,6 +60,7 @@ SCHEMES = (
     Scheme("folder", "DIR[?size=PIXELS]", "images in one folder per class, with or without train/ and test/ above"),
     Scheme("npz", "FILE", "images and labels as numpy arrays, and tasks where there are several"),
     Scheme("csv", "FILE?target=COLUMN", "rows of a table, of which one column is predicted from the others"),
+    Scheme("text", "FILE[?window=CHARACTERS]", "a text, of which each character is predicted from those before"),
     Scheme("graph", "FILE", "one graph with labelled nodes as numpy arrays"),
     Scheme("pyg", "DIR", "a processed PyTorch Geometric data set of one graph, for example ROOT/Cora"),
 )

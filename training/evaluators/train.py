@@ -397,8 +397,9 @@ class Train:
 
         with self.computing(), trial_failures():
             model = build(self.space, arch, self.task, self.size, seed)
-        if self.start is not None:
-            self.start.take(model)
+            if self.start is not None:
+                self.start.take(model)
+            kind_of(self.task).check(model, self.task)
         return model
 
     def _epochs(self, budget: Budget | None) -> int:

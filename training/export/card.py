@@ -13,6 +13,7 @@ from nas_core.task import Task
 from training.export.formats import QUANTIZED
 from training.export.script import script
 from training.inputs import Inputs, inputs_from
+from training.inputs.texts import visible
 from training.tasks import find, names
 
 
@@ -187,7 +188,7 @@ def _inputs(inputs: Inputs, raw: bool) -> str:
     where = "before the network: onnx and pt2 are the bare network" if raw else "inside of onnx and pt2"
     rows = find(inputs.kind).card(inputs, where)
     more = f", ... ({len(inputs.outputs):,} in all)" if len(inputs.outputs) > LISTED else ""
-    rows.append(("classes", ", ".join(inputs.outputs[:LISTED]) + more))
+    rows.append(("classes", ", ".join(map(visible, inputs.outputs[:LISTED])) + more))
     return _table(("input", "value"), [(name, value) for name, value in rows if value])
 
 

@@ -17,6 +17,7 @@ from training.data.source import GraphSource, ImageSource
 from training.data.stream import StreamSource
 from training.data.table_source import TableSource
 from training.data.task_source import TaskSource
+from training.data.text import TextSource
 from training.inputs.samples import Proof
 
 if TYPE_CHECKING:
@@ -113,6 +114,15 @@ def table(source: Source) -> list[Proof]:
             writer.writerow([texts.get(place, "") for place in range(width)])
     seen = torch.from_numpy(source.features[source.parts.valid[: len(source.examples)]])
     return [Proof("proof.csv", text.getvalue().encode(), "csv:{}/proof.csv", (seen,))]
+
+
+def text(source: Source) -> list[Proof]:
+    """The first window of the validation part as a text file."""
+    if not isinstance(source, TextSource):
+        return []
+    begin, window = int(source.parts.valid[0]), source.inputs.window
+    seen = torch.from_numpy(source.tokens[begin : begin + window].astype(np.int64))[None]
+    return [Proof("proof.txt", source.text.encode(), "text:{}/proof.txt", (seen,))]
 
 
 def npz(**arrays: NDArray[np.generic]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from training.inputs import GraphInputs, ImageInputs, Inputs, MultiTaskInputs, TableInputs
+from training.inputs import GraphInputs, ImageInputs, Inputs, MultiTaskInputs, TableInputs, TextInputs
 from training.tasks import find
 
 _HEAD = """\
@@ -70,6 +70,16 @@ for column in inputs["columns"]:
 answers = session.run(None, {{"x": np.concatenate(blocks, 1).astype(np.float32)}})[0]
 """
 
+_TEXTS = """\
+classes = ["<unk>", *inputs["characters"]]
+text = open(sys.argv[1], encoding="utf-8", newline="").read()[-inputs["window"] :]
+tokens = np.zeros((1, inputs["window"]), np.int64)
+tokens[0, : len(text)] = [classes.index(one) if one in classes else 0 for one in text]
+odds = np.exp(session.run(None, {{"tokens": tokens}})[0][0, len(text) - 1].astype(float))
+for n in odds.argsort()[::-1][:5]:
+    print(repr(classes[n]), round(odds[n] / odds.sum(), 4))
+"""
+
 _CLASSES = """\
 for row, n in enumerate(answers.argmax(1)):
     print(row, inputs["classes"][n])
@@ -108,6 +118,11 @@ def graphs(inputs: GraphInputs, file: str, raw: bool) -> str:
     """Of the npz file of a graph."""
     rows = raw and inputs.normalise == "rows"
     return _HEAD.format(file=file, imports="") + _GRAPHS.format(raw=_RAW_ROWS if rows else "")
+
+
+def texts(inputs: TextInputs, file: str) -> str:
+    """Of a text file: which characters may follow it."""
+    return _HEAD.format(file=file, imports="") + _TEXTS.format()
 
 
 def tables(inputs: TableInputs, file: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from training.infer.classify import Answer, classify
+from training.infer.classify import Answer, classify, continued
 from training.infer.model import Model, open_model
 from training.infer.samples import read
 from training.inputs.samples import Samples
 
-__all__ = ["Answer", "Model", "Samples", "classify", "open_model", "read"]
+__all__ = ["Answer", "Model", "Samples", "classify", "continued", "open_model", "read"]

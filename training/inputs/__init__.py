@@ -15,8 +15,9 @@ from training.inputs.graphs import GraphInputs
 from training.inputs.images import ImageInputs
 from training.inputs.multi_task import MultiTaskInputs
 from training.inputs.tables import TableInputs
+from training.inputs.texts import TextInputs
 
-__all__ = ["GraphInputs", "ImageInputs", "Inputs", "MultiTaskInputs", "TableInputs", "inputs_from"]
+__all__ = ["GraphInputs", "ImageInputs", "Inputs", "MultiTaskInputs", "TableInputs", "TextInputs", "inputs_from"]
 
 
 def inputs_from(stored: Mapping[str, Any]) -> Inputs:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 class Samples:
     """Inputs as a deployed network gets them, before any normalisation, and what their rows are called.
 
-    `tensors` is (images [n, c, h, w] from 0 to 1,) or (features [nodes, f], edges [2, e]).
+    `tensors` is (images [n, c, h, w] from 0 to 1,), (features [nodes, f], edges [2, e]), or (tokens [n, t],). Where a
+    network answers at every position, `asked` are for each name the row and the position whose answer it is, and
+    `targets` [n, t] what should be answered, -1 where that is not known.
     """
 
     names: tuple[str, ...]
@@ -23,6 +25,8 @@ class Samples:
     apart: bool = True  # whether rows can be run apart from one another
     note: str = ""  # what a user should know of how they were read
     possible: NDArray[np.bool_] | None = None  # [n, outputs]: which outputs answer what a row asks; None: all
+    asked: tuple[tuple[int, int], ...] = ()
+    targets: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ BUILTIN = {
     "node-classification": "training.tasks.node_classification:KIND",
     "tabular-classification": "training.tasks.tabular_classification:KIND",
     "tabular-regression": "training.tasks.tabular_regression:KIND",
+    "language-modelling": "training.tasks.language_modelling:KIND",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from training.inputs.base import Inputs
+from training.inputs.base import Inputs, Tensors
 from training.metrics import PartMetric
 
 if TYPE_CHECKING:
@@ -98,6 +98,9 @@ class Kind:
         """Whether a network is so quick on one sample that further threads cost more than they save."""
         return False
 
+    def check(self, network: nn.Module, task: Task) -> None:
+        """Raises TrialError for a network, before its training, whose figures would mean nothing; by default none."""
+
     # -- inputs ---------------------------------------------------------------------------------------------------
 
     def sample_inputs(self, task: Task, batch: int, generator: Generator) -> tuple[Tensor, ...]:
@@ -136,6 +139,15 @@ class Kind:
         from nas_core.errors import UsageError
 
         raise UsageError(f"'{argument}' cannot be read: 'nas infer' knows no files for {self.name}")
+
+    def continued(
+        self, inputs: Any, run: Callable[[Tensors], Any], argument: str, count: int, seed: int, temperature: float
+    ) -> str:
+        """So many characters, drawn one by one, that follow the text of an argument of `nas infer`; `run` gives logits.
+        By default raises UsageError, since there is nothing to go on with."""
+        from nas_core.errors import UsageError
+
+        raise UsageError(f"--continue is for language models; this network is for {self.name}")
 
     def proofs(self, source: Source) -> list[Proof]:
         """Files of the data that an exported network must answer as the network in training does; by default none."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class OfRows(nn.Module):
@@ -58,3 +60,18 @@ class OfGraph(nn.Module):
         hidden = self.first(x)
         hidden = hidden.index_add(0, edge_index[1], hidden[edge_index[0]])
         return self.last(self.norm(hidden).relu())
+
+
+class OfTokens(nn.Module):
+    """Integers [b, t] below `vocabulary` to [b, t, outputs], from each and the one before it."""
+
+    def __init__(self, vocabulary: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width)
+        self.first = nn.Linear(2 * width, width)
+        self.last = nn.Linear(width, outputs)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        now = self.embedding(tokens)
+        before = functional.pad(now, (0, 0, 1, 0))[:, :-1]
+        return self.last(self.first(torch.cat([now, before], 2)).relu())

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 class ToySpace(SearchSpace):
     """Two layers of one of two widths on all numbers of a sample; after a convolution where the first input is a map,
-    and on a graph after a sum over neighbours. `kinds` are the names of the kinds of task that it is for."""
+    on a graph after a sum over neighbours, and of a sequence at each position, on it and the one before. `kinds` are
+    the names of the kinds of task that it is for."""
 
     name = "toy"
     choices = (Choice("width", (8, 32)),)
@@ -31,6 +32,8 @@ class ToySpace(SearchSpace):
 
         width = int(arch.values["width"])
         first = task.inputs[0]
+        if task.positions is not None:
+            return toy_networks.OfTokens(task.tokens()[1], width, task.outputs)
         if len(first.shape) == 3 and len(task.inputs) == 2:
             return toy_networks.OfAskedMaps(first.shape[0], width, task.outputs, len(task.heads))
         if len(first.shape) == 3:

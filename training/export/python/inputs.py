@@ -8,6 +8,7 @@ from training.export.python.layout import docstring
 from training.export.python.terms import literal
 from training.inputs.graphs import GraphInputs
 from training.inputs.images import ImageInputs
+from training.inputs.texts import TextInputs
 
 
 def images(inputs: ImageInputs) -> Mapping[str, str]:
@@ -51,3 +52,17 @@ def graph(inputs: GraphInputs) -> Mapping[str, str]:
     """Features `[nodes, {inputs.features}]` as the network reads them{how}."""
     return features{f" / {sums}" * rows}'''
     return {"normalise": normalise}
+
+
+def text(inputs: TextInputs) -> Mapping[str, str]:
+    """`encode`, of a text, and `normalise`, which leaves its numbers as they are."""
+    window = inputs.window
+    encode = f'''def encode(text: str) -> Tensor:
+    """The last {window} characters of a text as the network reads them, a batch of one; 0 where there are fewer."""
+    numbers = {{name: number for number, name in enumerate(CLASSES)}}
+    found = [numbers.get(character, 0) for character in text[-{window}:]]
+    return torch.tensor([found + [0] * ({window} - len(found))])'''
+    normalise = '''def normalise(tokens: Tensor) -> Tensor:
+    """Numbers of characters as the network reads them: as they are."""
+    return tokens'''
+    return {"encode": encode, "normalise": normalise}

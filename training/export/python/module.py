@@ -116,14 +116,15 @@ def _usage(subject: Subject) -> str:
     given = "inputs" if inputs is None else f"{first}({_given(subject, picture)})"
     part = "" if inputs is None else find(inputs.kind).answer(inputs)
     given = ", ".join([given, *(each.name for each in subject.task.inputs[1:])])
+    axis, place = (1, "") if subject.task.positions is None else (2, ", -1")
     lines = [
         *(["from PIL import Image"] if picture else []),
         f"from {subject.module} import {', '.join(names)}",
         f"network = load()  # from {subject.weights} beside this file",
-        f"probabilities = network({given}){part}.softmax(1)"
+        f"probabilities = network({given}){part}.softmax({axis})"
         if inputs is None or classes
         else f"answer = network({given})",
-        *(["print(CLASSES[probabilities[0].argmax()])"] if classes else []),
+        *([f"print(CLASSES[probabilities[0{place}].argmax()])"] if classes else []),
     ]
     return "\n".join(f"    {line}" for line in lines)
 

@@ -124,4 +124,4 @@ def _costs(space: SearchSpace, arch: Architecture, task: Task, preset: str) -> d
         return dict(space.costs(arch, task, size))
     from training import cost  # imports torch
 
-    return cost.costs(space, arch, task, size, cost.COUNTS)
+    return cost.costs(space, arch, task, size, space.counted)

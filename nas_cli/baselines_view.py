@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nas_cli import render
@@ -12,6 +12,8 @@ from studies.documents import View, name_of
 if TYPE_CHECKING:
     from nas_core.records import Run
     from studies.analysis.baselines import Comparison
+
+EQUAL = 0.02  # as near are parameters that are called equal
 
 
 def table(view: View, runs: Sequence[Run]) -> None:
@@ -35,9 +37,21 @@ def table(view: View, runs: Sequence[Run]) -> None:
 
 def comparisons(found: Sequence[tuple[Run, Sequence[Comparison]]]) -> None:
     """A line for each baseline and objective."""
-    lines = [line(name_of(run), one) for run, several in found for one in several]
+    lines = [line(name_of(run) + sized(one.sizes), one) for run, several in found for one in several]
     if lines:
         render.emit("", "best beside baselines", *(f"  {text}" for text in lines))
+
+
+def sized(sizes: Mapping[str, float]) -> str:
+    """How large a baseline is beside the best: ` of equal active parameters`, ` of 0.5x the active, 2x all parameters`;
+    nothing where a sample passes all of both."""
+    if not sizes:
+        return ""
+    active, every = sizes["active_params"], sizes["params"]
+    same = [name for name, share in (("active", active), ("total", every)) if abs(share - 1) <= EQUAL]
+    if same:
+        return f" of equal {' and '.join(same)} parameters"
+    return f" of {active:.3g}x the active, {every:.3g}x the total parameters"
 
 
 def line(name: str, one: Comparison) -> str:

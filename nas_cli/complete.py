@@ -13,7 +13,7 @@ from pathlib import Path
 
 import typer
 
-METRICS = ("val_accuracy", "val_loss", "train_loss", "params", "macs", "latency_ms")
+METRICS = ("val_accuracy", "val_loss", "train_loss", "params", "active_params", "macs", "latency_ms")
 DATA = ("digits", "karate", "reber", "idx:", "cifar10:", "folder:", "npz:", "graph:", "pyg:")
 RECIPES = ("quick", "standard", "paper", "nasbench201", "darts", "nasnet", "regnet", "ae-cnn")
 SIZES = ("search", "full")

@@ -33,6 +33,7 @@ class SearchSpace(Protocol):
     choices: tuple[Choice, ...]
     tasks: frozenset[str]
     Size: type[SizeConfig] = SizeConfig
+    counted: tuple[str, ...] = ("params", "macs")  # costs that are reported of its networks; also `active_params`
 
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
         """The untrained network: `(batch, *task.input_shape)` to `(batch, task.outputs)` for images,

@@ -1,8 +1,8 @@
 """What a module of a network may bring beside its output, as protocols: who has the methods has the trait.
 
 Read by the fit loop and the training of supernets (`Progressive`, `HasAuxiliary`, `Extra`, `HasNoDecay`), by costs
-(`HasAuxiliary`, `HasMacs`), by exports (`NotExportable`) and by whoever copies weights from one network to another
-(`HasSignature`). Proxies and exported programs see the answer alone.
+(`HasAuxiliary`, `HasMacs`, `HasIdle`), by exports (`NotExportable`) and by whoever copies weights from one network to
+another (`HasSignature`). Proxies and exported programs see the answer alone.
 """
 
 from __future__ import annotations
@@ -67,6 +67,15 @@ class HasMacs(Protocol):
 
     def uncounted_macs(self, *inputs: Tensor) -> int:
         """The multiply-accumulates of `forward(*inputs)` that are in neither. The inputs may be on the meta device."""
+        ...
+
+
+@runtime_checkable
+class HasIdle(Protocol):
+    """A module some of whose parameters a sample does not pass, such as experts that are not chosen."""
+
+    def idle_params(self) -> int:
+        """How many; where it differs from token to token, the mean."""
         ...
 
 

@@ -12,17 +12,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas_core.errors import NasError
-from nas_core.traits import HasMacs, deployed_parameters
+from nas_core.traits import HasIdle, HasMacs, deployed_parameters
 from search_spaces.unfused import unfused
 
 aten = torch.ops.aten
+
+T = TypeVar("T")
 
 
 def counts(build: Callable[[], nn.Module], inputs: Sequence[Any] | None) -> tuple[int, int]:
@@ -30,9 +32,22 @@ def counts(build: Callable[[], nn.Module], inputs: Sequence[Any] | None) -> tupl
 
     On the meta device, without memory for weights and maps, or on the CPU where it cannot be built or run there.
     """
+    return _cheaply(build, inputs, _counts)
+
+
+def active_count(build: Callable[[], nn.Module]) -> int:
+    """The active parameters of what `build` makes; where as in `counts`."""
+    return _cheaply(build, None, lambda model, _: active_params(model))
+
+
+def _cheaply(
+    build: Callable[[], nn.Module],
+    inputs: Sequence[Any] | None,
+    count: Callable[[nn.Module, Sequence[Any] | None], T],
+) -> T:
     try:
         with torch.device("meta"):
-            return _counts(build(), None if inputs is None else [_onto_meta(value) for value in inputs])
+            return count(build(), None if inputs is None else [_onto_meta(value) for value in inputs])
     except NasError:
         raise
     except Exception:
@@ -40,12 +55,17 @@ def counts(build: Callable[[], nn.Module], inputs: Sequence[Any] | None) -> tupl
         # outside of this handler, so that its traceback does not begin with this one.
         pass
     with torch.random.fork_rng(devices=[]):
-        return _counts(build(), inputs)
+        return count(build(), inputs)
 
 
 def params(model: nn.Module) -> int:
     """The number of parameters that are deployed (`nas_core.traits.deployed_parameters`)."""
     return sum(parameter.numel() for _, parameter in deployed_parameters(model))
+
+
+def active_params(model: nn.Module) -> int:
+    """The parameters that one sample passes: all but those that modules leave idle (`nas_core.traits.HasIdle`)."""
+    return params(model) - sum(module.idle_params() for module in model.modules() if isinstance(module, HasIdle))
 
 
 def _counts(model: nn.Module, inputs: Sequence[Any] | None) -> tuple[int, int]:

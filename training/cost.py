@@ -1,11 +1,12 @@
 """What a network costs: parameters, multiply-accumulates, latency (measured in `training.latency`).
 
-MACs are those that `search_spaces.counter` counts: of one sample, or of a whole graph.
+Active parameters are those that a sample passes; a space says whether they are worth reporting (`counted`). MACs are
+those that `search_spaces.counter` counts: of one sample, or of a whole graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from torch import nn
@@ -16,13 +17,13 @@ from nas_core.errors import unknown
 from nas_core.evaluation import Metric
 from nas_core.space import HasCosts, SearchSpace
 from nas_core.task import Task
-from search_spaces.counter import counts, macs, params
+from search_spaces.counter import active_count, active_params, counts, macs, params
 from training import latency
 from training.fit import trial_failures
 from training.latency import ONE_PASS, LatencyConfig
 from training.tasks import sample_inputs
 
-COUNTS = ("params", "macs")
+COUNTS = ("params", "active_params", "macs")
 COSTS = (*COUNTS, latency.METRIC, latency.SPREAD)
 
 
@@ -40,7 +41,7 @@ class NetworkCosts:
     ) -> None:
         self.space, self.task, self.size = space, task, size
         self._device, self._threads, self._measured = device, threads, measured
-        self.counts = COUNTS
+        self.counts = space.counted
         self.metrics = (
             *(Metric(name, "min", cost=True) for name in self.counts),
             Metric(latency.METRIC, "min", "ms", cost=True, measured=True),
@@ -93,13 +94,22 @@ def costs(
             model = space.build(arch, task, size)
             taken = _measure(model, task, device or torch.device("cpu"), threads, measured)
             found |= {latency.METRIC: taken.ms, latency.SPREAD: taken.spread_ms}
-            counted = {"params": params(model), "macs": macs(model, sample_inputs(task)) if "macs" in missing else 0}
+            counted = {"params": params(model), "active_params": active_params(model)}
+            counted["macs"] = macs(model, sample_inputs(task)) if "macs" in missing else 0
             found = counted | found
     elif missing:
-        inputs = sample_inputs(task) if "macs" in missing else None
         with trial_failures():
-            found |= zip(COUNTS, counts(lambda: space.build(arch, task, size), inputs), strict=True)
+            found |= _counted(lambda: space.build(arch, task, size), task, missing)
     return {name: float(found[name]) for name in names}
+
+
+def _counted(build: Callable[[], nn.Module], task: Task, names: Collection[str]) -> dict[str, float]:
+    """Those of COUNTS that are among the names, perhaps others."""
+    found: dict[str, float] = {"active_params": active_count(build)} if "active_params" in names else {}
+    if {"params", "macs"} & set(names):
+        inputs = sample_inputs(task) if "macs" in names else None
+        found |= zip(("params", "macs"), counts(build, inputs), strict=True)
+    return found
 
 
 def _measure(

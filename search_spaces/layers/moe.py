@@ -83,6 +83,13 @@ class MixtureOfExperts(nn.Module):
         terms, shares, dropped = held
         return terms, statistics(shares, self.loads, dropped)
 
+    def idle_params(self) -> int:
+        """Those of the experts that are not active for a token; the router says how many are."""
+        active: Any = self.router.active
+        each = sum(parameter.numel() for parameter in self.experts.parameters()) // len(self.loads)
+        idle: int = (len(self.loads) - active) * each
+        return idle
+
     def __getstate__(self) -> dict[str, Any]:
         # A copy meets no graph of gradients.
         return {**super().__getstate__(), "_held": None}

@@ -68,6 +68,7 @@ class Moe(SearchSpace):
 
     name = "moe"
     Size = Size
+    counted = ("params", "active_params", "macs")
     why_not_relaxable = (
         "its choices set numbers and widths of experts of whole networks, so the candidates of one have no common shape"
     )

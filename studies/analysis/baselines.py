@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from nas_core.evaluation import Objective
 from nas_core.records import BASELINE, RETRAIN, Run
@@ -17,13 +17,15 @@ from studies.store.store import Store
 
 ALPHA = 0.05
 SEEDS = 2  # trainings of both that an interval needs
+ACTIVE = "active_params"
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """The best trial beside a baseline, by one metric: `best` and `value` are as reported, means over trainings of one
     recipe where both have several (`seeds` of each), else those of the evaluations. `interval`: of best minus value,
-    95%, by Welch's t; None where one of them has a single figure. `says`: better, worse, no difference, or unknown."""
+    95%, by Welch's t; None where one of them has a single figure. `says`: better, worse, no difference, or unknown.
+    `sizes`: active and all parameters of the baseline over those of the best, where both are known."""
 
     metric: str
     value: float | None
@@ -31,6 +33,7 @@ class Comparison:
     seeds: tuple[int, int]
     interval: tuple[float, float] | None
     says: str
+    sizes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def difference(self) -> float | None:
@@ -39,8 +42,8 @@ class Comparison:
 
 def compare(store: Store, best: Run, baseline: Run, objectives: Sequence[Objective]) -> list[Comparison]:
     """By each of the study's objectives."""
-    pairs = _trainings(store, best), _trainings(store, baseline)
-    return [_compared(objective, best, baseline, *pairs) for objective in objectives]
+    pairs, sizes = (_trainings(store, best), _trainings(store, baseline)), _sizes(best, baseline)
+    return [replace(_compared(objective, best, baseline, *pairs), sizes=sizes) for objective in objectives]
 
 
 def compared(
@@ -58,6 +61,14 @@ def _trainings(store: Store, run: Run) -> dict[str, list[Run]]:
         if child.state == State.COMPLETE:
             found.setdefault(json.dumps(settings_of(child), sort_keys=True), []).append(child)
     return found
+
+
+def _sizes(best: Run, baseline: Run) -> dict[str, float]:
+    counted = [run.metrics for run in (best, baseline)]
+    if not all(ACTIVE in metrics and "params" in metrics for metrics in counted):
+        return {}
+    mine, its = counted
+    return {name: its[name] / mine[name] for name in (ACTIVE, "params")}
 
 
 def _compared(

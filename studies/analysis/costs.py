@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from training.evaluators.train import Train
     from training.latency import Latency
 
-COUNTS = ("params", "macs")
+COUNTS = ("params", "active_params", "macs")
 MEASURED = ("latency_ms", "latency_iqr_ms")
 LEARNED = ("val_", "train_", "test_", "supernet_")  # how metrics begin that are no costs
 
@@ -82,7 +82,7 @@ def search_costs(spec: StudySpec, space: SearchSpace, arch: Architecture) -> dic
         return {name: float(value) for name, value in space.costs(arch, spec.task, size).items()}
     from training import cost
 
-    return cost.costs(space, arch, spec.task, size, COUNTS)
+    return cost.costs(space, arch, spec.task, size, space.counted)
 
 
 def network_costs(spec: StudySpec, space: SearchSpace, task: Task, size: SizeConfig, device: str) -> NetworkCosts:

@@ -49,7 +49,7 @@ def export_trial(
     """
     import torch
 
-    from training.cost import macs, params
+    from training.cost import active_params, macs, params
     from training.data import load
     from training.data.loading import Loading
     from training.data.split import Split
@@ -88,7 +88,8 @@ def export_trial(
     counted = {}
     if run.changes:
         found = costs.latency_of(network)
-        counted = {"params": float(params(network)), "macs": float(macs(network, sample_inputs(source.task)))}
+        counted = {"params": float(params(network)), "active_params": float(active_params(network))}
+        counted["macs"] = float(macs(network, sample_inputs(source.task)))
     else:
         found = costs.latency(trial.arch)
     here = study.spec.evaluator.facts.device == "cpu"  # where the study's latencies are of another device

@@ -16,13 +16,16 @@ from nas_core.errors import UsageError
 from nas_core.seeds import generator
 from nas_core.space import known_by_name
 from nas_core.task import TABULAR_REGRESSION, Task, image_task, table_task
-from search_spaces.counter import params
+from search_spaces.counter import active_params, params
 from search_spaces.layers.moe import MixtureOfExperts
+from search_spaces.mlp.space import Mlp
+from search_spaces.mlp.space import Size as MlpSize
 from search_spaces.moe.layers import CLOSE, Layout, dense
 from search_spaces.moe.named import LAYOUTS
 from search_spaces.moe.space import Moe, Size
 from search_spaces.operators.experts import EXPERT
 from search_spaces.operators.routers import ROUTER
+from training.cost import NetworkCosts, costs
 
 TABLE = table_task(TABULAR_REGRESSION, (1,) * 5 + (3,), 1, "rmse")
 IMAGES = image_task((1, 8, 8), 10)
@@ -133,12 +136,7 @@ def test_equal_active_parameters(router: str, layers: int, shared: int) -> None:
     layout = Layout(ROUTER.operator(router), EXPERT.operator("gelu"), 4, chosen, shared, layers)
     for features, hidden in ((32, 128), (128, 512), (64, 96)):
         whole = layout.made(features, hidden)
-        modules = layers_of(whole)
-        found = 0
-        for module in modules:
-            each = sum(one.numel() for one in module.experts.parameters()) // 4
-            found += sum(one.numel() for one in module.parameters()) - (4 - layout.active) * each
-        wanted = params(dense(features, hidden))
+        found, wanted = active_params(whole), params(dense(features, hidden))
         assert abs(found - wanted) <= max(CLOSE * wanted, layers * (layout.active + shared) * (features + 0.5))
         assert layout.total(features, hidden) == params(whole)
 
@@ -165,10 +163,74 @@ def test_dense_networks_of_equal_parameters(backbone: str) -> None:
     space = SPACES[backbone]
     for size in (Size.preset("search"), Size.preset("full")):
         every = {name: built(space, arch, size) for name, arch in space.named.items()}
-        total = params(every["sparsely-gated"])
-        assert params(every["dense-total"]) == pytest.approx(total, rel=0.001)
-        idle = sum(6 / 8 * params(module.experts) for module in layers_of(every["sparsely-gated"]))
-        assert total - idle == pytest.approx(params(every["dense"]), rel=0.02)
+        experts = every["sparsely-gated"]
+        assert params(every["dense-total"]) == pytest.approx(params(experts), rel=0.001)
+        assert params(every["dense"]) == pytest.approx(active_params(experts), rel=0.02)
+        for name in ("switch", "grin", "smear"):
+            assert params(every["dense"]) == pytest.approx(active_params(every[name]), rel=0.02)
+
+
+# What it costs
+
+
+def by_hand(network: nn.Module, values: Mapping[str, Value]) -> dict[str, float]:
+    """Of the known layouts, of what the papers say of their layers: parameters, those that a token passes, and
+    multiply-accumulates of one sample."""
+    width, outputs = network.head.in_features, network.head.out_features
+    images = isinstance(network.stem, nn.Conv2d)
+    inputs, tokens = (1, 64) if images else (network.stem.in_features, 1)
+    total = inputs * width + width + 2 * width + width * outputs + outputs
+    active, macs = total, tokens * inputs * width + width * outputs
+    for block in network.blocks:
+        rows, d = (width, tokens) if block.across else (tokens, width)
+        total, active = total + 2 * width, active + 2 * width
+        for layer in layers_of(block) or [block.layer]:
+            if not isinstance(layer, MixtureOfExperts):
+                hidden = layer[0].out_features
+                count, products = 2 * d * hidden + hidden + d, rows * 2 * d * hidden
+                total, active, macs = total + count, active + count, macs + products
+                continue
+            E, k, router = int(values["experts"]), int(values.get("active", 0)), values["ffn"]
+            if values["expert"] == "kan":
+                m = layer.experts.first.base.weight.shape[1]
+                each, products = 9 * d * m + 9 * m * d, 9 * d * m + 9 * m * d
+            else:
+                m = layer.experts.up.weight.shape[1]
+                each, products = 2 * d * m + m + d, 2 * d * m
+            gates, gate_products = d * E, rows * d * E
+            passed, computed = k, rows * k * products
+            if router == "noisy-top-k":
+                gates = 2 * d * E  # the noise is none of evaluation
+            if router == "smear":  # one gate per sample; weights of experts are averaged, then one is computed
+                gates, gate_products = d * E + d + 2 * d, d * E
+                passed, computed = 1, E * each + rows * products
+            if router in ("softmax", "grkan"):
+                passed, computed = E, rows * E * (products + d)
+            if router == "grkan":
+                kan = 9 * (32 * E + E * E)
+                gates = d + 32 * d + 32 + 32 * E + E + kan + 2 * (E * E + E) + 2 * E
+                gate_products = rows * (32 * d + 32 * E + kan + 2 * E * E)
+            total += gates + E * each
+            active += gates + passed * each
+            macs += gate_products + computed
+    return {"params": total, "active_params": active, "macs": macs}
+
+
+@pytest.mark.parametrize("backbone", TASKS)
+def test_costs_of_known_layouts_are_those_by_hand(backbone: str) -> None:
+    space, task = SPACES[backbone], TASKS[backbone]
+    for name, arch in space.named.items():
+        found = costs(space, arch, task, SMALL, space.counted)
+        assert found == by_hand(built(space, arch), arch.values), name
+
+
+def test_costs_of_a_study_have_active_parameters_and_those_of_other_spaces_do_not() -> None:
+    small = NetworkCosts(SPACES["table"], TABLE, SMALL, torch.device("cpu"))
+    assert [metric.name for metric in small.metrics][:3] == ["params", "active_params", "macs"]
+    assert "active_params" not in [m.name for m in NetworkCosts(Mlp(), TABLE, MlpSize(), torch.device("cpu")).metrics]
+    dense = SPACES["table"].named["dense"]
+    found = small.of(dense, ("params", "active_params"))
+    assert found["params"] == found["active_params"]
 
 
 # What is computed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.postgresql import NoServer, server
-from tests.zygote import Call, Zygote
+from tests.zygote import Call, Zygote, every_module
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here and in children: workers share the cores
 
@@ -22,10 +23,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, here 
 WORKER = ("studies.executors.worker", "studies.bench.worker", "training.evaluators.train", "torch._dynamo")
 WORKER += ("sklearn.datasets", "search_spaces.nasbench201.network", "training.data.bound", "training.data.digits")
 
-# What the process that verifies an export imports. Not onnxruntime: it starts a thread, which no fork has.
-CHECK = ("training.export.rebuild", "training.infer.model", "training.infer.samples", "torch.export")
+# What takes long to import, beside the program, for commands and checks that are forks. Not onnxruntime: it starts a
+# thread, which no fork has.
+IMPORTED = (
+    *("torch._dynamo", "torch_geometric.nn", "sklearn.ensemble", "sklearn.datasets", "matplotlib.pyplot"),
+    *("sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql.psycopg", "pytest"),
+    "torch.export._trace",  # what the first tracing imports, for seconds
+)
 
 pytest_plugins = ["pytester", "tests.plugins.cpu", "tests.plugins.lottery"]
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected lives until the end: garbage is not looked for in it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,13 +78,15 @@ def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def checker() -> Iterator[Zygote]:
-    with Zygote(CHECK, {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as zygote:
-        yield zygote
+def zygote() -> Iterator[Zygote]:
+    """Has imported the program, and what that imports late, once for all tests of a process; no `NAS_` is set in it."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")}
+    with Zygote([*every_module(), *IMPORTED], plain) as started:
+        yield started
 
 
 @pytest.fixture
-def forked_checks(checker: Zygote, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def forked_checks(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports are verified in forks of a process that has imported what that needs, not in fresh interpreters; those of
     the module fixtures of `test_export` and `test_deployed` are verified in fresh ones."""
     streams = {name: tmp_path_factory.mktemp("check") / name for name in ("stdin", "stdout", "stderr")}
@@ -84,7 +98,7 @@ def forked_checks(checker: Zygote, tmp_path_factory: pytest.TempPathFactory, mon
         files = {name: str(stream) for name, stream in streams.items()}
         path = env["PYTHONPATH"].split(os.pathsep)
         call = Call("__main__:program", command[2:], os.getcwd(), environment=env, path=path, **files)
-        code = checker.wait(checker.start(call))
+        code = zygote.wait(zygote.start(call))
         assert code is not None
         return subprocess.CompletedProcess(command, code, streams["stdout"].read_text(), streams["stderr"].read_text())
 

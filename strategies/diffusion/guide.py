@@ -209,17 +209,14 @@ class Number:
         return numpy.asarray(lines + self._spread * _outputs(self._network, tokens)[..., 0])
 
 
-class PropertyBound:
-    """How likely a number will be as it is wanted, given the decided tokens, if all others are drawn at random.
+class CompleteBound:
+    """How likely a number of complete architectures is as it is wanted, by what `Number` learns from the examples.
 
-    `Number` learns it from the examples, so it says of any complete architecture how likely the number is as wanted. An
-    ensemble learns the mean of that over the completions of partly decided architectures, from `COMPLETIONS` random
-    ones, decided in the orders in which a sampler does it. Added to the log-probabilities of an unguided generator that
-    is Bayes' rule. Raises UsageError where no example is a finite number.
+    Raises UsageError where no example is a finite number.
     """
 
     def __init__(self, slots: Slots, wanted: Wanted, seed: int) -> None:
-        self._slots, self._at_most, self._absence = slots, wanted.at_most, Absence(slots)
+        self._at_most = wanted.at_most
         values = numpy.array(wanted.values, dtype=numpy.float64)
         finite = numpy.isfinite(values)
         if not finite.any():
@@ -229,13 +226,34 @@ class PropertyBound:
         self._number = Number(slots, slots.encode(wanted.archs)[finite], values[finite], seed)
         self._limit = float(self._number.standard(_between(wanted, values[finite])))
         self._error = self._number.error(self._limit)
+
+    def log_probability(self, tokens: Tokens) -> Floats:
+        """[m], for sequences [m, L] without MASK."""
+        from scipy.special import log_ndtr
+
+        room = ((self._limit - self._number.predict(tokens)) / self._error).clip(-SURE, SURE)
+        return numpy.asarray(log_ndtr(room if self._at_most else -room))
+
+
+class PropertyBound:
+    """How likely a number will be as it is wanted, given the decided tokens, if all others are drawn at random.
+
+    `CompleteBound` says of any complete architecture how likely the number is as wanted. An ensemble learns the mean of
+    that over the completions of partly decided architectures, from `COMPLETIONS` random ones, decided in the orders in
+    which a sampler does it. Added to the log-probabilities of an unguided generator that is Bayes' rule. Raises
+    UsageError where no example is a finite number.
+    """
+
+    def __init__(self, slots: Slots, wanted: Wanted, seed: int) -> None:
+        self._slots, self._absence = slots, Absence(slots)
+        self._complete = CompleteBound(slots, wanted, seed)
         random = slots.walk(COMPLETIONS, generator(seed, "completions"))
         for step in range(slots.count):
             allowed = random.allowed(step)
             draws = generator(seed, "completions", step).random(allowed.shape)
             random.decide(step, numpy.argmax(numpy.where(allowed, draws, -1.0), axis=1))
         self._chance = Perceptrons(slots, CHANCE, 1, derive(seed, "chance"))
-        chances = torch.from_numpy(numpy.exp(self._complete(random.tokens))).float()
+        chances = torch.from_numpy(numpy.exp(self._complete.log_probability(random.tokens))).float()
 
         def loss(outputs: Tensor, rows: Tensor) -> Tensor:
             likely = chances[rows].expand(outputs.shape[:2])
@@ -243,13 +261,6 @@ class PropertyBound:
 
         places = torch.from_numpy(self._absence.places(random.tokens, random.orders))
         _learn(self._chance, torch.from_numpy(random.tokens), slots.mask, CHANCE, derive(seed, "chance"), loss, places)
-
-    def _complete(self, tokens: Tokens) -> Floats:
-        """The log-probability of complete architectures [m, L] to be as wanted [m]."""
-        from scipy.special import log_ndtr
-
-        room = ((self._limit - self._number.predict(tokens)) / self._error).clip(-SURE, SURE)
-        return numpy.asarray(log_ndtr(room if self._at_most else -room))
 
     def log_probability(self, tokens: Tokens) -> Floats:
         """[m], for sequences [m, L] with MASK."""
@@ -259,7 +270,7 @@ class PropertyBound:
         found = numpy.asarray(log_expit(_outputs(self._chance, tokens)[..., 0].mean(axis=0)))
         complete = numpy.flatnonzero((tokens != self._slots.mask).all(axis=1))
         if len(complete):
-            found[complete] = self._complete(tokens[complete])
+            found[complete] = self._complete.log_probability(tokens[complete])
         return found
 
 

@@ -28,7 +28,7 @@ from nas_core import moves
 from nas_core.seeds import derive, generator
 from predictors.surrogates.neural import Parameters
 from strategies.diffusion.config import NoisyConfig
-from strategies.diffusion.guide import PropertyBound
+from strategies.diffusion.guide import CompleteBound
 from strategies.diffusion.sde import Levels
 from strategies.diffusion.slots import Slots
 from training.steps import Plan, Steps
@@ -116,7 +116,7 @@ class NoisyEnsemble:
 class NoisyPropertyBound:
     """How likely a number will be as it is wanted, given a noisy matrix: as a guide it is Bayes' rule.
 
-    `guide.PropertyBound` says of complete architectures how likely; here networks learn the mean of that over what a
+    `guide.CompleteBound` says of complete architectures how likely; here networks learn the mean of that over what a
     noisy matrix can have been, from random architectures."""
 
     def __init__(
@@ -124,7 +124,7 @@ class NoisyPropertyBound:
     ) -> None:
         config = config or BOUND
         self._slots = Slots(matrix.space)
-        self._bound = PropertyBound(self._slots, wanted, seed)
+        self._bound = CompleteBound(self._slots, wanted, seed)
         rng = generator(seed, "examples")
         archs = [moves.sample(matrix.space, rng) for _ in range(EXAMPLES)]
         chances = numpy.exp(self._bound.log_probability(self._slots.encode(archs)))

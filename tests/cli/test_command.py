@@ -96,7 +96,7 @@ def test_it_keeps_the_contract_of_strategies(folder: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["propose_all", "finish"])
 @pytest.mark.parametrize("after", [False, True])
-def test_killed_at_ten_moments_it_is_the_same_search(
+def test_killed_at_six_moments_it_is_the_same_search(
     search: Said, say: Said, folder: Path, monkeypatch: pytest.MonkeyPatch, verb: str, after: bool
 ) -> None:
     """In this process: what dies with it is all but the database. `tests/crash/test_kill.py` kills processes."""
@@ -121,7 +121,7 @@ def test_killed_at_ten_moments_it_is_the_same_search(
     killed = 0
     with monkeypatch.context() as patch:
         patch.setattr(Store, verb, disturbed)
-        while killed < 10:
+        while killed < 6:
             try:
                 code = search(PLAIN, "--trials", "12")[0]
             except Killed:

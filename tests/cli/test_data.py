@@ -105,9 +105,9 @@ def test_data_check_shows_what_would_be_silently_wrong(say: Said, folder: Path) 
     assert sum("left out" in text for text in found["warnings"]) == 1
 
 
-def test_a_data_set_of_ones_own_is_searched_on_in_other_processes_too(say: Said, folder: Path) -> None:
+def test_a_data_set_of_ones_own_is_searched_on_in_another_process_too(say: Said, folder: Path) -> None:
     Path("my_data.py").write_text(DATASET)
-    wanted = ("--data", "my_data.py", "--trials", "2", "--workers", "2", "--epochs", "1", "--study", "s")
+    wanted = ("--data", "my_data.py", "--trials", "2", "--epochs", "1", "--study", "s", "--executor", "processes")
     size = ("--size", "search,channels=4,cells=1", "--threads", "1")
     code, _, err = say("search", "--space", "nasbench201", "--strategy", "random", *wanted, *size)
     assert (code, err.count("warning")) == (0, 1)

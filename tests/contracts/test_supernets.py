@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,9 +85,15 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture
 def supernet(case: Case) -> Supernet:
+    return copy.deepcopy(prepared(CASES.index(case)))
+
+
+@cache
+def prepared(number: int) -> Supernet:
     """With running statistics of its own maps: with others, the rectifiers of deep cells may all be shut."""
     import torch
 
+    case = CASES[number]
     made = case.supernet()
     made.train()
     norms = [module for module in made.modules() if hasattr(module, "running_mean")]
@@ -149,7 +156,7 @@ def test_a_path_is_the_extracted_network(case: Case, supernet: Supernet) -> None
 
     inputs = sample_inputs(case.task, 4)
     with torch.no_grad():
-        for arch in case.architectures(6):
+        for arch in case.architectures(4):
             extracted = supernet.extract(arch)
             assert not extracted.training
             path = supernet(inputs, supernet.mix_of(arch))
@@ -180,7 +187,7 @@ def test_extracted_networks_have_the_shapes_of_built_ones(case: Case, supernet: 
     from search_spaces.supernet.supernet import relaxable
 
     space, full = case.space, case.supernet(style=Style.STANDALONE)
-    for arch in case.architectures(6):
+    for arch in case.architectures(4):
         built = relaxable(space).network(FixedPicker(space.assignment(arch), Style.SUPERNET), case.task, case.sized)
         assert shapes(supernet.extract(arch)) == shapes(built)
         assert shapes(full.extract(arch)) == shapes(space.build(arch, case.task, case.sized))

@@ -180,9 +180,23 @@ def test_every_proxy_for_the_kind_scores_the_network(name: str) -> None:
     assert unscored <= {"az_nas", *(["jacob_cov"] if whole else [])}, scored.reasons
 
 
-@NAMES
+# Every kind as the program that is asked here, and each other format with one kind at least; the product: `-m matrix`.
+FURTHER = ("python", "pt2", "safetensors")  # which bring the others
+EXPORTED = {name: ("onnx", FURTHER[number % len(FURTHER)]) for number, name in enumerate(tasks.names())}
+
+
+@pytest.mark.parametrize(
+    ("name", "formats"),
+    [
+        pytest.param(name, formats, id=f"{name}-{'-'.join(formats)}", marks=marks)
+        for name, some in EXPORTED.items()
+        for formats, marks in ((some, ()), (tuple(FORMATS), pytest.mark.matrix))
+    ],
+)
 @pytest.mark.usefixtures("forked_checks")  # tests/training/test_export.py has one without
-def test_an_exported_network_answers_files_as_the_trained_one(name: str, tmp_path: Path) -> None:
+def test_an_exported_network_answers_files_as_the_trained_one(
+    name: str, formats: tuple[str, ...], tmp_path: Path
+) -> None:
     source, space = source_of(name), space_of(name)
     network = build(space, ARCH, source.task, space.Size(), 3).eval()
     seen = next(iter(source.bind("cpu", Loading(batch_size=4)).batches("valid", 0, 0))).inputs
@@ -193,9 +207,10 @@ def test_an_exported_network_answers_files_as_the_trained_one(name: str, tmp_pat
     assert proofs
     card = {"title": "toy", "space": f"training.testing.toy_space:ToySpace(kinds=('{name}',))", "command": "nas train"}
     written = export(
-        *(network, source.task, example, ARCH, card, tmp_path, "toy", tuple(FORMATS)), inputs=inputs, proofs=proofs
+        *(network, source.task, example, ARCH, card, tmp_path, "toy", formats), inputs=inputs, proofs=proofs
     )
-    assert {path.suffix for path in written} == {".onnx", ".pt2", ".safetensors", ".json", ".py", ".md"}
+    wanted = {FORMATS[one].suffix for form in formats for one in (form, *FORMATS[form].brings)}
+    assert {path.suffix for path in written} == wanted | {".md"}
     proof = proofs[0]
     (tmp_path / proof.name).write_bytes(proof.content)
     with torch.no_grad():

@@ -12,13 +12,13 @@ import pytest
 from nas_cli.app import run as nas
 from tests.crash.running import Fork, forks
 from tests.crash.sessions import write_toy
-from tests.crash.test_every_write import ALL
+from tests.zygote import Zygote
 
 
 @pytest.fixture(scope="session")
-def start() -> Iterator[Callable[..., Fork]]:
+def start(zygote: Zygote) -> Iterator[Callable[..., Fork]]:
     """Starts commands as forks, one at a time, whose worker processes are forks as well."""
-    with forks(*ALL, "studies.executors.processes") as run:
+    with forks(zygote) as run:
         yield partial(run, function="tests.crash.eager:run")
 
 

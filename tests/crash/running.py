@@ -78,20 +78,8 @@ class Fork:
 
 
 @contextmanager
-def hearing_of_closed_terminals() -> Iterator[None]:
-    """What is started inside hears of SIGHUP, whatever started the tests: `nohup` does not want it to."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-@contextmanager
-def forks(*modules: str) -> Iterator[Callable[..., Fork]]:
-    """Starts commands as forks of a process that has imported these modules, one at a time: one that still runs, for
-    its test has failed, is killed by the next."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")}
+def forks(zygote: Zygote) -> Iterator[Callable[..., Fork]]:
+    """Starts commands as forks, one at a time: one that still runs, for its test has failed, is killed by the next."""
     started: list[Fork] = []
 
     def kill() -> None:
@@ -99,17 +87,15 @@ def forks(*modules: str) -> Iterator[Callable[..., Fork]]:
             os.killpg(started[-1].pid, signal.SIGKILL)
             started[-1].wait()
 
-    with hearing_of_closed_terminals(), Zygote(["nas_cli.app", *modules], environment) as zygote:
+    def start(*arguments: Any, **more: Any) -> Fork:
+        kill()
+        started.append(Fork(zygote, *arguments, **more))
+        return started[-1]
 
-        def start(*arguments: Any, **more: Any) -> Fork:
-            kill()
-            started.append(Fork(zygote, *arguments, **more))
-            return started[-1]
-
-        try:
-            yield start
-        finally:
-            kill()
+    try:
+        yield start
+    finally:
+        kill()
 
 
 def finish(run: Run, arguments: list[str], folder: Path) -> None:

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from nas_cli.app import run as nas
 from nas_core.strategy import State
 from studies.store.store import Store
 from tests.crash.sessions import SEARCH, TOY, stored, write_toy
-from tests.crash.test_every_write import PROGRAM
 from tests.zygote import Call, Zygote
 
 Together = Callable[[Path, str, list[list[str]]], list[str]]
@@ -55,19 +54,17 @@ def forks(arguments: list[str]) -> int:
 
 
 @pytest.fixture(scope="module")
-def forked() -> Iterator[Together]:
+def forked(zygote: Zygote) -> Together:
     """As `fresh`, but at the same moment indeed: in forks."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")}
-    with Zygote(["nas_cli.app", "pytest", *PROGRAM], environment) as zygote:
 
-        def together(folder: Path, url: str, commands: list[list[str]]) -> list[str]:
-            said = folder / "said"
-            given = {"NAS_DB": url, "NAS_FILES": str(folder / "files")}
-            function, path = "tests.crash.test_at_once:forks", [str(Path(__file__).parents[2])]
-            call = Call(function, [json.dumps(commands)], str(folder), str(said), environment=given, path=path)
-            return [said.read_text()] if zygote.wait(zygote.start(call)) else []
+    def together(folder: Path, url: str, commands: list[list[str]]) -> list[str]:
+        said = folder / "said"
+        given = {"NAS_DB": url, "NAS_FILES": str(folder / "files")}
+        function, path = "tests.crash.test_at_once:forks", [str(Path(__file__).parents[2])]
+        call = Call(function, [json.dumps(commands)], str(folder), str(said), environment=given, path=path)
+        return [said.read_text()] if zygote.wait(zygote.start(call)) else []
 
-        yield together
+    return together
 
 
 def check_rounds(at_once: Together, folder: Path, make: Callable[[], str], rounds: int) -> None:

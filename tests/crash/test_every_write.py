@@ -1,7 +1,7 @@
 """A command that is killed, or refused by the disk, at any of its writes: the database opens, nothing is lost or
 doubled, and the same command then ends as if nothing had been.
 
-The gate kills a search at every 14th write; `-m slow` takes every write of all sessions, with a kill, a full disk and
+The gate kills a search at every 19th write; `-m slow` takes every write of all sessions, with a kill, a full disk and
 an input/output error.
 """
 
@@ -151,8 +151,8 @@ def everything() -> Iterator[Program]:
         yield found
 
 
-def first_search(folder: Path, searching: Program) -> Session:
-    return Session(folder / "work", write_toy, [[*SEARCH, "--study", "s", "--trials", "12"]], searching)
+def first_search(folder: Path, searching: Program, trials: int = 12) -> Session:
+    return Session(folder / "work", write_toy, [[*SEARCH, "--study", "s", "--trials", str(trials)]], searching)
 
 
 def upgrade(folder: Path, searching: Program) -> Session:
@@ -234,11 +234,10 @@ SESSIONS = {
 }
 
 
-@pytest.mark.parametrize("first", [3, 17])  # in two parts, so that none is dear
-def test_a_search_that_is_killed_at_every_14th_write(tmp_path: Path, searching: Program, first: int) -> None:
-    session = first_search(tmp_path, searching)
-    assert len(session.points) > 100
-    noticed = [session.check(point, KILL) for point in session.points[first::28]]
+def test_a_search_that_is_killed_at_every_19th_write(tmp_path: Path, searching: Program) -> None:
+    session = first_search(tmp_path, searching, trials=6)
+    assert len(session.points) > 60
+    noticed = [session.check(point, KILL) for point in session.points[3::19]]
     assert all(noticed)
 
 
@@ -255,7 +254,7 @@ def test_every_write(tmp_path: Path, everything: Program, name: str, how: str) -
 def check_server(folder: Path, postgresql: Callable[[], str], searching: Program, step: int) -> None:
     """Kill a search that speaks to a server at every `step`-th message."""
     folder = write_toy(folder / "work")
-    command, db = [*SEARCH, "--study", "s", "--trials", "6", "--files", "files"], postgresql()
+    command, db = [*SEARCH, "--study", "s", "--trials", "5", "--files", "files"], postgresql()
     log = folder.with_suffix(".strace")
     code, said = searching.run(folder, command, strace=["-e", "trace=sendto", "-o", str(log)], db=db)
     assert code == 0, said

@@ -1,8 +1,8 @@
 """`kill -9` at random moments, each followed by `nas resume`: the study equals the uninterrupted one.
 
-The gate makes a few kills, of forks of a process that has imported what they need; `-m slow` kills fresh interpreters,
-and makes the full 60 of a tabular search, 40 of a training one, and 20 each of a supernet's and of a generator's
-training.
+The gate makes a few kills of smaller searches, in forks of a process that has imported what they need, whose workers
+are forks as well; `-m slow` kills fresh interpreters, and makes the full 60 of a tabular search, 40 of a training one,
+and 20 each of a supernet's and of a generator's training.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -20,22 +21,16 @@ import pytest
 from nas_cli.app import run as nas
 from tests.crash.running import Run, children, finish, forks, fresh, gone, rows_stored
 from tests.crash.sessions import contents
-from tests.crash.test_every_write import ALL
+from tests.zygote import Zygote
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-IMPORTED = (
-    *ALL,
-    "search_spaces.supernet.supernet",
-    "strategies.diffusion",
-    "strategies.one_shot.darts",
-    "studies.analysis.verify",
-)
-
 TRAINING = [
     *("--data", "digits", "-s", "split.limit=240", "--size", "channels=4,cells=1", "--epochs", "4", "--trials", "8"),
     *("--strategy", "regularized-evolution", "-s", "strategy.population=4", "-s", "strategy.sample=2"),
     *("-s", "checkpoint_seconds=0", "--threads", "1", "--seed", "3"),
 ]
+
+FEWER = ["--epochs", "2", "--trials", "6", "-s", "split.limit=120"]
 
 SUPERNET = [
     *("--data", "digits", "-s", "split.limit=240", "--size", "channels=4,cells=1", "--epochs", "2", "--threads", "1"),
@@ -116,9 +111,9 @@ def shallow(epoch, report):
 
 
 @pytest.fixture(scope="module")
-def fork() -> Iterator[Run]:
-    with forks(*IMPORTED) as run:
-        yield run
+def fork(zygote: Zygote) -> Iterator[Run]:
+    with forks(zygote) as run:
+        yield partial(run, function="tests.crash.eager:run")
 
 
 def check_kills(
@@ -231,17 +226,16 @@ def pairs(tmp_path: Path) -> list[str]:
 
 
 def test_killed_tabular_searches(fork: Run, tmp_path: Path, table: list[str]) -> None:
-    check_kills(fork, tmp_path, [*table, "--trials", "300"], kills=2, per_study=2, durations=True)
+    check_kills(fork, tmp_path, [*table, "--trials", "150"], kills=2, per_study=2, durations=True)
 
 
 def test_killed_trainings(fork: Run, tmp_path: Path) -> None:
-    check_kills(fork, tmp_path, TRAINING, kills=2, per_study=2, durations=False)
+    check_kills(fork, tmp_path, [*TRAINING, *FEWER], kills=2, per_study=2, durations=False)
 
 
 def test_killed_trainings_with_workers(fork: Run, tmp_path: Path) -> None:
-    check_kills(
-        fork, tmp_path, [*TRAINING, "--lag", "4"], kills=1, per_study=1, durations=False, workers=("--workers", "2")
-    )
+    arguments, workers = [*TRAINING, *FEWER, "--lag", "4"], ("--workers", "2")
+    check_kills(fork, tmp_path, arguments, kills=1, per_study=1, durations=False, workers=workers)
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")])
@@ -249,7 +243,7 @@ def test_killed_baselines_and_screens(fork: Run, tmp_path: Path, workers: tuple[
     """Baselines that are not told and one that is enqueued; screens that turn candidates down as they train."""
     (tmp_path / "layers.py").write_text(LAYERS)
     arguments = [
-        *("--space", f"{tmp_path / 'layers.py'}:Layers", "--data", "digits", "-s", "split.limit=240", "--epochs", "6"),
+        *("--space", f"{tmp_path / 'layers.py'}:Layers", "--data", "digits", "-s", "split.limit=120", "--epochs", "4"),
         *("--baselines", "named", "--enqueue", "known-16", "--screen", f"{tmp_path / 'layers.py'}:shallow"),
         *("--strategy", "random", "--trials", "5", "--lag", "4", "-s", "checkpoint_seconds=0", "--threads", "1"),
     ]
@@ -267,7 +261,7 @@ def test_killed_evolution_of_layers(fork: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [(), pytest.param(("--executor", "processes"), marks=pytest.mark.slow)])
 def test_killed_supernets(fork: Run, tmp_path: Path, workers: tuple[str, ...]) -> None:
-    arguments = [*SUPERNET, "-s", "strategy.epochs=6"]
+    arguments = [*SUPERNET, "-s", "strategy.epochs=4", "-s", "split.limit=120"]
     check_kills(fork, tmp_path, arguments, kills=2, per_study=2, durations=False, workers=workers)
 
 

@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +19,6 @@ from tests.crash.sessions import contents, kept
 from tests.zygote import Call, Zygote
 
 ROOT = Path(__file__).resolve().parents[2]
-IMPORTED = (
-    *("nas_cli.app", "training.evaluators.train", "training.data.digits", "studies.jobs.compress", "nas_cli.compress"),
-    *("compressors.proof", "compressors.hesso_cric", "compressors.polarization", "studies.store.store"),
-    *("torch._dynamo", "torch.export._trace"),  # what the first tracing imports, for seconds
-)
 CAUGHT = 0.9  # of the uninterrupted run's length, in which a kill falls
 
 NET = """
@@ -54,14 +48,6 @@ METHODS = {
     "distillation": ["--method", "hesso", "--target", "macs<=0.6x", "--epochs", "6", "--distill"],
     "iterative": ["--method", "magnitude", "--target", "macs<=0.5x", "-s", "rounds=3", "--epochs", "2"],
 }
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")}
-    environment["PYTHONPATH"] = str(ROOT)
-    with Zygote(IMPORTED, environment) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,6 @@ TRAINED = {
     "study": "s", "data": "digits", "split": {"limit": 240}, "size": "channels=4,cells=1", "epochs": 6, "trials": 16,
     "threads": 1, "device": "cpu", "checkpoint_seconds": 0, **EVOLUTION,
 }  # fmt: skip
-PRELOADED = ("studies.executors.queue_worker", "studies.search.start", "sqlalchemy.dialects.postgresql.psycopg")
 
 
 def forks(arguments: list[str]) -> int:
@@ -211,16 +210,13 @@ def contents(store: Store) -> list[Any]:
 
 
 def test_killed_and_paused_workers_make_the_same_study(
-    tmp_path: Path, postgresql: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    zygote: Zygote, tmp_path: Path, postgresql: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three workers: one is killed in its candidate, another one stopped for longer than its lease and woken; those
     that are left when the search is over are asked to end."""
     commands = [["resume", "s", "--executor", "queue:2"], *[["worker", "s"]] * 3]
     here, path = "tests.crash.test_queue:forks", [str(Path(__file__).parents[2])]
-    with (
-        cluster(tmp_path, postgresql(), STEPPED, monkeypatch) as place,
-        Zygote(["nas_cli.app", "nas_cli.worker", "nas_cli.run", "pytest", *PRELOADED], os.environ) as zygote,
-    ):
+    with cluster(tmp_path, postgresql(), STEPPED, monkeypatch) as place:
         given = {"environment": place.environment, "path": path}
         child = zygote.start(Call(here, [json.dumps(commands)], str(tmp_path), str(tmp_path / "said"), **given))
         codes, pids = ([tmp_path / f"{what}-{number}" for number in range(4)] for what in ("code", "pid"))

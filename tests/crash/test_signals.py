@@ -18,7 +18,7 @@ from studies.executors.processes import Process
 from studies.executors.worker import STOPPING
 from tests.crash.running import Fork, children, ended, finish, forks, fresh, gone, rows_stored, said, until
 from tests.crash.sessions import PACED_SEARCH, TOY_BENCH, contents, tries, write_toy
-from tests.crash.test_every_write import ALL
+from tests.zygote import Zygote
 
 Start = Callable[..., Fork]
 
@@ -64,16 +64,18 @@ def test_a_search(start: Start, tmp_path: Path, number: signal.Signals, workers:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", STOPPING)
 @pytest.mark.parametrize("workers", [[], WORKERS])
-def test_a_search_by_fresh_interpreters(tmp_path: Path, number: signal.Signals, workers: list[str]) -> None:
-    with forks(*ALL) as run:
+def test_a_search_by_fresh_interpreters(
+    zygote: Zygote, tmp_path: Path, number: signal.Signals, workers: list[str]
+) -> None:
+    with forks(zygote) as run:
         check_search(run, tmp_path, number, workers)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", STOPPING)
-def test_a_bench(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_bench(zygote: Zygote, tmp_path: Path, number: signal.Signals) -> None:
     place = write_toy(tmp_path / "work")
-    with forks(*ALL) as run:
+    with forks(zygote) as run:
         process = run([*TOY_BENCH, "--queries", "12", "--seeds", "40", "--jobs", "2"], place)
         until(lambda: rows_stored(place / "nas.db") >= 20, process, place)
         assert "go on: nas bench resume b" in stop(process, number, place)

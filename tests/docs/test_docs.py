@@ -7,12 +7,11 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.zygote import Call, Zygote, every_module
+from tests.zygote import Call, Zygote
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,15 +28,6 @@ CHEAPER = {
 }
 # Sections that take longer than a test of the gate may, with tests elsewhere of what they do.
 DEAR = ("A network from elsewhere",)  # tests/cli/test_compress_models.py, tests/cli/test_quantize.py
-# What takes long to import, beside the program.
-IMPORTED = [
-    "torch._dynamo",
-    "torch_geometric.nn",
-    "sklearn.ensemble",
-    "sklearn.datasets",
-    "matplotlib.pyplot",
-    "sqlalchemy.dialects.sqlite",
-]
 
 
 def blocks(document: Path) -> list[tuple[str, str, str]]:
@@ -97,13 +87,6 @@ def small(command: str) -> str:
     """A command with options after its own that make it cheaper."""
     added = " ".join(option for start, option in CHEAPER.items() if start in command)
     return f"{command} {added}"
-
-
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("NAS_")}
-    with Zygote([*every_module(), *IMPORTED], plain) as started:
-        yield started
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def test_an_early_stop_knows_the_steps_before(place: Path) -> None:
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("verbs", [("propose_all",), ("finish", "start")])
-def test_killed_at_ten_moments_it_is_the_same_study(
+def test_killed_at_six_moments_it_is_the_same_study(
     place: Path, monkeypatch: pytest.MonkeyPatch, verbs: tuple[str, ...], after: bool
 ) -> None:
     """In this process; `tests/crash/test_kill.py` kills processes."""
@@ -233,10 +233,10 @@ def test_killed_at_ten_moments_it_is_the_same_study(
         def call(*arguments: Any, **named: Any) -> Any:
             nonlocal calls
             calls += 1
-            if calls % 3 == 0 and not after and killed < 10:
+            if calls % 3 == 0 and not after and killed < 6:
                 raise Killed
             done = real(*arguments, **named)
-            if calls % 3 == 0 and after and killed < 10:
+            if calls % 3 == 0 and after and killed < 6:
                 raise Killed
             return done
 
@@ -274,7 +274,7 @@ def test_ten_killed_trainers(place: Path) -> None:
     options = {**COMMON, "config": {**SMALL, **TASK}}
     (place / "trainer.py").write_text(SCRIPT.replace("OPTIONS", repr(options)))
     rng, killed, length = random.Random(3), 0, 8.0
-    while killed < 10:
+    while killed < 6:
         process = subprocess.Popen([sys.executable, "trainer.py"])
         time.sleep(rng.uniform(0, length))
         if process.poll() is None:

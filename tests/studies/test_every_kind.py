@@ -60,14 +60,16 @@ def dump(unpacked: Path) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-@pytest.fixture
-def folder(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of one's own, as working folder."""
-    folder = tmp_path / "work"
+def filled(unpacked: Path, folder: Path) -> Path:
+    """A copy of the folder, with the database as it was."""
     shutil.copytree(unpacked, folder)
     with sqlite3.connect(folder / "nas.db") as connection:
         connection.executescript((folder / DUMP).read_text().replace(FOLDER, str(folder)))
     connection.close()
+    return folder
+
+
+def entered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     for name in [name for name in os.environ if name.startswith("NAS_")]:
         monkeypatch.delenv(name)
@@ -75,7 +77,30 @@ def folder(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture
+def folder(unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of one's own, as working folder."""
+    return entered(filled(unpacked, tmp_path / "work"), monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def shared(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy for all tests that only look; the first of them upgrades the database."""
+    return filled(unpacked, tmp_path_factory.mktemp("shared") / "work")
+
+
+@pytest.fixture
+def look(shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
+    """As `say`, in the shared copy."""
+    entered(shared, monkeypatch)
+    return saying(capsys)
+
+
+@pytest.fixture
 def say(folder: Path, capsys: pytest.CaptureFixture[str]) -> Say:
+    return saying(capsys)
+
+
+def saying(capsys: pytest.CaptureFixture[str]) -> Say:
     """Runs a command that must succeed; its stdout."""
 
     def command(*arguments: str) -> str:
@@ -114,19 +139,19 @@ def test_every_study_is_listed_with_what_it_had(say: Say, dump: sqlite3.Connecti
 
 
 @pytest.mark.parametrize("name", [*STUDIES, "shared-random"])
-def test_every_study_is_shown(say: Say, name: str, dump: sqlite3.Connection) -> None:
-    shown = json.loads(say("show", name, "--json"))
+def test_every_study_is_shown(look: Say, name: str, dump: sqlite3.Connection) -> None:
+    shown = json.loads(look("show", name, "--json"))
     assert shown["study"] == name
     if name != "shared":  # whose supernet is the result
         (key,) = dump.execute("SELECT architecture FROM trials WHERE study = ? AND number = 0", [name]).fetchone()
-        assert json.loads(say("show", f"{name}:0", "--json"))["architecture"] == json.loads(key)["values"]
+        assert json.loads(look("show", f"{name}:0", "--json"))["architecture"] == json.loads(key)["values"]
 
 
 @pytest.mark.parametrize("name", [*STUDIES, "shared-random", *BENCH])
-def test_every_study_is_verified(say: Say, folder: Path, name: str) -> None:
-    caches = sorted(folder.glob("nas-files/_kept/*.kept"))
-    say("verify", name)
-    assert sorted(folder.glob("nas-files/_kept/*.kept")) == caches  # the generator of then was found
+def test_every_study_is_verified(look: Say, shared: Path, name: str) -> None:
+    caches = sorted(shared.glob("nas-files/_kept/*.kept"))
+    look("verify", name)
+    assert sorted(shared.glob("nas-files/_kept/*.kept")) == caches  # the generator of then was found
 
 
 @pytest.mark.parametrize("name", some(SEARCHES, RESUMED))

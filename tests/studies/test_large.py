@@ -121,7 +121,7 @@ def front_of(found: Sequence[Row]) -> list[int]:
 
 @pytest.mark.parametrize("objectives", [1, 2, 3, 4])
 def test_the_front_and_the_best_are_those_of_a_look_at_every_trial(opened: Store, objectives: int) -> None:
-    for seed in range(12):
+    for seed in range(6):
         rng = numpy.random.default_rng([objectives, seed])
         found = drawn(rng, int(rng.integers(3, 120)), objectives)
         study = made(opened, f"s{seed}", found, objectives)
@@ -222,7 +222,7 @@ def test_lists_are_sorted_as_in_memory(opened: Store, monkeypatch: pytest.Monkey
     monkeypatch.setattr(store, "FIRST_PAGE", 4)
     monkeypatch.setattr(store, "PAGE", 7)
     goals = (Objective("m0", "max"), Objective("m1", "min"))
-    for seed in range(3):
+    for seed in range(2):
         found = listed(numpy.random.default_rng(seed), 50)
         study = made(opened, f"s{seed}", found, 2)
         for sort in ("number", "-number", "seconds", "-seconds", "m0", "-m0", "m1", "-m1", "once", "-once"):

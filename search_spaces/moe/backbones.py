@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas_core.task import IMAGE_CLASSIFICATION, TABULAR_CLASSIFICATION, TABULAR_REGRESSION, Task
+from nas_core.task import IMAGE_CLASSIFICATION, LANGUAGE_MODELLING, TABULAR_CLASSIFICATION, TABULAR_REGRESSION, Task
 from search_spaces.operators.routers.facts import LATER, SEVERAL
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Backbone:
 
 _LISTED = (
     Backbone("table", frozenset({TABULAR_CLASSIFICATION, TABULAR_REGRESSION}), (FFN,), frozenset({LATER})),
+    Backbone("text", frozenset({LANGUAGE_MODELLING}), (FFN,), frozenset({SEVERAL})),
     Backbone("patches", frozenset({IMAGE_CLASSIFICATION}), (TOKENS, CHANNELS), frozenset({LATER, SEVERAL})),
 )
 BACKBONES: Mapping[str, Backbone] = {backbone.name: backbone for backbone in _LISTED}

@@ -1,10 +1,11 @@
 """Mixtures of experts: which feed-forward layers of a network are of experts, and of which.
 
-A network is a backbone (`backbones`: a residual MLP for tables, a mixer of patches for images) of 2 to 6 blocks. Its
-feed-forward layers are dense, or of experts: a router of the catalogue (`search_spaces.operators.routers`), with what
-is to be chosen of it, 2 to 32 experts of one kind (`search_spaces.operators.experts`), 1 to 4 active ones where the
-router chooses, shared ones, one layer or two in the place of a dense one, and a capacity where tokens choose. All
-layers of experts of a network are of one layout; which feed-forward layers they are is chosen block by block.
+A network is a backbone (`backbones`: a residual MLP for tables, a causal transformer for texts, a mixer of patches for
+images) of 2 to 6 blocks. Its feed-forward layers are dense, or of experts: a router of the catalogue
+(`search_spaces.operators.routers`), with what is to be chosen of it, 2 to 32 experts of one kind
+(`search_spaces.operators.experts`), 1 to 4 active ones where the router chooses, shared ones, one layer or two in the
+place of a dense one, and a capacity where tokens choose. All layers of experts of a network are of one layout; which
+feed-forward layers they are is chosen block by block.
 
 Experts have as many hidden units as give the layer as many active parameters as the dense one has, router included, or
 a factor of the features. Beside them stand the two dense networks that say whether experts pay: `dense`, of equal
@@ -59,8 +60,8 @@ class Size(SizeConfig):
 
 
 class Moe(SearchSpace):
-    """Networks of a `backbone` (table, patches) whose feed-forward layers are dense or of experts. `ffn`: "any", or one
-    of the dense kinds alone; `routers`, `kinds`: those of the catalogues that are searched, or your own,
+    """Networks of a `backbone` (table, text, patches) whose feed-forward layers are dense or of experts. `ffn`: "any",
+    or one of the dense kinds alone; `routers`, `kinds`: those of the catalogues that are searched, or your own,
     `my_routers.py:Mine`.
 
     Raises UsageError for unknown ones, and for a router that the backbone does not give what it needs.

@@ -147,6 +147,24 @@ def test_a_search_over_texts_selects_by_bits_per_character(say: Say, own: Path) 
     assert len(json.loads(say("trials", "s", "--json")[1])) == 3
 
 
+@pytest.mark.usefixtures("forked_checks")  # tests/training/test_export.py has one without
+def test_experts_are_searched_for_texts(say: Say, own: Path) -> None:
+    words = ("--space", "moe(backbone=text)", "--data", DATA, "--size", "width=8", "--epochs", "1", "--threads", "1")
+    more = ("--trials", "1", "--strategy", "random", "--enqueue", "switch", "--baselines", "dense,dense-total")
+    code, _, err = say("search", *words, *more, "--study", "s")
+    assert code == 0, err
+    (trial,) = json.loads(say("trials", "s", "--json")[1])
+    assert trial["architecture"]["ffn"] == "switch"
+    assert trial["metrics"]["val_bpc"] > 0
+    assert "dense-total" in say("best", "s")[1]
+    code, _, err = say("train", "s:0", "--epochs", "1")
+    assert code == 0, err
+    code, _, err = say("export", "s:0", "--out", "out", "--format", "onnx,safetensors")
+    assert code == 0, err
+    code, out, _ = say("infer", next(map(str, Path("out").glob("*.onnx"))), "t.txt", "--json")
+    assert json.loads(out)[0]["predicted"] == len(Path("t.txt").read_text()) - 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -156,6 +174,16 @@ def test_a_search_over_texts_selects_by_bits_per_character(say: Say, own: Path) 
             ("search", "--space", "nasbench201", "--data", DATA),
             2,
             "'nasbench201' is for image-classification; the data",
+        ),
+        (
+            ("search", "--space", "moe", "--data", DATA),
+            2,
+            "'moe' is for tabular-classification, tabular-regression; the",
+        ),
+        (
+            ("search", "--space", "moe(backbone=text, routers=(smear,))", "--data", DATA),
+            2,
+            "router smear needs later tokens, which the backbone text has not",
         ),
         (("train", NET, "--data", "digits", "--epochs", "1"), 2, "needed are sequences"),
         (("train", NET, "--data", "text:t.txt?window=4000"), 2, "windows of 4000 need at least 8,001"),

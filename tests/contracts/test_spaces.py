@@ -22,11 +22,12 @@ EXAMPLE = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_space.py'}:s
 SPACES = [
     *search_spaces.BUILTIN,
     "darts(levels=3)",
+    "moe(backbone=text)",
     "moe(backbone=patches)",
     "regnet(stages=4, bottleneck=2, se=False)",
     EXAMPLE,
 ]
-COUNTED = (EXAMPLE, "stages", "activation", "evonorm", "moe", "moe(backbone=patches)")
+COUNTED = (EXAMPLE, "stages", "activation", "evonorm", "moe", "moe(backbone=text)", "moe(backbone=patches)")
 """Those without formulas."""
 
 

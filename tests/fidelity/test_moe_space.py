@@ -12,10 +12,10 @@ from torch.nn import functional
 from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
-from nas_core.errors import UsageError
+from nas_core.errors import TrialError, UsageError
 from nas_core.seeds import generator
 from nas_core.space import known_by_name
-from nas_core.task import TABULAR_REGRESSION, Task, image_task, table_task
+from nas_core.task import TABULAR_REGRESSION, Task, image_task, table_task, text_task
 from search_spaces.counter import active_params, params
 from search_spaces.layers.moe import MixtureOfExperts
 from search_spaces.mlp.space import Mlp
@@ -23,15 +23,20 @@ from search_spaces.mlp.space import Size as MlpSize
 from search_spaces.moe.layers import CLOSE, Layout, dense
 from search_spaces.moe.named import LAYOUTS
 from search_spaces.moe.space import Moe, Size
+from search_spaces.moe.text import Attention
 from search_spaces.operators.experts import EXPERT
 from search_spaces.operators.routers import ROUTER
+from training.causal import check_causal
 from training.cost import NetworkCosts, costs
+from training.tasks import sample_inputs
 
 TABLE = table_task(TABULAR_REGRESSION, (1,) * 5 + (3,), 1, "rmse")
 IMAGES = image_task((1, 8, 8), 10)
-TASKS: Mapping[str, Task] = {"table": TABLE, "patches": IMAGES}
+TEXT = text_task(12, 7, "bpc")
+TASKS: Mapping[str, Task] = {"table": TABLE, "text": TEXT, "patches": IMAGES}
 SPACES = {backbone: Moe(backbone) for backbone in TASKS}
 SMALL = Size(width=8)
+MISSING = {"table": {"sparse-mlp"}, "text": {"sparse-mlp", "smear"}, "patches": set[str]()}
 
 
 def built(space: Moe, arch: Architecture, size: Size = SMALL, seed: int = 0) -> nn.Module:
@@ -84,6 +89,11 @@ def test_routers_are_those_that_a_backbone_gives_what_they_need() -> None:
     assert set(SPACES["patches"].routers) == set(ROUTER.table) - conditional
     # Experts that choose would choose among the rows of a batch: among customers.
     assert set(SPACES["table"].routers) == set(ROUTER.table) - conditional - {"expert-choice"}
+    # Both would let a character depend on those that it is to predict.
+    assert set(SPACES["text"].routers) == set(ROUTER.table) - conditional - {"expert-choice", "smear"}
+    for router in ("expert-choice", "smear"):
+        with pytest.raises(UsageError, match=f"router {router} needs later tokens, which the backbone text has not"):
+            Moe("text", routers=("switch", router))
     with pytest.raises(UsageError, match="router expert-choice needs several tokens of a sample, which the backbone"):
         Moe("table", routers=("switch", "expert-choice"))
     with pytest.raises(UsageError, match="router task needs a task or attributes"):
@@ -114,7 +124,7 @@ def test_arguments_that_are_none() -> None:
 def test_known_layouts_are_what_they_say() -> None:
     for backbone, space in SPACES.items():
         assert set(space.named) | set(space.left_out) == set(LAYOUTS)
-        assert set(space.left_out) == ({"sparse-mlp"} if backbone == "table" else set())
+        assert set(space.left_out) == MISSING[backbone]
         for name, arch in space.named.items():
             assert space.illegal(arch) is None
             assert LAYOUTS[name].values.items() <= arch.values.items(), name
@@ -166,7 +176,7 @@ def test_dense_networks_of_equal_parameters(backbone: str) -> None:
         experts = every["sparsely-gated"]
         assert params(every["dense-total"]) == pytest.approx(params(experts), rel=0.001)
         assert params(every["dense"]) == pytest.approx(active_params(experts), rel=0.02)
-        for name in ("switch", "grin", "smear"):
+        for name in {"switch", "grin", "smear"} & set(space.named):
             assert params(every["dense"]) == pytest.approx(active_params(every[name]), rel=0.02)
 
 
@@ -177,11 +187,20 @@ def by_hand(network: nn.Module, values: Mapping[str, Value]) -> dict[str, float]
     """Of the known layouts, of what the papers say of their layers: parameters, those that a token passes, and
     multiply-accumulates of one sample."""
     width, outputs = network.head.in_features, network.head.out_features
-    images = isinstance(network.stem, nn.Conv2d)
-    inputs, tokens = (1, 64) if images else (network.stem.in_features, 1)
-    total = inputs * width + width + 2 * width + width * outputs + outputs
-    active, macs = total, tokens * inputs * width + width * outputs
+    if isinstance(network.stem, nn.Embedding):  # which multiplies nothing; every position is answered
+        tokens, total = 12, network.stem.num_embeddings * width
+        macs = tokens * width * outputs
+    else:
+        inputs, tokens = (1, 64) if isinstance(network.stem, nn.Conv2d) else (network.stem.in_features, 1)
+        total, macs = inputs * width + width, tokens * inputs * width + width * outputs
+    total += 2 * width + width * outputs + outputs
+    active = total
     for block in network.blocks:
+        if isinstance(block.layer, Attention):
+            count = 2 * width + 4 * (width * width + width)
+            total, active = total + count, active + count
+            macs += tokens * 4 * width * width + 2 * tokens * tokens * width
+            continue
         rows, d = (width, tokens) if block.across else (tokens, width)
         total, active = total + 2 * width, active + 2 * width
         for layer in layers_of(block) or [block.layer]:
@@ -271,12 +290,81 @@ def test_token_experts_route_channels() -> None:
 @pytest.mark.parametrize("backbone", TASKS)
 def test_a_sample_has_its_answer_in_any_batch(backbone: str) -> None:
     space = SPACES[backbone]
-    x = torch.randn(5, *TASKS[backbone].input_shape)
+    (x,) = sample_inputs(TASKS[backbone], 5)
     for router in space.routers:
         network = built(space, made(space, ffn=router, depth=2)).eval()
         whole = network(x)
         alone = torch.cat([network(x[number : number + 1]) for number in range(5)])
         assert torch.allclose(whole, alone, atol=1e-5), router
+
+
+def stirred(network: nn.Module) -> nn.Module:
+    """With other weights, so that routers, which may begin with zeros, tell tokens apart."""
+    draws = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for one in network.parameters():
+            one += 0.3 * torch.randn(one.shape, generator=draws)
+    return network
+
+
+def changed_after(network: nn.Module, place: int) -> tuple[bool, bool]:
+    """Whether the answers before a place, and at it or after it, change with the character there."""
+    (tokens,) = sample_inputs(TEXT, 3)
+    others = tokens.clone()
+    others[:, place] = (others[:, place] + 1) % 7
+    answers = []
+    for given in (tokens, others):
+        torch.manual_seed(0)  # of noise in training
+        answers.append(network(given).detach())
+    differ = (answers[0] - answers[1]).abs().amax(-1)
+    return bool((differ[:, :place] > 1e-5).any()), bool((differ[:, place:] > 1e-5).all(1).any())
+
+
+@pytest.mark.parametrize("ffn", ["dense", "dense-total", *SPACES["text"].routers])
+def test_no_character_sees_a_later_one(ffn: str) -> None:
+    network = stirred(built(SPACES["text"], made(SPACES["text"], ffn=ffn, depth=3)))
+    for place in (1, 6, 11):
+        for mode in (True, False):
+            assert changed_after(network.train(mode), place) == (False, True), (place, mode)
+
+
+@pytest.mark.parametrize("router", ["smear", "expert-choice"])
+def test_routers_that_are_not_allowed_would_see_later_characters(router: str) -> None:
+    layout = Layout(ROUTER.operator(router), EXPERT.operator("gelu"), 4, 2)
+    backbone = SPACES["text"].backbone
+    network = stirred(backbone.network(TEXT, 8, 2, lambda *where: layout.made(where[2], 16))).eval()
+    assert changed_after(network, 6) == (True, True)
+    with pytest.raises(TrialError, match="sees-the-future"):
+        check_causal(network, TEXT)
+
+
+def test_a_dense_network_for_texts_is_attention_with_rotary_positions() -> None:
+    """Computed anew, with rotations as products of complex numbers, and a mask."""
+    width, heads = 32, 2
+    network = stirred(built(SPACES["text"], SPACES["text"].named["dense"], Size(width=width))).eval()
+    (tokens,) = sample_inputs(TEXT, 3)
+    h = network.stem.weight[tokens]
+    mask = torch.ones(12, 12, dtype=torch.bool).tril()
+    angles = torch.arange(12)[:, None] * 10_000.0 ** (-torch.arange(8) / 8)
+    turn = torch.polar(torch.ones_like(angles), angles)
+
+    def turned(x: Tensor) -> Tensor:  # [n, t, features of a head]
+        return torch.view_as_real(torch.complex(x[..., :8], x[..., 8:]) * turn).transpose(-1, -2).flatten(-2)
+
+    for attention, feed_forward in zip(network.blocks[::2], network.blocks[1::2], strict=True):
+        inner = functional.layer_norm(h, (width,), attention.norm.weight, attention.norm.bias)
+        query, key, value = attention.layer.inputs(inner).chunk(3, -1)
+        found = []
+        for head in range(heads):
+            q, k, v = (one[..., head * 16 : (head + 1) * 16] for one in (query, key, value))
+            scores = (turned(q) @ turned(k).transpose(1, 2) / 4).masked_fill(~mask, -torch.inf)
+            found.append(scores.softmax(-1) @ v)
+        h = h + attention.layer.outputs(torch.cat(found, -1))
+        up, _, down = feed_forward.layer
+        inner = functional.layer_norm(h, (width,), feed_forward.norm.weight, feed_forward.norm.bias)
+        h = h + down(functional.gelu(up(inner)))
+    wanted = network.head(functional.layer_norm(h, (width,), network.norm.weight, network.norm.bias))
+    assert torch.allclose(network(tokens), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_options_reach_the_router() -> None:
@@ -309,6 +397,6 @@ def gradient_sum(network: nn.Module, x: Tensor) -> float:
 
 @pytest.mark.parametrize("backbone", TASKS)
 def test_every_known_layout_learns(backbone: str) -> None:
-    x = torch.randn(4, *TASKS[backbone].input_shape)
+    (x,) = sample_inputs(TASKS[backbone], 4)
     for arch in SPACES[backbone].named.values():
         assert gradient_sum(built(SPACES[backbone], arch), x) > 0

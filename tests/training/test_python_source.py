@@ -26,7 +26,7 @@ from nas_core import refs
 from nas_core.architecture import Architecture
 from nas_core.moves import sample
 from nas_core.space import HasNamed, SearchSpace
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, TABULAR_REGRESSION, InputSpec, Task
+from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, TABULAR_REGRESSION, InputSpec, Task, text_task
 from search_spaces import BUILTIN, GROUP
 from search_spaces.supernet.supernet import Supernet
 from training.export.formats import module_name
@@ -42,6 +42,7 @@ LARGE = Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 40, 40), outputs=3)
 GRAPH = Task(kind=NODE_CLASSIFICATION, input_shape=(12,), outputs=4, nodes=30, edges=80)
 FIELDS = InputSpec(name="x", shape=(9,), categories=(1, 4, 1, 3))
 TABLE = Task(kind=TABULAR_REGRESSION, inputs=(FIELDS,), outputs=1, metric="rmse")
+TEXT = text_task(12, 9, "bpc")
 
 # A space, a task, a size, how many architectures are drawn.
 DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
@@ -59,6 +60,7 @@ DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
     ("nasbench_graph", GRAPH, {"hidden": 8, "dropout": 0.0}, 12),
     ("mlp", TABLE, {"width_scale": 0.25}, 6),
     ("moe", TABLE, {"width": 8}, 4),
+    ("moe(backbone=text)", TEXT, {"width": 8}, 4),
     ("moe(backbone=patches)", IMAGES, {"width": 8}, 3),
 )
 
@@ -83,6 +85,8 @@ def disturbed(network: nn.Module) -> nn.Module:
 
 def example(task: Task) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(3)
+    if task.positions is not None:
+        return (torch.randint(task.tokens()[1], (3, *task.input_shape), generator=generator),)
     if task.nodes is None:
         return (torch.randn(3, *task.input_shape, generator=generator),)
     # Loops, edges that occur twice, nodes without edges, and directed ones.

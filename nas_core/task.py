@@ -18,6 +18,9 @@ MULTI_TASK: Final = "multi-task-classification"
 LANGUAGE_MODELLING: Final = "language-modelling"
 
 
+_IMAGES = "images, one input [channels, height, width], and an output"
+
+
 class InputSpec(Config):
     """One input tensor of a network.
 
@@ -115,8 +118,25 @@ class Task(Config):
 
     def images(self) -> tuple[int, int, int]:
         """(channels, height, width) of the images that are learned from. Raises UsageError where none are."""
-        if len(self.inputs) != 1 or len(self.input_shape) != 3 or min(*self.input_shape, self.outputs) < 1:
-            raise self._other("images, one input [channels, height, width], and an output")
+        if self.heads and len(self.inputs) > 1:
+            raise UsageError(
+                f"this network takes images alone, and '{self.kind}' gives {' and '.join(map(str, self.inputs))}; "
+                "with ?inputs=image behind the data it is not told the task, and has one head per task"
+            )
+        if len(self.inputs) != 1:
+            raise self._other(_IMAGES)
+        return self._image()
+
+    def asked(self) -> tuple[int, int, int]:
+        """(channels, height, width) of images that are each asked for one of the tasks `heads`, whose number is the
+        second input. Raises UsageError where none are."""
+        if len(self.inputs) != 2 or not self.heads:
+            raise self._other("images and the numbers of their tasks, two inputs")
+        return self._image()
+
+    def _image(self) -> tuple[int, int, int]:
+        if len(self.input_shape) != 3 or min(*self.input_shape, self.outputs) < 1:
+            raise self._other(_IMAGES)
         channels, height, width = self.input_shape
         return channels, height, width
 

@@ -73,20 +73,22 @@ class Every:
 
 class Merged:
     """Rows of samples, `[samples, rows, inputs]` to `[samples, rows, outputs]`, each sample by one matrix: the mean of
-    the experts' by its `shares [samples, experts]`."""
+    the experts' by its `shares [samples, experts]`; with `rows [samples]`, by that row of `shares`."""
 
-    def __init__(self, shares: Tensor) -> None:
-        self._shares = shares
+    def __init__(self, shares: Tensor, rows: Tensor | None = None) -> None:
+        self._shares, self._rows = shares, rows
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        answer = x @ self._mean(weight).transpose(1, 2)
+        answer = x @ self.mean(weight).transpose(1, 2)
         return answer if bias is None else answer + self.each(bias)
 
     def each(self, values: Tensor) -> Tensor:
-        return self._mean(values).unsqueeze(1)
+        return self.mean(values).unsqueeze(1)
 
-    def _mean(self, values: Tensor) -> Tensor:
-        return torch.tensordot(self._shares.to(values.dtype), values, 1)
+    def mean(self, values: Tensor) -> Tensor:
+        """Of `[experts, ...]` the mean for each sample, `[samples, ...]`."""
+        merged = torch.tensordot(self._shares.to(values.dtype), values, 1)
+        return merged if self._rows is None else merged[self._rows]
 
 
 def groupable(kind: torch.dtype, device: torch.device, widths: Sequence[int]) -> bool:

@@ -113,16 +113,19 @@ class Mixed:
 
 @dataclass(frozen=True)
 class Averaged:
-    """Every sample by one expert, whose weights are the mean of all by its `shares [n, experts]`."""
+    """Every sample by one expert, whose weights are the mean of all by its `shares [n, experts]`. `of_tasks`, where
+    those are the same for all samples of a task: those of all tasks, `[tasks, experts]`, and the samples' tasks."""
 
     shares: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    of_tasks: tuple[Tensor, Tensor] | None = None
 
     def loads(self) -> Tensor:
         return self.shares.detach().sum(0)
 
     def answer(self, experts: nn.Module, x: Tensor) -> Tensor:
-        answer: Tensor = experts(x, Merged(self.shares))
+        merged = Merged(self.shares) if self.of_tasks is None else Merged(*self.of_tasks)
+        answer: Tensor = experts(x, merged)
         return answer
 
 

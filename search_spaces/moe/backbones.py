@@ -12,8 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas_core.task import IMAGE_CLASSIFICATION, LANGUAGE_MODELLING, TABULAR_CLASSIFICATION, TABULAR_REGRESSION, Task
-from search_spaces.operators.routers.facts import LATER, SEVERAL
+from nas_core.task import (
+    IMAGE_CLASSIFICATION,
+    LANGUAGE_MODELLING,
+    MULTI_TASK,
+    TABULAR_CLASSIFICATION,
+    TABULAR_REGRESSION,
+    Task,
+)
+from search_spaces.operators.routers.facts import CONDITION, LATER, SEVERAL
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,5 +48,6 @@ _LISTED = (
     Backbone("table", frozenset({TABULAR_CLASSIFICATION, TABULAR_REGRESSION}), (FFN,), frozenset({LATER})),
     Backbone("text", frozenset({LANGUAGE_MODELLING}), (FFN,), frozenset({SEVERAL})),
     Backbone("patches", frozenset({IMAGE_CLASSIFICATION}), (TOKENS, CHANNELS), frozenset({LATER, SEVERAL})),
+    Backbone("tasks", frozenset({MULTI_TASK}), (TOKENS, CHANNELS), frozenset({CONDITION, LATER, SEVERAL})),
 )
 BACKBONES: Mapping[str, Backbone] = {backbone.name: backbone for backbone in _LISTED}

@@ -13,6 +13,7 @@ from search_spaces.layers.moe import MixtureOfExperts
 from search_spaces.operators.experts.stacked import MULTIPLE
 from search_spaces.operators.operator import Operator
 from search_spaces.operators.routers import facts_of
+from search_spaces.operators.routers.facts import CONDITION
 
 CLOSE = 0.01  # of a layer's parameters: as near to equal as an alignment of its hidden units has to come
 
@@ -25,7 +26,8 @@ def dense(features: int, hidden: int) -> nn.Sequential:
 @dataclass(frozen=True)
 class Layout:
     """What an architecture says of its layers of experts. `factor`: hidden units of an expert per feature; None: those
-    for as many active parameters as the dense layer has. `layers` stand one after the other in the place of one."""
+    for as many active parameters as the dense layer has. `layers` stand one after the other in the place of one.
+    `tasks`: how many there are, where routers go by them."""
 
     router: Operator
     expert: Operator
@@ -36,6 +38,7 @@ class Layout:
     factor: float | None = None
     capacity: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    tasks: int = 0
 
     @property
     def active(self) -> int:
@@ -80,7 +83,8 @@ class Layout:
         return MixtureOfExperts(self._router(features), experts, shared, self.capacity)
 
     def _router(self, features: int) -> nn.Module:
-        return self.router.make(features, self.experts, self.chosen, **self.options)
+        tasks = {"tasks": self.tasks} if CONDITION in facts_of(self.router).needs else {}
+        return self.router.make(features, self.experts, self.chosen, **self.options, **tasks)
 
 
 def dense_of_total(layout: Layout, features: int, hidden: int) -> nn.Sequential:

@@ -48,6 +48,8 @@ LAYOUTS: Mapping[str, Known] = {
     "grin": Known({"ffn": "grin", "experts": 16, "active": 2, "grin/balance": 0.01}),
     # Muqeeth et al., TMLR 2024, arXiv 2306.03745, with its dropout of experts.
     "smear": Known({"ffn": "smear", "experts": 8, "smear/dropout": 0.1}),
+    # Kudugunta et al., 2021, arXiv 2110.03742, section 4: two of 32 in every second layer, chosen by the task.
+    "task-moe": Known({"ffn": "task", "experts": 32, "active": 2}, SECOND),
     # Eigen et al., 2013, arXiv 1312.4314: two layers of experts, one after the other.
     "deep-moe": Known({"ffn": "softmax", "experts": 4, "layers": 2}, LAST),
     # Genet and Inzirillo, 2024, arXiv 2409.15161: KAN experts under a gate of KAN layers; 3 there.

@@ -34,11 +34,16 @@ class PatchNetwork(nn.Module):
         return self.head(self.norm(tokens).mean(1))
 
 
+def sides(image: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Channels of an image (channels, height, width), the side of a patch, and the number of patches."""
+    channels, height, breadth = image
+    patch = max(1, min(max(height, breadth) // SIDE, height, breadth))
+    return channels, patch, (height // patch) * (breadth // patch)
+
+
 def network(task: Task, width: int, depth: int, layer: Callable[[int, str, int], nn.Module]) -> nn.Module:
     """`(n, channels, h, w)` to `(n, task.outputs)`. Raises UsageError where no images are learned from."""
-    channels, height, breadth = task.images()
-    patch = max(1, min(max(height, breadth) // SIDE, height, breadth))
-    patches = (height // patch) * (breadth // patch)
+    channels, patch, patches = sides(task.images())
     blocks: list[nn.Module] = []
     for block in range(1, depth + 1):
         blocks.append(PreNorm(width, layer(block, TOKENS, patches), across=True))

@@ -1,8 +1,8 @@
 """Mixtures of experts: which feed-forward layers of a network are of experts, and of which.
 
-A network is a backbone (`backbones`: a residual MLP for tables, a causal transformer for texts, a mixer of patches for
-images) of 2 to 6 blocks. Its feed-forward layers are dense, or of experts: a router of the catalogue
-(`search_spaces.operators.routers`), with what is to be chosen of it, 2 to 32 experts of one kind
+A network is a backbone (`backbones`: a residual MLP for tables, a causal transformer for texts, mixers of patches for
+images with one task, and with several) of 2 to 6 blocks. Its feed-forward layers are dense, or of experts: a router of
+the catalogue (`search_spaces.operators.routers`), with what is to be chosen of it, 2 to 32 experts of one kind
 (`search_spaces.operators.experts`), 1 to 4 active ones where the router chooses, shared ones, one layer or two in the
 place of a dense one, and a capacity where tokens choose. All layers of experts of a network are of one layout; which
 feed-forward layers they are is chosen block by block.
@@ -60,8 +60,8 @@ class Size(SizeConfig):
 
 
 class Moe(SearchSpace):
-    """Networks of a `backbone` (table, text, patches) whose feed-forward layers are dense or of experts. `ffn`: "any",
-    or one of the dense kinds alone; `routers`, `kinds`: those of the catalogues that are searched, or your own,
+    """Networks of a `backbone` (table, text, patches, tasks) whose feed-forward layers are dense or of experts. `ffn`:
+    "any", or one of the dense kinds alone; `routers`, `kinds`: those of the catalogues that are searched, or your own,
     `my_routers.py:Mine`.
 
     Raises UsageError for unknown ones, and for a router that the backbone does not give what it needs.
@@ -178,7 +178,7 @@ class Moe(SearchSpace):
 
         own, values = Size.own(size, self.name), arch.values
         check_legal(self, arch)
-        layout, expansion = self.layout(arch), float(values["expansion"])
+        layout, expansion = self.layout(arch, len(task.heads)), float(values["expansion"])
 
         def layer(block: int, place: str, features: int) -> nn.Module:
             hidden = max(1, round(expansion * features))
@@ -190,8 +190,9 @@ class Moe(SearchSpace):
 
         return self.backbone.network(task, own.width, int(values["depth"]), layer)
 
-    def layout(self, arch: Architecture) -> Layout | None:
-        """What its layers of experts are, of `dense-total` those that it has the parameters of; None: it has none."""
+    def layout(self, arch: Architecture, tasks: int = 0) -> Layout | None:
+        """What its layers of experts are, of `dense-total` those that it has the parameters of; None: it has none.
+        `tasks`: how many there are, for routers that go by them."""
         from search_spaces.moe.layers import Layout
 
         values, label = arch.values, str(arch.values["ffn"])
@@ -211,6 +212,7 @@ class Moe(SearchSpace):
             factor=float(values["factor"]) if "factor" in values else None,
             capacity=float(values["capacity"]) if "capacity" in values else None,
             options={} if facts is None else {name: values[f"{label}/{name}"] for name in facts.options},
+            tasks=tasks,
         )
 
     def graph(self, arch: Architecture) -> ArchGraph:

@@ -21,7 +21,7 @@ from search_spaces.operators.routers.facts import CHOSEN, CONDITION, LATER
 
 FEATURES, EXPERTS, HIDDEN = 8, 4, 32
 COUNTS = ([3, 0, 5, 4], [12, 0, 0, 0], [0, 4, 4, 4])
-OPTIONS: dict[str, dict[str, Any]] = {"task": {"tasks": 3}, "mmoe": {"tasks": 3}}
+OPTIONS: dict[str, dict[str, Any]] = {"task": {"tasks": 3}, "mmoe": {"tasks": 3}, "smear-task": {"tasks": 3}}
 BY_TASK = tuple(OPTIONS)
 CHOOSING = {name for name in ROUTER.table if facts_of(ROUTER.operator(name)).computes == CHOSEN} - {"expert-choice"}
 
@@ -128,7 +128,9 @@ def test_all_weights_of_a_layer_learn(router: str, kind: str) -> None:
     assert not any(value.requires_grad for value in statistics.values())
 
 
-@pytest.mark.parametrize("router", [name for name in ROUTER.table if name not in ("random", "smear", "mmoe")])
+@pytest.mark.parametrize(
+    "router", [name for name in ROUTER.table if name not in ("random", "smear", "smear-task", "mmoe")]
+)
 def test_the_routers_own_weights_get_a_gradient_of_the_answer(router: str) -> None:
     # Also where one expert is active: weights that are always 1 would leave the router as it was.
     for active in (1, 2):
@@ -276,6 +278,7 @@ ACTIVE_MACS = {  # per token, of three samples of five tokens: gate, experts
     "gshard": (FEATURES * EXPERTS, 2),
     "grin": (FEATURES * EXPERTS, 2),
     "smear": ((FEATURES * EXPERTS + MERGING) / 5, 1),
+    "smear-task": ((FEATURES * EXPERTS + MERGING) / 5, 1),  # of each of three tasks, once
     "expert-choice": (FEATURES * EXPERTS + FEATURES * 12 / 5, 12 / 5),  # each expert three of five tokens, added up
     "loss-free": (FEATURES * EXPERTS, 2),
     "task": (FEATURES * EXPERTS / 5, 2),

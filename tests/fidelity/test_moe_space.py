@@ -15,7 +15,7 @@ from nas_core.choice import Value
 from nas_core.errors import TrialError, UsageError
 from nas_core.seeds import generator
 from nas_core.space import known_by_name
-from nas_core.task import TABULAR_REGRESSION, Task, image_task, table_task, text_task
+from nas_core.task import TABULAR_REGRESSION, Task, image_task, multi_task, table_task, text_task
 from search_spaces.counter import active_params, params
 from search_spaces.layers.moe import MixtureOfExperts
 from search_spaces.mlp.space import Mlp
@@ -29,14 +29,22 @@ from search_spaces.operators.routers import ROUTER
 from training.causal import check_causal
 from training.cost import NetworkCosts, costs
 from training.tasks import sample_inputs
+from training.tasks.multi_task import DIGITS
 
 TABLE = table_task(TABULAR_REGRESSION, (1,) * 5 + (3,), 1, "rmse")
 IMAGES = image_task((1, 8, 8), 10)
 TEXT = text_task(12, 7, "bpc")
-TASKS: Mapping[str, Task] = {"table": TABLE, "text": TEXT, "patches": IMAGES}
+SEVERAL = multi_task((1, 8, 8), DIGITS)
+TASKS: Mapping[str, Task] = {"table": TABLE, "text": TEXT, "patches": IMAGES, "tasks": SEVERAL}
+CONDITIONAL = {"task", "mmoe", "attributes", "smear-task"}
 SPACES = {backbone: Moe(backbone) for backbone in TASKS}
 SMALL = Size(width=8)
-MISSING = {"table": {"sparse-mlp"}, "text": {"sparse-mlp", "smear"}, "patches": set[str]()}
+MISSING = {
+    "table": {"sparse-mlp", "task-moe"},
+    "text": {"sparse-mlp", "smear", "task-moe"},
+    "patches": {"task-moe"},
+    "tasks": set[str](),
+}
 
 
 def built(space: Moe, arch: Architecture, size: Size = SMALL, seed: int = 0) -> nn.Module:
@@ -85,12 +93,12 @@ def test_of_all_architectures(backbone: str) -> None:
 
 
 def test_routers_are_those_that_a_backbone_gives_what_they_need() -> None:
-    conditional = {"task", "mmoe", "attributes"}
-    assert set(SPACES["patches"].routers) == set(ROUTER.table) - conditional
+    assert set(SPACES["tasks"].routers) == set(ROUTER.table)
+    assert set(SPACES["patches"].routers) == set(ROUTER.table) - CONDITIONAL
     # Experts that choose would choose among the rows of a batch: among customers.
-    assert set(SPACES["table"].routers) == set(ROUTER.table) - conditional - {"expert-choice"}
+    assert set(SPACES["table"].routers) == set(ROUTER.table) - CONDITIONAL - {"expert-choice"}
     # Both would let a character depend on those that it is to predict.
-    assert set(SPACES["text"].routers) == set(ROUTER.table) - conditional - {"expert-choice", "smear"}
+    assert set(SPACES["text"].routers) == set(ROUTER.table) - CONDITIONAL - {"expert-choice", "smear"}
     for router in ("expert-choice", "smear"):
         with pytest.raises(UsageError, match=f"router {router} needs later tokens, which the backbone text has not"):
             Moe("text", routers=("switch", router))
@@ -186,7 +194,8 @@ def test_dense_networks_of_equal_parameters(backbone: str) -> None:
 def by_hand(network: nn.Module, values: Mapping[str, Value]) -> dict[str, float]:
     """Of the known layouts, of what the papers say of their layers: parameters, those that a token passes, and
     multiply-accumulates of one sample."""
-    width, outputs = network.head.in_features, network.head.out_features
+    heads = list(network.heads) if hasattr(network, "heads") else [network.head]
+    width, outputs = heads[0].in_features, sum(head.out_features for head in heads)
     if isinstance(network.stem, nn.Embedding):  # which multiplies nothing; every position is answered
         tokens, total = 12, network.stem.num_embeddings * width
         macs = tokens * width * outputs
@@ -203,7 +212,7 @@ def by_hand(network: nn.Module, values: Mapping[str, Value]) -> dict[str, float]
             continue
         rows, d = (width, tokens) if block.across else (tokens, width)
         total, active = total + 2 * width, active + 2 * width
-        for layer in layers_of(block) or [block.layer]:
+        for layer in layers_of(block) or [getattr(block.layer, "layer", block.layer)]:
             if not isinstance(layer, MixtureOfExperts):
                 hidden = layer[0].out_features
                 count, products = 2 * d * hidden + hidden + d, rows * 2 * d * hidden
@@ -220,6 +229,8 @@ def by_hand(network: nn.Module, values: Mapping[str, Value]) -> dict[str, float]
             passed, computed = k, rows * k * products
             if router == "noisy-top-k":
                 gates = 2 * d * E  # the noise is none of evaluation
+            if router == "task":  # one per task, whatever the sample
+                gates, gate_products = len(heads) * d + d * E, len(heads) * d * E
             if router == "smear":  # one gate per sample; weights of experts are averaged, then one is computed
                 gates, gate_products = d * E + d + 2 * d, d * E
                 passed, computed = 1, E * each + rows * products
@@ -290,11 +301,11 @@ def test_token_experts_route_channels() -> None:
 @pytest.mark.parametrize("backbone", TASKS)
 def test_a_sample_has_its_answer_in_any_batch(backbone: str) -> None:
     space = SPACES[backbone]
-    (x,) = sample_inputs(TASKS[backbone], 5)
+    inputs = sample_inputs(TASKS[backbone], 5)
     for router in space.routers:
         network = built(space, made(space, ffn=router, depth=2)).eval()
-        whole = network(x)
-        alone = torch.cat([network(x[number : number + 1]) for number in range(5)])
+        whole = network(*inputs)
+        alone = torch.cat([network(*(one[number : number + 1] for one in inputs)) for number in range(5)])
         assert torch.allclose(whole, alone, atol=1e-5), router
 
 
@@ -390,13 +401,13 @@ def test_options_of_a_reference_are_not_chosen() -> None:
     assert seen == {"", "glu", "pade(numerator=1)"}
 
 
-def gradient_sum(network: nn.Module, x: Tensor) -> float:
-    network(x).square().sum().backward()
+def gradient_sum(network: nn.Module, *inputs: Tensor) -> float:
+    network(*inputs).square().sum().backward()
     return sum(float(one.grad.abs().sum()) for one in network.parameters() if one.grad is not None)
 
 
 @pytest.mark.parametrize("backbone", TASKS)
 def test_every_known_layout_learns(backbone: str) -> None:
-    (x,) = sample_inputs(TASKS[backbone], 4)
+    inputs = sample_inputs(TASKS[backbone], 4)
     for arch in SPACES[backbone].named.values():
-        assert gradient_sum(built(SPACES[backbone], arch), x) > 0
+        assert gradient_sum(built(SPACES[backbone], arch), *inputs) > 0

@@ -76,7 +76,7 @@ def test_the_network_is_given_the_image_and_the_number_of_its_task() -> None:
     assert len(same.inputs) == 1
     assert torch.equal(same.inputs[0], batch.inputs[0])
     assert torch.equal(same.target, batch.target)
-    with pytest.raises(UsageError, match="needed are images, one input"):
+    with pytest.raises(UsageError, match=r"takes images alone, .* with \?inputs=image behind the data"):
         source.task.images()
 
 

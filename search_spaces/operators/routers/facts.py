@@ -19,12 +19,14 @@ class Facts:
     """`needs`: of `NEEDS`, what the network that it stands in must give. `computes`: the chosen experts of a token, one
     that is merged of all, or all. `most`: chosen experts at most; None: all there are. `drops`: whether a capacity can
     bind, because tokens choose. `options`: keywords of the class that a space may choose; `alone`: those that are left
-    of some where one expert is active."""
+    of some where one expert is active. `by_task`: whether the task of a sample decides alone, so that the network of
+    one task is a part of the whole."""
 
     needs: frozenset[str] = frozenset()
     computes: str = CHOSEN
     most: int | None = None
     drops: bool = True
+    by_task: bool = False
     options: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     alone: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
 

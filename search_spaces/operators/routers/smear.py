@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from search_spaces.layers.dispatch import Averaged
 from search_spaces.layers.probabilities import probabilities
+from search_spaces.operators.routers.task import known as known_task
 
 
 class Smear(nn.Module):
@@ -25,10 +26,33 @@ class Smear(nn.Module):
         self.row_scale = nn.Parameter(torch.full((features,), scale))
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Averaged:
+        return Averaged(self._dropped(self._shares(x.mean(1))))
+
+    def _shares(self, known: Tensor) -> Tensor:
+        """By what is known of each sample, `[n, features]`: `[n, experts]`."""
         rows = functional.layer_norm(self.weight, self.weight.shape[1:]) * self.row_scale
-        shares = probabilities(functional.linear(self.norm(x.mean(1)), rows / rows.shape[1] ** 0.5))
+        return probabilities(functional.linear(self.norm(known), rows / rows.shape[1] ** 0.5))
+
+    def _dropped(self, shares: Tensor) -> Tensor:
+        if not (self.training and self.dropout):
+            return shares
+        kept = shares * (torch.rand_like(shares) >= self.dropout)
+        total = kept.sum(-1, keepdim=True)
+        return torch.where(total > 0, kept / total.clamp_min(1e-9), shares)  # never without any
+
+
+class SmearByTask(Smear):
+    """SMEAR by an embedding of the sample's task in the place of the mean of its tokens, so that the expert of a task
+    can be merged before anything runs. Raises UsageError where no tasks are given."""
+
+    def __init__(
+        self, features: int, experts: int, active: int = 1, tasks: int = 1, scale: float = 1.0, dropout: float = 0.1
+    ) -> None:
+        super().__init__(features, experts, active, scale, dropout)
+        self.embedding = nn.Embedding(tasks, features)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Averaged:
+        task, shares = known_task(condition, "smear-task"), self._shares(self.embedding.weight)
         if self.training and self.dropout:
-            kept = shares * (torch.rand_like(shares) >= self.dropout)
-            total = kept.sum(-1, keepdim=True)
-            shares = torch.where(total > 0, kept / total.clamp_min(1e-9), shares)  # never without any
-        return Averaged(shares)
+            return Averaged(self._dropped(shares[task]))
+        return Averaged(shares[task], of_tasks=(shares, task))  # each task's expert is merged once

@@ -24,7 +24,8 @@ class TaskRouter(nn.Module):
         self.gate = nn.Linear(features, experts, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Chosen:
-        shares = probabilities(self.gate(self.embedding(known(condition, "task"))))
+        # Of all tasks at once, so that the rest of a batch is nothing to them, not even in the last bit.
+        shares = probabilities(self.gate(self.embedding.weight))[known(condition, "task")]
         shares = shares.unsqueeze(1).expand(-1, x.shape[1], -1)
         weights, chosen = shares.topk(self.active, -1)
         return Chosen(chosen, weights / weights.sum(-1, keepdim=True), shares)

@@ -1,0 +1,93 @@
+"""The mixer of patches (`patches`) for images of which each is asked for one of several tasks: every router is told the
+task of a sample. One head per task, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nas_core.task import Task
+from search_spaces.layers.moe import MixtureOfExperts
+from search_spaces.moe.backbones import CHANNELS, TOKENS
+from search_spaces.moe.patches import sides
+
+
+class Untold(nn.Module):
+    """A layer that the task is nothing to."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, task: Tensor) -> Tensor:
+        answer: Tensor = self.layer(x)
+        return answer
+
+
+class InTurn(nn.Module):
+    """Layers of experts, one after the other."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, task: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, task)
+        return x
+
+
+class AskedPreNorm(nn.Module):
+    """`x + layer(norm(x), task)`, `[n, t, width]` and `[n]` to `[n, t, width]`; `across` as in `residual.PreNorm`."""
+
+    def __init__(self, width: int, layer: nn.Module, across: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.layer = layer
+        self.across = across
+
+    def forward(self, x: Tensor, task: Tensor) -> Tensor:
+        inner = self.norm(x)
+        if self.across:
+            return x + self.layer(inner.transpose(1, 2), task).transpose(1, 2)
+        return x + self.layer(inner, task)
+
+
+class TaskNetwork(nn.Module):
+    """Images `[n, channels, h, w]` and the numbers of their tasks `[n]` to the logits of all heads `[n, outputs]`."""
+
+    def __init__(
+        self, channels: int, patch: int, width: int, blocks: Sequence[nn.Module], outputs: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, patch, patch)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = nn.LayerNorm(width)
+        self.heads = nn.ModuleList(nn.Linear(width, count) for count in outputs)
+
+    def forward(self, image: Tensor, task: Tensor) -> Tensor:
+        tokens = self.stem(image).flatten(2).transpose(1, 2)  # [n, patches, width]
+        for block in self.blocks:
+            tokens = block(tokens, task)
+        features = self.norm(tokens).mean(1)
+        return torch.cat([head(features) for head in self.heads], 1)
+
+
+def told(layer: nn.Module) -> nn.Module:
+    """A feed-forward layer that is called with the task."""
+    if isinstance(layer, MixtureOfExperts):
+        return layer
+    layers = list(layer) if isinstance(layer, nn.Sequential) else []
+    return InTurn(layers) if any(isinstance(one, MixtureOfExperts) for one in layers) else Untold(layer)
+
+
+def network(task: Task, width: int, depth: int, layer: Callable[[int, str, int], nn.Module]) -> nn.Module:
+    """`(n, channels, h, w), (n,)` to `(n, task.outputs)`. Raises UsageError where no tasks are given."""
+    channels, patch, patches = sides(task.asked())
+    blocks: list[nn.Module] = []
+    for block in range(1, depth + 1):
+        blocks.append(AskedPreNorm(width, told(layer(block, TOKENS, patches)), across=True))
+        blocks.append(AskedPreNorm(width, told(layer(block, CHANNELS, width))))
+    return TaskNetwork(channels, patch, width, blocks, [head.outputs for head in task.heads])

@@ -24,6 +24,7 @@ from nas_core.batch import Batch
 from nas_core.seeds import derive
 from nas_core.task import Task
 from predictors import double_backward
+from predictors.experts import sorted_rows
 from predictors.function_hooks import FunctionHooks
 from predictors.layers import Layers, Stage, Tap
 from predictors.need import Need
@@ -53,6 +54,7 @@ class LabelledPass:
     channels: dict[str, Tensor] = field(default_factory=dict)  # by weight, [output channels]
     units: int = 0  # activation units of one sample
     codes: Tensor | None = None  # [n, n] float64: how many units are on for both, or off for both
+    sorted_rows: frozenset[str] = frozenset()  # layers whose units are of no sample (`predictors.experts`)
     jacobian: Tensor | None = None  # [n, values of one input]; none where inputs are integers
 
 
@@ -91,8 +93,9 @@ class ForwardPass:
 
     def run(self, model: nn.Module, batch: Batch | None = None) -> Tensor:
         """The outputs of a batch (by default its own), `[n, *task.answer]` for samples and for all nodes of a graph;
-        those of an auxiliary head are left out."""
-        output = model(*(batch or self.batch).inputs)
+        those of an auxiliary head are left out. What the network draws at random, it draws in every pass alike."""
+        with _seeded(derive(self.seed, "forward"), self.device):
+            output = model(*(batch or self.batch).inputs)
         return output[0] if isinstance(output, tuple) else output
 
     def with_inputs(self, first: Tensor) -> Batch:
@@ -140,11 +143,10 @@ class ForwardPass:
 
     @contextmanager
     def _untouched(self) -> Iterator[None]:
-        """Leaves the buffers of the model and the random numbers of others as they are."""
+        """Leaves the buffers of the model as they are."""
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         try:
-            with _seeded(derive(self.seed, "forward"), self.device):
-                yield
+            yield
         finally:
             with torch.no_grad():
                 for buffer, value in buffers:
@@ -213,11 +215,12 @@ def _labelled_pass(forward: ForwardPass, needs: Need) -> LabelledPass:
     hooks = FunctionHooks(
         codes.add if codes else None, layers.instead | ({"batch_norm": double_backward.batch_norm} if curved else {})
     )
-    with torch.set_grad_enabled(by_loss or jacobian), attention, hooks:
+    with torch.set_grad_enabled(by_loss or jacobian), attention, hooks, sorted_rows(forward.model) as layers_of_experts:
         output = forward.run(forward.model, replace(forward.batch, inputs=inputs))
     found = LabelledPass(forward.select(output).detach())
     if codes is not None:
         found.units, found.codes = codes.units, codes.agreement
+        found.sorted_rows = frozenset(layers_of_experts)
     with torch.enable_grad():
         if jacobian:
             (rows,) = _gradients([forward.select(output).sum()], [inputs[0]], retain_graph=by_loss)

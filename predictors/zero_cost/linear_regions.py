@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas_core.config import Config as BaseConfig
+from predictors.experts import WHY_NOT, sorted_rows
 from predictors.forward_pass import ForwardPass
 from predictors.function_hooks import ACTIVATIONS
 from predictors.need import Need
@@ -51,7 +52,8 @@ class LinearRegions:
         self._config = config
 
     def score(self, forward: ForwardPass) -> Mapping[str, float]:
-        """Raises Unscorable for a network without activations; 1, the worst, where nothing depends on the image."""
+        """Raises Unscorable for a network without activations, and for layers of experts that are not merged; 1, the
+        worst, where nothing depends on the image."""
         generator, model = forward.generator("linear_regions"), forward.copy()
         found = []
         for _ in range(self._config.repeats):
@@ -89,10 +91,12 @@ class LinearRegions:
 
         rules = {name + mark: tap for name in ACTIVATIONS for mark in ("", "_")} | {"linear": head}
         try:
-            with torch.no_grad(), Rewrite(rules):
+            with torch.no_grad(), Rewrite(rules), sorted_rows(model) as layers_of_experts:
                 forward.run(model, forward.with_inputs(crops))
         except _HeadError:
             pass  # nothing that comes after a linear layer of all positions is counted
+        if layers_of_experts:
+            raise Unscorable(WHY_NOT)
         if not found:
             raise Unscorable("the network has no elementwise activation")
         return torch.cat(found, 1)

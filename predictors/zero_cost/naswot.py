@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 
 from nas_core.config import Config as BaseConfig
+from predictors.experts import WHY_NOT
 from predictors.forward_pass import ForwardPass
 from predictors.need import Need
 from predictors.proxy import EVERY_TASK, Unscorable
@@ -35,8 +36,10 @@ class Naswot:
         pass
 
     def score(self, forward: ForwardPass) -> Mapping[str, float]:
-        """Raises Unscorable for a network without activations."""
+        """Raises Unscorable for a network without activations, and for layers of experts that are not merged."""
         codes = forward.passed.codes
+        if forward.passed.sorted_rows:
+            raise Unscorable(WHY_NOT)
         if codes is None or not forward.passed.units:
             raise Unscorable("the network has no elementwise activation")
         # Rounding leaves a determinant that is a little off zero.

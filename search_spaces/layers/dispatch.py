@@ -107,8 +107,9 @@ class Mixed:
         return self.weights.detach().flatten(0, -2).sum(0)
 
     def answer(self, experts: nn.Module, x: Tensor) -> Tensor:
-        every = experts(x.flatten(0, 1), Every()).unflatten(1, x.shape[:2])  # [experts, n, t, outputs]
-        return torch.einsum("ento,nte->nto", every, self.weights.to(every.dtype))
+        every = experts(x.flatten(0, 1), Every())  # [experts, n * t, outputs]
+        weights = self.weights.flatten(0, 1).to(every.dtype)
+        return torch.einsum("ero,re->ro", every, weights).unflatten(0, x.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,12 @@ class Taken:
     def answer(self, experts: nn.Module, x: Tensor) -> Tensor:
         n, t, features = x.shape
         number, c = self.tokens.shape[1:]
-        places = self.tokens.flatten(1).unsqueeze(2)  # [n, experts * c, 1]
-        rows = x.gather(1, places.expand(-1, -1, features)).unflatten(1, (number, c)).transpose(0, 1)
-        answers = experts(rows.reshape(number, n * c, features), Every())
-        weighted = answers.unflatten(1, (n, c)).transpose(0, 1) * self.weights.unsqueeze(3).to(answers.dtype)
-        empty = answers.new_zeros(n, t, answers.shape[-1])
-        return empty.scatter_add(1, places.expand(-1, -1, answers.shape[-1]), weighted.flatten(1, 2))
+        samples = torch.arange(n, device=x.device).view(n, 1, 1)
+        places = (self.tokens + samples * t).transpose(0, 1).flatten()  # by expert, sample and token
+        answers = experts(x.flatten(0, 1).index_select(0, places).view(number, n * c, features), Every())
+        weighted = answers * self.weights.transpose(0, 1).reshape(number, n * c, 1).to(answers.dtype)
+        rows, into = weighted.flatten(0, 1), places.unsqueeze(1).expand(-1, answers.shape[-1])
+        return answers.new_zeros(n * t, answers.shape[-1]).scatter_add(0, into, rows).view(n, t, -1)
 
 
 def _computed(experts: nn.Module, rows: Tensor, counts: list[int]) -> Tensor:

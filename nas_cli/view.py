@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nas_cli import costs_view, metrics, render
+from nas_cli import costs_view, experts_view, metrics, render
 from nas_cli.draw import draw
 from nas_cli.listing import budget_text
 from nas_cli.metrics import MICRO_BATCH
@@ -142,6 +142,7 @@ def best_page(view: View, run: Run, shown: bool = False, at: str = "") -> None:
     head = f"best {at}" if at else "best"
     render.emit(f"{head}: {view.address(run)}{' (the architecture derived above)' if shown else ''}")
     _metrics(view, run)
+    experts_view.page(run.metrics)
     note = caution(view.study.spec)
     if note is not None:
         render.emit(f"  note: {note}")
@@ -184,6 +185,7 @@ def trial_page(view: View, store: Store, run: Run) -> None:
     traceback_page(verdict.traceback)
     architecture_page(view, run.arch)
     metrics_page(view, run)
+    experts_view.page(run.metrics)
     costs_view.search_page(view, run)
     curve_page(store, run)
     below = {kind: store.below(run, kind) for kind in WORDS}

@@ -46,8 +46,10 @@ class Extra(Protocol):
         """What the forward pass in training mode came to, by name: terms that are added to the loss, and statistics.
 
         All are scalars, means over the samples that were seen, since a batch that memory demands in pieces comes piece
-        by piece, each weighted by its samples. To take is to remove: the module holds nothing afterwards, so that no
-        copy of the network meets a graph of gradients. Nothing is held after a pass in evaluation mode.
+        by piece, each weighted by its samples. A training reports the mean over the modules as `train_NAME`, of a
+        statistic also that of the module where it is largest, `train_NAME_max`. To take is to remove: the module holds
+        nothing afterwards, so that no copy of the network meets a graph of gradients. Nothing is held after a pass in
+        evaluation mode.
         """
         ...
 

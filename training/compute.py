@@ -61,16 +61,20 @@ class Extras:
 
     def take(self) -> tuple[Tensor | None, dict[str, Tensor]]:
         """The sum of all terms of a pass, None without any; and by name the mean over the modules of each term and each
-        statistic, detached."""
+        statistic, of the latter also the largest, as `NAME_max`, detached."""
         all_terms: list[Tensor] = []
         found: dict[str, list[Tensor]] = {}
+        told: set[str] = set()
         for module in self._modules:
             terms, statistics = module.take()
             all_terms += terms.values()
+            told |= statistics.keys()
             for name, value in {**terms, **statistics}.items():
                 found.setdefault(name, []).append(value.detach().float())
-        means = {name: torch.stack(values).mean() for name, values in found.items()}
-        return (torch.stack(all_terms).sum() if all_terms else None), means
+        by_name = {name: torch.stack(values) for name, values in found.items()}
+        means = {name: values.mean() for name, values in by_name.items()}
+        largest = {f"{name}_max": by_name[name].max() for name in by_name if name in told}
+        return (torch.stack(all_terms).sum() if all_terms else None), {**means, **largest}
 
 
 def answers_alone(network: N) -> N:

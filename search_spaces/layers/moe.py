@@ -21,8 +21,8 @@ class MixtureOfExperts(nn.Module):
     `capacity`: in training an expert computes at most `ceil(capacity * tokens * k / experts)` tokens of a batch, and
     the others pass it by; `capacity_eval`: so in evaluation too, where an answer depends on the other samples of a
     batch then. None: all are computed. The router computes in float32, under autocast too. Raises UsageError where a
-    capacity that is not positive is given, and in the first pass where one is and the router chooses no experts per
-    token.
+    capacity that is not positive is given; ValueError in the first pass where one is and the router chooses no experts
+    per token.
 
     Handed over in training (`nas_core.traits.Extra`): the terms of the router, and as statistics `load_ratio`, the
     largest load of an expert over the mean; `dead_share`, the share of experts without any; `router_entropy`, that of a
@@ -56,11 +56,8 @@ class MixtureOfExperts(nn.Module):
         if isinstance(routing, Chosen):
             routing = routing if capacity is None else routing.within(capacity)
         elif (self.capacity, self.capacity_eval) != (None, None):
-            raise UsageError(
-                f"layer of experts: capacity {self.capacity}, in evaluation {self.capacity_eval}, but "
-                f"{type(self.router).__name__} chooses no experts per token; leave it out, or take a router that does, "
-                "such as switch or noisy-top-k"
-            )
+            given = self.capacity or self.capacity_eval
+            raise ValueError(f"capacity {given}: {type(self.router).__name__} chooses no experts per token")
         if not torch.compiler.is_exporting():
             self.loads = routing.loads().detach()
         dropped = routing.dropped() if isinstance(routing, Chosen) else None

@@ -29,6 +29,7 @@ from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value, When
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError, unknown
+from nas_core.evaluation import Metric
 from nas_core.graph import ArchGraph
 from nas_core.space import SearchSpace, check_legal
 from nas_core.task import Task
@@ -48,6 +49,7 @@ ANY, DENSE, DENSE_TOTAL = FFNS = ("any", "dense", "dense-total")
 BLOCKS = 6
 EXPERTS = (2, 4, 8, 16, 32)
 EQUAL, FREE = ("equal-active", "free")
+STATISTICS = ("load_ratio", "router_entropy", "dead_share", "dropped_share")
 PLAIN = ("noisy-top-k", "gelu")  # what the layers are of that `dense-total` has the parameters of
 
 
@@ -189,6 +191,13 @@ class Moe(SearchSpace):
             return layout.made(features, hidden)
 
         return self.backbone.network(task, own.width, int(values["depth"]), layer)
+
+    def reports(self, task: Task) -> Sequence[Metric]:
+        """What layers of experts hand over (`search_spaces.layers.moe`): the mean over the layers, and that of the
+        worst one. Networks without experts have none of these."""
+        ratio, entropy, dead, dropped = (f"train_{name}" for name in STATISTICS)
+        worst = [Metric(f"{name}_max", "min") for name in (ratio, dead, dropped)]
+        return Metric(ratio, "min"), Metric(entropy), Metric(dead, "min"), Metric(dropped, "min"), *worst
 
     def layout(self, arch: Architecture, tasks: int = 0) -> Layout | None:
         """What its layers of experts are, of `dense-total` those that it has the parameters of; None: it has none.

@@ -245,7 +245,7 @@ def test_a_capacity_is_for_routers_that_choose_experts_per_token(router: str, na
     if router in CHOOSING:
         assert module(x, condition).shape == x.shape
     else:
-        with pytest.raises(UsageError, match=r"1\.5.*chooses no experts per token"):
+        with pytest.raises(ValueError, match=r"1\.5.*chooses no experts per token"):
             module(x, condition)
 
 

@@ -172,6 +172,10 @@ def _parts(node: ast.ClassDef) -> Iterator[str]:
     for each in ast.walk(node):
         if not isinstance(each, ast.Assign) or not isinstance(each.targets[0], ast.Attribute):
             continue
+        if (
+            ast.unparse(each.targets[0].value) != "self" or each.targets[0].attr == "loads"
+        ):  # written, and read by no one
+            continue
         # A weight that takes no part is still one of the network: `recurrent` of ARMA, norms of raw nodes.
         if not re.search("nn.Parameter|BatchNorm", ast.unparse(each.value)):
             yield each.targets[0].attr

@@ -110,8 +110,23 @@ def test_terms_of_several_modules_are_added_and_what_is_reported_is_their_mean()
     torch.testing.assert_close(loss, 0.5 * (sizes[0] + sizes[1]))
     torch.testing.assert_close(found["size"], 0.25 * (sizes[0] + sizes[1]).detach())
     assert float(found["seen"]) == 4.0
+    assert "size_max" not in found  # a term
     assert not found["size"].requires_grad
     assert extras.take() == (None, {})
+
+
+def test_of_statistics_the_largest_is_reported_too() -> None:
+    class Seeing(nn.Module):
+        def __init__(self, seen: float) -> None:
+            super().__init__()
+            self.seen = seen
+
+        def take(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+            return {}, {"seen": torch.tensor(self.seen)}
+
+    loss, found = Extras(nn.ModuleList([Seeing(1.0), Seeing(4.0)])).take()
+    assert loss is None
+    assert {name: float(value) for name, value in found.items()} == {"seen": 2.5, "seen_max": 4.0}
 
 
 def test_pieces_are_weighted_by_their_samples() -> None:

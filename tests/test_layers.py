@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import search_spaces
+
 ROOT = Path(__file__).resolve().parents[1]
 
 BELOW = {
@@ -153,6 +155,41 @@ def test_where_an_import_stands_is_seen() -> None:
         "json": False,
         "csv": True,
     }
+
+
+def spaces_named(source: str) -> Iterator[str]:
+    """The listed spaces that a module names: by a text that is compared, or by what it imports."""
+    folders = {reference.rpartition(".")[0]: name for name, reference in search_spaces.BUILTIN.items()}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare | ast.Match | ast.Dict):
+            texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
+            yield from (name for name in search_spaces.BUILTIN if name in texts)
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            named = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
+            yield from (
+                name for folder, name in folders.items() if any(f"{each}.".startswith(f"{folder}.") for each in named)
+            )
+
+
+def test_no_strategy_names_a_space() -> None:
+    """They see choices, moves and what a space can do; `__init__` lists strategies, some of which share a name."""
+    listed = ROOT / "strategies" / "__init__.py"
+    found = {path.name: [*spaces_named(path.read_text())] for path in files("strategies") if path != listed}
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(space):\n    return 3 if space.name == 'evonorm' else 5",
+        "if space.name in ('activation', 'x'):\n    pass",
+        "match space.name:\n    case 'darts':\n        pass",
+        "SIZES = {'nasbench201': 4}",
+        "def f():\n    from search_spaces.evonorm.space import EvoNorm",
+    ],
+)
+def test_a_strategy_that_names_a_space_is_seen(source: str) -> None:
+    assert len([*spaces_named(source)]) == 1
 
 
 def modules() -> dict[str, Path]:

@@ -156,7 +156,7 @@ def test_channels_last_of_tokens_and_of_a_graph() -> None:
 def test_sizes() -> None:
     images = next(task for task in TASKS if task.kind in HOSTS["vgg"].kinds)
     size = HostSize.preset("full", depth=1).fitted(images)
-    assert size == HostSize(host="resnet", scale="full", width=32, depth=1, stages=3)
+    assert size == HostSize(host="resnet", scale="full", width=48, depth=1, stages=3)
     assert size.at("vgg").fitted(images) == HostSize(host="vgg", scale="full", width=64, depth=1, stages=3)
     assert size.at("vgg").fitted(images).at("resnet").fitted(images) == size
     assert str(HostSize.parse(str(size))) == str(size)

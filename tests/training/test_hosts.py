@@ -243,6 +243,16 @@ def test_objectives_of_a_host_choose_the_best_epoch() -> None:
     assert found.settings.inner.monitor == "val_loss:min"
 
 
+def test_all_hosts_learn_from_the_same_data(hosts: Any) -> None:
+    """They are in memory once, also where screens look at every host, and where a study is opened again."""
+    screened = settled(asked((*HOSTS, "vit"), ["finite"]))
+    again = kinds.opened(screened.settings, Problem(SPACE, SPACE.Size.preset("search")))
+    for found in (hosts, screened.evaluator, again.evaluator):
+        first, *others = found._evaluators.values()
+        assert others
+        assert all(other.data is first.data and other.source is first.source for other in others)
+
+
 def test_labels() -> None:
     assert labels(["resnet", "my.py:net", "other.py:Net(width=3)"]) == ["resnet", "net", "Net"]
     assert kinds.options(asked(["a.py:net(width=3, depth=2),vgg"])).hosts == ("a.py:net(width=3, depth=2)", "vgg")

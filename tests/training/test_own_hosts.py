@@ -140,7 +140,7 @@ def test_what_is_not_there_and_sizes(file: str) -> None:
         HostSize(host=f"{file}:nett").fitted(TASK)
     with pytest.raises(UsageError, match="has a size of its own; leave out width"):
         HostSize(host=f"{file}:made", width=8).fitted(TASK)
-    assert HostSize(host=f"{file}:made").fitted(TASK).at("vgg").fitted(TASK).width == 8
+    assert HostSize(host=f"{file}:made").fitted(TASK).at("vgg").fitted(TASK).width == 12
 
 
 def test_reports(file: str) -> None:

@@ -88,7 +88,7 @@ class HostsOptions(WrapperOptions):
                 f"--hosts {','.join(self.hosts)} trains a network of each host, and evaluator '{settings.kind}' "
                 "trains none; leave it out"
             )
-        others = [opened(settings, _at(problem, host)).evaluator for host in self.hosts[1:]]
+        others = _sharing(evaluator, [opened(settings, _at(problem, host)).evaluator for host in self.hosts[1:]])
         made = Hosts(dict(zip(by_label, [evaluator, *others], strict=True)))
         hashes = refs.hashes([*self.hosts])
         return Settled(HostsSettings(inner=settings, hosts=self.hosts, hashes=hashes), made, read)
@@ -114,7 +114,8 @@ class Hosts:
         """Raises like the inner evaluator, and UsageError where a user's file has changed."""
         check_files(settings.hashes, refs.hashes([*settings.hosts]))
         found = [opened(settings.inner, _at(problem, host)) for host in settings.hosts]
-        each = {label: one.evaluator for label, one in zip(labels(settings.hosts), found, strict=True)}
+        first, *others = (one.evaluator for one in found)
+        each = dict(zip(labels(settings.hosts), [first, *_sharing(first, others)], strict=True))
         return Opened(cls(each), found[0].read)
 
     def __init__(self, evaluators: Mapping[str, Any]) -> None:
@@ -220,6 +221,13 @@ def at_first(size: SizeConfig, hosts: Sequence[str]) -> SizeConfig:
     """The size of a study: where it has several hosts, that of the first one."""
     hosted: Any = size
     return hosted.at(hosts[0]) if hosts else size
+
+
+def _sharing(first: Any, others: Sequence[Any]) -> Sequence[Any]:
+    """The others, which learn from the data that the first one has in memory."""
+    for other in others:
+        other.share(first)
+    return others
 
 
 def _at(problem: Problem, host: str) -> Problem:

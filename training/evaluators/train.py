@@ -244,6 +244,7 @@ class Train:
         from training.metrics import load_metrics
 
         self.space, self.source, self.size, self.recipe, self.start = space, source, size, recipe, start
+        self._shared: Train | None = None  # whose data are learned from
         self.task = source.task
         if self.task.kind not in space.tasks:
             raise UsageError(
@@ -409,11 +410,17 @@ class Train:
             raise UsageError(f"budget {budget:g}: training takes 1 to {self.recipe.epochs} whole epochs")
         return int(budget)
 
+    def share(self, other: Train) -> None:
+        """Learn from what `other` has in memory: one of the same data, recipe and device."""
+        self.source, self._shared = other.source, other
+
     @cached_property
     def data(self) -> Data:
         """The data on the device. Raises MachineError where they do not fit."""
         import torch
 
+        if self._shared is not None:
+            return self._shared.data
         recipe = self.recipe
         loading = Loading(batch_size=recipe.batch_size, augment=recipe.augment, channels_last=True)
         try:

@@ -79,11 +79,15 @@ def _onto_meta(value: Any) -> Any:
 def macs(model: nn.Module, inputs: Sequence[Any]) -> int:
     """Multiply-accumulates of `model(*inputs)` in evaluation mode; the model's mode is left as it was."""
     training = {module: module.training for module in model.modules()}
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
+    model.requires_grad_(False)  # torch's counter fails on a view of a parameter that a module is given
     try:
         with torch.no_grad(), MacCounter(model) as counter:
             model(*inputs)
     finally:
+        for parameter in learned:
+            parameter.requires_grad_()
         for module, mode in training.items():
             module.training = mode
     return counter.macs

@@ -70,13 +70,13 @@ def in_host(host: str, made: Path) -> Train:
         header = ",".join([*(f"pixel{number}" for number in range(64)), "digit"])
         numpy.savetxt(made / "digits.csv", rows, fmt="%d", delimiter=",", header=header, comments="")
     small = {"width": 12, "depth": 1, "stages": 2}
-    data, size, rate, epochs = {
-        "vit": (f"idx:{made}", {"depth": 1}, 0.1, 2),
-        "mlp": (f"csv:{made / 'digits.csv'}?target=digit&task=classification", {}, 0.05, 3),
-        "gcn": ("karate", {}, 0.05, 100),
-    }.get(host, ("digits", small, 0.05, 3))
+    data, size, epochs = {
+        "vit": (f"idx:{made}", {"depth": 1}, 2),
+        "mlp": (f"csv:{made / 'digits.csv'}?target=digit&task=classification", {}, 3),
+        "gcn": ("karate", {}, 100),
+    }.get(host, ("digits", small, 3))
     source, batch = load(data, Split(limit=4000)), 64 if host == "vit" else 32
-    learned = recipe("quick", source.task, epochs=epochs, batch_size=batch, precision="float32", lr=rate)
+    learned = recipe("quick", source.task, epochs=epochs, batch_size=batch, precision="float32", lr=0.05)
     return Train(SPACE, source, SPACE.Size.preset("search", host=host, **size), learned, device="cpu", threads=1)
 
 

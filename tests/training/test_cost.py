@@ -91,6 +91,25 @@ def test_shared_parameters_count_once() -> None:
     assert cost.params(nn.Sequential(layer, nn.ReLU(), layer)) == 12
 
 
+class OfAParameter(nn.Module):
+    """Gives a module a view of a parameter, as layers do whose moments are of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6))
+        self.inner = nn.Linear(6, 2)
+        self.inner.bias.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(self.weight.reshape(1, 6))
+
+
+def test_a_module_that_is_given_a_view_of_a_parameter_is_counted() -> None:
+    model = OfAParameter()
+    assert cost.macs(model, (torch.zeros(1, 2),)) == 12
+    assert [each.requires_grad for each in model.parameters()] == [True, True, False]
+
+
 def test_counting_changes_neither_mode_nor_statistics() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())
     model[1].eval()

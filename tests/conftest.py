@@ -35,9 +35,11 @@ pytest_plugins = ["pytester", "tests.plugins.cpu", "tests.plugins.lottery"]
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported and collected lives until the end: garbage is not looked for in it again and again."""
+    """What has been imported and collected lives until the end: garbage is not looked for in it again and again, and more
+    seldom in what has lived for long."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(700, 10, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -119,16 +119,18 @@ def fitted(degrees: tuple[int, int], version: Version, start: str) -> tuple[tupl
     target = FUNCTIONS[start](x)
     above = degrees[0] + 1
     found = _starting_point(x, target, degrees, version)
-    damping, error = 1e-3, numpy.inf
+    value, slopes = _values(found, x, above, version)
+    damping, error = 1e-3, float(numpy.square(value - target).sum())
     for _ in range(STEPS):
-        value, slopes = _values(found, x, above, version)
-        error = float(numpy.square(value - target).sum())
         normal = slopes.T @ slopes
         step = numpy.linalg.solve(
             normal + damping * numpy.diag(numpy.diag(normal) + 1e-12), slopes.T @ (target - value)
         )
-        if float(numpy.square(_values(found + step, x, above, version)[0] - target).sum()) < error:
-            found, damping = found + step, max(damping / 3, 1e-12)
+        value_there, slopes_there = _values(found + step, x, above, version)
+        error_there = float(numpy.square(value_there - target).sum())
+        if error_there < error:
+            found, value, slopes, error = found + step, value_there, slopes_there, error_there
+            damping = max(damping / 3, 1e-12)
         else:
             damping = min(damping * 4, 1e12)
     rounded = tuple(float(f"{each:.{DIGITS}g}") for each in found)

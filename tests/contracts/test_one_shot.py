@@ -85,7 +85,7 @@ class Small:
 
 
 SPACES = (
-    Small("nasbench201", {"channels": 2, "cells": 1}, "digits", 160, (Constraint("params", "<=", 3500),)),
+    Small("nasbench201", {"channels": 2, "cells": 1}, "digits", 96, (Constraint("params", "<=", 3500),)),
     Small("nasbench_graph", {"hidden": 4}, "karate"),  # its costs are no sums, so that it cannot be bounded
     Small("darts", {"channels": 2, "layers": 3}, "digits", 40, (Constraint("params", "<=", 3000),)),
 )

@@ -21,7 +21,10 @@ MAKES = re.compile(r"nas search .*--study (\w+)|nas train (\w+)")  # a study, or
 # Options that make a command cheaper in which a text occurs: later ones win. The commands in full are slow tests.
 CHEAPER = {
     "nas search": "-s split.limit=120",
-    "--study generated": "-s split.limit=300",  # results that differ, or nothing is learned from them
+    # Results that differ, or nothing is learned from them; and a denoiser that learns as long as it must to draw.
+    "--study generated": "-s split.limit=300 -s strategy.generator.steps=200 -s strategy.generator.samples=1000",
+    "--study guarded": "-s split.limit=60",
+    "strategy.inner_config.epochs": "-s strategy.inner_config.epochs=2",
     "--study laptop": "--workers 1",  # workers of two are started by the page on searching
     "strategy.epochs": "-s strategy.epochs=2",
     "nas export": "--no-verify",

@@ -182,7 +182,7 @@ def _parts(node: ast.ClassDef) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("reference", "task", "size", "count"), DRAWN, ids=lambda value: str(value)[:40])
-@pytest.mark.parametrize("part", [0.5, pytest.param(1, marks=pytest.mark.slow)], ids=["half", "all"])
+@pytest.mark.parametrize("part", [1 / 3, pytest.param(1, marks=pytest.mark.slow)], ids=["third", "all"])
 def test_drawn_architectures_of_every_space(
     reference: str, task: Task, size: dict[str, Any], count: int, part: float, tmp_path: Path
 ) -> None:

@@ -34,12 +34,16 @@ IMPORTED = (
 pytest_plugins = ["pytester", "tests.plugins.cpu", "tests.plugins.lottery"]
 
 
+def pytest_collection() -> None:
+    gc.disable()  # what is imported and collected lives until the end
+
+
 def pytest_collection_finish() -> None:
-    """What has been imported and collected lives until the end: garbage is not looked for in it again and again, and more
-    seldom in what has lived for long."""
+    """From now on garbage is looked for in what is new, and seldom in what has lived for long."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(700, 10, 50)
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -100,9 +100,11 @@ def every_module() -> list[str]:
 
 def main(modules: Sequence[str]) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # children hear of closed terminals: `nohup` does not want it to
+    gc.disable()
     for module in modules:
         importlib.import_module(module)
     gc.freeze()  # a child that collects would copy every page of what is imported
+    gc.enable()
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

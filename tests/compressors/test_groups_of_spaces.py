@@ -44,6 +44,7 @@ SMALL: Mapping[str, tuple[Task, Mapping[str, Any]]] = {
 
 DRAWN = 20
 SHALLOW: Mapping[str, tuple[int, int, int]] = {
+    "activation": (3, 6, 8),
     "ae-cnn": (6, 9, 14),
     "darts": (12, 13, 19),
     "evonorm": (0, 2, 5),

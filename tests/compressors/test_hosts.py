@@ -15,7 +15,7 @@ from training.tasks import sample_inputs
 SPACE = EvoNorm()
 
 
-@pytest.mark.parametrize("layer", ["bn-relu", "evonorm-s0", "evonorm-s2"])
+@pytest.mark.parametrize("layer", ["bn-relu", "evonorm-b0", "evonorm-s0", "evonorm-s2"])
 @pytest.mark.parametrize("host", HOSTS)
 def test_what_can_be_removed_is_proved_and_what_cannot_is_named(host: str, layer: str) -> None:
     task = next(task for task in (IMAGES, GRAPH, TABLE) if task.kind in HOSTS[host].kinds)
@@ -28,4 +28,4 @@ def test_what_can_be_removed_is_proved_and_what_cannot_is_named(host: str, layer
     assert groups.groups or groups.fixed
     if layer == "bn-relu":
         assert any(group.exact for group in groups.groups)
-        proved(network, groups, inputs)
+    proved(network, groups, inputs)

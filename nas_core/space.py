@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from nas_core.architecture import Architecture
@@ -33,6 +34,7 @@ class SearchSpace(Protocol):
     choices: tuple[Choice, ...]
     tasks: frozenset[str]
     Size: type[SizeConfig] = SizeConfig
+    elsewhere: Mapping[str, str] = MappingProxyType({})  # by kind of task: this space with arguments that learn it
     counted: tuple[str, ...] = ("params", "macs")  # costs that are reported of its networks; also `active_params`
 
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:

@@ -6,6 +6,7 @@ import search_spaces
 from nas_core import refs
 from nas_core.errors import UsageError
 from nas_core.refs import Loaded
+from nas_core.space import SearchSpace
 from search_spaces.own_network import OwnNetwork, is_space
 from training import tasks
 
@@ -34,3 +35,12 @@ def load(reference: str) -> Loaded:
         )
     name = refs.split(reference, KIND)[0].rpartition(":")[2]
     return Loaded(OwnNetwork(found, name, reference, tasks.names(), arguments), reference, located.file_hash)
+
+
+def others(space: SearchSpace, task: str) -> str:
+    """What learns a kind of task that a space does not: the same space with other arguments, where it says so
+    (`elsewhere`), or other spaces."""
+    if task in space.elsewhere:
+        return f"take --space '{space.elsewhere[task]}'"
+    found = [name for name in search_spaces.BUILTIN if task in load(name).object.tasks]
+    return f"take another space ({', '.join(found)})" if found else "no space of this program learns it"

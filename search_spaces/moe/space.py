@@ -89,6 +89,8 @@ class Moe(SearchSpace):
             raise unknown("ffn of moe", str(ffn), FFNS)
         self.backbone = BACKBONES[backbone]
         self.tasks = self.backbone.kinds
+        others = [other for other in BACKBONES.values() if other is not self.backbone]
+        self.elsewhere = {kind: f"moe(backbone={other.name})" for other in others for kind in other.kinds}
         self.routers = {router.label: router for router in self._routers(routers)}
         self.kinds = {kind.label: kind for kind in EXPERT.operators(kinds)}
         self._ffns = (DENSE, DENSE_TOTAL, *self.routers) if ffn == ANY else (ffn,)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import nas
 from nas_cli.baselines_view import sized
 from nas_cli.experts_view import remarks
 
@@ -92,3 +94,91 @@ def test_remarks_have_the_figures() -> None:
     assert dropped.startswith("the capacity drops 4.0% of what routers choose, 12.3% in the worst layer; raise it")
     (dead,) = remarks({"train_dead_share": 0.25, "train_dead_share_max": 0.5})
     assert dead.startswith("dead experts: 25.0% get no token of a batch, 50.0% in the worst layer")
+
+
+@pytest.fixture
+def trained(say: Say, table: Path) -> Path:
+    """A network of experts of `s:0`, trained for an epoch."""
+    assert say(*SEARCH, "--trials", "1", "--size", "width=8", "--enqueue", "switch")[0] == 0
+    assert say("train", "s:0", "--epochs", "1")[0] == 0
+    rows = ["a,b,c", *(f"0.{number},1.{number},-0.{number}" for number in range(1, 6))]
+    Path("new.csv").write_text("\n".join(rows) + "\n")
+    return table
+
+
+def answers(say: Say, model: str, *words: str) -> list[float]:
+    code, out, err = say("infer", model, "csv:new.csv", "--json", *words)
+    assert code == 0, err
+    return [answer["numbers"][0] for answer in json.loads(out)]
+
+
+def test_a_trained_network_is_written_and_asked(say: Say, trained: Path) -> None:
+    code, _, err = say("export", "s:0", "--format", "python,safetensors,json", "--out", "out", "--no-verify")
+    assert code == 0, err
+    assert {path.suffix for path in Path("out").iterdir()} >= {".py", ".safetensors", ".json"}
+    found = answers(say, "out")
+    assert len(set(found)) == 5
+    assert np.isfinite(found).all()
+    (described,) = Path("out").glob("*.json")
+    network = nas.load(str(described)).eval()
+    assert network(torch.zeros(2, 3)).shape == (2, 1)
+
+
+@pytest.mark.slow
+def test_programs_of_a_trained_network_hold_all_experts(say: Say, trained: Path) -> None:
+    # Verified, with batches of other sizes too.
+    code, _, err = say("export", "s:0", "--format", "onnx,pt2,python,json", "--out", "out")
+    assert code == 0, err
+    assert {path.suffix for path in Path("out").iterdir()} >= {".onnx", ".pt2", ".py"}
+
+
+LESS = ("--method", "magnitude", "--target", "params<=0.8x")
+
+
+def test_what_can_be_removed_of_a_trained_network_is_planned(say: Say, trained: Path) -> None:
+    code, out, err = say("compress", "s:0", *LESS, "--plan")
+    assert code == 0, err
+    assert "experts.up" in out
+
+
+@pytest.mark.slow
+def test_a_trained_network_is_made_smaller(say: Say, trained: Path) -> None:
+    code, out, err = say("compress", "s:0", *LESS, "--epochs", "0", "--json")
+    assert code == 0, err
+    (run,) = json.loads(out)["runs"]
+    assert run["metrics"]["params"] <= 0.8 * run["metrics"]["base_params"]
+
+
+def test_a_front_of_loss_and_active_parameters(say: Say, table: Path) -> None:
+    two = ("--objective", "val_loss", "--objective", "active_params", "--strategy", "nsga2")
+    evolved = ("-s", "strategy.population=4", "--enqueue", "dense,switch", "--trials", "6", "--size", "width=8")
+    code, _, err = say(*SEARCH, *two, *evolved)
+    assert code == 0, err
+    front = json.loads(say("front", "s", "--json")[1])
+    points = [(one["metrics"]["val_loss"], one["metrics"]["active_params"]) for one in front]
+    assert points
+    assert not any(a != b and a[0] <= b[0] and a[1] <= b[1] for a in points for b in points)
+
+
+@pytest.mark.parametrize(
+    ("space", "data", "told"),
+    [
+        ("moe(backbone=patches)", DATA, ("the data is tabular-regression; take --space 'moe(backbone=table)'",)),
+        ("moe", "digits", ("the data is image-classification; take --space 'moe(backbone=patches)'",)),
+        ("nasbench201", DATA, ("the data is tabular-regression; take another space (activation, ", "mlp, moe)")),
+        ("moe(routers=(expert-choice,))", DATA, ("router expert-choice needs several tokens", "use noisy-top-k, ")),
+        ("moe(backbone=tabel)", DATA, ("'tabel'", "table")),
+    ],
+)
+def test_what_does_not_fit_says_what_would(say: Say, table: Path, space: str, data: str, told: tuple[str, ...]) -> None:
+    code, _, err = say("search", "--space", space, "--data", data, "--trials", "1")
+    assert code == 2
+    assert all(text in err for text in told), err
+    assert err.count("\n") <= 2
+
+
+def test_an_illegal_network_is_refused_with_what_is_allowed(say: Say, table: Path) -> None:
+    chosen = "ffn=switch,depth=2,expansion=2.0,experts=2,active=4"
+    code, _, err = say("show", "--architecture", f"moe:{chosen}")
+    assert code == 2
+    assert "active" in err

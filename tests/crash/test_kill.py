@@ -57,6 +57,13 @@ HOSTED = [
     *("--data", "digits", "-s", "split.limit=160", "-s", "checkpoint_seconds=0", "--threads", "1", "--seed", "3"),
 ]
 
+# Mixtures of experts, whose routers draw numbers and keep biases; two objectives, one of which is a cost.
+EXPERTS = [
+    *("--space", "moe(routers=(noisy-top-k, grin, smear, loss-free))", "--size", "width=8", "--strategy", "nsga2"),
+    *("-s", "strategy.population=4", "--objective", "val_loss", "--objective", "active_params", "--seed", "3"),
+    *("-s", "checkpoint_seconds=0", "-s", "recipe.batch_size=16", "--threads", "1"),
+]
+
 # Of what the evolution of layers proposes most is turned down after some steps of a training or of an ascent.
 EVOLVED = [
     *("--space", "evonorm", "--strategy", "evonorm", "-s", "strategy.window=6", "--data", "digits", "--epochs", "2"),
@@ -248,6 +255,27 @@ def test_killed_baselines_and_screens(fork: Run, tmp_path: Path, workers: tuple[
         *("--strategy", "random", "--trials", "5", "--lag", "4", "-s", "checkpoint_seconds=0", "--threads", "1"),
     ]
     check_kills(fork, tmp_path, arguments, kills=2, per_study=2, durations=False, workers=workers)
+
+
+@pytest.fixture
+def numbers(tmp_path: Path) -> list[str]:
+    """A made table with a target, and the argument to learn from it."""
+    rng = random.Random(0)
+    rows = [[rng.gauss(0, 1) for _ in range(4)] for _ in range(120)]
+    lines = ["a,b,c,y", *(",".join(f"{value:.3f}" for value in row) for row in rows)]
+    (tmp_path / "numbers.csv").write_text("\n".join(lines) + "\n")
+    return ["--data", f"csv:{tmp_path / 'numbers.csv'}?target=y"]
+
+
+def test_killed_experts(fork: Run, tmp_path: Path, numbers: list[str]) -> None:
+    check_kills(fork, tmp_path, [*numbers, *EXPERTS, "--epochs", "2", "--trials", "6"], 1, per_study=1, durations=False)
+
+
+@pytest.mark.slow
+def test_ten_killed_searches_of_experts(tmp_path: Path, numbers: list[str]) -> None:
+    check_kills(
+        fresh, tmp_path, [*numbers, *EXPERTS, "--epochs", "6", "--trials", "12"], 10, per_study=3, durations=False
+    )
 
 
 @pytest.mark.slow

@@ -198,6 +198,16 @@ def test_drawn_architectures_of_every_space(
         assert_same(network, loaded(text, tmp_path, network).load(), example(task))
 
 
+def test_experts_are_written_after_a_pass_with_other_loads_in_every_layer(tmp_path: Path) -> None:
+    space = space_of("moe")
+    assert isinstance(space, HasNamed)
+    torch.manual_seed(0)
+    network = disturbed(space.build(space.named["switch"], TABLE, space.Size(width=8)))
+    network(torch.randn(16, 9))
+    text, _ = written(network, TABLE)
+    assert_same(network, loaded(text, tmp_path, network).load(), example(TABLE))
+
+
 def _named() -> Iterator[tuple[str, str, SearchSpace, Architecture, dict[str, Any]]]:
     sizes = {
         "darts": {"channels": 4, "layers": 5, "drop_path": 0.2, "auxiliary": True},

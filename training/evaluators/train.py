@@ -25,6 +25,7 @@ from training.latency import ONE_PASS, LatencyConfig
 from training.networks import build
 from training.precision import Precision
 from training.recipe import Recipe, losses, recipe
+from training.spaces import others
 from training.tasks import kind_of
 from training.threads import repeatable, thread_count
 
@@ -248,7 +249,8 @@ class Train:
         self.task = source.task
         if self.task.kind not in space.tasks:
             raise UsageError(
-                f"space '{space.name}' is for {', '.join(sorted(space.tasks))}; the data is {self.task.kind}"
+                f"space '{space.name}' is for {', '.join(sorted(space.tasks))}; the data is {self.task.kind}; "
+                f"{others(space, self.task.kind)}"
             )
         if getattr(type(space), "build", None) is SearchSpace.build and not hasattr(space, "network"):
             raise UsageError(f"space '{space.name}' has no build, so its networks cannot be trained; give it one")

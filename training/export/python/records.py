@@ -87,7 +87,7 @@ class Reader:
             if name not in block._non_persistent_buffers_set:
                 yield name, Build("buffer", (Argument("tensor", _zeros(buffer), positional=True),))
             elif buffer.numel() <= LITTLE:
-                values = Build("torch.tensor", (Argument("data", Value(buffer.tolist()), positional=True),))
+                values = Build("torch.tensor", (Argument("data", Value(_plain(buffer.tolist())), positional=True),))
                 arguments = (Argument("tensor", values, positional=True), Argument("persistent", Value(False)))
                 yield name, Build("buffer", arguments)
             else:
@@ -127,3 +127,8 @@ def _zeros(tensor: Tensor) -> Build:
         sizes = [Argument("size", Value(()), positional=True)]
     dtype = [] if tensor.dtype == torch.float32 else [Argument("dtype", Name(str(tensor.dtype)))]
     return Build("torch.zeros", (*sizes, *dtype))
+
+
+def _plain(values: Any) -> Any:
+    """Nested lists as tuples, which can be told apart by their hash where blocks of one class have others."""
+    return tuple(map(_plain, values)) if isinstance(values, list) else values

@@ -71,8 +71,7 @@ class Rational(nn.Module):
         if self.noise and self.training:
             above, below = _disturbed(above, self.noise), _disturbed(below, self.noise)
         if self.version == "A":
-            size = wide.abs()
-            y = polynomial(above, wide) / (1 + size * polynomial(below.abs(), size))
+            y = safe_ratio(above, below, wide)
         elif self.version == "C":
             y = polynomial(above, wide) / (LEAST + polynomial(below, wide).abs())
         else:
@@ -86,6 +85,13 @@ def polynomial(coefficients: Tensor, x: Tensor) -> Tensor:
     for each in reversed(lower):
         y = y * x + each
     return y
+
+
+def safe_ratio(above: Tensor, below: Tensor, x: Tensor) -> Tensor:
+    """Version A: `sum_j above[j] x^j / (1 + sum_k |below[k] x^(k + 1)|)`. Coefficients may be tensors that spread to
+    `x`, in the order of the powers along the first dimension."""
+    size = x.abs()
+    return polynomial(above, x) / (1 + size * polynomial(below.abs(), size))
 
 
 def _disturbed(coefficients: Tensor, noise: float) -> Tensor:

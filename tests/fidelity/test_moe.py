@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from search_spaces.layers.assigned import Every, Merged
+from search_spaces.layers.assigned import Every, Merged, Split
 from search_spaces.layers.dispatch import Chosen
 from search_spaces.layers.moe import MixtureOfExperts
+from search_spaces.layers.rational import Rational
 from search_spaces.operators.experts.gelu import Gelu
 from search_spaces.operators.experts.kan import Splines
 from search_spaces.operators.experts.linear import Linear
 from search_spaces.operators.experts.pade import Pade
+from search_spaces.operators.experts.rational import Rational as RationalExperts
 from search_spaces.operators.routers.balance import squared_variation, switch_loss
 from search_spaces.operators.routers.expert_choice import ExpertChoice
 from search_spaces.operators.routers.grin import Grin, near_softmax, scaled
@@ -396,6 +398,21 @@ def test_pade_neurons_start_linear_and_have_no_pole() -> None:
         wild.below[0].weight *= 100
     far = torch.linspace(-3, 3, 10_001).unsqueeze(1).expand(-1, FEATURES)
     assert torch.isfinite(wild(far, Every())).all()
+
+
+def test_rational_experts_bend_by_coefficients_of_their_own() -> None:
+    experts = RationalExperts(EXPERTS, FEATURES, 16, FEATURES)
+    x = torch.randn(6, FEATURES)
+    start = alone(experts, 0, x)  # by GELU, which the functions are fitted to on [-3, 3]
+    assert torch.allclose(experts(x, Every())[0], start, atol=0.1)
+    plain = Rational(start="gelu")
+    wild = drawn(experts)
+    for number, counts in enumerate(([6, 0, 0, 0], [0, 6, 0, 0])):
+        plain.numerator.data, plain.denominator.data = wild.numerator.data[number], wild.denominator.data[number]
+        inner = plain(x @ wild.up.weight[number].t() + wild.up.bias[number])
+        wanted = inner @ wild.down.weight[number].t() + wild.down.bias[number]
+        assert torch.allclose(wild(x, Split(counts)), wanted, atol=1e-4, rtol=1e-4)
+    assert {id(one) for one in wild.no_decay()} == {id(wild.numerator), id(wild.denominator)}
 
 
 def test_smooth_pade_is_its_formula() -> None:

@@ -19,6 +19,7 @@ EXPERT = Role(
         "glu": "search_spaces.operators.experts.glu:Glu",
         "kan": "search_spaces.operators.experts.kan:Kan",
         "pade": "search_spaces.operators.experts.pade:Pade",
+        "rational": "search_spaces.operators.experts.rational:Rational",
         "linear": "search_spaces.operators.experts.linear:Linear",
     },
 )

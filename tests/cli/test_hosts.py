@@ -30,7 +30,7 @@ def plain(task, width):
 def none(task):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, task.outputs))
 """
-DRAWN = {"evonorm": "host=vgg,depth=1,stages=2", "activation": "host=resnet,depth=1,stages=1"}
+DRAWN = {"evonorm": "host=vgg,depth=1,stages=2", "activation": "host=resnet,depth=1,stages=2"}
 KNOWN = ("--enqueue", "gn-relu,evonorm-b0", "--trials", "2")
 
 

@@ -16,6 +16,7 @@ TABULAR_CLASSIFICATION: Final = "tabular-classification"
 TABULAR_REGRESSION: Final = "tabular-regression"
 MULTI_TASK: Final = "multi-task-classification"
 LANGUAGE_MODELLING: Final = "language-modelling"
+QUESTION_ANSWERING: Final = "question-answering"
 
 
 _IMAGES = "images, one input [channels, height, width], and an output"
@@ -68,7 +69,7 @@ class Task(Config):
     numbers that are predicted. `nodes` and `edges` are the size of the (full-batch) graph, which the cost of a graph
     network depends on; edges are directed. `heads` are the tasks that are learned together, whose outputs lie side by
     side in this order; none where there is one task. With `positions` a network answers at every position of a sequence
-    of that length, instead of once per sample.
+    of that length, instead of once per sample; `causal`: from that position and those before it alone.
     """
 
     kind: str
@@ -80,6 +81,7 @@ class Task(Config):
     inputs: tuple[InputSpec, ...] = ()
     heads: tuple[Head, ...] = ()
     positions: int | None = Field(default=None, ge=1)
+    causal: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -108,7 +110,12 @@ class Task(Config):
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # Inputs that follow from the shape were not stored before there were others.
         usual = self.inputs == tuple(InputSpec(**each) for each in _usual(self.kind, self.input_shape))
-        unused = {"inputs": usual, "heads": not self.heads, "positions": self.positions is None}
+        unused = {
+            "inputs": usual,
+            "heads": not self.heads,
+            "positions": self.positions is None,
+            "causal": not self.causal,
+        }
         return {name: value for name, value in handler(self).items() if not unused.get(name)}
 
     @property
@@ -193,7 +200,15 @@ def table_task(kind: str, fields: Sequence[int], outputs: int, metric: str) -> T
 def text_task(window: int, vocabulary: int, metric: str) -> Task:
     """The next character at every position of windows of a text."""
     spec = InputSpec(name="tokens", shape=(window,), dtype="int64", vocabulary=vocabulary)
-    return Task(kind=LANGUAGE_MODELLING, inputs=(spec,), outputs=vocabulary, metric=metric, positions=window)
+    return Task(
+        kind=LANGUAGE_MODELLING, inputs=(spec,), outputs=vocabulary, metric=metric, positions=window, causal=True
+    )
+
+
+def question_task(length: int, vocabulary: int, metric: str) -> Task:
+    """First and last place of the answer, among so many tokens of a question and its passage."""
+    spec = InputSpec(name="tokens", shape=(length,), dtype="int64", vocabulary=vocabulary)
+    return Task(kind=QUESTION_ANSWERING, inputs=(spec,), outputs=2, metric=metric, positions=length)
 
 
 def _usual(kind: object, shape: tuple[int, ...] | list[int]) -> tuple[dict[str, Any], ...]:

@@ -294,8 +294,8 @@ def recipe(name: str, task: Task, **changes: Any) -> Recipe:
         raise UsageError(f"recipe: mixup blends images, and of {task.kind} two of one batch may have different tasks")
     if made.loss in losses() and made.loss not in kind.losses:
         raise UsageError(f"recipe: loss {made.loss} is not for {task.kind}; take {' or '.join(kind.losses)}")
-    if made.label_smoothing and "label_smoothing" not in kind.losses.get(made.loss, ("label_smoothing",)):
-        raise UsageError(
-            f"recipe: label_smoothing is not for {task.kind}: it would smooth over the classes of all tasks"
-        )
+    for name in ("class_weights", "label_smoothing"):
+        if getattr(made, name) and name not in kind.losses.get(made.loss, (name,)):
+            why = "it would smooth over the classes of all tasks" if task.heads else "its answers are no classes"
+            raise UsageError(f"recipe: {name} is not for {task.kind}: {why}")
     return made

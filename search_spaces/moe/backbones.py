@@ -16,6 +16,7 @@ from nas_core.task import (
     IMAGE_CLASSIFICATION,
     LANGUAGE_MODELLING,
     MULTI_TASK,
+    QUESTION_ANSWERING,
     TABULAR_CLASSIFICATION,
     TABULAR_REGRESSION,
     Task,
@@ -46,7 +47,7 @@ class Backbone:
 
 _LISTED = (
     Backbone("table", frozenset({TABULAR_CLASSIFICATION, TABULAR_REGRESSION}), (FFN,), frozenset({LATER})),
-    Backbone("text", frozenset({LANGUAGE_MODELLING}), (FFN,), frozenset({SEVERAL})),
+    Backbone("text", frozenset({LANGUAGE_MODELLING, QUESTION_ANSWERING}), (FFN,), frozenset({SEVERAL})),
     Backbone("patches", frozenset({IMAGE_CLASSIFICATION}), (TOKENS, CHANNELS), frozenset({LATER, SEVERAL})),
     Backbone("tasks", frozenset({MULTI_TASK}), (TOKENS, CHANNELS), frozenset({CONDITION, LATER, SEVERAL})),
 )

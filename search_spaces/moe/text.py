@@ -1,8 +1,8 @@
 """A pre-norm transformer for sequences: of each block a self-attention and a feed-forward layer.
 
 Vaswani et al., NeurIPS 2017, arXiv 1706.03762, with the normalisation before each layer as in Radford et al., 2019, and
-rotary positions (Su et al., "RoFormer", 2021, arXiv 2104.09864, equation 34). Where the network answers at every
-position, as in language modelling, a position attends to itself and to those before it alone.
+rotary positions (Su et al., "RoFormer", 2021, arXiv 2104.09864, equation 34). Where the task is causal, as language
+modelling is, a position attends to itself and to those before it alone.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class TextNetwork(nn.Module):
 def network(task: Task, width: int, depth: int, layer: Callable[[int, str, int], nn.Module]) -> nn.Module:
     """`(n, length)` to `(n, length, task.outputs)`. Raises UsageError where no sequences are learned from."""
     length, vocabulary = task.tokens()
-    causal = task.positions is not None
+    causal = task.causal
     blocks: list[nn.Module] = []
     for block in range(1, depth + 1):
         blocks.append(PreNorm(width, Attention(length, width, causal)))

@@ -165,6 +165,18 @@ def test_experts_are_searched_for_texts(say: Say, own: Path) -> None:
     assert json.loads(out)[0]["predicted"] == len(Path("t.txt").read_text()) - 1
 
 
+def test_experts_are_searched_for_questions(say: Say, folder: Path) -> None:
+    data = "questions?pairs=1&samples=60"
+    code, out, err = say("data", "check", data)
+    assert (code, err) == (0, "")
+    assert {"task        question-answering", "tokens      12", "train\t43", "test\t12"} <= set(out.splitlines())
+    words = ("--space", "moe(backbone=text)", "--data", data, "--size", "width=8", "--epochs", "1", "--trials", "1")
+    code, _, err = say("search", *words, "--strategy", "random", "--enqueue", "switch", "--study", "s")
+    assert code == 0, err
+    (trial,) = json.loads(say("trials", "s", "--json")[1])
+    assert {"val_exact_match", "val_f1", "val_loss", "active_params"} <= set(trial["metrics"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from training import tasks
 from training.data.protocol import Source
+from training.data.questions import QuestionSource
 from training.data.source import GraphSource, ImageSource
 from training.data.stream import StreamSource
 from training.data.table_source import TableSource
@@ -123,6 +124,14 @@ def text(source: Source) -> list[Proof]:
     begin, window = int(source.parts.valid[0]), source.inputs.window
     seen = torch.from_numpy(source.tokens[begin : begin + window].astype(np.int64))[None]
     return [Proof("proof.txt", source.text.encode(), "text:{}/proof.txt", (seen,))]
+
+
+def questions(source: Source) -> list[Proof]:
+    """Validation questions as one npz file."""
+    if not isinstance(source, QuestionSource):
+        return []
+    tokens = source.tokens[source.parts.valid[:IMAGES]]
+    return [Proof("proof.npz", npz(tokens=tokens), "npz:{}/proof.npz", (torch.from_numpy(tokens),))]
 
 
 def npz(**arrays: NDArray[np.generic]) -> bytes:

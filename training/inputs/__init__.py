@@ -14,10 +14,20 @@ from training.inputs.base import Inputs
 from training.inputs.graphs import GraphInputs
 from training.inputs.images import ImageInputs
 from training.inputs.multi_task import MultiTaskInputs
+from training.inputs.questions import QuestionInputs
 from training.inputs.tables import TableInputs
 from training.inputs.texts import TextInputs
 
-__all__ = ["GraphInputs", "ImageInputs", "Inputs", "MultiTaskInputs", "TableInputs", "TextInputs", "inputs_from"]
+__all__ = [
+    "GraphInputs",
+    "ImageInputs",
+    "Inputs",
+    "MultiTaskInputs",
+    "QuestionInputs",
+    "TableInputs",
+    "TextInputs",
+    "inputs_from",
+]
 
 
 def inputs_from(stored: Mapping[str, Any]) -> Inputs:

@@ -23,6 +23,7 @@ BUILTIN = {
     "tabular-classification": "training.tasks.tabular_classification:KIND",
     "tabular-regression": "training.tasks.tabular_regression:KIND",
     "language-modelling": "training.tasks.language_modelling:KIND",
+    "question-answering": "training.tasks.question_answering:KIND",
 }
 
 

@@ -43,7 +43,8 @@ class Call:
 
 
 class Zygote:
-    """The process, seen from the one that has started it. Children lead sessions of their own."""
+    """The process, seen from the one that has started it. Children lead sessions of their own, one at a time: one that
+    nobody has waited for, because its test has failed, is killed by the next."""
 
     def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -53,20 +54,24 @@ class Zygote:
             env={**environment, "OMP_NUM_THREADS": "1"},
             bufsize=0,
         )
+        self._child: int | None = None  # nobody has waited for it
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._kill()
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
     def start(self, call: Call) -> int:
         """The process number of the child that makes a call."""
+        self._kill()
         assert self._process.stdin is not None
         self._process.stdin.write(f"{json.dumps(asdict(call))}\n".encode())
-        return int(self._line())
+        self._child = int(self._line())
+        return self._child
 
     def has_ended(self) -> bool:
         """Whether the child that was started last has, whose exit code has not been asked for."""
@@ -79,7 +84,12 @@ class Zygote:
         if not ended:
             os.killpg(child, signal.SIGKILL)
         code = int(self._line())
+        self._child = None
         return code if ended else None
+
+    def _kill(self) -> None:
+        if self._child is not None:
+            self.wait(self._child, 0)
 
     def _line(self) -> bytes:
         assert self._process.stdout is not None

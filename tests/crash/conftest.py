@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from nas_cli.app import run as nas
-from tests.crash.running import Fork, forks
+from tests.crash.running import Fork
 from tests.crash.sessions import write_toy
 from tests.zygote import Zygote
 
 
 @pytest.fixture(scope="session")
-def start(zygote: Zygote) -> Iterator[Callable[..., Fork]]:
+def start(zygote: Zygote) -> Callable[..., Fork]:
     """Starts commands as forks, one at a time, whose worker processes are forks as well."""
-    with forks(zygote) as run:
-        yield partial(run, function="tests.crash.eager:run")
+    return partial(Fork, zygote, function="tests.crash.eager:run")
 
 
 @pytest.fixture

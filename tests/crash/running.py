@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from tests.zygote import Call, Zygote
 
@@ -75,27 +73,6 @@ class Fork:
     def send_signal(self, sig: int) -> None:
         if self._code is None:
             os.kill(self.pid, sig)
-
-
-@contextmanager
-def forks(zygote: Zygote) -> Iterator[Callable[..., Fork]]:
-    """Starts commands as forks, one at a time: one that still runs, for its test has failed, is killed by the next."""
-    started: list[Fork] = []
-
-    def kill() -> None:
-        if started and started[-1].poll() is None:
-            os.killpg(started[-1].pid, signal.SIGKILL)
-            started[-1].wait()
-
-    def start(*arguments: Any, **more: Any) -> Fork:
-        kill()
-        started.append(Fork(zygote, *arguments, **more))
-        return started[-1]
-
-    try:
-        yield start
-    finally:
-        kill()
 
 
 def finish(run: Run, arguments: list[str], folder: Path) -> None:

@@ -11,7 +11,6 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from nas_cli.app import run as nas
-from tests.crash.running import Run, children, finish, forks, fresh, gone, rows_stored
+from tests.crash.running import Fork, Run, children, finish, fresh, gone, rows_stored
 from tests.crash.sessions import contents
 from tests.zygote import Zygote
 
@@ -117,10 +116,9 @@ def shallow(epoch, report):
 """
 
 
-@pytest.fixture(scope="module")
-def fork(zygote: Zygote) -> Iterator[Run]:
-    with forks(zygote) as run:
-        yield partial(run, function="tests.crash.eager:run")
+@pytest.fixture
+def fork(zygote: Zygote) -> Run:
+    return partial(Fork, zygote, function="tests.crash.eager:run")
 
 
 def check_kills(

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ import pytest
 from nas_cli.app import run as nas
 from studies.executors.processes import Process
 from studies.executors.worker import STOPPING
-from tests.crash.running import Fork, children, ended, finish, forks, fresh, gone, rows_stored, said, until
+from tests.crash.running import Fork, children, ended, finish, fresh, gone, rows_stored, said, until
 from tests.crash.sessions import PACED_SEARCH, TOY_BENCH, contents, tries, write_toy
 from tests.zygote import Zygote
 
@@ -67,19 +68,18 @@ def test_a_search(start: Start, tmp_path: Path, number: signal.Signals, workers:
 def test_a_search_by_fresh_interpreters(
     zygote: Zygote, tmp_path: Path, number: signal.Signals, workers: list[str]
 ) -> None:
-    with forks(zygote) as run:
-        check_search(run, tmp_path, number, workers)
+    check_search(partial(Fork, zygote), tmp_path, number, workers)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_bench(zygote: Zygote, tmp_path: Path, number: signal.Signals) -> None:
     place = write_toy(tmp_path / "work")
-    with forks(zygote) as run:
-        process = run([*TOY_BENCH, "--queries", "12", "--seeds", "40", "--jobs", "2"], place)
-        until(lambda: rows_stored(place / "nas.db") >= 20, process, place)
-        assert "go on: nas bench resume b" in stop(process, number, place)
-        finish(run, ["bench", "resume", "b", "--jobs", "1"], place)
+    run = partial(Fork, zygote)
+    process = run([*TOY_BENCH, "--queries", "12", "--seeds", "40", "--jobs", "2"], place)
+    until(lambda: rows_stored(place / "nas.db") >= 20, process, place)
+    assert "go on: nas bench resume b" in stop(process, number, place)
+    finish(run, ["bench", "resume", "b", "--jobs", "1"], place)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

@@ -327,6 +327,16 @@ def test_networks_of_a_supernet_in_its_style(tmp_path: Path) -> None:
         assert_same(network, loaded(written(network, task)[0], tmp_path, network).load(), example(task))
 
 
+def test_parameters_that_are_shared_are_one_in_the_file_too(tmp_path: Path) -> None:
+    """Gradients of a rational function that all layers share are those of all of them."""
+    space = space_of("activation")
+    assert isinstance(space, HasNamed)
+    network = disturbed(space.build(space.named["recurrent-rational"], IMAGES, space.Size(width=4, stages=2)))
+    again = loaded(written(network, IMAGES)[0], tmp_path, network).load()
+    assert sum(each.numel() for each in again.parameters()) == sum(each.numel() for each in network.parameters())
+    assert_same(network, again, example(IMAGES))
+
+
 def test_changed_widths_are_written_as_they_are(tmp_path: Path) -> None:
     """What compression leaves: blocks of one class with widths of their own."""
     space = space_of("regnet(se=False)")

@@ -80,8 +80,27 @@ def rest(network: nn.Module, subject: Subject, root: str) -> list[str]:
     """The trained network, in evaluation mode."""
     network = {root}()
     network.load_state_dict(read_safetensors(weights))
-    return network.eval()'''
+{_tied(network)}    return network.eval()'''
     return [load, *_functions(subject.inputs).values(), _read(network)]
+
+
+def _tied(network: nn.Module) -> str:
+    """Lines of `load` that make one parameter of those that are one in the network, which its classes have at each
+    place."""
+    places: dict[int, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        places.setdefault(id(parameter), []).append(name)
+    shared = [tuple(names) for names in places.values() if len(names) > 1]
+    if not shared:
+        return ""
+    rows = "\n".join(line for names in shared for line in statement(f"{literal(names)},", " " * 8))
+    return f"""    for first, *others in (  # one parameter each, which all of these places share
+{rows}
+    ):
+        for name in others:
+            place, _, last = name.rpartition(".")
+            setattr(network.get_submodule(place), last, network.get_parameter(first))
+"""
 
 
 def assembled(

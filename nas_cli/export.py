@@ -27,7 +27,9 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("export"),
     part: Annotated[
         str | None,
-        typer.Option(help="A part alone, such as 'layer', as a module of PyTorch: --format python."),
+        typer.Option(
+            help="'layer': that part alone, a module of PyTorch (--format python). 'task=NAME': the network of a task."
+        ),
     ] = None,
     verify: Annotated[bool, typer.Option(help="Load every file back in a fresh process and compare.")] = True,
     raw: Annotated[
@@ -40,18 +42,23 @@ def export(
     """Export the training with the best validation value of STUDY:N (or of the study's best trial), or the training
     STUDY:N/train-K or compression STUDY:N/compress-K, with a model card."""
     from nas_cli.render import emit
+    from nas_core.parts import OF_TASK
     from studies.address import address_of
     from studies.analysis.trained import addressed_training
     from studies.jobs.export import export_trial
+    from studies.jobs.export_task import export_task
 
-    if part is not None:
+    if part is not None and not part.startswith(OF_TASK):
         _export_part(address, part, formats, out, verify, raw, db, files, as_json)
         return
     with open_store(db, files) as store:
         study, trial, training = addressed_training(store, address)
         chosen = None if formats is None else [name.strip() for name in formats.split(",") if name.strip()]
         place = None if store.shareable == DEFAULT_DB else store.shareable
-        paths = export_trial(store, study, trial, training, chosen, out, verify=verify, raw=raw, db=place)
+        if part is None:
+            paths = export_trial(store, study, trial, training, chosen, out, verify=verify, raw=raw, db=place)
+        else:
+            paths = export_task(store, study, trial, training, part, chosen, out, verify=verify, raw=raw, db=place)
     if as_json:
         emit(
             json.dumps(

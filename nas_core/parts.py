@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError, unknown
 from nas_core.space import SearchSpace
+from nas_core.task import Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,6 +45,47 @@ class HasParts(Protocol):
     def part_source(self, part: nn.Module, arch: Architecture, name: str) -> PartSource:
         """What makes a module that computes what `part` does, in training and in evaluation mode."""
         ...
+
+
+OF_TASK = "task="
+"""What the name of the part begins with that is the network of one task."""
+
+
+@runtime_checkable
+class HasTaskNetworks(Protocol):
+    """`nas export STUDY:N --part task=NAME`: a trained network of several tasks as the smaller one of one of them."""
+
+    def why_no_task_network(self, arch: Architecture) -> str | None:
+        """Why the network of a legal architecture cannot be cut to a task; None: it can."""
+        ...
+
+    def task_network(self, network: nn.Module, arch: Architecture, number: int) -> nn.Module:
+        """The network of the task of this number: images alone to the logits of its head, as `network` gives them for
+        it. Its parameters and buffers have the same names and shapes whatever the weights of `network` are."""
+        ...
+
+
+def task_network(space: SearchSpace, network: nn.Module, arch: Architecture, task: Task, part: str) -> nn.Module:
+    """The part `task=NAME` of a network. Raises UsageError where there is none."""
+    number = head_number(task, part)
+    if not isinstance(space, HasTaskNetworks):
+        raise UsageError(
+            f"the networks of space '{space.name}' are not made to be cut to a task; leave out --part {part}"
+        )
+    if (why := space.why_no_task_network(arch)) is not None:
+        raise UsageError(f"--part {part}: {why}")
+    return space.task_network(network, arch, number)
+
+
+def head_number(task: Task, part: str) -> int:
+    """The number of the head that `task=NAME` names. Raises UsageError for one that there is not."""
+    if not task.heads:
+        raise UsageError(f"--part {part}: {task.kind} has one task; leave it out")
+    names = [head.name for head in task.heads]
+    name = part.removeprefix(OF_TASK)
+    if name not in names:
+        raise unknown("task", name, names)
+    return names.index(name)
 
 
 def with_parts(space: SearchSpace, arch: Architecture, name: str) -> HasParts:

@@ -38,7 +38,7 @@ from search_spaces.moe.named import DEPTH, EXPANSION, LAYOUTS, Known
 from search_spaces.operators.experts import EXPERT, WITHOUT_HIDDEN
 from search_spaces.operators.operator import Operator
 from search_spaces.operators.routers import ROUTER, facts_of
-from search_spaces.operators.routers.facts import CHOSEN
+from search_spaces.operators.routers.facts import CHOSEN, CONDITION
 
 if TYPE_CHECKING:
     from torch import nn
@@ -225,6 +225,29 @@ class Moe(SearchSpace):
             options={} if facts is None else {name: values[f"{label}/{name}"] for name in facts.options},
             tasks=tasks,
         )
+
+    def why_no_task_network(self, arch: Architecture) -> str | None:
+        """Routers that look at tokens may need any expert for any task."""
+        if CONDITION not in self.backbone.gives:
+            return (
+                f"networks of the backbone {self.backbone.name} are not told a task; those of moe(backbone=tasks) are"
+            )
+        facts, label = self._facts.get(str(arch.values["ffn"])), arch.values["ffn"]
+        if facts is None or facts.by_task:
+            return None
+        able = ", ".join(other for other, its in self._facts.items() if its.by_task)
+        return (
+            f"router {label} goes by the tokens of a sample, so that any task may need any expert and none can be "
+            f"left out; routers that go by the task alone are {able}"
+        )
+
+    def task_network(self, network: nn.Module, arch: Architecture, number: int) -> nn.Module:
+        """Images to the logits of one head (`search_spaces.moe.of_task`)."""
+        from search_spaces.moe.of_task import of_task
+        from search_spaces.moe.tasks import TaskNetwork
+
+        assert isinstance(network, TaskNetwork)
+        return of_task(network, number)
 
     def graph(self, arch: Architecture) -> ArchGraph:
         """Feed-forward layers as nodes, each with a sum that an edge leads to around it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,12 @@ from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from nas_core.config import SizeConfig
+    from nas_core.space import SearchSpace
+    from training.data.protocol import Source
+    from training.inputs import Inputs
     from training.latency import Latency
 
 _SPLITS = {"train": "train", "val": "valid", "test": "test"}
@@ -47,36 +54,18 @@ def export_trial(
     Raises VerificationError when its weights are gone or not those that were trained, UsageError when its data have
     changed since, and what `training.export.export` raises.
     """
-    import torch
-
     from training.cost import active_params, macs, params
-    from training.data import load
-    from training.data.loading import Loading
-    from training.data.split import Split
     from training.export import available, check_formats, export
     from training.export.proof import proofs_of
-    from training.networks import load_trained
-    from training.tasks import kind_of, sample_inputs
+    from training.tasks import sample_inputs
 
     quantized = _quantized(store, run)
     usual = (*available(study.spec.task), *quantized)
     formats = check_formats(usual if formats is None else formats, study.spec.task, tuple(quantized))
-    weights = trained_weights(store, study, trial, run)
     settings: Any = run.recipe
-    space, _ = load_space(study.spec.space)
-    size = size_of(space, settings["size"])
-    source = load(settings["data"], Split(**settings["split"]))
-    if source.split_hash != settings["split_hash"]:
-        raise UsageError(
-            f"the data '{settings['data']}' are not what {address_of(study, trial, run)} was trained on (split "
-            f"{settings['split_hash']} then, {source.split_hash} now); restore them, or train again"
-        )
-    network = load_trained(space, trial.arch, source.task, size, weights, run.changes)
-    seen = next(iter(source.bind("cpu", Loading(batch_size=2)).batches("valid", 0, 0))).inputs
-    if kind_of(source.task).apart:
-        seen = tuple(tensor[:4] for tensor in seen)
-    inputs = inputs_of(run, source)
-    example = seen if inputs is None else tuple(map(torch.from_numpy, inputs.restored(tuple(t.numpy() for t in seen))))
+    loaded = load_run(store, study, trial, run)
+    space, size, source, network, inputs = loaded.space, loaded.size, loaded.source, loaded.network, loaded.inputs
+    example = loaded.example
     alike = [
         other
         for other in store.below(trial, run.kind)
@@ -100,14 +89,14 @@ def export_trial(
     stem = f"{study.name}-{of}" + ("" if run.kind == RETRAIN else f"-{WORDS[run.kind]}-{run.number}")
     card = {
         "title": f"{space.name} {address}",
-        "summary": f"{_found(study, trial)} in study {study.name}, {_made(run, subject)}.",
+        "summary": f"{found_by(study, trial)} in study {study.name}, {made_by(run, subject)}.",
         "space": study.spec.space,
         "size": settings["size"],
-        "metrics": _metrics(run, alike),
+        "metrics": figures_of(run, alike),
         "random_search": _random(store, study),
         "baselines": _baselines(store, study, trial),
         "macs": run.metrics.get("macs"),
-        "latency": _latency(found),
+        "latency": latency_of(found),
         "quantized": [_figures(run, kind) for kind in quantized if kind in formats],
         "limits": [{"limit": str(one.constraint), "value": one.value, "kept": one.kept} for one in kept],
         "study": study.name,
@@ -132,6 +121,49 @@ def export_trial(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """What a run left, with the data that it was trained on: the network on the CPU, in evaluation mode, and inputs for
+    it as `nas infer` reads them."""
+
+    space: SearchSpace
+    size: SizeConfig
+    source: Source
+    network: nn.Module
+    inputs: Inputs | None
+    example: tuple[Tensor, ...]
+
+
+def load_run(store: Store, study: Study, trial: Run, run: Run) -> LoadedRun:
+    """Raises VerificationError when its weights are gone or not those that were trained, UsageError when its data have
+    changed since."""
+    import torch
+
+    from training.data import load
+    from training.data.loading import Loading
+    from training.data.split import Split
+    from training.networks import load_trained
+    from training.tasks import kind_of
+
+    weights = trained_weights(store, study, trial, run)
+    settings: Any = run.recipe
+    space, _ = load_space(study.spec.space)
+    size = size_of(space, settings["size"])
+    source = load(settings["data"], Split(**settings["split"]))
+    if source.split_hash != settings["split_hash"]:
+        raise UsageError(
+            f"the data '{settings['data']}' are not what {address_of(study, trial, run)} was trained on (split "
+            f"{settings['split_hash']} then, {source.split_hash} now); restore them, or train again"
+        )
+    network = load_trained(space, trial.arch, source.task, size, weights, run.changes)
+    seen = next(iter(source.bind("cpu", Loading(batch_size=2)).batches("valid", 0, 0))).inputs
+    if kind_of(source.task).apart:
+        seen = tuple(tensor[:4] for tensor in seen)
+    inputs = inputs_of(run, source)
+    example = seen if inputs is None else tuple(map(torch.from_numpy, inputs.restored(tuple(t.numpy() for t in seen))))
+    return LoadedRun(space, size, source, network, inputs, example)
+
+
 def _quantized(store: Store, run: Run) -> dict[str, bytes]:
     """The quantised programs that a run left, by their formats."""
     from training.export.formats import QUANTIZED
@@ -153,7 +185,7 @@ def _figures(run: Run, kind: str) -> dict[str, Any]:
     }
 
 
-def _found(study: Study, trial: Run) -> str:
+def found_by(study: Study, trial: Run) -> str:
     """Where an architecture comes from, in words."""
     if trial.kind == BASELINE:
         return f"The architecture {name_of(trial)}, a baseline"
@@ -171,11 +203,11 @@ def _baselines(store: Store, study: Study, trial: Run) -> list[dict[str, Any]]:
         trained = [child for child in store.children(run, RETRAIN) if child.state == State.COMPLETE]
         first = trained[0] if trained else run
         alike = [other for other in trained if settings_of(other) == settings_of(first)]
-        found.append({"name": name_of(run), "metrics": _metrics(first, alike)})
+        found.append({"name": name_of(run), "metrics": figures_of(first, alike)})
     return found
 
 
-def _made(run: Run, subject: str) -> str:
+def made_by(run: Run, subject: str) -> str:
     """How the weights came to be, in words."""
     settings: Any = run.recipe
     if IMPORTED in settings:
@@ -186,7 +218,7 @@ def _made(run: Run, subject: str) -> str:
     return f"made smaller by {public(settings['method'])} from {subject} and trained on {by}"
 
 
-def _latency(found: Latency) -> dict[str, Any]:
+def latency_of(found: Latency) -> dict[str, Any]:
     return {
         "milliseconds": found.ms,
         "spread": found.spread_ms,
@@ -198,7 +230,7 @@ def _latency(found: Latency) -> dict[str, Any]:
     }
 
 
-def _metrics(run: Run, alike: Sequence[Run]) -> list[dict[str, Any]]:
+def figures_of(run: Run, alike: Sequence[Run]) -> list[dict[str, Any]]:
     """The learned metrics of a training, beside what all trainings of its kind came to."""
     figures = []
     for name, value in run.metrics.items():
@@ -225,4 +257,4 @@ def _random(store: Store, study: Study) -> dict[str, Any] | None:
     if found is None:
         return None
     trials, best = found
-    return {"trials": trials, "metrics": _metrics(best, [])}
+    return {"trials": trials, "metrics": figures_of(best, [])}

@@ -130,6 +130,10 @@ def _exported(
     found = located(path)
     if "style" in found.description:
         raise UsageError(f"'{text}' is a network of a supernet, whose layers are others; train its architecture first")
+    if "part" in found.description:
+        raise UsageError(
+            f"'{text}' is the part {found.description['part']} of a network; name the export of the whole one"
+        )
     start = start_from(weights_beside(path), text)
     start.fill(found.network)
     described, task = found.description, validate(Task, found.description["task"], "task")

@@ -10,6 +10,7 @@ from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.errors import UsageError
+from nas_core.parts import head_number, task_network
 from nas_core.task import image_task, multi_task
 from search_spaces.counter import params
 from search_spaces.layers.moe import MixtureOfExperts
@@ -110,3 +111,17 @@ def test_the_known_layout_of_task_level_experts() -> None:
 def test_without_tasks_there_is_no_such_network(task: object) -> None:
     with pytest.raises(UsageError, match="needed are images and the numbers of their tasks"):
         SPACE.build(arch_of("task"), task, Size(width=8))  # type: ignore[arg-type]
+
+
+def test_networks_whose_routers_look_at_tokens_are_not_cut() -> None:
+    for router in ("task", "attributes", "smear-task"):
+        assert SPACE.why_no_task_network(arch_of(router)) is None
+    assert SPACE.why_no_task_network(SPACE.named["dense"]) is None
+    for router in ("switch", "smear", "mmoe", "softmax"):
+        network = built(arch_of(router))
+        with pytest.raises(UsageError, match=f"router {router} goes by the tokens .* are smear-task, task, attributes"):
+            task_network(SPACE, network, arch_of(router), TASK, "task=parity")
+    patches = Moe("patches")
+    assert "networks of the backbone patches are not told" in str(patches.why_no_task_network(patches.named["dense"]))
+    with pytest.raises(UsageError, match="has one task; leave it out"):
+        head_number(image_task((1, 8, 8), 10), "task=parity")

@@ -66,6 +66,8 @@ def export(
     proofs: Sequence[Proof] = (),
     quantized: Mapping[str, bytes] | None = None,
     data: Mapping[str, Any] | None = None,
+    part: str | None = None,
+    whole: Task | None = None,
 ) -> list[Path]:
     """Write `folder/stem.*` in the given formats, with a model card; returns the paths, the card's last.
 
@@ -79,7 +81,7 @@ def export(
     With `inputs` the example is as `training.infer` reads it, onnx and pt2 normalise inside unless `raw`, and every
     file says what its inputs are. `proofs` are files that each of them must answer as the network in training does.
     `quantized` are programs by their formats: they are written as they are. `data` is what the description says of
-    those that it was trained on.
+    those that it was trained on. A network that is a `part` (`nas_core.parts.task_network`) learned the task `whole`.
 
     Raises UsageError for a format, card, architecture or network that does not fit; MachineError where a
     package is missing or the folder cannot be written; VerificationError where a file, loaded in a fresh
@@ -94,7 +96,9 @@ def export(
     if reason := source.space.illegal(arch):
         raise UsageError(f"the space '{given.space}' does not hold this architecture: {reason}")
     copied = f"{stem}.space.py" if source.file else None
-    description = describe(source, copied, arch, given.size, task, changes=changes, inputs=inputs, data=data)
+    description = describe(
+        *(source, copied, arch, given.size, whole or task), changes=changes, inputs=inputs, data=data, part=part
+    )
     network = copy.deepcopy(model).eval().float().cpu().to(memory_format=torch.contiguous_format)
     whole = normalised(network, inputs)
     example = tuple(tensor.detach().cpu() for tensor in example)
@@ -120,6 +124,7 @@ def export(
         "inputs": None if inputs is None else inputs.model_dump(),
         "raw": raw,
         "python_needs": () if written is None else written.needs,
+        "task": task.model_dump(mode="json"),
     }
     text = model_card(_completed(given, description, network, contents, about))
     try:
@@ -174,7 +179,6 @@ def _completed(
         **about,
         **{name: public(getattr(given, name)) for name in ("space", "data", "strategy", "recipe", "command")},
         "params": params(network),
-        "task": description["task"],
         "architecture": description["architecture"]["values"],
         "key": description["key"],
         "notation": description["notation"],

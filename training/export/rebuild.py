@@ -18,6 +18,7 @@ from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig, validate
 from nas_core.errors import NotFoundError, UsageError
 from nas_core.model import UNCHANGED, Changes
+from nas_core.parts import task_network
 from nas_core.plain import from_json
 from nas_core.public import public
 from nas_core.relax import FixedPicker, Style
@@ -93,10 +94,12 @@ def describe(
     changes: Changes = UNCHANGED,
     inputs: Inputs | None = None,
     data: Mapping[str, Any] | None = None,
+    part: str | None = None,
 ) -> dict[str, Any]:
     """The architecture JSON as plain data; `file` is the name of the copy of the user's file beside it, `style` that
     of the network's layers, `changes` in what it differs from the network that the space builds, `inputs` what is to be
-    done before the network, `data` what it was trained on (`reference`, `split`, `split_hash`).
+    done before the network, `data` what it was trained on (`reference`, `split`, `split_hash`), `part` which part of
+    the network of `task` it is (`nas_core.parts.task_network`).
 
     Raises UsageError for a `size` that the space does not have.
     """
@@ -114,6 +117,7 @@ def describe(
         "task": task.model_dump(mode="json"),
         **({} if style == Style.STANDALONE else {"style": style.value}),
         **({"changes": changes.model_dump(mode="json")} if changes else {}),
+        **({} if part is None else {"part": part}),
         **({} if data is None else {"data": public(data)}),
         **({} if inputs is None else {"inputs": inputs.model_dump(mode="json"), "normalisation": "outside"}),
     }
@@ -169,6 +173,8 @@ def located(description: Path) -> Located:
     if "changes" in data:
         changes = validate(Changes, data["changes"], f"'{description}': changes")
         apply(network, changes, f"the changes in '{description}'")
+    if "part" in data:
+        network = task_network(space, network, arch, task, str(data["part"]))
     return Located(data, reference, arch, changes, network)
 
 

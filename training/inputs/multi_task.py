@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from nas_core.task import Head
+from nas_core.task import IMAGE_CLASSIFICATION, Head
 from training.inputs.base import Tensors
 from training.inputs.images import ImageInputs
 
@@ -15,6 +15,13 @@ class MultiTaskInputs(ImageInputs):
 
     heads: tuple[Head, ...] = Field(min_length=2, description="tasks in the order of their numbers and outputs")
     told: bool = Field(default=True, description="whether the number of the task is the second input of the network")
+
+    def of_task(self, number: int) -> ImageInputs:
+        """Those of the network of one task, which is given the image alone and answers with the classes of its head."""
+        head, start = self.heads[number], sum(head.outputs for head in self.heads[:number])
+        classes = [name.removeprefix(f"{head.name}=") for name in self.classes[start : start + head.outputs]]
+        own = {**self.model_dump(include=set(ImageInputs.model_fields)), "kind": IMAGE_CLASSIFICATION}
+        return ImageInputs(**{**own, "classes": tuple(classes)})
 
     def normalised(self, tensors: Tensors) -> Tensors:
         """(images [n, c, h, w] from 0 to 1, tasks [n]) as the network itself sees them; there may be no tasks."""

@@ -182,3 +182,12 @@ def test_an_illegal_network_is_refused_with_what_is_allowed(say: Say, table: Pat
     code, _, err = say("show", "--architecture", f"moe:{chosen}")
     assert code == 2
     assert "active" in err
+
+
+def test_a_network_of_merged_experts_is_not_made_smaller_and_says_why(say: Say, table: Path) -> None:
+    assert say(*SEARCH, "--trials", "1", "--size", "width=8", "--enqueue", "smear")[0] == 0
+    assert say("train", "s:0", "--epochs", "1")[0] == 0
+    code, _, err = say("compress", "s:0", *LESS, "--epochs", "0")
+    assert code == 2
+    assert "no unit of the network can be removed" in err
+    assert "tensordot in 'blocks.0.layer.experts.up'" in err

@@ -59,6 +59,10 @@ SHALLOW: Mapping[str, tuple[int, int, int]] = {
 an architecture costs is nearly all tracing, operator by operator."""
 
 
+NOTHING = {("moe", 12)}
+"""Drawn networks of which nothing can be removed: SMEAR in every block, which merges all experts to one."""
+
+
 def shallow(space: str) -> tuple[int, ...]:
     """Those of the gate: of a space that is not listed the first three."""
     return SHALLOW.get(space, (0, 1, 2))
@@ -102,10 +106,25 @@ def test_cells_whose_nodes_read_nothing() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("space", "number"), [(space, number) for space in SMALL for number in range(DRAWN) if number not in shallow(space)]
+    ("space", "number"),
+    [
+        (space, number)
+        for space in SMALL
+        for number in range(DRAWN)
+        if number not in shallow(space) and (space, number) not in NOTHING
+    ],
 )
 def test_more_architectures(space: str, number: int) -> None:
     shown(space, number)
+
+
+@pytest.mark.parametrize(("space", "number"), sorted(NOTHING))
+def test_of_some_networks_nothing_can_be_removed(space: str, number: int) -> None:
+    task, size = SMALL[space]
+    loaded = refs.load(BUILTIN[space], BUILTIN, GROUP, "search space").object
+    groups = trace(build(loaded, drawn(loaded, number), task, loaded.Size(**size), number), sample_inputs(task, 2))
+    assert not groups.groups
+    assert all(fixed.operator and fixed.reason for fixed in groups.fixed)
 
 
 def test_every_space_is_drawn_from() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas_core import moves
+from nas_core.choice import Value
 from nas_core.errors import UsageError
 from nas_core.task import question_task
 from search_spaces.moe import Moe, Size
@@ -197,10 +198,12 @@ def test_what_is_of_classes_alone_is_refused() -> None:
 # -- networks ---------------------------------------------------------------------------------------------------
 
 
-def learned(stages: Mapping[int, int], samples: int, width: int, lr: float) -> list[float]:
-    """The exact match of a dense network after each stage of so many epochs, on passages of more and more pairs."""
+def learned(stages: Mapping[int, int], samples: int, width: int, lr: float, ffn: str = "dense") -> list[float]:
+    """The exact match of a network after each stage of so many epochs, on passages of more and more pairs."""
     space = Moe("text")
-    arch = moves.complete(space, {"ffn": "dense", "depth": 3, "expansion": 2.0}, moves.first)
+    second: dict[str, Value] = {"experts": 4, "block1/ffn": "dense", "block2/ffn": "experts", "block3/ffn": "dense"}
+    chosen: dict[str, Value] = {"ffn": ffn, "depth": 3, "expansion": 2.0, **(second if ffn == "switch" else {})}
+    arch = moves.complete(space, chosen, moves.first)
     found, weights = [], None
     for pairs, epochs in stages.items():
         source = questions(f"questions?pairs={pairs}&samples={samples}", test=0.1, valid=0.1)
@@ -232,6 +235,7 @@ def test_spans_of_values_are_learned_first() -> None:
 
 
 @pytest.mark.slow
-def test_keys_are_looked_up_among_eight() -> None:
+@pytest.mark.parametrize("ffn", ["dense", "switch"])
+def test_keys_are_looked_up_among_eight(ffn: str) -> None:
     """By passages of 2, 4 and 8 pairs. One half of the key alone reaches .48."""
-    assert learned({2: 5, 4: 10, 8: 8}, 6000, 64, 2e-3)[-1] >= 0.9
+    assert learned({2: 5, 4: 10, 8: 8}, 6000, 64, 2e-3, ffn)[-1] >= 0.9

@@ -170,6 +170,19 @@ def test_a_host_of_ones_own(say: Say, folder: Path) -> None:
     assert "host 'net.py:none' has no pair to put a layer in the place of" in err
 
 
+def test_the_best_layer_of_a_network_of_ones_own_is_a_file(say: Say, folder: Path) -> None:
+    """Which a process that cannot import this program has run before it is kept."""
+    (folder / "net.py").write_text(OWN)
+    search = ("search", "--study", "s", *SPACE, "--hosts", "net.py:plain(width=6)", "--strategy", "evonorm")
+    code, _, err = say(*search, "-s", "strategy.founders=2", "--epochs", "1", "--trials", "4")
+    assert code == 0, err
+    code, _, err = say("export", "s", "--part", "layer", "--format", "python", "--out", "layer")
+    assert code == 0, err
+    (file,) = (folder / "layer").glob("*.py")
+    assert "import nas" not in file.read_text()
+    assert "val_accuracy" in file.read_text()
+
+
 def test_brackets_continue_the_trainings_of_all_hosts(say: Say, folder: Path) -> None:
     search = (
         "search",

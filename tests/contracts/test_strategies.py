@@ -46,7 +46,7 @@ CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "asha": [{}, {"inner": "local-search", "eta": 2}],
     "evonorm": [
         {"window": 6, "tournament": 0.5, "founders": 3},
-        {"window": 4, "tournament": 1.0, "founders": 2, "fresh": 0.0, "tries": 20},
+        {"window": 4, "tournament": 1.0, "founders": 2, "fresh": 0.0, "tries": 1000},
     ],
     "tpe": [{"startup": 4, "history": 20}],
     "gp": [{"startup": 4}],

@@ -42,5 +42,7 @@ def others(space: SearchSpace, task: str) -> str:
     (`elsewhere`), or other spaces."""
     if task in space.elsewhere:
         return f"take --space '{space.elsewhere[task]}'"
-    found = [name for name in search_spaces.BUILTIN if task in load(name).object.tasks]
+    known = {name: load(name).object for name in search_spaces.BUILTIN}
+    found = [name for name, other in known.items() if task in other.tasks]
+    found = found or [f"'{other.elsewhere[task]}'" for other in known.values() if task in other.elsewhere]
     return f"take another space ({', '.join(found)})" if found else "no space of this program learns it"

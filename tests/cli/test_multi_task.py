@@ -26,6 +26,28 @@ def test_data_are_shown_with_their_tasks(say: Say) -> None:
     assert "parity=odd" in out
 
 
+def test_a_space_for_one_task_names_what_learns_several(say: Say) -> None:
+    code, _, err = say("search", "--space", "nasbench201", "--data", "tasks:digits", "--trials", "1")
+    assert code == 2
+    assert "the data is multi-task-classification; take another space ('moe(backbone=tasks)')" in err
+
+
+@pytest.mark.usefixtures("forked_checks")
+def test_a_network_may_be_given_the_image_alone(folder: Path, say: Say) -> None:
+    source = "from torch import nn\n\n\ndef net(task):\n    c, h, w = task.images()\n"
+    Path("one.py").write_text(f"{source}    return nn.Sequential(nn.Flatten(), nn.Linear(c * h * w, task.outputs))\n")
+    code, _, err = say("train", "one.py:net", "--data", "tasks:digits", "--epochs", "1")
+    assert code == 2
+    assert "takes images alone" in err
+    code, _, err = say("train", "one.py:net", "--data", "tasks:digits?inputs=image", "--epochs", "1")
+    assert code == 0, err
+    code, _, err = say("export", "net-tasks-1:0", "--format", "safetensors", "--out", "out")
+    assert code == 0, err
+    Image.fromarray(load("tasks:digits").images[0, 0] * 15).save("one.png")  # type: ignore[attr-defined]
+    code, out, _ = say("infer", "out", "one.png", "one.png?task=parity", "--json")
+    assert [one["classes"][0]["class"].partition("=")[0] for one in json.loads(out)] == [*TASKS, "parity"]
+
+
 @pytest.mark.usefixtures("forked_checks")
 def test_a_network_for_several_tasks_is_trained_exported_and_asked(folder: Path, say: Say) -> None:
     shutil.copy(EXAMPLE, folder)

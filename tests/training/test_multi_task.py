@@ -19,6 +19,7 @@ from training.data.check import findings, imbalance_of
 from training.data.loading import Loading
 from training.data.split import Split
 from training.data.task_source import TaskSource
+from training.export.formats import signature_of
 from training.infer.multi_task import read
 from training.loss import Criterion
 from training.recipe import recipe
@@ -256,3 +257,9 @@ def test_a_file_is_asked_for_what_is_said_or_for_every_task(tmp_path: Path) -> N
         read(inputs, f"npz:{tmp_path / 'few.npz'}?task=sice")
     with pytest.raises(UsageError, match="unknown option 'tasks'; did you mean 'task'"):
         read(inputs, f"npz:{tmp_path / 'few.npz'}?tasks=size")
+
+
+def test_programs_have_the_inputs_that_the_network_is_given() -> None:
+    told, alone = (signature_of(multi_task((1, 8, 8), HEADS, told=told)) for told in (True, False))
+    assert (told.inputs, told.axes) == (("image", "task"), ({0: "batch"}, {0: "batch"}))
+    assert (alone.inputs, alone.axes) == (("image",), ({0: "batch"},))

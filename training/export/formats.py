@@ -22,8 +22,8 @@ class Signature:
 
 
 def signature_of(task: Task) -> Signature:
-    """The inputs that the task names, with the free dimensions that its kind names."""
-    return Signature(tuple(each.name for each in task.inputs), tasks.kind_of(task).axes)
+    """The inputs that the task names, with the free dimensions that its kind names; some may not be given."""
+    return Signature(tuple(each.name for each in task.inputs), tasks.kind_of(task).axes[: len(task.inputs)])
 
 
 @dataclass(frozen=True, slots=True)

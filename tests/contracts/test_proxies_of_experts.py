@@ -21,15 +21,16 @@ from predictors.proxy import Unscorable
 from search_spaces.layers.moe import MixtureOfExperts
 from search_spaces.operators.experts import EXPERT
 from search_spaces.operators.routers import ROUTER, facts_of
+from search_spaces.operators.routers.facts import CONDITION, ONE
 
 SAMPLES, WIDTH, EXPERTS, CLASSES = 8, 8, 4, 10
 TASK = Task(kind="image-classification", input_shape=(1, 8, 8), outputs=CLASSES, metric="accuracy")
 NO_BLOCKS = "no body of at least two blocks"
 NO_PATHS = "paths through|no ReLU network|path-norm is too large"
 UNSCORABLE = {"naswot": WHY_NOT, "linear_regions": WHY_NOT, "az_nas": NO_BLOCKS, "path_norm": NO_PATHS}
+MERGING = [name for name in ROUTER.table if facts_of(ROUTER.operator(name)).computes == ONE]
 BY_ROUTER = {
-    ("naswot", "smear"): None,  # merged: rows of samples, in their order
-    ("linear_regions", "smear"): None,
+    **{(name, router): None for name in ("naswot", "linear_regions") for router in MERGING},  # rows of samples in order
     ("synflow", "grkan"): "too large for float64",
     ("logsynflow", "grkan"): "too large for float64",
 }
@@ -41,7 +42,8 @@ class Patches(nn.Module):
     def __init__(self, router: str, active: int = 2) -> None:
         super().__init__()
         operator = ROUTER.operator(router)
-        options = {"tasks": 3} if router in ("task", "mmoe") else {}
+        conditional = CONDITION in facts_of(operator).needs
+        options = {"tasks": 3} if conditional and router != "attributes" else {}
         made = operator.make(WIDTH, EXPERTS, min(active, facts_of(operator).most or active), **options)
         self.by_task, self.by_attributes = bool(options), router == "attributes"
         self.stem = nn.Conv2d(1, WIDTH, 2, 2)

@@ -1,9 +1,9 @@
 """Known layers in the convolutional hosts on Fashion-MNIST at 16 x 16, and with batches of four images.
 
-    python benchmarks/evonorm_layers.py --data ../shared/data/fashion-mnist [--only layers|small] [--out FILE.csv]
+    python benchmarks/evonorm_layers.py --data ../shared/data/fashion-mnist [--only layers|small] [--steps 500]
 
 `layers`: every layer of `search_spaces.layers.known` in four hosts, 3 seeds, 500 steps of 64 (4 epochs of 8,000
-images).
+images), or so many.
 `small`: five of them in the ResNet host, 5 seeds, 2,000 steps of 4 (one epoch), at a learning rate smaller by 64 / 4.
 Images are padded to 32 x 32 and averaged over 2 x 2. A tenth of 8,889 images is for validation; all 10,000 of the test
 part are tested. SGD as in the recipe `quick`, float32, one thread. Every training is a row of the file, in seconds of
@@ -80,11 +80,11 @@ def measured(source: ImageSource, host: str, layer: str, batch: int, steps: int,
     return {**row, "seconds": round(time.process_time() - begun, 1)}
 
 
-def table(rows: Rows, batch: int, hosts: tuple[str, ...]) -> None:
+def table(rows: Rows, batch: int, steps: int, hosts: tuple[str, ...]) -> None:
     """Test accuracy in percent, a line per layer."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in rows:
-        if int(row["batch"]) == batch:
+        if (int(row["batch"]), int(row["steps"])) == (batch, steps):
             found[row["layer"], row["host"]].append(100 * float(row["test_accuracy"] or "nan"))
     print(f"\n| layer, batches of {batch} | {' | '.join(hosts)} | mean |\n|{'---|' * (len(hosts) + 2)}")
     for layer in LAYERS:
@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("layers", "small"))
     parser.add_argument("--layers", nargs="*", default=list(LAYERS), choices=list(LAYERS))
     parser.add_argument("--hosts", nargs="*", default=list(HOSTS), choices=HOSTS)
+    parser.add_argument("--steps", type=int, default=500, help="of 64, 125 to an epoch")
     parser.add_argument("--seeds", type=int, help="default: 3, of small batches 5")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "evonorm_layers.csv")
     given = parser.parse_args()
@@ -108,15 +109,17 @@ def main() -> None:
     wanted: list[tuple[Any, ...]] = []
     if given.only != "small":
         seeds = range(given.seeds or 3)
-        wanted += [(host, layer, 64, 500, seed) for seed in seeds for host in given.hosts for layer in given.layers]
+        wanted += [
+            (host, layer, 64, given.steps, seed) for seed in seeds for host in given.hosts for layer in given.layers
+        ]
     if given.only != "layers":
         small = [layer for layer in SMALL if layer in given.layers]
         wanted += [("resnet", layer, 4, 2000, seed) for seed in range(given.seeds or 5) for layer in small]
     for row in wanted:
         if rows.get(*row) is None:
             print(rows.write(measured(source, *row)), flush=True)
-    table(rows, 64, HOSTS)
-    table(rows, 4, HOSTS[:1])
+    table(rows, 64, given.steps, HOSTS)
+    table(rows, 4, 2000, HOSTS[:1])
 
 
 if __name__ == "__main__":

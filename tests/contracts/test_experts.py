@@ -262,7 +262,7 @@ def test_routers_by_task_need_one() -> None:
     conditional = {name for name in ROUTER.table if CONDITION in facts_of(ROUTER.operator(name)).needs}
     assert conditional == {*BY_TASK, "attributes"}
     for router in conditional:
-        with pytest.raises(UsageError, match="router"):
+        with pytest.raises(ValueError, match="router"):
             layer(router)(torch.randn(3, 5, FEATURES))
 
 

@@ -22,12 +22,21 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nas_cli.packages import PACKAGES
-from nas_core import refs
+from nas_core import moves, refs
 from nas_core.architecture import Architecture
 from nas_core.moves import sample
 from nas_core.space import HasNamed, SearchSpace
-from nas_core.task import IMAGE_CLASSIFICATION, NODE_CLASSIFICATION, TABULAR_REGRESSION, InputSpec, Task, text_task
+from nas_core.task import (
+    IMAGE_CLASSIFICATION,
+    NODE_CLASSIFICATION,
+    TABULAR_REGRESSION,
+    InputSpec,
+    Task,
+    multi_task,
+    text_task,
+)
 from search_spaces import BUILTIN, GROUP
+from search_spaces.moe import Moe
 from search_spaces.supernet.supernet import Supernet
 from training.export.formats import module_name
 from training.export.python import check
@@ -36,6 +45,7 @@ from training.export.python.module import Subject, network_source
 from training.export.python.terms import Unwritable, literal
 from training.inputs import GraphInputs, ImageInputs, Inputs
 from training.inputs.pictures import pixels
+from training.tasks.multi_task import DIGITS
 
 IMAGES = Task(kind=IMAGE_CLASSIFICATION, input_shape=(3, 16, 16), outputs=5)
 LARGE = Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 40, 40), outputs=3)
@@ -43,6 +53,7 @@ GRAPH = Task(kind=NODE_CLASSIFICATION, input_shape=(12,), outputs=4, nodes=30, e
 FIELDS = InputSpec(name="x", shape=(9,), categories=(1, 4, 1, 3))
 TABLE = Task(kind=TABULAR_REGRESSION, inputs=(FIELDS,), outputs=1, metric="rmse")
 TEXT = text_task(12, 9, "bpc")
+SEVERAL = multi_task((1, 8, 8), DIGITS)
 
 # A space, a task, a size, how many architectures are drawn.
 DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
@@ -62,6 +73,7 @@ DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
     ("moe", TABLE, {"width": 8}, 4),
     ("moe(backbone=text)", TEXT, {"width": 8}, 4),
     ("moe(backbone=patches)", IMAGES, {"width": 8}, 3),
+    ("moe(backbone=tasks)", SEVERAL, {"width": 8}, 3),
 )
 
 
@@ -88,7 +100,8 @@ def example(task: Task) -> tuple[Tensor, ...]:
     if task.positions is not None:
         return (torch.randint(task.tokens()[1], (3, *task.input_shape), generator=generator),)
     if task.nodes is None:
-        return (torch.randn(3, *task.input_shape, generator=generator),)
+        asked = (torch.arange(3) % len(task.heads),) if task.heads else ()
+        return (torch.randn(3, *task.input_shape, generator=generator), *asked)
     # Loops, edges that occur twice, nodes without edges, and directed ones.
     edges = torch.randint(0, 24, (2, 80), generator=generator)
     return torch.rand(30, *task.input_shape, generator=generator), edges
@@ -206,6 +219,45 @@ def test_experts_are_written_after_a_pass_with_other_loads_in_every_layer(tmp_pa
     network(torch.randn(16, 9))
     text, _ = written(network, TABLE)
     assert_same(network, loaded(text, tmp_path, network).load(), example(TABLE))
+
+
+@pytest.mark.parametrize("router", Moe("tasks").routers)
+def test_every_router_is_written(router: str, tmp_path: Path) -> None:
+    space = Moe("tasks")  # which gives a router all that one may need
+    arch = moves.complete(space, {"ffn": router, "depth": 2, "experts": 4, "shared": 1, "layers": 2}, moves.first)
+    torch.manual_seed(0)
+    network = disturbed(space.build(arch, SEVERAL, space.Size(width=8)))
+    text, needs = written(network, SEVERAL)
+    assert needs == ("torch",)
+    assert_readable(text)
+    assert_same(network, loaded(text, tmp_path, network).load(), example(SEVERAL))
+
+
+def doubled(x: Tensor) -> Tensor:
+    return x + x
+
+
+twice = doubled
+
+
+class Followed(nn.Module):
+    """A block whose source says too little, for it knows a function by another name; it reads a weight of a part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(3, 4)
+        self.last = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(twice(x) @ self.table.weight.softmax(1))
+
+
+def test_weights_of_parts_are_written_where_a_pass_is_followed(tmp_path: Path) -> None:
+    network = disturbed(Followed())
+    text, _ = written(network, IMAGES, own=lambda thing: getattr(thing, "__module__", None) == __name__)
+    assert "(x + x) @ self.table.weight.softmax(1)" in text
+    x = torch.randn(2, 3)
+    assert_same(network, loaded(text, tmp_path, network).load(), (x,))
 
 
 def _named() -> Iterator[tuple[str, str, SearchSpace, Architecture, dict[str, Any]]]:

@@ -18,7 +18,7 @@ class Attributes(nn.Module):
     LN(gelu(A c))), weighted by it. In training N(0, 1) / experts is added to the logits. No token has a say, so that
     the experts of fixed attributes can be found before anything runs. With `tasks` a sample is given by the number of
     its task, whose attributes are the digits of its binary code, from 1 on. Raises UsageError for an impossible number
-    of active experts, for more tasks than codes, and where no attributes are given."""
+    of active experts and for more tasks than codes; `forward` raises ValueError where no attributes are given."""
 
     codes: Tensor
 
@@ -51,7 +51,7 @@ class Attributes(nn.Module):
             shares = probabilities(self._noisy(self._logits(given.to(x.dtype))))
         elif self.training:
             shares = probabilities(self._noisy(self._logits(self.codes.to(x.dtype))[given]))
-        else:  # of all of them at once, as in `TaskRouter`
+        else:  # of all of them together, as in `TaskRouter`
             shares = probabilities(self._logits(self.codes.to(x.dtype)))[given]
         shares = shares.unsqueeze(1).expand(-1, x.shape[1], -1)
         weights, chosen = shares.topk(self.active, -1)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from search_spaces.layers.dispatch import Averaged
 from search_spaces.layers.probabilities import probabilities
-from search_spaces.operators.routers.task import known as known_task
+from search_spaces.operators.routers.task import known
 
 
 class Smear(nn.Module):
@@ -28,10 +28,10 @@ class Smear(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Averaged:
         return Averaged(self._dropped(self._shares(x.mean(1))))
 
-    def _shares(self, known: Tensor) -> Tensor:
-        """By what is known of each sample, `[n, features]`: `[n, experts]`."""
+    def _shares(self, given: Tensor) -> Tensor:
+        """By what is given of each sample, `[n, features]`: `[n, experts]`."""
         rows = functional.layer_norm(self.weight, self.weight.shape[1:]) * self.row_scale
-        return probabilities(functional.linear(self.norm(known), rows / rows.shape[1] ** 0.5))
+        return probabilities(functional.linear(self.norm(given), rows / rows.shape[1] ** 0.5))
 
     def _dropped(self, shares: Tensor) -> Tensor:
         if not (self.training and self.dropout):
@@ -43,7 +43,7 @@ class Smear(nn.Module):
 
 class SmearByTask(Smear):
     """SMEAR by an embedding of the sample's task in the place of the mean of its tokens, so that the expert of a task
-    can be merged before anything runs. Raises UsageError where no tasks are given."""
+    can be merged before anything runs. `forward` raises ValueError where no tasks are given."""
 
     def __init__(
         self, features: int, experts: int, active: int = 1, tasks: int = 1, scale: float = 1.0, dropout: float = 0.1
@@ -52,7 +52,7 @@ class SmearByTask(Smear):
         self.embedding = nn.Embedding(tasks, features)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Averaged:
-        task, shares = known_task(condition, "smear-task"), self._shares(self.embedding.weight)
+        task, shares = known(condition, "smear-task"), self._shares(self.embedding.weight)
         if self.training and self.dropout:
             return Averaged(self._dropped(shares[task]))
-        return Averaged(shares[task], of_tasks=(shares, task))  # each task's expert is merged once
+        return Averaged(shares[task], of_tasks=(shares, task))  # one expert per task is merged

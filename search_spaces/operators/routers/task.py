@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nas_core.errors import UsageError
 from search_spaces.layers.dispatch import Chosen, Mixed
 from search_spaces.layers.probabilities import probabilities
 from search_spaces.operators.routers.balance import check_active
@@ -14,7 +13,7 @@ class TaskRouter(nn.Module):
     """The experts of a task: the `active` largest of softmax(W e) of its embedding e, weighted by it over the sum of
     those. All tokens of a task have the same (Kudugunta et al., "Beyond Distillation: Task-level Mixture-of-Experts",
     2021, arXiv 2110.03742, section 3.2), so that the network of one task is a part of the whole. Raises UsageError for
-    an impossible number of active experts, and where no tasks are given."""
+    an impossible number of active experts; `forward` raises ValueError where no tasks are given."""
 
     def __init__(self, features: int, experts: int, active: int, tasks: int) -> None:
         super().__init__()
@@ -24,7 +23,7 @@ class TaskRouter(nn.Module):
         self.gate = nn.Linear(features, experts, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Chosen:
-        # Of all tasks at once, so that the rest of a batch is nothing to them, not even in the last bit.
+        # Of all tasks together, so that the rest of a batch is nothing to them, not even in the last bit.
         shares = probabilities(self.gate(self.embedding.weight))[known(condition, "task")]
         shares = shares.unsqueeze(1).expand(-1, x.shape[1], -1)
         weights, chosen = shares.topk(self.active, -1)
@@ -50,7 +49,7 @@ class GatePerTask(nn.Module):
 
 
 def known(condition: Tensor | None, name: str) -> Tensor:
-    """The condition. Raises UsageError where there is none."""
+    """The condition. Raises ValueError where there is none."""
     if condition is None:
-        raise UsageError(f"router {name} goes by a sample's task, and these data have none; take another router")
+        raise ValueError(f"router {name} goes by a sample's task, and these data have none; take another router")
     return condition

@@ -66,6 +66,8 @@ class Library:
             self.imports[name] = _special(name, value)
 
     def _copy(self, name: str, value: Any) -> None:
+        if value.__name__ != name:
+            raise Unwritable(f"it uses '{value.__name__}' by another name, '{name}'")
         try:
             text = textwrap.dedent(inspect.getsource(value)).rstrip()
         except (OSError, TypeError) as error:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
-from torch import nn
+from torch import Tensor, nn
 
 from search_spaces.layers.features import Shared
 from training.export.python.lines import lines_of, names_of
@@ -54,7 +54,9 @@ class Call(nn.Module):
         return type(vars(self)["_module"])
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(vars(self)["_module"], name)
+        mine = vars(self)
+        value = getattr(mine["_module"], name)
+        return mine["_tape"].add(_attribute(mine["_place"], name), cheap=True) if isinstance(value, Tensor) else value
 
     def __getitem__(self, key: Any) -> Call:
         mine = vars(self)

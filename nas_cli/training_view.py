@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas_cli import render
+from nas_cli import experts_view, render
 from nas_cli.view import curve_page, metrics_page, settings_text
 from nas_core.records import Run
 from studies.address import Address, address_of
@@ -49,6 +49,7 @@ def show(view: View, store: Store, address: Address, as_json: bool) -> None:
         }
     )
     metrics_page(view, training)
+    experts_view.page(training.metrics, document["loads"])
     _parts_page(store, training)
     curve_page(store, training)
     if document["files"]:

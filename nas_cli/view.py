@@ -22,7 +22,7 @@ from nas_core.records import BASELINE, COMPRESS, RETRAIN, Run
 from nas_core.strategy import State
 from nas_core.task import Task
 from studies.address import WORDS, address_of
-from studies.documents import View, hypervolume_of, name_of
+from studies.documents import View, hypervolume_of, loads_of, name_of
 from studies.records import final_size_of
 from studies.setup.supernets import caution
 from studies.store.store import Store
@@ -142,7 +142,7 @@ def best_page(view: View, run: Run, shown: bool = False, at: str = "") -> None:
     head = f"best {at}" if at else "best"
     render.emit(f"{head}: {view.address(run)}{' (the architecture derived above)' if shown else ''}")
     _metrics(view, run)
-    experts_view.page(run.metrics)
+    experts_view.warnings(run.metrics, {})
     note = caution(view.study.spec)
     if note is not None:
         render.emit(f"  note: {note}")
@@ -185,7 +185,7 @@ def trial_page(view: View, store: Store, run: Run) -> None:
     traceback_page(verdict.traceback)
     architecture_page(view, run.arch)
     metrics_page(view, run)
-    experts_view.page(run.metrics)
+    experts_view.page(run.metrics, loads_of(view, store, run))
     costs_view.search_page(view, run)
     curve_page(store, run)
     below = {kind: store.below(run, kind) for kind in WORDS}

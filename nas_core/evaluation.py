@@ -15,6 +15,9 @@ from nas_core.proposal import Budget, Proposal
 
 Goal = Literal["max", "min"]
 
+LOADS = "loads"
+"""Of a report's `detail`: per layer of experts the share of its work that each of them does, by the layer's name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -33,8 +36,8 @@ class Metric:
 @dataclass(frozen=True, slots=True)
 class Report:
     """Metrics at a step (epochs, or the fidelity of a table). `seconds` is the duration since the start of
-    the evaluation, or the recorded one of a table; `detail` is what a job says beside its metrics, as JSON can hold it:
-    an evaluator has no use for it."""
+    the evaluation, or the recorded one of a table; `detail` is what is said beside the metrics, as JSON can hold
+    it: what a job alone reads, and of trainings of layers of experts their `LOADS`, which are stored."""
 
     step: float
     metrics: Mapping[str, float]

@@ -55,6 +55,14 @@ class Extra(Protocol):
 
 
 @runtime_checkable
+class HasLoads(Protocol):
+    """A layer of experts: a training reports how an epoch divides its work among them."""
+
+    loads: Tensor
+    """How much of the last pass each expert did, `[experts]`."""
+
+
+@runtime_checkable
 class HasNoDecay(Protocol):
     """A module some of whose parameters are not pulled to zero."""
 

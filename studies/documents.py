@@ -237,10 +237,17 @@ def full_document(view: View, store: Store, run: Run) -> dict[str, Any]:
         "final_size": final_size_of(view.study.spec),
         "search_size_costs": search_costs(view, run),
         "curve": [{"step": report.step, **report.metrics} for report in store.curve(run)],
+        "loads": loads_of(view, store, run),
         "retrainings": [training_document(view, store, run, child) for child in store.below(run, RETRAIN)],
         "compressions": [training_document(view, store, run, child) for child in store.below(run, COMPRESS)],
         "files": _files(store, run),
     }
+
+
+def loads_of(view: View, store: Store, run: Run) -> Mapping[str, Sequence[float]]:
+    """Per layer of experts the share of its work that each of them did in the last epoch of a training, that of a
+    reused trial in the one that it repeats; empty without such layers."""
+    return store.loads(run if run.reuses is None else store.trial(view.study, run.reuses))
 
 
 def training_document(view: View, store: Store, run: Run, child: Run) -> dict[str, Any]:
@@ -252,6 +259,7 @@ def training_document(view: View, store: Store, run: Run, child: Run) -> dict[st
         "state": str(child.state),
         "reason": child.verdict.reason,
         "metrics": dict(child.metrics),
+        "loads": store.loads(child),
         "seconds": child.verdict.seconds,
         "files": _files(store, child),
     }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_core.batch import Batch
-from nas_core.traits import Extra
+from nas_core.traits import Extra, HasLoads
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -53,6 +53,7 @@ class Extras:
 
     def __init__(self, network: nn.Module) -> None:
         self._modules: list[Any] = [module for module in network.modules() if _hands_over(module)]
+        self._loaded = {name: module for name, module in network.named_modules() if isinstance(module, HasLoads)}
 
     def drop(self) -> None:
         """Forget what a pass left that came to no end, for want of memory."""
@@ -75,6 +76,10 @@ class Extras:
         means = {name: values.mean() for name, values in by_name.items()}
         largest = {f"{name}_max": by_name[name].max() for name in by_name if name in told}
         return (torch.stack(all_terms).sum() if all_terms else None), {**means, **largest}
+
+    def loads(self) -> dict[str, Tensor]:
+        """How the last pass divided its work among the experts of each layer, by the layer's name."""
+        return {name: module.loads for name, module in self._loaded.items()}
 
 
 def answers_alone(network: N) -> N:

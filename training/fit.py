@@ -18,6 +18,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import islice, pairwise
 from pathlib import Path
@@ -29,7 +30,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nas_core.batch import Batch, Data
 from nas_core.errors import NasError, TrialError, UsageError
-from nas_core.evaluation import Objective, Report
+from nas_core.evaluation import LOADS, Objective, Report
 from nas_core.seeds import derive
 from nas_core.traits import Progressive
 from training import checkpoint as checkpoints
@@ -84,7 +85,8 @@ def fit(
     then in `model`, and tested. `recipe.patience` may end the training, and so the reports, before the budget.
 
     `regimes` act on every step, after those of the recipe, of which distillation needs a `teacher`. What modules hand
-    over (`nas_core.traits.Extra`) is reported as `train_*`, means over the samples.
+    over (`nas_core.traits.Extra`) is reported as `train_*`, means over the samples. Of layers of experts the report's
+    `detail` has the `LOADS`, which a training that goes on has of its last and of its best epoch.
 
     Raises TrialError: `nan-loss`, `out-of-memory`, `time-limit` (`deadline`, in time.monotonic() seconds) or
     `exception`; CheckpointError for a checkpoint of another network or program; UsageError for one of another training.
@@ -109,7 +111,7 @@ def fit(
             return kept
         with trial_failures():
             tested = training.evaluate("test")
-        return Report(kept.step, {**kept.metrics, **tested}, time.monotonic() - started)
+        return replace(kept, metrics={**kept.metrics, **tested}, seconds=time.monotonic() - started)
 
     for report in reports:
         yield complete(report)
@@ -118,7 +120,8 @@ def fit(
             return
         with trial_failures():
             found = training.epoch(epoch)
-        reports.append(training.select(Report(epoch + 1, found, time.monotonic() - started)))
+        report = Report(epoch + 1, found, time.monotonic() - started, training.detail())
+        reports.append(training.select(report))
         last = epoch + 1 == epochs or training.selection.over(epoch + 1)
         due = not last and time.monotonic() - saved >= checkpoint_seconds
         written = folder is not None and (due or (last and epochs < recipe.epochs) or stopping())
@@ -166,6 +169,7 @@ class Training:
         self.model = self.forward.place(model)
         self.extras = Extras(self.model)
         self.statistics: dict[str, Tensor] = {}
+        self.loads: dict[str, Tensor] = {}
         self.progressive = [module for module in self.model.modules() if isinstance(module, Progressive)]
         self.regimes = Regimes([*(settings.regime(teacher) for settings in recipe.regimes), *regimes])
         if self.regimes.last and (recipe.selects or recipe.ema is not None):
@@ -194,7 +198,7 @@ class Training:
         self.selection.take(report, self.evaluated)
         if self.recipe.keep == "last" or self.selection.report is None:
             return report
-        return Report(report.step, {**report.metrics, "kept_epoch": self.selection.report.step}, report.seconds)
+        return replace(report, metrics={**report.metrics, "kept_epoch": self.selection.report.step})
 
     def deliver(self, report: Report) -> Report:
         """Put the weights that count into the network, and give their figures to the last report."""
@@ -234,7 +238,7 @@ class Training:
     def train(self, epoch: int, steps: int | None = None) -> dict[str, float]:
         """One pass over the training part, or its first `steps`; the means over it, as `train_*`."""
         self.model.train()
-        self.statistics = {}
+        self.statistics, self.loads = {}, {}
         total, count = torch.zeros((), device=self.device), 0
         every_step = self.recipe.cyclic or bool(self.progressive or self.regimes)
         for number, batch in enumerate(islice(self.batches(epoch), steps)):
@@ -244,6 +248,12 @@ class Training:
             count += batch.samples
         sums = {"loss": total, **self.statistics}
         return {f"train_{name}": float(value) / max(count, 1) for name, value in sums.items()}
+
+    def detail(self) -> dict[str, Any] | None:
+        """What is said of the last epoch beside metrics: the loads of experts; None without any."""
+        if not self.loads:
+            return None
+        return {LOADS: {name: (load / load.sum().clamp_min(1e-9)).tolist() for name, load in self.loads.items()}}
 
     def first_steps(self, steps: int) -> None:
         """The first optimiser steps of a training that begins. Raises UsageError for more than it has."""
@@ -275,8 +285,9 @@ class Training:
     def update(self, batch: Batch) -> Tensor:
         """One optimiser step; returns the sum of the losses before it, on the device."""
         self.regimes.before_gradients(partial(self.probe, batch))
-        total, statistics = self.within_memory(batch, self.gradients)
+        total, statistics, loads = self.within_memory(batch, self.gradients)
         add(self.statistics, statistics)
+        add(self.loads, loads)
         if self.recipe.grad_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip)
         self.optimizer.step()
@@ -298,13 +309,14 @@ class Training:
         for buffer, value in held:
             buffer.copy_(value)
 
-    def gradients(self, pieces: Sequence[Batch]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Gradients of the mean loss over all pieces of a batch; returns the sum of the losses, and of statistics, on
-        the device."""
+    def gradients(self, pieces: Sequence[Batch]) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Gradients of the mean loss over all pieces of a batch; returns the sums of the losses, of statistics, and of
+        the loads of experts, on the device."""
         self.optimizer.zero_grad(set_to_none=True)
         self.extras.drop()
         total, count = torch.zeros((), device=self.device), sum(piece.samples for piece in pieces)
         statistics: dict[str, Tensor] = {}
+        loads: dict[str, Tensor] = {}
         for piece in pieces:
             with self.regimes.watching():
                 logits, auxiliary = self.answers(piece, self.model)
@@ -312,9 +324,10 @@ class Training:
             extra, found = self.extras.take()
             total += losses[0].detach() * piece.samples
             add(statistics, {name: value * piece.samples for name, value in found.items()})
+            add(loads, self.extras.loads())
             loss = weighted(self.model, losses) if extra is None else weighted(self.model, losses) + extra
             (self.regimes.objective(loss, piece, logits) * (piece.samples / count)).backward()
-        return total, statistics
+        return total, statistics, loads
 
     def evaluate(self, part: str) -> dict[str, float]:
         """Mean metrics of one part, named `val_*` or `test_*`."""
@@ -395,6 +408,11 @@ class Training:
             "optimizer": plain,
             "reports": [[report.step, _without_nan(report.metrics), report.seconds] for report in reports],
         }
+        # Of the epochs that a result can be of; others were reported, and none asks for them again.
+        best = reports[-1] if self.selection.report is None else self.selection.report
+        details = {int(report.step): report.detail for report in (best, reports[-1]) if report.detail is not None}
+        if details:
+            state["details"] = [[step, detail] for step, detail in details.items()]
         named = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         named |= {f"kept/{name}": tensor for name, tensor in self.selection.weights.items()}
         if self.averaged is not None:
@@ -424,8 +442,14 @@ class Training:
         except (RuntimeError, ValueError, IndexError) as error:
             raise CheckpointError(f"the checkpoint in '{folder}' is of another network: {first_line(error)}") from error
         self.micro_batch = state["micro_batch"]
+        details = dict(state.get("details", ()))
         reports = [
-            Report(step, {name: math.nan if value is None else value for name, value in metrics.items()}, seconds)
+            Report(
+                step,
+                {name: math.nan if value is None else value for name, value in metrics.items()},
+                seconds,
+                details.get(step),
+            )
             for step, metrics, seconds in state["reports"]
         ]
         kept = {name: tensor.to(self.device) for name, tensor in _named(found.tensors, "kept/").items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ class Selection:
         if self.recipe.keep == "last" or self.report is None:
             return report
         kept = {**report.metrics, **self.report.metrics, "kept_epoch": self.report.step}
-        return Report(report.step, kept, report.seconds)
+        return replace(report, metrics=kept, detail=self.report.detail)
 
     def over(self, epoch: float) -> bool:
         """Whether the training has come to its end, after `epoch` epochs, without a better one for too long."""

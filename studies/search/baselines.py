@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas_core.evaluation import Report
 from nas_core.failures import ATTEMPTS, Failure, died
@@ -148,7 +148,7 @@ class Baselines:
         elif last is None:
             self._finish(running, Verdict(State.FAILED, "no-report: the evaluator ended without a report"), None)
         else:
-            report = Report(last.step, {**last.metrics, **running.costs}, last.seconds)
+            report = replace(last, metrics={**last.metrics, **running.costs})
             self._finish(running, self.verdicts.after(report.metrics, report.seconds), report)
 
     def _finish(self, running: _Running, verdict: Verdict, report: Report | None) -> None:

@@ -356,7 +356,7 @@ class Search:
             return  # the final report is committed together with the verdict
         if self._early_stopping.prunes(trial, report):
             self.executor.drop(trial.number)
-            report = Report(report.step, {**report.metrics, **trial.metrics}, report.seconds)
+            report = replace(report, metrics={**report.metrics, **trial.metrics})
             verdict = self.verdicts.after(report.metrics, report.seconds)
             if verdict.state == State.COMPLETE:
                 verdict = replace(verdict, state=State.PRUNED, reason=f"pruned: at {report.step:g}")
@@ -374,7 +374,7 @@ class Search:
         elif last is None:
             verdict = Verdict(State.FAILED, "no-report: the evaluator ended without a report")
         else:
-            last = Report(last.step, {**last.metrics, **trial.metrics}, last.seconds)
+            last = replace(last, metrics={**last.metrics, **trial.metrics})
             verdict = self.verdicts.after(last.metrics, last.seconds)
             stored = False
         final = last is not None and last.step >= self.spent.resolved(trial.proposal)[1]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError, VerificationError
+from nas_core.evaluation import Report
 from nas_core.model import UNCHANGED, Changes
 from nas_core.records import Bench, Run, StopAt, Verdict
 from nas_core.strategy import Proposal, State
@@ -63,6 +64,18 @@ def verdict_row(verdict: Verdict, ended: float | None) -> dict[str, Any]:
 def metric_row(run_id: int, step: float, name: str, value: float) -> dict[str, Any]:
     finite, kind = _kind_of(value)
     return {"run": run_id, "step": step, "name": name, "value": value if finite else None, "number": kind}
+
+
+def loads_row(run_id: int, report: Report, loads: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """How an epoch of a training divides the work of its layers of experts."""
+    return {
+        "run": run_id,
+        "epoch": int(report.step),
+        "architecture": None,
+        "metrics": dump({}),
+        "strengths": dump({name: list(shares) for name, shares in loads.items()}),
+        "seconds": report.seconds,
+    }
 
 
 def score_row(context: int, predictor: str, arch: Architecture, value: float, seconds: float | None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from nas_core.architecture import Architecture
 from nas_core.errors import MachineError, NasError, NotFoundError, UsageError, nearest
-from nas_core.evaluation import Report
+from nas_core.evaluation import LOADS, Report
 from nas_core.model import UNCHANGED, Changes
 from nas_core.records import BASELINE, TRIAL, Artifact, Baseline, Bench, Proposed, Run, StopAt, Verdict
 from nas_core.strategy import Proposal, State
@@ -386,7 +386,7 @@ class Store:
         self._sql.run(connection, "architecture", {"key": arch.key, "json": arch.to_json()})
         run_id = self._sql.insert_run(connection, row)
         if report is not None:
-            self._insert_metrics(connection, run_id, report.step, report.metrics)
+            self._insert_report(connection, run_id, report)
         return run_id
 
     def start(self, run_id: int, environment: int | None, tries: int = 0) -> None:
@@ -411,7 +411,7 @@ class Store:
         on, where that has changed."""
 
         def work(connection: Connection) -> None:
-            self._insert_metrics(connection, run_id, report.step, report.metrics)
+            self._insert_report(connection, run_id, report)
             if tries is not None:
                 connection.execute(t.runs.update().where(t.runs.c.id == run_id).values(tries=tries))
 
@@ -428,7 +428,7 @@ class Store:
                 change = t.runs.update().where(t.runs.c.id == run_id).values(changes=changes.model_dump_json())
                 connection.execute(change)
             if report is not None:
-                self._insert_metrics(connection, run_id, report.step, report.metrics)
+                self._insert_report(connection, run_id, report)
             self._sql.run(connection, "finish", row)
 
         self.write(work, repeatable=True)
@@ -483,6 +483,11 @@ class Store:
         for row in self.read(sa.select(t.metrics).where(m.run == run.id).order_by(m.step, m.name)):
             steps.setdefault(row.step, {})[row.name] = rows.number(row)
         return [Report(step, metrics) for step, metrics in steps.items()]
+
+    def loads(self, run: Run) -> dict[str, tuple[float, ...]]:
+        """Per layer of experts the share of its work that each of them did in the last epoch; empty without any."""
+        found = self.read(sa.select(t.epochs.c.strengths).where(t.epochs.c.run == run.id))
+        return {name: tuple(shares) for row in found for name, shares in json.loads(row.strengths).items()}
 
     def curves(self, study: Study, metric: str) -> dict[int, list[tuple[float, float]]]:
         """Per trial number the (step, value) pairs of a metric."""
@@ -720,10 +725,15 @@ class Store:
                 result.setdefault(row.run, {})[row.name] = rows.number(row)
         return result
 
-    def _insert_metrics(self, connection: Connection, run_id: int, step: float, values: Mapping[str, float]) -> None:
+    def _insert_report(self, connection: Connection, run_id: int, report: Report) -> None:
+        step, values = report.step, report.metrics
         self._sql.run_many(
             connection, "metric", [rows.metric_row(run_id, step, name, value) for name, value in values.items()]
         )
+        loads = (report.detail or {}).get(LOADS)
+        if loads is not None:  # of the epoch that was reported last
+            connection.execute(t.epochs.delete().where(t.epochs.c.run == run_id))
+            connection.execute(t.epochs.insert(), rows.loads_row(run_id, report, loads))
 
     def write(self, work: Callable[[Connection], T], *, repeatable: bool = False) -> T:
         """Do some work in a transaction of its own; where a server goes away in it, once more when that is back.

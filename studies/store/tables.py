@@ -229,11 +229,13 @@ artifacts = Table(
 epochs = Table(
     "epochs",
     metadata,
-    Column("run", ForeignKey("runs.id"), primary_key=True, info={BEFORE: "-study"}),  # of the supernet
-    Column("epoch", Integer, primary_key=True),  # finished epochs of the supernet's training
+    # Of the supernet, whose epochs are all kept; or of a training of layers of experts, of which the last one is.
+    Column("run", ForeignKey("runs.id"), primary_key=True, info={BEFORE: "-study"}),
+    Column("epoch", Integer, primary_key=True),  # finished epochs of the training
     Column("architecture", ForeignKey("architectures.key")),  # derived then; empty: there is none
     Column("metrics", Text, nullable=False),  # JSON
-    Column("strengths", Text, nullable=False, info={BEFORE: "scores"}),  # JSON: per group the weights of its operations
+    # JSON: per group the weights of its operations; per layer of experts the share of its work that each does.
+    Column("strengths", Text, nullable=False, info={BEFORE: "scores"}),
     Column("seconds", Float, nullable=False),
     sqlite_with_rowid=False,
 )

@@ -11,7 +11,7 @@ import numpy
 
 from nas_core.architecture import Architecture
 from nas_core.errors import NotFoundError, UsageError
-from nas_core.evaluation import Report
+from nas_core.evaluation import LOADS, Report
 from nas_core.records import RETRAIN, StopAt, Verdict
 from nas_core.strategy import Proposal, State
 from nas_core.task import Task
@@ -123,6 +123,13 @@ def _trials(store: Any, open_store: Callable[[], Any]) -> Iterator[str]:
         yield "curve: the reports are not those that were committed"
     if other.curves(study, "score") != {0: [(1.0, 0.5), (2.0, 0.75)]}:
         yield f"curves: the values of a metric are {other.curves(study, 'score')}"
+    if other.loads(seen):
+        yield f"loads: a run that reported none has {other.loads(seen)}"
+    for step, shares in ((4, [1.0, 0.0]), (3, [0.25, 0.75])):  # one that was killed goes on with an older epoch
+        store.report(run, Report(step, {}, 1.5, {LOADS: {"layer.1": shares, "layer.0": [1.0]}}))
+    found = other.loads(seen)
+    if list(found.items()) != [("layer.1", (0.25, 0.75)), ("layer.0", (1.0,))]:
+        yield f"report: the loads of experts are {found} instead of those that were reported last"
     second = store.propose(
         study, 1, proposal, "same", Verdict(State.REUSED, "same as trial 0", (0.75,)), reuses=0,
         report=Report(2, {"score": 0.75}), asked_after=1, told=(run, 0),

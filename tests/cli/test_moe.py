@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ import torch
 
 import nas
 from nas_cli.baselines_view import sized
-from nas_cli.experts_view import remarks
+from nas_cli.experts_view import heat_map, remarks
+from search_spaces.layers.moe import MixtureOfExperts
+from studies.store.store import Store
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -80,20 +83,95 @@ def test_what_layers_of_experts_do_is_reported_and_warned_of(say: Say, table: Pa
     assert metrics["train_load_ratio"] >= 1
     assert not [name for name in json.loads(say("show", "s", "--json")[1])["baselines"][0]["metrics"] if "load" in name]
     page = say("show", "s:0")[1]
-    texts = list(remarks(metrics))
+    texts = list(remarks(metrics, document["loads"]))
     assert ("dead experts: " in page) == (metrics["train_dead_share"] > 0)
     assert all(f"warning: {text}" in page for text in texts)
     assert metrics["train_dropped_share_max"] > 0.05  # 16 rows over 8 experts
     assert "the capacity drops " in page
+    layers = document["loads"]
+    assert len(layers) == 2  # every second of four blocks
+    for name, shares in layers.items():
+        assert len(shares) == 8
+        assert sum(shares) == pytest.approx(1)
+        assert f"{name} |" in page
+    assert f"{max(max(shares) for shares in layers.values()):.1%} of a layer's work" in page
+
+
+GRIN = ("--space", "moe(routers=(grin,))", "--enqueue", "grin", "--trials", "1", "--size", "width=8")
+
+
+def test_loads_are_shares_of_what_routers_choose(say: Say, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: dict[int, np.ndarray] = {}  # per layer, in the order in which they are passed
+    routed = MixtureOfExperts._routed
+
+    def counts(layer: MixtureOfExperts, x: torch.Tensor, condition: torch.Tensor | None) -> Any:
+        routing = routed(layer, x, condition)
+        if layer.training and x.device.type == "cpu":
+            found = np.bincount(routing.chosen.flatten().numpy(), minlength=16)
+            counted[id(layer)] = counted.get(id(layer), 0) + found
+        return routing
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MixtureOfExperts, "_routed", counts)
+        assert say(*SEARCH, *GRIN)[0] == 0
+    loads = json.loads(say("show", "s:0", "--json")[1])["loads"]
+    assert len(loads) == len(counted) == 4
+    for (name, shares), found in zip(loads.items(), counted.values(), strict=True):
+        assert found.sum() % 2 == 0  # two per row
+        assert shares == pytest.approx((found / found.sum()).tolist())
+        dead = [str(expert) for expert, count in enumerate(found) if count == 0]
+        assert not dead or f"{', '.join(dead)} of {name}" in say("show", "s:0")[1]
+
+
+def test_loads_are_committed_with_the_result_and_are_the_same_after_a_kill(
+    say: Say, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    def loads(study: str) -> Any:
+        return json.loads(say("show", f"{study}:0", "--json")[1])["loads"]
+
+    settings = (*GRIN, "--epochs", "3", "-s", "checkpoint_seconds=0")
+    assert say(*SEARCH, *settings)[0] == 0
+    whole = loads("s")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "finish", killed)
+        with pytest.raises(Killed):
+            say(*SEARCH, *settings, "--study", "t")
+    assert whole
+    assert loads("t") not in ({}, whole)  # of the second epoch
+    assert say("resume", "t")[0] == 0
+    assert loads("t") == whole
+    assert say("train", "s:0", "--epochs", "1")[0] == 0
+    trained = json.loads(say("show", "s:0/train-1", "--json")[1])["loads"]
+    assert trained.keys() == whole.keys()
+    assert "loads of experts (the darkest does " in say("show", "s:0/train-1")[1]
+
+
+def test_the_map_shades_by_the_largest_load_and_leaves_out_the_dead() -> None:
+    assert list(heat_map({"blocks.0.layer": (0.5, 0.0, 0.25, 0.25), "b": (0.001, 0.999, 0.0, 0.0)})) == [
+        "                0123",
+        "blocks.0.layer |+ ::| 0 does 50.0%",
+        "b              |.@  | 1 does 99.9%",
+    ]
+    tens, ones, line = heat_map({"a": [0.0] * 11 + [1.0]})
+    assert (tens, ones, line) == ("   0         1 ", "   012345678901", "a |           @| 11 does 100.0%")
 
 
 def test_remarks_have_the_figures() -> None:
-    assert list(remarks({"val_rmse": 1.0})) == []
-    assert list(remarks({"train_dropped_share": 0.05, "train_dropped_share_max": 0.05})) == []
-    (dropped,) = remarks({"train_dropped_share": 0.04, "train_dropped_share_max": 0.123})
+    assert list(remarks({"val_rmse": 1.0}, {})) == []
+    assert list(remarks({"train_dropped_share": 0.05, "train_dropped_share_max": 0.05}, {})) == []
+    (dropped,) = remarks({"train_dropped_share": 0.04, "train_dropped_share_max": 0.123}, {})
     assert dropped.startswith("the capacity drops 4.0% of what routers choose, 12.3% in the worst layer; raise it")
-    (dead,) = remarks({"train_dead_share": 0.25, "train_dead_share_max": 0.5})
-    assert dead.startswith("dead experts: 25.0% get no token of a batch, 50.0% in the worst layer")
+    figures = {"train_dead_share": 0.25, "train_dead_share_max": 0.5}
+    (dead,) = remarks(figures, {"a": (0.25, 0.75)})
+    assert dead.startswith("dead experts: 25.0% get no token of a batch, 50.0% in the worst layer; take fewer")
+    (dead,) = remarks(figures, {"a": (0.0, 0.5, 0.0, 0.5), "b": (0.5, 0.5), "c": (1.0, 0.0)})
+    assert "50.0% in the worst layer (none of the whole epoch: 0, 2 of a; 1 of c); take fewer" in dead
 
 
 @pytest.fixture

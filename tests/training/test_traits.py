@@ -132,7 +132,7 @@ def test_of_statistics_the_largest_is_reported_too() -> None:
 def test_pieces_are_weighted_by_their_samples() -> None:
     def gradient(pieces: Callable[[Batch], list[Batch]]) -> tuple[Tensor, Tensor]:
         made = training(Router())
-        _, statistics = made.gradients(pieces(next(Rows().batches("train", 0, 1))))
+        _, statistics, _ = made.gradients(pieces(next(Rows().batches("train", 0, 1))))
         assert isinstance(made.model, Router)
         assert made.model.linear.weight.grad is not None
         return made.model.linear.weight.grad, statistics["size"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -315,7 +316,7 @@ class Train:
             static = self.costs(proposal.arch, self._costs.counts)
             with closing(self.learn(model, epochs, context)) as reports:
                 for report in reports:
-                    yield Report(report.step, {**report.metrics, **static}, report.seconds)
+                    yield replace(report, metrics={**report.metrics, **static})
             if self.keep_weights:
                 write_tensors(context.workdir / WEIGHTS, model.state_dict())
 
@@ -347,7 +348,7 @@ class Train:
         with closing(reports):  # here, where what goes wrong at the end is still heard
             for report in reports:
                 learned = {name: value for name, value in report.metrics.items() if name in declared}
-                yield Report(report.step, learned, report.seconds)
+                yield replace(report, metrics=learned)
 
     def by(self, recipe: Recipe) -> Self:
         """The same with another recipe on the same batches, to `learn` by."""

@@ -22,7 +22,7 @@ from nas_core.records import BASELINE, COMPRESS, RETRAIN, Run
 from nas_core.strategy import State
 from nas_core.task import Task
 from studies.address import WORDS, address_of
-from studies.documents import View, hypervolume_of, loads_of, name_of
+from studies.documents import View, hidden_units, hypervolume_of, loads_of, name_of
 from studies.records import final_size_of
 from studies.setup.supernets import caution
 from studies.store.store import Store
@@ -184,6 +184,9 @@ def trial_page(view: View, store: Store, run: Run) -> None:
     )
     traceback_page(verdict.traceback)
     architecture_page(view, run.arch)
+    units = hidden_units(view, run)
+    if units:
+        render.emit("", *(f"hidden units per {what}: {number:,}" for what, number in units.items()))
     metrics_page(view, run)
     experts_view.page(run.metrics, loads_of(view, store, run))
     costs_view.search_page(view, run)

@@ -143,6 +143,15 @@ class HasReports(Protocol):
 
 
 @runtime_checkable
+class HasHiddenUnits(Protocol):
+    """Whose layers are as wide as something else demands, such as a number of parameters, so that no choice says it."""
+
+    def hidden_units(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, int]:
+        """How many hidden units there are, by what has them: `expert`, `dense layer`. Nothing is initialised."""
+        ...
+
+
+@runtime_checkable
 class HasHosts(Protocol):
     """Of layers: an architecture is one, and its network that of a host, which has nothing else to choose. The field
     `host` of the space's size names it, and `Size.at(host)` is the same size of another one."""

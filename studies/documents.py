@@ -12,7 +12,7 @@ from nas_core.errors import NasError
 from nas_core.evaluation import Objective
 from nas_core.graph import ArchGraph
 from nas_core.records import COMPRESS, RETRAIN, Run
-from nas_core.space import HasNotation, SearchSpace, builds
+from nas_core.space import HasHiddenUnits, HasNotation, SearchSpace, builds
 from studies.address import address_of
 from studies.analysis.summary import objective
 from studies.executors import Job
@@ -94,6 +94,19 @@ def search_costs(view: View, run: Run) -> dict[str, float]:
     try:
         return costs.search_costs(spec, view.space, run.arch)
     except Exception:  # the trial is shown all the same, whatever a user's code raises
+        return {}
+
+
+def hidden_units(view: View, run: Run) -> dict[str, int]:
+    """Those of a trial's network as it was trained, where no choice says them and the space can tell."""
+    space, spec = view.space, view.study.spec
+    if view.trouble or not isinstance(space, HasHiddenUnits):
+        return {}
+    from studies.setup.spaces import size_of
+
+    try:
+        return dict(space.hidden_units(run.arch, spec.task, size_of(space, spec.size)))
+    except Exception:  # as above
         return {}
 
 
@@ -236,6 +249,7 @@ def full_document(view: View, store: Store, run: Run) -> dict[str, Any]:
         "graph": None if graph is None else {"nodes": graph.nodes, "edges": graph.edges},
         "final_size": final_size_of(view.study.spec),
         "search_size_costs": search_costs(view, run),
+        "hidden_units": hidden_units(view, run),
         "curve": [{"step": report.step, **report.metrics} for report in store.curve(run)],
         "loads": loads_of(view, store, run),
         "retrainings": [training_document(view, store, run, child) for child in store.below(run, RETRAIN)],

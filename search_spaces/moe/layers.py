@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from search_spaces.layers.moe import MixtureOfExperts
-from search_spaces.operators.experts.stacked import MULTIPLE
+from search_spaces.operators.experts.stacked import MULTIPLE, StackedLinear
 from search_spaces.operators.operator import Operator
 from search_spaces.operators.routers import facts_of
 from search_spaces.operators.routers.facts import CONDITION
@@ -85,6 +85,17 @@ class Layout:
     def _router(self, features: int) -> nn.Module:
         tasks = {"tasks": self.tasks} if CONDITION in facts_of(self.router).needs else {}
         return self.router.make(features, self.experts, self.chosen, **self.options, **tasks)
+
+
+def hidden_units(layer: nn.Module) -> tuple[str, int | None]:
+    """What of a feed-forward layer has hidden units, `expert` or `dense layer`, and how many; None: none that is known,
+    as of linear experts, or of ones of a user's that hold no `StackedLinear`."""
+    mixture = next((module for module in layer.modules() if isinstance(module, MixtureOfExperts)), None)
+    if mixture is None:
+        first = next(module for module in layer.modules() if isinstance(module, nn.Linear))
+        return "dense layer", first.out_features
+    stacked = [module for module in mixture.experts.modules() if isinstance(module, StackedLinear)]
+    return "expert", int(stacked[0].weight.shape[1]) if len(stacked) > 1 else None  # a single one has the outputs
 
 
 def dense_of_total(layout: Layout, features: int, hidden: int) -> nn.Sequential:

@@ -18,7 +18,7 @@ expert is 1 and teaches the router nothing: that is not allowed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -178,10 +178,35 @@ class Moe(SearchSpace):
 
         Raises UsageError for an illegal architecture, a task that the backbone does not learn, or another space's size.
         """
+        own = Size.own(size, self.name)
+        check_legal(self, arch)
+        return self.backbone.network(task, own.width, int(arch.values["depth"]), self._layers(arch, task))
+
+    def hidden_units(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, int]:
+        """Per expert and per dense layer, of each place in a block where there are several. An expert's are its own:
+        those with more parameters per unit have fewer."""
+        import torch
+
+        from search_spaces.moe.layers import hidden_units
+
+        own, made, found = Size.own(size, self.name), self._layers(arch, task), dict[str, int]()
+
+        def layer(block: int, place: str, features: int) -> nn.Module:
+            one = made(block, place, features)
+            what, units = hidden_units(one)
+            if units is not None:
+                found[what if len(self.backbone.places) == 1 else f"{what} of {place}"] = units
+            return one
+
+        with torch.device("meta"):
+            self.backbone.network(task, own.width, int(arch.values["depth"]), layer)
+        return found
+
+    def _layers(self, arch: Architecture, task: Task) -> Callable[[int, str, int], nn.Module]:
+        """The feed-forward layers of a block at a place, with so many features."""
         from search_spaces.moe import layers
 
-        own, values = Size.own(size, self.name), arch.values
-        check_legal(self, arch)
+        values = arch.values
         layout, expansion = self.layout(arch, len(task.heads)), float(values["expansion"])
 
         def layer(block: int, place: str, features: int) -> nn.Module:
@@ -192,7 +217,7 @@ class Moe(SearchSpace):
                 return layers.dense_of_total(layout, features, hidden)
             return layout.made(features, hidden)
 
-        return self.backbone.network(task, own.width, int(values["depth"]), layer)
+        return layer
 
     def reports(self, task: Task) -> Sequence[Metric]:
         """What layers of experts hand over (`search_spaces.layers.moe`): the mean over the layers, and that of the

@@ -46,6 +46,9 @@ def test_both_dense_networks_stand_beside_the_best(say: Say, table: Path) -> Non
     assert total["params"] == total["active_params"] == pytest.approx(metrics["params"], rel=0.02)
     sizes = document["baselines"][2]["compared"][0]["sizes"]
     assert sizes == {name: smear[name] / metrics[name] for name in ("active_params", "params")}
+    shown = json.loads(say("show", "s:0", "--json")[1])
+    assert shown["hidden_units"] == {"expert": 60}  # 64, the next multiple of 8, would be 6% too many
+    assert "\nhidden units per expert: 60\n" in say("show", "s:0")[1]
     page = say("best", "s")[1]
     assert "dense of equal active parameters: val_rmse" in page
     assert "dense-total of equal total parameters: val_rmse" in page

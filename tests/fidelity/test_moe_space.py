@@ -176,6 +176,36 @@ def test_a_factor_of_the_features() -> None:
         assert module.experts.up.weight.shape[1] == units
 
 
+def test_hidden_units_are_told_as_they_are_built() -> None:
+    def told(space: Moe, size: int, **values: Value) -> Mapping[str, int]:
+        return space.hidden_units(made(space, **values), TASKS[space.backbone.name], Size(width=size))
+
+    table: dict[str, Value] = {
+        "ffn": "noisy-top-k",
+        "experts": 8,
+        "active": 2,
+        "shared": 0,
+        "depth": 2,
+        "expansion": 4.0,
+    }
+    assert told(SPACES["table"], 32, **table, expert="gelu", layers=1) == {"expert": 60}  # not 64
+    mixed = {**table, "block1__ffn": "dense", "layers": 1}
+    assert told(SPACES["table"], 32, **mixed, expert="gelu") == {"dense layer": 128, "expert": 60}
+    free = {**mixed, "width": "free", "factor": 2.0}  # of 64
+    units = {"gelu": 64, "rational": 64, "glu": 40, "kan": 7}  # glu: 2/3 in steps of 8, kan: 1/9
+    for kind, number in units.items():
+        assert told(SPACES["table"], 32, **free, expert=kind)["expert"] == number
+    assert told(SPACES["table"], 32, **mixed, expert="linear") == {"dense layer": 128}
+    assert told(SPACES["table"], 32, ffn="dense", expansion=0.5) == {"dense layer": 16}
+    space = SPACES["patches"]
+    arch = made(space, ffn="switch", expert="pade", depth=2, block1__tokens="dense", block1__channels="experts")
+    block, second = list(layers_of(built(space, arch, Size(width=32))))[:2]
+    found = space.hidden_units(arch, TASKS["patches"], Size(width=32))
+    assert found["expert of channels"] == block.experts.down.weight.shape[2]
+    assert found["expert of tokens"] == second.experts.down.weight.shape[2]
+    assert found.keys() == {"dense layer of tokens", "expert of channels", "expert of tokens"}
+
+
 @pytest.mark.parametrize("backbone", TASKS)
 def test_dense_networks_of_equal_parameters(backbone: str) -> None:
     space = SPACES[backbone]

@@ -84,7 +84,7 @@ def table(problem: Problem, arguments: argparse.Namespace, after: bool) -> None:
             longer = tuned(problem, copy.deepcopy(network), seed)  # the dense network, trained as long
             dense = {**rows.get(seed, "dense", "", 1, 0), "draw": 1, "accuracy": longer}
             print(rows.write(dense), flush=True)
-        for share in LEVELS:
+        for share in arguments.levels:
             for name, rule, draw in asked(arguments.draws, arguments.methods, not arguments.uniform):
                 if rows.get(seed, name, rule, share, draw):
                     continue
@@ -163,6 +163,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the four files of Fashion-MNIST")
     parser.add_argument("--folder", type=Path, default=Path("structured"), help="where the trained networks are")
     parser.add_argument("--methods", nargs="+", help="[default: those of scores, and after training hesso too]")
+    parser.add_argument("--levels", nargs="+", type=float, default=LEVELS, help="shares of the MACs that are left")
     parser.add_argument("--uniform", action="store_true", help="the default allocation alone")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, help="of random scores [default: 10 before, 3 after]")

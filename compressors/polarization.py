@@ -10,9 +10,10 @@ of g over a batch, the loss gets
 
 where the second term is the variance of the gates over the inputs: it is least where all inputs agree, the *consensus*.
 Its weight rises from 0, and the budget falls from 1 to the target, on a line over the first `ramp` of the steps. The
-cost is exact for the units that are mostly on, and linear in a around that. In the end a is taken over all training
-data; what is on for less than half of them is set to 0, and what else must go to meet the target, the least a first.
-Gates are gone then, and statistics of batch normalisations are computed anew.
+cost is exact for the units that are mostly on, and linear in a around that. After the share `settle` of the steps a is
+taken over all training data; what is on for less than half of them is off from then on, and what else must go to meet
+the target, the least a first. The rest is on, and trains for the steps that are left without gates and terms. In the
+end what is off is set to 0, and statistics of batch normalisations are computed anew.
 
 Gated are whole blocks, and widths that one layer makes, inner ones: those of a sum, which several layers make, would
 need one gate for all of them. The gate is behind the last normalisation of a unit, so that 0 is exactly 0. At least as
@@ -63,6 +64,9 @@ class Settings(Zeroed):
     weight: float = Field(default=20.0, gt=0, description="of the term that holds the budget")
     polarization: float = Field(default=0.5, ge=0, description="weight of the disagreement of inputs, in the end")
     ramp: float = Field(default=0.5, gt=0, le=1, description="share of the steps in which budget and weight come to it")
+    settle: float = Field(
+        default=0.7, gt=0, le=1, description="share of the steps after which every gate stays on or off for all inputs"
+    )
     reduction: int = Field(
         default=16, ge=1, description="inputs of a gate by its hidden features, of which 8 are least"
     )
@@ -200,6 +204,7 @@ class Polarizing(Regime):
         )
         self._open: list[Tensor] = [torch.zeros(0)] * len(self._gated)
         self._handles = [handle for number, (one, _) in enumerate(self._gated) for handle in self._hooked(number, one)]
+        self._kept: Tensor | None = None  # which units and blocks are on, once that is settled
         self._around = self._activity = torch.ones(sum(self._prices.sizes))
         self._lines = self._prices.lines(self._around)
         self._passed: list[tuple[Tensor, int]] = []
@@ -208,7 +213,11 @@ class Polarizing(Regime):
         site, modules = self._sites[group.name], dict(self._network.named_modules())
 
         def decide(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            self._open[number] = self.gates[number](_pooled(module, given[0]))
+            if self._kept is None:
+                self._open[number] = self.gates[number](_pooled(module, given[0]))
+            else:
+                mine = self._kept.split(self._prices.sizes)[number]
+                self._open[number] = mine.to(given[0]).expand(len(given[0]), -1)
 
         def gated(owners: Tensor) -> Callable[[nn.Module, Any, Tensor], Tensor]:
             def multiplied(module: nn.Module, _: Any, answer: Tensor) -> Tensor:
@@ -233,13 +242,19 @@ class Polarizing(Regime):
         return [{"params": list(self.gates.parameters()), "weight_decay": 0.0}]
 
     def before_step(self, step: int, steps: int) -> None:
-        self._ramp = min(1.0, (step + 1) / (self._settings.ramp * steps))
         self._passed = []
+        if self._kept is None and step >= self._settings.settle * steps:
+            self._settle()
+        if self._kept is not None:
+            return
+        self._ramp = min(1.0, (step + 1) / (self._settings.ramp * steps))
         if step % REFRESH == 0:
             self._around = self._activity.clone()
             self._lines = self._prices.lines(self._around)
 
     def objective(self, loss: Tensor, piece: Batch, logits: Tensor) -> Tensor:
+        if self._kept is not None:
+            return loss
         activity = torch.cat([gates.float().mean(0) for gates in self._open])
         self._passed.append((activity.detach(), piece.samples))
         settings, count = self._settings, len(activity)
@@ -251,24 +266,36 @@ class Polarizing(Regime):
         return loss
 
     def after_step(self) -> None:
+        if self._kept is not None:
+            return
         samples = sum(count for _, count in self._passed)
         mean = torch.stack([activity * (count / samples) for activity, count in self._passed]).sum(0)
         self._activity = DECAY * self._activity + (1 - DECAY) * mean.cpu()
 
     def end(self) -> None:
-        groups = self._goal.choice.groups
-        activity = self._measured("train")
+        if self._kept is None:
+            self._settle()
+        assert self._kept is not None
         for handle in self._handles:
             handle.remove()
-        units, whole = activity.split([sum(self._goal.choice.everything), len(self._blocks)])
+        units, whole = self._kept.split([sum(self._goal.choice.everything), len(self._blocks)])
+        Units(self._goal.choice.groups, self._network).scale(units.float())
+        Units([one.group for one in self._blocks], self._network).scale(whole.float())
+        names = [one.name for one, _ in self._gated]
+        parts = zip(names, self._activity.split(self._prices.sizes), strict=True)
+        said = {"consensus": consensus(self._activity), "activity": {name: part.tolist() for name, part in parts}}
+        self._remember(said)
+
+    def _settle(self) -> None:
+        """Find out what stays on, of all training data."""
+        training = self._network.training
+        self._activity = self._measured("train")
+        self._network.train(training)
+        units, whole = self._activity.split([sum(self._goal.choice.everything), len(self._blocks)])
         off = (whole < 0.5).nonzero().flatten().tolist()
         choice = replace(self._goal.choice, costs=self._prices.without(off))
         gone = Goal(choice, self._goal.limits).redundant(units, units < 0.5)
-        Units(groups, self._network).scale((~gone).float())
-        Units([one.group for one in self._blocks], self._network).scale((whole >= 0.5).float())
-        names = [one.name for one, _ in self._gated]
-        parts = zip(names, activity.split(self._prices.sizes), strict=True)
-        self._remember({"consensus": consensus(activity), "activity": {name: part.tolist() for name, part in parts}})
+        self._kept = torch.cat([~gone, whole >= 0.5])
 
     def _measured(self, part: str) -> Tensor:
         """The mean of every gate over a part of the data, in evaluation mode [units], float64."""
@@ -283,10 +310,11 @@ class Polarizing(Regime):
 
     def tensors(self) -> Mapping[str, Tensor]:
         gates = {f"gates/{name}": tensor for name, tensor in self.gates.state_dict().items()}
-        return {"activity": self._activity, "around": self._around, **gates}
+        kept = {} if self._kept is None else {"kept": self._kept}
+        return {"activity": self._activity, "around": self._around, **kept, **gates}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        self._activity, self._around = tensors["activity"], tensors["around"]
+        self._activity, self._around, self._kept = tensors["activity"], tensors["around"], tensors.get("kept")
         self._lines = self._prices.lines(self._around)
         prefix = "gates/"
         self.gates.load_state_dict(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from compressors.allocation import Choice
@@ -107,9 +107,11 @@ def recipe(**changes: Any) -> Recipe:
     return Recipe.model_validate(given | changes)
 
 
-def trained(share: float = 0.5, seed: int = 0, **changes: Any) -> tuple[nn.Module, Watched, Mapping[str, float]]:
+def trained(
+    share: float = 0.5, seed: int = 0, settle: float = 1.0, **changes: Any
+) -> tuple[nn.Module, Watched, Mapping[str, float]]:
     network = Net(seed=seed)
-    made = regime(network, share, **changes)
+    made = regime(network, share, settle=settle, **changes)
     *_, last = fit(network, Modes(), recipe(), device=CPU, seed=seed, regimes=[made], test=True)
     return network, made, last.metrics
 
@@ -172,11 +174,36 @@ def test_what_is_left_is_the_gated_network_with_its_consensus() -> None:
     assert made.told["activity"].keys() == {"1"}
 
 
-def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path) -> None:
+class Settling(Watched):
+    """What was on, and what was learned from, at every step."""
+
+    def objective(self, loss: Tensor, piece: Batch, logits: Tensor) -> Tensor:
+        whole = super().objective(loss, piece, logits)
+        self.steps.append((self._kept, self._open[0].detach().clone(), whole is loss))
+        return whole
+
+
+def test_after_a_share_of_the_steps_what_is_on_stays_on_for_all_inputs_and_trains_alone() -> None:
+    network = Net()
+    made = Settling(goal(0.5), regime(network)._sites, Settings(settle=0.5), Modes(), lambda said: None)
+    made.steps = []
+    list(fit(network, Modes(), recipe(epochs=4), device=CPU, seed=0, regimes=[made]))
+    half = len(made.steps) // 2
+    kept = made.steps[-1][0]
+    assert all(one is None and not alone for one, _, alone in made.steps[:half])
+    assert all(one is kept and alone for one, _, alone in made.steps[half:])
+    assert all(torch.equal(gates, kept.float().expand_as(gates)) for _, gates, _ in made.steps[half:])
+    assert torch.equal(kept, network[1].weight.any(1))
+    assert 0.4 < float(kept.double().mean()) <= 0.5
+
+
+@pytest.mark.parametrize("settle", [0.5, 1.0])
+def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path, settle: float) -> None:
     plan, whole = recipe(epochs=3, optimizer="adam", lr=0.01), Net()
-    list(fit(whole, Modes(), plan, device=CPU, seed=1, regimes=[regime(whole)]))
+    list(fit(whole, Modes(), plan, device=CPU, seed=1, regimes=[regime(whole, settle=settle)]))
     for budget in (1, 2, 3):
         network = Net()
-        list(fit(network, Modes(), plan, device=CPU, seed=1, budget=budget, folder=tmp_path, regimes=[regime(network)]))
+        made = regime(network, settle=settle)
+        list(fit(network, Modes(), plan, device=CPU, seed=1, budget=budget, folder=tmp_path, regimes=[made]))
     pairs = zip(network.state_dict().values(), whole.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)

@@ -544,7 +544,8 @@ def test_an_installed_package_can_offer_a_scheme(monkeypatch):
 
 def test_unknown_schemes_name_the_nearest(tmp_path):
     with pytest.raises(
-        UsageError, match=r"unknown data 'digit'; did you mean 'digits'\? \(known: digits, karate, reber, tasks, idx"
+        UsageError,
+        match=r"unknown data 'digit'; did you mean 'digits'\? \(known: digits, karate, reber, tasks, questions, idx",
     ):
         load("digit")
     with pytest.raises(UsageError, match="unknown data 'flder'; did you mean 'folder'"):

@@ -55,7 +55,7 @@ def test_every_kind_of_network_is_quantised(name: str, tmp_path: Path, monkeypat
     monkeypatch.setattr(compared, "SECONDS", 0.05)
     network, source = trained(name)
     kind = tasks.kind_of(source.task)
-    first = kind.metrics[0].name
+    first = kind.metrics_of(source.task)[0]
     found = compared.quantize(network, source, INT8, tmp_path)
     metrics = found.metrics
     assert metrics["int8_agreement"] >= 0.9
@@ -67,9 +67,9 @@ def test_every_kind_of_network_is_quantised(name: str, tmp_path: Path, monkeypat
         batches = list(source.bind("cpu", Loading(batch_size=64)).batches("test", 0, 0))
         pairs = [batch.answered(network(*batch.inputs)) for batch in batches]
     outputs, targets = (torch.cat(column) for column in zip(*pairs, strict=True))
-    value = kind.metrics[0].function(outputs, targets)
-    value = float(value.double().mean() if kind.metrics[0].per_sample else value)
-    assert metrics[f"float_test_{first}"] == pytest.approx(value, rel=1e-4)
+    value = first.function(outputs, targets)
+    value = float(value.double().mean() if first.per_sample else value)
+    assert metrics[f"float_test_{first.name}"] == pytest.approx(value, rel=1e-4)
     program = compared.Program(found.path.read_bytes())
     given = [source.inputs.restored(tuple(one.numpy() for one in batch.inputs)) for batch in batches]
     answers = [batch.answered(torch.from_numpy(program(one)))[0] for batch, one in zip(batches, given, strict=True)]

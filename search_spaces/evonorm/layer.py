@@ -12,15 +12,10 @@ from search_spaces.evonorm.fused import NORMALISED, RELU, SILU, Step, steps
 from search_spaces.evonorm.graph import INITIAL, V0, V1, ZERO, Graph, X
 from search_spaces.evonorm.primitives import AGGREGATIONS, BATCH, EPS, Library, apply, groups_of, of_batch, rooted
 from search_spaces.layers.affine import Affine, ConditionalBatchNorm2d
-from search_spaces.layers.batch_moment import MEAN, SQUARE, VARIANCE, BatchMoment
+from search_spaces.layers.batch_moment import MEAN, SQUARE, VARIANCE, BatchMoment, mean, variance
 from search_spaces.layers.shapes import check
 
-TORCH = Library(
-    torch,
-    lambda x, axes: x.mean(axes, keepdim=True),
-    lambda x, axes: x.var(axes, correction=0, keepdim=True),
-    torch.sigmoid,
-)
+TORCH = Library(torch, mean, variance, torch.sigmoid)
 MOMENTS = {"mean": MEAN, "rms": SQUARE, "std": VARIANCE, "var": VARIANCE}
 
 
@@ -52,6 +47,7 @@ class EvoNormLayer(nn.Module):
                 moment = MOMENTS[AGGREGATIONS[step.op][0]]
                 self.moments[str(step.place - len(INITIAL))] = BatchMoment(channels, moment)
         self.affine = Affine(overwrites=self.steps[-1].op in NORMALISED)
+        self.pair = len(self.steps) == 1 and self.steps[0].op in NORMALISED and self.steps[0].inputs[0] == X
         self.register_forward_pre_hook(check)
 
     @property
@@ -63,6 +59,8 @@ class EvoNormLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(self.weight.dtype)
+        if self.pair and x.dim() == 4:  # torch's functions take it as it is, and a view costs as much as a small map
+            return self.affine(self._normalised(self.steps[0], wide), self.weight, self.bias).to(x.dtype)
         parts = wide.reshape(x.shape[0], x.shape[1] // self.size, self.size, -1)
         return self.affine(self._computed(parts), self.weight, self.bias).reshape(x.shape).to(x.dtype)
 
@@ -95,7 +93,7 @@ class EvoNormLayer(nn.Module):
         return apply(TORCH, step.op, value, others[0] if others else None, self.eps)
 
     def _normalised(self, step: Step, x: Tensor) -> Tensor:
-        """Of `[n, channels, p, 1]`."""
+        """Of `[n, channels, h, w]`."""
         scale, shift = ([{V0: self.v0, V1: self.v1}[place] for place in step.inputs[1:]] + [None, None])[:2]
         over = NORMALISED[step.op]
         if over == BATCH:
@@ -105,7 +103,9 @@ class EvoNormLayer(nn.Module):
             y = torch.group_norm(x, groups, scale, shift, self.eps)  # that of `functional` refuses one row
         if step.activation == RELU:
             return functional.relu(y, inplace=True)  # no gradient needs what it was
-        return functional.silu(y) if step.activation == SILU else y
+        if step.activation == SILU:
+            return functional.silu(y, inplace=not torch.is_grad_enabled())
+        return y
 
     def _per_channel(self, value: Tensor) -> Tensor:
         return value.reshape(1, -1, self.size, 1)

@@ -55,7 +55,17 @@ class BatchMoment(nn.Module):
     def of(self, value: Tensor, axes: tuple[int, ...]) -> Tensor:
         """The moment over these axes, which are kept."""
         if self.moment == "square":
-            return (value * value).mean(axes, keepdim=True)
-        if self.moment == "mean":
-            return value.mean(axes, keepdim=True)
-        return value.var(axes, correction=0, keepdim=True)
+            return mean(value * value, axes)
+        return mean(value, axes) if self.moment == "mean" else variance(value, axes)
+
+
+def mean(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Over axes, which are kept; one by one, the last first: several together are slow where channels lie last."""
+    for axis in reversed(axes):
+        x = x.mean(axis, keepdim=True)
+    return x
+
+
+def variance(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Biased, over axes, which are kept. On CPUs `Tensor.var` takes the numbers one by one, at five times the time."""
+    return mean((x - mean(x, axes)).square(), axes)

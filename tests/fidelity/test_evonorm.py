@@ -270,6 +270,7 @@ STEPS: Mapping[str, Sequence[str]] = {
     "x*sigmoid((x - mean_chw(x)) / std_chw(x))": ["normalised_chw", "sigmoid", "mul"],
     "(tanh(x) - mean_group(tanh(x))) / std_group(tanh(x))*v0": ["tanh", "normalised_group"],
     "(v1 - mean_bhw(v1)) / std_bhw(v1) + x": ["normalised_bhw", "add"],
+    "(v1 - mean_chw(v1)) / std_chw(v1)": ["normalised_chw"],
     "(x - mean_bhw(x)) / std_bhw(x) + mean_bhw(x)": ["mean_bhw", "neg", "add", "std_bhw", "div", "add"],
     "(x - mean_hw(x)) / std_bhw(x)": ["mean_hw", "neg", "add", "std_bhw", "div"],
     "(x - mean_hw(x)) / std_hw(x*v1)": ["mean_hw", "neg", "add", "mul", "std_hw", "div"],

@@ -70,6 +70,22 @@ def test_it_is_an_ordinary_network_for_images(folder: Path, say: Say) -> None:
     assert code == 2
 
 
+@pytest.mark.usefixtures("forked_checks")
+def test_the_whole_network_is_written_as_python(folder: Path, say: Say) -> None:
+    from PIL import Image
+
+    Image.fromarray(load("tasks:digits").images[0, 0] * 15).save("asked.png")  # type: ignore[attr-defined]
+    code, _, err = say("export", "s:0", "--format", "python", "--out", "written")
+    assert code == 0, err
+    answers = []
+    for file in ("s_0.py", "s-0.safetensors"):
+        code, out, err = say("infer", f"written/{file}", "asked.png?task=parity", "--json")
+        assert code == 0, err
+        answers.append({one["class"]: one["probability"] for one in json.loads(out)[0]["classes"]})
+    assert set(answers[0]) == {"parity=even", "parity=odd"}
+    assert answers[0] == pytest.approx(answers[1], abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -84,14 +84,10 @@ def export_trial(
     here = study.spec.evaluator.facts.device == "cpu"  # where the study's latencies are of another device
     measured = {"latency_ms": found.ms, "latency_iqr_ms": found.spread_ms} if here else {}
     kept = limits(study, trial, source.task, size, lambda _: {**measured, **(counted or costs.of(trial.arch, COUNTS))})
-    again = command(run.kind, subject, settings, len(alike))
-    of = f"{trial.kind}-{trial.number}" if trial.kind == BASELINE else str(trial.number)
-    stem = f"{study.name}-{of}" + ("" if run.kind == RETRAIN else f"-{WORDS[run.kind]}-{run.number}")
+    stem = stem_of(study, trial) + ("" if run.kind == RETRAIN else f"-{WORDS[run.kind]}-{run.number}")
     card = {
         "title": f"{space.name} {address}",
         "summary": f"{found_by(study, trial)} in study {study.name}, {made_by(run, subject)}.",
-        "space": study.spec.space,
-        "size": settings["size"],
         "metrics": figures_of(run, alike),
         "random_search": _random(store, study),
         "baselines": _baselines(store, study, trial),
@@ -99,16 +95,7 @@ def export_trial(
         "latency": latency_of(found),
         "quantized": [_figures(run, kind) for kind in quantized if kind in formats],
         "limits": [{"limit": str(one.constraint), "value": one.value, "kept": one.kept} for one in kept],
-        "study": study.name,
-        "trial": None if trial.kind == BASELINE else trial.number,
-        "training": address_of(study, trial, run),
-        "seed": seed_of(study, trial, run.kind, run.repeat),
-        "study_seed": study.spec.seed,
-        "strategy": study.spec.strategy,
-        "data": settings["data"],
-        "split_hash": source.split_hash,
-        "recipe": settings["recipe"],
-        "command": shlex.join([*map(public, again), *(["--db", db] if db else [])]),
+        **provenance(study, trial, run, subject, db, len(alike)),
     }
     return export(
         *(network, source.task, example, trial.arch, card, folder, stem, formats, verify),
@@ -119,6 +106,33 @@ def export_trial(
         quantized=quantized,
         data={"reference": settings["data"], "split": settings["split"], "split_hash": source.split_hash},
     )
+
+
+def stem_of(study: Study, trial: Run) -> str:
+    """What the names of exported files begin with."""
+    of = f"{trial.kind}-{trial.number}" if trial.kind == BASELINE else str(trial.number)
+    return f"{study.name}-{of}"
+
+
+def provenance(study: Study, trial: Run, run: Run, subject: str, db: str | None, seeds: int) -> dict[str, Any]:
+    """What a model card says of where a network comes from: the study, what of it was trained, `subject`, on which
+    data, and the command that trains it with so many seeds."""
+    settings: Any = run.recipe
+    again = command(run.kind, subject, settings, seeds)
+    return {
+        "space": study.spec.space,
+        "size": settings["size"],
+        "study": study.name,
+        "trial": None if trial.kind == BASELINE else trial.number,
+        "training": address_of(study, trial, run),
+        "seed": seed_of(study, trial, run.kind, run.repeat),
+        "study_seed": study.spec.seed,
+        "strategy": study.spec.strategy,
+        "data": settings["data"],
+        "split_hash": settings["split_hash"],
+        "recipe": settings["recipe"],
+        "command": shlex.join([*map(public, again), *(["--db", db] if db else [])]),
+    }
 
 
 @dataclass(frozen=True, slots=True)

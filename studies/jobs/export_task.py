@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nas_core.errors import UsageError
 from nas_core.parts import head_number, task_network
-from nas_core.public import public
-from nas_core.records import BASELINE, RETRAIN, Run
+from nas_core.records import RETRAIN, Run
 from nas_core.task import image_task
 from studies.address import address_of
 from studies.analysis.costs import network_costs
-from studies.jobs.commands import command
-from studies.jobs.export import figures_of, found_by, latency_of, load_run, made_by
-from studies.jobs.stored import seed_of
+from studies.jobs.export import figures_of, found_by, latency_of, load_run, made_by, provenance, stem_of
 from studies.records import Study
 from studies.store.store import Store
 
@@ -58,31 +54,19 @@ def export_task(
     inputs = loaded.inputs.of_task(number) if isinstance(loaded.inputs, MultiTaskInputs) else None
     subject = address_of(study, trial)
     costs = network_costs(study.spec, loaded.space, task, loaded.size, "cpu")
-    again = command(run.kind, subject, settings, 1)
-    of = f"{trial.kind}-{trial.number}" if trial.kind == BASELINE else str(trial.number)
     card = {
         "title": f"{head.name} of {loaded.space.name} {subject}",
         "summary": f"{found_by(study, trial)} in study {study.name}, {made_by(run, subject)}. Of its network for "
         f"{', '.join(each.name for each in whole.heads)} this is the part for {head.name}: {params(network):,} of "
         f"{params(loaded.network):,} parameters.",
-        "space": study.spec.space,
-        "size": settings["size"],
         "metrics": [one for one in figures_of(run, [run]) if one["name"].endswith(f".{head.name}")],
         "macs": float(macs(network, sample_inputs(task))),
         "latency": latency_of(costs.latency_of(network)),
-        "study": study.name,
-        "trial": None if trial.kind == BASELINE else trial.number,
-        "training": address_of(study, trial, run),
-        "seed": seed_of(study, trial, run.kind, run.repeat),
-        "study_seed": study.spec.seed,
-        "strategy": study.spec.strategy,
-        "data": public(settings["data"]),
-        "split_hash": loaded.source.split_hash,
-        "recipe": settings["recipe"],
-        "command": shlex.join([*map(public, again), *(["--db", db] if db else [])]),
+        **provenance(study, trial, run, subject, db, 1),
     }
+    stem = f"{stem_of(study, trial)}-{head.name}"
     return export(
-        *(network, task, loaded.example[:1], trial.arch, card, folder, f"{study.name}-{of}-{head.name}", names, verify),
+        *(network, task, loaded.example[:1], trial.arch, card, folder, stem, names, verify),
         inputs=inputs,
         raw=raw,
         proofs=pictures(loaded.source) if verify and inputs is not None else (),

@@ -15,7 +15,7 @@ from search_spaces.hosts.host import Dims
 from search_spaces.hosts.slot import ChannelsLast, Slot
 from search_spaces.layers.dropout import Dropout, FeatureDropout
 from search_spaces.layers.links import Links
-from search_spaces.operators.graph.gcn import Convolution
+from search_spaces.operators.graph.node.gcn import Convolution
 
 DROPPED = 0.5
 

@@ -23,7 +23,7 @@ from search_spaces.layers.dropout import Dropout, FeatureDropout
 from search_spaces.layers.features import total
 from search_spaces.layers.links import Links
 from search_spaces.operators.graph.made import made, takes_sparse
-from search_spaces.operators.graph.skip import Skip
+from search_spaces.operators.graph.node.skip import Skip
 from search_spaces.operators.operator import Operator
 from search_spaces.supernet.supernet import copy_weights
 

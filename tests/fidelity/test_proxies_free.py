@@ -29,7 +29,7 @@ from search_spaces.nasbench201.network import CellNetwork
 from search_spaces.nasbench201.space import NasBench201
 from search_spaces.nasbench_graph.space import GraphSize, NasBenchGraph
 from search_spaces.operators.blocks.bottleneck import Bottleneck
-from search_spaces.operators.graph.cheb import Chebyshev
+from search_spaces.operators.graph.node.cheb import Chebyshev
 from training.cost import macs
 from training.data import load
 from training.data.split import Split

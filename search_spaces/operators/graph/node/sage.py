@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search_spaces.operators.graph.aggregate import Aggregate
+from search_spaces.operators.graph.node.aggregate import Aggregate
 
 
 class Sage(Aggregate):

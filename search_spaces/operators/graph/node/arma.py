@@ -8,7 +8,7 @@ from torch.nn import functional
 from torch_geometric.nn.inits import glorot
 
 from search_spaces.layers.links import Links
-from search_spaces.operators.graph.normalised import Normalised
+from search_spaces.operators.graph.node.normalised import Normalised
 
 
 class Arma(Normalised):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from search_spaces.layers.links import Links
-from search_spaces.operators.graph.normalised import Normalised
+from search_spaces.operators.graph.node.normalised import Normalised
 
 
 class Chebyshev(Normalised):

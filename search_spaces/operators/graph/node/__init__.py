@@ -1,0 +1,1 @@
+"""Node operators, one file per idea."""

@@ -1,14 +1,15 @@
 """Layers searched by EvoNorm's evolution on Fashion-MNIST at 16 x 16, in several hosts, beside random search.
 
-    python benchmarks/evonorm_search.py --data ../shared/data/fashion-mnist --folder FOLDER [--seeds 2] [--part PART]
+    python benchmarks/evonorm_search.py --data ../shared/data/fashion-mnist --folder FOLDER [--seeds 0 1] [--part PART]
 
-In this order, each part in FOLDER, and each going on where it was stopped:
+In this order, each part in FOLDER, and each going on where it was stopped; seeds may run in processes of their own:
 
 discern  the shortest of 80, 160, 320 and 640 steps of 64 after which gn-relu is above x / std_group(x), which has no
          activation, by two standard errors, means over the hosts and three seeds; where none is, 320
-search   a study per seed with the strategy `evonorm`, fresh founders, all named layers as baselines that are not told:
-         until 600 candidates were trained, or 100 passed all screens
-random   random search with the same screens, for as many seconds of evaluations as the study of its seed took
+search   two studies per seed that advance by turns, so that both have had as many seconds of evaluations whenever one
+         looks: the strategy `evonorm`, fresh founders, all named layers as baselines that are not told, until 600
+         candidates were trained, or 100 passed all screens; and random search with the same screens
+report   what the searches have come to: shares of reasons, seconds of each, the best layers
 chain    of random layers that numpy finds nothing against, and of those that only its chain of linear layers tells: how
          many pass both screens
 retrain  the best layer of each study, and bn-relu: three seeds, twice the steps, in the hosts of the search and in one
@@ -59,6 +60,8 @@ STEPS = (80, 160, 320, 640)
 FLAT = "x / std_group(x)"
 SEEDS = 3
 CHUNK = 2  # survivors between two looks at how far a search has come
+EVOLUTION = "evonorm"
+STRATEGIES = (EVOLUTION, "random")
 CHAIN = ("explodes", "collapses", "one", "flat")
 SPACE = EvoNorm()
 
@@ -82,7 +85,7 @@ class Plan:
     folder: Path
     hosts: tuple[str, ...]
     other: str
-    seeds: int
+    seeds: tuple[int, ...]
     trained: int
     survivors: int
     screens: tuple[str, ...]
@@ -150,23 +153,21 @@ def discern(plan: Plan) -> int:
 # -- searches ----------------------------------------------------------------------------------------------------
 
 
-def searched(plan: Plan, name: str, strategy: str, seed: int, steps: int, over: Callable[[list[Run]], bool]) -> None:
-    """Search until `over` says so of the trials, a few survivors at a time."""
+def advance(plan: Plan, strategy: str, seed: int, steps: int) -> bool:
+    """Let a study go on by a few survivors; false where it proposes nothing more."""
+    name = f"{strategy}-{seed}"
+    known = trials(plan, name)
+    if known:
+        passed = sum(run.state in (State.COMPLETE, State.FAILED) for run in known)  # what --trials counts
+        nas.resume(name, trials=passed + CHUNK, db=plan.db)
+    else:
+        options = plan.options(plan.hosts, steps)
+        options |= {"screen": list(plan.screens), "study": name, "strategy": strategy, "seed": seed, "lag": 1}
+        options |= {"baselines": ["named"]} if strategy == EVOLUTION else {}
+        nas.search(**options, trials=CHUNK, db=plan.db)
     runs = trials(plan, name)
-    while not over(runs):
-        passed = sum(run.state in (State.COMPLETE, State.FAILED) for run in runs)  # what --trials counts
-        if runs:
-            nas.resume(name, trials=passed + CHUNK, db=plan.db)
-        else:
-            options = plan.options(plan.hosts, steps)
-            options |= {"screen": list(plan.screens), "study": name, "strategy": strategy, "seed": seed, "lag": 1}
-            options |= {"baselines": ["named"]} if strategy == "evonorm" else {}
-            nas.search(**options, trials=CHUNK, db=plan.db)
-        known, runs = len(runs), trials(plan, name)
-        print(f"{name}: {len(paid(runs))} candidates trained, {passed} had gone through before", flush=True)
-        if len(runs) == known:
-            print(f"{name} proposes nothing more", flush=True)
-            return
+    print(f"{name}: {len(paid(runs))} trained in {seconds(runs):.0f} s, {len(survivors(runs))} survived", flush=True)
+    return len(runs) > len(known)
 
 
 def trials(plan: Plan, name: str) -> list[Run]:
@@ -184,30 +185,34 @@ def paid(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.verdict.seconds or run.state == State.FAILED]
 
 
+def survivors(runs: Sequence[Run]) -> list[Run]:
+    """Candidates that passed all screens and were trained."""
+    return [run for run in runs if run.state == State.COMPLETE]
+
+
+def seconds(runs: Sequence[Run]) -> float:
+    return sum(run.verdict.seconds or 0.0 for run in runs)
+
+
 def search(plan: Plan, steps: int) -> None:
-    def over(runs: list[Run]) -> bool:
-        passed = sum(run.state == State.COMPLETE for run in runs)
-        return len(paid(runs)) >= plan.trained or passed >= plan.survivors
+    for seed in plan.seeds:
+        while True:
+            evolved, drawn = (trials(plan, f"{strategy}-{seed}") for strategy in STRATEGIES)
+            over = len(paid(evolved)) >= plan.trained or len(survivors(evolved)) >= plan.survivors
+            if over and seconds(drawn) >= seconds(evolved):
+                break
+            strategy = "random" if over or seconds(drawn) < seconds(evolved) else EVOLUTION
+            if not advance(plan, strategy, seed, steps):
+                print(f"{strategy}-{seed} proposes nothing more", flush=True)
+                break
+    report(plan, steps)
 
-    for seed in range(plan.seeds):
-        searched(plan, f"evonorm-{seed}", "evonorm", seed, steps, over)
-        shares(plan, f"evonorm-{seed}")
-        bests(plan, f"evonorm-{seed}")
 
-
-def randomly(plan: Plan, steps: int) -> None:
-    for seed in range(plan.seeds):
-        seconds = sum(run.verdict.seconds or 0.0 for run in trials(plan, f"evonorm-{seed}"))
-
-        if not seconds:
-            sys.exit(f"there is no study evonorm-{seed} yet: run --part search first")
-
-        def over(runs: list[Run], seconds: float = seconds) -> bool:
-            return sum(run.verdict.seconds or 0.0 for run in runs) >= seconds
-
-        searched(plan, f"random-{seed}", "random", seed, steps, over)
-        shares(plan, f"random-{seed}")
-        bests(plan, f"random-{seed}")
+def report(plan: Plan, steps: int) -> None:
+    for seed in plan.seeds:
+        for strategy in STRATEGIES:
+            shares(plan, f"{strategy}-{seed}")
+            bests(plan, f"{strategy}-{seed}")
 
 
 def shares(plan: Plan, name: str) -> None:
@@ -231,10 +236,11 @@ def shares(plan: Plan, name: str) -> None:
 
 def bests(plan: Plan, name: str, count: int = 5) -> None:
     """The best layers and the baselines, by validation accuracy."""
+    if not trials(plan, name):
+        return
     with Store(f"sqlite:///{plan.db}") as store:
         known = store.runs(store.study(name), BASELINE)
-    complete = [run for run in trials(plan, name) if run.state == State.COMPLETE]
-    for run in sorted(complete, key=lambda run: -run.metrics["val_accuracy"])[:count]:
+    for run in sorted(survivors(trials(plan, name)), key=lambda run: -run.metrics["val_accuracy"])[:count]:
         print(f"{name}:{run.number}: {100 * run.metrics['val_accuracy']:.2f} {SPACE.to_text(run.arch)}")
     for run in known:
         value = run.metrics.get("val_accuracy") if run.state == State.COMPLETE else None
@@ -286,9 +292,8 @@ def retrain(plan: Plan, steps: int) -> None:
     """Winners and bn-relu, trained twice as long."""
     rows = Rows(plan.folder / "retrain.csv", ("layer", "host", "seed", "val_accuracy", "test_accuracy"), named=3)
     wanted = {"bn-relu": SPACE.named["bn-relu"], "gn-relu": SPACE.named["gn-relu"]}
-    for name in (f"{strategy}-{seed}" for strategy in ("evonorm", "random") for seed in range(plan.seeds)):
-        complete = [run for run in trials(plan, name) if run.state == State.COMPLETE]
-        if complete:
+    for name in (f"{strategy}-{seed}" for strategy in STRATEGIES for seed in plan.seeds):
+        if complete := survivors(trials(plan, name)):
             wanted[name] = max(complete, key=lambda run: (run.metrics["val_accuracy"], -run.number)).arch
     for host in (*plan.hosts, plan.other):
         evaluator = tested(plan, host, 2 * steps)
@@ -320,7 +325,7 @@ def tested(plan: Plan, host: str, steps: int) -> Any:
 
 
 PARTS: dict[str, Callable[[Plan, int], None]] = {
-    "search": search, "random": randomly, "chain": chain, "retrain": retrain,
+    "search": search, "report": report, "chain": chain, "retrain": retrain,
 }  # fmt: skip
 
 
@@ -331,7 +336,7 @@ def main() -> None:
     parser.add_argument("--part", choices=list(PARTS), action="append", help="this part alone; several")
     parser.add_argument("--hosts", nargs="*", default=["resnet", "mobilenet", "vgg"])
     parser.add_argument("--other", default="efficientnet", help="host that takes no part in the search")
-    parser.add_argument("--seeds", type=int, default=2, help="studies of each strategy")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="of the studies, one of each strategy")
     parser.add_argument("--trained", type=int, default=600, help="candidates to train")
     parser.add_argument("--survivors", type=int, default=100, help="or to pass all screens")
     parser.add_argument("--steps", type=int, help="of a training, instead of what `discern` finds")
@@ -343,8 +348,8 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     screens = (f"quality(steps={given.quality})", f"stability(steps={given.ascent})")
     plan = Plan(
-        str(given.data.resolve()), given.folder.resolve(), tuple(given.hosts), given.other, given.seeds, given.trained,
-        given.survivors, screens, given.rate, given.drawn,
+        str(given.data.resolve()), given.folder.resolve(), tuple(given.hosts), given.other, tuple(given.seeds),
+        given.trained, given.survivors, screens, given.rate, given.drawn,
     )  # fmt: skip
     steps = given.steps or discern(plan)
     print(f"{steps} steps", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -12,12 +12,31 @@ from nas_core.frozen import Config
 
 IMAGE_CLASSIFICATION: Final = "image-classification"
 NODE_CLASSIFICATION: Final = "node-classification"
+INDUCTIVE_NODE_CLASSIFICATION: Final = "inductive-node-classification"
+MULTILABEL_NODE_CLASSIFICATION: Final = "multilabel-node-classification"
+NODE_REGRESSION: Final = "node-regression"
+EDGE_CLASSIFICATION: Final = "edge-classification"
+LINK_PREDICTION: Final = "link-prediction"
+GRAPH_CLASSIFICATION: Final = "graph-classification"
+GRAPH_REGRESSION: Final = "graph-regression"
 TABULAR_CLASSIFICATION: Final = "tabular-classification"
 TABULAR_REGRESSION: Final = "tabular-regression"
 MULTI_TASK: Final = "multi-task-classification"
 LANGUAGE_MODELLING: Final = "language-modelling"
 QUESTION_ANSWERING: Final = "question-answering"
 
+
+X: Final = "x"
+EDGE_INDEX: Final = "edge_index"
+EDGE_ATTR: Final = "edge_attr"
+COUNTS: Final = "counts"
+PAIRS: Final = "pairs"
+
+GRAPH_KINDS: Final = frozenset({NODE_CLASSIFICATION, GRAPH_CLASSIFICATION})
+"""Those of graphs: what a space is for that asks its task what is answered (`Task.graphs`)."""
+
+Level = Literal["node", "pair", "graph"]
+"""Of a task on graphs what each answer is for; a pair are two nodes."""
 
 _IMAGES = "images, one input [channels, height, width], and an output"
 
@@ -60,16 +79,32 @@ class Head(Config):
     outputs: int = Field(ge=2)
 
 
+class Graphs(NamedTuple):
+    """What a network of graphs is called with, in this order: nodes x [n, features] float32, directed edges edge_index
+    [2, m] int64 (source and target), and where there are such, edge_attr [m, edge_features] float32, counts [graphs]
+    int64 (the nodes of each graph; those of one follow another), pairs [2, p] int64 of nodes.
+
+    It answers [n, outputs], [graphs, outputs] or [p, outputs]: one row per node, graph or pair, as `level` says.
+    """
+
+    features: int
+    edge_features: int | None
+    level: Level
+    counts: bool
+    pairs: bool
+
+
 class Task(Config):
     """A learning task.
 
     `inputs` are the tensors that a network takes, in order; `input_shape` is the shape of the first: (channels, height,
     width) for images, (features,) for the nodes of a graph, (width,) for the rows of a table. One follows from the
-    other: of images and graphs the shape says all, and only that is stored. `outputs` is the number of classes, or of
-    numbers that are predicted. `nodes` and `edges` are the size of the (full-batch) graph, which the cost of a graph
-    network depends on; edges are directed. `heads` are the tasks that are learned together, whose outputs lie side by
-    side in this order; none where there is one task. With `positions` a network answers at every position of a sequence
-    of that length, instead of once per sample; `causal`: from that position and those before it alone.
+    other: of images and one graph the shape says all, and only that is stored. `outputs` is the number of classes, or
+    of numbers that are predicted. `nodes` and `edges` are the size of the (full-batch) graph, or the means of those of
+    many graphs, which the cost of a graph network depends on; edges are directed. `level` is what in graphs an answer
+    is for. `heads` are the tasks that are learned together, whose outputs lie side by side in this order; none where
+    there is one task. With `positions` a network answers at every position of a sequence of that length, instead of
+    once per sample; `causal`: from that position and those before it alone.
     """
 
     kind: str
@@ -82,6 +117,7 @@ class Task(Config):
     heads: tuple[Head, ...] = ()
     positions: int | None = Field(default=None, ge=1)
     causal: bool = False
+    level: Level = "node"
 
     @model_validator(mode="before")
     @classmethod
@@ -115,6 +151,7 @@ class Task(Config):
             "heads": not self.heads,
             "positions": self.positions is None,
             "causal": not self.causal,
+            "level": self.level == "node",
         }
         return {name: value for name, value in handler(self).items() if not unused.get(name)}
 
@@ -122,6 +159,12 @@ class Task(Config):
     def answer(self) -> tuple[int, ...]:
         """The shape of what a network answers to one sample (node): (outputs,), or (positions, outputs)."""
         return (self.outputs,) if self.positions is None else (self.positions, self.outputs)
+
+    def rows(self, inputs: Sequence[Any]) -> int:
+        """How many rows of answers a network gives to these inputs: one per sample, node, pair or graph."""
+        if self.level == "graph":
+            return len(inputs[-1])
+        return int(inputs[-1].shape[1]) if self.level == "pair" else len(inputs[0])
 
     def images(self) -> tuple[int, int, int]:
         """(channels, height, width) of the images that are learned from. Raises UsageError where none are."""
@@ -147,11 +190,35 @@ class Task(Config):
         channels, height, width = self.input_shape
         return channels, height, width
 
+    @property
+    def edge_features(self) -> int | None:
+        """Features per edge of the graphs that are learned from; None where edges have none."""
+        return next((each.shape[0] for each in self.inputs if each.name == EDGE_ATTR), None)
+
+    def graphs(self, *levels: Level) -> Graphs:
+        """What is learned from, one graph or many. Raises UsageError where it is neither, or where answers are for none
+        of `levels` (by default for anything)."""
+        names, shapes = [each.name for each in self.inputs], [each.shape for each in self.inputs]
+        if names[:2] != [X, EDGE_INDEX] or len(shapes[0]) != 1 or not set(names[2:]) <= {EDGE_ATTR, COUNTS, PAIRS}:
+            raise self._other(f"graphs, {X} [features] of nodes and {EDGE_INDEX} [2]")
+        if levels and self.level not in levels:
+            raise UsageError(
+                f"needed is a task on graphs with one answer per {' or '.join(levels)}; '{self.kind}' has one per "
+                f"{self.level}"
+            )
+        return Graphs(self.input_shape[0], self.edge_features, self.level, COUNTS in names, PAIRS in names)
+
     def graph(self) -> int:
-        """The features per node of the graph that is learned from. Raises UsageError where there is none."""
+        """The features per node of the one graph whose nodes are learned. Raises UsageError for anything else."""
         if [len(each.shape) for each in self.inputs] != [1, 1] or self.inputs[1].dtype != "int64":
             raise self._other("a graph, features of nodes and pairs of them as edges")
         return self.input_shape[0]
+
+    def graph_size(self) -> tuple[int, int]:
+        """Nodes and edges of the graph, or the means of those of many. Raises UsageError where they are not known."""
+        if self.nodes is None or self.edges is None:
+            raise UsageError("costs of a graph network need the graph's size: set nodes and edges of the task")
+        return self.nodes, self.edges
 
     def table(self) -> tuple[int, ...]:
         """The widths of the fields that the rows of the table are made of: 1 a number, k > 1 a one-hot block of k
@@ -186,9 +253,28 @@ def multi_task(shape: tuple[int, ...], heads: Sequence[Head], *, told: bool = Tr
     return Task(kind=MULTI_TASK, inputs=(image, number) if told else (image,), outputs=outputs, heads=tuple(heads))
 
 
-def graph_task(features: int, outputs: int, nodes: int, edges: int) -> Task:
-    """Classes of the nodes of one graph of this size."""
-    return Task(kind=NODE_CLASSIFICATION, input_shape=(features,), outputs=outputs, nodes=nodes, edges=edges)
+def graph_task(
+    features: int,
+    outputs: int,
+    nodes: int,
+    edges: int,
+    *,
+    kind: str = NODE_CLASSIFICATION,
+    level: Level = "node",
+    edge_features: int | None = None,
+    counts: bool = False,
+    metric: str = "accuracy",
+) -> Task:
+    """Answers for the nodes, pairs of nodes, or graphs (`level`) of one graph of this size, or of many (`counts`) whose
+    mean size it is. By default classes of the nodes of one graph."""
+    inputs = [
+        InputSpec(name=X, shape=(features,)),
+        InputSpec(name=EDGE_INDEX, shape=(2,), dtype="int64"),
+        *([InputSpec(name=EDGE_ATTR, shape=(edge_features,))] if edge_features else []),
+        *([InputSpec(name=COUNTS, shape=(), dtype="int64")] if counts or level == "graph" else []),
+        *([InputSpec(name=PAIRS, shape=(2,), dtype="int64")] if level == "pair" else []),
+    ]
+    return Task(kind=kind, inputs=tuple(inputs), outputs=outputs, metric=metric, nodes=nodes, edges=edges, level=level)
 
 
 def table_task(kind: str, fields: Sequence[int], outputs: int, metric: str) -> Task:
@@ -214,5 +300,5 @@ def question_task(length: int, vocabulary: int, metric: str) -> Task:
 def _usual(kind: object, shape: tuple[int, ...] | list[int]) -> tuple[dict[str, Any], ...]:
     """The inputs of a task of which only the shape is said."""
     if kind == NODE_CLASSIFICATION:
-        return {"name": "x", "shape": shape}, {"name": "edge_index", "shape": (2,), "dtype": "int64"}
+        return {"name": X, "shape": shape}, {"name": EDGE_INDEX, "shape": (2,), "dtype": "int64"}
     return ({"name": "image" if kind == IMAGE_CLASSIFICATION else "x", "shape": shape},)

@@ -101,10 +101,7 @@ class ForwardPass:
     def with_inputs(self, first: Tensor) -> Batch:
         """A batch of other first inputs; what else the network is given is that of the first sample for all of them, of
         a graph that of the graph. Its targets are of no use."""
-        others = self.batch.inputs[1:]
-        if kind_of(self.task).apart:
-            others = tuple(value[:1].expand(len(first), *value.shape[1:]) for value in others)
-        return replace(self.batch, inputs=(first, *others))
+        return replace(self.batch, inputs=kind_of(self.task).alike(self.batch.inputs, first))
 
     def select(self, values: Tensor) -> Tensor:
         """The rows of the samples: all of them, or those of the nodes in `batch.index`."""

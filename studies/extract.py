@@ -195,10 +195,11 @@ def _verify(folder: Path, network: nn.Module, evaluator: SupernetEvaluator) -> N
     import torch
 
     from training.data.loading import Loading
+    from training.tasks import kind_of
     from training.threads import thread_count
 
     batch = next(iter(evaluator.source.bind("cpu", Loading(batch_size=2)).batches("valid", 0, 0)))
-    inputs = batch.inputs if evaluator.task.nodes else tuple(tensor[:4] for tensor in batch.inputs)
+    inputs = kind_of(evaluator.task).first(batch.inputs, 4)
     try:
         loaded = load_extracted(folder)
     except (NotFoundError, UsageError) as error:

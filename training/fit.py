@@ -363,7 +363,7 @@ class Training:
 
     def answers(self, batch: Batch, model: nn.Module) -> tuple[Tensor, Tensor | None]:
         """Logits, and those of the auxiliary head where the network gives them, in float32."""
-        return logits_of(self.forward(model, batch), len(batch.inputs[0]), self.data.task)
+        return logits_of(self.forward(model, batch), self.data.task.rows(batch.inputs), self.data.task)
 
     def within_memory(self, batch: Batch, work: Callable[[Sequence[Batch]], T]) -> T:
         """`work` on the batch, in as many pieces as memory demands. Raises TrialError past the deadline."""
@@ -380,8 +380,8 @@ class Training:
                 torch.cuda.empty_cache()
 
     def pieces(self, batch: Batch) -> Sequence[Batch]:
-        """The batch, cut evenly into pieces of at most `micro_batch` samples."""
-        count = batch.samples
+        """The batch, cut evenly into pieces of at most `micro_batch` samples (graphs)."""
+        count = batch.size
         if self.micro_batch is None or count <= self.micro_batch:
             return (batch,)
         parts = math.ceil(count / self.micro_batch)
@@ -393,7 +393,7 @@ class Training:
         """Make pieces smaller; False where they would be too small, or where a sample needs all others (graphs)."""
         if self.micro_batch is None:
             return False
-        smaller = min(self.micro_batch, batch.samples) // 2
+        smaller = min(self.micro_batch, batch.size) // 2
         if smaller < SMALLEST_MICRO_BATCH:
             return False
         self.micro_batch = smaller

@@ -29,7 +29,7 @@ _VIEWS = ("__getitem__", "expand", "expand_as", "reshape", "unsqueeze", "view", 
 def ones(inputs: Sequence[Tensor], task: Task) -> tuple[Tensor, ...]:
     """Inputs of ones in the shape of one sample, of a graph for all nodes; what else a network is given of it stays. Of
     integers, which have no size, the first sample."""
-    first, *others = (value[:1] for value in inputs) if kind_of(task).apart else inputs
+    first, *others = kind_of(task).first(inputs, 1)
     if not first.is_floating_point():
         return first, *others
     shape = first.shape

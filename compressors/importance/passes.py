@@ -48,7 +48,7 @@ class Loss:
         """The logits [samples, outputs]."""
         answer = self._network(*batch.inputs)
         self._extras.drop()
-        return logits_of(answer, len(batch.inputs[0]), self._task)[0]
+        return logits_of(answer, self._task.rows(batch.inputs), self._task)[0]
 
     def of(self, output: Tensor, batch: Batch) -> Tensor:
         """Raises TrialError `nan-loss`."""

@@ -330,7 +330,7 @@ def _build(space: SearchSpace, arch: Architecture, task: Task, inputs: Sequence[
         if weights.keys() != others.keys() or any(not torch.equal(weights[name], others[name]) for name in weights):
             yield f"two networks built from the same seed differ for {arch}"
         output = model.train()(*inputs)
-        wanted = (len(inputs[0]), *task.answer)
+        wanted = (task.rows(inputs), *task.answer)
         if tuple(output.shape) != wanted:
             yield f"the output has shape {tuple(output.shape)} instead of {wanted} for {arch}"
             return

@@ -170,9 +170,8 @@ def load_run(store: Store, study: Study, trial: Run, run: Run) -> LoadedRun:
             f"{settings['split_hash']} then, {source.split_hash} now); restore them, or train again"
         )
     network = load_trained(space, trial.arch, source.task, size, weights, run.changes)
-    seen = next(iter(source.bind("cpu", Loading(batch_size=2)).batches("valid", 0, 0))).inputs
-    if kind_of(source.task).apart:
-        seen = tuple(tensor[:4] for tensor in seen)
+    batch = next(iter(source.bind("cpu", Loading(batch_size=2)).batches("valid", 0, 0)))
+    seen = kind_of(source.task).first(batch.inputs, 4)
     inputs = inputs_of(run, source)
     example = seen if inputs is None else tuple(map(torch.from_numpy, inputs.restored(tuple(t.numpy() for t in seen))))
     return LoadedRun(space, size, source, network, inputs, example)

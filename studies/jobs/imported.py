@@ -188,14 +188,14 @@ def _check_answer(text: str, job: Import) -> None:
 
     evaluator, kind = job.evaluator, kind_of(job.evaluator.task)
     inputs = next(iter(evaluator.data.batches("valid", 0, 0))).inputs
-    given = [(tensor[:SAMPLES] if kind.apart else tensor).cpu().contiguous() for tensor in inputs]
+    given = [tensor.cpu().contiguous() for tensor in kind.first(inputs, SAMPLES)]
     try:
         with torch.no_grad():
             answer: Any = job.network(*given)
     except Exception as error:  # whatever the user's code raises
         said = next(iter(str(error).strip().splitlines()), "")
         raise UsageError(f"'{text}' does not run on the data: {type(error).__name__}: {said}") from error
-    shape, wanted = tuple(getattr(answer, "shape", ())), (len(given[0]), *evaluator.task.answer)
+    shape, wanted = tuple(getattr(answer, "shape", ())), (evaluator.task.rows(given), *evaluator.task.answer)
     if shape != wanted:
         alike = len(shape) == len(wanted) == 2
         gives, needed = (f"{shape[1]} {kind.answers}", wanted[1]) if alike else (f"shape {shape}", f"shape {wanted}")

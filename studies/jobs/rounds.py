@@ -309,9 +309,9 @@ class Compression:
         import torch
 
         batch = next(iter(self.evaluator.data.batches("valid", 0, 0)))
-        apart, plain = kind_of(self.evaluator.task).apart, torch.contiguous_format
+        seen, plain = kind_of(self.evaluator.task).first(batch.inputs, SEEN), torch.contiguous_format
         # Cloned, because images of one channel are contiguous in any layout, which still decides who computes.
-        return tuple((x[:SEEN] if apart else x).cpu().clone(memory_format=plain) for x in batch.inputs)
+        return tuple(x.cpu().clone(memory_format=plain) for x in seen)
 
     def _read(self, path: Path) -> tuple[nn.Module, Report]:
         from training.networks import load_trained

@@ -169,7 +169,7 @@ def _seen(data: Data, inputs: Inputs | None, count: int) -> list[Tensors]:
 def _example(data: Data, inputs: Inputs | None, samples: int = 2) -> tuple[Tensor, ...]:
     """So many samples of the training part; of a graph, all of it."""
     (seen,) = _seen(data, inputs, 1)
-    return tuple(torch.from_numpy(tensor[:samples] if kind_of(data.task).apart else tensor) for tensor in seen)
+    return tuple(map(torch.from_numpy, kind_of(data.task).first(seen, samples)))
 
 
 def _program(network: nn.Module, source: Source, data: Data) -> bytes:

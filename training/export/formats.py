@@ -23,7 +23,7 @@ class Signature:
 
 def signature_of(task: Task) -> Signature:
     """The inputs that the task names, with the free dimensions that its kind names; some may not be given."""
-    return Signature(tuple(each.name for each in task.inputs), tasks.kind_of(task).axes[: len(task.inputs)])
+    return Signature(tuple(each.name for each in task.inputs), tasks.kind_of(task).axes_of(task))
 
 
 @dataclass(frozen=True, slots=True)

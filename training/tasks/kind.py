@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from training.inputs.base import Inputs, Tensors
@@ -43,7 +43,7 @@ class Kind:
     """The word for its first input."""
 
     axes: ClassVar[tuple[Mapping[int, str], ...]] = ({0: "batch"},)
-    """For each input the dimensions that an exported program leaves free, and what they count."""
+    """For each input of the example the dimensions that an exported program leaves free, and what they count."""
     apart: ClassVar[bool] = True
     """Whether samples are computed apart from one another: a batch can be cut (`Batch.part`), its size is a setting. Of
     a graph it is not, which is one batch as a whole."""
@@ -102,6 +102,22 @@ class Kind:
         """Raises TrialError for a network, before its training, whose figures would mean nothing; by default none."""
 
     # -- inputs ---------------------------------------------------------------------------------------------------
+
+    def axes_of(self, task: Task) -> tuple[Mapping[int, str], ...]:
+        """`axes` of this very task; by default the inputs that it has less than the example are the last."""
+        return self.axes[: len(task.inputs)]
+
+    def first(self, inputs: Sequence[Any], count: int) -> tuple[Any, ...]:
+        """The inputs of the first `count` samples of a batch, tensors or arrays; of a graph, which is not cut, all."""
+        return tuple(value[:count] for value in inputs) if self.apart else tuple(inputs)
+
+    def alike(self, inputs: Sequence[Tensor], first: Tensor) -> tuple[Tensor, ...]:
+        """Inputs that begin with `first`; what else a network is given is that of the first sample for all of them, of
+        a graph that of the graph."""
+        others = inputs[1:]
+        if self.apart:
+            others = [value[:1].expand(len(first), *value.shape[1:]) for value in others]
+        return (first, *others)
 
     def sample_inputs(self, task: Task, batch: int, generator: Generator) -> tuple[Tensor, ...]:
         """Random inputs of a network: `batch` samples, normally distributed, or integers of the vocabulary."""

@@ -14,7 +14,7 @@ from nas_core.task import Task
 from search_spaces.hosts.host import Dims
 from search_spaces.hosts.slot import ChannelsLast, Slot
 from search_spaces.layers.dropout import Dropout, FeatureDropout
-from search_spaces.layers.links import Links
+from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph.node.gcn import Convolution
 
 DROPPED = 0.5
@@ -32,7 +32,7 @@ class GraphNetwork(nn.Module):
         self.drop = Dropout(DROPPED)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        edges = Links(edge_index, x.size(0))
+        edges = GraphBatch.of(edge_index, x)
         x = self.drop_features(x)
         for convolution, slot in zip(self.convolutions, self.slots, strict=False):
             x = self.drop(slot(convolution(x, edges)))

@@ -4,7 +4,7 @@ Graph convolutions are linear in their input up to the aggregation, so projectin
 narrow result is the same function as aggregating first; with bag-of-words features it moves 1433 / 64
 times less data. PyTorch Geometric's GCN and GAT do so themselves and are used as they are; the operators
 (`search_spaces.operators.graph`) do it for the others. Nothing about a graph is remembered between calls; within
-one, what its layers need of its edges is computed once (`Links`).
+one, what its layers need of its edges is computed once (`GraphBatch`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nas_core.choice import Value
 from nas_core.relax import Picker, Style
 from search_spaces.layers.dropout import Dropout, FeatureDropout
 from search_spaces.layers.features import total
-from search_spaces.layers.links import Links
+from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph.made import made, takes_sparse
 from search_spaces.operators.graph.node.skip import Skip
 from search_spaces.operators.operator import Operator
@@ -35,7 +35,7 @@ class Silent(nn.Module):
 
     skip = True
 
-    def forward(self, x: Tensor, edges: Tensor | Links) -> None:
+    def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> None:
         return None
 
 
@@ -48,7 +48,7 @@ class Normed(nn.Module):
         self.layer = layer
         self.norm = nn.BatchNorm1d(hidden, affine=False)
 
-    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
+    def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
         normed: Tensor = self.norm(self.layer(x, edges))
         return normed
 
@@ -149,7 +149,7 @@ class NodeNetwork(nn.Module):
         self.classify = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        edges = Links(edge_index, x.size(0))
+        edges = GraphBatch.of(edge_index, x)
         features = self.drop_features(x)
         reads, gates = self._wiring()
         raw: dict[int, Weight] = {0: 1.0}

@@ -227,7 +227,7 @@ def test_edges_are_prepared_once_per_pass(monkeypatch: pytest.MonkeyPatch) -> No
     """Three ways to normalise them, for 21 layers that need one."""
     import torch
 
-    from search_spaces.layers import links as gnn
+    from search_spaces.layers import graph_batch as gnn
 
     made, inputs, calls = supernet(), graph(), []
     normalise = gnn.gcn_norm

@@ -175,7 +175,7 @@ def assert_readable(text: str) -> None:
             assert not {root.partition(".")[0] for root in roots} & {*PACKAGES, "safetensors", "numpy"}
         for name in {*names} - entries - {"annotations"}:
             assert name in read, name
-    words = re.findall(r"\b(?:Features|Links|MixedOp|MixedRoute|Picker|route|style|supernet|once)\b", text)
+    words = re.findall(r"\b(?:Features|GraphBatch|MixedOp|MixedRoute|Picker|route|style|supernet|once)\b", text)
     assert words == []
     parts = {target for name, node in classes_of(text).items() for target in _parts(node)}
     assert all(f"self.{part}" in text.replace(f"self.{part} = ", "", 1) for part in parts)

@@ -3,9 +3,9 @@
 Made by `(width, hidden)`, called with features `x [nodes, width]` and `edge_index [2, edges]`, source and target, both
 directions of an undirected edge; answers `[nodes, hidden]`. Most layers of PyTorch Geometric are such, too.
 
-With `takes_links = True` it gets `search_spaces.layers.links.Links` instead of the tensor, which computes once what
-several layers need of the edges; with `takes_sparse = True` features may be a sparse tensor, as products take it: a bag
-of words has few values.
+With `takes_graph = True` it gets `search_spaces.layers.graph_batch.GraphBatch` instead of the tensor, which computes
+once what several layers need of the edges; with `takes_sparse = True` features may be a sparse tensor, as products take
+it: a bag of words has few values.
 """
 
 from search_spaces.operators.operator import Role

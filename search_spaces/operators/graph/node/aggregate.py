@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from search_spaces.layers.links import Links
+from search_spaces.layers.graph_batch import GraphBatch
 
 
 class Aggregate(MessagePassing):
     """`AGG_j (W x_j) + V x_i + b` over the in-neighbours j of node i: `(nodes, width), (2, edges)` to
     `(nodes, hidden)`."""
 
-    takes_links = True
+    takes_graph = True
     takes_sparse = True
 
     def __init__(self, width: int, hidden: int, aggregation: str) -> None:
@@ -25,5 +25,5 @@ class Aggregate(MessagePassing):
         self.bias = nn.Parameter(torch.empty(hidden))
         nn.init.uniform_(self.bias, -1 / math.sqrt(width), 1 / math.sqrt(width))
 
-    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
-        return self.propagate(Links.of(edges, x).edges, x=self.neighbours(x)) + self.itself(x) + self.bias
+    def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
+        return self.propagate(GraphBatch.of(edges, x).edge_index, x=self.neighbours(x)) + self.itself(x) + self.bias

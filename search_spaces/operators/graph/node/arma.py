@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.nn.inits import glorot
 
-from search_spaces.layers.links import Links
+from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph.node.normalised import Normalised
 
 
@@ -23,7 +23,7 @@ class Arma(Normalised):
         self.recurrent = nn.Parameter(torch.empty(hidden, hidden))
         glorot(self.recurrent)
 
-    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
+    def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
         projected = self.neighbours(x)
-        links, weight = Links.of(edges, x).normalised(projected.dtype)
-        return functional.relu(self.propagate(links, x=projected, weight=weight) + self.itself(x) + self.bias)
+        near, weight = GraphBatch.of(edges, x).normalised(projected.dtype)
+        return functional.relu(self.propagate(near, x=projected, weight=weight) + self.itself(x) + self.bias)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from search_spaces.layers.links import Links
+from search_spaces.layers.graph_batch import GraphBatch
 
 
 class Dense(nn.Linear):
     """A linear map of every node by itself."""
 
-    takes_links = True
+    takes_graph = True
     takes_sparse = True
 
     def plain(self) -> nn.Module:
         return nn.Linear(self.in_features, self.out_features)
 
-    def forward(self, x: Tensor, edges: Tensor | Links | None = None) -> Tensor:
+    def forward(self, x: Tensor, edges: Tensor | GraphBatch | None = None) -> Tensor:
         return super().forward(x)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv
 
-from search_spaces.layers.links import Links
+from search_spaces.layers.graph_batch import GraphBatch
 
 
 class Convolution(GCNConv):
     """GCN (Kipf and Welling 2017): `D^-1/2 (A + I) D^-1/2 X W + b`."""
 
-    takes_links = True
+    takes_graph = True
     takes_sparse = True
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -20,5 +20,5 @@ class Convolution(GCNConv):
     def plain(self) -> nn.Module:
         return GCNConv(self.in_channels, self.out_channels)
 
-    def forward(self, x: Tensor, edges: Tensor | Links) -> Tensor:
-        return super().forward(x, *Links.of(edges, x).normalised(x.dtype, loops="added"))
+    def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
+        return super().forward(x, *GraphBatch.of(edges, x).normalised(x.dtype, loops="added"))

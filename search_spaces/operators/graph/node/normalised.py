@@ -11,7 +11,7 @@ from torch_geometric.nn.inits import glorot
 class Normalised(MessagePassing):
     """`V x_i + W sum_j a_ij x_j + b` with `a = D^-1/2 A D^-1/2`; what Chebyshev and ARMA layers share."""
 
-    takes_links = True
+    takes_graph = True
     takes_sparse = True
 
     def __init__(self, width: int, hidden: int) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from search_spaces.layers.links import Links
+from search_spaces.layers.graph_batch import GraphBatch
 
 
 class Skip(nn.Module):
     """What it gets."""
 
     skip = True
-    takes_links = True
+    takes_graph = True
     takes_sparse = True
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
 
-    def forward(self, x: Tensor, edges: Tensor | Links | None = None) -> Tensor:
+    def forward(self, x: Tensor, edges: Tensor | GraphBatch | None = None) -> Tensor:
         return x

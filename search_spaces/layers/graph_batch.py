@@ -1,0 +1,240 @@
+"""A graph, or several as one, and what layers need of its edges: computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.utils import add_self_loops, remove_self_loops, scatter
+
+from search_spaces.layers.csr import Csr
+from search_spaces.layers.features import Shared
+
+T = TypeVar("T")
+
+Norm: TypeAlias = Literal["sum", "mean", "gcn", "symmetric", "unlooped"]
+"""How the values of neighbours are weighted where they are added up, with `A [target, source]` the number of edges.
+
+"sum": `A`. "mean": `D^-1 A`, zero where no edge ends. "gcn": `D^-1/2 (A + I) D^-1/2`, with a self-loop where none is
+(Kipf and Welling, ICLR 2017, equation 2). "symmetric": `D^-1/2 A D^-1/2`. "unlooped": the same without self-loops, with
+degrees of edges that leave a node, so that `-` it is the scaled Laplacian of Chebyshev convolutions with largest
+eigenvalue 2 (Defferrard et al., NeurIPS 2016). D of the others are the edges that end at a node.
+"""
+
+
+class GraphBatch(Shared):
+    """`nodes` nodes with `edge_index [2, m]`, sources and targets, `edge_attr [m, k]` or None, and, of several graphs
+    whose nodes follow one another, `counts [graphs]`, the nodes of each.
+
+    Edges are sorted by target, those of one target in the order given. While a program is exported they stay as they
+    are given, since it would sort them at every call, and what is computed by runs of edges or by sparse matrices is
+    computed edge by edge. All else that is here is made when it is first asked for, and kept. Nothing of it is learnt.
+    """
+
+    __slots__ = ("_given", "_given_attr", "_made", "counts", "nodes")
+
+    def __init__(
+        self,
+        edge_index: Tensor,
+        nodes: int,
+        edge_attr: Tensor | None = None,
+        counts: Tensor | None = None,
+        *,
+        ascending: bool = False,
+    ) -> None:
+        """With `ascending` the edges are given in the order of their targets."""
+        self._given, self._given_attr = edge_index, edge_attr
+        self.nodes, self.counts = nodes, counts
+        self._made: dict[Hashable, Any] = {"order": None} if ascending else {}
+
+    @staticmethod
+    def of(
+        edge_index: Tensor | GraphBatch, x: Tensor, edge_attr: Tensor | None = None, counts: Tensor | None = None
+    ) -> GraphBatch:
+        """The graph of nodes with the features `x [nodes, f]`: itself, the one that travels with the edges
+        (`carrier`), or one made of these tensors."""
+        if isinstance(edge_index, GraphBatch):
+            return edge_index
+        if isinstance(edge_index, EdgeIndex):
+            found: GraphBatch | None = getattr(edge_index, "graph", None)
+            if found is not None and found.nodes == x.size(0) and not torch.compiler.is_exporting():
+                return found
+            edge_index = edge_index.as_tensor()
+        return GraphBatch(edge_index, x.size(0), edge_attr, counts)
+
+    def carrier(self) -> EdgeIndex:
+        """The sorted edges as a tensor `[2, m]` that the graph travels with: `of` finds it there.
+
+        On another device, and where edges were chosen, it is left behind, and made anew.
+        """
+        edges = EdgeIndex(self.edge_index.contiguous(), sparse_size=(self.nodes, self.nodes), sort_order="col")
+        edges.graph = self
+        return edges
+
+    @property
+    def tensor(self) -> Tensor:
+        return self._given
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """`make()`, at the first call with this key: what does not depend on weights, an encoding of nodes say."""
+        if key not in self._made and self._traced:
+            self._made[key] = make()
+        elif key not in self._made:
+            with torch.inference_mode(False), torch.no_grad():  # what is made in evaluation is used in training, too
+                self._made[key] = make()
+        made: T = self._made[key]
+        return made
+
+    @property
+    def edge_index(self) -> Tensor:
+        """Sources and targets `[2, m]`, sorted by target."""
+        return self.once("edge_index", lambda: _ordered(self._given, self._order, 1))
+
+    @property
+    def edge_attr(self) -> Tensor | None:
+        """Features of the edges `[m, k]`, in the order of `edge_index`; as they are given, they may be learnt."""
+        return None if self._given_attr is None else _ordered(self._given_attr, self._order, 0)
+
+    @property
+    def graphs(self) -> int:
+        return 1 if self.counts is None else self.counts.size(0)
+
+    @property
+    def batch(self) -> Tensor:
+        """The graph of each node `[nodes]`."""
+        return self.once("batch", self._batch)
+
+    @property
+    def degree(self) -> Tensor:
+        """How many edges end at each node `[nodes]`, integers."""
+        return self.once("degree", lambda: _degree(self.edge_index[1], self.nodes))
+
+    @property
+    def starts(self) -> Tensor:
+        """Where in `edge_index` the edges that end at each node begin `[nodes + 1]`; not while exporting."""
+        return self.once("starts", lambda: _starts(self.edge_index[1], self.nodes))
+
+    @property
+    def unlooped(self) -> Tensor:
+        """The edges without self-loops, sorted by target."""
+        return self.once("unlooped", lambda: remove_self_loops(self.edge_index)[0])
+
+    @property
+    def looped(self) -> Tensor:
+        """The edges with one self-loop at every node, sorted by target, the self-loop last."""
+        return self.once("looped", lambda: self._sorted(add_self_loops(self.unlooped, num_nodes=self.nodes)[0])[0])
+
+    def normalised(
+        self, dtype: torch.dtype, degrees: str = "source_to_target", loops: str = "kept"
+    ) -> tuple[Tensor, Tensor]:
+        """Edges and the weight `D^-1/2 A D^-1/2` of each; self-loops are "kept", "added" where missing, or "removed".
+
+        `degrees` count the edges into ("source_to_target") or out of ("target_to_source") a node, which differ on
+        directed graphs only.
+        """
+        edges, added = self.unlooped if loops == "removed" else self.edge_index, loops == "added"
+
+        def make() -> tuple[Tensor, Tensor]:
+            found = gcn_norm(edges, None, self.nodes, add_self_loops=added, flow=degrees, dtype=dtype)
+            return self._sorted(*found) if added else found
+
+        return self.once((dtype, degrees, loops), make)
+
+    def weighted(self, norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Edges sorted by target, and the weight of each: the entries of the matrix that `norm` names."""
+        if norm == "gcn":
+            return self.normalised(dtype, loops="added")
+        if norm == "symmetric":
+            return self.normalised(dtype)
+        if norm == "unlooped":
+            return self.normalised(dtype, "target_to_source", "removed")
+        target = self.edge_index[1]
+        if norm == "mean":
+            return self.edge_index, self.once((norm, dtype), lambda: self.degree.to(dtype).reciprocal()[target])
+        return self.edge_index, self.once((norm, dtype), lambda: torch.ones_like(target, dtype=dtype))
+
+    def csr(self, norm: Norm, dtype: torch.dtype = torch.float32) -> Csr:
+        """The matrix `[nodes, nodes]` that `norm` names, its transpose known; not while exporting."""
+
+        def make() -> Csr:
+            (source, target), values = self.weighted(norm, dtype)
+            return Csr.of(target, source, values, (self.nodes, self.nodes))
+
+        return self.once(("csr", norm, dtype), make)
+
+    def propagate(self, x: Tensor, norm: Norm) -> Tensor:
+        """For every node the weighted sum over its neighbours: the matrix that `norm` names times `x [nodes, ...]`."""
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        if self._traced or x.device.type == "meta":
+            (source, target), weight = self.weighted(norm, dtype)
+            messages = x[source] * weight.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+            return scatter(messages, target, dim=0, dim_size=self.nodes, reduce="sum")
+        return (self.csr(norm, dtype) @ x.flatten(1)).view(x.shape)
+
+    def hops(self, k: int) -> Tensor:
+        """The pairs `[2, p]` of a node and one that a shortest path of `k >= 1` edges leads to, sorted by the latter,
+        then by the former. As many as there are: on a dense graph all pairs of nodes."""
+        return self.once(("hops", k), lambda: self._hops(k))
+
+    def _hops(self, k: int) -> Tensor:
+        nodes, device = self.nodes, self.edge_index.device
+        first = self.edge_index[0].argsort(stable=True)
+        source, target = self.edge_index[:, first]
+        starts = _starts(source, nodes)
+        start = torch.arange(nodes, device=device)
+        pairs = seen = start * nodes + start  # target * nodes + source
+        for _ in range(k):
+            begin, at = pairs % nodes, pairs // nodes
+            many = starts[at + 1] - starts[at]
+            ends = many.cumsum(0)
+            edge = torch.arange(int(many.sum()), device=device) + (starts[at] - ends + many).repeat_interleave(many)
+            pairs = (target[edge] * nodes + begin.repeat_interleave(many)).unique()
+            pairs = pairs[~torch.isin(pairs, seen)]
+            seen = torch.cat([seen, pairs])
+        return torch.stack([pairs % nodes, pairs // nodes])
+
+    @property
+    def _order(self) -> Tensor | None:
+        """The places of the sorted edges among those given; None: they are sorted, or need not be."""
+        return None if self._traced else self.once("order", lambda: _order(self._given[1]))
+
+    @property
+    def _traced(self) -> bool:
+        """Whether a program is exported, or source written: then the edges may be no tensor at all."""
+        return torch.compiler.is_exporting() or not isinstance(self._given, Tensor)
+
+    def _sorted(self, edges: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        """Edges sorted by target, and values of each."""
+        if self._traced:
+            return edges, *values
+        order = _order(edges[1])
+        return edges[:, order], *(value[order] for value in values)
+
+    def _batch(self) -> Tensor:
+        if self.counts is None:
+            return torch.zeros(self.nodes, dtype=torch.long, device=self._given.device)
+        if torch.compiler.is_exporting():  # ONNX knows no repeat_interleave
+            node = torch.arange(self.nodes, device=self.counts.device)
+            return (node[:, None] >= self.counts.cumsum(0)).sum(1)
+        graph = torch.arange(self.graphs, device=self.counts.device)
+        return graph.repeat_interleave(self.counts, output_size=self.nodes)
+
+
+def _order(target: Tensor) -> Tensor:
+    return target.argsort(stable=True)
+
+
+def _ordered(x: Tensor, order: Tensor | None, dim: int) -> Tensor:
+    return x if order is None else x.index_select(dim, order)
+
+
+def _degree(target: Tensor, nodes: int) -> Tensor:
+    return scatter(torch.ones_like(target), target, dim_size=nodes, reduce="sum")
+
+
+def _starts(ascending: Tensor, nodes: int) -> Tensor:
+    return torch.searchsorted(ascending.contiguous(), torch.arange(nodes + 1, device=ascending.device))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
+import statistics
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from nas_cli.line import Progress
 
 if TYPE_CHECKING:
     from nas_core.job import Job
     from nas_core.records import Run
+    from studies.analysis.costs import Limit
     from studies.executors.where import Where
+    from studies.jobs.train import Training
     from studies.records import Study
     from studies.store.store import Store
 
@@ -70,3 +73,28 @@ def interrupted(address: str, again: Sequence[str], places: str, done: Sequence[
     if as_json:
         emit(json.dumps({"trial": address, "ending": "interrupted", "seeds": len(done)}))
     print(f"nas: interrupted; go on with: {shlex.join(again)}{places}", file=sys.stderr)
+
+
+def said(study: Study, trial: Run, plan: Training, size: str | None) -> list[Limit]:
+    """What there is to know of a training before it begins; the study's limits for its network."""
+    from studies.analysis.costs import remarks
+
+    taken = plan.evaluator.taken(trial.arch)
+    if taken is not None:
+        print(f"weights: {taken}", file=sys.stderr)
+    limits, lines = remarks(study, trial, plan.evaluator, chosen=size is not None)
+    for line in lines:
+        print(f"nas: {line}", file=sys.stderr)
+    return limits
+
+
+def spread(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """Mean and standard deviation of every metric."""
+    values: dict[str, list[float]] = {}
+    for metrics in measured:
+        for name, value in metrics.items():
+            values.setdefault(name, []).append(value)
+    return {
+        name: {"mean": statistics.fmean(column), "std": statistics.stdev(column) if len(column) > 1 else None}
+        for name, column in values.items()
+    }

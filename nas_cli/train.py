@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas_cli import complete
-from nas_cli.driving import drive, interrupted
+from nas_cli.driving import drive, interrupted, said, spread
 from nas_cli.options import DEFAULT_DB, Db, Files, Json, Metrics, open_store
 from nas_cli.search_options import Executor, GpuMemory, PerGpu
 from studies.executors.where import AUTO, Where
@@ -19,7 +20,6 @@ from studies.executors.where import AUTO, Where
 if TYPE_CHECKING:
     from nas_core.records import Run
     from studies.analysis.costs import Limit
-    from studies.jobs.train import Training
     from studies.records import Study
     from studies.store.store import Store
 
@@ -62,6 +62,9 @@ def train(
     top: Annotated[
         int | None, typer.Option(min=1, max=100_000, help="Train the study's best K trials, and rank them by that.")
     ] = None,
+    folds: Annotated[
+        bool, typer.Option("--folds", help="Train on every fold (split.folds) in turn, and report their mean.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, max=1024, help="Trainings at a time, each in a process.")] = 1,
     executor: Executor = AUTO,
     per_gpu: PerGpu = None,
@@ -81,7 +84,7 @@ def train(
         typer.Option(help="Learn from a trained network too: STUDY:N, STUDY:N/train-K or EXPORT.json."),
     ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("-s", help="[recipe.]KEY=VALUE of the recipe, e.g. lr=0.05.")
+        list[str] | None, typer.Option("-s", help="[recipe.]KEY=VALUE of the recipe, e.g. lr=0.05; split.KEY=VALUE.")
     ] = None,
     find_lr: Annotated[
         bool, typer.Option("--find-lr", help="Train nothing: run a learning-rate range test and suggest rates.")
@@ -97,6 +100,7 @@ def train(
     """Train STUDY:N (or the study's best), or a network of your own, from scratch and keep the weights; the test part
     is scored at the end."""
     from nas_cli import find_lr as range_test
+    from nas_cli.folds import train_folds
     from nas_cli.report import places
     from nas_cli.top import check_ranked, rank
     from nas_core.errors import UsageError
@@ -106,21 +110,23 @@ def train(
     from studies.jobs.commands import train as again
     from studies.jobs.own_network import study_of
     from studies.jobs.teacher import teacher_of
-    from studies.jobs.train import hosts_of, training
+    from studies.jobs.train import folds_of, hosts_of, split_of, training
 
     if picture is not None and not find_lr:
         raise UsageError("--picture is the picture of --find-lr; a training draws none")
     if top is not None:
-        check_ranked(address, ["--find-lr"] if find_lr else [])
+        check_ranked(address, [name for name, given in (("--find-lr", find_lr), ("--folds", folds)) if given])
     where = Where(workers, executor, per_gpu, gpu_memory)
     for flag, value in where.said.items() if find_lr else ():
         raise UsageError(f"{flag} {value} is for trainings; --find-lr tests one network")
     if find_lr and seeds != 1:
         raise UsageError(f"--seeds {seeds} is for trainings; --find-lr tests one network")
+    if find_lr and folds:
+        raise UsageError("--folds is for trainings; --find-lr tests one network")
     if epochs == 0:
         refused = {
             "--recipe": recipe, "--size": size, "--hosts": hosts, "--metric": metric, "--teacher": teacher,
-            "-s": setting, "--find-lr": find_lr, "--seeds": seeds > 1, "--top": top, **where.said,
+            "-s": setting, "--find-lr": find_lr, "--seeds": seeds > 1, "--folds": folds, "--top": top, **where.said,
         }  # fmt: skip
         return _take_in(
             address, weights, data, device, [name for name, given in refused.items() if given], db, files, as_json
@@ -132,12 +138,21 @@ def train(
         study, trial = study_of(store, address, data, device) if own else addressed_trial(store, address)
         address = address_of(study, trial) if own else address
         name, changes = recipe_changes(setting or [])
+        divided = changes.pop("split", {})
+        if not isinstance(divided, dict):
+            raise UsageError(f"split is {divided!r}; write split.KEY=VALUE, as in split.folds=10")
         if epochs is not None:
             changes["epochs"] = epochs
         start = None if weights is None else start_of(store, weights)
         taught = None if teacher is None else teacher_of(store, teacher)
         how = (recipe or name or "standard", changes, size, data, device, metric or (), start, taught)
-        plans = [training(study.spec, *how, host) for host in hosts_of(study.spec, hosts or (), size)]
+        each = hosts_of(study.spec, hosts or (), size)
+        if folds:
+            splits = folds_of(study.spec, data, divided)
+            made_for = partial(training, study.spec, *how)
+            return train_folds(store, study, trial, made_for, each, splits, seeds, where, as_json)
+        split = split_of(study.spec, data, divided)
+        plans = [training(study.spec, *how, host, split) for host in each]
         if top is not None:
             return rank(store, study, plans, top, seeds, where, as_json)
         if taught is not None:
@@ -145,12 +160,12 @@ def train(
         if find_lr:
             if len(plans) > 1:
                 raise UsageError("--find-lr tests one network, and this layer has several; choose by --hosts NAME")
-            _said(study, trial, plans[0], size)
+            said(study, trial, plans[0], size)
             range_test.find_lr(store, study, trial, plans[0], picture, as_json)
             return 0
         made: list[tuple[list[Run], list[Limit]]] = []
         for number, plan in enumerate(plans):
-            limits = _said(study, trial, plan, size)
+            limits = said(study, trial, plan, size)
             done, code = drive(store, study, trial, plan, seeds, where)
             if len(done) < seeds:
                 interrupted(address, again(address, plan.settings, seeds), places(store), done, as_json)
@@ -160,19 +175,6 @@ def train(
             made.append((done, limits))
     _print(study, trial, made, as_json, store)
     return 0
-
-
-def _said(study: Study, trial: Run, plan: Training, size: str | None) -> list[Limit]:
-    """What there is to know of a training before it begins; the study's limits for its network."""
-    from studies.analysis.costs import remarks
-
-    taken = plan.evaluator.taken(trial.arch)
-    if taken is not None:
-        typer.echo(f"weights: {taken}", err=True)
-    limits, lines = remarks(study, trial, plan.evaluator, chosen=size is not None)
-    for line in lines:
-        typer.echo(f"nas: {line}", err=True)
-    return limits
 
 
 def _take_in(
@@ -252,7 +254,7 @@ def _document(address: str, runs: list[Run], limits: list[Limit]) -> dict[str, A
         "seeds": len(runs),
         "size": (runs[0].recipe or {}).get("size"),
         "limits": [{"limit": str(one.constraint), "value": one.value, "kept": one.kept} for one in limits],
-        "metrics": _over_seeds(runs),
+        "metrics": spread([run.metrics for run in runs]),
         "runs": [{"address": f"{address}/train-{run.number}", "metrics": dict(run.metrics)} for run in runs],
     }
 
@@ -262,7 +264,7 @@ def _print_one(address: str, runs: list[Run]) -> None:
     from nas_cli.render import emit, number
     from studies.jobs.stored import IMPORTED
 
-    settings, rows = runs[0].recipe or {}, _over_seeds(runs)
+    settings, rows = runs[0].recipe or {}, spread([run.metrics for run in runs])
     host = settings.get("size", {}).get("host")
     how = (
         f"{len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}{f' in {host}' if host else ''}"
@@ -271,18 +273,5 @@ def _print_one(address: str, runs: list[Run]) -> None:
     width = max(14, *map(len, rows))
     names = shown({name: row["mean"] for name, row in rows.items()}, batch_size_of(runs[0]))
     for name, row in ((name, rows[name]) for name in names):
-        spread = f" ± {number(row['std'])}" if row["std"] else ""
-        emit(f"  {name:<{width}} {number(row['mean'])}{spread}")
-
-
-def _over_seeds(runs: list[Run]) -> dict[str, dict[str, Any]]:
-    import statistics
-
-    values: dict[str, list[float]] = {}
-    for run in runs:
-        for name, value in run.metrics.items():
-            values.setdefault(name, []).append(value)
-    return {
-        name: {"mean": statistics.fmean(column), "std": statistics.stdev(column) if len(column) > 1 else None}
-        for name, column in values.items()
-    }
+        deviation = f" ± {number(row['std'])}" if row["std"] else ""
+        emit(f"  {name:<{width}} {number(row['mean'])}{deviation}")

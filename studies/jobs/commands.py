@@ -32,7 +32,8 @@ def train(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:
         words += ["--teacher", settings["teacher"]["from"]]
     for metric in settings.get("metrics", ()):
         words += ["--metric", metric]
-    return words + _assignments(settings["changes"])
+    folds = {name: value for name, value in settings["split"].items() if name in ("folds", "fold")}
+    return words + _assignments({**settings["changes"], **({"split": folds} if folds else {})})
 
 
 def compress(address: str, settings: Mapping[str, Any], seeds: int) -> list[str]:

@@ -22,6 +22,7 @@ from studies.jobs.teacher import teacher_of
 from studies.records import Study, StudySpec
 from studies.store.file_cache import cached_in
 from studies.store.store import Store
+from training.data.split import Split
 
 if TYPE_CHECKING:
     from torch import nn
@@ -110,7 +111,8 @@ def compression(
     def trained_by(**epochs: int) -> train.Training:
         changed = {**own, **(changes or {}), **epochs}
         plan = study.spec, recipe or given["recipe_name"], changed, given["size"], given["data"]
-        return train.training(*plan, device or given["device"], given.get("metrics", ()), teacher=teacher)
+        split = Split(**given["split"])  # the run's own, which may be another fold than the study's
+        return train.training(*plan, device or given["device"], given.get("metrics", ()), teacher=teacher, split=split)
 
     training = trained_by()
     if epochs is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nas_core.config import SizeConfig, restore
+from nas_core.config import SizeConfig, restore, validate
 from nas_core.errors import UsageError, VerificationError
 from nas_core.evaluation import Budget, Context, Report
 from nas_core.job import Result
@@ -68,10 +68,12 @@ def training(
     start: Start | None = None,
     teacher: Teacher | None = None,
     host: str | None = None,
+    split: Split | None = None,
 ) -> Training:
     """A training with a full recipe, on the study's data or on `data`, measured by the study's own metrics and
     `metrics`, from fresh weights or those of `start`, by a `teacher` too where one is given; `size` None: the study's
-    final size; `host` None: that of the size (`hosts_of`). Raises UsageError for what does not fit."""
+    final size; `host` None: that of the size (`hosts_of`); `split` None: that of the study (`split_of`). Raises
+    UsageError for what does not fit."""
     from training.data import load
     from training.devices import default_threads
     from training.evaluators.train import monitor_of, resolved
@@ -84,7 +86,7 @@ def training(
     reference = data or facts.data
     if reference is None:
         raise UsageError(f"evaluator '{spec.evaluator.kind}' says no data to train on; name some by --data")
-    split = facts.split if not facts.looks_up and reference == facts.data else Split()
+    split = split_of(spec, data, {}) if split is None else split
     source = load(reference, split)
     if source.task.kind not in space.tasks:
         raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")
@@ -119,6 +121,29 @@ def training(
     }
     inputs = getattr(source, "inputs", None)  # a source of a class of one's own may not say
     return Training(evaluator, settings, {INPUTS: None if inputs is None else inputs.model_dump(mode="json")})
+
+
+def split_of(spec: StudySpec, data: str | None, changes: Mapping[str, Any]) -> Split:
+    """How the study's data, or `data`, are divided, with changes: `{"folds": 10, "fold": 3}`. Raises UsageError."""
+    facts = spec.evaluator.facts
+    own = facts.split if not facts.looks_up and data in (None, facts.data) else Split()
+    if not changes:
+        return own
+    values = own.model_dump(mode="json")
+    if "folds" in changes and own.folds is None:  # these are the parts then, not fractions
+        values = {name: value for name, value in values.items() if name not in ("valid", "test")}
+    return validate(Split, {**values, **changes}, "split")
+
+
+def folds_of(spec: StudySpec, data: str | None, changes: Mapping[str, Any]) -> tuple[Split, ...]:
+    """The same, with every fold as the test part in turn. Raises UsageError where the data are not divided into
+    folds, or one of these is chosen."""
+    if "fold" in changes:
+        raise UsageError(f"--folds trains on every fold in turn; leave out split.fold={changes['fold']}")
+    first = split_of(spec, data, changes)
+    if first.folds is None:
+        raise UsageError("--folds: the study's data are not divided into folds; say how many, as in -s split.folds=10")
+    return tuple(first.model_copy(update={"fold": fold}) for fold in range(first.folds))
 
 
 def hosts_of(spec: StudySpec, asked: Sequence[str], size: str | None) -> tuple[str | None, ...]:

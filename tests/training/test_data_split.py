@@ -106,3 +106,48 @@ def test_unknown_keys_and_bad_fractions_are_explained():
         validate(Split, {"vaild": 0.2}, "split")
     with pytest.raises(UsageError, match=r"split: valid: .* \(got 1.5\)"):
         validate(Split, {"valid": 1.5}, "split")
+
+
+@given(
+    LABELS.filter(lambda labels: np.bincount(labels)[np.unique(labels)].min() >= 5),
+    st.integers(3, 5),
+    st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_folds_hold_every_sample_once_and_every_class_evenly(labels, folds, seed):
+    parts = [divide(labels, Split(folds=folds, fold=fold, seed=seed)) for fold in range(folds)]
+    assert sorted(np.concatenate([each.test for each in parts])) == list(range(len(labels)))
+    sizes = [len(each.test) for each in parts]
+    assert max(sizes) - min(sizes) <= 1
+    for label in np.unique(labels):
+        counts = [int((labels[each.test] == label).sum()) for each in parts]
+        assert min(counts) >= 1
+        assert max(counts) - min(counts) <= 1
+    for fold, each in enumerate(parts):
+        assert np.array_equal(each.valid, parts[(fold + 1) % folds].test)
+        assert sorted(np.concatenate([each.train, each.valid, each.test])) == list(range(len(labels)))
+
+
+def test_folds_leave_out_what_has_no_label_and_are_another_with_another_seed():
+    labels = np.array([0, 1, -1] * 20)
+    parts = divide(labels, Split(folds=4, fold=2))
+    assert (labels[np.concatenate([parts.train, parts.valid, parts.test])] >= 0).all()
+    assert not np.array_equal(parts.test, divide(labels, Split(folds=4, fold=2, seed=1)).test)
+    assert len(divide(labels, Split(folds=4, fold=2, limit=10)).test) == len(parts.test)
+
+
+def test_strata_that_are_no_classes_may_be_smaller_than_the_folds():
+    strata = np.repeat(np.arange(10), 3)
+    parts = [divide(strata, Split(folds=6, fold=fold), classes=False).test for fold in range(6)]
+    assert sorted(np.concatenate(parts)) == list(range(30))
+    with pytest.raises(UsageError, match="6 folds: class 0 has 3 samples"):
+        divide(strata, Split(folds=6))
+    with pytest.raises(UsageError, match="40 folds: there are 30 samples"):
+        divide(strata, Split(folds=40), classes=False)
+
+
+def test_a_split_is_stored_with_what_it_is_made_by():
+    assert Split(seed=3).model_dump(mode="json") == {"valid": 0.1, "test": 0.2, "seed": 3, "limit": None}
+    stored = Split(folds=10).model_dump(mode="json")
+    assert stored == {"seed": 0, "limit": None, "folds": 10, "fold": 0}
+    assert Split(**stored) == Split(folds=10, fold=0)

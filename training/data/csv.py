@@ -104,7 +104,7 @@ class _Table:
     def source(self, split: Split) -> TableSource:
         targets, classes, test = self._targets()
         try:
-            parts = divide(targets if classes else target_bins(targets), split, test=test)
+            parts = divide(targets if classes else target_bins(targets), split, test=test, classes=bool(classes))
         except UsageError as error:
             raise UsageError(f"{self.where}: {error}") from None
         mean, deviation = (0.0, 1.0) if classes else _standard(targets[parts.train])

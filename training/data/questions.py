@@ -84,6 +84,7 @@ def load(argument: str, split: Split) -> QuestionSource:
     reference = f"questions{argument}"
     where, chosen = options("", reference, Options)
     nothing("questions", where.removeprefix("questions").removeprefix(":"))
+    split.whole(f"data '{reference}': what is generated")
     rest = chosen.samples - round(split.test * chosen.samples)
     counts = {"train": rest - round(split.valid * rest), "valid": round(split.valid * rest)}
     if split.limit is not None and split.limit < rest:

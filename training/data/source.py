@@ -237,9 +237,17 @@ def _public(where: str, labels: NDArray[np.int64], split: Split, *given: NDArray
     return tuple(parts)
 
 
-def _divide(where: str, labels: NDArray[np.int64], split: Split, **parts: NDArray[np.int64] | None) -> Parts:
+def _divide(
+    where: str,
+    labels: NDArray[np.int64],
+    split: Split,
+    *,
+    train: NDArray[np.int64] | None = None,
+    valid: NDArray[np.int64] | None = None,
+    test: NDArray[np.int64] | None = None,
+) -> Parts:
     try:
-        return divide(labels, split, **parts)
+        return divide(labels, split, train=train, valid=valid, test=test)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from nas_core.config import Config
 from nas_core.errors import UsageError
@@ -22,7 +22,11 @@ TARGET_BINS = 10
 
 
 class Split(Config):
-    """How samples are divided. A part that the source brings itself stays as it is."""
+    """How samples are divided. A part that the source brings itself stays as it is.
+
+    With `folds` all samples are dealt into so many, each class evenly: `fold` is the test part, the next one (the first
+    after the last) validation, and all others are trained on.
+    """
 
     valid: float = Field(default=0.1, gt=0, lt=1, description="fraction of the training part that becomes validation")
     test: float = Field(
@@ -32,6 +36,36 @@ class Split(Config):
     limit: int | None = Field(
         default=None, ge=2, description="at most this many samples in training and validation together"
     )
+    folds: int | None = Field(default=None, ge=3, description="divide all samples into so many folds instead")
+    fold: int | None = Field(
+        default=None, ge=0, description="number of the fold that is the test part; the next one is validation"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.folds is None:
+            if self.fold is not None:
+                raise ValueError(f"fold {self.fold} of how many? give split.folds too, as in split.folds=10")
+            return self
+        fractions = {"valid", "test"} & self.model_fields_set
+        if fractions:
+            raise ValueError(f"split.{min(fractions)} is a fraction, and folds are the parts; leave one of them out")
+        if self.fold is None:
+            object.__setattr__(self, "fold", 0)
+        elif self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold}: {self.folds} folds are numbered from 0 to {self.folds - 1}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _what_is_used(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Splits were stored without folds before there were any.
+        unused = ("folds", "fold") if self.folds is None else ("valid", "test")
+        return {name: value for name, value in handler(self).items() if name not in unused}
+
+    def whole(self, where: str) -> None:
+        """Raises UsageError where folds are asked for, of data that are not divided at random."""
+        if self.folds is not None:
+            raise UsageError(f"{where} has parts of its own making and no folds; leave split.folds out")
 
 
 @dataclass(frozen=True)
@@ -53,13 +87,21 @@ def divide(
     train: NDArray[np.int64] | None = None,
     valid: NDArray[np.int64] | None = None,
     test: NDArray[np.int64] | None = None,
+    classes: bool = True,
 ) -> Parts:
-    """The parts of samples with these class labels (-1: in no part).
+    """The parts of samples with these class labels (-1: in no part), or, without `classes`, other strata.
 
     Given parts are kept. Otherwise `test` is drawn from all that is left, `train` is the rest, and `valid` is
-    drawn from `train`. `limit` then thins out `train` and `valid`, keeping their ratio in every class.
-    Raises UsageError where a limit leaves a class without a sample, or no training sample is left.
+    drawn from `train`. With folds all parts are made of these, and none may be given. `limit` then thins out `train`
+    and `valid`, keeping their ratio in every class.
+    Raises UsageError where a limit leaves a class without a sample, or no training sample is left, and where a class
+    has fewer samples than there are folds.
     """
+    if split.folds is not None:
+        own = [name for name, part in (("train", train), ("valid", valid), ("test", test)) if part is not None]
+        if own:
+            raise UsageError(f"the data bring their own {' and '.join(own)} part; leave split.folds out")
+        train, valid, test = _in_folds(labels, split, classes)
     if train is None:
         free = labels != UNLABELLED
         for given in (valid, test):
@@ -100,6 +142,14 @@ def stratified(
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
+def fold_numbers(labels: NDArray[np.int64], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The fold [n] of each sample: of every class, and of all, each fold has the same number, or one more."""
+    order = np.lexsort((rng.random(len(labels)), labels))
+    numbers = np.empty(len(labels), dtype=np.int64)
+    numbers[order] = np.arange(len(labels)) % folds
+    return numbers
+
+
 def target_bins(targets: NDArray[np.floating], bins: int = TARGET_BINS) -> NDArray[np.int64]:
     """The number of the bin [n] that each target [n] falls into, so that numbers are divided as classes are.
 
@@ -117,6 +167,20 @@ def split_hash(labels: NDArray[np.generic], parts: Parts, *arrays: NDArray[np.ge
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
+
+
+def _in_folds(labels: NDArray[np.int64], split: Split, classes: bool) -> tuple[NDArray[np.int64], ...]:
+    """Training, validation and test part of a fold."""
+    assert split.folds is not None
+    assert split.fold is not None
+    used = np.flatnonzero(labels != UNLABELLED)
+    found, counts = np.unique(labels[used], return_counts=True) if classes else (["all"], np.array([len(used)]))
+    if len(counts) and counts.min() < split.folds:
+        what = f"class {found[counts.argmin()]} has" if classes else "there are"
+        raise UsageError(f"{split.folds} folds: {what} {counts.min()} samples, and every fold needs one")
+    numbers = fold_numbers(labels[used], split.folds, generator(split.seed, "split", "folds"))
+    test, valid = numbers == split.fold, numbers == (split.fold + 1) % split.folds
+    return used[~(test | valid)], used[valid], used[test]
 
 
 def _allocate(

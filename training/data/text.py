@@ -111,6 +111,7 @@ def text_source(reference: str, text: str, window: int, split: Split) -> TextSou
 
     Raises UsageError for a part that is shorter than window + 2, and for a training part of fewer than two windows.
     """
+    split.whole(f"data '{reference}': a text")
     count = len(text)
     last = count - round(split.test * count)
     middle = last - round(split.valid * last)

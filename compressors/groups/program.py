@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import linecache
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
@@ -101,15 +103,13 @@ def _traceback(error: BaseException) -> Iterator[TracebackType]:
 
 @contextmanager
 def _marked(network: nn.Module) -> Iterator[None]:
-    """Layers of message passing show what they send."""
-    layers: list[Any] = [module for module in network.modules() if passes_messages(module)]
-    for layer in layers:
-        layer.message = _showing(layer.message)
-    try:
+    """Layers of message passing, and graphs that propagate, show what they send."""
+    senders: list[Any] = [module for module in network.modules() if passes_messages(module)]
+    graphs = sys.modules.get("search_spaces.layers.graph_batch")
+    with ExitStack() as stack:
+        for sender in (*senders, *([graphs.GraphBatch] if graphs else [])):
+            stack.enter_context(mock.patch.object(sender, "message", _showing(sender.message)))
         yield
-    finally:
-        for layer in layers:
-            del layer.message
 
 
 def _showing(message: Callable[..., Tensor]) -> Callable[..., Any]:

@@ -144,36 +144,42 @@ class GraphBatch(Shared):
 
         return self.once((dtype, degrees, loops), make)
 
-    def weighted(self, norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Edges sorted by target, and the weight of each: the entries of the matrix that `norm` names."""
+    def _weighted(self, norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Edges sorted by target, and the weight of each that `norm` names; None: they are added up, or their mean."""
         if norm == "gcn":
             return self.normalised(dtype, loops="added")
         if norm == "symmetric":
             return self.normalised(dtype)
         if norm == "unlooped":
             return self.normalised(dtype, "target_to_source", "removed")
-        target = self.edge_index[1]
-        if norm == "mean":
-            return self.edge_index, self.once((norm, dtype), lambda: self.degree.to(dtype).reciprocal()[target])
-        return self.edge_index, self.once((norm, dtype), lambda: torch.ones_like(target, dtype=dtype))
+        return self.edge_index, None
 
     def csr(self, norm: Norm, dtype: torch.dtype = torch.float32) -> Csr:
         """The matrix `[nodes, nodes]` that `norm` names, its transpose known; not while exporting."""
 
         def make() -> Csr:
-            (source, target), values = self.weighted(norm, dtype)
+            (source, target), values = self._weighted(norm, dtype)
+            if norm == "mean":
+                values = self.degree.to(dtype).reciprocal()[target]
+            elif values is None:
+                values = torch.ones_like(target, dtype=dtype)
             return Csr.of(target, source, values, (self.nodes, self.nodes))
 
         return self.once(("csr", norm, dtype), make)
 
     def propagate(self, x: Tensor, norm: Norm) -> Tensor:
-        """For every node the weighted sum over its neighbours: the matrix that `norm` names times `x [nodes, ...]`."""
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        """For every node the weighted sum over its neighbours: the matrix that `norm` names times `x [nodes, f]`."""
         if self._traced or x.device.type == "meta":
-            (source, target), weight = self.weighted(norm, dtype)
-            messages = x[source] * weight.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
-            return scatter(messages, target, dim=0, dim_size=self.nodes, reduce="sum")
-        return (self.csr(norm, dtype) @ x.flatten(1)).view(x.shape)
+            edges, weight = self._weighted(norm, x.dtype)
+            return scatter(
+                self.message(x, edges[0], weight), edges[1], 0, self.nodes, "mean" if norm == "mean" else "sum"
+            )
+        return self.csr(norm, torch.float64 if x.dtype == torch.float64 else torch.float32) @ x
+
+    def message(self, x: Tensor, source: Tensor, weight: Tensor | None) -> Tensor:
+        """What is sent along each edge `[m, f]` where edges are gone through one by one."""
+        sent = x.index_select(0, source)
+        return sent if weight is None else weight.view(-1, 1) * sent
 
     def hops(self, k: int) -> Tensor:
         """The pairs `[2, p]` of a node and one that a shortest path of `k >= 1` edges leads to, sorted by the latter,

@@ -6,24 +6,25 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
 
-from search_spaces.layers.graph_batch import GraphBatch
+from search_spaces.layers.graph_batch import GraphBatch, Norm
 
 
-class Aggregate(MessagePassing):
+class Aggregate(nn.Module):
     """`AGG_j (W x_j) + V x_i + b` over the in-neighbours j of node i: `(nodes, width), (2, edges)` to
     `(nodes, hidden)`."""
 
     takes_graph = True
     takes_sparse = True
 
-    def __init__(self, width: int, hidden: int, aggregation: str) -> None:
-        super().__init__(aggr=aggregation)
+    def __init__(self, width: int, hidden: int, aggregation: Norm) -> None:
+        super().__init__()
+        self.aggregation: Norm = aggregation
         self.neighbours = nn.Linear(width, hidden, bias=False)
         self.itself = nn.Linear(width, hidden, bias=False)
         self.bias = nn.Parameter(torch.empty(hidden))
         nn.init.uniform_(self.bias, -1 / math.sqrt(width), 1 / math.sqrt(width))
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
-        return self.propagate(GraphBatch.of(edges, x).edge_index, x=self.neighbours(x)) + self.itself(x) + self.bias
+        near = GraphBatch.of(edges, x).propagate(self.neighbours(x), self.aggregation)
+        return near + self.itself(x) + self.bias

@@ -24,6 +24,5 @@ class Arma(Normalised):
         glorot(self.recurrent)
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
-        projected = self.neighbours(x)
-        near, weight = GraphBatch.of(edges, x).normalised(projected.dtype)
-        return functional.relu(self.propagate(near, x=projected, weight=weight) + self.itself(x) + self.bias)
+        near = GraphBatch.of(edges, x).propagate(self.neighbours(x), "symmetric")
+        return functional.relu(near + self.itself(x) + self.bias)

@@ -13,6 +13,5 @@ class Chebyshev(Normalised):
     Laplacian is `-D^-1/2 A D^-1/2`, without self-loops."""
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
-        projected = self.neighbours(x)
-        near, weight = GraphBatch.of(edges, x).normalised(projected.dtype, "target_to_source", loops="removed")
-        return self.itself(x) - self.propagate(near, x=projected, weight=weight) + self.bias
+        near = GraphBatch.of(edges, x).propagate(self.neighbours(x), "unlooped")
+        return self.itself(x) - near + self.bias

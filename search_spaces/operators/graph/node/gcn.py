@@ -15,10 +15,10 @@ class Convolution(GCNConv):
     takes_sparse = True
 
     def __init__(self, width: int, hidden: int) -> None:
-        super().__init__(width, hidden, normalize=False)  # the weights of the edges are given
+        super().__init__(width, hidden)
 
     def plain(self) -> nn.Module:
         return GCNConv(self.in_channels, self.out_channels)
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
-        return super().forward(x, *GraphBatch.of(edges, x).normalised(x.dtype, loops="added"))
+        return GraphBatch.of(edges, x).propagate(self.lin(x), "gcn") + self.bias

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
+from torch import nn
 from torch_geometric.nn.inits import glorot
 
 
-class Normalised(MessagePassing):
+class Normalised(nn.Module):
     """`V x_i + W sum_j a_ij x_j + b` with `a = D^-1/2 A D^-1/2`; what Chebyshev and ARMA layers share."""
 
     takes_graph = True
     takes_sparse = True
 
     def __init__(self, width: int, hidden: int) -> None:
-        super().__init__(aggr="sum")
+        super().__init__()
         self.neighbours = nn.Linear(width, hidden, bias=False)
         self.itself = nn.Linear(width, hidden, bias=False)
         self.bias = nn.Parameter(torch.zeros(hidden))
         glorot(self.neighbours.weight)
         glorot(self.itself.weight)
-
-    def message(self, x_j: Tensor, weight: Tensor) -> Tensor:
-        return weight.view(-1, 1) * x_j

@@ -9,6 +9,8 @@ What else there is to know is read off the class. Everything has a default:
 - `zero = True`: it adds nothing; it answers None, or zeros.
 - whether it has weights: that it has parameters and is no skip (`Group.weighted`).
 - `why_not_exportable = "because it samples its neighbours"`: no program can be traced of it.
+- `stochastic = True`: what it answers is drawn anew in every pass, in evaluation as well.
+- `ordered = "because ..."`: its answer depends on an order that means nothing, and why.
 - `signature()`, `uncounted_macs(*inputs)` and what else a module may bring (`nas_core.traits`): which weights may be
   taken over, what the counter cannot see.
 

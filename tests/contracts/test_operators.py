@@ -8,6 +8,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 
@@ -18,13 +19,16 @@ from search_spaces.counter import macs, params
 from search_spaces.nasbench_graph.costs import FORMULAS, operator_costs
 from search_spaces.operators.conv import CELL, EDGE, RECTIFIED
 from search_spaces.operators.conv import suite as conv
-from search_spaces.operators.graph import GRAPH
+from search_spaces.operators.graph import AGGREGATOR, ENCODING, GRAPH, HEAD, READOUT, REWIRING
+from search_spaces.operators.graph.probe import EDGE_DIM, WIDTH, Probe, trait
 from search_spaces.operators.graph.sample import counted
-from search_spaces.operators.graph.suite import check
+from search_spaces.operators.graph.suite import check, samples
 from search_spaces.operators.operator import Role
+from training.export.formats import Signature
+from training.export.write import onnx_bytes, trace
 
 IDLE = {"arma": {"recurrent"}}  # what one layer has no use for
-HEAD = """
+TOP = """
     import torch
     from torch import nn
     from torch_geometric.nn import MessagePassing
@@ -34,7 +38,7 @@ HEAD = """
 
 def own(folder: Path, body: str, name: str = "Mine", file: str = "my_ops.py") -> str:
     """The reference of an operator in a file."""
-    (folder / file).write_text(dedent(HEAD) + dedent(body))
+    (folder / file).write_text(dedent(TOP) + dedent(body))
     return f"{folder / file}:{name}"
 
 
@@ -52,17 +56,58 @@ GOOD = """
 """
 
 
-@pytest.mark.parametrize("name", GRAPH.table)
-def test_graph_operators_keep_their_contract(name: str) -> None:
-    assert list(check(GRAPH.operator(name))) == []
+ROLES = (GRAPH, AGGREGATOR, ENCODING, REWIRING, READOUT, HEAD)
+ENTRIES = [(role, name) for role in ROLES for name in role.table]
 
 
-@pytest.mark.parametrize("name", [name for name in GRAPH.table if name != "skip"])
-def test_all_weights_of_graph_operators_learn(name: str) -> None:
-    module = GRAPH.operator(name).make(6, 6)
-    x, edges = torch.randn(8, 6), torch.randint(8, (2, 30))
-    module(x, edges).square().sum().backward()
-    assert {name for name, weight in module.named_parameters() if weight.grad is None} == IDLE.get(name, set())
+def named(one: Any) -> str:
+    return str(getattr(one, "name", one))
+
+
+@pytest.mark.parametrize(("role", "name"), ENTRIES, ids=named)
+def test_entries_of_the_catalogue_keep_their_contract(role: Role, name: str) -> None:
+    assert list(check(role.operator(name))) == []
+
+
+@pytest.mark.parametrize("edge_dim", [None, EDGE_DIM], ids=["nodes", "edges"])
+@pytest.mark.parametrize(("role", "name"), ENTRIES, ids=named)
+def test_all_weights_of_the_catalogue_learn(role: Role, name: str, edge_dim: int | None) -> None:
+    torch.manual_seed(0)
+    probe = Probe(role.operator(name), edge_dim=edge_dim)
+    weights = {name.rpartition("operator.")[2]: weight for name, weight in probe.named_parameters()}
+    if weights:
+        probe(torch.randn(8, WIDTH), torch.randint(8, (2, 30))).square().sum().backward()
+    assert {name for name, weight in weights.items() if weight.grad is None} == IDLE.get(name, set())
+
+
+IN_THE_GATE = ("gat", "std", "random-walk", "virtual-node", "max", "mlp")  # one of each role
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        pytest.param(role, name, marks=() if name == IN_THE_GATE[ROLES.index(role)] else pytest.mark.slow)
+        for role, name in ENTRIES
+    ],
+    ids=named,
+)
+def test_onnx_of_the_catalogue(role: Role, name: str) -> None:
+    """With nodes, edges and graphs free; or refused with the reason."""
+    operator = role.operator(name)
+    for edge_dim in (None, EDGE_DIM) if getattr(operator.kind, "takes_edges", False) else (None,):
+        probe = Probe(operator, edge_dim=edge_dim).eval()
+        given = samples(probe)
+        example = given["several graphs"]
+        free = Signature(("x", "edge_index", "counts"), ({0: "nodes"}, {1: "edges"}, {0: "graphs"}))
+        if (reason := trait(probe, "why_not_exportable")) is not None:
+            with pytest.raises(UsageError, match=re.escape(reason)):
+                trace(probe, example, free)
+            continue
+        session = onnxruntime.InferenceSession(onnx_bytes(trace(probe, example, free), free, {}))
+        for inputs in given.values():
+            fed = dict(zip(free.inputs, (value.numpy() for value in inputs), strict=True))
+            (answer,) = session.run(None, {one.name: fed[one.name] for one in session.get_inputs()})
+            torch.testing.assert_close(torch.from_numpy(answer), probe(*inputs).detach(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(FORMULAS))
@@ -152,6 +197,19 @@ def test_one_of_ones_own_with_options(tmp_path: Path) -> None:
             None,
         ),
         (GOOD.replace("forward(self, x, edge_index)", "forward(self, x)"), "raises TypeError"),
+        (GOOD.replace("near = x\n", "near = x - x.mean(0)\n"), "graphs in a batch are answered otherwise"),
+        (
+            GOOD.replace("x=near)", "x=near) + (edge_index[0] * torch.arange(edge_index.size(1))).sum()"),
+            "another order of the edges changes",
+        ),
+        (GOOD.replace("near = x\n", "near = x if x.dtype == torch.float32 else 2 * x\n"), "float64 has another"),
+        (GOOD.replace("def __init__", "stochastic = True\n\n        def __init__"), "but two passes are the same"),
+        (GOOD.replace("def __init__", "ordered = 3\n\n        def __init__"), "ordered is 3, which is no reason"),
+        (
+            GOOD.replace("def __init__", "ordered = 'so'\n\n        def __init__"),
+            "says that it is ordered, but neither",
+        ),
+        (GOOD + "\n        def macs(self, nodes, edges):\n            return 3\n", "costs 3 MACs, and 756 are counted"),
     ],
 )
 def test_what_is_wrong_is_found(tmp_path: Path, body: str, finding: str | None) -> None:
@@ -167,7 +225,7 @@ def test_errors(tmp_path: Path) -> None:
     other = own(tmp_path, GOOD, file="other_ops.py")
     own(tmp_path, "function = len\nthing = 3", file="wrong.py")
     for given, message in (
-        (("gcm",), "unknown graph operator 'gcm'; did you mean 'gcn'"),
+        (("gcnn",), "unknown graph operator 'gcnn'; did you mean 'gcn'"),
         (("gcn", "gcn"), "'gcn' and 'gcn' are both called 'gcn'"),
         ((good, other), "both called 'Mine'; rename one"),
         ((), "list them, for example"),
@@ -223,7 +281,6 @@ def test_layers_of_the_library_are_operators(name: str) -> None:
 
 def test_an_export_says_why_not(tmp_path: Path) -> None:
     from training.export.formats import signature_of
-    from training.export.write import trace
 
     body = GOOD.replace("def __init__", 'why_not_exportable = "because it looks"\n\n        def __init__')
     module = GRAPH.operator(own(tmp_path, body)).make(6, 4)

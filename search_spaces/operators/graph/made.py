@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from search_spaces.layers.graph_batch import GraphBatch
@@ -29,3 +31,35 @@ def made(operator: Operator, width: int, hidden: int) -> nn.Module:
 def takes_sparse(operator: Operator) -> bool:
     """Whether it can be given features as a sparse tensor."""
     return bool(getattr(operator.kind, "takes_sparse", False))
+
+
+class Step(nn.Module):
+    """A node operator as its role says: whatever of a graph the operator takes, it is called with `(x, e, graph)`."""
+
+    def __init__(self, operator: nn.Module) -> None:
+        super().__init__()
+        self.operator = operator
+        self.takes_graph = getattr(operator, "takes_graph", False)
+        self.takes_edges = getattr(operator, "takes_edges", False)
+
+    def forward(self, x: Tensor, e: Tensor | None, graph: GraphBatch) -> Tensor:
+        """`x [nodes, width]`, and features of the edges in the order of `graph.edge_index`, or None, to
+        `[nodes, hidden]`."""
+        edges = graph if self.takes_graph else graph.edge_index
+        answer: Tensor = self.operator(x, edges, e) if self.takes_edges else self.operator(x, edges)
+        return answer
+
+
+def step(operator: Operator, width: int, hidden: int, edge_dim: int | None = None, degree: float | None = None) -> Step:
+    """The operator from `width` to `hidden` features, called with `(x, e, graph)`.
+
+    `edge_dim`: features of the edges that it is given, where it takes any; `degree`: the mean degree, where it asks.
+    Raises UsageError where it cannot be made so.
+    """
+    kind: Any = operator.kind
+    known: dict[str, Any] = {}
+    if edge_dim is not None and getattr(kind, "takes_edges", False):
+        known["edge_dim"] = edge_dim
+    if degree is not None and getattr(kind, "takes_degree", False) and "degree" not in operator.options:
+        known["degree"] = degree
+    return Step(operator.make(width, hidden, **known))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor, nn
@@ -28,3 +29,9 @@ class Aggregate(nn.Module):
     def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
         near = GraphBatch.of(edges, x).propagate(self.neighbours(x), self.aggregation)
         return near + self.itself(x) + self.bias
+
+    def macs(self, nodes: int, edges: int) -> int:
+        return 2 * nodes * self.itself.weight.numel() + edges * self.itself.out_features
+
+    def signature(self) -> Hashable:
+        return type(self).__name__, self.itself.in_features, self.itself.out_features

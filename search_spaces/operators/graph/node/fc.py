@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from torch import Tensor, nn
 
 from search_spaces.layers.graph_batch import GraphBatch
@@ -18,3 +20,9 @@ class Dense(nn.Linear):
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch | None = None) -> Tensor:
         return super().forward(x)
+
+    def macs(self, nodes: int, edges: int) -> int:
+        return nodes * self.weight.numel()
+
+    def signature(self) -> Hashable:
+        return "fc", self.in_features, self.out_features

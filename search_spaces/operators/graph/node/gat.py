@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv
 
 from search_spaces.layers.graph_batch import GraphBatch
+from search_spaces.operators.graph.heads import per_head
 
 
 class Attention(GATConv):
-    """GAT with two heads of half the width (Velickovic et al. 2018); every node attends to itself as well."""
+    """GAT (Velickovic et al. 2018); every node attends to itself as well. `heads` of equal width, side by side."""
 
     takes_graph = True
     takes_sparse = True
 
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__(width, hidden // 2, heads=2, add_self_loops=False)  # the self-loops are given
+    def __init__(self, width: int, hidden: int, heads: int = 2) -> None:
+        # The self-loops are given.
+        super().__init__(width, per_head("gat", hidden, heads), heads, add_self_loops=False)
 
     def plain(self) -> nn.Module:
         return GATConv(self.in_channels, self.out_channels, self.heads)
@@ -26,3 +30,11 @@ class Attention(GATConv):
     def uncounted_macs(self, x: Tensor, edges: Tensor | GraphBatch) -> int:
         """Every node is scored as a source and as a target."""
         return 2 * x.size(0) * self.heads * self.out_channels
+
+    def macs(self, nodes: int, edges: int) -> int:
+        """A map, a message per edge and per node, and every node scored as a source and as a target."""
+        hidden = self.heads * self.out_channels
+        return nodes * self.in_channels * hidden + (edges + 3 * nodes) * hidden
+
+    def signature(self) -> Hashable:
+        return "gat", self.in_channels, self.out_channels, self.heads

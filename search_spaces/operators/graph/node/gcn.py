@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv
 
@@ -22,3 +24,9 @@ class Convolution(GCNConv):
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
         return GraphBatch.of(edges, x).propagate(self.lin(x), "gcn") + self.bias
+
+    def macs(self, nodes: int, edges: int) -> int:
+        return self.out_channels * (nodes * self.in_channels + edges + nodes)
+
+    def signature(self) -> Hashable:
+        return "gcn", self.in_channels, self.out_channels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor, nn
@@ -25,3 +26,9 @@ class Isomorphism(nn.Module):
     def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
         projected = self.linear(x)
         return projected + GraphBatch.of(edges, x).propagate(projected, "sum") + self.bias
+
+    def macs(self, nodes: int, edges: int) -> int:
+        return nodes * self.linear.weight.numel() + edges * self.linear.out_features
+
+    def signature(self) -> Hashable:
+        return "gin", self.linear.in_features, self.linear.out_features

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import torch
 from torch import nn
 from torch_geometric.nn.inits import glorot
@@ -20,3 +22,9 @@ class Normalised(nn.Module):
         self.bias = nn.Parameter(torch.zeros(hidden))
         glorot(self.neighbours.weight)
         glorot(self.itself.weight)
+
+    def macs(self, nodes: int, edges: int) -> int:
+        return 2 * nodes * self.itself.weight.numel() + edges * self.itself.out_features
+
+    def signature(self) -> Hashable:
+        return type(self).__name__, self.itself.in_features, self.itself.out_features

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from torch import Tensor, nn
 
 from search_spaces.layers.graph_batch import GraphBatch
@@ -19,3 +21,9 @@ class Skip(nn.Module):
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch | None = None) -> Tensor:
         return x
+
+    def macs(self, nodes: int, edges: int) -> int:
+        return 0
+
+    def signature(self) -> Hashable:
+        return "skip"

@@ -1,0 +1,1 @@
+"""Aggregators: many values to one, of neighbours and of a graph alike; one file per idea."""

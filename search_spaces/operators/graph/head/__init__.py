@@ -1,0 +1,1 @@
+"""Heads: from node states to what the task asks for; one file per idea."""

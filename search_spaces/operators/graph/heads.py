@@ -1,0 +1,18 @@
+"""Heads of attention, side by side."""
+
+from __future__ import annotations
+
+from nas_core.errors import UsageError
+
+
+def per_head(operator: str, hidden: int, heads: int) -> int:
+    """The width of each of `heads` heads that make up `hidden` features. Raises UsageError where they do not."""
+    if heads < 1 or hidden % heads:
+        raise UsageError(
+            f"{operator}: {heads} heads do not make up {hidden} features; say heads={_best(hidden, heads)}"
+        )
+    return hidden // heads
+
+
+def _best(hidden: int, heads: int) -> int:
+    return max(number for number in range(1, max(1, heads) + 1) if hidden % number == 0)

@@ -1,0 +1,1 @@
+"""Readouts: what a graph is, of its nodes; one file per idea."""

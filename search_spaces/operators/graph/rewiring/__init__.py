@@ -1,0 +1,1 @@
+"""Rewirings: another graph to compute on; one file per idea."""

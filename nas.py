@@ -299,7 +299,7 @@ class Study:
             study, run = addressed_trial(store, self._address(trial))
             start = None if weights is None else start_of(store, weights)
             taught = None if teacher is None else teacher_of(store, teacher)
-            plan = training(study.spec, recipe, changes, size, data, device, metric, start, taught)
+            plan = training(study.spec, recipe, changes, size, data, device, metric, start, taught).of(run.arch)
             return _driven(store, study, run, plan, seeds, where)
 
     def compress(

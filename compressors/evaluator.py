@@ -117,7 +117,7 @@ class Compressed:
         self._method, self._targets = method(settings.compress), parse_targets(settings.compress_to)
         self._config = validate(self._method.Config, settings.compress_settings, f"{METHOD} {settings.compress}")
         self._after = settings.compress_epochs
-        self._tuner = evaluator.by(_shorter(evaluator.recipe, self._after))
+        _shorter(evaluator.recipe, self._after)  # says now that it does not fit
         inner = evaluator.fidelity
         self.fidelity = Fidelity(inner.unit, inner.low + self._after, inner.high + self._after)
         self.deterministic, self.in_process = evaluator.deterministic, evaluator.in_process
@@ -159,7 +159,8 @@ class Compressed:
         costs |= {BASE + name: value for name, value in whole.metrics.items() if BASE + name in named}
         inside = replace(context, workdir=context.workdir / "compressed")
         regimes = () if regime is None else (regime,)
-        with self._tuner.computing(), closing(self._tuner.learn(network, self._after, inside, regimes)) as reports:
+        tuner = self._tuner(proposal.arch)
+        with tuner.computing(), closing(tuner.learn(network, self._after, inside, regimes)) as reports:
             for report in reports:
                 yield Report(whole.step + report.step, {**report.metrics, **costs}, seconds + report.seconds)
         path.unlink()
@@ -188,6 +189,11 @@ class Compressed:
         write_atomically(path, safetensors.torch.save(storable(model.state_dict()), {"reports": said}))
         return reports[-1]
 
+    def _tuner(self, arch: Architecture) -> Train:
+        """What trains what is left of an architecture's network."""
+        trained = self._evaluator.of(arch)
+        return trained.by(_shorter(trained.recipe, self._after))
+
     def _compressor(self, model: nn.Module, arch: Architecture, seed: int) -> Compressor | None:
         """The method for a network; None where the targets hold for it already. Raises UsageError."""
         from training.tasks import sample_inputs
@@ -202,7 +208,7 @@ class Compressed:
             inner.device,
             seed,
             inputs=tuple(one.to(inner.device) for one in sample_inputs(inner.task, SEEN)),
-            recipe=self._tuner.recipe,
+            recipe=self._tuner(arch).recipe,
             epochs=self._after,
             targets=self._targets,
             base=costs,

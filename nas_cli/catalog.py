@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -176,8 +176,23 @@ def check_space(space: SpaceName, as_json: Json = False) -> None:
     if isinstance(loaded, OwnNetwork):
         raise UsageError(f"'{space}' is a network of your own, not a space; nas train {space} --data DATA tries it")
     reference = Reference(space, search_spaces.BUILTIN, search_spaces.GROUP, "space")
-    findings = suite.check(loaded, example_tasks())
+    findings = chain(suite.check(loaded, example_tasks()), collect("recipe", _undecidable, loaded))
     report("space", space, chain(findings, collect("fresh start", suite.check_fresh, reference)), as_json)
+
+
+def _undecidable(space: SearchSpace) -> Iterator[str]:
+    """Why architectures of the space decide what is no recipe of its kinds of task."""
+    from nas_core.errors import UsageError
+    from training.evaluators.train import check_decided
+    from training.recipe import recipe
+    from training.tasks import all_kinds
+
+    for kind in all_kinds():
+        if kind.name in space.tasks:
+            try:
+                check_decided(space, recipe("quick", kind.example), (), kind.example)
+            except UsageError as error:
+                yield f"for {kind.name}: {error}"
 
 
 def _space_facts(space: SearchSpace, exact: bool = False) -> dict[str, Any]:

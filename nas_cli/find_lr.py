@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from training.range_test import RangeTest
     from training.recipe import Recipe
 
+RATES = ("lr", "schedule")  # what the test is for
 CURVE, PICTURE = "lr-range.csv", "lr-range.svg"
 UNUSED = ("warmup_epochs", "lr_end", "milestones")  # in cycles, which refuse them
 
@@ -23,13 +24,13 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Training, picture: Pat
     """Test the network that the same command would train first, write the curve, print what it suggests.
 
     Nothing is stored in the database. The curve, and the picture where no other place is named, are written to the
-    folder of the trial's files. Raises UsageError for a picture that cannot be written, NasError where the network
-    fails or does not learn.
+    folder of the trial's files. Raises UsageError for a picture that cannot be written and for an architecture that
+    decides its rate, NasError where the network fails or does not learn.
     """
     from nas_cli.line import Line
     from nas_cli.render import emit
     from nas_cli.report import places
-    from nas_core.errors import NasError, TrialError
+    from nas_core.errors import NasError, TrialError, UsageError
     from nas_core.evaluation import Report
     from nas_core.records import RETRAIN
     from studies.address import address_of
@@ -42,6 +43,12 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Training, picture: Pat
     if picture is not None:
         plots.check(picture)
     address, evaluator = address_of(study, trial), plan.evaluator
+    for name in RATES:
+        if name in plan.settings.get("decided", {}):
+            raise UsageError(
+                f"the architecture of {address} decides {name} itself ({plan.settings['decided'][name]}), so there "
+                "is no learning rate to find for it"
+            )
     progress = Line(f"{address} learning rates", "step")
 
     def listen(step: int, steps: int, rate: float, loss: float) -> None:

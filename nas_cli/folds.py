@@ -45,7 +45,7 @@ def train_folds(
     for host in hosts:
         folds: Folds = []
         for split in splits:  # one by one, so that no more than one fold is in memory
-            plan = training(host, split)
+            plan = training(host, split).of(trial.arch)
             if not folds:
                 said(study, trial, plan, None)
             done, code = drive(store, study, trial, plan, seeds, where)

@@ -56,7 +56,7 @@ def rank(
             _, lines = remarks(study, trial, plan.evaluator, chosen=False)
             for line in lines:
                 print(f"nas: {address_of(study, trial)}: {line}", file=sys.stderr)
-            runs, code = driven(store, study, trial, plan, seeds, where)
+            runs, code = driven(store, study, trial, plan.of(trial.arch), seeds, where)
             if len(runs) < seeds:
                 words = [*again(study.name, plan.settings, seeds), "--top", str(top)]
                 interrupted(study.name, words, places(store), runs, as_json)

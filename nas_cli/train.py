@@ -155,6 +155,7 @@ def train(
         plans = [training(study.spec, *how, host, split) for host in each]
         if top is not None:
             return rank(store, study, plans, top, seeds, where, as_json)
+        plans = [plan.of(trial.arch) for plan in plans]
         if taught is not None:
             typer.echo(f"teacher: {taught.reference}", err=True)
         if find_lr:
@@ -262,6 +263,7 @@ def _document(address: str, runs: list[Run], limits: list[Limit]) -> dict[str, A
 def _print_one(address: str, runs: list[Run]) -> None:
     from nas_cli.metrics import batch_size_of, shown
     from nas_cli.render import emit, number
+    from nas_cli.view import settings_text
     from studies.jobs.stored import IMPORTED
 
     settings, rows = runs[0].recipe or {}, spread([run.metrics for run in runs])
@@ -269,6 +271,8 @@ def _print_one(address: str, runs: list[Run]) -> None:
     how = (
         f"{len(runs)} training{'s' if len(runs) > 1 else ''} with {runs[0].recipe_name}{f' in {host}' if host else ''}"
     )
+    own = settings.get("decided")
+    how += f" and the architecture's own {settings_text(own)}" if own else ""
     emit(f"{address}: {'the weights of ' + settings['weights']['from'] if IMPORTED in settings else how}")
     width = max(14, *map(len, rows))
     names = shown({name: row["mean"] for name, row in rows.items()}, batch_size_of(runs[0]))

@@ -84,6 +84,12 @@ class SearchSpace(Protocol):
         """Equal for architectures that compute the same functions."""
         return arch.key
 
+    def recipe(self, arch: Architecture) -> Mapping[str, Value]:
+        """Fields of the training's recipe that the architecture decides (`lr`, `weight_decay`, `optimizer`, `epochs`,
+        `batch_size`, ...; `training.recipe.DECIDED`). Epochs are the horizon of its schedule: a budget above them ends
+        there. Two architectures of one network with other recipes are two candidates."""
+        return {}
+
     def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
         """Which candidate each picked group of the network takes; None: none of them."""
         return arch.values

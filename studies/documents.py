@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nas_core.architecture import Architecture
+from nas_core.choice import Value
 from nas_core.errors import NasError
 from nas_core.evaluation import Objective
 from nas_core.graph import ArchGraph
@@ -62,6 +63,10 @@ class View:
         """The space's official text of an architecture, where it has one."""
         space = self.space
         return self._ask(arch, space.to_text)[0] if isinstance(space, HasNotation) else None
+
+    def recipe(self, arch: Architecture) -> Mapping[str, Value]:
+        """The fields of the recipe that an architecture decides, where the space can tell."""
+        return {} if self.space is None else self._ask(arch, self.space.recipe)[0] or {}
 
     def graph(self, arch: Architecture) -> tuple[ArchGraph | None, str]:
         """The architecture's graph, or why there is none."""
@@ -198,6 +203,7 @@ def trial_document(view: View, run: Run) -> dict[str, Any]:
         "key": run.arch.key,
         "notation": view.notation(run.arch),
         "identity": run.identity,
+        "recipe": dict(view.recipe(run.arch)),
         "budget": run.proposal.budget,
         "continues": run.proposal.continues,
         "note": dict(run.note),

@@ -61,6 +61,7 @@ def fit(
     device: torch.device,
     seed: int,
     budget: int | None = None,
+    full: int | None = None,
     folder: Path | None = None,
     checkpoint_seconds: float = 10.0,
     stopping: Callable[[], bool] = lambda: False,
@@ -73,11 +74,12 @@ def fit(
 ) -> Generator[Report, None, None]:
     """Train `model` in place, and yield `train_loss` and `val_*` metrics after each epoch.
 
-    `budget` is the epoch to stop after; the learning rate follows `recipe.epochs` whatever it is. A checkpoint
+    `budget` is the epoch to stop after, and `full` the largest one that may be asked for (None: the recipe's epochs); a
+    training ends with its recipe, and the learning rate follows `recipe.epochs` whatever both are. A checkpoint
     in `folder` is continued, and its reports are yielded again; on a CPU the result is bit for bit that of an
     uninterrupted training. One is written at an epoch's end when `checkpoint_seconds` have passed since the last
-    (0: always), when `stopping()`, and at the end of a budget below `recipe.epochs`. With `test` the report of
-    epoch `recipe.epochs` also has `test_*`. Images report `micro_batch`, the samples per forward pass: the
+    (0: always), when `stopping()`, and at the end of a budget below `full`. With `test` the report of the last epoch
+    that there can be also has `test_*`. Images report `micro_batch`, the samples per forward pass: the
     batch size, or less where memory did not suffice (batch normalisation then sees the smaller batches).
 
     Own `metrics` are reported as `val_*` and `test_*` too. With `recipe.keep` best every report names the best epoch so
@@ -92,9 +94,11 @@ def fit(
     `exception`; CheckpointError for a checkpoint of another network or program; UsageError for one of another training.
     """
     started = saved = time.monotonic()
-    epochs = recipe.epochs if budget is None else budget
-    if not 1 <= epochs <= recipe.epochs:
-        raise UsageError(f"budget {epochs} is not within the recipe's 1 to {recipe.epochs} epochs")
+    full = recipe.epochs if full is None else full
+    budget = full if budget is None else budget
+    if not 1 <= budget <= full:
+        raise UsageError(f"budget {budget} is not within 1 to {full} epochs")
+    epochs, end = min(budget, recipe.epochs), min(full, recipe.epochs)
     with trial_failures():
         training = Training(model, data, recipe, device, seed, deadline, metrics, monitor, teacher, regimes)
     reports = training.resume(folder) if folder else []
@@ -107,7 +111,7 @@ def fit(
         if report.step != epochs and not over:
             return report
         kept = training.deliver(report)
-        if not test or (report.step != recipe.epochs and not over):
+        if not test or (report.step != end and not over):
             return kept
         with trial_failures():
             tested = training.evaluate("test")
@@ -124,7 +128,7 @@ def fit(
         reports.append(training.select(report))
         last = epoch + 1 == epochs or training.selection.over(epoch + 1)
         due = not last and time.monotonic() - saved >= checkpoint_seconds
-        written = folder is not None and (due or (last and epochs < recipe.epochs) or stopping())
+        written = folder is not None and (due or (last and budget < full) or stopping())
         if folder and written:
             training.save(folder, reports)
             saved = time.monotonic()

@@ -27,6 +27,12 @@ _OWN = {"lr_base": CYCLIC, "cycle_epochs": CYCLIC, "gamma": ("exp_range",), "mil
 _UNUSED: Mapping[str, Any] = {"loss": "cross_entropy", "label_smoothing": 0.0, "mixup": 0.0, "keep": "last"}
 _FIRST = ("grad_clip",)
 
+# What an architecture may decide. What is minimised, kept and reported is one thing in all of a study.
+DECIDED = (
+    *("epochs", "optimizer", "lr", "lr_end", "momentum", "nesterov", "weight_decay", "schedule", "warmup_epochs"),
+    *("lr_base", "cycle_epochs", "gamma", "batch_size", "grad_clip", "mixup", "label_smoothing", "ema"),
+)
+
 
 def losses() -> Mapping[str, tuple[str, ...]]:
     """Losses of all kinds of task, which need no file, each with the fields that it knows for one kind or another."""
@@ -275,18 +281,52 @@ def recipe(name: str, task: Task, **changes: Any) -> Recipe:
     kind = tasks.kind_of(task)
     if name not in kind.recipes:
         raise unknown("recipe", name, kind.recipes)
-    values = kind.fitted(name, kind.recipes[name], task)
-    schedule = changes.get("schedule", values.get("schedule"))
-    # What belongs to the named recipe's own schedule; given as a change, it is refused where it does not fit.
-    for field in ("warmup_epochs", "lr_end") if schedule in CYCLIC else ():
-        values.pop(field, None)
-    if schedule != "step":
-        values.pop("milestones", None)
-    if isinstance(epochs := changes.get("epochs"), int):
-        values |= _shrunk(values, epochs)
+    values = _fitted(kind.fitted(name, kind.recipes[name], task), changes)
     if isinstance(changes.get("augment"), Mapping):
         changes["augment"] = {**values.get("augment", {}), **changes["augment"]}
     made = validate(Recipe, {**values, **changes}, "recipe")
+    _check_kind(made, task)
+    return made
+
+
+def decided(recipe: Recipe, fields: Mapping[str, Any], task: Task, space: str) -> Recipe:
+    """The recipe with the fields that an architecture of a space decides (`nas_core.space.SearchSpace.recipe`).
+
+    With fewer epochs than the recipe has, its warm-up and its milestones shrink; of another optimiser or schedule, what
+    belonged to the recipe's own is left out. Raises UsageError for a field that no architecture decides, and for values
+    that are none.
+    """
+    for name in fields:
+        if name not in DECIDED:
+            raise unknown(f"field of the recipe that an architecture of space '{space}' decides", name, DECIDED)
+    values = _fitted(recipe.model_dump(mode="json"), fields)
+    if fields.get("optimizer", "sgd") != "sgd":
+        values.pop("nesterov")
+    schedule = fields.get("schedule", recipe.schedule)
+    for name in (name for name, schedules in _OWN.items() if schedule not in schedules):
+        values.pop(name, None)
+    made = validate(Recipe, {**values, **fields}, f"recipe of an architecture of space '{space}'")
+    _check_kind(made, task)
+    return made
+
+
+def _fitted(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values without what belongs to their own schedule and not to that of the changes; given as a change, it is
+    refused where it does not fit. With fewer epochs warm-up and milestones shrink."""
+    kept = dict(values)
+    schedule = changes.get("schedule", kept.get("schedule"))
+    for field in ("warmup_epochs", "lr_end") if schedule in CYCLIC else ():
+        kept.pop(field, None)
+    if schedule != "step":
+        kept.pop("milestones", None)
+    if isinstance(epochs := changes.get("epochs"), int):
+        kept |= _shrunk(kept, epochs)
+    return kept
+
+
+def _check_kind(made: Recipe, task: Task) -> None:
+    """Raises UsageError for what a recipe says that is not for the task's kind."""
+    kind = tasks.kind_of(task)
     if not kind.images and (made.augment.active or made.mixup):
         name = "mixup" if made.mixup else "augment"
         raise UsageError(f"recipe: {name} is for images; the task is {task.kind}")
@@ -298,4 +338,3 @@ def recipe(name: str, task: Task, **changes: Any) -> Recipe:
         if getattr(made, name) and name not in kind.losses.get(made.loss, (name,)):
             why = "it would smooth over the classes of all tasks" if task.heads else "its answers are no classes"
             raise UsageError(f"recipe: {name} is not for {task.kind}: {why}")
-    return made

@@ -51,6 +51,7 @@ def check(
     yield from collect("round trip", _round_trips, space, archs)
     yield from collect("moves", _moves, space, archs)
     yield from collect("identity", _views, space, archs)
+    yield from collect("recipe", _recipes, space, archs)
     yield from collect("graph", _graphs, space, archs)
     yield from collect("enumeration", _enumeration, space, archs)
     if isinstance(space, HasNotation):
@@ -273,6 +274,17 @@ def _views(space: SearchSpace, archs: Sequence[Architecture]) -> Iterator[str]:
         assigned = space.assignment(arch)
         if not isinstance(assigned, Mapping) or dict(assigned) != dict(space.assignment(arch)):
             yield f"assignment is no mapping, or another one when asked again, for {arch}"
+
+
+def _recipes(space: SearchSpace, archs: Sequence[Architecture]) -> Iterator[str]:
+    """What an architecture decides of its training: plain values by name, the same whenever it is asked."""
+    for arch in archs:
+        fields = space.recipe(arch)
+        named = isinstance(fields, Mapping) and all(isinstance(name, str) for name in fields)
+        if not named or not all(isinstance(value, bool | int | float | str) for value in fields.values()):
+            yield f"{fields!r} are no plain values by name, for {arch}"
+        elif dict(fields) != dict(space.recipe(Architecture.from_json(arch.to_json()))):
+            yield f"{dict(fields)!r}, and another when asked again, for {arch}"
 
 
 def _graphs(space: SearchSpace, archs: Sequence[Architecture]) -> Iterator[str]:

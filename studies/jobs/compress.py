@@ -20,6 +20,7 @@ from studies.jobs.rounds import Base, Compression
 from studies.jobs.stored import EXAMPLE, seed_of
 from studies.jobs.teacher import teacher_of
 from studies.records import Study, StudySpec
+from studies.setup.spaces import load_space
 from studies.store.file_cache import cached_in
 from studies.store.store import Store
 from training.data.split import Split
@@ -105,11 +106,12 @@ def compression(
 
         check_quantized(asked.quantize, study.spec.task)
     own = {} if recipe is not None else {key: one for key, one in given["changes"].items() if key not in ONCE}
+    decided = dict(load_space(study.spec.space)[0].recipe(trial.arch))
     address = address_of(study, trial, run)
     teacher = teacher_of(store, address) if asked.distill or "distillation" in (changes or {}) else None
 
     def trained_by(**epochs: int) -> train.Training:
-        changed = {**own, **(changes or {}), **epochs}
+        changed = {**decided, **own, **(changes or {}), **epochs}
         plan = study.spec, recipe or given["recipe_name"], changed, given["size"], given["data"]
         split = Split(**given["split"])  # the run's own, which may be another fold than the study's
         return train.training(*plan, device or given["device"], given.get("metrics", ()), teacher=teacher, split=split)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig, restore, validate
 from nas_core.errors import UsageError, VerificationError
 from nas_core.evaluation import Budget, Context, Report
@@ -23,8 +24,9 @@ from studies.setup.spaces import load_space, size_of
 from studies.store.store import Store
 from training.data.split import Split
 from training.evaluators.hosts import at_first, labels, listed, of_mean
-from training.evaluators.train import check_files
-from training.recipe import Recipe
+from training.evaluators.train import check_files, check_undecided
+from training.recipe import Recipe, decided
+from training.recipe import recipe as named_recipe
 
 if TYPE_CHECKING:
     from training.evaluators.train import Train
@@ -48,7 +50,25 @@ class Training:
 
     @property
     def steps(self) -> float:
-        return self.evaluator.recipe.epochs
+        return min(self.evaluator.epochs, self.evaluator.recipe.epochs)
+
+    def of(self, arch: Architecture) -> Training:
+        """The training of an architecture, which may decide fields of the recipe (`SearchSpace.recipe`). Epochs that
+        were asked for end it at the horizon that it decides at the latest. Raises UsageError for a field that was
+        changed too."""
+        evaluator, settings = self.evaluator, self.settings
+        fields = dict(evaluator.space.recipe(arch))
+        if not fields:
+            return self
+        given = {**settings["changes"], **_taught(settings["changes"], evaluator.teacher)}
+        asked = given.pop("epochs", None) if "epochs" in fields else None
+        check_undecided(evaluator.space, fields, list(given))
+        named = named_recipe(settings["recipe_name"], evaluator.task, **given)
+        chosen = decided(named, fields, evaluator.task, evaluator.space.name)
+        mine = evaluator.by(chosen)
+        mine.epochs = asked or chosen.epochs
+        about = {"recipe": chosen.model_dump(mode="json"), "decided": fields, **({"budget": asked} if asked else {})}
+        return replace(self, evaluator=mine, settings={**settings, **about})
 
     def evaluate(self, proposal: Proposal, budget: Budget | None, context: Context) -> Iterator[Report]:
         return self.evaluator.evaluate(proposal, budget, context)
@@ -77,7 +97,6 @@ def training(
     from training.data import load
     from training.devices import default_threads
     from training.evaluators.train import monitor_of, resolved
-    from training.recipe import recipe as named_recipe
 
     space = _space(spec)
     facts = spec.evaluator.facts
@@ -90,8 +109,7 @@ def training(
     source = load(reference, split)
     if source.task.kind not in space.tasks:
         raise UsageError(f"space '{space.name}' is not for {source.task.kind}, which the data '{reference}' is")
-    taught = {} if teacher is None else {"distillation": changes.get("distillation") or {}}
-    chosen = named_recipe(recipe, source.task, **{**changes, **taught})
+    chosen = named_recipe(recipe, source.task, **{**changes, **_taught(changes, teacher)})
     sized = size_of(space, final_size_of(spec) if size is None else size)
     sized = at_first(sized, [] if host is None else [host]).fitted(source.task)
     _check_host(spec, sized)
@@ -146,6 +164,10 @@ def folds_of(spec: StudySpec, data: str | None, changes: Mapping[str, Any]) -> t
     return tuple(first.model_copy(update={"fold": fold}) for fold in range(first.folds))
 
 
+def _taught(changes: Mapping[str, Any], teacher: Teacher | None) -> dict[str, Any]:
+    return {} if teacher is None else {"distillation": changes.get("distillation") or {}}
+
+
 def hosts_of(spec: StudySpec, asked: Sequence[str], size: str | None) -> tuple[str | None, ...]:
     """The networks that a layer of a study is trained in: those that are asked for, that of the size where it names
     one, else those of the study; None: that of its final size. Raises UsageError where both name some, and for a space
@@ -196,6 +218,7 @@ def evaluator_of(
         load(settings["data"], Split(**settings["split"])),
         size_of(space, settings["size"]),
         restore(Recipe, settings["recipe"], "recipe"),
+        epochs=settings.get("budget"),
         device=settings["device"],
         threads=settings["threads"],
         keep_weights=True,

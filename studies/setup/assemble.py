@@ -5,6 +5,7 @@ This is the one place where names turn into spaces, strategies and evaluators.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -310,7 +311,7 @@ def build(spec: StudySpec) -> StudyObjects:
     check_files(files, {path: digest_of(Path(path)) for path in files if Path(path).is_file()})
 
     def identity(arch: Architecture) -> str:
-        return evaluator.identity(arch) or space.identity(arch)
+        return evaluator.identity(arch) or _identity(space, arch)
 
     opening = source_of(spec, space, size)
     scored = None if opening is None else Counted(Scoring(opening))
@@ -334,6 +335,12 @@ def build(spec: StudySpec) -> StudyObjects:
         scored=scored,
         supernet=None if spec.supernet is None else parts_of(spec.supernet, strategy, config, setting, size),
     )
+
+
+def _identity(space: SearchSpace, arch: Architecture) -> str:
+    """That of the functions an architecture computes and of the recipe that it decides."""
+    decided = space.recipe(arch)
+    return space.identity(arch) + (f" {json.dumps(dict(decided), sort_keys=True)}" if decided else "")
 
 
 def completed(spec: StudySpec) -> StudySpec:

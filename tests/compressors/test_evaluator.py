@@ -24,6 +24,7 @@ from nas_core.strategy import Proposal
 from studies.setup import options
 from training.evaluators import kinds
 from training.evaluators.settings import Problem, Request
+from training.evaluators.train import Train
 
 Say = Callable[..., tuple[int, str, str]]
 
@@ -179,21 +180,23 @@ def test_methods_of_several_rounds_are_refused_before_anything_is_trained(
     assert not any(tmp_path.iterdir())
 
 
-def test_statistics_are_recalibrated_and_weights_are_those_of_the_end(tmp_path: Path) -> None:
+def test_statistics_are_recalibrated_and_weights_are_those_of_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is trained on begins as a recalibrated cut of the network that was trained."""
     made, seen = compressed(), []
-    learn = made._tuner.learn
+    learn = Train.learn
 
-    def spied(network: Any, *rest: Any) -> Any:
+    def spied(train: Train, network: Any, *rest: Any) -> Any:
         seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-        return learn(network, *rest)
+        return learn(train, network, *rest)
 
-    made._tuner.learn = spied  # type: ignore[method-assign]
+    monkeypatch.setattr(Train, "learn", spied)
     whole = made.made(PROPOSAL.arch, 3)
     list(made.trained(whole, PROPOSAL, None, Context(3, tmp_path)))
-    assert torch.equal(seen[0]["1.weight"], whole[1].weight[:4])  # type: ignore[index]
-    assert int(seen[0]["2.num_batches_tracked"]) > 0
-    assert not torch.equal(seen[0]["2.running_mean"], whole[2].running_mean[:4])  # type: ignore[index]
+    assert torch.equal(seen[1]["1.weight"], whole[1].weight[:4])  # type: ignore[index]
+    assert int(seen[1]["2.num_batches_tracked"]) > 0
+    assert not torch.equal(seen[1]["2.running_mean"], whole[2].running_mean[:4])  # type: ignore[index]
     assert costs_of(whole, made.task)["macs"] == 592
 
 

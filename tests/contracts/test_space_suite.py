@@ -166,6 +166,16 @@ class EmptyIdentity(Good):
         return ""
 
 
+class RecipeAsList(Good):
+    def recipe(self, arch: Architecture) -> Mapping[str, Value]:
+        return ["lr"]  # type: ignore[return-value]
+
+
+class RandomRecipe(Good):
+    def recipe(self, arch: Architecture) -> Mapping[str, Value]:
+        return {"lr": 0.1 + next(COUNT)}
+
+
 class CyclicGraph(Good):
     def graph(self, arch: Architecture) -> ArchGraph:
         return ArchGraph(("a", "b"), ((0, 1), (1, 0)))
@@ -280,6 +290,8 @@ class WrongAssignment(Good):
         (IdentityOfObject, "identity: '"),
         (EmptyIdentity, "identity: '', then ''"),
         (WrongAssignment, "identity: assignment is no mapping"),
+        (RecipeAsList, "recipe: ['lr'] are no plain values by name"),
+        (RandomRecipe, "and another when asked again"),
         (CyclicGraph, "graph: raised ValueError: the graph has a cycle"),
         (WrongTopology, "graph: is declared to have a fixed topology"),
         (RepeatedEdge, "graph: repeats an edge"),

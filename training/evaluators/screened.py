@@ -79,7 +79,7 @@ class Screened:
         return Opened(cls(inner.evaluator, screens), inner.read)
 
     def __init__(self, evaluator: Any, screens: Sequence[Screen]) -> None:
-        """`evaluator`: one that has `made`, `trained`, `computing`, `data` and `recipe` as
+        """`evaluator`: one that has `made`, `trained`, `computing`, `data` and `of` as
         `training.evaluators.train.Train`. Raises UsageError for a screen that cannot look at its task."""
         self._evaluator = evaluator
         for screen in screens:
@@ -140,7 +140,8 @@ class Screened:
     ) -> None:
         """Raises Rejected; `begun` is when the candidate's time began, in time.monotonic() seconds."""
         inner = self._evaluator
-        given = {"task": inner.task, "arch": arch, "training": partial(self._training, deadline=deadline), **seen}
+        training = partial(self._training, arch=arch, deadline=deadline)
+        given = {"task": inner.task, "arch": arch, "training": training, **seen}
         for screen in screens:
             with inner.computing():
                 reason = screen.reason(model, inner.device, batch=self._batch, **given)
@@ -148,11 +149,11 @@ class Screened:
                 word, _, what = (part.strip() for part in reason.partition(":"))
                 raise Rejected(word, what or f"screen {screen.reference}", time.monotonic() - begun)
 
-    def _training(self, network: nn.Module, deadline: float | None) -> Training:
-        """The same batches for all candidates; a regime has nothing to do with networks that are not trained."""
+    def _training(self, network: nn.Module, arch: Architecture, deadline: float | None) -> Training:
+        """That of the architecture's own recipe; a regime has nothing to do with networks that are not trained."""
         from training.fit import Training
 
-        inner = self._evaluator
+        inner = self._evaluator.of(arch)
         return Training(network, inner.data, inner.recipe.ordinary, inner.device, 0, deadline)
 
     @cached_property

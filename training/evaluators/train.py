@@ -6,18 +6,20 @@ import copy
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
 from nas_core.errors import MachineError, UsageError
 from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report, parse_objective
 from nas_core.frozen import JsonObject
+from nas_core.seeds import generator
 from nas_core.space import HasReports, SearchSpace
 from nas_core.strategy import Proposal
+from nas_core.task import Task
 from training.data.loading import Loading
 from training.data.split import Split
 from training.devices import default_threads, find_device
@@ -25,7 +27,7 @@ from training.evaluators.settings import EvaluatorOptions, EvaluatorSettings, Fa
 from training.latency import ONE_PASS, LatencyConfig
 from training.networks import build
 from training.precision import Precision
-from training.recipe import Recipe, losses, recipe
+from training.recipe import Recipe, decided, losses, recipe
 from training.spaces import others
 from training.tasks import kind_of
 from training.threads import repeatable, thread_count
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from training.teacher import Teacher
 
 WEIGHTS = "weights.safetensors"
+LOOKED_AT = 20  # architectures that are asked what they decide of a recipe, before a search begins
 
 
 class TrainSettings(EvaluatorSettings):
@@ -129,6 +132,7 @@ class TrainOptions(EvaluatorOptions):
         if self.epochs is not None:
             changes["epochs"] = self.epochs
         chosen = recipe(name, task, **changes)
+        check_decided(request.problem.space, chosen, [key for key in changes if key != "epochs"], task)
         settings = TrainSettings(
             data=self.data,
             split=self.split,
@@ -149,6 +153,27 @@ class TrainOptions(EvaluatorOptions):
         if self.threads is None:  # the workers share the processor
             found["threads"] = max(1, found["threads"] // request.workers)
         return Settled(settings.model_copy(update={**found, "files": dict(evaluator.files)}), evaluator, read)
+
+
+def check_decided(space: SearchSpace, chosen: Recipe, given: Sequence[str], task: Task) -> None:
+    """Raises UsageError for fields of the recipe that architectures decide and that are none, or that a user gave too;
+    looked for among some architectures."""
+    if getattr(type(space), "recipe", None) is SearchSpace.recipe:
+        return
+    for number in range(LOOKED_AT):
+        fields = space.recipe(moves.sample(space, generator("recipe", number)))
+        decided(chosen, fields, task, space.name)
+        check_undecided(space, fields, given)
+
+
+def check_undecided(space: SearchSpace, fields: Mapping[str, Any], given: Sequence[str]) -> None:
+    """Raises UsageError where an architecture decides what a user gave."""
+    twice = [name for name in given if name in fields]
+    if twice:
+        raise UsageError(
+            f"an architecture of space '{space.name}' decides {twice[0]} of the recipe (as {fields[twice[0]]}); leave "
+            f"out recipe.{twice[0]}"
+        )
 
 
 def monitor_of(objectives: Sequence[str], recipe: Recipe) -> str | None:
@@ -185,6 +210,9 @@ class Train:
     `val_f1:max`) tells good epochs from bad where the recipe keeps the best one or has patience; by default accuracy.
     `ends_early`: whether patience may end a training before its budget. `files` has
     the hash of every file of the user's that metrics and loss come from.
+
+    `epochs`: the largest budget, by default those of the recipe. What an architecture decides of the recipe
+    (`SearchSpace.recipe`) goes before it: its epochs are the horizon of its schedule, at which a larger budget ends.
 
     `start`: weights that every training begins with, where the network has them too. `teacher`: a network that every
     training learns from, as the recipe's `distillation` says.
@@ -226,6 +254,7 @@ class Train:
         size: SizeConfig,
         recipe: Recipe,
         *,
+        epochs: int | None = None,
         final_size: SizeConfig | None = None,
         latency: LatencyConfig = ONE_PASS,
         device: str = "auto",
@@ -246,7 +275,8 @@ class Train:
         from training.metrics import load_metrics
 
         self.space, self.source, self.size, self.recipe, self.start = space, source, size, recipe, start
-        self._shared: Train | None = None  # whose data are learned from
+        self.epochs = recipe.epochs if epochs is None else epochs
+        self._bound: dict[Loading, Data] = {}
         self.task = source.task
         if self.task.kind not in space.tasks:
             raise UsageError(
@@ -269,7 +299,7 @@ class Train:
         self.precision = precision.resolve(recipe.precision, self.device, self.task.kind)
         self.in_process = self.device.type == "cpu"
         self.deterministic = deterministic or self.in_process
-        self.fidelity = Fidelity("epoch", 1, recipe.epochs, continues=True)
+        self.fidelity = Fidelity("epoch", 1, self.epochs, continues=True)
         self._costs = NetworkCosts(space, self.task, final_size or size, self.device, threads, latency)
         self.ends_early = recipe.patience is not None
         kind = kind_of(self.task)
@@ -311,10 +341,10 @@ class Train:
         """The same for the network that `made` has made of the proposal, which is trained in place."""
         from training.checkpoint import write_tensors
 
-        epochs = self._epochs(budget)
+        epochs = self._whole(budget)
         with self.computing():
             static = self.costs(proposal.arch, self._costs.counts)
-            with closing(self.learn(model, epochs, context)) as reports:
+            with closing(self.of(proposal.arch).learn(model, epochs, context)) as reports:
                 for report in reports:
                     yield replace(report, metrics={**report.metrics, **static})
             if self.keep_weights:
@@ -335,6 +365,7 @@ class Train:
             device=self.device,
             seed=context.seed,
             budget=epochs,
+            full=self.epochs,
             folder=context.workdir,
             checkpoint_seconds=self.checkpoint_seconds,
             stopping=context.stopping,
@@ -351,9 +382,19 @@ class Train:
                 yield replace(report, metrics=learned)
 
     def by(self, recipe: Recipe) -> Self:
-        """The same with another recipe on the same batches, to `learn` by."""
+        """The same with another recipe, to `learn` by."""
         other = copy.copy(self)
-        other.recipe = recipe
+        other.recipe, other.epochs = recipe, recipe.epochs
+        return other
+
+    def of(self, arch: Architecture) -> Self:
+        """What trains an architecture: the same where it decides no field of the recipe. Its epochs are the horizon of
+        its schedule, and budgets stay those of this one. Raises UsageError for fields that are none."""
+        fields = self.space.recipe(arch)
+        if not fields:
+            return self
+        other = self.by(decided(self.recipe, fields, self.task, self.space.name))
+        other.epochs = self.epochs
         return other
 
     def measure(self, model: nn.Module, *parts: str) -> dict[str, float]:
@@ -385,9 +426,9 @@ class Train:
         from training.range_test import range_test
 
         with self.computing():
-            model = self.made(arch, seed)
+            model, mine = self.made(arch, seed), self.of(arch)
             with trial_failures():
-                training = Training(model, self.data, self.recipe, self.device, seed, None, teacher=self.teacher)
+                training = Training(model, mine.data, mine.recipe, self.device, seed, None, teacher=self.teacher)
             return range_test(training, listen=listen)
 
     def taken(self, arch: Architecture) -> Taken | None:
@@ -406,26 +447,29 @@ class Train:
             kind_of(self.task).check(model, self.task)
         return model
 
-    def _epochs(self, budget: Budget | None) -> int:
+    def _whole(self, budget: Budget | None) -> int:
         if budget is None:
-            return self.recipe.epochs
-        if budget != int(budget) or not 1 <= budget <= self.recipe.epochs:
-            raise UsageError(f"budget {budget:g}: training takes 1 to {self.recipe.epochs} whole epochs")
+            return self.epochs
+        if budget != int(budget) or not 1 <= budget <= self.epochs:
+            raise UsageError(f"budget {budget:g}: training takes 1 to {self.epochs} whole epochs")
         return int(budget)
 
     def share(self, other: Train) -> None:
         """Learn from what `other` has in memory: one of the same data, recipe and device."""
-        self.source, self._shared = other.source, other
+        self.source, self._bound = other.source, other._bound
 
-    @cached_property
+    @property
     def data(self) -> Data:
-        """The data on the device. Raises MachineError where they do not fit."""
-        import torch
-
-        if self._shared is not None:
-            return self._shared.data
+        """The data on the device, in the batches of the recipe. Raises MachineError where they do not fit."""
         recipe = self.recipe
         loading = Loading(batch_size=recipe.batch_size, augment=recipe.augment, channels_last=True)
+        if loading not in self._bound:
+            self._bound[loading] = self._bind(loading)
+        return self._bound[loading]
+
+    def _bind(self, loading: Loading) -> Data:
+        import torch
+
         try:
             return self.source.bind(self.device, loading)
         except torch.OutOfMemoryError as error:

@@ -17,12 +17,11 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from trees import DEFAULTS, boosted
 
 from training.data import load
 from training.data.split import Split
@@ -30,8 +29,6 @@ from training.data.table_source import TableSource
 
 FIELDS = ("data", "model", "seed", "metric", "validation", "test", "params", "seconds")
 SEARCHED = "searched mlp"
-DEFAULTS, STOPPED = "boosted trees, 100 iterations", "boosted trees, stopped by validation"
-MOST = 500  # iterations of boosting
 METRICS = {"adult": "accuracy", "california": "rmse"}
 EPOCHS = {"adult": 8, "california": 16}  # of the trainings of the winner: Adult has twice the rows
 # Large batches: rows are short, so that a step of 256 costs hardly less.
@@ -76,30 +73,9 @@ def searched(name: str, reference: str, folder: Path, trials: int, seeds: int) -
         }
 
 
-def boosted(name: str, source: TableSource) -> Iterator[dict[str, Any]]:
-    """With the defaults, and with the number of iterations that is best on the validation part. No seed matters."""
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
-    kind = HistGradientBoostingClassifier if source.inputs.classes else HistGradientBoostingRegressor
-    rows = {part: (source.features[numbers], source.targets[numbers]) for part, numbers in source.parts.items()}
-    begun = time.perf_counter()
-    trees = kind(max_iter=MOST, early_stopping=False).fit(*rows["train"])
-    seconds = time.perf_counter() - begun
-    scores = {
-        part: np.array([score(answers, rows[part][1], name) for answers in trees.staged_predict(rows[part][0])])
-        for part in ("valid", "test")
-    }
-    best = int(np.argmax(scores["valid"]) if METRICS[name] == "accuracy" else np.argmin(scores["valid"]))
-    for model, iterations in ((DEFAULTS, 100), (STOPPED, best + 1)):
-        validation, test = (float(scores[part][iterations - 1]) for part in ("valid", "test"))
-        share = seconds * iterations / MOST
-        yield {"model": model, "seed": 0, "validation": validation, "test": test, "params": "", "seconds": share}
-
-
-def score(answers: np.ndarray, targets: np.ndarray, name: str) -> float:
-    if METRICS[name] == "accuracy":
-        return float((answers == targets).mean())
-    return float(np.sqrt(np.square(answers - targets).mean()))
+def boosted_rows(name: str, source: TableSource) -> Iterator[dict[str, Any]]:
+    for found in boosted(source, METRICS[name]):
+        yield {"seed": 0, "validation": found.pop("valid"), "params": "", **found}
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -138,7 +114,7 @@ def main() -> None:
             SEARCHED: lambda name=name, reference=reference: searched(
                 *(name, reference, arguments.folder, arguments.trials, arguments.seeds)
             ),
-            DEFAULTS: lambda name=name, source=source: boosted(name, source),
+            DEFAULTS: lambda name=name, source=source: boosted_rows(name, source),
         }
         for model, make in makers.items():
             if any((row["data"], row["model"]) == (name, model) for row in rows):

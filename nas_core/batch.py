@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -90,6 +90,11 @@ class Batch:
             return outputs, targets
         mean, deviation = self.unit
         return outputs * deviation + mean, targets * deviation + mean
+
+
+def plain(inputs: Iterable[Any]) -> tuple[Any, ...]:
+    """Tensors and arrays as programs and files take them: what travels with the edges of a graph stays behind."""
+    return tuple(one.as_tensor() if hasattr(one, "as_tensor") else one for one in inputs)
 
 
 def node_range(counts: Any, start: int, stop: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas_core.batch import plain
 from nas_core.errors import NasError
 from nas_core.traits import HasIdle, HasMacs, deployed_parameters
 from search_spaces.unfused import unfused
@@ -77,14 +78,17 @@ def _onto_meta(value: Any) -> Any:
 
 
 def macs(model: nn.Module, inputs: Sequence[Any]) -> int:
-    """Multiply-accumulates of `model(*inputs)` in evaluation mode; the model's mode is left as it was."""
+    """Multiply-accumulates of `model(*inputs)` in evaluation mode; the model's mode is left as it was.
+
+    Features of a graph count as dense, whatever the data have of them ready.
+    """
     training = {module: module.training for module in model.modules()}
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
     model.requires_grad_(False)  # torch's counter fails on a view of a parameter that a module is given
     try:
         with torch.no_grad(), MacCounter(model) as counter:
-            model(*inputs)
+            model(*plain(inputs))
     finally:
         for parameter in learned:
             parameter.requires_grad_()

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from nas_core.task import Task
 from search_spaces.hosts.host import Dims
 from search_spaces.hosts.slot import ChannelsLast, Slot
-from search_spaces.layers.dropout import Dropout, FeatureDropout
+from search_spaces.layers.dropout import Dropout
+from search_spaces.layers.feature_dropout import FeatureDropout
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph.node.gcn import Convolution
 
@@ -28,12 +29,12 @@ class GraphNetwork(nn.Module):
         widths = [features, *[width] * hidden, outputs]
         self.convolutions = nn.ModuleList(map(Convolution, widths[:-1], widths[1:]))
         self.slots = nn.ModuleList(ChannelsLast(slot(width), graph=True) for _ in range(hidden))
-        self.drop_features = FeatureDropout(DROPPED, sparse=False)
+        self.drop_features = FeatureDropout(DROPPED)
         self.drop = Dropout(DROPPED)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         edges = GraphBatch.of(edge_index, x)
-        x = self.drop_features(x)
+        x = self.drop_features(x, edges)
         for convolution, slot in zip(self.convolutions, self.slots, strict=False):
             x = self.drop(slot(convolution(x, edges)))
         return self.convolutions[-1](x, edges)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,26 +18,29 @@ class Csr:
     the same place are added up.
     """
 
-    __slots__ = ("matrix", "transpose")
-
-    def __init__(self, matrix: Tensor, transpose: Tensor) -> None:
+    def __init__(self, matrix: Tensor, transpose: Tensor, order: Tensor) -> None:
         self.matrix, self.transpose = matrix, transpose
+        self._order = order  # of the transpose's values among those of the matrix
 
     @staticmethod
     def of(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> Csr:
         """The matrix with `values [m]` at `(row [m], column [m])`; rows ascend."""
         order = column.argsort(stable=True)
-        transpose = _compressed(column[order], row[order], values[order], (shape[1], shape[0]))
-        return Csr(_compressed(row, column, values, shape), transpose)
+        transpose = _matrix(_starts(column[order], shape[1]), row[order], values[order], (shape[1], shape[0]))
+        return Csr(_matrix(_starts(row, shape[0]), column, values, shape), transpose, order)
+
+    def with_values(self, values: Tensor) -> Csr:
+        """Other `values [m]` at the same places, in the order of `matrix`."""
+        return Csr(_refilled(self.matrix, values), _refilled(self.transpose, values[self._order]), self._order)
 
     @property
     def shape(self) -> torch.Size:
         return self.matrix.shape
 
-    @property
-    def t(self) -> Csr:
-        """The transpose."""
-        return Csr(self.transpose, self.matrix)
+    @cached_property
+    def dense(self) -> Tensor:
+        """The same as a dense tensor."""
+        return self.matrix.to_dense()
 
     def __matmul__(self, x: Tensor) -> Tensor:
         """`[rows, columns]` times `[columns, f]`, in the dtype of `x`; half precision is added up in float32."""
@@ -71,8 +76,16 @@ class _Product(torch.autograd.Function):
         return product.unflatten(1, columns.shape[1:]), 1
 
 
-def _compressed(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    starts = torch.searchsorted(row.contiguous(), torch.arange(shape[0] + 1, device=row.device))
+def _starts(ascending: Tensor, count: int) -> Tensor:
+    """Where the entries of each row begin `[count + 1]`, by the rows of all of them."""
+    return torch.searchsorted(ascending.contiguous(), torch.arange(count + 1, device=ascending.device))
+
+
+def _refilled(matrix: Tensor, values: Tensor) -> Tensor:
+    return _matrix(matrix.crow_indices(), matrix.col_indices(), values, matrix.shape)
+
+
+def _matrix(starts: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts, column, values, shape, check_invariants=False)
+        return torch.sparse_csr_tensor(starts, columns, values, tuple(shape), check_invariants=False)

@@ -26,6 +26,10 @@ eigenvalue 2 (Defferrard et al., NeurIPS 2016). D of the others are the edges th
 """
 
 
+SPARSE_BELOW = 0.1
+"""Share of features that are not zero below which they are multiplied as a sparse matrix."""
+
+
 class GraphBatch(Shared):
     """`nodes` nodes with `edge_index [2, m]`, sources and targets, `edge_attr [m, k]` or None, and, of several graphs
     whose nodes follow one another, `counts [graphs]`, the nodes of each.
@@ -35,7 +39,7 @@ class GraphBatch(Shared):
     computed edge by edge. All else that is here is made when it is first asked for, and kept. Nothing of it is learnt.
     """
 
-    __slots__ = ("_given", "_given_attr", "_made", "counts", "nodes")
+    __slots__ = ("_given", "_given_attr", "_made", "counts", "nodes", "travels")
 
     def __init__(
         self,
@@ -49,6 +53,7 @@ class GraphBatch(Shared):
         """With `ascending` the edges are given in the order of their targets."""
         self._given, self._given_attr = edge_index, edge_attr
         self.nodes, self.counts = nodes, counts
+        self.travels = False  # and so is met again, in later passes
         self._made: dict[Hashable, Any] = {"order": None} if ascending else {}
 
     @staticmethod
@@ -72,7 +77,7 @@ class GraphBatch(Shared):
         On another device, and where edges were chosen, it is left behind, and made anew.
         """
         edges = EdgeIndex(self.edge_index.contiguous(), sparse_size=(self.nodes, self.nodes), sort_order="col")
-        edges.graph = self
+        edges.graph, self.travels = self, True
         return edges
 
     @property
@@ -81,11 +86,8 @@ class GraphBatch(Shared):
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """`make()`, at the first call with this key: what does not depend on weights, an encoding of nodes say."""
-        if key not in self._made and self._traced:
-            self._made[key] = make()
-        elif key not in self._made:
-            with torch.inference_mode(False), torch.no_grad():  # what is made in evaluation is used in training, too
-                self._made[key] = make()
+        if key not in self._made:
+            self._made[key] = make() if self._traced else _lasting(make)
         made: T = self._made[key]
         return made
 
@@ -181,6 +183,17 @@ class GraphBatch(Shared):
         sent = x.index_select(0, source)
         return sent if weight is None else weight.view(-1, 1) * sent
 
+    def sparse(self, x: Tensor) -> Csr | None:
+        """Features `x [nodes, f]` as a sparse matrix, where that pays: on the CPU, with few that are not zero, and
+        nothing learnt of them. Those that one data set has are looked at once."""
+        if self._traced or x.requires_grad or x.device.type != "cpu":
+            return None
+        seen, version, found = self._made.get("sparse", (None, None, None))
+        if seen is not x or version != x._version:
+            found = _lasting(lambda: _sparse(x))
+            self._made["sparse"] = (x, x._version, found)
+        return found
+
     def hops(self, k: int) -> Tensor:
         """The pairs `[2, p]` of a node and one that a shortest path of `k >= 1` edges leads to, sorted by the latter,
         then by the former. As many as there are: on a dense graph all pairs of nodes."""
@@ -236,6 +249,19 @@ def _order(target: Tensor) -> Tensor:
 
 def _ordered(x: Tensor, order: Tensor | None, dim: int) -> Tensor:
     return x if order is None else x.index_select(dim, order)
+
+
+def _lasting(make: Callable[[], T]) -> T:
+    """What is made in a pass for inference serves a training, too."""
+    with torch.inference_mode(False), torch.no_grad():
+        return make()
+
+
+def _sparse(x: Tensor) -> Csr | None:
+    if torch.count_nonzero(x) >= SPARSE_BELOW * x.numel():
+        return None
+    row, column = x.nonzero(as_tuple=True)
+    return Csr.of(row, column, x[row, column], (x.size(0), x.size(1)))
 
 
 def _degree(target: Tensor, nodes: int) -> Tensor:

@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from nas_core.choice import Value
 from nas_core.relax import Picker, Style
-from search_spaces.layers.dropout import Dropout, FeatureDropout
+from search_spaces.layers.dropout import Dropout
+from search_spaces.layers.feature_dropout import FeatureDropout
 from search_spaces.layers.features import total
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph.made import made, takes_sparse
@@ -121,7 +122,7 @@ class NodeNetwork(nn.Module):
 
         topology, *names = groups
         self.topology = picker.route(topology, groups[topology])
-        self.drop_features = FeatureDropout(dropout, sparse=len(self.topology.options) > 1)
+        self.drop_features = FeatureDropout(dropout)
         self.drop = Dropout(dropout)
         self.routes = [picker.route(name, groups[name]) for name in names]
         self.operations = nn.ModuleList()
@@ -150,7 +151,7 @@ class NodeNetwork(nn.Module):
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         edges = GraphBatch.of(edge_index, x)
-        features = self.drop_features(x)
+        features = self.drop_features(x, edges)
         reads, gates = self._wiring()
         raw: dict[int, Weight] = {0: 1.0}
         states: dict[int, Tensor] = {}

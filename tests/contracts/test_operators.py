@@ -16,6 +16,8 @@ from nas_core.errors import NotFoundError, UsageError
 from nas_core.relax import Style
 from nas_core.task import graph_task
 from search_spaces.counter import macs, params
+from search_spaces.layers.graph_batch import GraphBatch
+from search_spaces.layers.sparse_features import SparseFeatures
 from search_spaces.nasbench_graph.costs import FORMULAS, operator_costs
 from search_spaces.operators.conv import CELL, EDGE, RECTIFIED
 from search_spaces.operators.conv import suite as conv
@@ -254,7 +256,7 @@ def test_one_that_takes_no_sparse_features_gets_none(tmp_path: Path) -> None:
     """A bag of words is sparse for the operators of the catalogue in training."""
     from search_spaces.nasbench_graph.space import NasBenchGraph
 
-    body = GOOD.replace("near = x\n", "near = x\n            assert not x.is_sparse\n")
+    body = GOOD.replace("near = x\n", "near = x\n            assert type(x) is torch.Tensor\n")
     space = NasBenchGraph(("gcn", "skip", own(tmp_path, body)))
     words, edges = (torch.rand(40, 200) < 0.01).float(), torch.randint(40, (2, 60))
     task = graph_task(200, 3, nodes=40, edges=60)
@@ -262,7 +264,7 @@ def test_one_that_takes_no_sparse_features_gets_none(tmp_path: Path) -> None:
         network = space.build(space.from_text(notation), task, space.Size(hidden=4)).train()
         assert network(words, edges).shape == (40, 3)
     plain = space.build(space.from_text("0000:gcn,gcn,gcn,gcn"), task, space.Size(hidden=4)).train()
-    assert plain.drop_features(words).is_sparse
+    assert isinstance(plain.drop_features(words, GraphBatch.of(edges, words)), SparseFeatures)
 
 
 def test_the_benchmarks_operators_in_another_order_are_its_rows() -> None:

@@ -284,31 +284,21 @@ def test_in_search_style_the_mixing_weight_is_the_scale() -> None:
 
 
 def test_sparse_features_in_evaluation() -> None:
-    """A supernet multiplies a bag of words as a sparse matrix, the network that leaves it as a dense one."""
+    """Of a graph that travels with its edges a bag of words is multiplied as a sparse matrix; of plain tensors not."""
     import torch
 
-    from search_spaces.layers import dropout as gnn
+    from search_spaces.layers.graph_batch import GraphBatch
 
     made, (features, edges) = supernet(), graph()
     words = (features > 2.0).float()
-    assert gnn.drop_features(words, 0.0).is_sparse
+    batch = GraphBatch(edges, len(words))
+    carrier = batch.carrier()
+    assert batch.sparse(words) is not None
     arch = SPACE.from_text("0011:gat,cheb,gin,fc")
     with torch.no_grad():
         torch.testing.assert_close(
-            made((words, edges), made.mix_of(arch)), made.extract(arch)(words, edges), atol=1e-5, rtol=1e-5
+            made((words, carrier), made.mix_of(arch)), made.extract(arch)(words, edges), atol=1e-5, rtol=1e-5
         )
-
-
-def test_sparse_features_hold_what_dropout_left() -> None:
-    import torch
-
-    from search_spaces.layers import dropout as gnn
-
-    torch.manual_seed(0)
-    words = (torch.rand(200, 300) < 0.05).float()
-    dropped = gnn.drop_features(words, 0.5)
-    assert dropped._nnz() == int((dropped.to_dense() != 0).sum())
-    assert 0.4 < dropped._nnz() / int(words.sum()) < 0.6
 
 
 def test_nothing_but_skips_is_still_a_network() -> None:

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from nas_core.batch import Batch
+from nas_core.batch import Batch, plain
 from nas_core.errors import UsageError
+from search_spaces.layers.graph_batch import GraphBatch
 from training.data import bound, passes
 from training.data.augment import Augment
 from training.data.loading import Loading
 from training.data.source import GraphSource, ImageSource, graph_source, image_source
 from training.data.split import Split
+from training.tasks import kind_of
 
 
 def images_of(count: int = 90, channels: int = 3, kind: type = np.uint8) -> ImageSource:
@@ -168,6 +170,23 @@ def test_a_graph_is_one_batch_with_an_index_per_part():
         assert metrics["count"].item() == len(index)
         assert metrics["accuracy"].item() == len(index) - 1
         assert torch.allclose(data.loss(logits, batch) * len(index), metrics["loss"])
+
+
+def test_what_layers_need_of_a_graph_is_made_once_for_all_passes_and_parts():
+    source = graph_of()
+    data = source.bind("cpu")
+    x, edges = next(iter(data.batches("train", 0, 0))).inputs
+    graph = GraphBatch.of(edges, x)
+    assert graph.travels
+    assert torch.equal(edges.as_tensor(), graph.edge_index)
+    assert sorted(edges.t().tolist()) == sorted(source.edge_index.T.tolist())
+    for part in ("train", "valid", "test"):
+        for epoch in (0, 1):
+            (batch,) = data.batches(part, epoch, 0)
+            assert GraphBatch.of(batch.inputs[1], batch.inputs[0]).csr("gcn") is graph.csr("gcn")
+            assert GraphBatch.of(batch.part(0, 1).inputs[1], x) is graph
+    for tensor in (*plain((x, edges)), *kind_of(data.task).first((x, edges), 1)):
+        assert type(tensor) is torch.Tensor
 
 
 def test_unlabelled_nodes_never_reach_the_loss():

@@ -82,14 +82,20 @@ class BoundImages(Scored):
 
 
 class BoundGraph(Scored):
-    """A graph for the fit loop: one batch per part, inputs (features [n, f], edge_index [2, e]), the part as index."""
+    """A graph for the fit loop: one batch per part, inputs (features [n, f], edge_index [2, e]), the part as index.
+
+    Edges are sorted by target, and what layers need of them travels with them (`GraphBatch`): it is made once.
+    """
 
     def __init__(self, source: Graph, device: torch.device | str) -> None:
         super().__init__(source.task)
         self.device = torch.device(device)
-        features, edges, labels = (
+        from search_spaces.layers.graph_batch import GraphBatch  # which imports torch_geometric
+
+        features, edge_index, labels = (
             torch.from_numpy(array).to(self.device) for array in (source.features, source.edge_index, source.labels)
         )
+        edges = GraphBatch(edge_index, len(features)).carrier()
         parts = {
             **dict(source.parts.items()),
             **dict(zip(HALVES, (source.parts.train, source.parts.valid), strict=True)),

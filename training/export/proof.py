@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas_core.batch import plain
 from training import tasks
 from training.data.protocol import Source
 from training.data.questions import QuestionSource
@@ -84,7 +85,7 @@ def graph(source: Source) -> list[Proof]:
     if not isinstance(source, GraphSource):
         return []
     content = npz(x=source.features, edge_index=source.edge_index)
-    seen = next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs
+    seen = plain(next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs)
     return [Proof("proof.npz", content, "graph:{}/proof.npz", seen)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nas_core.batch import plain
 from training.inputs.base import Inputs, Tensors
 from training.metrics import PartMetric
 
@@ -108,8 +109,9 @@ class Kind:
         return self.axes[: len(task.inputs)]
 
     def first(self, inputs: Sequence[Any], count: int) -> tuple[Any, ...]:
-        """The inputs of the first `count` samples of a batch, tensors or arrays; of a graph, which is not cut, all."""
-        return tuple(value[:count] for value in inputs) if self.apart else tuple(inputs)
+        """The inputs of the first `count` samples of a batch, tensors or arrays; of a graph, which is not cut, all,
+        without what travels with it (`nas_core.batch.plain`)."""
+        return tuple(value[:count] for value in inputs) if self.apart else plain(inputs)
 
     def alike(self, inputs: Sequence[Tensor], first: Tensor) -> tuple[Tensor, ...]:
         """Inputs that begin with `first`; what else a network is given is that of the first sample for all of them, of

@@ -22,7 +22,8 @@ A node operator is called as layers of PyTorch Geometric are, `(x [nodes, width]
 target, both directions of an undirected edge: most of those layers are such, too. With `takes_graph = True` the graph
 takes the place of `edge_index`; with `takes_edges = True` features of the edges in its order, or None, come third,
 `e [edges, edge_dim]`, and `edge_dim` is an option; with `takes_degree = True` the mean degree is an option, `degree`;
-with `takes_sparse = True` features may be a sparse tensor, as products take it: a bag of words has few values.
+with `takes_sparse = True` features may be `search_spaces.layers.sparse_features.SparseFeatures`, of which linear maps
+are sparse products: a bag of words has few values.
 `made.step` hides all of that behind `(x, e, graph)`.
 """
 

@@ -29,7 +29,7 @@ def made(operator: Operator, width: int, hidden: int) -> nn.Module:
 
 
 def takes_sparse(operator: Operator) -> bool:
-    """Whether it can be given features as a sparse tensor."""
+    """Whether it can be given `SparseFeatures`."""
     return bool(getattr(operator.kind, "takes_sparse", False))
 
 

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from search_spaces.counter import counts
+from search_spaces.layers.csr import Csr
 from search_spaces.layers.graph_batch import GraphBatch
+from search_spaces.layers.sparse_features import SparseFeatures
 from search_spaces.operators.graph import ENCODING, GRAPH
 from search_spaces.operators.graph.made import takes_sparse
 from search_spaces.operators.graph.probe import EDGE_DIM, WIDTH, Probe, trait
@@ -61,8 +63,9 @@ def _findings(operator: Operator, edge_dim: int | None) -> Iterator[str]:
     with torch.no_grad():
         yield from _function(probe.eval(), x.detach(), edges)
         if operator.role is GRAPH and takes_sparse(operator):
-            sparse, dense = (probe(given, edges) for given in (x.detach().to_sparse(), x.detach()))
-            if not torch.allclose(sparse.to_dense() if sparse.is_sparse else sparse, dense, atol=CLOSE):
+            row, column = x.nonzero(as_tuple=True)
+            features = SparseFeatures(Csr.of(row, column, x.detach()[row, column], (NODES, WIDTH)))
+            if not torch.allclose(probe(features, edges), probe(x.detach(), edges), atol=CLOSE):
                 yield "takes_sparse is True, but sparse features have another answer"
     yield from _costs(operator, edge_dim)
     yield from _export(probe.eval())

@@ -104,6 +104,8 @@ class Compressed:
     Settings = CompressedSettings
     Options = CompressedOptions
 
+    transfers = False
+
     @classmethod
     def open(cls, settings: CompressedSettings, problem: Problem) -> Opened:
         """Raises like the inner evaluator, and UsageError for a method that has changed or does not fit."""

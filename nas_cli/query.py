@@ -188,7 +188,9 @@ def trials(
         if seen.study.spec.supernet is not None and not listing.count(store, seen.study):
             print(render.clean(before_trials(store, seen.study)), file=sys.stderr)
             return
-        _table(seen, found.runs, ["state", *["budget"] * found.budgets, "seconds", *["reason"] * found.reasons])
+        transfers = ["begins with"] * listing.any_transfers(store, seen.study)
+        columns = ["state", *["budget"] * found.budgets, *transfers, "seconds", *["reason"] * found.reasons]
+        _table(seen, found.runs, columns)
         total = listing.count(store, seen.study, wanted) if first is not None and limit is None else 0
     if total > LOOKED_AT:
         print(f"the first {first} of {total:,} trials: see more by --limit, all of them by '| less'", file=sys.stderr)
@@ -362,6 +364,7 @@ def _table(view: View, runs: Iterable[Run], columns: Sequence[str]) -> None:
         cells: dict[str, render.Cell] = {
             "state": str(run.state),
             "budget": run.proposal.budget,
+            "begins with": "" if run.proposal.transfer is None else f"{view.study.name}:{run.proposal.transfer}",
             "seconds": run.verdict.seconds,
             "reason": run.verdict.reason or "",
         }

@@ -173,6 +173,7 @@ def trial_page(view: View, store: Store, run: Run) -> None:
             "same as": None if run.reuses is None else f"{view.study.name}:{run.reuses}",
             "budget": render.number(run.proposal.budget),
             "continues": None if run.proposal.continues is None else f"{view.study.name}:{run.proposal.continues}",
+            "begins with": None if run.proposal.transfer is None else f"{view.study.name}:{run.proposal.transfer}",
             "recipe": settings_text(view.recipe(run.arch)),
             "note": settings_text(run.note),
             "key": run.arch.key,

@@ -65,13 +65,15 @@ class Context:
 
     `workdir` belongs to the run: a checkpoint found in it is continued. `deadline` is in
     `time.monotonic()` seconds. `stopping()` becomes true when the search wants to stop: a training then
-    writes a checkpoint after the current epoch, before it yields its report.
+    writes a checkpoint after the current epoch, before it yields its report. `keep`: what was learned is left in
+    `workdir`, for trainings that begin with it (`training.transfer`).
     """
 
     seed: int
     workdir: Path
     deadline: float | None = None
     stopping: Callable[[], bool] = field(default=lambda: False)
+    keep: bool = False
 
 
 class Evaluator(Protocol):

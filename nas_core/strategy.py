@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -132,6 +132,16 @@ def uses_warm_start(strategy: type) -> bool:
         told(f"{strategy.__name__}.uses_prior", "uses_warm_start")
         return bool(strategy.uses_prior)
     return isinstance(strategy, UsesWarmStart)
+
+
+@runtime_checkable
+class Transfers(Protocol):
+    """A strategy whose proposals may begin with the weights of trials before (`Proposal.transfer`)."""
+
+    def donors(self) -> Collection[int]:
+        """The told trials whose weights a later proposal may begin with, as far as it was told; the weights of all
+        others are removed, and do not come back."""
+        ...
 
 
 class Pruner(Protocol):

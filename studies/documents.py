@@ -206,6 +206,7 @@ def trial_document(view: View, run: Run) -> dict[str, Any]:
         "recipe": dict(view.recipe(run.arch)),
         "budget": run.proposal.budget,
         "continues": run.proposal.continues,
+        "transfer": run.proposal.transfer,
         "note": dict(run.note),
         "same_as": run.reuses,
         "attempt": run.attempt,
@@ -230,6 +231,7 @@ def asked_document(view: View, job: Job) -> dict[str, Any]:
         "notation": view.notation(arch),
         "step": job.target or None,
         "continues": job.proposal.continues,
+        "transfer": job.proposal.transfer,
         "seed": job.seed,
     }
 

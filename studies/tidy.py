@@ -18,6 +18,7 @@ from studies.records import Study
 from studies.store import locks, removal
 from studies.store import tables as t
 from studies.store.store import Store
+from training.transfer import LEAVES
 
 CHECKPOINTS = "checkpoint-*"
 UNFINISHED = "*.tmp"  # what `training.checkpoint.write_atomically` was writing
@@ -126,7 +127,9 @@ def _finished(store: Store, study: Study) -> Iterator[str]:
         elif row.kind != TRIAL:
             yield f"{row.kind}-{row.id}"
         elif row.state != State.COMPLETE or row.budget is None or row.number in holders:
-            yield f"trial-{row.number}"
+            name = f"trial-{row.number}"
+            if not (store.folder(study) / name / LEAVES).is_file():  # the search removes what none begins with
+                yield name
 
 
 def _check_unused(store: Store, removed: Iterable[Study]) -> None:

@@ -164,8 +164,8 @@ def simulate(
 
     def evaluation(trial: Pending) -> str:
         """What is equal for two trials that are one evaluation."""
-        origin = trial.proposal.continues
-        return f"{_candidate(setting, trial.proposal)} {origin if origin is None else origins.get(origin, origin)}"
+        trials = (trial.proposal.continues, trial.proposal.transfer)
+        return f"{_candidate(setting, trial.proposal)} {[n if n is None else origins.get(n, n) for n in trials]}"
 
     def finish() -> None:
         """Tell one pending outcome; a duplicate of a pending trial waits for that one."""
@@ -368,7 +368,8 @@ def _text(found: Answer) -> str:
     if not isinstance(found, Proposal):
         return str(found)
     return (
-        f"{found.arch.to_json()} budget {found.budget} continues {found.continues} note {json.dumps(dict(found.note))}"
+        f"{found.arch.to_json()} budget {found.budget} continues {found.continues} transfer {found.transfer} "
+        f"note {json.dumps(dict(found.note))}"
     )
 
 
@@ -385,6 +386,7 @@ def _answers(history: History, setting: Setting) -> Iterator[str]:
             proposed.add(space.identity(asked.answer.arch))
             yield from _proposal(asked.number, asked.answer, space)
             yield from _spending(asked.number, asked.answer, setting.fidelity, history.told[: asked.told])
+            yield from _begun_with(asked.number, asked.answer, history.told[: asked.told])
         elif asked.answer is None and not asked.pending:
             yield f"ask({asked.number}) answers None though nothing is pending: the search would wait for ever"
         elif isinstance(asked.answer, str):
@@ -401,6 +403,19 @@ def _proposal(number: int, proposal: Proposal, space: SearchSpace) -> Iterator[s
     for name, value in proposal.note.items():
         if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
             yield f"ask({number}): note {name!r} = {value!r} is no text, number or truth value; a store cannot keep it"
+
+
+def _begun_with(number: int, proposal: Proposal, told: Sequence[Outcome]) -> Iterator[str]:
+    """The trial whose weights a training begins with has some."""
+    if proposal.transfer is None:
+        return
+    first = next((outcome for outcome in told if outcome.number == proposal.transfer), None)
+    if proposal.continues is not None:
+        yield f"ask({number}) continues a training and begins it with other weights"
+    if first is None or first.state not in (State.COMPLETE, State.REUSED):
+        yield f"ask({number}) begins with the weights of trial {proposal.transfer}, which " + (
+            "has not been told" if first is None else f"is {first.state}"
+        )
 
 
 def _spending(number: int, proposal: Proposal, fidelity: Fidelity | None, told: Sequence[Outcome]) -> Iterator[str]:

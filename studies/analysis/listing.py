@@ -68,6 +68,12 @@ def count(store: Store, study: Study, state: State | None = None) -> int:
     return int(store.read(sa.select(sa.func.count()).where(_among(study, state)))[0][0])
 
 
+def any_transfers(store: Store, study: Study) -> bool:
+    """Whether a trial begins with the weights of another one."""
+    r = t.runs.c
+    return bool(store.read(sa.select(r.id).where(r.study == study.id, r.transfer.isnot(None)).limit(1)))
+
+
 def _among(study: Study, state: State | None) -> sa.ColumnElement[bool]:
     r = t.runs.c
     trials = sa.and_(r.study == study.id, t.is_kind(r, TRIAL))

@@ -16,7 +16,8 @@ from nas_core.strategy import Proposal
 @dataclass(frozen=True, slots=True)
 class Job:
     """One evaluation. `budget` (None: the full one) and `target`, the step of the final report, are resolved; `seed`
-    and `workdir` are those of the run's context; `asked_after` is how many outcomes were told before it was asked."""
+    `workdir` and `keep` are those of the run's context; `asked_after` is how many outcomes were told before it was
+    asked."""
 
     number: int
     proposal: Proposal
@@ -25,6 +26,7 @@ class Job:
     seed: int
     workdir: Path
     asked_after: int
+    keep: bool = False
 
     def packed(self) -> dict[str, Any]:
         """As plain data, which `of_packed` reads."""
@@ -36,17 +38,20 @@ class Job:
             "proposed_budget": proposal.budget,
             "continues": proposal.continues,
             "note": dict(proposal.note),
+            "transfer": proposal.transfer,
             "target": self.target,
             "seed": self.seed,
             "workdir": str(self.workdir.absolute()),
             "asked_after": self.asked_after,
+            "keep": self.keep,
         }
 
     @classmethod
     def of_packed(cls, packed: Mapping[str, Any]) -> Self:
         arch = Architecture.from_json(packed["arch"])
-        proposal = Proposal(arch, packed["proposed_budget"], packed["continues"], packed["note"])
-        place, names = Path(packed["workdir"]), ("number", "budget", "target", "seed", "asked_after")
+        how = (packed["proposed_budget"], packed["continues"], packed["note"], packed["transfer"])
+        proposal = Proposal(arch, *how)
+        place, names = Path(packed["workdir"]), ("number", "budget", "target", "seed", "asked_after", "keep")
         return cls(proposal=proposal, workdir=place, **{name: packed[name] for name in names})
 
 

@@ -45,6 +45,7 @@ class Inline:
             workdir=job.workdir,
             deadline=None if limit is None else time.monotonic() + limit,
             stopping=lambda: self._stopping(),
+            keep=job.keep,
         )
         reports = self._work.evaluate(job.proposal, job.budget, context)
         self._running = _Running(job, within(reports, limit))

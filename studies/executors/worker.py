@@ -231,7 +231,7 @@ class Worker:
     def evaluate(self, job: Job) -> Generator[Message, None, tuple[str, Failure | None]]:
         limit = self.trial_seconds
         deadline = None if limit is None else time.monotonic() + limit
-        context = Context(job.seed, job.workdir, deadline, lambda: self.catch_up() or self.halting)
+        context = Context(job.seed, job.workdir, deadline, lambda: self.catch_up() or self.halting, job.keep)
         reports = self.work.evaluate(job.proposal, job.budget, context)
         try:
             for report in reports:

@@ -17,12 +17,12 @@ KEPT = 100_000  # trials whose metrics stay at hand
 Names = tuple[str, ...]
 Known = tuple[str | None, Names, tuple[float, ...]]  # why it was rejected, and its metrics
 
-Same = str | tuple[str, float | None, int | None]
+Same = str | tuple[str, float | None, int | None, int | None]
 
 
 class Duplicates:
-    """The candidates of a study that are known: evaluated ones by identity, budget and continued trial, those that
-    were rejected before that by their architecture."""
+    """The candidates of a study that are known: evaluated ones by identity, budget, continued trial and
+    the one whose weights they begin with, those that were rejected before that by their architecture."""
 
     def __init__(self, store: Store, study: Study, verdicts: Verdicts, holder: Callable[[int], int]) -> None:
         self._store, self._study, self._verdicts, self._holder = store, study, verdicts, holder
@@ -104,7 +104,8 @@ class Duplicates:
 
     def _same(self, proposal: Asked, identity: str) -> Same:
         """What must be equal for two proposals to be one evaluation."""
-        if proposal.budget is None and proposal.continues is None:
+        trials = proposal.continues, proposal.transfer
+        if proposal.budget is None and trials == (None, None):
             return identity
-        holder = None if proposal.continues is None else self._holder(proposal.continues)
-        return identity, proposal.budget, holder
+        continued, begun_with = (None if number is None else self._holder(number) for number in trials)
+        return identity, proposal.budget, continued, begun_with

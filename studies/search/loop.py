@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from nas_core.architecture import Architecture
-from nas_core.errors import NasError
+from nas_core.errors import NasError, UsageError
 from nas_core.evaluation import Report
 from nas_core.failures import ATTEMPTS, Failure, died
 from nas_core.records import TRIAL, Proposed, StopAt, Verdict
 from nas_core.seeds import derive
-from nas_core.strategy import Exhausted, Pending, Proposal, Snapshots, State
+from nas_core.strategy import Exhausted, Pending, Proposal, Snapshots, State, Transfers
 from studies import events, executors
 from studies.events import Listener
 from studies.executors import Begun, Died, Ended, Executor, Halted, Job
@@ -77,7 +77,7 @@ class Search:
         self.strategy = parts.make_strategy()
         self.spent = SpentBudget(parts)
         self._proposals = Proposals(store, study, lambda event: self.listener(event))  # who listens may change
-        self._workdirs = Workdirs(store, study, parts.evaluator.fidelity)
+        self._workdirs = Workdirs(store, study, parts.evaluator.fidelity, isinstance(self.strategy, Transfers))
         self._duplicates = Duplicates(store, study, self.verdicts, self._workdirs.holder)
         self._history = History()
         self._early_stopping = EarlyStopping(parts)
@@ -218,8 +218,13 @@ class Search:
 
     def _admit(self, proposal: Proposal) -> None:
         """Judge a proposal without evaluating it, and commit it."""
-        if proposal.continues is not None:
-            self._proposals.commit()  # what it continues is looked up in the store
+        if proposal.continues is not None or proposal.transfer is not None:
+            self._proposals.commit()  # the trial that it names is looked up in the store
+        if proposal.transfer is not None and not getattr(self.parts.evaluator, "transfers", False):
+            raise UsageError(
+                f"strategy '{self.study.spec.strategy}' begins trainings with the weights of other trials, which "
+                f"evaluator '{self.study.spec.evaluator.kind}' does not"
+            )
         identity = self.parts.identity(proposal.arch)
         known, costs = self._before(proposal.arch)
         if known is None:
@@ -324,7 +329,8 @@ class Search:
         seed = derive(self.study.spec.seed, origin, "train")
         self._running.add(trial.number)
         self.listener(events.Started(TRIAL, trial.number, self.evaluated))
-        self.executor.submit(Job(trial.number, trial.proposal, budget, target, seed, workdir, trial.asked_after))
+        keep = self._workdirs.keeps
+        self.executor.submit(Job(trial.number, trial.proposal, budget, target, seed, workdir, trial.asked_after, keep))
 
     def _handle(self, event: executors.Event) -> None:
         trial = self.pending[event.number]
@@ -405,6 +411,7 @@ class Search:
         begun = time.perf_counter()
         self.strategy.tell(outcome)
         self._telling += time.perf_counter() - begun
+        self._forget_weights()
         self._proposals.tell(trial, self.told)
         self.told += 1
         self._proposals.say(events.Finished(TRIAL, trial.number, verdict, trial.metrics, self.evaluated))
@@ -416,6 +423,13 @@ class Search:
         self._history.learn(told, again=again)
         self._early_stopping.learn(told.state, curve)
         self.spent.learn(told)
+
+    def _forget_weights(self) -> None:
+        """Remove what trials have learned that no later one begins with."""
+        if isinstance(self.strategy, Transfers):
+            asked = (trial.proposal.transfer for trial in self.pending.values() if not trial.finished)
+            wanted = {*self.strategy.donors(), *self.pending, *(number for number in asked if number is not None)}
+            self._workdirs.keep_weights_of(wanted)
 
     def _snapshot(self) -> None:
         """Store the strategy's state where telling it all again would take long; all that was told is committed."""
@@ -443,5 +457,6 @@ class Search:
         for trial in self.pending.values():
             if not trial.finished:
                 trial.metrics = self.verdicts.before(trial.proposal.arch)[1]
+        self._forget_weights()
         unfinished = [number for number, trial in self.pending.items() if not trial.finished]
         self._workdirs.sweep(unfinished, self.next)

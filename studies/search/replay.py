@@ -65,6 +65,7 @@ class Recorded:
                 row.reuses,
                 curve[-1][0] if curve else paid,
                 paid is not None,
+                row.transfer,
             )
             yield told, curve, row.asked_after or 0, row.seconds or 0.0
 
@@ -84,7 +85,7 @@ class Recorded:
         r, last = tables.runs.c, -1
         columns = sa.select(
             *(r.number, r.told, r.architecture, r.identity, r.budget, r.continues, r.state, r.objective, r.feasible),
-            *(r.reuses, r.asked_after, r.seconds),
+            *(r.reuses, r.asked_after, r.seconds, r.transfer),
         ).where(r.study == self._study.id, tables.is_kind(r, TRIAL))
         while True:
             page = self._store.read(columns.where(r.number > last).order_by(r.number).limit(stores.PAGE))

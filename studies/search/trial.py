@@ -31,6 +31,9 @@ class Asked(Protocol):
     @property
     def continues(self) -> int | None: ...
 
+    @property
+    def transfer(self) -> int | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -48,6 +51,7 @@ class Told:
     reuses: int | None
     reached: float | None
     paid: bool
+    transfer: int | None
 
 
 @dataclass(slots=True)
@@ -97,4 +101,5 @@ class Trial:
             self.reuses,
             self.curve[-1][0] if self.curve else paid,
             paid is not None,
+            proposal.transfer,
         )

@@ -14,15 +14,18 @@ from nas_core.strategy import Proposal, State
 from studies.records import Study
 from studies.search.trial import Asked, Told
 from studies.store.store import Store
+from training.transfer import BEGINS_WITH, LEAVES, bring
 
 T = TypeVar("T")
 
 
 class Workdirs:
-    """The folders of a study's trials, of an evaluator of this fidelity."""
+    """The folders of a study's trials, of an evaluator of this fidelity. `keeps`: what trials have learned stays there
+    while a later one may begin with it."""
 
-    def __init__(self, store: Store, study: Study, fidelity: Fidelity | None) -> None:
-        self._store, self._study, self._fidelity = store, study, fidelity
+    def __init__(self, store: Store, study: Study, fidelity: Fidelity | None, keeps: bool) -> None:
+        self._store, self._study, self._fidelity, self.keeps = store, study, fidelity, keeps
+        self._donors: set[int] = set()  # trials whose weights are there
         self._root = store.folder(study)
         self._holders: dict[int, int] = {}  # of trials that reuse another one's result, where trainings go on
         self._kept: set[int] = set()  # trials whose training may go on
@@ -32,6 +35,8 @@ class Workdirs:
 
     def learn(self, told: Told) -> None:
         """Take in a trial that has ended, whether it was told yet or not."""
+        if self.keeps and told.state == State.COMPLETE:
+            self._donors.add(told.number)
         if self._fidelity is None or not self._fidelity.continues:
             return
         if told.state == State.REUSED and told.reuses is not None:
@@ -62,8 +67,21 @@ class Workdirs:
         if proposal.continues is not None:
             from training.checkpoint import adopt
 
-            adopt(self.of(self.holder(proposal.continues)), workdir)
+            before = self.of(self.holder(proposal.continues))
+            adopt(before, workdir)
+            bring(before / BEGINS_WITH, workdir / BEGINS_WITH)
+        if proposal.transfer is not None:
+            bring(self.of(self.holder(proposal.transfer)) / LEAVES, workdir / BEGINS_WITH)
         return workdir
+
+    def keep_weights_of(self, numbers: Collection[int]) -> None:
+        """Remove what trials have learned that nobody begins with any more: all but these."""
+        gone = self._donors.difference(map(self.holder, numbers))
+        self._donors -= gone
+        for number in gone:
+            (self.of(number) / LEAVES).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a checkpoint is there too
+                self.of(number).rmdir()
 
     def continuable(self, proposal: Asked, state: State) -> bool:
         """Whether a strategy may ask for more of a finished training."""
@@ -74,15 +92,28 @@ class Workdirs:
 
     def release(self, number: int, proposal: Proposal, state: State) -> None:
         """Remove what nobody needs once a trial has ended so."""
+        complete = state == State.COMPLETE
         if not self.continuable(proposal, state):
+            self._clear(number, weights=self.keeps and complete)
+        if proposal.continues is not None and complete:
+            before = self.holder(proposal.continues)
+            self._clear(before, weights=before in self._donors)
+
+    def _clear(self, number: int, *, weights: bool) -> None:
+        """Remove a folder, or all of it but what was learned."""
+        if not weights:
             shutil.rmtree(self.of(number), ignore_errors=True)
-        if proposal.continues is not None and state == State.COMPLETE:
-            shutil.rmtree(self.of(self.holder(proposal.continues)), ignore_errors=True)
+            return
+        for path in self.of(number).glob("*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LEAVES:
+                path.unlink(missing_ok=True)
 
     def sweep(self, unfinished: Collection[int], end: int) -> None:
         """Remove what killed processes left of trials before number `end`, but of those that are unfinished, or whose
-        training may go on."""
-        kept = self._kept.union(unfinished)
+        training may go on, or whose weights another one may begin with."""
+        kept = self._kept.union(unfinished, self._donors)
         for child in self._root.glob("trial-*"):
             number = child.name.removeprefix("trial-")
             if number.isdecimal() and int(number) < end and int(number) not in kept:

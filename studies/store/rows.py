@@ -142,7 +142,9 @@ def _run(row: Any, metrics: Mapping[str, float]) -> Run:
         kind=row.kind,
         number=row.number,
         parent=row.parent,
-        proposal=Proposal(Architecture.from_json(row.arch_json), row.budget, row.continues, json.loads(row.note)),
+        proposal=Proposal(
+            *(Architecture.from_json(row.arch_json), row.budget, row.continues, json.loads(row.note), row.transfer)
+        ),
         identity=row.identity,
         repeat=row.repeat,
         recipe=None if row.recipe is None else json.loads(row.recipe),

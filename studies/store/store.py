@@ -813,6 +813,7 @@ def _run_row(study: int, kind: str, number: int, proposal: Proposal, identity: s
         "identity": identity,
         "budget": proposal.budget,
         "continues": proposal.continues,
+        "transfer": proposal.transfer,
         "recipe": None,
         "repeat": 0,
         "note": rows.dump_note(tuple(proposal.note.items())),

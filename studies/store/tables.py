@@ -120,6 +120,7 @@ runs = Table(
     Column("identity", Text, nullable=False),
     Column("budget", Float),
     Column("continues", Integer),  # number of the trial whose training goes on
+    Column("transfer", Integer),  # number of the trial with whose weights it begins
     Column("recipe", Text),  # JSON; only where it is not the study's
     Column("repeat", Integer, nullable=False),
     Column("note", Text, nullable=False),  # JSON, the strategy's own
@@ -152,6 +153,8 @@ Index(
     sqlite_where=_ended,
 )
 Index("runs_children", runs.c.parent, runs.c.kind, sqlite_where=_child)
+_transfer = runs.c.transfer.isnot(None)
+Index("runs_transfers", runs.c.study, sqlite_where=_transfer, postgresql_where=_transfer)
 Index("runs_others", runs.c.study, runs.c.kind, runs.c.number, sqlite_where=~_trial)
 
 

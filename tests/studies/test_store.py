@@ -119,7 +119,18 @@ def test_released_databases_open(tmp_path: Path, script: Path) -> None:
 
 
 def test_every_schema_has_a_released_database() -> None:
-    assert [path.stem for path in RELEASED] == ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"]
+    assert [path.stem for path in RELEASED] == [
+        "0001",
+        "0002",
+        "0003",
+        "0004",
+        "0005",
+        "0006",
+        "0007",
+        "0008",
+        "0009",
+        "0010",
+    ]
     assert RELEASED[-1].stem == SCHEMA
 
 

@@ -109,6 +109,8 @@ class Hosts:
     Settings = HostsSettings
     Options = HostsOptions
 
+    transfers = False
+
     @classmethod
     def open(cls, settings: HostsSettings, problem: Problem) -> Opened:
         """Raises like the inner evaluator, and UsageError where a user's file has changed."""

@@ -13,13 +13,14 @@ from pydantic import Field
 from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig
-from nas_core.errors import MachineError, UsageError
+from nas_core.errors import MachineError, NotFoundError, UsageError
 from nas_core.evaluation import Budget, Context, Fidelity, Metric, Report, parse_objective
 from nas_core.frozen import JsonObject
 from nas_core.seeds import generator
 from nas_core.space import HasReports, SearchSpace
 from nas_core.strategy import Proposal
 from nas_core.task import Task
+from training import transfer
 from training.data.loading import Loading
 from training.data.split import Split
 from training.devices import default_threads, find_device
@@ -224,6 +225,8 @@ class Train:
     Settings = TrainSettings
     Options = TrainOptions
 
+    transfers = True  # `Proposal.transfer`
+
     @classmethod
     def open(cls, settings: TrainSettings, problem: Problem) -> Opened:
         """Raises like the class, and UsageError where a user's file of metrics or loss has changed."""
@@ -343,12 +346,23 @@ class Train:
 
         epochs = self._whole(budget)
         with self.computing():
-            static = self.costs(proposal.arch, self._costs.counts)
+            static = {**self.costs(proposal.arch, self._costs.counts), **self._begun_with(model, proposal, context)}
             with closing(self.of(proposal.arch).learn(model, epochs, context)) as reports:
                 for report in reports:
                     yield replace(report, metrics={**report.metrics, **static})
             if self.keep_weights:
                 write_tensors(context.workdir / WEIGHTS, model.state_dict())
+            if context.keep:
+                transfer.write(context.workdir / transfer.LEAVES, model)
+
+    def _begun_with(self, model: nn.Module, proposal: Proposal, context: Context) -> dict[str, float]:
+        """Give a network what another trial has learned, where it begins with that; how much of it that was."""
+        path = context.workdir / transfer.BEGINS_WITH
+        if path.is_file():
+            return {"transferred": transfer.take(path, model)}
+        if proposal.transfer is not None:
+            raise NotFoundError(f"the weights of trial {proposal.transfer}, which another one begins with, are gone")
+        return {}
 
     def learn(
         self, model: nn.Module, epochs: int, context: Context, regimes: Sequence[Regime] = ()

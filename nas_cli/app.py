@@ -22,6 +22,7 @@ from nas_cli import (
     infer,
     init,
     packages,
+    plot,
     predict,
     predictors,
     query,
@@ -64,6 +65,7 @@ app.command()(with_options(ask.ask, ask.OPTIONS))
 app.command()(ask.tell)
 for command in (query.ls, query.show, query.trials, query.best, query.front, query.query, query.verify):
     app.command()(command)
+app.command()(plot.plot)
 app.command()(score.score)
 app.command()(predict.predict)
 app.command()(generate.generate)

@@ -102,6 +102,13 @@ def compressors(ctx: typer.Context) -> Iterable[str]:
 
 
 @_offering
+def figures(ctx: typer.Context) -> Iterable[str]:
+    from reports.kinds import KINDS
+
+    return [*KINDS, "all"]
+
+
+@_offering
 def objectives(ctx: typer.Context) -> Iterable[str]:
     return [*METRICS, *(f"{name}:{goal}" for name in METRICS for goal in ("max", "min"))]
 

@@ -11,6 +11,7 @@ PACKAGES = (
     "nas_cli",
     "nas_core",
     "predictors",
+    "reports",
     "search_spaces",
     "strategies",
     "studies",

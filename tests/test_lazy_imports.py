@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "torch_geometric", "optuna", "ray", "matplotlib", "sklearn", "pandas", "onnx", "onnxruntime")
+HEAVY = ("torch", "torch_geometric", "optuna", "ray", "matplotlib", "plotly", "sklearn", "pandas", "onnx")
+HEAVY += ("onnxruntime",)
 STUDIES = ("sqlalchemy", "numpy")
 
 RUN = """
@@ -80,6 +81,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "show one:0",
         "trials one",
         "best one --json",
+        "plot --help",
+        "plot one --json",
         "spaces list",
         "spaces show nasbench_graph",
         "strategies list",

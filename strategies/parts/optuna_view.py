@@ -43,13 +43,14 @@ def study(
     objectives: int = 1,
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
+    directions: Sequence[str] | None = None,
 ) -> optuna.Study:
-    """A study of these trials, ordered by number, that maximises every objective."""
+    """A study of these trials, ordered by number, that maximises every objective where no directions are given."""
     return optuna.create_study(
         storage=_Shown(trials),
         sampler=sampler or RandomSampler(0),
         pruner=pruner or NopPruner(),
-        directions=["maximize"] * objectives,
+        directions=directions or ["maximize"] * objectives,
     )
 
 

@@ -1,0 +1,21 @@
+"""The kinds of figures: one file each, and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+KINDS: Mapping[str, str] = {
+    "history": "reports.kinds.history:KIND",
+    "front": "reports.kinds.front:KIND",
+    "importance": "reports.kinds.mirrored:IMPORTANCE",
+    "parallel": "reports.kinds.mirrored:PARALLEL",
+    "slice": "reports.kinds.mirrored:SLICE",
+    "contour": "reports.kinds.mirrored:CONTOUR",
+    "rank": "reports.kinds.mirrored:RANK",
+    "edf": "reports.kinds.mirrored:EDF",
+    "timeline": "reports.kinds.mirrored:TIMELINE",
+}
+"""A package brings others as entry points of the group `nas.figures`; `FILE.py:OBJECT` is a `Kind` of one's own."""
+GROUP = "nas.figures"
+FIRST = ("regret", "pruning", "architecture", "front", "alphas", "history")
+"""What is drawn where no kind is named, the first that can be."""

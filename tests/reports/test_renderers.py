@@ -98,7 +98,7 @@ def test_the_users_own_style_changes_nothing() -> None:
 
 def test_a_page_holds_all_that_it_needs_and_names_as_texts() -> None:
     pytest.importorskip("plotly")
-    page = plotly_figure.page([FIGURE, FIGURE], ODD)
+    page = plotly_figure.page([FIGURE, mirror("slice", ["a", ODD])], ODD)
     read = Read()
     read.feed(page)
     assert [tag for tag, attrs in read.tags if "src" in attrs or "href" in attrs] == []
@@ -107,9 +107,9 @@ def test_a_page_holds_all_that_it_needs_and_names_as_texts() -> None:
     assert len(own) == 2
     assert not any("<" in text for text in own)
     assert "".join(read.texts["title"]).strip() == ODD
-    assert "".join(read.texts["figcaption"]).count(FIGURE.caption) == 2
-    for name in ("figure-1", "figure-2"):
-        assert ("div", {"id": name, "role": "img", "aria-label": ODD}) in read.tags
+    assert "".join(read.texts["figcaption"]).split("\n") == [FIGURE.caption, "a caption", ""]
+    for name, title in (("figure-1", ODD), ("figure-2", "a title")):
+        assert ("div", {"id": name, "role": "img", "aria-label": title}) in read.tags
 
 
 def test_plotlys_data_is_the_figures() -> None:

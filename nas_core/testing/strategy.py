@@ -367,8 +367,9 @@ def _stored(proposal: Proposal) -> Proposal:
 def _text(found: Answer) -> str:
     if not isinstance(found, Proposal):
         return str(found)
+    begun = "" if found.transfer is None else f"transfer {found.transfer} "
     return (
-        f"{found.arch.to_json()} budget {found.budget} continues {found.continues} transfer {found.transfer} "
+        f"{found.arch.to_json()} budget {found.budget} continues {found.continues} {begun}"
         f"note {json.dumps(dict(found.note))}"
     )
 

@@ -31,7 +31,29 @@ class Csr:
 
     def with_values(self, values: Tensor) -> Csr:
         """Other `values [m]` at the same places, in the order of `matrix`."""
-        return Csr(_refilled(self.matrix, values), _refilled(self.transpose, values[self._order]), self._order)
+        transpose = _refilled(self.transpose, self.transposed(values))
+        return Csr(_refilled(self.matrix, values), transpose, self._order)
+
+    @cached_property
+    def t(self) -> Csr:
+        """The transpose."""
+        return Csr(self.transpose, self.matrix, self._order.argsort())
+
+    def transposed(self, values: Tensor) -> Tensor:
+        """Values `[m]` in the order of the transpose."""
+        return values.index_select(0, self._order)
+
+    def weighted(self, values: Tensor, x: Tensor) -> Tensor:
+        """Values `[m]` in the places of the matrix, in its order, times `x [columns, f]`: differentiable in both, as
+        often as one likes."""
+        product: Tensor = _Weighted.apply(values, x, self)
+        return product
+
+    def sampled(self, one: Tensor, other: Tensor) -> Tensor:
+        """The inner products `[m]` of rows of `one [rows, f]` and `other [columns, f]` in the places of the matrix, in
+        its order: differentiable in both, as often as one likes."""
+        products: Tensor = _Sampled.apply(one, other, self)
+        return products
 
     @property
     def shape(self) -> torch.Size:
@@ -74,6 +96,56 @@ class _Product(torch.autograd.Function):
         columns = x.movedim(places[0], 1)
         product: Tensor = _Product.apply(columns.flatten(1), *matrices)
         return product.unflatten(1, columns.shape[1:]), 1
+
+
+class _Weighted(torch.autograd.Function):
+    @staticmethod
+    def forward(values: Tensor, x: Tensor, places: Csr) -> Tensor:
+        dtype = places.matrix.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.mm(_refilled(places.matrix, values.to(dtype)), x.to(dtype)).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Csr], output: Tensor) -> None:
+        *tensors, ctx.places = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        values, x = ctx.saved_tensors
+        of_values, of_x = ctx.needs_input_grad[:2]
+        return (
+            ctx.places.sampled(gradient, x).to(values.dtype) if of_values else None,
+            ctx.places.t.weighted(ctx.places.transposed(values), gradient) if of_x else None,
+            None,
+        )
+
+
+class _Sampled(torch.autograd.Function):
+    @staticmethod
+    def forward(one: Tensor, other: Tensor, places: Csr) -> Tensor:
+        matrix = places.matrix
+        if matrix.values().numel() > matrix.shape[0] * matrix.shape[1]:  # torch refuses that many at the same places
+            row = torch.arange(matrix.shape[0], device=one.device).repeat_interleave(matrix.crow_indices().diff())
+            return (one.index_select(0, row) * other.index_select(0, matrix.col_indices())).sum(1)
+        with torch.autocast(one.device.type, enabled=False):
+            found = torch.sparse.sampled_addmm(matrix, one.to(matrix.dtype), other.to(matrix.dtype).t(), beta=0.0)
+        return found.values().to(one.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Csr], output: Tensor) -> None:
+        *tensors, ctx.places = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        one, other = ctx.saved_tensors
+        of_one, of_other = ctx.needs_input_grad[:2]
+        return (
+            ctx.places.weighted(gradient, other).to(one.dtype) if of_one else None,
+            ctx.places.t.weighted(ctx.places.transposed(gradient), one).to(other.dtype) if of_other else None,
+            None,
+        )
 
 
 def _starts(ascending: Tensor, count: int) -> Tensor:

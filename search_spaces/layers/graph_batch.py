@@ -11,6 +11,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import add_self_loops, remove_self_loops, scatter
 
+from search_spaces.layers.attention import Attention
 from search_spaces.layers.csr import Csr
 from search_spaces.layers.features import Shared
 
@@ -171,12 +172,21 @@ class GraphBatch(Shared):
 
     def propagate(self, x: Tensor, norm: Norm) -> Tensor:
         """For every node the weighted sum over its neighbours: the matrix that `norm` names times `x [nodes, f]`."""
-        if self._traced or x.device.type == "meta":
+        if self.by_edges:
             edges, weight = self._weighted(norm, x.dtype)
             return scatter(
                 self.message(x, edges[0], weight), edges[1], 0, self.nodes, "mean" if norm == "mean" else "sum"
             )
         return self.csr(norm, torch.float64 if x.dtype == torch.float64 else torch.float32) @ x
+
+    def attention(self, heads: int, dtype: torch.dtype, *, looped: bool) -> Attention:
+        """How nodes attend to their neighbours, and with `looped` to themselves; not while exporting."""
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+
+        def make() -> Attention:
+            return Attention(self.looped if looped else self.edge_index, self.nodes, heads, wide)
+
+        return self.once(("attention", heads, wide, looped), make)
 
     def message(self, x: Tensor, source: Tensor, weight: Tensor | None) -> Tensor:
         """What is sent along each edge `[m, f]` where edges are gone through one by one."""
@@ -225,6 +235,11 @@ class GraphBatch(Shared):
     def _traced(self) -> bool:
         """Whether a program is exported, or source written: then the edges may be no tensor at all."""
         return torch.compiler.is_exporting() or not isinstance(self._given, Tensor)
+
+    @property
+    def by_edges(self) -> bool:
+        """Whether what is sent is to be computed edge by edge: in programs, and where tensors have no values."""
+        return self._traced or self._given.is_meta
 
     def _sorted(self, edges: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         """Edges sorted by target, and values of each."""

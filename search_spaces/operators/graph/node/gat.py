@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch_geometric.nn import GATConv
 
 from search_spaces.layers.graph_batch import GraphBatch
@@ -25,11 +27,19 @@ class Attention(GATConv):
         return GATConv(self.in_channels, self.out_channels, self.heads)
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
-        return super().forward(x, GraphBatch.of(edges, x).looped)
+        graph = GraphBatch.of(edges, x)
+        if graph.by_edges:
+            return super().forward(x, graph.looped)
+        states = self.lin(x).view(-1, self.heads, self.out_channels)
+        ends = torch.cat([self.att_src, self.att_dst])  # [2, heads, out]
+        source, target = torch.einsum("nhc,ehc->enh", states, ends)
+        attention = graph.attention(self.heads, states.dtype, looped=True)
+        scores = functional.leaky_relu(attention.ends(source, target), self.negative_slope)
+        return attention(scores, states).flatten(1) + self.bias
 
     def uncounted_macs(self, x: Tensor, edges: Tensor | GraphBatch) -> int:
-        """Every node is scored as a source and as a target."""
-        return 2 * x.size(0) * self.heads * self.out_channels
+        """Edge by edge, every node is scored as a source and as a target by products of elements."""
+        return 2 * x.size(0) * self.heads * self.out_channels if GraphBatch.of(edges, x).by_edges else 0
 
     def macs(self, nodes: int, edges: int) -> int:
         """A map, a message per edge and per node, and every node scored as a source and as a target."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 
 from torch import Tensor, nn
@@ -27,6 +28,12 @@ class GraphTransformer(TransformerConv):
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch, e: Tensor | None = None) -> Tensor:
         graph, given = graph_and_edges(x, edges, e)
+        if self.edge_dim is None and not graph.by_edges:
+            maps = (self.lin_query, self.lin_key, self.lin_value)
+            query, key, value = (each(x).view(-1, self.heads, self.out_channels) for each in maps)
+            attention = graph.attention(self.heads, query.dtype, looped=False)
+            near = attention(attention.scores(query, key) / math.sqrt(self.out_channels), value)
+            return near.flatten(1) + self.lin_skip(x)
         return super().forward(x, graph.edge_index, None if self.edge_dim is None else given)
 
     def macs(self, nodes: int, edges: int) -> int:

@@ -14,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,25 @@ def nas(*words: str) -> str:
     return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
 
 
-def search(arguments: argparse.Namespace, database: tuple[str, str]) -> None:
-    if arguments.db.exists():
-        nas("resume", STUDY, "--trials", str(arguments.layers), *database)
-        return
-    size = f"width={arguments.width},depth={arguments.depth}"
-    screens = [word for screen in arguments.screen for word in ("--screen", screen)]
-    settings = [word for each in arguments.s for word in ("-s", each)]
-    nas(
-        *("search", "--study", STUDY, "--space", arguments.space, "--data", arguments.data, "--hosts", arguments.hosts),
-        *("--size", size, "--epochs", str(arguments.epochs), "--strategy", "random", *screens),
-        *("--trials", str(arguments.layers), *settings, *database),
-    )
+def ranked(space: str, searching: Sequence[str], trials: int, db: Path, out: Path) -> None:
+    """The rank correlation of every proxy with the objective of a random search of so many trials, which is made in a
+    database of its own, or gone on with; `searching` are further words of the search. Rows of `out`, and printed."""
+    database = ("--db", f"sqlite:///{db}")
+    if db.exists():
+        nas("resume", STUDY, "--trials", str(trials), *database)
+    else:
+        words = ("--study", STUDY, "--space", space, "--strategy", "random", "--trials", str(trials))
+        nas("search", *words, *searching, *database)
+    found: dict[str, Any] = json.loads(nas("score", "--of", STUDY, "--proxies", "all", "--json", *database))
+    rows = Rows(out, FIELDS, 3)
+    for score in found["scores"]:
+        if rows.get(space, score["score"], score["count"]) is not None:
+            continue
+        rho, reasons = score["spearman"], score.get("reasons", {})
+        row = (space, score["score"], score["count"], *(rho[key] for key in ("value", "low", "high")))
+        rows.write(dict(zip(FIELDS, (*row, sum(reasons.values()), "; ".join(reasons)), strict=True)))
+    for written in rows:
+        print(*written.values(), sep="  ")
 
 
 def main() -> None:
@@ -57,18 +65,20 @@ def main() -> None:
     parser.add_argument("--screen", nargs="*", default=["quality", "stability"])
     parser.add_argument("-s", action="append", default=[], help="KEY=VALUE of the search")
     arguments = parser.parse_args()
-    database = ("--db", f"sqlite:///{arguments.db}")
-    search(arguments, database)
-    found: dict[str, Any] = json.loads(nas("score", "--of", STUDY, "--proxies", "all", "--json", *database))
-    rows = Rows(arguments.out, FIELDS, 3)
-    for score in found["scores"]:
-        if rows.get(arguments.space, score["score"], score["count"]) is not None:
-            continue
-        rho, reasons = score["spearman"], score.get("reasons", {})
-        row = (arguments.space, score["score"], score["count"], *(rho[key] for key in ("value", "low", "high")))
-        rows.write(dict(zip(FIELDS, (*row, sum(reasons.values()), "; ".join(reasons)), strict=True)))
-    for written in rows:
-        print(*written.values(), sep="  ")
+    size = f"width={arguments.width},depth={arguments.depth}"
+    screens = [word for screen in arguments.screen for word in ("--screen", screen)]
+    settings = [word for each in arguments.s for word in ("-s", each)]
+    searching = (
+        "--data",
+        arguments.data,
+        "--hosts",
+        arguments.hosts,
+        "--size",
+        size,
+        "--epochs",
+        str(arguments.epochs),
+    )
+    ranked(arguments.space, (*searching, *screens, *settings), arguments.layers, arguments.db, arguments.out)
 
 
 if __name__ == "__main__":

@@ -88,13 +88,14 @@ def show(reference: str, source: Source, as_json: bool) -> None:
 
 def _statistics(source: Source) -> Mapping[str, list[float]]:
     """Black and white, mean and deviation per channel of images, in the numbers of the data; of features over all."""
+    from training.data.many_graphs import ManyGraphSource
     from training.data.source import GraphSource, ImageSource
     from training.data.stream import StreamSource
 
     if isinstance(source, ImageSource | StreamSource):
         mean, deviation = source.statistics
         return {"value_range": [*source.value_range], "mean": [*mean], "deviation": [*deviation]}
-    if isinstance(source, GraphSource):
+    if isinstance(source, GraphSource | ManyGraphSource):
         return {"mean": [float(source.features.mean())], "deviation": [float(source.features.std())]}
     return {}
 

@@ -195,9 +195,9 @@ class Task(Config):
         """Features per edge of the graphs that are learned from; None where edges have none."""
         return next((each.shape[0] for each in self.inputs if each.name == EDGE_ATTR), None)
 
-    def graphs(self, *levels: Level) -> Graphs:
-        """What is learned from, one graph or many. Raises UsageError where it is neither, or where answers are for none
-        of `levels` (by default for anything)."""
+    def graphs(self, *levels: Level, edge_features: bool = True) -> Graphs:
+        """What is learned from, one graph or many. Raises UsageError where it is neither, where answers are for none of
+        `levels` (by default for anything), or where edges have features that are of no use."""
         names, shapes = [each.name for each in self.inputs], [each.shape for each in self.inputs]
         if names[:2] != [X, EDGE_INDEX] or len(shapes[0]) != 1 or not set(names[2:]) <= {EDGE_ATTR, COUNTS, PAIRS}:
             raise self._other(f"graphs, {X} [features] of nodes and {EDGE_INDEX} [2]")
@@ -205,6 +205,11 @@ class Task(Config):
             raise UsageError(
                 f"needed is a task on graphs with one answer per {' or '.join(levels)}; '{self.kind}' has one per "
                 f"{self.level}"
+            )
+        if self.edge_features is not None and not edge_features:
+            raise UsageError(
+                f"edges have {self.edge_features} features each, of which these networks make no use; with "
+                "?edge_attr=drop behind the data they are left out"
             )
         return Graphs(self.input_shape[0], self.edge_features, self.level, COUNTS in names, PAIRS in names)
 

@@ -101,15 +101,32 @@ class ForwardPass:
     def with_inputs(self, first: Tensor) -> Batch:
         """A batch of other first inputs; what else the network is given is that of the first sample for all of them, of
         a graph that of the graph. Its targets are of no use."""
-        return replace(self.batch, inputs=kind_of(self.task).alike(self.batch.inputs, first))
+        others = self.batch.inputs[1:]
+        if kind_of(self.task).apart:
+            others = tuple(value[:1].expand(len(first), *value.shape[1:]) for value in others)
+        return replace(self.batch, inputs=(first, *others))
 
     def select(self, values: Tensor) -> Tensor:
         """The rows of the samples: all of them, or those of the nodes in `batch.index`."""
         return values if self.batch.index is None else values[self.batch.index]
 
+    def by_sample(self, values: Tensor, batch: Batch | None = None) -> Tensor:
+        """A row for each sample of a batch (by default its own): of many graphs the mean over the nodes of each, where
+        the rows are those of nodes."""
+        batch = batch or self.batch
+        if not batch.graphs:
+            return values if batch.index is None else values[batch.index]
+        counts = batch.inputs[-1]
+        if len(values) == len(counts):
+            return values
+        graph_of = torch.arange(len(counts), device=values.device).repeat_interleave(counts, output_size=len(values))
+        sums = values.new_zeros(len(counts), *values.shape[1:]).index_add(0, graph_of, values)
+        return sums / counts.view(-1, *[1] * (values.dim() - 1))
+
     @property
     def samples(self) -> int:
-        return self.batch.samples
+        """How many there are of what proxies compare: samples, or graphs."""
+        return self.batch.size
 
     def halves(self) -> tuple[Batch, Batch]:
         """The batch in two disjoint halves of equal size; of a graph the same graph with half of the nodes each.
@@ -221,7 +238,7 @@ def _labelled_pass(forward: ForwardPass, needs: Need) -> LabelledPass:
     with torch.enable_grad():
         if jacobian:
             (rows,) = _gradients([forward.select(output).sum()], [inputs[0]], retain_graph=by_loss)
-            found.jacobian = forward.select(_filled(rows, inputs[0])).flatten(1)
+            found.jacobian = forward.by_sample(_filled(rows, inputs[0]).flatten(1))
         if by_loss:
             _by_loss(forward, forward.loss(output, forward.batch), named, layers, found, curved)
     return found
@@ -289,17 +306,20 @@ class _Codes:
 
     def __init__(self, forward: ForwardPass) -> None:
         self._forward = forward
-        self._rows = len(forward.batch.inputs[0])
+        self._rows = {len(forward.batch.inputs[0]), forward.samples if forward.batch.graphs else -1}
         self.units = 0
         self.agreement = torch.zeros(forward.samples, forward.samples, dtype=torch.float64, device=forward.device)
 
     def add(self, x: Tensor) -> None:
-        """On and off units of one activation; one that does not keep the samples apart is left out."""
-        if x.dim() < 2 or len(x) != self._rows:
+        """On and off units of one activation; one that does not keep the samples apart is left out.
+
+        Of a graph among many a unit is on for a share of its nodes; what agrees is expected of a node of each.
+        """
+        if x.dim() < 2 or len(x) not in self._rows:
             return
-        on = (self._forward.select(x.detach()).flatten(1) > 0).float()
+        on = self._forward.by_sample((x.detach().flatten(1) > 0).float())
         both = on @ on.T
-        count, units = both.diagonal(), on.shape[1]
+        count, units = on.sum(1), on.shape[1]
         # Both on, or both off: b b' + (1 - b)(1 - b)'.
         self.agreement += 2 * both - count[:, None] - count[None, :] + units
         self.units += units

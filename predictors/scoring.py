@@ -170,7 +170,7 @@ class Networks:
                 seed=self._seed,
             )
             if needs:
-                logits_of(forward.passed.output, forward.samples, self.task)
+                logits_of(forward.passed.output, forward.batch.samples, self.task)
         except TrialError as error:
             raise NasError(f"cannot score {dict(arch.values)}: {error}") from error
         except NasError:

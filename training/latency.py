@@ -109,7 +109,7 @@ def measure(
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     spread = measured.iqr * 1e3
     return Latency(
-        measured.median * 1e3, spread, name, threads, len(inputs[0]), config.dtype, config.runtime, round(busy, 2)
+        measured.median * 1e3, spread, name, threads, task.rows(inputs), config.dtype, config.runtime, round(busy, 2)
     )
 
 

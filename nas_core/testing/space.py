@@ -16,6 +16,7 @@ from nas_core import moves, tokens
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
+from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
 from nas_core.seeds import generator
 from nas_core.space import HasCosts, HasFindings, HasNotation, HasUnsound, SearchSpace
@@ -72,8 +73,19 @@ def check(
     for place, task in enumerate(mine):
         where = f"build for {task.kind} {task.input_shape}"
         start = min(place, len(sound) - 1)
+        if task.edge_features and _refuses(space, sound[start], task):
+            continue
         for arch in dict.fromkeys(sound[start : start + built]):
             yield from collect(where, _build, space, arch, task, tasks[task])
+
+
+def _refuses(space: SearchSpace, arch: Architecture, task: Task) -> bool:
+    """Whether the space says that it has no use for features of edges, which not every space has."""
+    try:
+        space.build(arch, task, space.Size.preset("search"))
+    except UsageError:
+        return True
+    return False
 
 
 def _drawn(space: SearchSpace, start: int, stop: int) -> Iterator[Architecture]:

@@ -225,7 +225,8 @@ def _nodes(forward: ForwardPass, model: nn.Module, signs: Signs, chunk: int) -> 
 
 def _samples(forward: ForwardPass, model: nn.Module, signs: Signs, chunk: int) -> None:
     """The samples are computed apart, in the first of three ways that the network allows."""
-    ways = (_in_one_pass, _mapped, _one_by_one)
+    # Graphs are of different sizes, and their layers see nodes.
+    ways = (_one_by_one,) if forward.batch.graphs else (_in_one_pass, _mapped, _one_by_one)
     for way in ways:
         try:
             for start in range(0, forward.samples, chunk):

@@ -10,6 +10,7 @@ from predictors.forward_pass import ForwardPass
 from predictors.need import Need
 from predictors.proxy import EVERY_TASK
 from training import cost
+from training.tasks import kind_of
 
 
 class Macs:
@@ -29,6 +30,5 @@ class Macs:
         pass
 
     def score(self, forward: ForwardPass) -> Mapping[str, float]:
-        inputs = forward.batch.inputs
-        alone = forward.batch.index is None  # samples are computed apart: one of them
-        return {"macs": float(cost.macs(forward.model, [value[:1] for value in inputs] if alone else inputs))}
+        one = kind_of(forward.task).first(forward.batch.inputs, 1)
+        return {"macs": float(cost.macs(forward.model, one))}

@@ -59,8 +59,7 @@ def kernel(forward: ForwardPass, model: nn.Module, samples: int = SAMPLES) -> Te
     batch = forward.part(0, min(forward.samples, samples))
     parameters = [value for name, value in model.named_parameters() if name.rpartition(".")[2] == "weight"]
     with torch.enable_grad():
-        output = forward.run(model, batch)
-        summed = (output if batch.index is None else output[batch.index]).flatten(1).sum(1)
+        summed = forward.by_sample(forward.run(model, batch).flatten(1), batch).sum(1)
     found = torch.zeros(len(summed), len(summed), dtype=torch.float64, device=summed.device)
     if not summed.requires_grad or not parameters:
         return found

@@ -78,7 +78,7 @@ def test_data_check_warns_on_stderr(say: Said, folder: Path) -> None:
     assert err.startswith("nas: warning: graph:g.npz: not used: weight (known: x, ")
     code, out, err = say("data", "check", "graph:g.npz?normalise=rows&spilt=1")
     assert (code, out) == (2, "")
-    assert "unknown option 'spilt'; did you mean 'split'? (known: normalise, split, labels)" in err
+    assert "unknown option 'spilt'; did you mean 'split'? (known: normalise, split, labels, " in err
 
 
 def test_data_check_shows_what_would_be_silently_wrong(say: Said, folder: Path) -> None:

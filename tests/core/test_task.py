@@ -83,6 +83,8 @@ def test_a_space_is_told_what_graphs_are_answered_for() -> None:
         IMAGES.graphs()
     with pytest.raises(UsageError, match=r"needed are a graph.*edge_attr float32 \[3\], counts int64 \[\]"):
         MANY.graph()
+    with pytest.raises(UsageError, match=r"edges have 3 features each.*edge_attr=drop"):
+        MANY.graphs(edge_features=False)
     with pytest.raises(UsageError, match="set nodes and edges of the task"):
         Task(kind=NODE_CLASSIFICATION, input_shape=(5,), outputs=2).graph_size()
 

@@ -269,6 +269,14 @@ def test_killed_experts(fork: Run, tmp_path: Path, numbers: list[str]) -> None:
     check_kills(fork, tmp_path, [*numbers, *EXPERTS, "--epochs", "2", "--trials", "6"], 1, per_study=1, durations=False)
 
 
+def test_killed_searches_of_graphs(fork: Run, tmp_path: Path) -> None:
+    arguments = [
+        *("--space", f"{EXAMPLES / 'my_graph_space.py'}:space", "--data", "random-graphs?target=degrees&graphs=80"),
+        *("-s", "checkpoint_seconds=0", "--threads", "1", "--seed", "3", "--epochs", "3", "--trials", "5"),
+    ]
+    check_kills(fork, tmp_path, arguments, kills=2, per_study=2, durations=False)
+
+
 @pytest.mark.slow
 def test_ten_killed_searches_of_experts(tmp_path: Path, numbers: list[str]) -> None:
     check_kills(

@@ -11,6 +11,7 @@ from nas_core import refs
 from nas_core.errors import UsageError
 from training.data import dataset, own
 from training.data.earlier import as_now
+from training.data.many_graphs import ManyGraphSource
 from training.data.protocol import Source
 from training.data.source import GraphSource, ImageSource
 from training.data.split import Split
@@ -25,6 +26,7 @@ BUILTIN = {
     "reber": "training.data.reber:load",
     "tasks": "training.data.tasks:load",
     "questions": "training.data.questions:load",
+    "random-graphs": "training.data.random_graphs:load",
     "idx": "training.data.idx:load",
     "cifar10": "training.data.cifar10:load",
     "folder": "training.data.folder:load",
@@ -57,13 +59,16 @@ SCHEMES = (
         "the digits, each asked for its digit, its parity or whether it is at least five",
     ),
     Scheme("questions", "", "keys and values to be retrieved from a passage, as many as wanted: questions?pairs=8"),
+    Scheme(
+        "random-graphs", "", "random graphs whose degrees are told apart, as many as wanted: random-graphs?graphs=500"
+    ),
     Scheme("idx", "DIR", "MNIST, Fashion-MNIST and the like: four idx files, gzipped or not"),
     Scheme("cifar10", "DIR", "CIFAR-10, the official binary version"),
     Scheme("folder", "DIR[?size=PIXELS]", "images in one folder per class, with or without train/ and test/ above"),
     Scheme("npz", "FILE", "images and labels as numpy arrays, and tasks where there are several"),
     Scheme("csv", "FILE?target=COLUMN", "rows of a table, of which one column is predicted from the others"),
     Scheme("text", "FILE[?window=CHARACTERS]", "a text, of which each character is predicted from those before"),
-    Scheme("graph", "FILE", "one graph with labelled nodes as numpy arrays"),
+    Scheme("graph", "FILE", "one graph with labelled nodes, or many graphs, as numpy arrays"),
     Scheme("pyg", "DIR", "a processed PyTorch Geometric data set of one graph, for example ROOT/Cora"),
 )
 
@@ -106,7 +111,7 @@ def _load(reference: str, split: Split) -> Source:
         )
     else:
         source = dataset.called(refs.find(target, BUILTIN, GROUP, "data"), f"data '{reference}'", argument, split)
-    if isinstance(source, ImageSource | StreamSource | GraphSource):
+    if isinstance(source, ImageSource | StreamSource | GraphSource | ManyGraphSource):
         return dataclasses.replace(source, reference=reference)
     missing = [name for name in ("task", "split_hash", "sizes", "class_counts", "bind") if not hasattr(source, name)]
     if missing:

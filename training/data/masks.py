@@ -19,9 +19,9 @@ MASKS = ("train_mask", "val_mask", "test_mask")
 
 
 def public_parts(
-    where: str, found: Mapping[str, NDArray[Any]], nodes: int, split: int | None
+    where: str, found: Mapping[str, NDArray[Any]], nodes: int, split: int | None, thing: str = "node"
 ) -> tuple[tuple[Nodes, Nodes, Nodes], list[str]]:
-    """The train, valid and test nodes that the arrays name, and what to tell of them.
+    """The train, valid and test nodes, or other things, that the arrays name, and what to tell of them.
 
     Masks are [nodes] or [nodes, splits], bool or 0 and 1; of several columns `split` is used, or else the first.
     Raises UsageError for masks of another kind or beside lists, and for a column that is not there.
@@ -40,14 +40,16 @@ def public_parts(
             raise UsageError(f"{where}: split={split}: the masks hold {columns} public splits, numbered from 0")
         if columns > 1 and split is None:
             told.append(f"the masks hold {columns} public splits; the first is used, ?split=1 takes the next")
-        train, valid, test = (_nodes(where, key, found.get(key), nodes, columns, split or 0) for key in MASKS)
+        train, valid, test = (_nodes(where, key, found.get(key), nodes, columns, split or 0, thing) for key in MASKS)
     return (train, valid, test), told
 
 
-def _nodes(where: str, key: str, mask: NDArray[Any] | None, nodes: int, columns: int, split: int) -> Nodes:
+def _nodes(where: str, key: str, mask: NDArray[Any] | None, nodes: int, columns: int, split: int, thing: str) -> Nodes:
     if mask is None:
         return None
     if mask.shape not in ((nodes,), (nodes, 1), (nodes, columns)) or not np.isin(mask, (0, 1)).all():
-        raise UsageError(f"{where}: {key} is {mask.dtype} {mask.shape}; needed is a bool for each of the {nodes} nodes")
+        raise UsageError(
+            f"{where}: {key} is {mask.dtype} {mask.shape}; needed is a bool for each of the {nodes} {thing}s"
+        )
     by_column = mask[:, None] if mask.ndim == 1 else mask
     return np.flatnonzero(by_column[:, min(split, by_column.shape[1] - 1)])

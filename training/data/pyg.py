@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_core.errors import NotFoundError, UsageError
 from training.data.files import folder_of
-from training.data.graph import GraphOptions
+from training.data.graph_arrays import GraphOptions
 from training.data.masks import MASKS, public_parts
 from training.data.reference import options
 from training.data.source import GraphSource, graph_source

@@ -143,13 +143,13 @@ def image_source(
     if images.ndim != 4 or 0 in images.shape:
         raise UsageError(f"{where}: images have shape {images.shape}; needed are [n, channels, height, width]")
     if images.dtype != np.uint8:
-        images = _as_floats(images, "images", where)
+        images = to_floats(images, "images", where)
     read = class_labels(labels, len(images), "images", where, classes=classes, renumber=renumber)
     labels = read.numbers
     black, white = observed_range(images) if value_range is None else value_range
     if not black < white:
         raise UsageError(f"{where}: the value range is {black:g} to {white:g}; black is below white")
-    parts = _divide(where, labels, split, valid=valid, test=test)
+    parts = split_into(where, labels, split, valid=valid, test=test)
     name = split_hash(labels, parts, images)
     used = np.sort(np.concatenate([part for _, part in parts.items()]))
     if len(used) < len(images):
@@ -189,7 +189,7 @@ def graph_source(
     where = f"data '{reference}'"
     if features.ndim != 2 or 0 in features.shape:
         raise UsageError(f"{where}: features have shape {features.shape}; needed are [nodes, features]")
-    features = normalised(_as_floats(features, "features", where), normalise)
+    features = normalised(to_floats(features, "features", where), normalise)
     if feature_names and len(feature_names) != features.shape[1]:
         raise UsageError(f"{where}: {len(feature_names)} feature names for {features.shape[1]} features")
     nodes = len(features)
@@ -199,9 +199,9 @@ def graph_source(
         raise UsageError(
             f"{where}: edge_index is {edge_index.dtype} {edge_index.shape}; needed are integers [2, edges]"
         )
-    edge_index = _as_index(edge_index, nodes, "edge_index", where)
-    train, valid, test = _public(where, labels, split, train, valid, test)
-    parts = _divide(where, labels, split, train=train, valid=valid, test=test)
+    edge_index = to_index(edge_index, nodes, "edge_index", where)
+    train, valid, test = public(where, labels, split, train, valid, test)
+    parts = split_into(where, labels, split, train=train, valid=valid, test=test)
     task = graph_task(features.shape[1], read.outputs, nodes, edge_index.shape[1])
     name = split_hash(labels, parts, features, edge_index)
     told = (*warnings, *read.warnings, *absent_classes(labels, parts, read))
@@ -211,33 +211,41 @@ def graph_source(
     )
 
 
-def _public(where: str, labels: NDArray[np.int64], split: Split, *given: NDArray[Any] | None) -> tuple[Any, ...]:
-    """The public parts of a graph, checked; with train alone the other labelled nodes are halved."""
+def public(
+    where: str, labels: NDArray[np.int64], split: Split, *given: NDArray[Any] | None, things: str = "nodes"
+) -> tuple[Any, ...]:
+    """The public parts of a graph or of many (`things`), checked; with train alone the other labelled ones are halved.
+
+    Raises UsageError for lists that name something else, or something twice, and for other combinations of parts.
+    """
     names = ("train", "valid", "test")
     parts = [
-        None if part is None else _as_index(part, len(labels), name, where)
+        None if part is None else to_index(part, len(labels), name, where, things)
         for name, part in zip(names, given, strict=True)
     ]
     for name, part in zip(names, parts, strict=True):
         if part is not None and part.ndim != 1:
-            raise UsageError(f"{where}: the {name} nodes have shape {part.shape}; needed is a list of node numbers")
+            raise UsageError(f"{where}: the {name} {things} have shape {part.shape}; needed is a list of their numbers")
         if part is not None and (labels[part] == UNLABELLED).any():
-            raise UsageError(f"{where}: the {name} nodes include one without a label")
+            raise UsageError(f"{where}: the {name} {things} include one without a label")
     listed = np.concatenate([np.zeros(0, dtype=np.int64), *(part for part in parts if part is not None)])
     seen = np.bincount(listed, minlength=len(labels))
     if (seen > 1).any():
-        raise UsageError(f"{where}: node {int(np.argmax(seen > 1))} is listed twice in the train, valid and test nodes")
+        twice = f"{things[:-1]} {int(np.argmax(seen > 1))}"
+        raise UsageError(f"{where}: {twice} is listed twice in the train, valid and test {things}")
     present = tuple(name for name, part in zip(names, parts, strict=True) if part is not None)
     if present == ("train",):
         others = np.flatnonzero((labels != UNLABELLED) & (seen == 0))
         first, second = stratified(labels[others], 0.5, generator(split.seed, "split", "others"))
         return parts[0], others[first], others[second]
     if present not in ((), ("train", "test"), names):
-        raise UsageError(f"{where}: has {' and '.join(present)} nodes; give all three, train and test, train, or none")
+        raise UsageError(
+            f"{where}: has {' and '.join(present)} {things}; give all three, train and test, train, or none"
+        )
     return tuple(parts)
 
 
-def _divide(
+def split_into(
     where: str,
     labels: NDArray[np.int64],
     split: Split,
@@ -245,9 +253,11 @@ def _divide(
     train: NDArray[np.int64] | None = None,
     valid: NDArray[np.int64] | None = None,
     test: NDArray[np.int64] | None = None,
+    classes: bool = True,
 ) -> Parts:
+    """`divide`, whose errors name the data."""
     try:
-        return divide(labels, split, train=train, valid=valid, test=test)
+        return divide(labels, split, train=train, valid=valid, test=test, classes=classes)
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from None
 
@@ -257,7 +267,8 @@ def _class_names(named: tuple[str, ...], task: Task) -> tuple[str, ...]:
     return named or tuple(str(number) for number in range(task.outputs))
 
 
-def _as_floats(values: NDArray[Any], name: str, where: str) -> NDArray[np.float32]:
+def to_floats(values: NDArray[Any], name: str, where: str) -> NDArray[np.float32]:
+    """Numbers as float32. Raises UsageError for anything else, and for those that are not finite."""
     if values.dtype.kind not in "iufb":
         raise UsageError(f"{where}: {name} are {values.dtype}; needed are numbers")
     values = np.require(values, dtype=np.float32, requirements=["C", "W"])  # a tensor may share this memory
@@ -266,13 +277,14 @@ def _as_floats(values: NDArray[Any], name: str, where: str) -> NDArray[np.float3
     return values
 
 
-def _as_index(index: NDArray[Any], nodes: int, name: str, where: str) -> NDArray[np.int64]:
+def to_index(index: NDArray[Any], nodes: int, name: str, where: str, things: str = "nodes") -> NDArray[np.int64]:
+    """Numbers of nodes, or of other `things`, as int64. Raises UsageError for what is none."""
     index = np.ascontiguousarray(index)
     if index.dtype.kind not in "iu":
         raise UsageError(f"{where}: {name} is {index.dtype}; needed are integers")
     if index.size and (index.min() < 0 or index.max() >= nodes):
         outside = int(index.max() if index.max() >= nodes else index.min())
-        raise UsageError(f"{where}: {name} names node {outside}; the {nodes} nodes are numbered from 0")
+        raise UsageError(f"{where}: {name} names {things[:-1]} {outside}; the {nodes} {things} are numbered from 0")
     return index.astype(np.int64)
 
 

@@ -42,9 +42,28 @@ class NormalisedRows(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        sums = x.abs().sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        answer: Tensor = self.network(x / sums, edge_index)
+        answer: Tensor = self.network(_by_rows(x), edge_index)
         return answer
+
+
+class NormalisedGraphs(NormalisedRows):
+    """The same of many graphs."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, counts: Tensor) -> Tensor:  # type: ignore[override]
+        answer: Tensor = self.network(_by_rows(x), edge_index, counts)
+        return answer
+
+
+class NormalisedAttributed(NormalisedRows):
+    """The same of many graphs whose edges have features, which stay as they are."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, counts: Tensor) -> Tensor:  # type: ignore[override]
+        answer: Tensor = self.network(_by_rows(x), edge_index, edge_attr, counts)
+        return answer
+
+
+def _by_rows(x: Tensor) -> Tensor:
+    return x / x.abs().sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def normalised(network: nn.Module, inputs: Inputs | None) -> nn.Module:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nas_core.batch import plain
 from training import tasks
+from training.data.many_graphs import ManyGraphSource
 from training.data.protocol import Source
 from training.data.questions import QuestionSource
 from training.data.source import GraphSource, ImageSource
@@ -87,6 +88,29 @@ def graph(source: Source) -> list[Proof]:
     content = npz(x=source.features, edge_index=source.edge_index)
     seen = plain(next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs)
     return [Proof("proof.npz", content, "graph:{}/proof.npz", seen)]
+
+
+def many_graphs(source: Source) -> list[Proof]:
+    """The first validation graphs as an npz file, whose features are those that the network's are made of."""
+    if not isinstance(source, ManyGraphSource):
+        return []
+    kind, batch = tasks.kind_of(source.task), next(iter(source.bind("cpu").batches("valid", 0, 0)))
+    seen = kind.first(batch.inputs, IMAGES)
+    x, edge_index, *values, counts = (tensor.numpy() for tensor in seen)
+    said = source.inputs
+    own, tags = x[:, : said.own], x[:, said.own : said.own + len(said.tags)]
+    if said.normalise == "rows" and said.own < said.features:
+        own = own / x[:, said.own :].max(1, keepdims=True)  # what stands beside them was 1
+    given = {"edge_index": edge_index, "graph_id": np.repeat(np.arange(len(counts)), counts)}
+    if said.own:
+        given["x"] = own
+    if said.tags:
+        given["node_tag"] = np.array([*said.tags, max(said.tags) + 1])[
+            np.where(tags.any(1), tags.argmax(1), len(said.tags))
+        ]
+    if values:
+        given["edge_attr"] = values[0]
+    return [Proof("proof.npz", npz(**given), "graph:{}/proof.npz", seen)]
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

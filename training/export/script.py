@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from training.inputs import GraphInputs, ImageInputs, Inputs, MultiTaskInputs, TableInputs, TextInputs
+from training.inputs import (
+    GraphInputs,
+    ImageInputs,
+    Inputs,
+    ManyGraphInputs,
+    MultiTaskInputs,
+    TableInputs,
+    TextInputs,
+)
 from training.tasks import find
 
 _HEAD = """\
@@ -48,6 +56,22 @@ x, edges = graph["x"].astype(np.float32), graph["edge_index"].astype(np.int64)
 {raw}for node, n in enumerate(session.run(None, {{"x": x, "edge_index": edges}})[0].argmax(1)):
     print(node, inputs["classes"][n])
 """
+
+_MANY_GRAPHS = """\
+graph = np.load(sys.argv[1])
+edges, counts = graph["edge_index"].astype(np.int64), np.bincount(graph["graph_id"])
+blocks = []
+{blocks}x = np.concatenate(blocks, 1).astype(np.float32)
+{raw}answers = session.run(None, {{"x": x, "edge_index": edges, {attr}"counts": counts}})[0]
+{told}"""
+
+_OWN = 'blocks.append(graph["x"])\n'
+_TAGS = 'blocks.append(graph["node_tag"][:, None] == np.array(inputs["tags"]))\n'
+_DEGREES = """\
+degrees = np.bincount(edges[1], minlength=counts.sum()).clip(max=inputs["degrees"] - 1)
+blocks.append(degrees[:, None] == np.arange(inputs["degrees"]))
+"""
+_CONSTANT = "blocks.append(np.ones((counts.sum(), 1)))\n"
 
 _RAW_ROWS = "x = x / np.maximum(np.abs(x).sum(1, keepdims=True), np.finfo(np.float32).tiny)\n"
 
@@ -118,6 +142,20 @@ def graphs(inputs: GraphInputs, file: str, raw: bool) -> str:
     """Of the npz file of a graph."""
     rows = raw and inputs.normalise == "rows"
     return _HEAD.format(file=file, imports="") + _GRAPHS.format(raw=_RAW_ROWS if rows else "")
+
+
+def many_graphs(inputs: ManyGraphInputs, file: str, raw: bool) -> str:
+    """Of the npz file of many graphs."""
+    blocks = ((inputs.own, _OWN), (inputs.tags, _TAGS), (inputs.degrees, _DEGREES), (inputs.constant, _CONSTANT))
+    body = _MANY_GRAPHS.format(
+        blocks="".join(block for there, block in blocks if there),
+        raw=_RAW_ROWS if raw and inputs.normalise == "rows" else "",
+        attr='"edge_attr": graph["edge_attr"].astype(np.float32).reshape(edges.shape[1], -1), '
+        if inputs.edge_features
+        else "",
+        told=_CLASSES if inputs.classes else _NUMBERS,
+    )
+    return _HEAD.format(file=file, imports="") + body
 
 
 def texts(inputs: TextInputs, file: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -32,15 +34,16 @@ def trace(network: nn.Module, example: tuple[Tensor, ...], signature: Signature)
                 f"onnx and pt2 are not possible: {type(module).__name__} cannot be traced, "
                 f"{module.why_not_exportable}\nUse safetensors,json instead."
             )
-    shapes = tuple({axis: Dim(name, min=0) for axis, name in axes.items()} for axes in signature.axes)
+    shapes = _as_taken(network, [{axis: Dim(name, min=0) for axis, name in axes.items()} for axes in signature.axes])
     with quiet():
         try:
             program = torch.export.export(network, _widened(example, signature), dynamic_shapes=shapes)
         except Exception as error:
-            free = ", ".join(name for axes in signature.axes for name in axes.values())
+            free = ", ".join(dict.fromkeys(name for axes in signature.axes for name in axes.values()))
+            hint = "; len(x) and int(...) make a size constant, x.size(0) does not" * ("specialized" in str(error))
             raise UsageError(
                 f"onnx and pt2 are not possible: torch.export cannot trace this network with {free} left free "
-                f"({type(error).__name__}: {_first_line(error)})\nUse safetensors,json instead."
+                f"({type(error).__name__}: {_first_line(error)}{hint})\nUse safetensors,json instead."
             ) from error
     # The user's data and the paths of this machine stay out of the files.
     program.example_inputs = None
@@ -112,6 +115,15 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(before)
+
+
+def _as_taken(network: nn.Module, shapes: Sequence[Mapping[int, Any]]) -> tuple[Any, ...]:
+    """What is said of each input, those that `forward` takes by `*others` in a tuple of their own."""
+    taken = [each.kind for each in inspect.signature(network.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in taken:
+        return tuple(shapes)
+    place = taken.index(inspect.Parameter.VAR_POSITIONAL)
+    return *shapes[:place], tuple(shapes[place:])
 
 
 def _widened(example: tuple[Tensor, ...], signature: Signature) -> tuple[Tensor, ...]:

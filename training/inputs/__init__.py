@@ -13,6 +13,7 @@ from nas_core.errors import unknown
 from training.inputs.base import Inputs
 from training.inputs.graphs import GraphInputs
 from training.inputs.images import ImageInputs
+from training.inputs.many_graphs import ManyGraphInputs
 from training.inputs.multi_task import MultiTaskInputs
 from training.inputs.questions import QuestionInputs
 from training.inputs.tables import TableInputs
@@ -22,6 +23,7 @@ __all__ = [
     "GraphInputs",
     "ImageInputs",
     "Inputs",
+    "ManyGraphInputs",
     "MultiTaskInputs",
     "QuestionInputs",
     "TableInputs",

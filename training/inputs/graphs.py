@@ -33,9 +33,9 @@ class GraphInputs(Inputs):
         return self.classes
 
     def normalised(self, tensors: Tensors) -> Tensors:
-        """(features [nodes, f], edges [2, e]) as the network sees them. To normalise twice is to normalise once."""
-        features, edges = tensors
-        return normalised(features, self.normalise), edges
+        """(features [nodes, f], ...) as the network sees them. To normalise twice is to normalise once."""
+        features, *others = tensors
+        return normalised(features, self.normalise), *others
 
 
 def normalised(features: NDArray[np.float32], how: Normalise) -> NDArray[np.float32]:

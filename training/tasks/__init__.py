@@ -20,6 +20,7 @@ BUILTIN = {
     "image-classification": "training.tasks.image_classification:KIND",
     "multi-task-classification": "training.tasks.multi_task:KIND",
     "node-classification": "training.tasks.node_classification:KIND",
+    "graph-classification": "training.tasks.graph_classification:KIND",
     "tabular-classification": "training.tasks.tabular_classification:KIND",
     "tabular-regression": "training.tasks.tabular_regression:KIND",
     "language-modelling": "training.tasks.language_modelling:KIND",

@@ -113,14 +113,6 @@ class Kind:
         without what travels with it (`nas_core.batch.plain`)."""
         return tuple(value[:count] for value in inputs) if self.apart else plain(inputs)
 
-    def alike(self, inputs: Sequence[Tensor], first: Tensor) -> tuple[Tensor, ...]:
-        """Inputs that begin with `first`; what else a network is given is that of the first sample for all of them, of
-        a graph that of the graph."""
-        others = inputs[1:]
-        if self.apart:
-            others = [value[:1].expand(len(first), *value.shape[1:]) for value in others]
-        return (first, *others)
-
     def sample_inputs(self, task: Task, batch: int, generator: Generator) -> tuple[Tensor, ...]:
         """Random inputs of a network: `batch` samples, normally distributed, or integers of the vocabulary."""
         import torch

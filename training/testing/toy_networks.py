@@ -62,6 +62,33 @@ class OfGraph(nn.Module):
         return self.last(self.norm(hidden).relu())
 
 
+class OfManyGraphs(nn.Module):
+    """Features [nodes, f], edges [2, e], features of edges [e, k] where there are such (`values`), and the nodes of
+    each graph [graphs] to [graphs, outputs], or, without `readout`, to [nodes, outputs]."""
+
+    def __init__(self, features: int, values: int | None, width: int, outputs: int, *, readout: bool) -> None:
+        super().__init__()
+        self.first = nn.Linear(features, width)
+        self.of_edges = None if values is None else nn.Linear(values, width)
+        self.norm = nn.BatchNorm1d(width)
+        self.last = nn.Linear(width, outputs)
+        self.readout = readout
+
+    def forward(self, x: Tensor, edge_index: Tensor, *others: Tensor) -> Tensor:
+        hidden = self.first(x)
+        messages = hidden[edge_index[0]]
+        if self.of_edges is not None:
+            messages = messages + self.of_edges(others[0])
+        hidden = self.norm(hidden.index_add(0, edge_index[1], messages)).relu()
+        if not self.readout:
+            return self.last(hidden)
+        counts = others[-1]
+        # The graph of each node: no exporter takes another form of it.
+        graph_of = (torch.arange(x.size(0), device=x.device)[:, None] >= counts.cumsum(0)).sum(1)
+        pooled = hidden.new_zeros(counts.size(0), hidden.size(1)).index_add(0, graph_of, hidden)
+        return self.last(pooled / counts[:, None])
+
+
 class OfTokens(nn.Module):
     """Integers [b, t] below `vocabulary` to [b, t, outputs], from each and the one before it."""
 

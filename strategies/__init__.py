@@ -39,6 +39,7 @@ ONE_SHOT = {
     "drnas": "strategies.one_shot.drnas:DrNas",
     "dropnas": "strategies.one_shot.dropnas:DropNas",
     "rc-darts": "strategies.one_shot.rc_darts:RcDarts",
+    "sgas": "strategies.one_shot.sgas:Sgas",
     "enas": "strategies.one_shot.enas:Enas",
     "spos": "strategies.one_shot.spos:Spos",
     "hessian-guard": "strategies.one_shot.guard:HessianGuard",

@@ -40,6 +40,7 @@ OBJECTIVES = (Objective("accuracy", "max"),)
 CONFIGS: Mapping[str, list[dict[str, Any]]] = {
     "darts": [{}, {"order": 2}, {"bilevel": False}, {"warm_up_epochs": 1}],
     "drnas": [{}, {"regulariser": "l2"}],
+    "sgas": [{}, {"criterion": 2, "warm_up_epochs": 0}, {"bilevel": False}],
     "enas": [{"controller_steps": 2, "aggregate": 2, "candidates": 3}],
     "hessian-guard": [{"inner": "darts", "inner_config": EPOCHS}],
 }

@@ -175,7 +175,8 @@ class Compressed:
         import safetensors.torch
         from safetensors import safe_open
 
-        from training.checkpoint import storable, write_atomically
+        from nas_core.files import write_atomically
+        from training.checkpoint import storable
 
         if path.is_file():
             with safe_open(path, framework="numpy") as file:

@@ -20,6 +20,7 @@ SIZES = ("search", "full")
 EVALUATORS = ("train", "table", "told")
 PRUNERS = ("median", "percentile", "threshold")
 STATES = ("waiting", "running", "complete", "pruned", "failed", "rejected", "reused")
+SHEETS = ("csv", "parquet")
 FORMATS = ("onnx", "pt2", "safetensors", "json", "python", "int8", "fp16")
 DEVICES = ("auto", "cpu", "cuda")
 EXECUTORS = ("auto", "inline", "processes", "queue", "ray", "ray:")
@@ -120,7 +121,7 @@ def sort_keys(ctx: typer.Context) -> Iterable[str]:
 
 
 metrics, sizes, recipes, pruners = one_of(METRICS), one_of(SIZES), one_of(RECIPES), one_of(PRUNERS)
-data = one_of(DATA)
+data, sheets = one_of(DATA), one_of(SHEETS)
 constraints = one_of(f"{name}{relation}" for name in METRICS for relation in ("<=", ">="))
 states, formats, devices, executors, orders, guards = (
     one_of(words) for words in (STATES, FORMATS, DEVICES, EXECUTORS, ORDERS, GUARDS)

@@ -32,12 +32,12 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Training, picture: Pat
     from nas_cli.report import places
     from nas_core.errors import NasError, TrialError, UsageError
     from nas_core.evaluation import Report
+    from nas_core.files import write_atomically
     from nas_core.records import RETRAIN
     from studies.address import address_of
     from studies.jobs.commands import train
     from studies.jobs.stored import seed_of
     from training import plots
-    from training.checkpoint import write_atomically
     from training.tasks import kind_of
 
     if picture is not None:

@@ -103,8 +103,8 @@ def _check(out: Path) -> None:
 
 def _written(out: Path, made: Mapping[str, Figure | Mirrored], address: str) -> Sequence[Path]:
     """Write one page, or a file per figure. Raises MachineError."""
+    from nas_core.files import write_atomically
     from reports import matplotlib_figure, plotly_figure
-    from training.checkpoint import write_atomically
 
     suffix = out.suffix.lower()
     if suffix == ".html":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -289,13 +290,24 @@ def _compressed_front(study: str, reference: str | None, db: str, as_json: bool)
 
 def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="A SELECT; see the views trials and trials_flat.")],
+    format: Annotated[
+        str | None, typer.Option("--format", help="csv or parquet instead of a table.", autocompletion=complete.sheets)
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write this file: .csv or .parquet.")] = None,
     db: Db = DEFAULT_DB,
     as_json: Json = False,
 ) -> None:
     """Ask the database in SQL; nothing is changed."""
-    from nas_cli import render
+    from nas_cli import render, sheets
+    from nas_core.errors import UsageError
 
+    kind = sheets.check(format, out)
+    if kind is not None and as_json:
+        raise UsageError(f"--json is a format, and so is {kind}; ask for one of them")
     with open_store(db, reading=True) as store, store.asked(sql) as (columns, rows):
+        if kind is not None:
+            _sheet(kind, out, _distinct(columns), rows)
+            return
         if as_json:
             names = _distinct(columns)
             render.document(dict(zip(names, row, strict=True)) for row in rows)
@@ -306,6 +318,21 @@ def query(
             aligned = (all(isinstance(value, int | float | None) for value in one) for one in zip(*rows, strict=True))
             numeric = [name for name, is_number in zip(columns, aligned, strict=False) if is_number]
         render.table(columns, (["" if value is None else str(value) for value in row] for row in rows), right=numeric)
+
+
+def _sheet(kind: str, out: Path | None, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a file, or CSV on stdout. Raises MachineError."""
+    from nas_cli import output, render, sheets
+
+    if out is None:
+        for piece in sheets.lines(columns, rows):
+            output.write(piece)
+        return
+    from nas_core.files import write_atomically
+
+    content = sheets.parquet(columns, rows) if kind == sheets.PARQUET else "".join(sheets.lines(columns, rows)).encode()
+    write_atomically(out, content)
+    render.emit(f"table: {out}")
 
 
 def verify(

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from nas_core.errors import UsageError
-from training.checkpoint import write_atomically
+from nas_core.files import write_atomically
 from training.range_test import RangeTest
 
 FORMATS = (".png", ".svg")

@@ -27,7 +27,8 @@ def write(path: Path, network: nn.Module) -> None:
     """The tensors of a network, with the signatures of its modules."""
     import safetensors.torch
 
-    from training.checkpoint import storable, write_atomically
+    from nas_core.files import write_atomically
+    from training.checkpoint import storable
 
     said = {SIGNATURES: json.dumps(_signatures(network))}
     write_atomically(path, safetensors.torch.save(storable(network.state_dict()), said))
@@ -35,7 +36,7 @@ def write(path: Path, network: nn.Module) -> None:
 
 def bring(source: Path, target: Path) -> None:
     """Copy such a file, where there is one and it has not been copied yet."""
-    from training.checkpoint import write_atomically
+    from nas_core.files import write_atomically
 
     if source.is_file() and not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -229,7 +229,7 @@ def _lease(given: str) -> float:
 
 
 def _leave_mark(folder: Path, mark: str) -> None:
-    from training.checkpoint import write_atomically
+    from nas_core.files import write_atomically
 
     path = folder / MARK
     if not path.is_file() or path.read_text() != mark:

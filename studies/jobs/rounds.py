@@ -89,7 +89,7 @@ class Compression:
         Raises TrialError; VerificationError where changes and weights do not make the network that was trained, where
         the proof of what has gone fails, or where a target is not reached.
         """
-        from training.checkpoint import write_atomically
+        from nas_core.files import write_atomically
 
         rounds, seconds, begun = self.settings["rounds"], 0.0, 0
         network, before = self.base.network, (self.base.weights, self.base.changes)
@@ -169,7 +169,7 @@ class Compression:
 
     def _quantized(self, network: nn.Module, folder: Path) -> Mapping[str, float]:
         """The metrics of the quantised program, which is made where it is not there yet."""
-        from training.checkpoint import write_atomically
+        from nas_core.files import write_atomically
         from training.export.compared import quantize
 
         if not (folder / QUANTIZED).is_file():
@@ -188,7 +188,7 @@ class Compression:
     ) -> nn.Module:
         """The network after the method's part in a round, rebuilt from its file: what is trained is what a resumed
         compression trains. It is proved before it counts."""
-        from training.checkpoint import rename
+        from nas_core.files import rename
         from training.fit import trial_failures
 
         written = folder / COMPRESSED
@@ -272,8 +272,9 @@ class Compression:
         import safetensors.torch
         import torch
 
+        from nas_core.files import write_atomically
         from training.changes import changes_of, rebuilt
-        from training.checkpoint import storable, write_atomically
+        from training.checkpoint import storable
 
         network = copy.deepcopy(network).cpu().to(memory_format=torch.contiguous_format)
         changes = changes_of(self._plain, network)

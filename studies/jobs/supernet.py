@@ -68,7 +68,8 @@ class Supernet:
         return Result({WEIGHTS: workdir / FILE}, architectures=tuple(map(Architecture.from_json, derived)))
 
     def _train(self, strategy: OneShot, data: Data, context: Context) -> Iterator[Report]:
-        from training.checkpoint import write_atomically, write_tensors
+        from nas_core.files import write_atomically
+        from training.checkpoint import write_tensors
         from training.fit import trial_failures
 
         parts, folder = self.parts, context.workdir

@@ -47,7 +47,7 @@ class FileCache(MutableMapping[str, Mapping[str, Any]]):
         return value
 
     def __setitem__(self, key: str, value: Mapping[str, Any]) -> None:
-        from training.checkpoint import write_atomically
+        from nas_core.files import write_atomically
 
         text, arrays = snapshots.pack({"key": key, "value": value})
         body = text.encode() + b"\n" + arrays  # JSON of one line

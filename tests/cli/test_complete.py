@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nas_cli import complete
+from nas_cli import complete, sheets
 from nas_core.strategy import State
 
 
@@ -75,6 +75,7 @@ def test_the_names_written_down_exist() -> None:
     assert set(complete.PRUNERS) <= set(early_stopping.BUILTIN)
     assert set(complete.STATES) == set(State)
     assert set(complete.FORMATS) <= set(EVERY)
+    assert complete.SHEETS == sheets.FORMATS
     assert SearchConfig.model_fields["order"].annotation.__args__ == complete.ORDERS  # type: ignore[union-attr]
 
 

@@ -266,9 +266,10 @@ def test_a_proof_that_fails_keeps_nothing(subject: str, say: Say, monkeypatch: p
 def test_a_full_disk_leaves_the_original_and_a_run_that_goes_on(
     subject: str, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from nas_core import files
     from training import checkpoint
 
-    write = checkpoint.write_atomically
+    write = files.write_atomically
 
     def full(path: Path, content: bytes) -> None:
         if "compress" in str(path):
@@ -277,7 +278,8 @@ def test_a_full_disk_leaves_the_original_and_a_run_that_goes_on(
 
     half = ["--method", "magnitude", "--target", "macs<=0.5x", "--epochs", "0"]
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "write_atomically", full)
+        for module in (files, checkpoint):
+            patched.setattr(module, "write_atomically", full)
         code, _, err = say("compress", subject, *half)
         assert (code, "no space left" in err) == (5, True), err
     run = compressed(say, subject, *half)

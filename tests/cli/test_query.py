@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import pty
@@ -413,6 +415,51 @@ def test_query_gives_valid_json_whatever_comes(say: Said) -> None:
     assert say("query", sql)[1].splitlines()[1].endswith("a b")
     assert document(say("query", "SELECT 1 WHERE 0", "--json")) == []
     assert say("query", "SELECT 1 AS one WHERE 0")[:2] == (0, "one\n")
+
+
+MIXED = (
+    "SELECT 1 AS a, 2.5 AS a, NULL AS missing, x'00ff' AS bytes, 'é, \"' || char(10) AS text "
+    "UNION ALL SELECT 'b', 0.1, 4, NULL, ''"
+)
+
+
+def test_query_writes_csv_that_a_reader_reads_back(say: Said, tmp_path: Path) -> None:
+    code, out, err = say("query", MIXED, "--format", "csv")
+    assert (code, err) == (0, "")
+    heads, *rows = csv.reader(io.StringIO(out))
+    assert heads == ["a", "a_2", "missing", "bytes", "text"]
+    assert rows == [["1", "2.5", "", "00ff", 'é, "\n'], ["b", "0.1", "4", "", ""]]
+    file = tmp_path / "t.csv"
+    assert say("query", MIXED, "--out", str(file))[:2] == (0, f"table: {file}\n")
+    assert file.read_text(encoding="utf-8") == out
+
+
+def test_query_writes_parquet_with_types(say: Said, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = tmp_path / "t.parquet"
+    assert say("query", "SELECT number, state, objective FROM trials ORDER BY number", "-o", str(file))[0] == 0
+    table = parquet.read_table(file)
+    asked = document(say("query", "SELECT number, state, objective FROM trials ORDER BY number", "--json"))
+    assert [str(field.type) for field in table.schema] == ["int64", "string", "double"]
+    assert table.to_pylist() == asked
+    assert say("query", MIXED, "-o", str(file))[0] == 0
+    assert sorted(parquet.read_table(file).column("a").to_pylist()) == ["1", "b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--format", "parqet"), "unknown format 'parqet'; did you mean 'parquet'?"),
+        (("--format", "parquet"), "name a file for it: --out FILE.parquet"),
+        (("--out", "t.txt"), "ends in .csv or .parquet"),
+        (("--out", "nowhere/t.csv"), "there is no folder 'nowhere'"),
+        (("--format", "csv", "--json"), "--json is a format"),
+    ],
+)
+def test_query_refuses_files_that_cannot_be(say: Said, options: tuple[str, ...], said: str) -> None:
+    code, out, err = say("query", "SELECT 1", *options)
+    assert (code, out) == (2, "")
+    assert said in err
 
 
 @pytest.mark.parametrize(

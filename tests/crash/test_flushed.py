@@ -35,11 +35,12 @@ class Disk:
 def test_a_file_is_whole_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
+    from nas_core.files import write_atomically
     from training import checkpoint
 
     disk = Disk(monkeypatch)
     folder = tmp_path / "trial-0"
-    checkpoint.write_atomically(folder / "weights", b"x" * 1000)
+    write_atomically(folder / "weights", b"x" * 1000)
     assert disk.events == [
         ("flush", "weights.tmp", "1000"),
         ("rename", "weights.tmp", "weights"),

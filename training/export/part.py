@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from nas_core.errors import VerificationError
+from nas_core.files import write_atomically
 from nas_core.parts import PartSource
-from training.checkpoint import write_atomically
 from training.export.python import check_part
 from training.export.python.check import REFUSED
 from training.export.python.layout import docstring

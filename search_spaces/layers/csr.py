@@ -26,8 +26,8 @@ class Csr:
     def of(row: Tensor, column: Tensor, values: Tensor, shape: tuple[int, int]) -> Csr:
         """The matrix with `values [m]` at `(row [m], column [m])`; rows ascend."""
         order = column.argsort(stable=True)
-        transpose = _matrix(_starts(column[order], shape[1]), row[order], values[order], (shape[1], shape[0]))
-        return Csr(_matrix(_starts(row, shape[0]), column, values, shape), transpose, order)
+        transpose = _matrix(starts(column[order], shape[1]), row[order], values[order], (shape[1], shape[0]))
+        return Csr(_matrix(starts(row, shape[0]), column, values, shape), transpose, order)
 
     def with_values(self, values: Tensor) -> Csr:
         """Other `values [m]` at the same places, in the order of `matrix`."""
@@ -58,6 +58,10 @@ class Csr:
     @property
     def shape(self) -> torch.Size:
         return self.matrix.shape
+
+    @property
+    def entries(self) -> int:
+        return self.matrix.values().numel()
 
     @cached_property
     def dense(self) -> Tensor:
@@ -148,7 +152,7 @@ class _Sampled(torch.autograd.Function):
         )
 
 
-def _starts(ascending: Tensor, count: int) -> Tensor:
+def starts(ascending: Tensor, count: int) -> Tensor:
     """Where the entries of each row begin `[count + 1]`, by the rows of all of them."""
     return torch.searchsorted(ascending.contiguous(), torch.arange(count + 1, device=ascending.device))
 

@@ -19,7 +19,9 @@ class Dropout(nn.Dropout):
 
 def drop(x: Tensor, probability: float) -> Tensor:
     """Dropout. On the CPU by comparing uniform numbers, which is several times faster than torch's Bernoulli draws."""
-    if probability == 0.0 or x.device.type != "cpu":
+    if probability == 0.0:
+        return x
+    if x.device.type != "cpu":
         return functional.dropout(x, probability)
     keep = torch.rand(x.shape) >= probability
     return x * keep.to(x.dtype).mul_(1 / (1 - probability))

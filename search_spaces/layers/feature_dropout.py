@@ -23,7 +23,7 @@ class FeatureDropout(nn.Dropout):
     def forward(self, x: Tensor, graph: GraphBatch) -> Tensor:
         p = self.p if self.training else 0.0
         # In evaluation it costs more to find the zeros than it saves, once.
-        found = graph.sparse(x) if not self.dense and (self.training or graph.travels) else None
+        found = graph.sparse(x) if not self.dense and (self.training or x is graph.features) else None
         if found is None:
             return drop(x, p)
         return SparseFeatures(found.with_values(drop(found.matrix.values(), p)) if p > 0 else found)

@@ -12,8 +12,9 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import add_self_loops, remove_self_loops, scatter
 
 from search_spaces.layers.attention import Attention
-from search_spaces.layers.csr import Csr
+from search_spaces.layers.csr import Csr, starts
 from search_spaces.layers.features import Shared
+from search_spaces.layers.sparse_features import SparseFeatures
 
 T = TypeVar("T")
 
@@ -30,6 +31,9 @@ eigenvalue 2 (Defferrard et al., NeurIPS 2016). D of the others are the edges th
 SPARSE_BELOW = 0.1
 """Share of features that are not zero below which they are multiplied as a sparse matrix."""
 
+DENSE = 10
+"""How many multiplications of a dense product take the time of one of a sparse product."""
+
 
 class GraphBatch(Shared):
     """`nodes` nodes with `edge_index [2, m]`, sources and targets, `edge_attr [m, k]` or None, and, of several graphs
@@ -40,7 +44,7 @@ class GraphBatch(Shared):
     computed edge by edge. All else that is here is made when it is first asked for, and kept. Nothing of it is learnt.
     """
 
-    __slots__ = ("_given", "_given_attr", "_made", "counts", "nodes", "travels")
+    __slots__ = ("_given", "_given_attr", "_made", "counts", "features", "nodes")
 
     def __init__(
         self,
@@ -54,7 +58,7 @@ class GraphBatch(Shared):
         """With `ascending` the edges are given in the order of their targets."""
         self._given, self._given_attr = edge_index, edge_attr
         self.nodes, self.counts = nodes, counts
-        self.travels = False  # and so is met again, in later passes
+        self.features: Tensor | None = None  # of the nodes, where it travels with them and is met again
         self._made: dict[Hashable, Any] = {"order": None} if ascending else {}
 
     @staticmethod
@@ -72,13 +76,16 @@ class GraphBatch(Shared):
             edge_index = edge_index.as_tensor()
         return GraphBatch(edge_index, x.size(0), edge_attr, counts)
 
-    def carrier(self) -> EdgeIndex:
+    def carrier(self, features: Tensor | None = None) -> EdgeIndex:
         """The sorted edges as a tensor `[2, m]` that the graph travels with: `of` finds it there.
 
-        On another device, and where edges were chosen, it is left behind, and made anew.
+        `features [nodes, f]` are those of the nodes, which nothing is learnt of: what is computed of them alone is kept
+        as well (`sparse`, `spread`). On another device, and where edges were chosen, the graph is left behind, and made
+        anew.
         """
+        self.features = features
         edges = EdgeIndex(self.edge_index.contiguous(), sparse_size=(self.nodes, self.nodes), sort_order="col")
-        edges.graph, self.travels = self, True
+        edges.graph = self
         return edges
 
     @property
@@ -119,7 +126,7 @@ class GraphBatch(Shared):
     @property
     def starts(self) -> Tensor:
         """Where in `edge_index` the edges that end at each node begin `[nodes + 1]`; not while exporting."""
-        return self.once("starts", lambda: _starts(self.edge_index[1], self.nodes))
+        return self.once("starts", lambda: starts(self.edge_index[1], self.nodes))
 
     @property
     def unlooped(self) -> Tensor:
@@ -177,11 +184,11 @@ class GraphBatch(Shared):
             return scatter(
                 self.message(x, edges[0], weight), edges[1], 0, self.nodes, "mean" if norm == "mean" else "sum"
             )
-        return self.csr(norm, torch.float64 if x.dtype == torch.float64 else torch.float32) @ x
+        return self.csr(norm, _wide(x.dtype)) @ x
 
     def attention(self, heads: int, dtype: torch.dtype, *, looped: bool) -> Attention:
         """How nodes attend to their neighbours, and with `looped` to themselves; not while exporting."""
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        wide = _wide(dtype)
 
         def make() -> Attention:
             return Attention(self.looped if looped else self.edge_index, self.nodes, heads, wide)
@@ -195,14 +202,34 @@ class GraphBatch(Shared):
 
     def sparse(self, x: Tensor) -> Csr | None:
         """Features `x [nodes, f]` as a sparse matrix, where that pays: on the CPU, with few that are not zero, and
-        nothing learnt of them. Those that one data set has are looked at once."""
+        nothing learnt of them. Those that travel with the graph are looked at once."""
         if self._traced or x.requires_grad or x.device.type != "cpu":
             return None
-        seen, version, found = self._made.get("sparse", (None, None, None))
-        if seen is not x or version != x._version:
-            found = _lasting(lambda: _sparse(x))
-            self._made["sparse"] = (x, x._version, found)
-        return found
+        version = x._version
+        if x is self.features:
+            return self.once(("sparse", version), lambda: _sparse(x))
+        return _lasting(lambda: _sparse(x))
+
+    def spread(self, x: Tensor, norm: Norm, steps: int) -> Tensor | None:
+        """`x [nodes, f]` propagated `steps` times: made once, before there are weights, where `x` are the features that
+        travel with the graph and nothing was dropped of them. None for others, and where a product with what comes out,
+        which has fewer zeros, costs more than to propagate in every pass."""
+        features = self.features
+        if features is None or self.by_edges:
+            return None
+        if not (x is features or (isinstance(x, SparseFeatures) and x.csr is self.sparse(features))):
+            return None
+        return self.once(("spread", norm, steps, features._version), lambda: self._spread(features, norm, steps))
+
+    def _spread(self, x: Tensor, norm: Norm, steps: int) -> Tensor | None:
+        found = x
+        for _ in range(steps):
+            found = self.propagate(found, norm)
+        sparse = self.sparse(x), _sparse(found) if x.device.type == "cpu" else None
+        before, after = (x.numel() / DENSE if csr is None else csr.entries for csr in sparse)
+        if after >= before + steps * self.csr(norm, _wide(x.dtype)).entries:
+            return None
+        return found if sparse[1] is None else SparseFeatures(sparse[1])
 
     def hops(self, k: int) -> Tensor:
         """The pairs `[2, p]` of a node and one that a shortest path of `k >= 1` edges leads to, sorted by the latter,
@@ -213,14 +240,14 @@ class GraphBatch(Shared):
         nodes, device = self.nodes, self.edge_index.device
         first = self.edge_index[0].argsort(stable=True)
         source, target = self.edge_index[:, first]
-        starts = _starts(source, nodes)
+        begins = starts(source, nodes)
         start = torch.arange(nodes, device=device)
         pairs = seen = start * nodes + start  # target * nodes + source
         for _ in range(k):
             begin, at = pairs % nodes, pairs // nodes
-            many = starts[at + 1] - starts[at]
+            many = begins[at + 1] - begins[at]
             ends = many.cumsum(0)
-            edge = torch.arange(int(many.sum()), device=device) + (starts[at] - ends + many).repeat_interleave(many)
+            edge = torch.arange(int(many.sum()), device=device) + (begins[at] - ends + many).repeat_interleave(many)
             pairs = (target[edge] * nodes + begin.repeat_interleave(many)).unique()
             pairs = pairs[~torch.isin(pairs, seen)]
             seen = torch.cat([seen, pairs])
@@ -272,6 +299,11 @@ def _lasting(make: Callable[[], T]) -> T:
         return make()
 
 
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """What products are added up in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def _sparse(x: Tensor) -> Csr | None:
     if torch.count_nonzero(x) >= SPARSE_BELOW * x.numel():
         return None
@@ -281,7 +313,3 @@ def _sparse(x: Tensor) -> Csr | None:
 
 def _degree(target: Tensor, nodes: int) -> Tensor:
     return scatter(torch.ones_like(target), target, dim_size=nodes, reduce="sum")
-
-
-def _starts(ascending: Tensor, nodes: int) -> Tensor:
-    return torch.searchsorted(ascending.contiguous(), torch.arange(nodes + 1, device=ascending.device))

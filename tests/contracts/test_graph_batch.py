@@ -7,13 +7,16 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric import EdgeIndex
-from torch_geometric.nn import GCNConv, SimpleConv
+from torch_geometric.nn import GCNConv, SGConv, SimpleConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import degree, k_hop_subgraph
 
+from search_spaces.layers.feature_dropout import FeatureDropout
 from search_spaces.layers.graph_batch import GraphBatch, Norm
+from search_spaces.layers.sparse_features import SparseFeatures
+from search_spaces.operators.graph.node.sgc import Simplified
 
 
 def random_edges(nodes: int, edges: int) -> Tensor:
@@ -153,7 +156,7 @@ def test_a_graph_is_found_in_the_tensor_that_it_travels_with() -> None:
     nodes, edges = GRAPHS["many edges, repeated ones and loops"]
     x = torch.randn(nodes, 3, generator=torch.Generator().manual_seed(0))
     graph = GraphBatch(edges, nodes)
-    carrier = graph.carrier()
+    carrier = graph.carrier(x)
     assert isinstance(carrier, EdgeIndex)
     assert GraphBatch.of(carrier, x) is graph
     same = GraphBatch.of(copy.deepcopy(carrier), x)
@@ -175,3 +178,76 @@ def test_what_a_pass_for_inference_made_serves_a_training() -> None:
         graph.propagate(x.detach(), "gcn")
     graph.propagate(x, "gcn").sum().backward()
     assert x.grad is not None
+
+
+class OneOperator(nn.Module):
+    """SGC of raw features, with dropout before it."""
+
+    def __init__(self, width: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.drop, self.operator = FeatureDropout(dropout), Simplified(width, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        graph = GraphBatch.of(edge_index, x)
+        answer: Tensor = self.operator(self.drop(x, graph), graph)
+        return answer
+
+
+@pytest.mark.parametrize("share", [1.0, 0.02])
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_propagated_before_the_weights_is_propagated_once(
+    share: float, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dense features and few words alike: S^2 X W of a graph with many nodes and few edges."""
+    torch.manual_seed(0)
+    nodes, edges = 60, torch.randint(60, (2, 40))
+    x = torch.randn(nodes, 50) * (torch.rand(nodes, 50) < share)
+    network = OneOperator(50).train(training)
+    plain = SGConv(50, 3, K=2)
+    plain.load_state_dict(network.operator.state_dict())
+    carrier = GraphBatch(edges, nodes).carrier(x)
+    passes: list[int] = []
+    propagate = GraphBatch.propagate
+    monkeypatch.setattr(GraphBatch, "propagate", lambda *given: passes.append(1) or propagate(*given))
+    for _ in range(3):
+        network.zero_grad()
+        answer = network(x, carrier)
+        torch.testing.assert_close(answer, plain(x, edges), atol=1e-5, rtol=1e-5)
+        answer.square().sum().backward()
+        plain.zero_grad()
+        plain(x, edges).square().sum().backward()
+        for mine, theirs in zip(network.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-4, rtol=1e-4)
+    assert len(passes) == 2
+
+
+def test_what_dropout_left_and_other_features_are_propagated_in_every_pass() -> None:
+    torch.manual_seed(0)
+    nodes, edges = 60, torch.randint(60, (2, 40))
+    for share in (1.0, 0.02):
+        x = torch.randn(nodes, 50) * (torch.rand(nodes, 50) < share)
+        graph = GraphBatch(edges, nodes)
+        graph.carrier(x)
+        assert graph.spread(x, "gcn", 2) is not None
+        dropped = FeatureDropout(0.5).train()(x, graph)
+        for other in (dropped, x + 1, x.clone().requires_grad_()):
+            assert graph.spread(other, "gcn", 2) is None
+        network = OneOperator(50, dropout=0.5).train()
+        expected = SGConv(50, 3, K=2)
+        expected.load_state_dict(network.operator.state_dict())
+        with torch.random.fork_rng():
+            answer = network(x, graph.carrier(x))
+        again = network.drop(x, graph)
+        dense = again.csr.dense if isinstance(again, SparseFeatures) else again
+        torch.testing.assert_close(answer, expected(dense, edges), atol=1e-5, rtol=1e-5)
+
+
+def test_a_bag_of_words_that_edges_would_fill_is_propagated_in_every_pass() -> None:
+    torch.manual_seed(0)
+    x, edges = (torch.rand(60, 2000) < 0.002).float(), torch.randint(60, (2, 600))
+    graph = GraphBatch(edges, 60)
+    network, carrier = OneOperator(2000), graph.carrier(x)
+    assert graph.spread(x, "gcn", 2) is None
+    plain = SGConv(2000, 3, K=2)
+    plain.load_state_dict(network.operator.state_dict())
+    torch.testing.assert_close(network(x, carrier), plain(x, edges), atol=1e-5, rtol=1e-5)

@@ -83,6 +83,9 @@ def test_features_are_looked_at_once_and_again_when_they_change(monkeypatch: pyt
     x, graph, looked = words(), graph_of(), []
     find = graph_batch._sparse
     monkeypatch.setattr(graph_batch, "_sparse", lambda x: looked.append(1) or find(x))
+    assert graph.sparse(x) is not graph.sparse(x)
+    looked.clear()
+    graph.carrier(x)
     assert graph.sparse(x) is graph.sparse(x)
     assert len(looked) == 1
     x[0] = 3.0
@@ -97,7 +100,7 @@ def test_plain_tensors_stay_dense_in_evaluation_and_a_layer_that_takes_none_gets
     x, graph = words(), graph_of()
     drop = FeatureDropout(0.5)
     assert drop.eval()(x, graph) is x
-    graph.carrier()
+    graph.carrier(x)
     assert torch.equal(drop(x, graph).csr.dense, x)
     drop.dense = True
     for mode in (True, False):

@@ -292,7 +292,7 @@ def test_sparse_features_in_evaluation() -> None:
     made, (features, edges) = supernet(), graph()
     words = (features > 2.0).float()
     batch = GraphBatch(edges, len(words))
-    carrier = batch.carrier()
+    carrier = batch.carrier(words)
     assert batch.sparse(words) is not None
     arch = SPACE.from_text("0011:gat,cheb,gin,fc")
     with torch.no_grad():

@@ -177,7 +177,7 @@ def test_what_layers_need_of_a_graph_is_made_once_for_all_passes_and_parts():
     data = source.bind("cpu")
     x, edges = next(iter(data.batches("train", 0, 0))).inputs
     graph = GraphBatch.of(edges, x)
-    assert graph.travels
+    assert graph.features is x
     assert torch.equal(edges.as_tensor(), graph.edge_index)
     assert sorted(edges.t().tolist()) == sorted(source.edge_index.T.tolist())
     for part in ("train", "valid", "test"):

@@ -95,7 +95,7 @@ class BoundGraph(Scored):
         features, edge_index, labels = (
             torch.from_numpy(array).to(self.device) for array in (source.features, source.edge_index, source.labels)
         )
-        edges = GraphBatch(edge_index, len(features)).carrier()
+        edges = GraphBatch(edge_index, len(features)).carrier(features)
         parts = {
             **dict(source.parts.items()),
             **dict(zip(HALVES, (source.parts.train, source.parts.valid), strict=True)),

@@ -23,7 +23,8 @@ target, both directions of an undirected edge: most of those layers are such, to
 takes the place of `edge_index`; with `takes_edges = True` features of the edges in its order, or None, come third,
 `e [edges, edge_dim]`, and `edge_dim` is an option; with `takes_degree = True` the mean degree is an option, `degree`;
 with `takes_sparse = True` features may be `search_spaces.layers.sparse_features.SparseFeatures`, of which linear maps
-are sparse products: a bag of words has few values.
+are sparse products: a bag of words has few values. One that propagates raw features before there are any weights asks
+the graph for what comes out, `GraphBatch.spread`, as `sgc` does: it is made once per data set.
 `made.step` hides all of that behind `(x, e, graph)`.
 """
 

@@ -32,7 +32,15 @@ EDGE_ATTR: Final = "edge_attr"
 COUNTS: Final = "counts"
 PAIRS: Final = "pairs"
 
-GRAPH_KINDS: Final = frozenset({NODE_CLASSIFICATION, GRAPH_CLASSIFICATION})
+GRAPH_KINDS: Final = frozenset(
+    {
+        NODE_CLASSIFICATION,
+        INDUCTIVE_NODE_CLASSIFICATION,
+        MULTILABEL_NODE_CLASSIFICATION,
+        GRAPH_CLASSIFICATION,
+        GRAPH_REGRESSION,
+    }
+)
 """Those of graphs: what a space is for that asks its task what is answered (`Task.graphs`)."""
 
 Level = Literal["node", "pair", "graph"]

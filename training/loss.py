@@ -43,7 +43,8 @@ class Criterion:
         self._options: dict[str, object] = {}
         if recipe.label_smoothing:
             self._options["label_smoothing"] = recipe.label_smoothing
-        if recipe.class_weights:
+        self._complement = recipe.class_weights == "complement"
+        if recipe.class_weights == "balanced":
             self._options["weight"] = balanced_weights(data.targets("train").flatten(), data.task.outputs)
 
     def __call__(self, output: Tensor, batch: Batch) -> Tensor:
@@ -62,9 +63,11 @@ class Criterion:
         return {**sums, "loss": self._called(*batch.scored(output.detach())) * sums["count"]}
 
     def _loss(self, output: Tensor, batch: Batch) -> Tensor:
-        if not self._own and not self._options:
+        if not self._own and not self._options and not self._complement:
             return self._data.loss(output, batch)
-        return self._called(*batch.scored(output), **self._options)
+        outputs, targets = batch.scored(output)
+        more = {"weight": complement_weights(targets, outputs.shape[1])} if self._complement else {}
+        return self._called(outputs, targets, **self._options, **more)
 
     def _called(self, output: Tensor, target: Tensor, **options: object) -> Tensor:
         loss = self._function(output.float(), target, **options)
@@ -85,3 +88,10 @@ def balanced_weights(targets: Tensor, classes: int) -> Tensor:
         compute_class_weight("balanced", classes=present, y=labels)
     ).float()
     return weights.to(targets.device)
+
+
+def complement_weights(targets: Tensor, classes: int) -> Tensor:
+    """A weight per class [classes]: (N - N_c) / N of N_c of the N targets, 0 for a class that has none (Dwivedi et al.,
+    "Benchmarking graph neural networks", JMLR 2023, section 4.2)."""
+    counts = torch.bincount(targets, minlength=classes)
+    return torch.where(counts > 0, (len(targets) - counts) / len(targets), 0.0)

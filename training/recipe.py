@@ -76,8 +76,10 @@ class Recipe(Config):
         description="alpha of mixup, usually 0.2 to 1 (Zhang et al. 2018)",
     )
     loss: str = Field(default="cross_entropy", description="cross_entropy, multi_margin_loss or FILE.py:FUNCTION")
-    class_weights: Literal["balanced"] | None = Field(
-        default=None, description="balanced: of a class inversely to its training samples"
+    class_weights: Literal["balanced", "complement"] | None = Field(
+        default=None,
+        description="balanced: of a class inversely to its training samples; complement: the share of each batch that "
+        "is of other classes",
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="share of the target spread over all classes")
     ema: float | None = Field(

@@ -113,14 +113,15 @@ def test_a_cut_batch_has_the_loss_and_the_sums_of_the_whole(name: str) -> None:
     data = source.bind("cpu", Loading(batch_size=16))
     batch = next(iter(data.batches("train", 0, 0)))
     network = build(space_of(name), ARCH, source.task, space_of(name).Size(), 0).eval()
-    cut = max(1, batch.samples // 3)
-    parts = [batch.part(0, cut), batch.part(cut, batch.samples)]
+    cut = max(1, batch.size // 3)
+    parts = [batch.part(0, cut), batch.part(cut, batch.size)]
     with torch.no_grad():
         whole = data.metrics(network(*batch.inputs), batch)
         pieces = [data.metrics(network(*part.inputs), part) for part in parts]
         losses = [float(data.loss(network(*part.inputs), part)) * part.samples for part in parts]
         assert sum(losses) / batch.samples == pytest.approx(float(data.loss(network(*batch.inputs), batch)), rel=1e-5)
-    assert [part.samples for part in parts] == [cut, batch.samples - cut]
+    assert [part.size for part in parts] == [cut, batch.size - cut]
+    assert sum(part.samples for part in parts) == batch.samples
     for metric, value in whole.items():
         assert sum(float(piece[metric]) for piece in pieces) == pytest.approx(float(value), rel=1e-5), metric
 

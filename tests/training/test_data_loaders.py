@@ -543,7 +543,7 @@ def test_an_installed_package_can_offer_a_scheme(monkeypatch):
 
 
 def test_unknown_schemes_name_the_nearest(tmp_path):
-    known = "digits, karate, reber, tasks, questions, random-graphs, idx"
+    known = "digits, karate, reber, tasks, questions, random-graphs, sbm-pattern, sbm-cluster, idx"
     with pytest.raises(UsageError, match=rf"unknown data 'digit'; did you mean 'digits'\? \(known: {known}"):
         load("digit")
     with pytest.raises(UsageError, match="unknown data 'flder'; did you mean 'folder'"):

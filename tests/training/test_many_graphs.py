@@ -158,7 +158,24 @@ def test_normalised_features_and_left_out_ones_are_other_data(tmp_path: Path) ->
     ("changes", "message"),
     [
         ({"graph_label": None}, "has no targets; one of graph_label"),
-        ({"graph_label": np.arange(12) / 3}, "graph_label is float64, and classes are whole numbers or texts"),
+        ({"graph_label": np.arange(12) / 3}, "graph_label is float64; numbers that are predicted are graph_y"),
+        ({"graph_y": np.arange(12.0)}, "holds graph_label and graph_y; one of graph_label, graph_y, y"),
+        ({"graph_label": None, "graph_y": np.full(12, np.nan)}, "graph_y holds NaN"),
+        ({"graph_label": None, "graph_y": np.array(["a"] * 12)}, "graph_y is <U1"),
+        ({"graph_label": None, "graph_y": np.arange(12), "classes": np.array(["a"])}, "numbers; leave out classes"),
+        ({"graph_label": None, "y": np.zeros(37, int)}, r"y has shape \(37,\); graph_id has 38 nodes"),
+        ({"graph_label": None, "y": np.arange(38) / 2}, "labels are float64"),
+        ({"graph_label": None, "y": np.ones((38, 2)), "classes": np.array(["a"])}, "y has 2 labels; 1 are named"),
+        (
+            {
+                "graph_label": None,
+                "y": np.where(np.arange(38) < 20, np.arange(38) % 2, -1),
+                "train_idx": np.arange(6),
+                "valid_idx": np.array([11]),
+                "test_idx": np.array([6]),
+            },
+            "no node of the valid graphs has a label",
+        ),
         ({"graph_label": np.zeros(12, int)}, "there is only one class"),
         ({"graph_label": np.arange(11) % 2}, "graph_id names graph 11; there are targets of 11 graphs"),
         ({"graph_label": np.arange(13) % 2}, "graph 12 has no node"),
@@ -186,6 +203,72 @@ def test_normalised_features_and_left_out_ones_are_other_data(tmp_path: Path) ->
 def test_faults_of_a_file_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=rf"made\.npz.*{message}"):
         source_of(tmp_path, **changes)
+
+
+def test_numbers_of_graphs_are_predicted_in_their_own_unit(tmp_path: Path) -> None:
+    numbers = np.arange(12.0) * 100
+    source = source_of(tmp_path, graph_label=None, graph_y=numbers)
+    assert (source.task.kind, source.task.metric, source.class_counts) == ("graph-regression", "mae", {})
+    train = numbers[source.parts.train]
+    assert (source.inputs.target_mean, source.inputs.target_deviation) == (train.mean(), train.std())
+    batch = next(iter(source.bind("cpu", Loading(batch_size=12)).batches("valid", 0, 0)))
+    answered, targets = batch.answered(torch.zeros(batch.size, 1))
+    assert targets.flatten().tolist() == pytest.approx(numbers[source.parts.valid])
+    assert answered.flatten().tolist() == pytest.approx([train.mean()] * batch.size)
+
+
+def test_nodes_of_many_graphs_have_classes_and_some_have_none(tmp_path: Path) -> None:
+    labels = np.arange(38) % 4 - 1
+    source = source_of(tmp_path, graph_label=None, y=labels)
+    assert (source.task.kind, source.task.level, source.task.outputs) == ("inductive-node-classification", "node", 3)
+    assert sum(source.sizes.values()) == (labels >= 0).sum()
+    data = source.bind("cpu", Loading(batch_size=3))
+    for part in ("train", "valid", "test"):
+        given = np.sort(np.concatenate([batch.scored(batch.inputs[0])[1] for batch in data.batches(part, 0, 0)]))
+        nodes = np.isin(arrays()["graph_id"], getattr(source.parts, part))
+        wanted = np.sort(labels[nodes & (labels >= 0)])
+        assert given.tolist() == np.sort(data.targets(part)).tolist() == wanted.tolist()
+
+
+def test_nodes_of_many_graphs_have_several_labels_where_rows_are_not_one_hot(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 2, (38, 3))
+    source = source_of(tmp_path, graph_label=None, y=rows, classes=np.array(["a", "b", "c"]))
+    assert (source.task.kind, source.task.outputs, source.classes) == (
+        "multilabel-node-classification",
+        3,
+        ("a", "b", "c"),
+    )
+    assert not source.inputs.exclusive
+    probabilities = probabilities_of(source.inputs, np.array([[3.0, 2.0, -1.0]]))
+    assert probabilities == pytest.approx(1 / (1 + np.exp([-3.0, -2.0, 1.0])))
+    hot = source_of(tmp_path, graph_label=None, y=np.eye(3, dtype=int)[np.arange(38) % 3])
+    assert hot.task.kind == "inductive-node-classification"
+
+
+def probabilities_of(inputs: Any, logits: Any) -> list[float]:
+    """What `nas infer` says of one node, the best label first."""
+    from types import SimpleNamespace
+
+    from training.infer import classify as module
+
+    model = SimpleNamespace(inputs=inputs, path="made", run=lambda tensors: logits)
+    samples = SimpleNamespace(names=("a",), tensors=(), apart=False, note="", possible=None, asked=(), targets=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.infer.classify.read", lambda *_: samples)
+        ((answer,), _) = module(model, "a")  # type: ignore[arg-type]
+    return [share for _, share in answer.classes]
+
+
+def test_micro_f1_is_of_all_labels_together() -> None:
+    from sklearn.metrics import f1_score
+
+    from training.tasks.multilabel_nodes import micro_f1
+
+    draws = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(50, 4, generator=draws), (torch.rand(50, 4, generator=draws) > 0.6).float()
+    wanted = f1_score(targets.numpy(), (logits > 0).numpy(), average="micro")
+    assert micro_f1(logits, targets) == pytest.approx(wanted)
+    assert micro_f1(-torch.ones(2, 3), torch.zeros(2, 3)) == 0
 
 
 def test_options_of_many_graphs_are_refused_for_one(tmp_path: Path) -> None:
@@ -300,6 +383,13 @@ def test_random_graphs_are_what_they_say(tmp_path: Path) -> None:
     source = load("random-graphs?target=degrees&graphs=300", Split())
     assert isinstance(source, ManyGraphSource)
     degrees = np.bincount(source.edge_index[1], minlength=len(source.features))
+    counted = load("random-graphs?graphs=20", Split())
+    assert isinstance(counted, ManyGraphSource)
+    starts = np.cumsum(counted.counts) - counted.counts
+    for start, count, triangles in zip(starts, counted.counts, counted.targets[:, 0], strict=True):
+        mine = {tuple(edge) for edge in (counted.edge_index.T - start).tolist() if min(edge) >= 0 and max(edge) < count}
+        found = [(a, b, c) for a, b in mine for c in range(count) if a < b < c and (b, c) in mine and (a, c) in mine]
+        assert len(found) == triangles
     graph_of = np.repeat(np.arange(300), source.counts)
     assert source.counts.min() >= 8
     assert source.counts.max() <= 24

@@ -27,6 +27,8 @@ BUILTIN = {
     "tasks": "training.data.tasks:load",
     "questions": "training.data.questions:load",
     "random-graphs": "training.data.random_graphs:load",
+    "sbm-pattern": "training.data.sbm:load_pattern",
+    "sbm-cluster": "training.data.sbm:load_cluster",
     "idx": "training.data.idx:load",
     "cifar10": "training.data.cifar10:load",
     "folder": "training.data.folder:load",
@@ -59,9 +61,11 @@ SCHEMES = (
         "the digits, each asked for its digit, its parity or whether it is at least five",
     ),
     Scheme("questions", "", "keys and values to be retrieved from a passage, as many as wanted: questions?pairs=8"),
+    Scheme("random-graphs", "", "random graphs: their triangles, degrees or roles of nodes: random-graphs?graphs=500"),
     Scheme(
-        "random-graphs", "", "random graphs whose degrees are told apart, as many as wanted: random-graphs?graphs=500"
+        "sbm-pattern", "", "stochastic block models in which a pattern is found, node by node: sbm-pattern?graphs=500"
     ),
+    Scheme("sbm-cluster", "", "stochastic block models whose communities are found: sbm-cluster?graphs=500"),
     Scheme("idx", "DIR", "MNIST, Fashion-MNIST and the like: four idx files, gzipped or not"),
     Scheme("cifar10", "DIR", "CIFAR-10, the official binary version"),
     Scheme("folder", "DIR[?size=PIXELS]", "images in one folder per class, with or without train/ and test/ above"),

@@ -12,7 +12,12 @@ from pydantic import Field
 
 from nas_core.config import Config
 from nas_core.errors import UsageError
-from nas_core.task import GRAPH_CLASSIFICATION
+from nas_core.task import (
+    GRAPH_CLASSIFICATION,
+    GRAPH_REGRESSION,
+    INDUCTIVE_NODE_CLASSIFICATION,
+    MULTILABEL_NODE_CLASSIFICATION,
+)
 from training.data.labels import absent, class_labels
 from training.data.many_graphs import ManyGraphSource, counts_of, many_graph_source, to_edges
 from training.data.masks import LISTS, MASKS, public_parts
@@ -53,14 +58,42 @@ class Targets:
 def graph_labels(labels: NDArray[Any], things: str, where: str, classes: Sequence[str], renumber: bool) -> Targets:
     """A class for each graph."""
     if labels.dtype.kind == "f" and labels.ndim == 1:
-        raise UsageError(f"{where}: graph_label is {labels.dtype}, and classes are whole numbers or texts")
+        raise UsageError(f"{where}: graph_label is {labels.dtype}; numbers that are predicted are graph_y")
     read = class_labels(labels, len(labels), things, where, classes=classes, renumber=renumber)
     names = read.classes or tuple(map(str, range(read.outputs)))
     return Targets(GRAPH_CLASSIFICATION, read.numbers, names, read.warnings, read.gaps)
 
 
+def graph_numbers(values: NDArray[Any], things: str, where: str, classes: Sequence[str], renumber: bool) -> Targets:
+    """One number or several for each graph."""
+    if values.ndim not in (1, 2) or values.dtype.kind not in "iuf":
+        raise UsageError(f"{where}: graph_y is {values.dtype} {values.shape}; needed are numbers for each graph")
+    if classes or renumber:
+        raise UsageError(f"{where}: graph_y holds numbers; leave out {'classes' if classes else '?labels=renumber'}")
+    if not np.isfinite(values).all():
+        raise UsageError(f"{where}: graph_y holds NaN or infinite values")
+    return Targets(GRAPH_REGRESSION, values.reshape(len(values), -1).astype(np.float64))
+
+
+def node_labels(labels: NDArray[Any], things: str, where: str, classes: Sequence[str], renumber: bool) -> Targets:
+    """A class for each node, or, of rows of 0 and 1 that are not one-hot, any number of labels."""
+    rows = labels.ndim == 2 and labels.shape[1] > 1
+    if rows and np.isin(labels, (0, 1)).all() and ((labels == 1).sum(axis=1) != 1).any():
+        if classes and len(classes) != labels.shape[1]:
+            raise UsageError(f"{where}: y has {labels.shape[1]} labels; {len(classes)} are named")
+        names = tuple(classes) or tuple(map(str, range(labels.shape[1])))
+        return Targets(MULTILABEL_NODE_CLASSIFICATION, labels.astype(np.float32), names)
+    read = class_labels(labels, len(labels), things, where, classes=classes, unlabelled=True, renumber=renumber)
+    names = read.classes or tuple(map(str, range(read.outputs)))
+    return Targets(INDUCTIVE_NODE_CLASSIFICATION, read.numbers, names, read.warnings, read.gaps)
+
+
 Read = Callable[[Any, str, str, Sequence[str], bool], Targets]
-TARGETS: Mapping[str, tuple[str, Read]] = {"graph_label": ("graphs", graph_labels)}
+TARGETS: Mapping[str, tuple[str, Read]] = {
+    "graph_label": ("graphs", graph_labels),
+    "graph_y": ("graphs", graph_numbers),
+    "y": ("nodes", node_labels),
+}
 """Keys of targets: what each is one of, and how it is read."""
 
 KEYS = ("graph_id", "x", "node_tag", "edge_index", "edge_attr", *TARGETS, *LISTS, *MASKS, "classes", "feature_names")
@@ -89,6 +122,8 @@ def many_graphs(
     things, read = TARGETS[given[0]]
     graphs = len(found[given[0]]) if things == "graphs" and found[given[0]].ndim else None
     counts = counts_of(found["graph_id"], graphs, where)
+    if things == "nodes" and found[given[0]].shape[:1] != (counts.sum(),):
+        raise UsageError(f"{where}: y has shape {found[given[0]].shape}; graph_id has {counts.sum()} nodes")
     targets = read(found[given[0]], things, where, classes, chosen.labels == "renumber")
     edge_index, _ = to_edges(found["edge_index"], counts, where)
     features, said = features_of({**found, "edge_index": edge_index}, int(counts.sum()), chosen, where)

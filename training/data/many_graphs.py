@@ -14,7 +14,7 @@ from nas_core.task import Task, graph_task
 from training import tasks
 from training.data.loading import DEFAULT, Loading
 from training.data.source import public, split_into, to_floats, to_index
-from training.data.split import UNLABELLED, Parts, Split, split_hash, target_bins
+from training.data.split import TARGET_BINS, UNLABELLED, Parts, Split, split_hash, target_bins
 from training.inputs.graphs import normalised
 from training.inputs.many_graphs import ManyGraphInputs
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nas_core.batch import Data
+
+PER_BIN = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +108,11 @@ def rows_of(graphs: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.
 
 def strata(targets: NDArray[Any], counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """[graphs]: classes of graphs, bins of their targets, or, where targets are of nodes, of the numbers of nodes."""
-    if len(targets) != len(counts):
-        return target_bins(counts.astype(np.float64))
-    if targets.dtype == np.int64:
+    if len(targets) == len(counts) and targets.dtype == np.int64:
         return targets
-    return target_bins(targets.astype(np.float64).mean(axis=1))
+    values = targets.mean(axis=1) if len(targets) == len(counts) else counts
+    # Of a bin of fewer graphs none might be left for a part.
+    return target_bins(values.astype(np.float64), min(TARGET_BINS, len(counts) // PER_BIN))
 
 
 def many_graph_source(
@@ -166,9 +168,10 @@ def many_graph_source(
     )
     hashed = [array for array in (features, edge_index, counts, values) if array is not None]
     name = split_hash(targets, divided, *hashed)
+    about = known.Inputs(**said)
+    assert isinstance(about, ManyGraphInputs)
     made = ManyGraphSource(
-        *(reference, task, name, features, edge_index, values, counts, targets, divided, ManyGraphInputs(**said)),
-        tuple(warnings),
+        reference, task, name, features, edge_index, values, counts, targets, divided, about, tuple(warnings)
     )
     for part, size in made.sizes.items():
         if not size:

@@ -109,6 +109,11 @@ for row, n in enumerate(answers.argmax(1)):
     print(row, inputs["classes"][n])
 """
 
+_LABELS = """\
+for row, answer in enumerate(answers):
+    print(row, *(name for name, logit in zip(inputs["classes"], answer) if logit > 0))
+"""
+
 _NUMBERS = """\
 for row, number in enumerate(answers[:, 0]):
     print(row, number * inputs["target_deviation"] + inputs["target_mean"])
@@ -153,7 +158,7 @@ def many_graphs(inputs: ManyGraphInputs, file: str, raw: bool) -> str:
         attr='"edge_attr": graph["edge_attr"].astype(np.float32).reshape(edges.shape[1], -1), '
         if inputs.edge_features
         else "",
-        told=_CLASSES if inputs.classes else _NUMBERS,
+        told=(_CLASSES if inputs.exclusive else _LABELS) if inputs.classes else _NUMBERS,
     )
     return _HEAD.format(file=file, imports="") + body
 

@@ -52,7 +52,7 @@ def classify(model: Model, argument: str, top: int = 5) -> tuple[list[Answer], s
     if answers.shape[1] != len(names):
         raise UsageError(f"'{model.path}' answers with {answers.shape[1]} numbers for {len(names)} classes")
     possible = np.ones(answers.shape, bool) if samples.possible is None else samples.possible
-    odds = probabilities(np.where(possible, answers, -np.inf))
+    odds = probabilities(np.where(possible, answers, -np.inf)) if inputs.exclusive else 1 / (1 + np.exp(-answers))
     best = np.argsort(-odds, axis=1, kind="stable")[:, :top]
     return [
         Answer(name, tuple((names[column], float(row[column])) for column in columns if fits[column]), figures=figures)

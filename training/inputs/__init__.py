@@ -13,7 +13,7 @@ from nas_core.errors import unknown
 from training.inputs.base import Inputs
 from training.inputs.graphs import GraphInputs
 from training.inputs.images import ImageInputs
-from training.inputs.many_graphs import ManyGraphInputs
+from training.inputs.many_graphs import ManyGraphInputs, MultilabelInputs
 from training.inputs.multi_task import MultiTaskInputs
 from training.inputs.questions import QuestionInputs
 from training.inputs.tables import TableInputs
@@ -25,6 +25,7 @@ __all__ = [
     "Inputs",
     "ManyGraphInputs",
     "MultiTaskInputs",
+    "MultilabelInputs",
     "QuestionInputs",
     "TableInputs",
     "TextInputs",

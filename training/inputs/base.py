@@ -22,6 +22,11 @@ class Inputs(Config):
         """Names of the classes that the outputs stand for, in order; none where they are numbers."""
         return ()
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether of the named outputs one is right, so that their probabilities sum to 1; else each is or is not."""
+        return True
+
     def in_own_unit(self, answers: NDArray[Any]) -> NDArray[Any]:
         """What the network answers, where it answers with numbers, in the unit of the data; by default as it is."""
         return answers

@@ -63,3 +63,11 @@ class ManyGraphInputs(GraphInputs):
         if self.classes:
             return answers
         return answers.astype(np.float64) * self.target_deviation + self.target_mean
+
+
+class MultilabelInputs(ManyGraphInputs):
+    """The same, where every output is a label that a node has or has not: the logit of each."""
+
+    @property
+    def exclusive(self) -> bool:
+        return False

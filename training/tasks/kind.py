@@ -72,11 +72,15 @@ class Kind:
         return dict(values)
 
     def loss(self, outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-        """The usual loss of outputs [n, k], in float32 under autocast too."""
+        """The usual loss of outputs [n, k], in float32 under autocast too; "sum" is over samples alone, of each the
+        mean over numbers [k] where these are the targets."""
         from torch.nn import functional
 
         function: Callable[..., Tensor] = getattr(functional, next(iter(self.losses)))
-        return function(outputs.float(), targets, reduction=reduction)
+        found = function(outputs.float(), targets, reduction=reduction)
+        if reduction == "sum" and targets.is_floating_point() and targets.dim() == 2:
+            return found / targets.shape[1]
+        return found
 
     def divergence(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
         """How far outputs [n, k] are from those of a teacher, a mean over the samples: half the squared error, summed

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -247,15 +249,12 @@ def test_nodes_of_many_graphs_have_several_labels_where_rows_are_not_one_hot(tmp
 
 def probabilities_of(inputs: Any, logits: Any) -> list[float]:
     """What `nas infer` says of one node, the best label first."""
-    from types import SimpleNamespace
-
-    from training.infer import classify as module
-
+    module = importlib.import_module("training.infer.classify")
     model = SimpleNamespace(inputs=inputs, path="made", run=lambda tensors: logits)
     samples = SimpleNamespace(names=("a",), tensors=(), apart=False, note="", possible=None, asked=(), targets=None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.infer.classify.read", lambda *_: samples)
-        ((answer,), _) = module(model, "a")  # type: ignore[arg-type]
+        patch.setattr(module, "read", lambda *_: samples)
+        ((answer,), _) = module.classify(model, "a")
     return [share for _, share in answer.classes]
 
 

@@ -468,8 +468,8 @@ def test_pyg_errors(tmp_path):
     (tmp_path / "raw").mkdir()
     with pytest.raises(NotFoundError, match="its raw files are there"):
         load(f"pyg:{tmp_path}")
-    with pytest.raises(UsageError, match="holds 3 graphs"):
-        load(f"pyg:{pyg_folder(tmp_path / 'many', 3)}")
+    with pytest.raises(UsageError, match=r"\?features= is for data sets of many graphs"):
+        load(f"pyg:{pyg_folder(tmp_path / 'many')}?features=degree")
     with pytest.raises(UsageError, match="the graph has no 'x'"):
         load(f"pyg:{pyg_folder(tmp_path / 'bare', x=None)}")
     (tmp_path / "many" / "processed" / "data.pt").write_bytes(b"nothing")

@@ -399,3 +399,81 @@ def test_random_graphs_are_what_they_say(tmp_path: Path) -> None:
     again = load("random-graphs?target=degrees&graphs=300", Split())
     assert again.split_hash == source.split_hash
     assert load("random-graphs?target=degrees&graphs=300&seed=1", Split()).split_hash != source.split_hash
+
+
+def pyg_folder(root: Path, files: Mapping[str, range], level: str) -> list[Any]:
+    """Graphs as PyTorch Geometric stores them, those of each file by their numbers; all of them, in order."""
+    from torch_geometric.data import Data, InMemoryDataset
+
+    (root / "processed").mkdir(parents=True)
+    draws = torch.Generator().manual_seed(0)
+    every = []
+    for name, numbers in files.items():
+        made = []
+        for number in numbers:
+            nodes = 3 + number % 4
+            y = {
+                "graph": torch.tensor([number % 3]),
+                "numbers": torch.tensor([[number / 2]]),
+                "nodes": torch.arange(nodes) % 2,
+                "labels": (torch.rand(nodes, 4, generator=draws) > 0.5).float(),
+            }[level]
+            edge_index = torch.randint(nodes, (2, 2 * nodes), generator=draws)
+            x = torch.randint(5, (nodes, 1), generator=draws) if level == "numbers" else torch.rand(nodes, 2)
+            made.append(
+                Data(x=x, edge_index=edge_index, edge_attr=torch.rand(2 * nodes, 2), y=y, pos=torch.ones(nodes, 3))
+            )
+        InMemoryDataset.save(made, str(root / "processed" / name))
+        every += made
+    return every
+
+
+@pytest.mark.parametrize(
+    ("level", "kind"),
+    [
+        ("graph", "graph-classification"),
+        ("numbers", "graph-regression"),
+        ("nodes", "inductive-node-classification"),
+        ("labels", "multilabel-node-classification"),
+    ],
+)
+def test_data_sets_of_many_graphs_of_pytorch_geometric_are_read(level: str, kind: str, tmp_path: Path) -> None:
+    """Against the graphs that were stored; those of three files are the parts."""
+    files = {"train.pt": range(40), "val.pt": range(40, 50), "test.pt": range(50, 60)}
+    graphs = pyg_folder(tmp_path / "parts", files, level)
+    source = load(f"pyg:{tmp_path / 'parts'}", Split())
+    assert isinstance(source, ManyGraphSource)
+    assert source.task.kind == kind
+    assert [len(part) for _, part in source.parts.items()] == [40, 10, 10]
+    assert any("not used: pos" in text for text in source.warnings)
+    start = 0
+    for number, graph in enumerate(graphs):
+        stop = start + graph.num_nodes
+        if level == "numbers":
+            tags = np.array(source.inputs.tags)[source.features[start:stop].argmax(1)]
+            assert tags.tolist() == graph.x[:, 0].tolist()
+        else:
+            assert np.allclose(source.features[start:stop], graph.x)
+        inside = (source.edge_index[1] >= start) & (source.edge_index[1] < stop)
+        found = [
+            (*pair, *value)
+            for pair, value in zip((source.edge_index[:, inside] - start).T, source.edge_attr[inside], strict=True)
+        ]  # type: ignore[index]
+        wanted = [
+            (*pair, *value) for pair, value in zip(graph.edge_index.T.numpy(), graph.edge_attr.numpy(), strict=True)
+        ]
+        assert sorted(map(tuple, np.array(found).tolist())) == sorted(map(tuple, np.array(wanted).tolist()))
+        rows = source.targets[number : number + 1] if len(source.targets) == 60 else source.targets[start:stop]
+        assert rows.tolist() == graph.y.tolist()
+        start = stop
+
+
+def test_a_file_of_many_graphs_of_pytorch_geometric_is_divided(tmp_path: Path) -> None:
+    pyg_folder(tmp_path / "one", {"data.pt": range(60)}, "graph")
+    source = load(f"pyg:{tmp_path / 'one'}?edge_attr=drop", Split())
+    assert isinstance(source, ManyGraphSource)
+    assert [len(part) for _, part in source.parts.items()] == [43, 5, 12]
+    assert source.task.edge_features is None
+    pyg_folder(tmp_path / "two", {"data.pt": range(60), "more.pt": range(3)}, "graph")
+    with pytest.raises(UsageError, match="2 processed files; name one data set"):
+        load(f"pyg:{tmp_path / 'two'}", Split())

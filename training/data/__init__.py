@@ -73,7 +73,7 @@ SCHEMES = (
     Scheme("csv", "FILE?target=COLUMN", "rows of a table, of which one column is predicted from the others"),
     Scheme("text", "FILE[?window=CHARACTERS]", "a text, of which each character is predicted from those before"),
     Scheme("graph", "FILE", "one graph with labelled nodes, or many graphs, as numpy arrays"),
-    Scheme("pyg", "DIR", "a processed PyTorch Geometric data set of one graph, for example ROOT/Cora"),
+    Scheme("pyg", "DIR", "a processed PyTorch Geometric data set of one graph or many, for example ROOT/Cora"),
 )
 
 

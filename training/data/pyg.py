@@ -1,4 +1,4 @@
-"""`pyg:DIR`: a data set that PyTorch Geometric has processed on this machine, with a single graph.
+"""`pyg:DIR`: a data set that PyTorch Geometric has processed on this machine, of one graph or of many.
 
 The processed file is read with torch's loader for plain tensors, so nothing in it is executed, nothing is processed
 again and nothing is downloaded.
@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nas_core.errors import NotFoundError, UsageError
 from training.data.files import folder_of
-from training.data.graph_arrays import GraphOptions
+from training.data.graph_arrays import GraphOptions, many_graphs
+from training.data.many_graphs import ManyGraphSource
 from training.data.masks import MASKS, public_parts
+from training.data.parts import NAMES as PARTS
+from training.data.parts import part_of
+from training.data.pyg_graphs import Stored, joined
 from training.data.reference import options
 from training.data.source import GraphSource, graph_source
 from training.data.split import Split
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 EXAMPLE = "pyg:ROOT/NAME, the folder of a PyTorch Geometric data set, such as pyg:~/data/Cora"
 # What PyTorch Geometric keeps beside the data.
@@ -27,11 +29,19 @@ SETTINGS = ("pre_filter.pt", "pre_transform.pt")
 KEYS = ("x", "y", "edge_index", *MASKS, "num_nodes")
 
 
-def load(argument: str, split: Split) -> GraphSource:
-    """Node features, labels and edges; the public masks where there are any."""
+def load(argument: str, split: Split) -> GraphSource | ManyGraphSource:
+    """Node features, labels and edges; the public masks where there are any. Many graphs where there are such, with the
+    parts that they are stored in."""
     where, chosen = options("pyg", argument, GraphOptions)
-    path = _processed(folder_of("pyg", where, EXAMPLE))
-    graph, others = _read(path)
+    files = {part: _read(path) for part, path in _processed(folder_of("pyg", where, EXAMPLE)).items()}
+    (first, *more) = files.values()
+    if more or first.graphs > 1:
+        arrays, told = joined(files)
+        return many_graphs(f"pyg:{argument}", first.path, arrays, chosen, split, warnings=told)
+    path, graph, others = first.path, first.arrays, first.others
+    for name in ("features", "edge_attr"):
+        if getattr(chosen, name) is not None:
+            raise UsageError(f"{path}: ?{name}= is for data sets of many graphs")
     missing = [key for key in ("x", "y", "edge_index") if key not in graph]
     if missing:
         raise UsageError(f"{path}: the graph has no '{missing[0]}' (it has {', '.join([*graph, *others])})")
@@ -52,12 +62,16 @@ def load(argument: str, split: Split) -> GraphSource:
     )
 
 
-def _processed(folder: Path) -> Path:
-    """The processed file below DIR or DIR/<variant> (such as geom_gcn), which must be the only one."""
+def _processed(folder: Path) -> dict[str, Path]:
+    """The processed file below DIR or DIR/<variant> (such as geom_gcn), which must be the only one, under ""; or those
+    of the three parts, by their names."""
     files = [*folder.glob("processed/*.pt"), *folder.glob("*/processed/*.pt")]
     found = sorted(path for path in files if path.name not in SETTINGS)
     if len(found) == 1:
-        return found[0]
+        return {"": found[0]}
+    parts = {part_of(path.stem.removesuffix("_data")): path for path in found}
+    if len(parts) == len(found) == len(PARTS) and set(parts) == set(PARTS):
+        return {part: parts[part] for part in PARTS}
     if found:
         choices = sorted({f"pyg:{path.parent.parent}" for path in found})
         raise UsageError(f"{folder} holds {len(found)} processed files; name one data set: {', '.join(choices)}")
@@ -65,8 +79,8 @@ def _processed(folder: Path) -> Path:
     raise NotFoundError(f"{folder} holds no processed/data.pt of PyTorch Geometric (nothing is downloaded){raw}")
 
 
-def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """The plain tensors of the graph, and the names of what else it holds."""
+def _read(path: Path) -> Stored:
+    """The plain tensors of the graphs, and the names of what else they hold."""
     import torch
     import torch_geometric.data  # noqa: F401 - allows its classes in files of plain tensors
 
@@ -79,9 +93,6 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
             "2.6 or newer"
         ) from error
     data, slices = (*stored, None)[:2] if isinstance(stored, tuple) else (stored, None)
-    if slices and any(len(bounds) > 2 for bounds in slices.values()):
-        count = max(len(bounds) for bounds in slices.values()) - 1
-        raise UsageError(f"{path}: holds {count} graphs; only data sets of one graph with labelled nodes work")
     if not isinstance(data, dict):
         data = data.to_dict() if hasattr(data, "to_dict") else {}
     arrays, others = {}, []
@@ -90,4 +101,5 @@ def _read(path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
             arrays[key] = value.numpy()
         elif value is not None:
             others.append(key)
-    return arrays, others
+    bounds = {key: np.asarray(value, dtype=np.int64) for key, value in (slices or {}).items()}
+    return Stored(path, arrays, bounds, others)

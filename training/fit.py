@@ -193,12 +193,14 @@ class Training:
         self.metrics = (*(metric for metric in usual if not metric.per_sample), *metrics)
         first = usual[0]
         self.selection = Selection(recipe, monitor or Objective(f"val_{first.name}", first.goal))
+        self.losses: list[float] = []  # of the validation part, of every epoch so far
         self.averaged = None if recipe.ema is None else averaged(self.model, recipe.ema)
         self.evaluated: nn.Module = self.model if self.averaged is None else self.averaged.module
         self.micro_batch = recipe.batch_size if self.kind.apart else None
 
     def select(self, report: Report) -> Report:
         """Take an epoch's report for the choice of the best one, and name that in it where its weights are kept."""
+        self.losses.append(report.metrics.get("val_loss", math.nan))
         self.selection.take(report, self.evaluated)
         if self.recipe.keep == "last" or self.selection.report is None:
             return report
@@ -233,7 +235,7 @@ class Training:
     @contextmanager
     def seeded(self, epoch: int) -> Iterator[None]:
         """In it, learning rate and random numbers are those of an epoch."""
-        self.set_rate(learning_rate(self.recipe, epoch))
+        self.set_rate(learning_rate(self.recipe, epoch, losses=self.losses))
         # Seeding each epoch makes dropout the same after a resume, and leaves the caller's generators alone.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             seed_torch(derive(self.seed, epoch, "training"), self.device)
@@ -458,6 +460,7 @@ class Training:
         ]
         kept = {name: tensor.to(self.device) for name, tensor in _named(found.tensors, "kept/").items()}
         self.selection.resume(reports, kept)
+        self.losses = [report.metrics.get("val_loss", math.nan) for report in reports]
         return reports
 
     def description(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -21,7 +21,16 @@ from training.regimes.regime import Settings
 CYCLIC = ("triangular", "triangular2", "exp_range")
 CYCLE_EPOCHS = 4  # Smith's CIFAR-10 runs: 2,000 iterations of 500 per epoch
 # Of each of these schedules; another one refuses them, and records of a recipe without them leave them out.
-_OWN = {"lr_base": CYCLIC, "cycle_epochs": CYCLIC, "gamma": ("exp_range",), "milestones": ("step",)}
+_OWN = {
+    "lr_base": CYCLIC,
+    "cycle_epochs": CYCLIC,
+    "gamma": ("exp_range",),
+    "milestones": ("step",),
+    "plateau_factor": ("plateau",),
+    "plateau_patience": ("plateau",),
+}
+PLATEAU = (0.1, 10)  # factor and patience of torch's ReduceLROnPlateau
+THRESHOLD = 1e-4  # by which share a loss must be lower to be better, as there
 # Left out of records at these values, as the records from before the field are; and where they are None, but for
 # fields of the first version.
 _UNUSED: Mapping[str, Any] = {"loss": "cross_entropy", "label_smoothing": 0.0, "mixup": 0.0, "keep": "last"}
@@ -30,7 +39,18 @@ _FIRST = ("grad_clip",)
 # What an architecture may decide. What is minimised, kept and reported is one thing in all of a study.
 DECIDED = (
     *("epochs", "optimizer", "lr", "lr_end", "momentum", "nesterov", "weight_decay", "schedule", "warmup_epochs"),
-    *("lr_base", "cycle_epochs", "gamma", "batch_size", "grad_clip", "mixup", "label_smoothing", "ema"),
+    *(
+        "lr_base",
+        "cycle_epochs",
+        "gamma",
+        "plateau_factor",
+        "plateau_patience",
+        "batch_size",
+        "grad_clip",
+        "mixup",
+        "label_smoothing",
+        "ema",
+    ),
 )
 
 
@@ -49,11 +69,11 @@ class Recipe(Config):
     epochs: int = Field(ge=1, le=100_000, description="length of the full training, and horizon of the schedule")
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = Field(default=0.1, gt=0, le=10, description="highest learning rate")
-    lr_end: float = Field(default=0.0, ge=0, le=10, description="learning rate at which the cosine ends")
+    lr_end: float = Field(default=0.0, ge=0, le=10, description="rate at which the cosine ends; lowest of plateau")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd; beta 1 of adam and adamw")
     nesterov: bool = Field(default=False, description="Nesterov momentum, sgd only")
     weight_decay: float = Field(default=5e-4, ge=0, le=1, description="L2 for sgd and adam, decoupled for adamw")
-    schedule: Literal["cosine", "constant", "step", "triangular", "triangular2", "exp_range"] = Field(
+    schedule: Literal["cosine", "constant", "step", "plateau", "triangular", "triangular2", "exp_range"] = Field(
         default="cosine", description="the last three are cycles, stepped every iteration; the others every epoch"
     )
     warmup_epochs: int = Field(default=0, ge=0, description="epochs of linear rise to lr before the schedule")
@@ -65,6 +85,12 @@ class Recipe(Config):
         default=None, ge=1, le=50_000, description="epochs of half a cycle (Smith: 2 to 10) [default: 4]"
     )
     gamma: float | None = Field(default=None, gt=0, le=1, description="exp_range: the height's factor per iteration")
+    plateau_factor: float | None = Field(
+        default=None, gt=0, lt=1, description="plateau: what lr is multiplied by where val_loss falls no more [0.1]"
+    )
+    plateau_patience: int | None = Field(
+        default=None, ge=0, description="plateau: epochs without a lower val_loss before lr falls [10]"
+    )
     batch_size: int = Field(default=64, ge=1, le=65_536, description="of images; a graph is always one batch")
     grad_clip: float | None = Field(default=None, gt=0, description="largest norm of all gradients together")
     augment: Augment = Field(default=PLAIN, description="of training images")
@@ -204,8 +230,9 @@ class Recipe(Config):
         return self.lr / 4 if self.lr_base is None else self.lr_base
 
 
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int = 1) -> float:
-    """The learning rate of optimiser step `step` (from 0); by default steps are epochs.
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int = 1, losses: Sequence[float] = ()) -> float:
+    """The learning rate of optimiser step `step` (from 0); by default steps are epochs. `losses` are the validation
+    losses of the epochs before, which "plateau" goes by.
 
     Cycles (Smith, WACV 2017, section 3) have a rate for every step. With stepsize s = half_cycle * steps_per_epoch,
     cycle = floor(1 + step / 2s) and x = |step / s - 2 cycle + 1| it is base + (lr - base) (1 - x) scale, where scale is
@@ -213,7 +240,8 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int = 1) -> float:
 
     The others are constant within an epoch, as NAS-Bench-201 trains. Warm-up over w epochs: lr (epoch + 1) / (w + 1).
     Cosine (Loshchilov and Hutter, ICLR 2017, equation 5) over the remaining T epochs:
-    lr_end + (lr - lr_end) (1 + cos(pi (epoch - w) / T)) / 2. Step: lr times the factor of the last milestone.
+    lr_end + (lr - lr_end) (1 + cos(pi (epoch - w) / T)) / 2. Step: lr times the factor of the last milestone. Plateau:
+    lr times the factor each time that so many epochs in a row were not better than the best one before.
     """
     if recipe.cyclic:
         return _cyclical(recipe, step, recipe.half_cycle * steps_per_epoch)
@@ -222,11 +250,26 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int = 1) -> float:
         return recipe.lr * (epoch + 1) / (warmup + 1)
     if recipe.schedule == "constant":
         return recipe.lr
+    if recipe.schedule == "plateau":
+        return _on_plateaus(recipe, losses)
     if recipe.schedule == "step":
         factors = [factor for milestone, factor in recipe.milestones if milestone <= epoch]
         return recipe.lr * (factors[-1] if factors else 1.0)
     done = (epoch - warmup) / (recipe.epochs - warmup)
     return recipe.lr_end + (recipe.lr - recipe.lr_end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _on_plateaus(recipe: Recipe, losses: Sequence[float]) -> float:
+    """As `torch.optim.lr_scheduler.ReduceLROnPlateau`, told the losses of these epochs, leaves it."""
+    factor = PLATEAU[0] if recipe.plateau_factor is None else recipe.plateau_factor
+    patience = PLATEAU[1] if recipe.plateau_patience is None else recipe.plateau_patience
+    rate, best, waited = recipe.lr, math.inf, 0
+    for loss in losses:
+        better = loss < best * (1 - THRESHOLD)
+        best, waited = (loss, 0) if better else (best, waited + 1)
+        if waited > patience:
+            rate, waited = max(rate * factor, recipe.lr_end), 0
+    return rate
 
 
 def _cyclical(recipe: Recipe, step: int, stepsize: int) -> float:
@@ -321,6 +364,8 @@ def _fitted(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         kept.pop(field, None)
     if schedule != "step":
         kept.pop("milestones", None)
+    for field in ("plateau_factor", "plateau_patience") if schedule != "plateau" else ():
+        kept.pop(field, None)
     if isinstance(epochs := changes.get("epochs"), int):
         kept |= _shrunk(kept, epochs)
     return kept

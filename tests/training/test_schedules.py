@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD
-from torch.optim.lr_scheduler import CyclicLR
+from torch.optim.lr_scheduler import CyclicLR, ReduceLROnPlateau
 
 from nas_core.batch import Batch
 from nas_core.errors import UsageError
@@ -63,6 +63,24 @@ def test_cycles_are_torch_s(schedule: str) -> None:
         theirs.step()
 
 
+@pytest.mark.parametrize(("factor", "patience", "lowest"), [(0.5, 2, 0.0), (0.3, 0, 0.002), (None, None, 0.0)])
+def test_plateaus_are_torch_s(factor: float | None, patience: int | None, lowest: float) -> None:
+    draws = torch.Generator().manual_seed(0)
+    falling = torch.linspace(2, 1, 120) + 0.3 * torch.rand(120, generator=draws)
+    losses = [*falling.tolist(), *[falling.min().item() * (1 - 5e-5)] * 20, 0.5, float("nan"), *[0.6] * 30]
+    values = {"plateau_factor": factor, "plateau_patience": patience, "lr_end": lowest}
+    chosen = Recipe.model_validate({"epochs": 400, "lr": 0.1, "schedule": "plateau", **values})
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=0.1)
+    given = {"factor": factor or 0.1, "patience": 10 if patience is None else patience}
+    theirs = ReduceLROnPlateau(optimizer, min_lr=lowest, eps=0, **given)  # type: ignore[arg-type]
+    rates = set()
+    for epoch in range(len(losses)):
+        rates.add(optimizer.param_groups[0]["lr"])
+        assert learning_rate(chosen, epoch, losses=losses[:epoch]) == pytest.approx(optimizer.param_groups[0]["lr"])
+        theirs.step(losses[epoch])
+    assert len(rates) > 2
+
+
 @given(
     schedule=st.sampled_from(CYCLIC),
     half=st.integers(1, 10),
@@ -100,6 +118,7 @@ def test_the_base_is_a_quarter_where_none_is_given() -> None:
         ({"schedule": "cosine"}, "lr_base is for schedule triangular or triangular2 or exp_range, not for cosine"),
         ({"schedule": "step", "lr_base": None}, "needs milestones, for example"),
         ({"cycle_epochs": 0}, "greater than or equal to 1"),
+        ({"plateau_factor": 0.5}, "plateau_factor is for schedule plateau, not for triangular"),
         ({"schedule": "triangle"}, "'triangular'"),
     ],
 )
@@ -301,6 +320,28 @@ def test_a_training_killed_within_a_cycle_continues_bit_for_bit(tmp_path: Path, 
     assert run(resumed, folder=tmp_path) == wanted
     assert same_weights(resumed, whole)
     assert whole.progress[-len(resumed.progress) :] == resumed.progress
+
+
+@pytest.mark.parametrize("stop_after", [2, 5])
+def test_a_training_on_plateaus_continues_bit_for_bit(tmp_path: Path, stop_after: int) -> None:
+    """What has been waited for is known after a checkpoint, too."""
+    plateaus = {"schedule": "plateau", "cycle_epochs": None, "epochs": 8, "lr": 1.0}
+    chosen = SHORT.model_copy(update={**plateaus, "plateau_factor": 0.1, "plateau_patience": 0})
+    whole = Network()
+    wanted = run(whole, chosen)
+    losses = [metrics["val_loss"] for metrics in wanted]
+    assert learning_rate(chosen, 7, losses=losses[:7]) < learning_rate(chosen, 0)
+    killed = fit(
+        Network(), Images(), chosen, device=torch.device("cpu"), seed=11, folder=tmp_path, checkpoint_seconds=0
+    )
+    for _ in range(stop_after):
+        next(killed)
+    killed.close()  # type: ignore[attr-defined]
+    resumed = Network()
+    assert run(resumed, chosen, folder=tmp_path) == wanted
+    assert same_weights(resumed, whole)
+    constant = run(Network(), chosen.model_copy(update={"schedule": "constant"}))
+    assert [metrics["train_loss"] for metrics in constant] != [metrics["train_loss"] for metrics in wanted]
 
 
 def test_drop_path_progresses_from_the_first_to_the_last_step(tmp_path: Path) -> None:

@@ -104,9 +104,9 @@ def node_range(counts: Any, start: int, stop: int) -> tuple[int, int]:
 
 
 def some_graphs(inputs: Sequence[Any], start: int, stop: int) -> tuple[Any, ...]:
-    """The graphs `start` to `stop` of (x, edge_index, ..., counts), tensors or arrays; what lies between are values of
-    edges."""
-    x, edge_index, *values, counts = inputs
+    """The graphs `start` to `stop` of (x, edge_index, ..., counts), tensors or arrays, `plain`; what lies between are
+    values of edges."""
+    x, edge_index, *values, counts = plain(inputs)
     first, last = node_range(counts, start, stop)
     inside = (edge_index[1] >= first) & (edge_index[1] < last)
     return x[first:last], edge_index[:, inside] - first, *(value[inside] for value in values), counts[start:stop]

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -160,3 +161,31 @@ def test_a_network_that_cannot_be_built_fails_its_trial_only(tmp_path: Path) -> 
     train = Train(Broken(), digits(), SIZE, recipe("quick", digits().task), device="cpu")
     with pytest.raises(TrialError, match="exception: ZeroDivisionError: no width left"):
         evaluate(train, tmp_path)
+
+
+def test_a_graph_of_words_is_trained_and_resumed_to_the_bit(tmp_path: Path) -> None:
+    """Sparse products, attention and sums over neighbours, of a graph that is prepared anew in every process."""
+    from search_spaces.nasbench_graph import NasBenchGraph
+    from training.data.source import GraphSource, graph_source
+
+    rng = np.random.default_rng(0)
+    words, classes = (rng.random((60, 80)) < 0.05).astype(np.float32), np.arange(60) % 3
+    edges = rng.integers(60, size=(2, 200))
+    space = NasBenchGraph()
+
+    def words_of() -> GraphSource:
+        return graph_source("made", words, classes, edges, Split())
+
+    size, plan = space.Size(hidden=8, dropout=0.5), recipe("quick", words_of().task, epochs=4, precision="float32")
+    settings: dict[str, Any] = {"device": "cpu", "threads": 1, "keep_weights": True, "checkpoint_seconds": 0.0}
+    for notation in ("0012:gat,gcn,sage,cheb", "0111:gin,arma,graph,gat"):
+        proposal, folder = Proposal(space.from_text(notation)), tmp_path / notation.replace(":", "-")
+        wanted = list(Train(space, words_of(), size, plan, **settings).evaluate(proposal, None, Context(1, folder)))
+        killed = Context(1, folder / "killed")
+        reports = Train(space, words_of(), size, plan, **settings).evaluate(proposal, None, killed)
+        next(reports)
+        next(reports)
+        reports.close()  # type: ignore[attr-defined]
+        found = list(Train(space, words_of(), size, plan, **settings).evaluate(proposal, None, killed))
+        assert [report.metrics for report in found] == [report.metrics for report in wanted]
+        assert (folder / "killed" / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()

@@ -51,8 +51,9 @@ class BoundManyGraphs(Scored):
     """Graphs for the fit loop (`nas_core.batch.Data`): inputs are (x [n, f], edge_index [2, e], counts [b]), with
     edge_attr [e, k] before the counts where edges have features; the batches are those of `Orders`.
 
-    Edges of a batch are in the order of their targets. Targets are class numbers, several classes [., k] of 0 and 1, or
-    numbers [., k] float32 in the unit of the training, per graph or per node. What is evaluated is gathered once.
+    Edges of a batch are in the order of their targets, and what layers need of them travels with them (`GraphBatch`).
+    Targets are class numbers, several classes [., k] of 0 and 1, or numbers [., k] float32 in the unit of the training,
+    per graph or per node. What is evaluated is gathered once.
     """
 
     def __init__(self, source: ManyGraphs, device: torch.device | str, loading: Loading) -> None:
@@ -99,15 +100,18 @@ class BoundManyGraphs(Scored):
 
     def _gathered(self, graphs: Tensor) -> Batch:
         """These graphs [b], on the CPU, as a batch on the device."""
+        from search_spaces.layers.graph_batch import GraphBatch  # which imports torch_geometric
+
         counts, edge_counts = self._counts[graphs], self._edge_counts[graphs]
         nodes = _places(self._starts[graphs], counts).to(self.device)
         edges = _places(self._edge_starts[graphs], edge_counts).to(self.device)
         moved = counts.cumsum(0) - counts - self._starts[graphs]
         shift = moved.repeat_interleave(edge_counts, output_size=len(edges)).to(self.device)
-        inputs = [self._x.index_select(0, nodes), self._edge_index.index_select(1, edges) + shift]
-        if self._edge_attr is not None:
-            inputs.append(self._edge_attr.index_select(0, edges))
-        inputs.append(counts.to(self.device))
+        x, edge_index = self._x.index_select(0, nodes), self._edge_index.index_select(1, edges) + shift
+        attr = None if self._edge_attr is None else self._edge_attr.index_select(0, edges)
+        counts = counts.to(self.device)
+        graph = GraphBatch(edge_index, len(x), attr, counts, ascending=True)
+        inputs = [x, graph.carrier(x), *([] if attr is None else [attr]), counts]
         target = self._targets.index_select(0, graphs.to(self.device) if self._per_graph else nodes)
         index = (target != UNLABELLED).nonzero()[:, 0] if self._some_unlabelled else None
         return Batch(tuple(inputs), target, index, unit=self._unit, graphs=True)

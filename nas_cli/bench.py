@@ -63,10 +63,11 @@ def strategies(
     """Search with every strategy and seed, and rank them. The same command goes on with what is there."""
     from nas_core.config import parse_assignments
     from nas_core.errors import unknown
-    from studies.bench import plan, plots
+    from reports import files as pictures
+    from studies.bench import plan
 
     if plot is not None:
-        plots.check(plot)
+        pictures.check("--plot", plot)
     where = _where(executor)
     if clock not in (None, "simulated"):
         raise unknown("clock", clock, ["simulated"])
@@ -106,12 +107,12 @@ def resume(
     as_json: Json = False,
 ) -> int:
     """Go on with a bench, however it stopped."""
-    from studies.bench import plots
+    from reports import files as pictures
     from studies.bench.plan import Plan
     from studies.setup.assemble import moved
 
     if plot is not None:
-        plots.check(plot)
+        pictures.check("--plot", plot)
     where = _where(executor)
     with open_store(db, files, durable=durable) as store:
         found = store.bench(name)
@@ -133,11 +134,11 @@ def show(
 ) -> None:
     """Rank the strategies by what the database holds."""
     from nas_core.errors import UsageError
-    from studies.bench import plots
+    from reports import files as pictures
     from studies.bench.plan import Plan
 
     if plot is not None:
-        plots.check(plot)
+        pictures.check("--plot", plot)
     with open_store(db, reading=True) as store:
         found = store.bench(name)
         plan = Plan.model_validate(found.config)
@@ -278,14 +279,15 @@ def _print(
     store: Store, found: Bench, plan: Plan, plot: Path | None, as_json: bool, against: str | None = None
 ) -> None:
     from nas_cli import ranking, render
-    from studies.bench import plots
+    from reports import files
+    from reports.kinds.bench import figure
     from studies.bench.curves import load
     from studies.bench.standings import rank
 
     curves = load(store, found, plan)
     standings = rank(curves, plan, against)
     if plot is not None:
-        plots.draw(plot, found.name, curves, plan, standings)
+        files.write(plot, {"bench": figure(found.name, curves, plan, standings)}, found.name)
     if as_json:
         render.document(ranking.document(found.name, plan, standings))
     else:

@@ -10,50 +10,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nas_core.choice import Value
-    from nas_core.config import SizeConfig
     from nas_core.records import Epoch
-    from nas_core.space import SearchSpace
-    from nas_core.task import Task
+    from studies.analysis.operations import Operations, Strengths
 
 SHADES = " .:-=+*#%@"
 COLUMNS = 60  # epochs of a path that are shown
 GAP = 3  # between two columns of lines
-
-Candidates = Mapping[str, tuple[str, ...]]
-Strengths = Mapping[str, Sequence[float]]
-
-
-def candidates(space: SearchSpace, size: SizeConfig, task: Task, strengths: Strengths) -> dict[str, tuple[str, ...]]:
-    """What the weights of each group are of.
-
-    Taken from the space's choices where every group is one; otherwise a supernet without memory says it, for which
-    torch is imported. Where neither can be had candidates are numbered from 1.
-    """
-    counts = {name: len(weights) for name, weights in strengths.items()}
-    choices = {choice.name: tuple(map(str, choice.options)) for choice in space.choices}
-    if all(name in choices and len(choices[name]) == count for name, count in counts.items()):
-        return {name: choices[name] for name in counts}
-    groups = _groups(space, size, task)
-    known = {name: groups[name] for name, count in counts.items() if len(groups.get(name, ())) == count}
-    return {**numbered(strengths), **known}
-
-
-def numbered(strengths: Strengths) -> dict[str, tuple[str, ...]]:
-    """Candidates that nobody knows the names of."""
-    return {name: tuple(map(str, range(1, len(weights) + 1))) for name, weights in strengths.items()}
-
-
-def _groups(space: SearchSpace, size: SizeConfig, task: Task) -> dict[str, tuple[str, ...]]:
-    import torch
-
-    from search_spaces.supernet.supernet import Supernet
-
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            supernet = Supernet(space, task, size)
-    except Exception:  # a user's space may have changed since, and raise anything
-        return {}
-    return {name: tuple(map(str, group.options)) for name, group in supernet.groups.items()}
 
 
 def shade(weight: float) -> str:
@@ -79,7 +41,7 @@ def letters(options: Sequence[str]) -> tuple[str, ...]:
     return tuple(found[option] for option in options)
 
 
-def legend(options: Candidates) -> list[str]:
+def legend(options: Operations) -> list[str]:
     """The candidates with their letters, in the order of the shades; a line for all groups that have the same."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, of_group in options.items():
@@ -92,7 +54,7 @@ def legend(options: Candidates) -> list[str]:
 
 
 def heat_map(
-    strengths: Strengths, options: Candidates, taken: Mapping[str, Value | None] | None, heads: bool = True
+    strengths: Strengths, options: Operations, taken: Mapping[str, Value | None] | None, heads: bool = True
 ) -> list[str]:
     """A line per group: its name, a shade per candidate, the largest weight, and the candidate that the derived
     architecture takes (`-`: none; without one the strongest). `heads`: the letters above where they change."""
@@ -109,7 +71,7 @@ def heat_map(
     return lines
 
 
-def path(epochs: Sequence[Epoch], options: Candidates) -> list[str]:
+def path(epochs: Sequence[Epoch], options: Operations) -> list[str]:
     """A line per group: the letter of its strongest candidate, from the first epoch to the last, at most COLUMNS of
     them; below, where the derived architecture has changed."""
     shown = sample(epochs)

@@ -6,8 +6,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from nas_cli.heat import beside, candidates, heat_map, legend
+from nas_cli.heat import beside, heat_map, legend
 from nas_cli.live import PLAIN_SECONDS, duration
+from studies.analysis.operations import operations
 from studies.events import EpochEnded, Event
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class SupernetProgress:
 
     def _epoch(self, epoch: Epoch, total: int) -> None:
         if epoch.strengths.keys() != self._options.keys():
-            self._options = candidates(self.space, self.size, self.task, epoch.strengths)
+            self._options = operations(self.space, self.size, self.task, epoch.strengths)
         if self.last is None or self.last.arch != epoch.arch:
             self.since = epoch.number
         self.last, self.total = epoch, total

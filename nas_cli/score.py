@@ -74,15 +74,15 @@ def score(
     """Score architectures without training them. What the database holds is not computed again."""
     from nas_core.config import parse_assignments, validate
     from nas_core.errors import UsageError, unknown
+    from reports import files as pictures
     from studies.analysis import pool
     from studies.analysis.score import ScoreConfig, columns, open_origin, study_config, with_results
-    from studies.bench import plots
     from studies.setup.configuration import environment
 
     if (table is None) != (against is None):
         raise UsageError("--table FILE and --against METRIC belong together")
     if plot is not None:
-        plots.check(plot)
+        pictures.check("--plot", plot)
         if table is None and of is None:
             raise UsageError("--plot needs results to hold the scores against: --table FILE --against METRIC, or --of")
     if of is not None and (sample is not None or architecture):
@@ -139,8 +139,8 @@ def _run(
 ) -> int:
     from nas_cli import render
     from nas_cli.live import Tally
+    from reports import files, scores
     from studies.analysis import score as scoring
-    from studies.analysis.score_plot import draw
 
     begun = time.perf_counter()
     tally = Tally(origin.space.name, "architectures scored")
@@ -153,7 +153,7 @@ def _run(
         tally.end()
     correlations = {} if target is None else scoring.correlations(origin, board, target, seed)
     if plot is not None and target is not None:
-        draw(plot, board, target, correlations)
+        files.write(plot, {"scores": scores.figure(board, target, correlations)}, origin.space.name)
     if as_json:
         seconds = time.perf_counter() - begun
         render.document(_document(store, origin, board, target, correlations, seconds))

@@ -10,9 +10,10 @@ from nas_cli import heat, render
 from nas_cli.view import LAST, architecture_page, settings_text, traceback_page
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
-from nas_core.errors import NasError, NotFoundError
+from nas_core.errors import NotFoundError
 from nas_core.records import SUPERNET, Epoch, SupernetRun
 from studies.address import Address
+from studies.analysis.operations import Operations, operations_of
 from studies.documents import View
 from studies.store import supernets
 from studies.store.store import Store
@@ -38,7 +39,7 @@ class Trained:
     view: View
     run: SupernetRun | None
     epochs: list[Epoch]
-    options: heat.Candidates
+    options: Operations
 
     @classmethod
     def of(cls, view: View, store: Store) -> Trained | None:
@@ -47,7 +48,7 @@ class Trained:
         if study.spec.supernet is None:
             return None
         epochs = supernets.epochs(store, study)
-        return cls(view, supernets.find(store, study), epochs, _options(view, epochs))
+        return cls(view, supernets.find(store, study), epochs, operations_of(view, epochs))
 
     @property
     def derived(self) -> Architecture | None:
@@ -164,20 +165,6 @@ class Trained:
                 *heat.path(self.epochs, self.options),
             ]
         render.emit(*_indented(lines), "", "candidates", *_indented(heat.legend(self.options)))
-
-
-def _options(view: View, epochs: list[Epoch]) -> heat.Candidates:
-    """The candidates of every group, as far as the space still knows them."""
-    from studies.setup.assemble import size_of
-
-    strengths = next((epoch.strengths for epoch in reversed(epochs) if epoch.strengths), {})
-    if view.space is None:
-        return heat.numbered(strengths)
-    spec = view.study.spec
-    try:
-        return heat.candidates(view.space, size_of(view.space, spec.size), spec.task, strengths)
-    except NasError:  # the space has changed since
-        return heat.numbered(strengths)
 
 
 def _taken(view: View, arch: Architecture | None) -> Mapping[str, Value | None] | None:

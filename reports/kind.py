@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nas_core.errors import UsageError
 from nas_core.records import Bench, Run
 from reports.figure import Figure
+from studies.analysis.queries import best_trial
 from studies.documents import View
 from studies.records import Study
 from studies.store.store import Store
@@ -52,8 +53,20 @@ class Kind:
     make: Callable[[Subject], Figure | Mirrored]
 
 
+def run_of(subject: Subject) -> Run:
+    """The run that is named, else the best trial. Raises like `best_trial`."""
+    return best_trial(subject.store, subject.searched) if subject.run is None else subject.run
+
+
 def of_study(subject: Subject) -> str | None:
-    """Why a subject has no trials of a search."""
+    """Why a subject is not the whole of a search."""
+    if subject.study is None:
+        return "is a bench"
+    return None if subject.run is None else f"is one run of '{subject.study.name}'"
+
+
+def of_runs(subject: Subject) -> str | None:
+    """Why a subject is neither a search nor one run of it."""
     return "is a bench" if subject.study is None else None
 
 

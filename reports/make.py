@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nas_core import refs
-from nas_core.errors import UsageError
+from nas_core.errors import InfeasibleError, NotFoundError, UsageError
 from reports.figure import Figure
 from reports.kind import Kind, Subject
 from reports.kinds import FIRST, GROUP, KINDS
@@ -32,6 +32,18 @@ def first(subject: Subject) -> str:
     if found is None:
         raise UsageError(f"there is no figure of '{subject.address}'")
     return found
+
+
+def every(subject: Subject) -> tuple[dict[str, Figure | Mirrored], list[str]]:
+    """All figures that a subject can have by name, and why of some of these nothing is stored yet."""
+    found: dict[str, Figure | Mirrored] = {}
+    missing = []
+    for name in possible(subject):
+        try:
+            found[name] = kind(name).make(subject)
+        except (NotFoundError, InfeasibleError) as error:
+            missing.append(f"no figure '{name}': {error}")
+    return found, missing
 
 
 def figures(subject: Subject, names: Sequence[str]) -> list[Figure | Mirrored]:

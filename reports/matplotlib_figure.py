@@ -107,11 +107,13 @@ def _panel(axes: Axes, panel: Panel) -> None:
 
 
 def _axis(axis: Axis, drawn: Any, scale: Callable[[str], None], limit: Callable[[float, float], object]) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, NullFormatter
 
     drawn.set_label_text(axis.label)
     if axis.log:
         scale("log")
+        drawn.set_major_formatter(lambda value, _: f"{value:g}")
+        drawn.set_minor_formatter(NullFormatter())
     elif axis.names:
         drawn.set_ticks(range(len(axis.names)), axis.names, fontsize=7)
     elif axis.whole:

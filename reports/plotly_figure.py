@@ -150,7 +150,7 @@ def _heading(title: str, across: list[float], down: list[float]) -> Json:
 
 def _text(text: str) -> str:
     """Plotly reads texts as a kind of HTML."""
-    return html.escape(text, quote=False)
+    return html.escape(text, quote=False).replace("\n", "<br>")
 
 
 def _texts(texts: Sequence[str]) -> list[str]:

@@ -27,8 +27,8 @@ VOLUMES = 200  # hypervolumes that are computed, as many as a line shows
 
 
 def _why_not(subject: Subject) -> str | None:
-    if subject.study is None:
-        return of_study(subject)
+    if (reason := of_study(subject)) is not None or subject.study is None:
+        return reason
     count = len(subject.study.spec.objectives)
     return None if count in (2, 3) else f"has {count} objective{'s' * (count > 1)}, and a front is drawn of 2 or 3"
 

@@ -39,7 +39,7 @@ def axes(study: Study) -> tuple[Objective, ...]:
 def front(store: Store, study: Study) -> list[Network]:
     """What nothing dominates among the networks that were trained on the study's own data, the best by the first
     objective first. Raises NotFoundError where there is none."""
-    found = list(_networks(store, study, axes(study)))
+    found = networks(store, study, axes(study))
     if not found:
         names = ", ".join(one.metric for one in axes(study))
         raise NotFoundError(
@@ -51,6 +51,18 @@ def front(store: Store, study: Study) -> list[Network]:
         if not any(other.values == one.values or dominates(other.values, one.values) for other in kept):
             kept.append(one)
     return kept
+
+
+def any_trained(store: Store, study: Study) -> bool:
+    """Whether there is a training or a compression, in whatever state."""
+    r = t.runs.c
+    kinds = sa.or_(*(t.is_kind(r, kind) for kind in WORDS))
+    return bool(store.read(sa.select(r.id).where(r.study == study.id, kinds).limit(1)))
+
+
+def networks(store: Store, study: Study, wanted: tuple[Objective, ...]) -> list[Network]:
+    """All of them that have these metrics."""
+    return list(_networks(store, study, wanted))
 
 
 def _networks(store: Store, study: Study, wanted: tuple[Objective, ...]) -> Iterator[Network]:

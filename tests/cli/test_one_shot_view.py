@@ -27,6 +27,7 @@ from nas_core.task import Task
 from search_spaces.darts.space import Darts
 from search_spaces.darts.space import Size as DartsSize
 from search_spaces.nasbench201.space import OPERATIONS, NasBench201, Size
+from studies.analysis.operations import operations
 from studies.events import EpochEnded
 from studies.records import Study, StudySpec, SupernetSettings
 from studies.store import supernets
@@ -321,7 +322,7 @@ def test_candidates_of_a_space_whose_groups_are_no_choices() -> None:
 
     size = DartsSize(channels=2, layers=3)
     scores = {edge_group("normal", 0, 2): (1 / 8,) * 8, "unknown": (0.5, 0.5)}
-    assert heat.candidates(Darts(), size, TASK, scores) == {edge_group("normal", 0, 2): EVERY, "unknown": ("1", "2")}
+    assert operations(Darts(), size, TASK, scores) == {edge_group("normal", 0, 2): EVERY, "unknown": ("1", "2")}
 
 
 @given(st.integers(0, 40), st.integers(1, 100), st.integers(1, 20))

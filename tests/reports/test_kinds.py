@@ -216,9 +216,7 @@ def test_searched_values_are_held_against_trainings(made: Made) -> None:
         parent = made.trial(study, number, [float(number)])
         for repeat, value in enumerate(values, start=1):
             proposal = Proposal(made.store.trial(study, number).arch)
-            run = made.store.propose(
-                study, repeat, proposal, "i", Verdict(State.RUNNING), kind=RETRAIN, parent=parent
-            )
+            run = made.store.propose(study, repeat, proposal, "i", Verdict(State.RUNNING), kind=RETRAIN, parent=parent)
             made.store.report(run, Report(1, {"loss": 0.0}))
             made.store.finish(run, Verdict(State.COMPLETE), Report(2, {"loss": value}))
     (points,) = marks(figure(made, "s", "ranks"), Points)

@@ -7,6 +7,7 @@ BUILTIN = {
     "ae-cnn": "search_spaces.ae_cnn.space:AeCnn",
     "darts": "search_spaces.darts.space:Darts",
     "evonorm": "search_spaces.evonorm.space:EvoNorm",
+    "gnas": "search_spaces.gnas.space:Gnas",
     "mlp": "search_spaces.mlp.space:Mlp",
     "moe": "search_spaces.moe.space:Moe",
     "nasbench201": "search_spaces.nasbench201.space:NasBench201",

@@ -73,6 +73,7 @@ class Case:
 CASES = (
     Case("nasbench201", {"channels": 4, "cells": 1}, IMAGES),
     Case("nasbench_graph", {"hidden": 8}, GRAPH),
+    Case("gnas", {"hidden": 6}, GRAPH),
     Case("darts", {"channels": 4, "layers": 4}, IMAGES),
     Case("darts(levels=3)", {"channels": 4, "layers": 5}, IMAGES),
 )

@@ -69,6 +69,7 @@ DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
     ("stages", IMAGES, {"width_scale": 0.0625}, 3),
     ("stages(blocks=('selective-kernel',))", LARGE, {"width_scale": 0.0625, "stem": "imagenet"}, 1),
     ("nasbench_graph", GRAPH, {"hidden": 8, "dropout": 0.0}, 12),
+    ("gnas(layers=2, vertices=3)", GRAPH, {"hidden": 6, "dropout": 0.0}, 4),
     ("mlp", TABLE, {"width_scale": 0.25}, 6),
     ("moe", TABLE, {"width": 8}, 4),
     ("moe(backbone=text)", TEXT, {"width": 8}, 4),

@@ -89,13 +89,15 @@ def show(reference: str, source: Source, as_json: bool) -> None:
 def _statistics(source: Source) -> Mapping[str, list[float]]:
     """Black and white, mean and deviation per channel of images, in the numbers of the data; of features over all."""
     from training.data.many_graphs import ManyGraphSource
+    from training.data.node_numbers import NodeNumberSource
+    from training.data.pair_source import PairSource
     from training.data.source import GraphSource, ImageSource
     from training.data.stream import StreamSource
 
     if isinstance(source, ImageSource | StreamSource):
         mean, deviation = source.statistics
         return {"value_range": [*source.value_range], "mean": [*mean], "deviation": [*deviation]}
-    if isinstance(source, GraphSource | ManyGraphSource):
+    if isinstance(source, GraphSource | NodeNumberSource | PairSource | ManyGraphSource):
         return {"mean": [float(source.features.mean())], "deviation": [float(source.features.std())]}
     return {}
 

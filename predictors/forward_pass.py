@@ -62,7 +62,8 @@ class ForwardPass:
     """An untrained network in training mode, without dropout, and the batch that it is scored with.
 
     `build` makes the network; the same `seed` gives the same weights. `loss(output, batch)` is the mean over samples.
-    `needs`: what the shared pass must give. Of a graph with more than `NODES` labelled nodes, as many are drawn.
+    `needs`: what the shared pass must give. Of a graph with more than `NODES` labelled nodes, as many are drawn; of
+    pairs of nodes at most as many that share no node, since in those that do half of what is compared is equal.
     """
 
     def __init__(
@@ -111,9 +112,12 @@ class ForwardPass:
         return values if self.batch.index is None else values[self.batch.index]
 
     def by_sample(self, values: Tensor, batch: Batch | None = None) -> Tensor:
-        """A row for each sample of a batch (by default its own): of many graphs the mean over the nodes of each, where
-        the rows are those of nodes."""
+        """A row for each sample of a batch (by default its own): of many graphs the mean over the nodes of each, of
+        pairs both nodes side by side, where the rows are those of nodes."""
         batch = batch or self.batch
+        if self.task.level == "pair":
+            ends = batch.inputs[-1] if batch.index is None else batch.inputs[-1][:, batch.index]
+            return torch.cat([values[ends[0]], values[ends[1]]], 1)
         if not batch.graphs:
             return values if batch.index is None else values[batch.index]
         counts = batch.inputs[-1]
@@ -167,10 +171,25 @@ class ForwardPass:
                     buffer.copy_(value)
 
     def _few_nodes(self, batch: Batch) -> Batch:
-        if batch.index is None or len(batch.index) <= NODES:
+        if batch.index is None or (len(batch.index) <= NODES and self.task.level != "pair"):
             return batch
         order = torch.randperm(len(batch.index), generator=self.generator("nodes"))
+        if self.task.level == "pair":
+            order = _apart(batch.inputs[-1][:, batch.index].cpu(), order)
         return Batch(batch.inputs, batch.target, batch.index[order[:NODES].sort().values.to(batch.index.device)])
+
+
+def _apart(pairs: Tensor, order: Tensor) -> Tensor:
+    """The first of the pairs [2, p] in this order, at most `NODES` of which no two share a node."""
+    seen: set[int] = set()
+    found = []
+    for number, ends in zip(order.tolist(), pairs[:, order].T.tolist(), strict=True):
+        if seen.isdisjoint(ends):
+            seen.update(ends)
+            found.append(number)
+        if len(found) == NODES:
+            break
+    return torch.tensor(found)
 
 
 def weights(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -150,6 +150,10 @@ class NodeNetwork(nn.Module):
         self.classify = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.classify(self.hidden(x, edge_index))
+
+    def hidden(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """What is classified of every node, `(nodes, hidden)`."""
         edges = GraphBatch.of(edge_index, x)
         features = self.drop_features(x, edges)
         reads, gates = self._wiring()
@@ -179,7 +183,7 @@ class NodeNetwork(nn.Module):
         else:
             joined = self.join(torch.cat(list(leaves.values()), dim=1))
         scalar = self.topology.scalar()
-        return self.classify(joined if scalar is None else joined + scalar)
+        return joined if scalar is None else joined + scalar
 
     def extract_into(self, target: NodeNetwork) -> None:
         """Copy the weights of the architecture that is taken to a network of it alone."""
@@ -206,6 +210,15 @@ class NodeNetwork(nn.Module):
             for shares, node in (*zip(reads, links, strict=True), *((gates, leaf) for leaf in _leaves(links))):
                 shares[node] = shares[node] + _share(weight) if node in shares else _share(weight)
         return reads, gates
+
+
+class PairNetwork(NodeNetwork):
+    """The same for pairs of nodes: what is classified is the product of what both nodes have come to, feature by
+    feature (DistMult, Yang et al., ICLR 2015). `(nodes, features), (2, edges), (2, pairs)` to `(pairs, classes)`."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, pairs: Tensor) -> Tensor:  # type: ignore[override]
+        hidden = self.hidden(x, edge_index)
+        return self.classify(hidden[pairs[0]] * hidden[pairs[1]])
 
 
 def _links(topology: Value) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
 from nas_core.relax import Picker, derive_by_choice
 from nas_core.space import SearchSpace
-from nas_core.task import NODE_CLASSIFICATION, Task
+from nas_core.task import EDGE_CLASSIFICATION, LINK_PREDICTION, NODE_CLASSIFICATION, NODE_REGRESSION, Task
 from search_spaces.nasbench_graph.costs import operator_costs
 from search_spaces.operators.graph import GRAPH
 
@@ -136,7 +136,7 @@ class NasBenchGraph(SearchSpace):
 
     name = "nasbench_graph"
     version = 1
-    tasks = frozenset({NODE_CLASSIFICATION})
+    tasks = frozenset({NODE_CLASSIFICATION, NODE_REGRESSION, LINK_PREDICTION, EDGE_CLASSIFICATION})
     Size = GraphSize
     why_not_additive = "the topology decides which operations read the wide raw features, and how wide the head is"
 
@@ -212,13 +212,16 @@ class NasBenchGraph(SearchSpace):
         return ArchGraph(("input", *operations, "output"), tuple(edges))
 
     def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
-        """`model(x, edge_index)`: `(nodes, features), (2, edges)` to `(nodes, task.outputs)`. Every choice is a group,
-        and the topology decides what is read where. Raises UsageError for another space's size."""
-        from search_spaces.nasbench_graph.network import NodeNetwork
+        """`model(x, edge_index)`: `(nodes, features), (2, edges)` to `(nodes, task.outputs)`; of pairs of nodes
+        `model(x, edge_index, pairs)` to `(pairs, task.outputs)`. Every choice is a group, and the topology decides what
+        is read where. Raises UsageError for another space's size, and for edges with features."""
+        from search_spaces.nasbench_graph.network import NodeNetwork, PairNetwork
 
+        task.graphs("node", "pair", edge_features=False)
+        network = PairNetwork if task.level == "pair" else NodeNetwork
         own = GraphSize.own(size, self.name)
         groups = {choice.name: choice.options for choice in self.choices}
-        return NodeNetwork(picker, groups, self.operators, task.input_shape[0], task.outputs, own.hidden, own.dropout)
+        return network(picker, groups, self.operators, task.input_shape[0], task.outputs, own.hidden, own.dropout)
 
     def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
         """The values of the representative, which is what is built."""
@@ -233,7 +236,8 @@ class NasBenchGraph(SearchSpace):
         """Parameters, and multiply-accumulates of one forward pass over the whole graph.
 
         MACs are the matrix products of all layers on all nodes (each operation projects to the hidden width
-        before it propagates) plus one per feature of every message; see `nasbench_graph.costs`. Normalisation,
+        before it propagates) plus one per feature of every message, and the last map on what is answered for, of pairs
+        as many as there are edges; see `nasbench_graph.costs`. Normalisation,
         activations, biases and the attention's softmax are not counted. Every node owns a batch
         normalisation, also where it reads raw features and does not use it, as in the benchmark.
 
@@ -246,7 +250,8 @@ class NasBenchGraph(SearchSpace):
         links = [int(link) for link in topology]
         joined = hidden * len(_leaves(links))
         params = NODES * 2 * hidden + (joined + 1) * hidden + (hidden + 1) * task.outputs
-        macs = task.nodes * hidden * (joined + task.outputs)
+        rows = task.edges if task.level == "pair" else task.nodes
+        macs = task.nodes * hidden * joined + rows * hidden * task.outputs
         widths = [task.input_shape[0]]
         for link, operation in zip(links, operations, strict=True):
             width = widths[link]

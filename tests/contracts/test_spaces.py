@@ -11,7 +11,6 @@ import torch
 import search_spaces
 from nas_core import moves
 from nas_core.seeds import generator
-from nas_core.task import GRAPH_KINDS
 from nas_core.testing.findings import Reference
 from nas_core.testing.space import check, check_fresh
 from search_spaces.counter import counts
@@ -46,10 +45,12 @@ def test_formulas_of_spaces_are_the_counter(text: str) -> None:
     """Parameters and MACs of the built network, on graphs without loops and repeated edges."""
     space = reference(text).load()
     size = space.Size.preset("search")
-    for task in [one for one in example_tasks() if one.kind in space.tasks and one.edge_features is None]:
+    for task in [task for task in example_tasks() if task.kind in space.tasks and not task.edge_features]:
         inputs = (torch.ones(1, *task.input_shape),)
-        if task.kind in GRAPH_KINDS:
-            inputs = (torch.ones(task.nodes, *task.input_shape), ring(task.nodes, task.edges))
+        if task.nodes is not None:
+            edges = ring(task.nodes, task.edges)
+            pairs = (edges,) if task.level == "pair" else ()
+            inputs = (torch.ones(task.nodes, *task.input_shape), edges, *pairs)
             inputs += (torch.tensor([task.nodes]),) * task.graphs().counts
         for number in range(2):
             arch = moves.sample(space, generator("formulas", number))

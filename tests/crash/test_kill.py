@@ -277,6 +277,15 @@ def test_killed_searches_of_graphs(fork: Run, tmp_path: Path) -> None:
     check_kills(fork, tmp_path, arguments, kills=2, per_study=2, durations=False)
 
 
+def test_killed_searches_of_links(fork: Run, tmp_path: Path) -> None:
+    """Pairs without an edge are drawn in every epoch."""
+    arguments = [
+        *("--space", "nasbench_graph", "--size", "hidden=8", "--data", "karate?task=link-prediction"),
+        *("-s", "checkpoint_seconds=0", "--threads", "1", "--seed", "3", "--epochs", "4", "--trials", "5"),
+    ]
+    check_kills(fork, tmp_path, arguments, kills=2, per_study=2, durations=False)
+
+
 @pytest.mark.slow
 def test_ten_killed_searches_of_experts(tmp_path: Path, numbers: list[str]) -> None:
     check_kills(

@@ -383,7 +383,7 @@ SPARSE = {"x": None, "x_indices": np.array([0]), "x_data": np.array([1]), "x_sha
         ({"y": None}, "has no 'y'"),
         ({"y": np.arange(29) % 3}, "29 labels for 30 nodes"),
         ({"y": np.arange(30) - 2}, "label -2"),
-        ({"x": None}, "features are either x or"),
+        ({"x": None}, "its nodes have no features; save some as x"),
         ({"x_shape": np.array([30, 5])}, "features are either x or"),
         ({"x": np.zeros(30)}, "features have shape"),
         (SPARSE, "has no 'x_indptr'"),

@@ -273,7 +273,7 @@ def test_micro_f1_is_of_all_labels_together() -> None:
 def test_options_of_many_graphs_are_refused_for_one(tmp_path: Path) -> None:
     one = arrays(graph_id=None, graph_label=None, y=np.arange(38) % 2)
     np.savez(tmp_path / "one.npz", **one)
-    with pytest.raises(UsageError, match=r"\?features= is for files of many graphs"):
+    with pytest.raises(UsageError, match=r"\?features= is for data sets of many graphs"):
         load(f"graph:{tmp_path / 'one.npz'}?features=degree", Split())
 
 

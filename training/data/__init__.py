@@ -12,6 +12,8 @@ from nas_core.errors import UsageError
 from training.data import dataset, own
 from training.data.earlier import as_now
 from training.data.many_graphs import ManyGraphSource
+from training.data.node_numbers import NodeNumberSource
+from training.data.pair_source import EdgeSource, LinkSource
 from training.data.protocol import Source
 from training.data.source import GraphSource, ImageSource
 from training.data.split import Split
@@ -53,7 +55,7 @@ class Scheme:
 
 SCHEMES = (
     Scheme("digits", "", "1,797 grey 8x8 digits, 10 classes (in scikit-learn)"),
-    Scheme("karate", "", "Zachary's karate club, 34 nodes, 4 classes (in PyTorch Geometric)"),
+    Scheme("karate", "", "Zachary's karate club, 34 nodes, 4 classes, or its links: karate?task=link-prediction"),
     Scheme("reber", "", "strings of the Reber grammar and corrupted ones, as many as wanted: reber?strings=2000"),
     Scheme(
         "tasks",
@@ -115,7 +117,9 @@ def _load(reference: str, split: Split) -> Source:
         )
     else:
         source = dataset.called(refs.find(target, BUILTIN, GROUP, "data"), f"data '{reference}'", argument, split)
-    if isinstance(source, ImageSource | StreamSource | GraphSource | ManyGraphSource):
+    if isinstance(
+        source, ImageSource | StreamSource | GraphSource | NodeNumberSource | LinkSource | EdgeSource | ManyGraphSource
+    ):
         return dataclasses.replace(source, reference=reference)
     missing = [name for name in ("task", "split_hash", "sizes", "class_counts", "bind") if not hasattr(source, name)]
     if missing:

@@ -47,7 +47,7 @@ class Graph(Protocol):
     @property
     def features(self) -> NDArray[np.float32]: ...
     @property
-    def labels(self) -> NDArray[np.int64]: ...
+    def labels(self) -> NDArray[Any]: ...
     @property
     def edge_index(self) -> NDArray[np.int64]: ...
     @property
@@ -85,9 +85,10 @@ class BoundGraph(Scored):
     """A graph for the fit loop: one batch per part, inputs (features [n, f], edge_index [2, e]), the part as index.
 
     Edges are sorted by target, and what layers need of them travels with them (`GraphBatch`): it is made once.
+    Targets are the labels, class numbers [n] or numbers [n, k] in the `unit` of the training.
     """
 
-    def __init__(self, source: Graph, device: torch.device | str) -> None:
+    def __init__(self, source: Graph, device: torch.device | str, unit: tuple[float, float] | None = None) -> None:
         super().__init__(source.task)
         self.device = torch.device(device)
         from search_spaces.layers.graph_batch import GraphBatch  # which imports torch_geometric
@@ -101,7 +102,7 @@ class BoundGraph(Scored):
             **dict(zip(HALVES, (source.parts.train, source.parts.valid), strict=True)),
         }
         self._batches = {
-            name: Batch((features, edges), labels, torch.from_numpy(part).to(self.device))
+            name: Batch((features, edges), labels, torch.from_numpy(part).to(self.device), unit=unit)
             for name, part in parts.items()
         }
 

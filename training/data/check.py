@@ -10,6 +10,8 @@ import numpy as np
 
 from training.data.labels import listed
 from training.data.many_graphs import ManyGraphSource
+from training.data.node_numbers import NodeNumberSource
+from training.data.pair_source import PairSource
 from training.data.protocol import Source
 from training.data.source import GraphSource, ImageSource
 from training.data.stream import StreamSource
@@ -44,7 +46,7 @@ def findings(source: Source, classes: Sequence[str]) -> list[str]:
     told = []
     if isinstance(source, ImageSource | StreamSource):
         told += equal_images(source)
-    if isinstance(source, GraphSource | ManyGraphSource):
+    if isinstance(source, GraphSource | NodeNumberSource | PairSource | ManyGraphSource):
         told += _edges(source)
     if isinstance(source, TableSource):
         told += _equal_rows(source)
@@ -142,7 +144,7 @@ def _equal_rows(source: TableSource) -> list[str]:
     return told
 
 
-def _edges(source: GraphSource | ManyGraphSource) -> list[str]:
+def _edges(source: GraphSource | NodeNumberSource | PairSource | ManyGraphSource) -> list[str]:
     """Edges without their way back, twice the same edge, and edges from a node to itself."""
     start, end = source.edge_index
     nodes = len(source.features)

@@ -39,6 +39,10 @@ class GraphOptions(Config):
     split: int | None = Field(default=None, ge=0, description="column of masks that hold several public splits")
     labels: Literal["renumber"] | None = Field(default=None, description="number the labels that occur from 0")
     edge_attr: Literal["drop"] | None = Field(default=None, description="drop: features of edges are left out")
+    task: Literal["node-classification", "node-regression", "edge-classification", "link-prediction"] | None = Field(
+        default=None,
+        description="of one graph: classes or numbers of its nodes (y), classes of its edges, its links",
+    )
     features: Literal["degree", "constant"] | None = Field(
         default=None, description="of many graphs what is added to the features: the in-degree, one-hot, or a 1"
     )

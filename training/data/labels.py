@@ -104,6 +104,13 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
+def is_one_hot(labels: NDArray[Any]) -> bool:
+    """Whether numbers are rows [n, k], k > 1, of zeros with at most one 1: classes, if they are labels."""
+    if labels.ndim != 2 or labels.shape[1] < 2:
+        return False
+    return bool(((labels == 0) | (labels == 1)).all() and ((labels == 1).sum(axis=1) <= 1).all())
+
+
 def _from_rows(rows: NDArray[Any], names: tuple[str, ...], where: str, unlabelled: bool) -> NDArray[np.int64]:
     ones = (rows == 1).sum(axis=1)
     good = ((rows == 0) | (rows == 1)).all(axis=1) & ((ones == 1) | (unlabelled & (ones == 0)))

@@ -12,54 +12,45 @@ from pathlib import Path
 import numpy as np
 
 from nas_core.errors import NotFoundError, UsageError
+from nas_core.task import EDGE_CLASSIFICATION, LINK_PREDICTION
 from training.data.files import folder_of
+from training.data.graph import KEYS, one_graph, usual_task
 from training.data.graph_arrays import GraphOptions, many_graphs
-from training.data.many_graphs import ManyGraphSource
-from training.data.masks import MASKS, public_parts
 from training.data.parts import NAMES as PARTS
 from training.data.parts import part_of
+from training.data.protocol import Source
 from training.data.pyg_graphs import Stored, joined
 from training.data.reference import options
-from training.data.source import GraphSource, graph_source
 from training.data.split import Split
 
 EXAMPLE = "pyg:ROOT/NAME, the folder of a PyTorch Geometric data set, such as pyg:~/data/Cora"
 # What PyTorch Geometric keeps beside the data.
 SETTINGS = ("pre_filter.pt", "pre_transform.pt")
-KEYS = ("x", "y", "edge_index", *MASKS, "num_nodes")
 
 
-def load(argument: str, split: Split) -> GraphSource | ManyGraphSource:
-    """Node features, labels and edges; the public masks where there are any. Many graphs where there are such, with the
-    parts that they are stored in."""
+def load(argument: str, split: Split) -> Source:
+    """Node features, labels and edges; the public masks where there are any; or the links of one graph. Many graphs
+    where there are such, with the parts that they are stored in."""
     where, chosen = options("pyg", argument, GraphOptions)
     files = {part: _read(path) for part, path in _processed(folder_of("pyg", where, EXAMPLE)).items()}
     (first, *more) = files.values()
     if more or first.graphs > 1:
+        if chosen.task is not None:
+            raise UsageError(f"{first.path}: ?task={chosen.task} is for data sets of one graph")
         arrays, told = joined(files)
         return many_graphs(f"pyg:{argument}", first.path, arrays, chosen, split, warnings=told)
     path, graph, others = first.path, first.arrays, first.others
-    for name in ("features", "edge_attr"):
-        if getattr(chosen, name) is not None:
-            raise UsageError(f"{path}: ?{name}= is for data sets of many graphs")
-    missing = [key for key in ("x", "y", "edge_index") if key not in graph]
+    task = chosen.task or usual_task(graph)
+    needed = ("x", "edge_index") if task == LINK_PREDICTION else ("x", "y", "edge_index")
+    if task == EDGE_CLASSIFICATION:
+        raise UsageError(f"{path}: classes of edges are read from graph:FILE, as edge_y")
+    missing = [key for key in needed if key not in graph]
     if missing:
         raise UsageError(f"{path}: the graph has no '{missing[0]}' (it has {', '.join([*graph, *others])})")
-    (train, valid, test), warnings = public_parts(str(path), graph, len(graph["y"]), chosen.split)
-    unused = [key for key in (*graph, *others) if key not in KEYS]
-    return graph_source(
-        f"pyg:{argument}",
-        graph["x"],
-        graph["y"],
-        graph["edge_index"],
-        split,
-        train=train,
-        valid=valid,
-        test=test,
-        normalise=chosen.normalise,
-        renumber=chosen.labels == "renumber",
-        warnings=[*([f"not used: {', '.join(unused)}"] if unused else []), *warnings],
-    )
+    given = {key: graph[key] for key in graph if key in KEYS[task]}
+    unused = [key for key in (*graph, *others) if key not in (*KEYS[task], "num_nodes")]
+    told = [f"not used: {', '.join(unused)}"] if unused else []
+    return one_graph(task, f"pyg:{argument}", path, given, chosen, split, warnings=told)
 
 
 def _processed(folder: Path) -> dict[str, Path]:

@@ -187,19 +187,10 @@ def graph_source(
     alone (the other labelled nodes become validation and test, half each). `normalise` is done to the features here.
     """
     where = f"data '{reference}'"
-    if features.ndim != 2 or 0 in features.shape:
-        raise UsageError(f"{where}: features have shape {features.shape}; needed are [nodes, features]")
-    features = normalised(to_floats(features, "features", where), normalise)
-    if feature_names and len(feature_names) != features.shape[1]:
-        raise UsageError(f"{where}: {len(feature_names)} feature names for {features.shape[1]} features")
+    features, edge_index = checked_graph(where, features, edge_index, feature_names, normalise)
     nodes = len(features)
     read = class_labels(labels, nodes, "nodes", where, classes=classes, unlabelled=True, renumber=renumber)
     labels = read.numbers
-    if edge_index.ndim != 2 or len(edge_index) != 2 or edge_index.dtype.kind not in "iu":
-        raise UsageError(
-            f"{where}: edge_index is {edge_index.dtype} {edge_index.shape}; needed are integers [2, edges]"
-        )
-    edge_index = to_index(edge_index, nodes, "edge_index", where)
     train, valid, test = public(where, labels, split, train, valid, test)
     parts = split_into(where, labels, split, train=train, valid=valid, test=test)
     task = graph_task(features.shape[1], read.outputs, nodes, edge_index.shape[1])
@@ -209,6 +200,22 @@ def graph_source(
         *(reference, task, name, features, labels, edge_index, parts),
         *(read.classes, tuple(feature_names), normalise, told),
     )
+
+
+def checked_graph(
+    where: str, features: NDArray[Any], edge_index: NDArray[Any], feature_names: Sequence[str], normalise: Normalise
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Features [n, f], normalised, and directed edges [2, e] of one graph. Raises UsageError for what is none."""
+    if features.ndim != 2 or 0 in features.shape:
+        raise UsageError(f"{where}: features have shape {features.shape}; needed are [nodes, features]")
+    features = normalised(to_floats(features, "features", where), normalise)
+    if feature_names and len(feature_names) != features.shape[1]:
+        raise UsageError(f"{where}: {len(feature_names)} feature names for {features.shape[1]} features")
+    if edge_index.ndim != 2 or len(edge_index) != 2 or edge_index.dtype.kind not in "iu":
+        raise UsageError(
+            f"{where}: edge_index is {edge_index.dtype} {edge_index.shape}; needed are integers [2, edges]"
+        )
+    return features, to_index(edge_index, len(features), "edge_index", where)
 
 
 def public(

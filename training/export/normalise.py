@@ -62,6 +62,22 @@ class NormalisedAttributed(NormalisedRows):
         return answer
 
 
+class NormalisedPairs(NormalisedRows):
+    """The same of a graph and pairs of its nodes."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, pairs: Tensor) -> Tensor:  # type: ignore[override]
+        answer: Tensor = self.network(_by_rows(x), edge_index, pairs)
+        return answer
+
+
+class NormalisedAttributedPairs(NormalisedRows):
+    """The same where edges have features, which stay as they are."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, pairs: Tensor) -> Tensor:  # type: ignore[override]
+        answer: Tensor = self.network(_by_rows(x), edge_index, edge_attr, pairs)
+        return answer
+
+
 def _by_rows(x: Tensor) -> Tensor:
     return x / x.abs().sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
 

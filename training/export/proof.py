@@ -14,6 +14,8 @@ from torch import Tensor
 from nas_core.batch import plain
 from training import tasks
 from training.data.many_graphs import ManyGraphSource
+from training.data.node_numbers import NodeNumberSource
+from training.data.pair_source import PairSource
 from training.data.protocol import Source
 from training.data.questions import QuestionSource
 from training.data.source import GraphSource, ImageSource
@@ -83,7 +85,7 @@ def _streamed(source: StreamSource, rows: NDArray[np.int64]) -> tuple[NDArray[An
 
 def graph(source: Source) -> list[Proof]:
     """The graph as an npz file."""
-    if not isinstance(source, GraphSource):
+    if not isinstance(source, GraphSource | NodeNumberSource):
         return []
     content = npz(x=source.features, edge_index=source.edge_index)
     seen = plain(next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs)
@@ -110,6 +112,17 @@ def many_graphs(source: Source) -> list[Proof]:
         ]
     if values:
         given["edge_attr"] = values[0]
+    return [Proof("proof.npz", npz(**given), "graph:{}/proof.npz", seen)]
+
+
+def pairs(source: Source) -> list[Proof]:
+    """The graph and the pairs of the validation part as an npz file."""
+    if not isinstance(source, PairSource):
+        return []
+    *_, asked = next(iter(source.bind("cpu").batches("valid", 0, 0))).inputs
+    values = {} if source.edge_attr is None else {"edge_attr": source.edge_attr}
+    given = {"x": source.features, "edge_index": source.edge_index, **values, "pairs": asked.numpy()}
+    seen = tuple(map(torch.from_numpy, given.values()))  # in the order of the network's inputs
     return [Proof("proof.npz", npz(**given), "graph:{}/proof.npz", seen)]
 
 

@@ -8,6 +8,7 @@ from training.inputs import (
     Inputs,
     ManyGraphInputs,
     MultiTaskInputs,
+    PairInputs,
     TableInputs,
     TextInputs,
 )
@@ -50,11 +51,27 @@ for n in odds.argsort()[::-1][:5]:
     print(inputs["classes"][start + n], round(odds[n] / odds.sum(), 4))
 """
 
+_NODE_NUMBERS = """\
+graph = np.load(sys.argv[1])
+x, edges = graph["x"].astype(np.float32), graph["edge_index"].astype(np.int64)
+{raw}answers = session.run(None, {{"x": x, "edge_index": edges}})[0]
+for node, numbers in enumerate(answers):
+    print(node, *(numbers * inputs["target_deviation"] + inputs["target_mean"]))
+"""
+
 _GRAPHS = """\
 graph = np.load(sys.argv[1])
 x, edges = graph["x"].astype(np.float32), graph["edge_index"].astype(np.int64)
 {raw}for node, n in enumerate(session.run(None, {{"x": x, "edge_index": edges}})[0].argmax(1)):
     print(node, inputs["classes"][n])
+"""
+
+_PAIRS = """\
+graph = np.load(sys.argv[1])
+x, edges, pairs = graph["x"].astype(np.float32), graph["edge_index"].astype(np.int64), graph["pairs"].astype(np.int64)
+{raw}answers = session.run(None, {{"x": x, "edge_index": edges, {attr}"pairs": pairs}})[0]
+for (one, other), answer in zip(pairs.T, answers):
+    print(one, other, {told})
 """
 
 _MANY_GRAPHS = """\
@@ -73,6 +90,7 @@ blocks.append(degrees[:, None] == np.arange(inputs["degrees"]))
 """
 _CONSTANT = "blocks.append(np.ones((counts.sum(), 1)))\n"
 
+_ATTR = '"edge_attr": graph["edge_attr"].astype(np.float32).reshape(edges.shape[1], -1), '
 _RAW_ROWS = "x = x / np.maximum(np.abs(x).sum(1, keepdims=True), np.finfo(np.float32).tiny)\n"
 
 
@@ -146,7 +164,18 @@ def asked(inputs: MultiTaskInputs, file: str, raw: bool) -> str | None:
 def graphs(inputs: GraphInputs, file: str, raw: bool) -> str:
     """Of the npz file of a graph."""
     rows = raw and inputs.normalise == "rows"
-    return _HEAD.format(file=file, imports="") + _GRAPHS.format(raw=_RAW_ROWS if rows else "")
+    body = _GRAPHS if inputs.classes else _NODE_NUMBERS
+    return _HEAD.format(file=file, imports="") + body.format(raw=_RAW_ROWS if rows else "")
+
+
+def pairs(inputs: PairInputs, file: str, raw: bool) -> str:
+    """Of the npz file of a graph and pairs of its nodes."""
+    body = _PAIRS.format(
+        raw=_RAW_ROWS if raw and inputs.normalise == "rows" else "",
+        attr=_ATTR if inputs.edge_features else "",
+        told='inputs["classes"][answer.argmax()]' if inputs.classes else "1 / (1 + np.exp(-answer[0]))",
+    )
+    return _HEAD.format(file=file, imports="") + body
 
 
 def many_graphs(inputs: ManyGraphInputs, file: str, raw: bool) -> str:
@@ -155,9 +184,7 @@ def many_graphs(inputs: ManyGraphInputs, file: str, raw: bool) -> str:
     body = _MANY_GRAPHS.format(
         blocks="".join(block for there, block in blocks if there),
         raw=_RAW_ROWS if raw and inputs.normalise == "rows" else "",
-        attr='"edge_attr": graph["edge_attr"].astype(np.float32).reshape(edges.shape[1], -1), '
-        if inputs.edge_features
-        else "",
+        attr=_ATTR if inputs.edge_features else "",
         told=(_CLASSES if inputs.exclusive else _LABELS) if inputs.classes else _NUMBERS,
     )
     return _HEAD.format(file=file, imports="") + body

@@ -26,7 +26,7 @@ def read_many(inputs: ManyGraphInputs, argument: str) -> Samples:
 
     Raises NotFoundError, or UsageError naming file and fault.
     """
-    path = _path(argument, "answers for graphs")
+    path = path_of(argument, "answers for graphs")
     found = arrays(path, ("edge_index",), ("x", *SPARSE, "edge_index", "graph_id", "node_tag", "edge_attr"))
     where = str(path)
     x, tags = features_of(path, found) if inputs.own else None, found.get("node_tag")
@@ -57,7 +57,8 @@ def read_many(inputs: ManyGraphInputs, argument: str) -> Samples:
     return Samples(names, (*tensors, counts), apart=False)
 
 
-def _path(argument: str, what: str) -> Path:
+def path_of(argument: str, what: str) -> Path:
+    """The file of `graph:FILE`. Raises UsageError for an argument that is something else, NotFoundError."""
     scheme, colon, rest = argument.partition(":")
     if not colon or scheme != "graph":
         raise UsageError(f"'{argument}' is no graph, but the network {what}; give graph:FILE")
@@ -66,7 +67,7 @@ def _path(argument: str, what: str) -> Path:
 
 def read(inputs: GraphInputs, argument: str) -> Samples:
     """Raises NotFoundError, or UsageError naming file and fault."""
-    path = _path(argument, "classifies the nodes of one")
+    path = path_of(argument, "answers for the nodes of one")
     found = arrays(path, ("edge_index",), ("x", *SPARSE, "edge_index"))
     features, edges = features_of(path, found), found["edge_index"]
     if features.ndim != 2 or features.shape[1] != inputs.features:

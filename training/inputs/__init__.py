@@ -15,6 +15,8 @@ from training.inputs.graphs import GraphInputs
 from training.inputs.images import ImageInputs
 from training.inputs.many_graphs import ManyGraphInputs, MultilabelInputs
 from training.inputs.multi_task import MultiTaskInputs
+from training.inputs.node_numbers import NodeNumberInputs
+from training.inputs.pairs import PairInputs
 from training.inputs.questions import QuestionInputs
 from training.inputs.tables import TableInputs
 from training.inputs.texts import TextInputs
@@ -26,6 +28,8 @@ __all__ = [
     "ManyGraphInputs",
     "MultiTaskInputs",
     "MultilabelInputs",
+    "NodeNumberInputs",
+    "PairInputs",
     "QuestionInputs",
     "TableInputs",
     "TextInputs",

@@ -89,6 +89,21 @@ class OfManyGraphs(nn.Module):
         return self.last(pooled / counts[:, None])
 
 
+class OfPairs(nn.Module):
+    """Features [nodes, f], edges [2, e], features of edges [e, k] where there are such (`values`), and pairs of nodes
+    [2, p] to [p, outputs], of the product of what both nodes have come to."""
+
+    def __init__(self, features: int, values: int | None, width: int, outputs: int) -> None:
+        super().__init__()
+        self.nodes = OfManyGraphs(features, values, width, width, readout=False)
+        self.last = nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor, edge_index: Tensor, *others: Tensor) -> Tensor:
+        hidden = self.nodes(x, edge_index, *others[:-1])
+        pairs = others[-1]
+        return self.last(hidden[pairs[0]] * hidden[pairs[1]])
+
+
 class OfTokens(nn.Module):
     """Integers [b, t] below `vocabulary` to [b, t, outputs], from each and the one before it."""
 

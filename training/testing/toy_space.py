@@ -10,7 +10,7 @@ from nas_core.architecture import Architecture
 from nas_core.choice import Choice
 from nas_core.config import SizeConfig
 from nas_core.space import SearchSpace
-from nas_core.task import COUNTS, Task
+from nas_core.task import COUNTS, PAIRS, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,6 +38,9 @@ class ToySpace(SearchSpace):
             return toy_networks.OfAskedMaps(first.shape[0], width, task.outputs, len(task.heads))
         if len(first.shape) == 3:
             return toy_networks.OfMaps(first.shape[0], width, task.outputs)
+        if task.inputs[-1].name == PAIRS:
+            graphs = task.graphs()
+            return toy_networks.OfPairs(graphs.features, graphs.edge_features, width, task.outputs)
         if task.inputs[-1].name == COUNTS:
             graphs, readout = task.graphs(), task.level == "graph"
             return toy_networks.OfManyGraphs(

@@ -60,12 +60,21 @@ def removable(groups: Groups, inexact: bool) -> tuple[Group, ...]:
     found = tuple(one for one in groups.groups if (one.exact or inexact) and len(one.units) > max(one.least, 1))
     if found:
         return found
-    others = [one for one in groups.groups if not one.exact and len(one.units) > max(one.least, 1)]
-    reasons = [f"'{one.name}' is not exact: {one.why} (-s inexact=true removes of it)" for one in others]
-    reasons += [f"'{one.name}' stays: {one.operator} in '{one.at}' {one.reason}" for one in groups.fixed]
+    raise UsageError(f"no unit of the network can be removed{_listed(reasons(groups, inexact))}")
+
+
+def reasons(groups: Groups, inexact: bool) -> tuple[str, ...]:
+    """Why what stays does: by which operator in which module."""
+    others = [] if inexact else [one for one in groups.groups if not one.exact and len(one.units) > max(one.least, 1)]
+    return (
+        *(f"'{one.name}' is not exact: {one.why} (-s inexact=true removes of it)" for one in others),
+        *(f"'{one.name}' stays: {one.operator} in '{one.at}' {one.reason}" for one in groups.fixed),
+    )
+
+
+def _listed(reasons: Sequence[str]) -> str:
     more = f", and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
-    said = ": " + "; ".join(reasons[:NAMED]) + more if reasons else ""
-    raise UsageError(f"no unit of the network can be removed{said}")
+    return ": " + "; ".join(reasons[:NAMED]) + more if reasons else ""
 
 
 def normalised(scores: Scores) -> dict[str, NDArray[numpy.float64]]:
@@ -80,7 +89,8 @@ def normalised(scores: Scores) -> dict[str, NDArray[numpy.float64]]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What may go: `groups`, of all of which `scores` are known where `rule` needs them; `costs` are exact.
+    """What may go: `groups`, of all of which `scores` are known where `rule` needs them; `costs` are exact. `stays`
+    says why more may not.
 
     Within a group the units with the lowest scores go first, of equal ones those that come last.
     """
@@ -89,6 +99,7 @@ class Choice:
     costs: Counter
     rule: Allocation = "uniform"
     round_to: int = 1
+    stays: tuple[str, ...] = ()
 
     def removal(self, kept: Counts, scores: Scores) -> dict[str, list[int]]:
         """The units that go where so many are kept; groups that lose none are left out."""
@@ -284,7 +295,7 @@ def checked_limits(choice: Choice, targets: Iterable[Target], base: Mapping[str,
     """The limits of all targets, where `base` are the costs before any compression.
 
     Raises UsageError for no target, for a cost that is not known, and where removing all that may be removed is not
-    enough (it says what that comes to).
+    enough (it says what that comes to, and why the rest stays).
     """
     limits: dict[str, float] = {}
     lowest = choice.cost(choice.least)
@@ -296,7 +307,7 @@ def checked_limits(choice: Choice, targets: Iterable[Target], base: Mapping[str,
             share = f", {lowest[target.metric] / base[target.metric]:.3g}x" if base.get(target.metric) else ""
             raise UsageError(
                 f"target '{target}' cannot be met: the least that this network can come to is {target.metric}="
-                f"{lowest[target.metric]:g}{share}"
+                f"{lowest[target.metric]:g}{share}{_listed(choice.stays)}"
             )
     if not limits:
         raise UsageError("there is no target; say what the network is to come to, for example --target macs<=0.5x")

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field, TypeAdapter
 from torch import Tensor, nn
 
-from compressors.allocation import Allocation, Choice, check_not_met, checked_limits, planned, removable
+from compressors.allocation import Allocation, Choice, check_not_met, checked_limits, planned, reasons, removable
 from compressors.compressor import Change, Plan, Round, Subject
 from compressors.groups.costs import Costs
 from compressors.groups.groups import Groups, Removal
@@ -111,7 +111,8 @@ class Structured:
             known = self.scores(network, groups, round)
             found = tuple(group for group in found if group.name in known)
         costs = Costs(network, groups, self._subject.sample)
-        return Choice(found, costs, self.config.allocation, self._subject.round_to)
+        stays = reasons(groups, self.config.inexact)
+        return Choice(found, costs, self.config.allocation, self._subject.round_to, stays)
 
     def _limits(self, choice: Choice, round: int, share: float) -> dict[str, float]:
         """What this round must come to: a share of the way to the targets, in ratios of costs. Raises UsageError, in

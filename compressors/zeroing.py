@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from compressors.allocation import Choice, check_not_met, checked_limits, kept_count, planned, removable
+from compressors.allocation import Choice, check_not_met, checked_limits, kept_count, planned, reasons, removable
 from compressors.compressor import Change, Plan, Round, Subject
 from nas_core.config import Config as BaseConfig
 from nas_core.errors import UsageError
@@ -168,7 +168,8 @@ class Zeroing(ABC):
         copied = copy.deepcopy(network).to(subject.device).eval()
         groups = trace(copied, subject.inputs, subject.ignored)
         found = self.eligible(copied, removable(groups, self.config.inexact))
-        return groups, Choice(found, Costs(copied, groups, subject.sample), "global", subject.round_to)
+        costs, stays = Costs(copied, groups, subject.sample), reasons(groups, self.config.inexact)
+        return groups, Choice(found, costs, "global", subject.round_to, stays)
 
     def _goal(self, choice: Choice) -> Goal:
         """Raises UsageError: no training, no target, one that cannot be reached, or that is met already."""

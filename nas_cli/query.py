@@ -137,7 +137,7 @@ def show(
         view.study_head(seen, states, correlation, rejected)
         if trained is not None:
             trained.page()
-        view.study_best(seen, best, trouble, drawn=None if trained is None else trained.derived)
+        view.study_best(seen, store, best, trouble, drawn=None if trained is None else trained.derived)
         baselines_view.table(seen, [run for run, _ in known])
         baselines_view.comparisons(known)
         if drawn:
@@ -210,15 +210,15 @@ def best(study: StudyName, db: Db = DEFAULT_DB, as_json: Json = False) -> None:
         leading = best_trials(store, seen.study)
         (_, first), *others = leading.items()
         known = compared(store, seen.study, first, seen.objectives)
-    if as_json:
-        beside = {"baselines": baselines_document(seen, known)} if known else {}
-        render.document({**trial_document(seen, first), **beside})
-        return
-    best_page(seen, first)
-    for metric, run in others:
-        render.emit("")
-        best_page(seen, run, at=metric)
-    baselines_view.comparisons(known)
+        if as_json:
+            beside = {"baselines": baselines_document(seen, known)} if known else {}
+            render.document({**trial_document(seen, first), **beside})
+            return
+        best_page(seen, store, first)
+        for metric, run in others:
+            render.emit("")
+            best_page(seen, store, run, at=metric)
+        baselines_view.comparisons(known)
 
 
 def front(

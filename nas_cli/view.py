@@ -106,13 +106,13 @@ def _evaluator(stored: Mapping[str, Any]) -> dict[str, str]:
     return {**first, **lines}
 
 
-def study_best(view: View, best: Run | None, trouble: str, drawn: Architecture | None = None) -> None:
+def study_best(view: View, store: Store, best: Run | None, trouble: str, drawn: Architecture | None = None) -> None:
     """The best trial of a study, or why there is none. `drawn`: an architecture that the page shows already."""
     render.emit("")
     if best is None:
         render.emit(render.clean(trouble))
     else:
-        best_page(view, best, best.arch == drawn)
+        best_page(view, store, best, best.arch == drawn)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -136,13 +136,13 @@ def _correlation(found: Mapping[float, float]) -> str:
     return f"{text} (below {TOO_LOW:g} at {low}: too aggressive, lower eta or raise minimum)" if low else text
 
 
-def best_page(view: View, run: Run, shown: bool = False, at: str = "") -> None:
+def best_page(view: View, store: Store, run: Run, shown: bool = False, at: str = "") -> None:
     """The address, metrics and architecture of the best trial, `at` one of several objectives. `shown`: the page has
     drawn the latter already."""
     head = f"best {at}" if at else "best"
     render.emit(f"{head}: {view.address(run)}{' (the architecture derived above)' if shown else ''}")
     _metrics(view, run)
-    experts_view.warnings(run.metrics, {})
+    experts_view.warnings(run.metrics, loads_of(view, store, run))
     note = caution(view.study.spec)
     if note is not None:
         render.emit(f"  note: {note}")

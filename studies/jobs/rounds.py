@@ -262,7 +262,7 @@ class Compression:
             with closing(evaluator.learn(network, epochs, context, regimes)) as reports:
                 for report in reports:
                     tested = {name: one for name, one in report.metrics.items() if last or not name.startswith("test_")}
-                    yield Report(begun + report.step, {**tested, **costs}, report.seconds)
+                    yield Report(begun + report.step, {**tested, **costs}, report.seconds, report.detail)
 
     def _write(self, network: nn.Module, path: Path, report: Report, change: Change | None = None) -> nn.Module:
         """Write a network, whole or not at all: tensors, changes and the report that it came to; as it is read again.

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import nas
+from nas_cli import experts_view
 from nas_cli.baselines_view import sized
 from nas_cli.experts_view import heat_map, remarks
+from nas_core.evaluation import LOADS, Context, Report
 from search_spaces.layers.moe import MixtureOfExperts
+from studies.jobs.rounds import Compression
 from studies.store.store import Store
 
 Say = Callable[..., tuple[int, str, str]]
@@ -177,6 +182,15 @@ def test_remarks_have_the_figures() -> None:
     assert "50.0% in the worst layer (none of the whole epoch: 0, 2 of a; 1 of c); take fewer" in dead
 
 
+def test_the_best_network_is_warned_of_by_the_names_of_its_dead_experts(
+    say: Say, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert say(*SEARCH, *GRIN)[0] == 0
+    monkeypatch.setattr(experts_view, "remarks", lambda metrics, loads: (f"of {sorted(loads)}",))
+    for command in ("best", "show"):
+        assert "  warning: of ['blocks." in say(command, "s")[1]
+
+
 @pytest.fixture
 def trained(say: Say, table: Path) -> Path:
     """A network of experts of `s:0`, trained for an epoch."""
@@ -228,6 +242,28 @@ def test_a_trained_network_is_made_smaller(say: Say, trained: Path) -> None:
     assert code == 0, err
     (run,) = json.loads(out)["runs"]
     assert run["metrics"]["params"] <= 0.8 * run["metrics"]["base_params"]
+
+
+def test_trainings_of_a_compression_hand_on_the_loads(tmp_path: Path) -> None:
+    """In short; through the commands: the next one."""
+
+    def learn(*_: object) -> Generator[Report, None, None]:
+        yield Report(1, {"val_rmse": 0.5}, 2.0, {LOADS: {"a": (0.25, 0.75)}})
+
+    job: Any = SimpleNamespace(evaluator=SimpleNamespace(learn=learn), _costs=lambda _: {"params": 3.0})
+    (found,) = Compression._trained(job, nn.Identity(), 4, 1, True, Context(0, tmp_path), None)
+    assert found == Report(5, {"val_rmse": 0.5, "params": 3.0}, 2.0, {LOADS: {"a": (0.25, 0.75)}})
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_checks")
+def test_a_smaller_network_has_the_loads_of_its_own_training(say: Say, trained: Path) -> None:
+    code, _, err = say("compress", "s:0", *LESS, "--epochs", "1")
+    assert code == 0, err
+    document = json.loads(say("show", "s:0", "--json")[1])
+    (smaller,) = document["compressions"]
+    assert smaller["loads"].keys() == document["loads"].keys()
+    assert all(sum(shares) == pytest.approx(1) for shares in smaller["loads"].values())
 
 
 def test_a_front_of_loss_and_active_parameters(say: Say, table: Path) -> None:

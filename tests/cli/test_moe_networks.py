@@ -86,3 +86,29 @@ def test_three_drawn_networks_are_written_and_asked(say: Say, made: Path, backbo
             output = network(*inputs(backbone))
         assert len(output) == 2
         assert torch.isfinite(output).all()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_checks")
+@pytest.mark.parametrize("backbone", DATA)
+def test_three_drawn_networks_are_made_smaller_or_say_what_stands_in_the_way(
+    say: Say, made: Path, backbone: str
+) -> None:
+    study = ("--study", "s", "--space", f"moe(backbone={backbone})", *DATA[backbone])
+    drawn = ("--strategy", "random", "--seed", "5", "--trials", "3", "--threads", "1")
+    assert say("search", *study, *drawn, "--size", "width=8", "--epochs", "1")[0] == 0
+    assert say("train", "s", "--top", "3", "--epochs", "1", "--size", "width=8")[0] == 0
+    less, smaller = ("--method", "magnitude", "--target", "params<=0.9x"), 0
+    for trial in range(3):
+        code, out, err = say("compress", f"s:{trial}", *less, "--plan")
+        planned = code
+        assert code in (0, 2), err
+        code, out, err = say("compress", f"s:{trial}", *less, "--epochs", "0", "--json")
+        assert code == planned, err
+        if code:
+            assert " in '" in err, err  # an operator in a module
+            continue
+        smaller += 1
+        (run,) = json.loads(out)["runs"]
+        assert run["metrics"]["params"] <= 0.9 * run["metrics"]["base_params"]
+    assert smaller

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressors.allocation import Choice, checked_limits, kept_count, normalised, removable
+from compressors.allocation import Choice, checked_limits, kept_count, normalised, reasons, removable
 from compressors.groups.groups import Fixed, Group, Groups, Removal, Unit
 from compressors.target import parse_targets
 from nas_core.errors import UsageError
@@ -196,6 +196,10 @@ def test_targets_that_cannot_be() -> None:
     assert checked_limits(choice, parse_targets(["params<=0.5x", "macs<=15"]), base) == {"params": 10, "macs": 15}
     with pytest.raises(UsageError, match=r"'params<=0.4x' cannot be met: the least .* is params=10, 0.5x"):
         checked_limits(choice, parse_targets(["params<=0.4x"]), base)
+    found = Groups(groups, (Fixed("b", 3, "cumsum", "c", "mixes"),), 0.0)
+    told = Choice(groups, choice.costs, stays=reasons(found, inexact=True))
+    with pytest.raises(UsageError, match=r"is params=10, 0.5x: 'b' stays: cumsum in 'c' mixes$"):
+        checked_limits(told, parse_targets(["params<=0.4x"]), base)
     with pytest.raises(UsageError, match=r"'density<=0.4x': removing units gives params and macs"):
         checked_limits(choice, parse_targets(["density<=0.4x"]), base)
     with pytest.raises(UsageError, match="there is no target"):

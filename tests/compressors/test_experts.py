@@ -1,0 +1,32 @@
+"""Drawn networks of `moe` on every backbone: what can be removed is proved, and what cannot says why and where."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compressors.groups.trace import trace
+from nas_core.moves import sample
+from tests.compressors.test_groups import disturbed, proved
+from tests.fidelity.test_moe_space import SMALL, SPACES, TASKS
+from training.networks import build
+from training.tasks import sample_inputs
+
+DENSE = ("dense", "dense-total")
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("backbone", TASKS)
+def test_what_can_be_removed_is_proved_and_what_cannot_is_named(backbone: str, number: int) -> None:
+    task, space = TASKS[backbone], SPACES[backbone]
+    arch = sample(space, np.random.default_rng(number))
+    network, inputs = disturbed(build(space, arch, task, SMALL, number)), sample_inputs(task, 2)
+    groups = trace(network, inputs)
+    assert groups.groups
+    assert all(fixed.name and fixed.operator and fixed.reason for fixed in groups.fixed)
+    proved(network, groups, inputs)
+    # Those of a GELU MLP can be removed; KAN's splines, for example, are of operators without a rule.
+    stay = () if arch.values.get("expert") == "gelu" else groups.fixed
+    named = [one.name for one in (*groups.groups, *stay)]
+    if arch.values["ffn"] not in DENSE:
+        assert any(".experts." in name for name in named)

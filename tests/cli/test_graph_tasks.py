@@ -93,3 +93,31 @@ def test_features_of_edges_are_refused_where_they_are_of_no_use(say: Say, folder
 def test_a_space_of_ones_own_for_many_graphs_is_checked(say: Say) -> None:
     code, out, err = say("spaces", "check", SPACE)
     assert (code, out.strip()) == (0, "ok"), err
+
+
+@pytest.mark.parametrize(
+    ("data", "metric"),
+    [
+        ("random-graphs?graphs=60", "mae"),
+        ("random-graphs?target=roles&graphs=40", "micro_f1"),
+        ("sbm-cluster?graphs=30", "mean_recall"),
+    ],
+)
+@pytest.mark.usefixtures("forked_checks")
+def test_every_kind_on_many_graphs_goes_from_a_search_to_an_export(
+    say: Say, folder: Path, data: str, metric: str
+) -> None:
+    code, _, err = say(
+        *("search", "--space", SPACE, "--data", data, "--trials", "1", "--epochs", "2", "--study", "k"),
+        *("--threads", "1"),
+    )
+    assert code == 0, err
+    [trial] = json.loads(say("trials", "k", "--json")[1])
+    assert f"val_{metric}" in trial["metrics"]
+    code, _, err = say("train", "k", "--epochs", "1")
+    assert code == 0, err
+    if "sbm" not in data:  # tests/contracts/test_tasks.py exports a network of every kind
+        return
+    code, _, err = say("export", "k", "--out", "out", "--format", "onnx")
+    assert code == 0, err
+    assert list((folder / "out").glob("*.onnx"))

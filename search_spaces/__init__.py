@@ -6,6 +6,7 @@ BUILTIN = {
     "activation": "search_spaces.activation.space:ActivationSpace",
     "ae-cnn": "search_spaces.ae_cnn.space:AeCnn",
     "darts": "search_spaces.darts.space:Darts",
+    "graphgym": "search_spaces.graphgym.space:GraphGym",
     "evonorm": "search_spaces.evonorm.space:EvoNorm",
     "gnas": "search_spaces.gnas.space:Gnas",
     "mlp": "search_spaces.mlp.space:Mlp",

@@ -149,8 +149,10 @@ class GraphBatch(Shared):
         edges, added = self.unlooped if loops == "removed" else self.edge_index, loops == "added"
 
         def make() -> tuple[Tensor, Tensor]:
-            found = gcn_norm(edges, None, self.nodes, add_self_loops=added, flow=degrees, dtype=dtype)
-            return self._sorted(*found) if added else found
+            near, weight = gcn_norm(edges, None, self.nodes, add_self_loops=added, flow=degrees, dtype=dtype)
+            if added:
+                near, weight = self._sorted(near, weight)
+            return near, weight
 
         return self.once((dtype, degrees, loops), make)
 

@@ -37,7 +37,7 @@ def test_what_a_space_may_offer_is_a_trait() -> None:
     abilities -= {"HasReports", "HasFindings", "HasUnsound", "HasHosts", "HasHiddenUnits"}
     assert abilities == {"HasCosts", "HasNamed", "HasNotation", "HasVariation"}
     methods = {name for name, value in vars(SearchSpace).items() if callable(value) and not name.startswith("_")}
-    assert methods - {"build", "assignment", "Size"} == {"allowed", "graph", "identity", "illegal"}
+    assert methods - {"build", "assignment", "Size", "recipe"} == {"allowed", "graph", "identity", "illegal"}
 
 
 def test_a_trait_that_is_missing_is_noticed() -> None:

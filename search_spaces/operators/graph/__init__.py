@@ -53,6 +53,7 @@ GRAPH = Role(
         "pna": f"{_HERE}.node.pna:Principal",
         "transformer": f"{_HERE}.node.transformer:GraphTransformer",
         "gcn2": f"{_HERE}.node.gcn2:Remembering",
+        "general": f"{_HERE}.node.general:General",
     },
 )
 

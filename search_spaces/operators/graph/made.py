@@ -42,24 +42,38 @@ class Step(nn.Module):
         self.takes_graph = getattr(operator, "takes_graph", False)
         self.takes_edges = getattr(operator, "takes_edges", False)
 
-    def forward(self, x: Tensor, e: Tensor | None, graph: GraphBatch) -> Tensor:
+    def forward(self, x: Tensor, e: Tensor | None, graph: Tensor | GraphBatch) -> Tensor:
         """`x [nodes, width]`, and features of the edges in the order of `graph.edge_index`, or None, to
         `[nodes, hidden]`."""
-        edges = graph if self.takes_graph else graph.edge_index
+        edges = graph if self.takes_graph else GraphBatch.of(graph, x).edge_index
         answer: Tensor = self.operator(x, edges, e) if self.takes_edges else self.operator(x, edges)
         return answer
 
 
-def step(operator: Operator, width: int, hidden: int, edge_dim: int | None = None, degree: float | None = None) -> Step:
+def step(
+    operator: Operator,
+    width: int,
+    hidden: int,
+    edge_dim: int | None = None,
+    degree: float | None = None,
+    **options: Any,
+) -> Step:
     """The operator from `width` to `hidden` features, called with `(x, e, graph)`.
 
-    `edge_dim`: features of the edges that it is given, where it takes any; `degree`: the mean degree, where it asks.
-    Raises UsageError where it cannot be made so.
+    `edge_dim`: features of the edges that it is given, where it takes any; `degree`: the mean degree, where it asks;
+    further options are its own. Raises UsageError where it cannot be made so.
     """
     kind: Any = operator.kind
-    known: dict[str, Any] = {}
     if edge_dim is not None and getattr(kind, "takes_edges", False):
-        known["edge_dim"] = edge_dim
+        options["edge_dim"] = edge_dim
     if degree is not None and getattr(kind, "takes_degree", False) and "degree" not in operator.options:
-        known["degree"] = degree
-    return Step(operator.make(width, hidden, **known))
+        options["degree"] = degree
+    return Step(operator.make(width, hidden, **options))
+
+
+def encoded(encoding: Any, graph: GraphBatch) -> Tensor:
+    """An encoding of a graph, computed once where it is always the same."""
+    if getattr(encoding, "static", False):
+        return graph.once(("encoding", encoding.signature()), lambda: encoding(graph))
+    answer: Tensor = encoding(graph)
+    return answer

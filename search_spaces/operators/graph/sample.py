@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from search_spaces.counter import counts
+from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph.made import made
 from search_spaces.operators.operator import Operator
 
@@ -20,3 +24,40 @@ def ring(nodes: int, edges: int) -> Tensor:
 def counted(operator: Operator, width: int, hidden: int, nodes: int, edges: int) -> tuple[int, int]:
     """Parameters and multiply-accumulates of a pass over a graph of this size."""
     return counts(lambda: made(operator, width, hidden), (torch.ones(nodes, width), ring(nodes, edges)))
+
+
+class OnTensors(nn.Module):
+    """Something that takes a graph, called with tensors: `(x, edge_index[, edge_attr])`."""
+
+    def __init__(self, module: nn.Module, called: Callable[[Any, Tensor, GraphBatch], Tensor]) -> None:
+        super().__init__()
+        self.module, self.called = module, called
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
+        return self.called(self.module, x, GraphBatch.of(edge_index, x, edge_attr))
+
+
+def step_counts(
+    make: Callable[[], nn.Module], width: int, nodes: int, edges: int, edge_dim: int | None
+) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of a layer that is called with `(x, e, graph)`, on a graph of this size."""
+    inputs = [torch.ones(nodes, width), ring(nodes, edges)]
+    if edge_dim is not None:
+        inputs.append(torch.ones(edges, edge_dim))
+    return counts(lambda: OnTensors(make(), lambda step, x, graph: step(x, graph.edge_attr, graph)), inputs)
+
+
+def encoding_counts(encoding: Operator, nodes: int, edges: int) -> tuple[int, int, int]:
+    """Features, parameters and multiply-accumulates of an encoding on a graph of this size."""
+    inputs = (torch.ones(nodes, 1), ring(nodes, edges))
+    few = OnTensors(encoding.make(), lambda module, x, graph: module(graph))(torch.ones(2, 1), ring(2, 2))
+    made = counts(lambda: OnTensors(encoding.make(), lambda module, x, graph: module(graph)), inputs)
+    return few.size(1), *made
+
+
+def readout_counts(readout: Operator, width: int, nodes: int) -> tuple[int, int, int]:
+    """Features, parameters and multiply-accumulates of a readout of this many nodes."""
+    inputs = (torch.ones(nodes, width), torch.zeros(2, 0, dtype=torch.long))
+    few = OnTensors(readout.make(width), lambda module, x, graph: module(x, graph))(torch.ones(2, width), inputs[1])
+    made = counts(lambda: OnTensors(readout.make(width), lambda module, x, graph: module(x, graph)), inputs)
+    return few.size(1), *made

@@ -24,25 +24,25 @@ class Remembering(nn.Module):
         super().__init__()
         self.linear = nn.Linear(width, hidden)
         self.alpha, self.theta = alpha, theta
-        self.weights = nn.ParameterList(nn.Parameter(torch.empty(hidden, hidden)) for _ in range(layers))
-        for weight in self.weights:
-            glorot(weight)
+        self.layers = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(layers))
+        for layer in self.layers:
+            glorot(layer.weight)
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
         graph = GraphBatch.of(edges, x)
         state = begun = torch.relu(self.linear(x))
-        for number, weight in enumerate(self.weights, start=1):
+        for number, layer in enumerate(self.layers, start=1):
             beta = math.log(self.theta / number + 1)
             mixed = (1 - self.alpha) * graph.propagate(state, "gcn") + self.alpha * begun
-            state = (1 - beta) * mixed + beta * (mixed @ weight)
-            if number < len(self.weights):
+            state = (1 - beta) * mixed + beta * layer(mixed)
+            if number < len(self.layers):
                 state = torch.relu(state)
         return state
 
     def macs(self, nodes: int, edges: int) -> int:
         hidden = self.linear.out_features
         step = (edges + nodes) * hidden + nodes * hidden * hidden
-        return nodes * self.linear.weight.numel() + len(self.weights) * step
+        return nodes * self.linear.weight.numel() + len(self.layers) * step
 
     def signature(self) -> Hashable:
-        return "gcn2", self.linear.in_features, self.linear.out_features, len(self.weights), self.alpha, self.theta
+        return "gcn2", self.linear.in_features, self.linear.out_features, len(self.layers), self.alpha, self.theta

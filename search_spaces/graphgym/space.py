@@ -1,0 +1,350 @@
+"""GraphGym's design space (You, Ying and Leskovec, "Design Space for Graph Neural Networks", NeurIPS 2020, section 4).
+
+Linear layers, message passing, linear layers; twelve dimensions, four of which are of the training: 314,928 designs.
+`condensed=True`: the 96 of section 5 (the other dimensions fixed at batch normalisation, PReLU, no dropout, batches of
+32, Adam at 0.01, 400 epochs). Widths are those of the size, or what a number of parameters demands (`target_params`).
+
+Deviations: every PReLU has a slope of its own (in the published program all of a network are one); in a head of pairs
+the maps come before the product, as there for "dot". Layers beside the general one, `operators`, keep their bias where
+batch normalisation follows.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from nas_core.architecture import Architecture
+from nas_core.choice import Choice, Value, When
+from nas_core.config import SizeConfig
+from nas_core.errors import UsageError
+from nas_core.graph import ArchGraph
+from nas_core.space import SearchSpace, check_legal
+from nas_core.task import GRAPH_KINDS, Task
+from search_spaces.graphgym.costs import Design, Shape, costs, matched
+from search_spaces.operators.graph.parts import parts
+from search_spaces.operators.operator import Operator
+
+if TYPE_CHECKING:
+    from torch import nn
+
+GENERAL = "general"
+NO_ENCODING = "none"
+DIMENSIONS: Mapping[str, tuple[Value, ...]] = {
+    "layers/pre": (1, 2, 3),
+    "layers/message": (2, 4, 6, 8),
+    "layers/post": (1, 2, 3),
+    "connectivity": ("stack", "skipsum", "skipconcat"),
+    "batchnorm": (True, False),
+    "activation": ("relu", "prelu", "swish"),
+    "dropout": (0.0, 0.3, 0.6),
+    "aggregation": ("sum", "mean", "max"),
+    "batch_size": (16, 32, 64),
+    "optimizer": ("adam", "sgd"),
+    "lr": (0.1, 0.01, 0.001),
+    "epochs": (100, 200, 400),
+}
+"""Of the network, then of the training; section 4, and `round1.txt` of the published program."""
+TRAINING = ("batch_size", "optimizer", "lr", "epochs")
+CONDENSED: Mapping[str, tuple[Value, ...]] = {
+    "layers/pre": (1, 2),
+    "layers/message": (2, 4, 6, 8),
+    "layers/post": (2, 3),
+    "connectivity": ("skipsum", "skipconcat"),
+    "batchnorm": (True,),
+    "activation": ("prelu",),
+    "dropout": (0.0,),
+    "aggregation": ("sum", "mean", "max"),
+    "batch_size": (32,),
+    "optimizer": ("adam",),
+    "lr": (0.01,),
+    "epochs": (400,),
+}
+"""Section 5, and `round2.txt`."""
+ORDERED = frozenset({"layers/pre", "layers/message", "layers/post", "dropout", "batch_size", "lr", "epochs"})
+_REFERENCE: Mapping[str, Value] = {
+    "layers/pre": 1,
+    "layers/message": 2,
+    "layers/post": 1,
+    "connectivity": "stack",
+    "batchnorm": False,
+    "activation": "relu",
+    "dropout": 0.6,
+    "aggregation": "mean",
+    "batch_size": 32,
+    "optimizer": "adam",
+    "lr": 0.01,
+    "epochs": 200,
+}
+"""Two layers as Kipf and Welling (2017) and Velickovic et al. (2018) have them on Cora, as far as the dimensions go."""
+
+
+class GraphGymSize(SizeConfig):
+    """Width: said, or found for a number of parameters."""
+
+    hidden: int = Field(256, ge=1, le=8192, description="width of every layer; unused with target_params")
+    target_params: int | None = Field(
+        None,
+        ge=1,
+        description="instead: as narrow as with at least so many parameters, counted for one feature and one output",
+    )
+    l2norm: bool = Field(True, description="states of nodes have length 1 after message passing")
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"search": {"hidden": 64}, "full": {}}
+
+
+class GraphGym(SearchSpace):
+    """12 dimensions of graph networks and their training: 314,928 designs; with `condensed`, 96.
+
+    `training=False` leaves the four dimensions of the training to the recipe. `operators`: what a layer may be, of the
+    catalogue (`search_spaces.operators.graph`) or your own in a file, `graphgym(operators=('gcn', 'gat',
+    'my_ops.py:Mine'))`; the general layer alone has an aggregation. `aggregators` are what that may be, `readouts` how
+    nodes become a graph, `encodings` what features of nodes may be joined by (beside none).
+    Raises UsageError for operators that cannot take part.
+    """
+
+    name = "graphgym"
+    version = 1
+    tasks = GRAPH_KINDS
+    Size = GraphGymSize
+    why_not_relaxable = "its choices set depths, widths and the training, so the candidates of one have no common shape"
+
+    def __init__(
+        self,
+        condensed: bool = False,
+        training: bool = True,
+        operators: Sequence[str] = (GENERAL,),
+        aggregators: Sequence[str] = ("sum", "mean", "max"),
+        encodings: Sequence[str] = (),
+        readouts: Sequence[str] = ("sum",),
+    ) -> None:
+        self.parts = parts(operators, aggregators, encodings, readouts)
+        for role, found in (("operators", self.parts.operators), ("readouts", self.parts.readouts)):
+            if not found:
+                raise UsageError(f"graphgym needs {role}; leave them out for what is published")
+        for label, operator in self.parts.operators.items():
+            if operator.own and operator.zero:
+                raise UsageError(f"graphgym has no place for '{label}', which adds nothing")
+        general = tuple(label for label, one in self.parts.operators.items() if _aggregates(one))
+        if general and not self.parts.aggregators:
+            raise UsageError(f"'{general[0]}' needs aggregators; leave them out for sum, mean and max")
+        self.training = training
+        self.fixed: dict[str, Value] = {}
+        self.choices = tuple(self._choices(CONDENSED if condensed else DIMENSIONS, general))
+        plain = (tuple(operators), tuple(aggregators), tuple(encodings), tuple(readouts)) == (
+            (GENERAL,),
+            ("sum", "mean", "max"),
+            (),
+            ("sum",),
+        )
+        if not plain or not training:
+            self.name = "graphgym-custom"
+        elif condensed:
+            self.name = "graphgym-condensed"
+        named = {name: self._reference(name) for name in self._references()}
+        self.named: Mapping[str, Architecture] = MappingProxyType(named)
+        self.left_out: Mapping[str, str] = (
+            {}
+            if "gat" in named
+            else {"gat": "attention is none of its operators; graphgym(operators=('general', 'gat'))"}
+        )
+
+    def _choices(self, dimensions: Mapping[str, tuple[Value, ...]], general: tuple[str, ...]) -> Iterator[Choice]:
+        """Dimensions with one option only are fixed instead."""
+        options = dict(dimensions)
+        options["aggregation"] = tuple(self.parts.aggregators)
+        labels = tuple(self.parts.operators)
+        beside: dict[str, tuple[Value, ...]] = {
+            "operator": labels,
+            "encoding": (NO_ENCODING, *self.parts.encodings),
+            "readout": tuple(self.parts.readouts),
+        }
+        for name, values in {**beside, **options}.items():
+            if (name in TRAINING and not self.training) or (name == "aggregation" and not general):
+                continue
+            when = (When("operator", general),) if name == "aggregation" and general != labels else ()
+            if len(values) == 1:
+                self.fixed[name] = values[0]
+            else:
+                yield Choice(name, values, name.partition("/")[0], when, ordered=name in ORDERED)
+
+    def _references(self) -> Iterator[str]:
+        """Of the two everybody knows, those that are members; GCN's nearest member averages by the general layer."""
+        if "gcn" in self.parts.operators or GENERAL in self.parts.operators:
+            yield "gcn"
+        if "gat" in self.parts.operators:
+            yield "gat"
+
+    def _reference(self, name: str) -> Architecture:
+        wanted = {**_REFERENCE, "operator": name if name in self.parts.operators else GENERAL}
+        values: dict[str, Value] = {}
+        for choice in self.choices:
+            if choice.active({**self.fixed, **values}):
+                values[choice.name] = _nearest(wanted.get(choice.name), choice)
+        return Architecture(self.name, values)
+
+    def findings(self) -> Iterator[str]:
+        """What is wrong with parts of a user's."""
+        yield from self.parts.findings()
+
+    def values(self, arch: Architecture) -> Mapping[str, Value]:
+        """Of all dimensions, those that are fixed too."""
+        return {**self.fixed, **arch.values}
+
+    def recipe(self, arch: Architecture) -> Mapping[str, Value]:
+        """Batch size, optimiser, learning rate and epochs; one graph is always one batch."""
+        return {name: value for name, value in self.values(arch).items() if name in TRAINING}
+
+    def to_text(self, arch: Architecture) -> str:
+        """All choices in order: `layers/pre=1,layers/message=2,...`."""
+        return ",".join(f"{name}={value}" for name, value in arch.values.items())
+
+    def from_text(self, text: str) -> Architecture:
+        """Reads `name=value` for every choice, in any order. Raises ValueError."""
+        given: dict[str, str] = {}
+        for part in text.split(","):
+            name, equals, value = (piece.strip() for piece in part.partition("="))
+            if not equals or name in given:
+                raise ValueError(
+                    f"'{text}': '{part.strip()}' is no choice with its value, or comes twice; NAME=VALUE,..."
+                )
+            given[name] = value
+        values: dict[str, Value] = {}
+        for choice in self.choices:
+            if not choice.active({**self.fixed, **values}):
+                continue
+            known = {str(option): option for option in choice.options}
+            if given.get(choice.name) not in known:
+                said = f"is '{given[choice.name]}'" if choice.name in given else "is missing"
+                raise ValueError(f"'{text}': {choice.name} {said}; it is one of {', '.join(known)}")
+            values[choice.name] = known[given.pop(choice.name)]
+        if given:
+            raise ValueError(f"'{text}': there is no choice {', '.join(given)} in it")
+        return Architecture(self.name, values)
+
+    def graph(self, arch: Architecture) -> ArchGraph:
+        """A node per layer, and an edge around each layer of message passing that has a skip."""
+        values = self.values(arch)
+        labels, edges = ["input"], list[tuple[int, int]]()
+
+        def add(label: str, *sources: int) -> int:
+            labels.append(label)
+            edges.extend((source, len(labels) - 1) for source in sources)
+            return len(labels) - 1
+
+        dims = ("batchnorm", "activation", "dropout")
+        wrapper = " ".join(str(values[name]) for name in dims)
+        message = " ".join(str(values[name]) for name in ("operator", "aggregation") if name in values)
+        last = 0
+        if values["encoding"] != NO_ENCODING:
+            last = add(f"encoding {values['encoding']}", last)
+        for _ in range(int(values["layers/pre"])):
+            last = add(f"linear {wrapper}", last)
+        for _ in range(int(values["layers/message"])):
+            layer = add(f"{message} {wrapper}", last)
+            last = layer if values["connectivity"] == "stack" else add(str(values["connectivity"]), layer, last)
+        last = add(f"readout {values['readout']}", last)
+        for _ in range(int(values["layers/post"]) - 1):
+            last = add(f"linear {wrapper}", last)
+        training = " ".join(str(values[name]) for name in TRAINING if name in values)
+        add(f"output {training}".strip(), add("linear", last))
+        return ArchGraph(tuple(labels), tuple(edges))
+
+    def design(self, arch: Architecture) -> Design:
+        """The architecture with its operators."""
+        values = self.values(arch)
+        operator = self.parts.operators[str(values["operator"])]
+        return Design(
+            values,
+            operator,
+            self.parts.aggregators[str(values["aggregation"])] if _aggregates(operator) else None,
+            self.parts.encodings.get(str(values["encoding"])),
+            self.parts.readouts[str(values["readout"])],
+        )
+
+    def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
+        """Parameters, and multiply-accumulates of one graph of the mean size, or of the whole one; pairs are as many as
+        edges. Raises UsageError when the task does not say how large its graphs are, or for `target_params` that no
+        width is narrow enough for."""
+        nodes, edges = task.graph_size()
+        shape = Shape(task.graphs().features, task.outputs, task.level, nodes, edges, task.edge_features)
+        params, macs = costs(self.design(arch), shape, self.width(arch, task, size))
+        return {"params": params, "macs": macs}
+
+    def hidden_units(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, int]:
+        """The width that `target_params` demands, where they are given."""
+        own = GraphGymSize.own(size, self.name)
+        return {} if own.target_params is None else {"layer": self.width(arch, task, size)}
+
+    def width(self, arch: Architecture, task: Task, size: SizeConfig) -> int:
+        """Of every layer: said, or the smallest multiple of what operators need that has `target_params`, counted for
+        one feature and one output as published. Raises UsageError."""
+        own, design = GraphGymSize.own(size, self.name), self.design(arch)
+        every = _multiple(design.operator)
+        if own.target_params is None:
+            if own.hidden % every:
+                raise UsageError(
+                    f"'{design.operator.label}' has {every} heads, which do not make up hidden={own.hidden}"
+                )
+            return own.hidden
+        return _matched(self, arch, own.target_params, every, task.level, task.edge_features)
+
+    def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
+        """`model(x, edge_index[, edge_attr][, counts | pairs])` as the task has it, to an answer per node, graph or
+        pair.
+
+        Raises UsageError for an illegal architecture, a task that is no graph's, another space's size, and features of
+        edges that no operator of the space reads.
+        """
+        from search_spaces.graphgym.built import built
+
+        graphs = task.graphs()
+        check_legal(self, arch)
+        if graphs.edge_features is not None and not any(
+            getattr(one.kind, "takes_edges", False) for one in self.parts.operators.values()
+        ):
+            raise UsageError(
+                f"none of {', '.join(self.parts.operators)} reads edge_attr, features of edges; name one that does, "
+                "graphgym(operators=('general', 'gine')), or leave them out"
+            )
+        own = GraphGymSize.own(size, self.name)
+        degree = 1.0 if not task.nodes or task.edges is None else task.edges / task.nodes
+        return built(self.design(arch), graphs, task.outputs, degree, self.width(arch, task, size), own.l2norm)
+
+
+@lru_cache(maxsize=4096)
+def _matched(
+    space: GraphGym, arch: Architecture, target: int, every: int, level: Any, edge_features: int | None
+) -> int:
+    design, shape = space.design(arch), Shape(1, 1, level, 1, 1, edge_features)
+    return every * matched(lambda many: costs(design, shape, every * many)[0], target)
+
+
+def _aggregates(operator: Operator) -> bool:
+    """Whether it is given an aggregator; of the catalogue's the general one alone, which is known without importing."""
+    if not operator.own:
+        return operator.name == GENERAL
+    return "aggregator" in inspect.signature(operator.kind).parameters
+
+
+def _multiple(operator: Operator) -> int:
+    """What widths are a multiple of: the heads of attention."""
+    if not operator.own and operator.name == GENERAL:
+        return 1
+    heads = inspect.signature(operator.kind).parameters.get("heads")
+    default = 1 if heads is None or heads.default is inspect.Parameter.empty else heads.default
+    return max(1, int(operator.options.get("heads", default)))
+
+
+def _nearest(wanted: Value | None, choice: Choice) -> Value:
+    """The option that is wanted, or the nearest of ordered ones, or the first."""
+    if wanted in choice.options or wanted is None:
+        return choice.options[0] if wanted is None else wanted
+    if choice.ordered:
+        return min(choice.options, key=lambda option: abs(float(option) - float(wanted)))
+    return choice.options[0]

@@ -1,0 +1,50 @@
+"""What a space of graph networks is told by names: operators of the catalogue, or of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from search_spaces.operators.graph import AGGREGATOR, ENCODING, GRAPH, READOUT
+from search_spaces.operators.operator import Operator, Role
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Operators of each role by their labels, in the order in which they were named."""
+
+    operators: Mapping[str, Operator]
+    aggregators: Mapping[str, Operator]
+    encodings: Mapping[str, Operator]
+    readouts: Mapping[str, Operator]
+
+    def findings(self) -> Iterator[str]:
+        """What is wrong with those that are a user's own (`nas_core.space.HasFindings`)."""
+        from search_spaces.operators.graph.suite import check
+
+        for role in (self.operators, self.aggregators, self.encodings, self.readouts):
+            for one in role.values():
+                if one.own:
+                    yield from check(one)
+
+
+def parts(
+    operators: Sequence[str] = (),
+    aggregators: Sequence[str] = (),
+    encodings: Sequence[str] = (),
+    readouts: Sequence[str] = (),
+) -> Parts:
+    """Names of the catalogue, or `my_ops.py:Mine`, resolved: `parts(operators=("gcn", "my_ops.py:Mine"))`.
+
+    A role that is not named, or named with nothing, is empty. Raises UsageError for an unknown name, with the nearest
+    one, and for what cannot be one of its role; NotFoundError for a missing file or class.
+    """
+
+    def found(role: Role, names: Sequence[str]) -> Mapping[str, Operator]:
+        if isinstance(names, list | tuple) and not names:
+            return {}
+        return {each.label: each for each in role.operators(names)}
+
+    return Parts(
+        found(GRAPH, operators), found(AGGREGATOR, aggregators), found(ENCODING, encodings), found(READOUT, readouts)
+    )

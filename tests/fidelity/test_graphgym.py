@@ -1,0 +1,268 @@
+"""GraphGym (You et al. 2020): its grids, its networks, its rule for a number of parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nas_core import moves
+from nas_core.architecture import Architecture
+from nas_core.errors import NotFoundError, UsageError
+from nas_core.task import Task, graph_task
+from search_spaces.graphgym.costs import matched
+from search_spaces.graphgym.space import GraphGym, GraphGymSize
+from search_spaces.layers.graph_batch import GraphBatch
+from search_spaces.operators.graph.sample import ring
+
+NODES = graph_task(7, 3, 20, 44)
+GRAPHS = graph_task(7, 3, 20, 44, kind="graph-classification", level="graph")
+LINKS = graph_task(7, 1, 20, 44, kind="link-prediction", level="pair")
+PAIRS = graph_task(7, 3, 20, 44, kind="edge-classification", level="pair")
+DESIGN = (
+    "layers/pre=2,layers/message=4,layers/post=2,connectivity=skipconcat,batchnorm=True,activation=relu,dropout=0.3,"
+    "aggregation=mean,batch_size=32,optimizer=adam,lr=0.01,epochs=200"
+)
+
+
+def design(space: GraphGym, **changes: Any) -> Architecture:
+    """DESIGN with other values; `layers_message` is `layers/message`."""
+    values = dict(part.split("=") for part in DESIGN.split(","))
+    values |= {name.replace("layers_", "layers/"): str(value) for name, value in changes.items()}
+    return space.from_text(",".join(f"{name}={value}" for name, value in values.items()))
+
+
+def test_the_grids() -> None:
+    assert moves.size(GraphGym()) == 314_928
+    assert moves.size(GraphGym(condensed=True)) == 96
+    assert moves.size(GraphGym(training=False)) == 314_928 // (3 * 2 * 3 * 3)
+    assert {GraphGym().name, GraphGym(condensed=True).name, GraphGym(training=False).name} == {
+        "graphgym",
+        "graphgym-condensed",
+        "graphgym-custom",
+    }
+
+
+def test_what_is_decided_of_the_training() -> None:
+    space = GraphGym()
+    assert space.recipe(design(space, lr=0.001)) == {"batch_size": 32, "optimizer": "adam", "lr": 0.001, "epochs": 200}
+    condensed = GraphGym(condensed=True)
+    arch = moves.sample(condensed, np.random.default_rng(0))
+    assert condensed.recipe(arch) == {"batch_size": 32, "optimizer": "adam", "lr": 0.01, "epochs": 400}
+    assert condensed.values(arch) | {"batchnorm": True, "activation": "prelu", "dropout": 0.0} == condensed.values(arch)
+    free = GraphGym(training=False)
+    assert free.recipe(moves.sample(free, np.random.default_rng(0))) == {}
+
+
+def dense(network: nn.Module, x: Tensor, edges: Tensor, aggregation: str) -> Tensor:
+    """The states of a network in evaluation mode, by matrices."""
+    adjacency = torch.zeros(len(x), len(x))
+    adjacency.index_put_((edges[1], edges[0]), torch.ones(edges.size(1)), accumulate=True)
+    for layer in network.before:
+        x = layer(x)
+    for layer in network.layers:
+        operator = layer.step.operator
+        projected = x @ operator.neighbours.weight.t()
+        if aggregation == "max":
+            near = torch.stack([(row[:, None] + projected).amax(0) for row in torch.log(adjacency.clamp(max=1))])
+            near[adjacency.sum(1) == 0] = 0.0
+        else:
+            near = adjacency @ projected
+            near = near / adjacency.sum(1, keepdim=True).clamp(min=1) if aggregation == "mean" else near
+        new = near + x @ operator.itself.weight.t() + (0 if operator.itself.bias is None else operator.itself.bias)
+        for part in layer.wrapper:
+            new = part(new)
+        new = {"stack": new, "skipsum": x + new if x.shape == new.shape else new}.get(
+            layer.connectivity, torch.cat([x, new], 1)
+        )
+        x = layer.activation(new)
+    return x / x.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+
+@pytest.mark.parametrize("aggregation", ["sum", "mean", "max"])
+@pytest.mark.parametrize("connectivity", ["stack", "skipsum", "skipconcat"])
+@pytest.mark.parametrize("batchnorm", [True, False])
+def test_networks_are_products_of_matrices(aggregation: str, connectivity: str, batchnorm: bool) -> None:
+    space, size = GraphGym(), GraphGymSize(hidden=5)
+    arch = design(space, aggregation=aggregation, connectivity=connectivity, batchnorm=batchnorm, activation="prelu")
+    torch.manual_seed(0)
+    x, edges = torch.randn(20, 7), torch.randint(18, (2, 44))
+    for task in (NODES, GRAPHS, LINKS, PAIRS):
+        network: Any = space.build(arch, task, size)
+        for norm in network.modules():
+            if isinstance(norm, nn.BatchNorm1d):
+                nn.init.uniform_(norm.running_mean)
+                nn.init.uniform_(norm.running_var, 0.5, 2.0)
+        network.eval()
+        states = dense(network, x, edges, aggregation)
+        if task is NODES:
+            torch.testing.assert_close(network(x, edges), network.head(states), atol=1e-5, rtol=1e-5)
+        elif task is GRAPHS:
+            cut = edges[:, (edges[0] < 13) == (edges[1] < 13)]
+            states = dense(network, x, cut, aggregation)
+            wanted = network.head(torch.stack([states[:13].sum(0), states[13:].sum(0)]))
+            torch.testing.assert_close(network(x, cut, torch.tensor([13, 7])), wanted, atol=1e-4, rtol=1e-4)
+        else:
+            pairs, last = ring(20, 6), network.head(states)
+            both = last[pairs[0]] * last[pairs[1]]
+            wanted = both.sum(1, keepdim=True) if task is LINKS else network.pairs.classes(both)
+            torch.testing.assert_close(network(x, edges, pairs), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [2, 4, 6, 8])
+def test_the_width_after_skipconcat(layers: int) -> None:
+    space = GraphGym()
+    network: Any = space.build(design(space, layers_message=layers, layers_post=1), NODES, GraphGymSize(hidden=6))
+    assert network.head[-1].in_features == 6 + layers * 6
+
+
+def published(count: Callable[[int], int], target: int, width: int = 256) -> int:
+    """The procedure of the published program, step by step, with its upper match."""
+    while count(width) != target:
+        step = round(width * math.sqrt(target / count(width))) - width
+        width += step
+        if abs(step) <= 1:
+            break
+    if count(width) == target:
+        return width
+    upward = count(width) < target
+    while True:
+        width += 1 if upward else -1
+        if count(width) == target:
+            return width
+        if (count(width) < target) != upward:
+            return width if upward else width + 1
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_widths_for_a_number_of_parameters(number: int) -> None:
+    """As the published procedure finds them; one feature less has fewer parameters than the target."""
+    space = GraphGym()
+    arch = moves.sample(space, np.random.default_rng(number))
+    one = graph_task(1, 1, 1, 1)
+
+    def count(width: int) -> int:
+        return int(space.costs(arch, one, GraphGymSize(hidden=width))["params"])
+
+    for target in (2_000, 30_000, 187_000):
+        size = GraphGymSize(target_params=target)
+        width = space.width(arch, NODES, size)
+        assert width == matched(count, target) == published(count, target)
+        assert count(width - 1) < target <= count(width)
+        assert space.hidden_units(arch, NODES, size) == {"layer": width}
+    size = GraphGymSize(target_params=2_000)
+    network = space.build(arch, one, size)
+    assert sum(each.numel() for each in network.parameters()) == count(space.width(arch, one, size))
+
+
+def test_states_have_length_one() -> None:
+    space = GraphGym()
+    x, edges = torch.randn(20, 7), ring(20, 44)
+    for l2norm in (True, False):
+        network: Any = space.build(design(space, dropout=0.0), NODES, GraphGymSize(hidden=5, l2norm=l2norm)).eval()
+        answer = network(x, edges)
+        states = network.states(x, GraphBatch.of(edges, x))
+        assert bool(torch.allclose(states.norm(dim=1), torch.ones(20))) == l2norm
+        torch.testing.assert_close(answer, network.head(states))
+
+
+def test_a_batch_of_one_graph_trains() -> None:
+    """Whose batch normalisation has one row alone to learn from."""
+    space = GraphGym()
+    network: Any = space.build(design(space, layers_post=3), GRAPHS, GraphGymSize(hidden=5)).train()
+    x, edges = torch.randn(20, 7), ring(20, 44)
+    network(x, edges, torch.tensor([20])).sum().backward()
+    norm = next(each for each in network.head if isinstance(each, nn.BatchNorm1d))
+    assert torch.equal(norm.running_mean, torch.zeros_like(norm.running_mean))
+
+
+def test_the_two_references() -> None:
+    """GCN's nearest member averages; with both operators they are what they are called."""
+    space = GraphGym(operators=("general", "gcn", "gat"))
+    assert {name: arch.values["operator"] for name, arch in space.named.items()} == {"gcn": "gcn", "gat": "gat"}
+    assert GraphGym().named["gcn"].values["aggregation"] == "mean"
+    assert list(GraphGym().named) == ["gcn"]
+    assert "graphgym(operators=" in GraphGym().left_out["gat"]
+    for known in (space, GraphGym(), GraphGym(condensed=True)):
+        for arch in known.named.values():
+            assert known.illegal(arch) is None
+
+
+def test_operators_aggregators_encodings_and_readouts() -> None:
+    space = GraphGym(
+        operators=("general", "gat(heads=4)"),
+        aggregators=("sum", "lcm"),
+        encodings=("random-walk(features=4)",),
+        readouts=("mean", "softmax"),
+    )
+    text = (
+        "operator=general,encoding=random-walk(features=4),readout=softmax,layers/pre=1,layers/message=2,layers/post=1,"
+        "connectivity=stack,batchnorm=True,activation=relu,dropout=0.0,aggregation=lcm,batch_size=16,optimizer=sgd,"
+        "lr=0.1,epochs=100"
+    )
+    arch = space.from_text(text)
+    assert space.to_text(arch) == text
+    network: Any = space.build(arch, GRAPHS, GraphGymSize(hidden=8))
+    assert network.before[0].in_features == 7 + 4
+    assert network(torch.randn(20, 7), ring(20, 44), torch.tensor([20])).shape == (1, 3)
+    names = {choice.name: choice for choice in space.choices}
+    assert names["aggregation"].when[0].values == ("general",)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GraphGym(operators=("gcnn",)), "unknown graph operator 'gcnn'; did you mean 'gcn'"),
+        (lambda: GraphGym(aggregators=("sun",)), "unknown aggregator 'sun'; did you mean 'sum'"),
+        (lambda: GraphGym(encodings=("laplace",)), "unknown encoding 'laplace'; did you mean 'laplacian'"),
+        (lambda: GraphGym(readouts=("meen",)), "unknown readout 'meen'; did you mean 'mean'"),
+        (lambda: GraphGym(operators=()), "graphgym needs operators; leave them out"),
+        (lambda: GraphGym(aggregators=()), "'general' needs aggregators"),
+    ],
+)
+def test_errors_of_parts(make: Callable[[], GraphGym], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+def test_errors() -> None:
+    space = GraphGym()
+    arch = design(space)
+    with pytest.raises(
+        UsageError, match=r"target_params 3 is below \d+, the parameters of this network one feature wide"
+    ):
+        space.build(arch, NODES, GraphGymSize(target_params=3))
+    edges = graph_task(7, 3, 20, 44, edge_features=2)
+    attention = GraphGym(operators=("gat",))
+    with pytest.raises(UsageError, match="none of gat reads edge_attr"):
+        attention.build(attention.named["gat"], edges, GraphGymSize(hidden=4))
+    with pytest.raises(UsageError, match="'gat' has 2 heads, which do not make up hidden=5"):
+        attention.build(attention.named["gat"], NODES, GraphGymSize(hidden=5))
+    with pytest.raises(NotFoundError, match="there is no file"):
+        GraphGym(operators=("absent.py:Mine",))
+    for text, message in (
+        ("layers/pre=1", "layers/message is missing; it is one of 2, 4, 6, 8"),
+        (DESIGN.replace("pre=2", "pre=5"), "layers/pre is '5'; it is one of 1, 2, 3"),
+        (DESIGN + ",depth=3", "there is no choice depth"),
+        (DESIGN + ",epochs=100", "comes twice"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            space.from_text(text)
+
+
+def test_a_task_of_edges_with_features() -> None:
+    space = GraphGym(operators=("general", "gine", "gatv2"), training=False)
+    task: Task = graph_task(7, 3, 20, 44, edge_features=2)
+    x, edges, e = torch.randn(20, 7), ring(20, 44), torch.randn(44, 2)
+    for number in range(6):
+        arch = moves.sample(space, np.random.default_rng(number))
+        network = space.build(arch, task, GraphGymSize(hidden=4)).eval()
+        other = network(x, edges, e.flip(0))
+        assert not torch.allclose(network(x, edges, e), other)
+        assert functional.softmax(other, 1).isfinite().all()

@@ -21,6 +21,8 @@ BEST = 500
 """Of the mirrored trials; the others are drawn from the rest."""
 DRAWN: Mapping[Plot, int] = {"param_importances": 20, "parallel_coordinate": 10, "slice": 6, "contour": 3, "rank": 3}
 """How many choices a plot shows, the most important ones; the others show none."""
+FEWER: Mapping[Plot, int] = {"timeline": 1_000}
+"""Trials of a plot that takes a mark for each; the others show as many as a mirror has."""
 SIZES: Mapping[Plot, tuple[float, float]] = {"contour": (11.0, 9.0), "rank": (11.0, 9.0), "slice": (13.0, 5.0)}
 
 
@@ -42,7 +44,7 @@ def _made(subject: Subject, name: str, plot: Plot) -> Mirrored:
     if len(among) < (1 if plot == "timeline" else 2):
         wanted = "no trials" if plot == "timeline" else "fewer than two measured trials of the largest budget"
         raise NotFoundError(f"study '{study.name}' has {wanted} yet; there is nothing to draw")
-    chosen = _chosen(trials, among)
+    chosen = _chosen(trials, among, min(FEWER.get(plot, MOST), MOST))
     runs = list(subject.store.some_trials(study, trials.numbers[chosen].tolist(), metrics=False))
     figure = Mirrored(
         kind=name,
@@ -75,14 +77,14 @@ def _comparable(trials: Trials) -> numpy.ndarray:
     return measured & (trials.budgets == trials.budgets[measured].max()) if measured.any() else measured
 
 
-def _chosen(trials: Trials, among: numpy.ndarray) -> numpy.ndarray:
-    """At most `MOST` positions, in their order: those of the best, and of a sample of the others that is the same
+def _chosen(trials: Trials, among: numpy.ndarray, most: int) -> numpy.ndarray:
+    """At most so many positions, in their order: those of the best, and of a sample of the others that is the same
     every time."""
-    if len(among) <= MOST:
+    if len(among) <= most:
         return among
     values = numpy.nan_to_num(trials.oriented[among, 0], nan=-numpy.inf)
     order = among[numpy.argsort(-values, kind="stable")]
-    sample = generator(0, "mirror", len(among)).choice(order[BEST:], MOST - BEST, replace=False)
+    sample = generator(0, "mirror", len(among)).choice(order[BEST:], most - BEST, replace=False)
     return numpy.sort(numpy.concatenate([order[:BEST], sample]))
 
 

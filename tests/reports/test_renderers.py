@@ -98,7 +98,7 @@ def test_the_users_own_style_changes_nothing() -> None:
 
 def test_a_page_holds_all_that_it_needs_and_names_as_texts() -> None:
     pytest.importorskip("plotly")
-    page = plotly_figure.page([FIGURE, mirror("slice", ["a", ODD])], ODD)
+    page = plotly_figure.page([FIGURE, mirror("rank", ["a", ODD])], ODD)
     read = Read()
     read.feed(page)
     assert [tag for tag, attrs in read.tags if "src" in attrs or "href" in attrs] == []

@@ -477,3 +477,32 @@ def test_a_file_of_many_graphs_of_pytorch_geometric_is_divided(tmp_path: Path) -
     pyg_folder(tmp_path / "two", {"data.pt": range(60), "more.pt": range(3)}, "graph")
     with pytest.raises(UsageError, match="2 processed files; name one data set"):
         load(f"pyg:{tmp_path / 'two'}", Split())
+
+
+def test_a_part_that_is_evaluated_in_several_batches_is_evaluated_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.data.passes.EVALUATION_VALUES", 1)
+    source = source_of(tmp_path, train_idx=np.arange(4), valid_idx=np.arange(4, 9), test_idx=np.arange(9, 12))
+    data = source.bind("cpu", Loading(batch_size=2))
+    for _ in range(2):
+        batches = list(data.batches("valid", 0, 0))
+        assert [batch.size for batch in batches] == [2, 2, 1]
+        assert torch.cat([batch.target for batch in batches]).tolist() == [0, 1, 0, 1, 0]
+
+
+def test_rows_of_nodes_count_as_the_mean_of_their_graph_where_proxies_compare_graphs(tmp_path: Path) -> None:
+    from predictors.forward_pass import ForwardPass
+
+    source = source_of(tmp_path)
+    data = source.bind("cpu", Loading(batch_size=12))
+    batch = next(iter(data.batches("train", 0, 0)))
+    space = ToySpace(("graph-classification",))
+    forward = ForwardPass(
+        lambda: space.build(Architecture("toy", {"width": 8}), source.task, space.Size()), batch, data.loss, source.task
+    )
+    x, *_, counts = batch.inputs
+    wanted = torch.stack([rows.mean(0) for rows in x.split(counts.tolist())])
+    assert forward.samples == batch.size
+    assert torch.allclose(forward.by_sample(x), wanted)
+    assert torch.equal(forward.by_sample(wanted), wanted)

@@ -79,9 +79,13 @@ class OneShot(Protocol):
 
     def __init__(self, setting: Setting, config: Any) -> None: ...
 
-    def start(self, make: Callable[[], nn.Module], data: Data, compute: Compute) -> None:
+    def start(self, make: Callable[..., nn.Module], data: Data, compute: Compute) -> None:
         """Take up a fresh supernet (`search_spaces.supernet.supernet.Supernet`, the same at every call) on the CPU, and
-        the data on `compute.device`. Parts to train on: "train", or its halves "weights" and "alphas"."""
+        the data on `compute.device`. Parts to train on: "train", or its halves "weights" and "alphas".
+
+        `make(space=None)`: given another space, whose `derive` answers architectures of the study's, it makes the
+        supernet of that one. A strategy that works in rounds, each on a space of its own, calls it when a round begins,
+        and in `load_state_dict` for the round that the state is of."""
         ...
 
     def step(self, epoch: int) -> Progress:

@@ -208,6 +208,7 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], plain
     optimizer.load_state_dict({"state": state, "param_groups": plain["groups"]})
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file, complete or not there. Raises MachineError as `write_atomically`."""
-    write_atomically(path, safetensors.torch.save(storable(tensors)))
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str] | None = None) -> None:
+    """A safetensors file with words beside the tensors, complete or not there. Raises MachineError as
+    `write_atomically`."""
+    write_atomically(path, safetensors.torch.save(storable(tensors), None if about is None else dict(about)))

@@ -26,6 +26,7 @@ from studies.jobs.stored import WEIGHTS
 from studies.records import StudySpec
 from studies.setup.supernets import SupernetParts
 from studies.store.store import Store
+from training.evaluators.supernet import SPACE
 
 FILE = "weights.safetensors"
 DERIVED = "derived.json"
@@ -87,7 +88,8 @@ class Supernet:
             yield _reported(epochs[-1])
         with trial_failures(), self._seeded(context, "result"):
             result = strategy.result()
-        write_tensors(folder / FILE, strategy.supernet.state_dict())
+        space = getattr(strategy.supernet, "space", parts.setting.space)
+        write_tensors(folder / FILE, strategy.supernet.state_dict(), {SPACE: space.name})
         write_atomically(folder / DERIVED, json.dumps([arch.to_json() for arch in result]).encode())
 
     @contextmanager

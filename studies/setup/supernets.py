@@ -40,16 +40,18 @@ class SupernetParts:
     def make_strategy(self) -> OneShot:
         return self.strategy(self.setting, self.config)
 
-    def make_supernet(self) -> nn.Module:
-        """A fresh supernet; its weights depend on the study's seed alone."""
+    def make_supernet(self, space: SearchSpace | None = None) -> nn.Module:
+        """A fresh supernet of the study's space, or of another one of the same architectures; its weights depend on
+        the study's seed, and on the name of that one, alone."""
         import torch
 
         from search_spaces.supernet.supernet import Supernet
 
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derive(self.setting.seed, "supernet"))
+            seed = derive(self.setting.seed, "supernet")
+            torch.default_generator.manual_seed(seed if space is None else derive(seed, "round", space.name))
             auxiliary = getattr(self.config, "auxiliary", False)
-            return Supernet(self.setting.space, self.source.task, self.size, auxiliary=auxiliary)
+            return Supernet(space or self.setting.space, self.source.task, self.size, auxiliary=auxiliary)
 
     def bind(self) -> Data:
         """The data on the device, in the batches that the strategy's configuration asks for."""

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from training.data.protocol import Source
 
 RECALIBRATION = 20  # batches
+SPACE = "space"
+"""Beside the weights of a supernet: the name of the space that they are of."""
 
 
 class SupernetSettings(EvaluatorSettings):
@@ -289,12 +291,12 @@ class SupernetEvaluator:
 def load_supernet(space: SearchSpace, task: Task, size: SizeConfig, path: Path) -> Supernet:
     """The supernet whose `state_dict` is at `path` (safetensors), on the CPU, in evaluation mode.
 
-    Raises UsageError for a space that is not relaxable, NotFoundError for a missing file, VerificationError for one
-    that is damaged or of another supernet.
+    Raises UsageError for a space that is not relaxable, or not the one that the weights are of, NotFoundError for a
+    missing file, VerificationError for one that is damaged or of another supernet.
     """
     import safetensors.torch
     import torch
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
 
     from search_spaces.supernet.supernet import Supernet
 
@@ -304,6 +306,13 @@ def load_supernet(space: SearchSpace, task: Task, size: SizeConfig, path: Path) 
         raise NotFoundError(f"there are no weights of a supernet at '{path}'; train one with a one-shot strategy")
     try:
         tensors = safetensors.torch.load(path.read_bytes())
+        with safe_open(path, framework="pt") as file:
+            owner = (file.metadata() or {}).get(SPACE, space.name)
+        if owner != space.name:
+            raise UsageError(
+                f"the weights of this supernet are of '{owner}', on which the last round of its search was, and not of "
+                f"space '{space.name}': most architectures have none there; evaluate by training (--evaluator train)"
+            )
         # A second classifier is of use in training alone.
         head = f"network.{AUXILIARY}."
         supernet.load_state_dict({name: x for name, x in tensors.items() if not name.startswith(head)})

@@ -176,7 +176,10 @@ def test_what_a_pass_for_inference_made_serves_a_training() -> None:
     graph = GraphBatch(edges, nodes)
     with torch.inference_mode():
         graph.propagate(x.detach(), "gcn")
-    graph.propagate(x, "gcn").sum().backward()
+        graph.attention(1, x.dtype, looped=True)
+    attention = graph.attention(1, x.dtype, looped=True)
+    near = graph.propagate(x, "gcn")
+    attention(attention.ends(near[:, :1], near[:, 1:2]), near[:, None]).square().sum().backward()
     assert x.grad is not None
 
 

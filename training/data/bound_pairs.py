@@ -71,7 +71,7 @@ class _Bound(Scored):
         arrays = (source.features, source.edge_index, source.edge_attr)
         x, edge_index, *values = (torch.from_numpy(array).to(self.device) for array in arrays if array is not None)
         graph = GraphBatch(edge_index, len(x), values[0] if values else None, ascending=True)
-        self._graph = (x, graph.carrier(), *values)
+        self._graph = (x, graph.carrier(x), *values)
 
     def _batch(self, pairs: Tensor, target: Tensor, index: Tensor | None = None) -> Batch:
         """With an index, so that a part of the batch is the same graph with the same pairs."""

@@ -11,7 +11,9 @@ batch normalisation follows.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
@@ -143,7 +145,7 @@ class GraphGym(SearchSpace):
             ("sum",),
         )
         if not plain or not training:
-            self.name = "graphgym-custom"
+            self.name = f"graphgym-{self._digest(condensed)}"
         elif condensed:
             self.name = "graphgym-condensed"
         named = {name: self._reference(name) for name in self._references()}
@@ -153,6 +155,12 @@ class GraphGym(SearchSpace):
             if "gat" in named
             else {"gat": "attention is none of its operators; graphgym(operators=('general', 'gat'))"}
         )
+
+    def _digest(self, condensed: bool) -> str:
+        """Of what is not as published, by labels: several such spaces may be in one database."""
+        every = (self.parts.operators, self.parts.aggregators, self.parts.encodings, self.parts.readouts)
+        said = json.dumps([condensed, self.training, *(list(role) for role in every)])
+        return hashlib.sha256(said.encode()).hexdigest()[:8]
 
     def _choices(self, dimensions: Mapping[str, tuple[Value, ...]], general: tuple[str, ...]) -> Iterator[Choice]:
         """Dimensions with one option only are fixed instead."""

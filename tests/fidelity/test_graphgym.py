@@ -42,11 +42,10 @@ def test_the_grids() -> None:
     assert moves.size(GraphGym()) == 314_928
     assert moves.size(GraphGym(condensed=True)) == 96
     assert moves.size(GraphGym(training=False)) == 314_928 // (3 * 2 * 3 * 3)
-    assert {GraphGym().name, GraphGym(condensed=True).name, GraphGym(training=False).name} == {
-        "graphgym",
-        "graphgym-condensed",
-        "graphgym-custom",
-    }
+    assert (GraphGym().name, GraphGym(condensed=True).name) == ("graphgym", "graphgym-condensed")
+    others = [GraphGym(training=False), GraphGym(True, training=False), GraphGym(operators=("gcn", "gat"))]
+    assert len({space.name for space in others}) == 3
+    assert GraphGym(operators=("gcn", "gat")).name == others[-1].name
 
 
 def test_what_is_decided_of_the_training() -> None:

@@ -44,10 +44,9 @@ def test_it_searches(tmp_path: Path) -> None:
         shutil.copytree(
             ROOT, source, ignore=shutil.ignore_patterns(".git", "build", "*.egg-info", "__pycache__", "*.db")
         )
+        places = {"/source": str(source), "/tmp/": f"{tmp_path}/", "python ": f"{python} "}
         for step in steps():
-            here = (
-                step.replace("/source", str(source)).replace("/tmp/", f"{tmp_path}/").replace("python ", f"{python} ")
-            )
+            here = re.sub("|".join(places), lambda found: places[found[0]], step)  # at once: a place may hold another
             subprocess.run(["sh", "-euc", here], check=True, cwd=tmp_path)
         (tmp_path / "work").mkdir()
         subprocess.run([str(venv / "bin" / "nas"), *options], check=True, cwd=tmp_path / "work")

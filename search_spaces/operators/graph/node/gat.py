@@ -32,14 +32,14 @@ class Attention(GATConv):
             return super().forward(x, graph.looped)
         states = self.lin(x).view(-1, self.heads, self.out_channels)
         ends = torch.cat([self.att_src, self.att_dst])  # [2, heads, out]
-        source, target = torch.einsum("nhc,ehc->enh", states, ends)
+        source, target = (states * ends[:, None]).sum(-1)
         attention = graph.attention(self.heads, states.dtype, looped=True)
         scores = functional.leaky_relu(attention.ends(source, target), self.negative_slope)
         return attention(scores, states).flatten(1) + self.bias
 
     def uncounted_macs(self, x: Tensor, edges: Tensor | GraphBatch) -> int:
-        """Edge by edge, every node is scored as a source and as a target by products of elements."""
-        return 2 * x.size(0) * self.heads * self.out_channels if GraphBatch.of(edges, x).by_edges else 0
+        """Every node is scored as a source and as a target, by products of elements."""
+        return 2 * x.size(0) * self.heads * self.out_channels
 
     def macs(self, nodes: int, edges: int) -> int:
         """A map, a message per edge and per node, and every node scored as a source and as a target."""

@@ -70,6 +70,8 @@ DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
     ("stages(blocks=('selective-kernel',))", LARGE, {"width_scale": 0.0625, "stem": "imagenet"}, 1),
     ("nasbench_graph", GRAPH, {"hidden": 8, "dropout": 0.0}, 12),
     ("gnas(layers=2, vertices=3)", GRAPH, {"hidden": 6, "dropout": 0.0}, 4),
+    ("auto-gnn", GRAPH, {"dropout": 0.0}, 6),
+    ("auto-gnn(layers=3)", GRAPH, {"dropout": 0.0, "batchnorm": True, "residual": True}, 3),
     ("graphgym", GRAPH, {"hidden": 8}, 6),
     ("graphgym(operators=('gcn', 'gat', 'gatv2', 'transformer', 'sgc', 'appnp'))", GRAPH, {"hidden": 8}, 3),
     ("graphgym(operators=('gine', 'pna', 'gcn2', 'gin', 'cheb', 'arma'))", GRAPH, {"hidden": 8}, 3),

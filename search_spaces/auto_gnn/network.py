@@ -1,0 +1,227 @@
+"""Networks of Auto-GNN (Zhou et al. 2019, sections 2 and 3.1): layers of six components, one after the other.
+
+They are called with the tensors of the task (`nas_core.task.Graphs`): a class for each sequence of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.utils import softmax
+
+from nas_core.task import Graphs
+from search_spaces.auto_gnn.attention import LEARNT
+from search_spaces.auto_gnn.space import COMBINED
+from search_spaces.layers.dropout import Dropout
+from search_spaces.layers.feature_dropout import FeatureDropout
+from search_spaces.layers.graph_batch import GraphBatch
+from search_spaces.operators.graph import AGGREGATOR, HEAD
+
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "linear": nn.Identity,
+    "softplus": nn.Softplus,
+    "leaky_relu": nn.LeakyReLU,
+    "relu6": nn.ReLU6,
+    "elu": nn.ELU,
+}
+
+
+@dataclass(frozen=True)
+class Components:
+    """What a layer is made of; `hidden` features of each of `heads` heads."""
+
+    hidden: int
+    attention: str
+    heads: int
+    aggregate: str
+    combine: str
+    activation: str
+
+
+class FreshNorm(nn.BatchNorm1d):
+    """Batch normalisation that begins anew in every network."""
+
+    def plain(self) -> nn.Module:
+        return nn.BatchNorm1d(self.num_features)
+
+    def signature(self) -> None:
+        return None
+
+
+class FreshSkip(nn.Linear):
+    """The linear map of a skip connection, which begins anew in every network."""
+
+    def plain(self) -> nn.Module:
+        return nn.Linear(self.in_features, self.out_features)
+
+    def signature(self) -> None:
+        return None
+
+
+class Layer(nn.Module):
+    """`act([BN](combine(W x_i, AGG_j e_ij W x_j)) [+ V x_i])` over the neighbours j and the node itself, `[n, width]`
+    to `[n, heads * hidden]`, heads side by side, or in the `last` layer to their mean `[n, hidden]`.
+
+    e_ij is 1 (const), `1 / sqrt(d_i d_j)` (gcn), or a softmax of scores over j (`attention.LEARNT`), after dropout.
+    Every node has one self-loop, whether the data have it or not. "identity" takes what was aggregated; "mlp" is
+    two linear maps with a rectifier between them, of the node and the aggregate side by side, the same for all heads.
+    """
+
+    def __init__(
+        self, width: int, parts: Components, last: bool, dropout: float, batchnorm: bool, residual: bool
+    ) -> None:
+        super().__init__()
+        self.width, self.parts, self.last = width, parts, last
+        every, out = parts.heads * parts.hidden, parts.hidden if last else parts.heads * parts.hidden
+        self.map = nn.Linear(width, every, bias=False)
+        nn.init.xavier_uniform_(self.map.weight)
+        learnt = parts.attention in LEARNT
+        self.scores = LEARNT[parts.attention](parts.heads, parts.hidden) if learnt else None
+        self.drop = Dropout(dropout if learnt else 0.0)
+        self.aggregate = AGGREGATOR.operator(parts.aggregate).make(parts.hidden if learnt else every)
+        self.combine: nn.Module | None = None
+        if parts.combine == "mlp":
+            self.combine = nn.Sequential(
+                nn.Linear(2 * parts.hidden, COMBINED), nn.ReLU(), nn.Linear(COMBINED, parts.hidden)
+            )
+        self.bias = nn.Parameter(torch.zeros(out))
+        self.norm = FreshNorm(out) if batchnorm and not last else None
+        self.skip = FreshSkip(width, out) if residual else None
+        self.activation = ACTIVATIONS[parts.activation]()
+
+    def forward(self, x: Tensor, graph: Tensor | GraphBatch) -> Tensor:
+        heads = self.parts.heads
+        mapped = self.map(x).unflatten(1, (heads, -1))
+        near = self.neighbours(mapped, GraphBatch.of(graph, x))
+        if self.combine is not None:
+            near = self.combine(torch.cat([mapped, near], 2))
+        near = (near.mean(1) if self.last else near.flatten(1)) + self.bias
+        if self.norm is not None:
+            near = self.norm(near)
+        if self.skip is not None:
+            near = near + self.skip(x)
+        answer: Tensor = self.activation(near)
+        return answer
+
+    def neighbours(self, states: Tensor, graph: GraphBatch) -> Tensor:
+        """What is aggregated of the states, both `[n, heads, hidden]`."""
+        attention, aggregate = self.parts.attention, self.parts.aggregate
+        if attention == "gcn" and aggregate == "sum" and not graph.by_edges:
+            return graph.propagate(states.flatten(1), "gcn").view_as(states)
+        # Without scores there is nothing that tells heads apart: all are one.
+        heads = self.parts.heads if self.scores is not None else 1
+        flat = states.flatten(0, 1) if self.scores is not None else states.flatten(1)
+        count = graph.nodes * heads
+        places = None if graph.by_edges else graph.attention(heads, states.dtype, looped=True)
+        if places is not None:
+            source, target = places.source, places.target
+        else:
+            edges = graph.looped
+            if heads > 1:
+                edges = (edges.unsqueeze(2) * heads + torch.arange(heads, device=edges.device)).flatten(1)
+            source, target = edges[0], edges[1]
+        weights: Tensor | None = None
+        if self.scores is not None:
+            scores = self.scores(states, source, target)
+            found = softmax(scores, target, num_nodes=count) if places is None else places.softmax(scores)
+            weights = self.drop(found)
+        elif attention == "gcn":
+            scale = degrees(target, count).to(states.dtype).rsqrt()
+            weights = scale[source] * scale[target]
+        if places is None or aggregate == "max":
+            near = self.aggregate(graph.message(flat, source, weights), target, count)
+        else:
+            near = places.places @ flat if weights is None else places.places.weighted(weights, flat)
+            if aggregate == "mean":
+                near = near / degrees(target, count).to(near.dtype).unsqueeze(1)
+        return near.view_as(states)
+
+    def signature(self) -> Hashable:
+        """Section 3.4: layers share weights where every tensor has the same shape, and attention and activation are the
+        same. An aggregation has no weights, so it may differ."""
+        parts = self.parts
+        return "auto-gnn", self.width, parts.hidden, parts.heads, parts.attention, parts.combine, parts.activation
+
+
+def degrees(target: Tensor, count: int) -> Tensor:
+    """How many edges reach each of `count` nodes; at least the self-loop."""
+    return torch.zeros(count, dtype=torch.long, device=target.device).scatter_add(0, target, torch.ones_like(target))
+
+
+class NodeNetwork(nn.Module):
+    """`(x, edge_index)` to an answer per node `[n, outputs]`, that of the last layer."""
+
+    def __init__(
+        self,
+        graphs: Graphs,
+        outputs: int,
+        layers: Sequence[Components],
+        dropout: float,
+        batchnorm: bool,
+        residual: bool,
+    ) -> None:
+        super().__init__()
+        self.drop_features, self.drop = FeatureDropout(dropout), Dropout(dropout)
+        self.layers = nn.ModuleList()
+        width = graphs.features
+        for number, parts in enumerate(layers, 1):
+            self.layers.append(Layer(width, parts, number == len(layers), dropout, batchnorm, residual))
+            width = parts.heads * parts.hidden
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.states(x, GraphBatch.of(edge_index, x))
+
+    def states(self, x: Tensor, graph: GraphBatch) -> Tensor:
+        """What the last layer answers for each node."""
+        state = self.drop_features(x, graph)
+        for number, layer in enumerate(self.layers):
+            state = layer(self.drop(state) if number else state, graph)
+        found: Tensor = state
+        return found
+
+
+class NodesNetwork(NodeNetwork):
+    """The same for nodes of several graphs."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, counts: Tensor) -> Tensor:  # type: ignore[override]
+        return self.states(x, GraphBatch.of(edge_index, x, counts=counts))
+
+
+class GraphNetwork(NodeNetwork):
+    """The same for graphs: the mean over the nodes of each, `[graphs, outputs]`."""
+
+    def __init__(self, graphs: Graphs, outputs: int, *given: Any) -> None:
+        super().__init__(graphs, outputs, *given)
+        self.pool = AGGREGATOR.operator("mean").make(outputs)
+
+    def forward(self, x: Tensor, edge_index: Tensor, counts: Tensor) -> Tensor:  # type: ignore[override]
+        graph = GraphBatch.of(edge_index, x, counts=counts)
+        answer: Tensor = self.pool(self.states(x, graph), graph.batch, graph.graphs)
+        return answer
+
+
+class PairNetwork(NodeNetwork):
+    """The same for pairs of nodes: the product of both, `[p, outputs]`."""
+
+    def __init__(self, graphs: Graphs, outputs: int, layers: Sequence[Components], *given: Any) -> None:
+        super().__init__(graphs, outputs, layers, *given)
+        self.pairs = HEAD.operator("dot").make(layers[-1].hidden, outputs)
+
+    def forward(self, x: Tensor, edge_index: Tensor, pairs: Tensor) -> Tensor:  # type: ignore[override]
+        graph = GraphBatch.of(edge_index, x)
+        answer: Tensor = self.pairs(self.states(x, graph), pairs, graph)
+        return answer
+
+
+def network_for(graphs: Graphs) -> type[NodeNetwork]:
+    """The class whose networks answer for what is asked."""
+    if graphs.level == "node":
+        return NodesNetwork if graphs.counts else NodeNetwork
+    return GraphNetwork if graphs.level == "graph" else PairNetwork

@@ -1,0 +1,37 @@
+"""Auto-GNN by command: from a search to a program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Say = Callable[..., tuple[int, str, str]]
+SHORT = ("--epochs", "1", "--threads", "1")
+
+
+def test_the_references_and_a_child(folder: Path, say: Say) -> None:
+    words = ("--data", "karate", "--space", "auto-gnn", "--enqueue", "gcn,gat", "--trials", "3")
+    code, _, err = say("search", "--study", "one", *words, "--strategy", "agnn-rl", *SHORT)
+    assert code == 0, err
+    code, out, err = say("trials", "one", "--json")
+    assert code == 0, err
+    assert {trial["state"] for trial in json.loads(out)} == {"complete"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "space"), [("karate", "auto-gnn"), ("random-graphs?target=degrees&graphs=30", "auto-gnn(layers=3)")]
+)
+def test_to_programs(data: str, space: str, folder: Path, say: Say) -> None:
+    """The fast test of programs is in `tests/fidelity/test_auto_gnn.py`."""
+    code, _, err = say(
+        "search", "--study", "s", "--data", data, "--space", space, "--enqueue", "gat", "--trials", "1", *SHORT
+    )
+    assert code == 0, err
+    code, _, err = say("train", "s:0", "--epochs", "1")
+    assert code == 0, err
+    code, _, err = say("export", "s:0", "--format", "pt2,onnx,python,safetensors,json")
+    assert code == 0, err

@@ -6,7 +6,6 @@ They are called with the tensors of the task (`nas_core.task.Graphs`): a class f
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch_geometric.utils import softmax
 
 from nas_core.task import Graphs
 from search_spaces.auto_gnn.attention import LEARNT
-from search_spaces.auto_gnn.space import COMBINED
+from search_spaces.auto_gnn.components import COMBINED, Components
 from search_spaces.layers.dropout import Dropout
 from search_spaces.layers.feature_dropout import FeatureDropout
 from search_spaces.layers.graph_batch import GraphBatch
@@ -31,18 +30,6 @@ ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "relu6": nn.ReLU6,
     "elu": nn.ELU,
 }
-
-
-@dataclass(frozen=True)
-class Components:
-    """What a layer is made of; `hidden` features of each of `heads` heads."""
-
-    hidden: int
-    attention: str
-    heads: int
-    aggregate: str
-    combine: str
-    activation: str
 
 
 class FreshNorm(nn.BatchNorm1d):

@@ -29,11 +29,10 @@ from nas_core.task import (
     Graphs,
     Task,
 )
+from search_spaces.auto_gnn.components import COMBINED, Components
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from search_spaces.auto_gnn.network import Components
 
 CLASSES: Mapping[str, tuple[Value, ...]] = {
     "hidden": (4, 8, 16, 32, 64, 128, 256),
@@ -46,8 +45,6 @@ CLASSES: Mapping[str, tuple[Value, ...]] = {
 """The options of each component of a layer."""
 ORDERED = frozenset({"hidden", "heads"})
 MOST = 16
-COMBINED = 128
-"""Width of the MLP that combines a node with what came of its neighbours."""
 VECTORS = {"const": 0, "gcn": 0, "gat": 2, "sym-gat": 2, "cos": 2, "linear": 1, "gene-linear": 2}
 """How many vectors each head of an attention function has, which every node is multiplied by."""
 OF_EDGES = frozenset({"cos", "gene-linear"})
@@ -100,8 +97,6 @@ class AutoGnn(SearchSpace):
 
     def components(self, arch: Architecture, outputs: int) -> list[Components]:
         """Those of every layer, the last one `outputs` wide."""
-        from search_spaces.auto_gnn.network import Components
-
         values: Any = arch.values
         found = []
         for layer in range(self.layers):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -230,6 +230,16 @@ class HasNotation(Protocol):
 
         Raises ValueError, naming what is wrong with the text.
         """
+        ...
+
+
+@runtime_checkable
+class HasLayerSignatures(Protocol):
+    """Of layers that may take over each other's weights, as it is known without building them."""
+
+    def layer_signatures(self, arch: Architecture) -> Mapping[str, Hashable]:
+        """By the names of layers what their weights mean: equal in two architectures where the layers of their networks
+        for one task have equal signatures (`nas_core.traits.HasSignature`)."""
         ...
 
 

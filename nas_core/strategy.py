@@ -138,10 +138,15 @@ def uses_warm_start(strategy: type) -> bool:
 class Transfers(Protocol):
     """A strategy whose proposals may begin with the weights of trials before (`Proposal.transfer`)."""
 
-    def donors(self) -> Collection[int]:
+    def donors(self) -> Collection[int] | None:
         """The told trials whose weights a later proposal may begin with, as far as it was told; the weights of all
-        others are removed, and do not come back."""
+        others are removed, and do not come back. None, always: with its settings no proposal ever does."""
         ...
+
+
+def donors_of(strategy: Strategy) -> Collection[int] | None:
+    """The trials whose weights a strategy may ask for; None: it never asks for any."""
+    return strategy.donors() if isinstance(strategy, Transfers) else None
 
 
 class Pruner(Protocol):

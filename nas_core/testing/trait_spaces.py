@@ -7,7 +7,7 @@ holds on these three holds on every space whose `traits` occur in them, and a su
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from nas_core.choice import Choice, Value, When
 from nas_core.config import SizeConfig
 from nas_core.graph import ArchGraph
 from nas_core.seeds import generator
-from nas_core.space import HasCosts, HasNamed, HasNotation, HasVariation, SearchSpace
+from nas_core.space import HasCosts, HasLayerSignatures, HasNamed, HasNotation, HasVariation, SearchSpace
 from nas_core.task import IMAGE_CLASSIFICATION, Task
 
 if TYPE_CHECKING:
@@ -125,6 +125,15 @@ class UnitList(_Unbuilt):
             if arch.values.get(f"unit{number}/residual"):
                 edges.append((number - 1, number + 1))
         return ArchGraph((*labels, "output"), (*edges, (len(labels) - 1, len(labels))))
+
+    def layer_signatures(self, arch: Architecture) -> Mapping[str, Hashable]:
+        """Of units with weights: what they are, as wide as they are."""
+        found: dict[str, Hashable] = {}
+        for number in range(1, int(arch.values["length"]) + 1):
+            unit = f"unit{number}"
+            if f"{unit}/width" in arch.values:
+                found[unit] = (arch.values[f"{unit}/type"], arch.values[f"{unit}/width"])
+        return found
 
     def mutate(self, arch: Architecture, rng: Generator) -> Architecture:
         """A unit is drawn anew."""
@@ -238,6 +247,7 @@ TRAITS: Mapping[str, Callable[[SearchSpace, Archs], bool]] = {
     "moves of its own": lambda space, archs: isinstance(space, HasVariation),
     "a notation": lambda space, archs: isinstance(space, HasNotation),
     "named architectures": lambda space, archs: isinstance(space, HasNamed),
+    "layers that share weights": lambda space, archs: isinstance(space, HasLayerSignatures),
     "costs": lambda space, archs: isinstance(space, HasCosts),
     "too many to list": lambda space, archs: (moves.size(space, LISTED) or LISTED + 1) > LISTED,
     "few enough to exhaust": lambda space, archs: (moves.size(space, 100) or 101) <= 100,

@@ -1,10 +1,9 @@
 """Auto-GNN's reinforced conservative controller.
 
 Zhou, Song, Huang and Hu, "Auto-GNN: Neural Architecture Search of Graph Neural Networks", arXiv 1909.03184, section 3.3
-and Algorithm 1 (controller without the parameter sharing of section 3.4). Every kind of choice (the paper's classes:
-hidden dimension, attention, heads, aggregation, combination, activation) has an encoder of its own, an LSTM controller
-(`strategies/reinforcement/controller.py`). The best architecture so far is kept, and per proposal one kind of choice is
-decided anew, at all of its positions:
+and Algorithm 1. Every kind of choice (the paper's classes: hidden dimension, attention, heads, aggregation,
+combination, activation) has an encoder of its own, an LSTM controller (`strategies/reinforcement/controller.py`). The
+best architecture so far is kept, and per proposal one kind of choice is decided anew, at all of its positions:
 
 1. Encoder c reads the best architecture's decisions of all other kinds, then writes those of kind c. The entropy
    of what it writes is E_c = -sum_l sum_k P_cl(k) log P_cl(k) over the positions l of the kind.
@@ -18,11 +17,18 @@ is the entropy of the joint distribution. Choices of other kinds that are legal 
 are drawn uniformly. "Better" is feasibility first, then Pareto dominance. The paper begins with one architecture and
 takes the accuracy as reward and 0.00035 as learning rate, over 1,000 children; the defaults here begin with the best
 of `founders` and learn faster from ranks (`strategies/reinforcement/rewards.py`).
+
+With `sharing` (section 3.4, "constrained parameter sharing") a child begins with the weights of the trial, among the
+last `ancestors` that were trained, with most layers that are homogeneous with its own: of the same shapes, with the
+same attention and activation, as the space and its layers say (`nas_core.space.HasLayerSignatures`). It is then
+trained for `warm_up` only. All else begins anew: other layers, batch normalisation, maps of skip connections. A child
+that is homogeneous with none, and every founder, is trained as without sharing. The paper keeps every layer's weights
+apart; here all of a child's are those of one trial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
@@ -39,6 +45,7 @@ from nas_core.strategy import Outcome, Pending, Proposal, Setting, State
 from strategies.reinforcement.controller import UNITS, Controller, Reader
 from strategies.reinforcement.reinforce import loss
 from strategies.reinforcement.rewards import Baseline, Kind, Rewards
+from strategies.reinforcement.sharing import Sharing
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -47,7 +54,8 @@ if TYPE_CHECKING:
 class AutoGNN:
     """One kind of choice at a time, from the best architecture so far. Notes say which kind, of which trial.
 
-    Raises UsageError for a space with a single kind of choice.
+    Raises UsageError for a space with a single kind of choice, and for sharing where layers do not say whose weights
+    they may take, or where a training cannot be ended before.
     """
 
     class Config(BaseConfig):
@@ -64,6 +72,13 @@ class AutoGNN:
             "rank", description='"rank" among all candidates so far; "value": the objective itself (the paper)'
         )
         units: int = Field(UNITS, ge=1, le=4096, description="units of each encoder's LSTM (AutoGL: 100)")
+        sharing: bool = Field(False, description="children begin with the weights of homogeneous layers")
+        warm_up: float | None = Field(
+            None, gt=0, description="with sharing: epochs of a child that begins with weights, or other budget (20)"
+        )
+        ancestors: int | None = Field(
+            None, ge=1, le=100_000, description="with sharing: how many trials' weights are kept, the last ones (20)"
+        )
 
     def __init__(self, setting: Setting, config: Config) -> None:
         self._setting = setting
@@ -87,6 +102,7 @@ class AutoGNN:
         self.best: Outcome | None = None
         self._bases: dict[int, Architecture] = {}  # every architecture that was the best, by its trial's number
         self._entropies: dict[str, tuple[tuple[int, int], float]] = {}  # by kind, with what they were computed for
+        self._sharing = Sharing.of(setting, config.warm_up, config.ancestors, config.sharing)
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal:
         if self.best is None or self._told + len(pending) < self._config.founders:
@@ -99,10 +115,17 @@ class AutoGNN:
         chosen = int(rng.choice(len(entropies), p=guide(list(entropies.values()), self._config.guide)))
         kind = list(entropies)[chosen]
         child, _ = self._write(kind, self.best.proposal.arch, rng)
-        return Proposal(child, note={"role": "child", "kind": kind, "of": self.best.number})
+        note: dict[str, Value] = {"role": "child", "kind": kind, "of": self.best.number}
+        if self._sharing is not None:
+            ancestor = self._sharing.ancestor(child)
+            if ancestor is not None:
+                return Proposal(child, self._sharing.warm_up, note=note, transfer=ancestor)
+        return Proposal(child, note=note)
 
     def tell(self, outcome: Outcome) -> None:
         self._told += 1
+        if self._sharing is not None:
+            self._sharing.learn(outcome)
         advantage = self._baseline.advantage(self._rewards.add(outcome))
         note, arch = outcome.proposal.note, outcome.proposal.arch
         if note["role"] == "child":
@@ -117,6 +140,9 @@ class AutoGNN:
         if measured and (self.best is None or better(outcome, self.best)):
             self.best = outcome
             self._bases[outcome.number] = arch
+
+    def donors(self) -> Collection[int] | None:
+        return None if self._sharing is None else self._sharing.trials
 
     def entropies(self) -> dict[str, float]:
         """E_c of the kinds of which the best architecture has active choices. None before there is a best one."""
@@ -162,6 +188,7 @@ class AutoGNN:
             "rewards": self._rewards.state_dict(),
             "baseline": self._baseline.value,
             "told": self._told,
+            "sharing": None if self._sharing is None else self._sharing.state_dict(),
             "bases": [[number, tokens.encode(space, arch).tolist()] for number, arch in self._bases.items()],
             "best": best
             and {
@@ -179,6 +206,8 @@ class AutoGNN:
         self._rewards.load_state_dict(state["rewards"])
         self._baseline.value = state["baseline"]
         self._told = int(state["told"])
+        if self._sharing is not None:
+            self._sharing.load_state_dict(state["sharing"])
         self._bases = {number: tokens.decode(space, encoded) for number, encoded in state["bases"]}
         self.best = best and Outcome(
             best["number"],

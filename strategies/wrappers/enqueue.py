@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from nas_core.space import known_by_name
-from nas_core.strategy import Outcome, Pending, Proposal, Setting, Snapshots
+from nas_core.strategy import Outcome, Pending, Proposal, Setting, Snapshots, Transfers
 from strategies.wrappers.inner import InnerConfig, adopt
 
 
@@ -35,6 +35,8 @@ class Enqueue:
         self._told = 0
         if isinstance(self.inner, Snapshots):
             self.state_dict, self.load_state_dict = self._state_dict, self._load_state_dict
+        if isinstance(self.inner, Transfers):
+            self.donors = self.inner.donors
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
         place = self._told + len(pending)

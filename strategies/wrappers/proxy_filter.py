@@ -22,7 +22,7 @@ from pydantic import Field
 
 from nas_core.architecture import Architecture
 from nas_core.seeds import derive
-from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, Snapshots
+from nas_core.strategy import Exhausted, Outcome, Pending, Proposal, Setting, Snapshots, Transfers
 from predictors.ranking import ranking
 from strategies.basic.random_search import known_to
 from strategies.parts.scored_pool import SCORED, scores_of
@@ -54,6 +54,8 @@ class ProxyFilter:
         self._scored = 0
         if isinstance(self.inner, Snapshots):
             self.state_dict, self.load_state_dict = self._state_dict, self._load_state_dict
+        if isinstance(self.inner, Transfers):
+            self.donors = self.inner.donors
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
         bare = [Pending(trial.number, _bare(trial.proposal)) for trial in pending]

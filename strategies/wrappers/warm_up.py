@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
-from nas_core.strategy import Outcome, Pending, Proposal, Setting, Snapshots
+from nas_core.strategy import Outcome, Pending, Proposal, Setting, Snapshots, Transfers
 from strategies.basic.random_search import known_to
 from strategies.parts.scored_pool import SCORED, ScoredPool
 from strategies.wrappers.inner import InnerConfig, adopt
@@ -45,6 +45,8 @@ class WarmUp:
         self._told = 0
         if isinstance(self.inner, Snapshots):
             self.state_dict, self.load_state_dict = self._state_dict, self._load_state_dict
+        if isinstance(self.inner, Transfers):
+            self.donors = self.inner.donors
 
     def ask(self, number: int, pending: Sequence[Pending]) -> Proposal | None:
         if self._told + len(pending) < self._first:

@@ -25,7 +25,7 @@ from nas_core.evaluation import Report
 from nas_core.failures import ATTEMPTS, Failure, died
 from nas_core.records import TRIAL, Proposed, StopAt, Verdict
 from nas_core.seeds import derive
-from nas_core.strategy import Exhausted, Pending, Proposal, Snapshots, State, Transfers
+from nas_core.strategy import Exhausted, Pending, Proposal, Snapshots, State, donors_of
 from studies import events, executors
 from studies.events import Listener
 from studies.executors import Begun, Died, Ended, Executor, Halted, Job
@@ -77,7 +77,7 @@ class Search:
         self.strategy = parts.make_strategy()
         self.spent = SpentBudget(parts)
         self._proposals = Proposals(store, study, lambda event: self.listener(event))  # who listens may change
-        self._workdirs = Workdirs(store, study, parts.evaluator.fidelity, isinstance(self.strategy, Transfers))
+        self._workdirs = Workdirs(store, study, parts.evaluator.fidelity, donors_of(self.strategy) is not None)
         self._duplicates = Duplicates(store, study, self.verdicts, self._workdirs.holder)
         self._history = History()
         self._early_stopping = EarlyStopping(parts)
@@ -426,9 +426,10 @@ class Search:
 
     def _forget_weights(self) -> None:
         """Remove what trials have learned that no later one begins with."""
-        if isinstance(self.strategy, Transfers):
+        donors = donors_of(self.strategy)
+        if donors is not None:
             asked = (trial.proposal.transfer for trial in self.pending.values() if not trial.finished)
-            wanted = {*self.strategy.donors(), *self.pending, *(number for number in asked if number is not None)}
+            wanted = {*donors, *self.pending, *(number for number in asked if number is not None)}
             self._workdirs.keep_weights_of(wanted)
 
     def _snapshot(self) -> None:

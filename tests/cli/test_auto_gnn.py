@@ -35,3 +35,27 @@ def test_to_programs(data: str, space: str, folder: Path, say: Say) -> None:
     assert code == 0, err
     code, _, err = say("export", "s:0", "--format", "pt2,onnx,python,safetensors,json")
     assert code == 0, err
+
+
+def test_children_share_weights_and_the_search_goes_on(folder: Path, say: Say) -> None:
+    """Whoever is homogeneous with an earlier trial begins with its weights; two sessions store what one does."""
+    settings = ("sharing=true", "warm_up=1", "founders=3", "units=8")
+    given = [part for setting in settings for part in ("-s", f"strategy.{setting}")]
+    words = ("--data", "karate", "--space", "auto-gnn", "--enqueue", "gcn,gat", "--strategy", "agnn-rl", *given)
+    words += ("--epochs", "2", "--threads", "1")
+    code, _, err = say("search", "--study", "whole", *words, "--trials", "12")
+    assert code == 0, err
+    code, _, err = say("search", "--study", "parts", *words, "--trials", "7")
+    assert code == 0, err
+    code, _, err = say("resume", "parts", "--trials", "12")
+    assert code == 0, err
+    told = []
+    for study in ("whole", "parts"):
+        code, out, err = say("trials", study, "--json")
+        assert code == 0, err
+        keep = ("number", "state", "metrics", "transfer", "budget", "choices")
+        told.append([{name: trial.get(name) for name in keep} for trial in json.loads(out)])
+    assert told[0] == told[1]
+    begun = [trial for trial in told[0] if trial["transfer"] is not None and trial["state"] == "complete"]
+    assert begun
+    assert all(0 < trial["metrics"]["transferred"] <= 1 for trial in begun)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy
@@ -14,10 +14,12 @@ import pytest
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value, When
 from nas_core.errors import UsageError
-from nas_core.evaluation import Objective
+from nas_core.evaluation import Fidelity, Objective
 from nas_core.seeds import generator
 from nas_core.space import SearchSpace
 from nas_core.strategy import Outcome, Proposal, Setting, State
+from nas_core.testing.trait_spaces import UnitList
+from search_spaces.auto_gnn.space import AutoGnn
 from search_spaces.nasbench201.space import NasBench201
 from strategies.basic.random_search import RandomSearch
 from strategies.reinforcement.agnn import AutoGNN, guide
@@ -215,3 +217,120 @@ def test_beats_random_search(benches: Any, seeds: int, queries: int) -> None:
     uninformed = benches["cs"].incumbents(RandomSearch, RandomSearch.Config(), seeds=30, queries=queries)
     means = [statistics.fmean(run["val_accuracy"] for run in runs) for runs in (found, uninformed)]
     assert means[0] > means[1] + 0.1
+
+
+EPOCHS = Fidelity("epochs", 1, 200, continues=True)
+
+
+def shares(space: SearchSpace | None = None, fidelity: Fidelity | None = EPOCHS, **config: Any) -> AutoGNN:
+    setting = Setting(space or AutoGnn(), 0, QUALITY, fidelity=fidelity)
+    return AutoGNN(setting, AutoGNN.Config(**{"units": 8, "founders": 3, "sharing": True, **config}))
+
+
+def quality(arch: Architecture) -> float:
+    """The fewer heads the better, and most of all with attention."""
+    return float(arch.values["layer0/attention"] == "gat") - sum(
+        0.01 * int(value) for name, value in arch.values.items() if name.endswith("heads")
+    )
+
+
+def drive_sharing(strategy: AutoGNN, trials: int) -> list[Proposal]:
+    found = []
+    for number in range(trials):
+        found.append(strategy.ask(number, ()))
+        tell(strategy, number, found[-1], quality(found[-1].arch))
+    return found
+
+
+def homogeneous(one: Architecture, other: Architecture) -> set[int]:
+    """Layers of both of the same shapes, attention and activation, by the values alone."""
+    same = set()
+    for layer in range(2):
+        names = [f"layer{layer}/{kind}" for kind in ("hidden", "attention", "heads", "combine", "activation")]
+        alike = all(one.values.get(name) == other.values.get(name) for name in names)
+        widths = [
+            int(arch.values["layer0/hidden"]) * int(arch.values["layer0/heads"]) if layer else 0
+            for arch in (one, other)
+        ]
+        if alike and widths[0] == widths[1]:
+            same.add(layer)
+    return same
+
+
+def test_a_child_begins_with_weights_of_the_most_homogeneous_trial() -> None:
+    """Card, constrained sharing: none where no layer is, and then it is trained in full, as founders are."""
+    proposals = drive_sharing(shares(ancestors=6), 60)
+    begun = 0
+    for number, proposal in enumerate(proposals):
+        if proposal.note["role"] == "founder":
+            assert (proposal.transfer, proposal.budget) == (None, None)
+            continue
+        kept = range(max(0, number - 6), number)
+        many = {each: len(homogeneous(proposals[each].arch, proposal.arch)) for each in kept}
+        most = max(many.values())
+        if most == 0:
+            assert (proposal.transfer, proposal.budget) == (None, None)
+            continue
+        begun += 1
+        assert proposal.transfer == max(each for each in kept if many[each] == most)
+        assert proposal.budget == 20
+    assert 10 < begun < 57
+
+
+def test_only_trained_trials_are_ancestors_and_only_the_last_ones() -> None:
+    strategy = shares(ancestors=2)
+    for number, state in enumerate((State.COMPLETE, State.FAILED, State.COMPLETE, State.REJECTED, State.COMPLETE)):
+        proposal = strategy.ask(number, ())
+        values = (0.5,) if state == State.COMPLETE else None
+        strategy.tell(Outcome(number, proposal, state, values, (1.0,) if state == State.REJECTED else ()))
+    assert list(strategy.donors() or ()) == [2, 4]
+    assert make(Layers()).donors() is None
+
+
+def test_a_search_with_sharing_goes_on_from_its_state() -> None:
+    whole = drive_sharing(shares(), 40)
+    strategy = shares()
+    for number in range(40):
+        again = shares()
+        if number:
+            again.load_state_dict(strategy.state_dict())
+        strategy = again
+        proposal = strategy.ask(number, ())
+        assert proposal == whole[number]
+        tell(strategy, number, proposal, quality(proposal.arch))
+    assert any(proposal.transfer is not None for proposal in whole)
+
+
+def test_sharing_changes_nothing_else() -> None:
+    """The architectures of a search are those without, as long as they are worth the same."""
+    plain = shares(sharing=False)
+    assert [each.arch for each in drive_sharing(plain, 30)] == [each.arch for each in drive_sharing(shares(), 30)]
+
+
+def test_sharing_on_layers_with_conditions() -> None:
+    strategy = shares(UnitList())
+    for number in range(30):
+        proposal = strategy.ask(number, ())
+        assert proposal.transfer is None or proposal.transfer in (strategy.donors() or ())
+        tell(strategy, number, proposal, float(number % 5))
+
+
+@pytest.mark.parametrize(
+    ("make_it", "message"),
+    [
+        (lambda: shares(Layers()), r"sharing: space 'layers' does not say which layers .* leave it off"),
+        (lambda: shares(fidelity=None), r"sharing: children with weights are trained briefly, and nothing here can be"),
+        (lambda: shares(warm_up=300), r"warm_up: 300 is no budget in epochs; use 1 to 200"),
+        (lambda: shares(fidelity=Fidelity("epochs", 1, 9, (1, 9)), warm_up=3), r"warm_up: 3 is no budget .* use 1, 9"),
+        (lambda: shares(sharing=False, warm_up=3), r"warm_up: is of use with sharing=true only"),
+        (lambda: shares(sharing=False, ancestors=3), r"ancestors: is of use with sharing=true only"),
+    ],
+)
+def test_errors_of_sharing(make_it: Callable[[], AutoGNN], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_it()
+
+
+def test_a_warm_up_that_is_not_given_is_no_longer_than_a_training() -> None:
+    proposals = drive_sharing(shares(fidelity=Fidelity("epochs", 1, 2)), 30)
+    assert {proposal.budget for proposal in proposals} == {None, 2}

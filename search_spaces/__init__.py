@@ -5,6 +5,7 @@ GROUP = "nas.search_spaces"
 BUILTIN = {
     "activation": "search_spaces.activation.space:ActivationSpace",
     "ae-cnn": "search_spaces.ae_cnn.space:AeCnn",
+    "argnp": "search_spaces.argnp.space:Argnp",
     "auto-gnn": "search_spaces.auto_gnn.space:AutoGnn",
     "darts": "search_spaces.darts.space:Darts",
     "graphgym": "search_spaces.graphgym.space:GraphGym",

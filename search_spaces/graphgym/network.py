@@ -12,24 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from search_spaces.layers.graph_batch import GraphBatch
+from search_spaces.layers.row_norm import RowNorm
 from search_spaces.operators.graph.made import encoded, step
 from search_spaces.operators.operator import Operator
 
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "prelu": nn.PReLU, "swish": nn.SiLU}
-
-
-class RowNorm(nn.BatchNorm1d):
-    """Batch normalisation; of a single row, a last batch of one graph say, by the running moments."""
-
-    def plain(self) -> nn.Module:
-        return nn.BatchNorm1d(self.num_features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.size(0) < 2:
-            return functional.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-            )
-        return super().forward(x)
 
 
 def after(width: int, batchnorm: bool, dropout: float) -> list[nn.Module]:

@@ -19,6 +19,7 @@ from compressors.groups.trial import FORWARD
 from nas_core.errors import UsageError
 from search_spaces import counter
 from search_spaces.layers.moe import MixtureOfExperts
+from search_spaces.operators.graph.aggregator.std import Deviation
 from tests.compressors.networks import NETWORKS, Experts, rows
 from training.changes import changes_of, rebuilt
 
@@ -77,8 +78,10 @@ def proved(network: nn.Module, groups: Groups, inputs: Sequence[Tensor]) -> nn.M
     again.load_state_dict(smaller.state_dict())
     assert all(map(torch.equal, answers(again.eval()(*inputs)), answers(smaller(*inputs))))
     costs = Costs(network, groups, inputs)
-    # A program computes all experts, the counter sees those that are chosen: costs are those of built networks then.
-    assert costs.by_formula or any(isinstance(module, MixtureOfExperts) for module in network.modules())
+    # A program computes all experts, the counter sees those that are chosen, and a deviation goes through its values
+    # twice: costs are those of built networks then.
+    counted_otherwise = (MixtureOfExperts, Deviation)
+    assert costs.by_formula or any(isinstance(module, counted_otherwise) for module in network.modules())
     assert costs.of({}) == {"params": counter.params(network), "macs": counter.macs(network, inputs)}
     assert costs.of(removed) == {"params": counter.params(smaller), "macs": counter.macs(smaller, inputs)}
     return smaller

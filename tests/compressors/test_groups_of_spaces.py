@@ -30,6 +30,7 @@ TABLE = Task(kind=TABULAR_REGRESSION, inputs=(FIELDS,), outputs=1, metric="rmse"
 SMALL: Mapping[str, tuple[Task, Mapping[str, Any]]] = {
     "activation": (IMAGES, {"width": 4, "stages": 2}),
     "ae-cnn": (IMAGES, {"width_scale": 0.05, "depth_scale": 0.3}),
+    "argnp": (GRAPH, {"node": 8, "relation": 6, "node_output": 8, "dropout": 0.0}),
     "auto-gnn": (GRAPH, {"dropout": 0.0}),
     "darts": (IMAGES, {"channels": 3, "layers": 3}),
     "evonorm": (IMAGES, {"width": 4, "stages": 2}),

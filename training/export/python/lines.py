@@ -15,7 +15,7 @@ from search_spaces.layers.features import Shared
 from training.export.python.symbols import Node, Symbol, Tape, written
 from training.export.python.terms import literal
 
-NUMBERED = {"nodes": "node", "states": "state"}
+NUMBERED = {"nodes": "node", "relations": "relation", "states": "state"}
 """Local lists and dictionaries whose values are named after their place, in a cell."""
 
 

@@ -1,0 +1,5 @@
+"""The space `argnp`: choices in `space`, layers in `network`."""
+
+from search_spaces.argnp.space import Argnp, ArgnpSize
+
+__all__ = ["Argnp", "ArgnpSize"]

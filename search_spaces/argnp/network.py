@@ -1,0 +1,488 @@
+"""The networks of ARGNP (Cai et al., CVPR 2022, section 3): states of nodes and of relations, side by side.
+
+They are called with the tensors of the task (`nas_core.task.Graphs`): a class for each sequence of them. A state is a
+tensor of all nodes `v [n, node]`, or of all edges `e [m, relation]` in the order of `GraphBatch.edge_index`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch_geometric.utils import scatter
+
+from nas_core.picker import Picker, Route, Style
+from nas_core.task import Graphs
+from search_spaces.argnp.relations import relations_of_use
+from search_spaces.layers.dropout import Dropout
+from search_spaces.layers.features import total
+from search_spaces.layers.graph_batch import GraphBatch
+from search_spaces.layers.row_norm import RowNorm
+from search_spaces.operators.graph import AGGREGATOR
+
+SLOPE = 0.2
+LEAST = 1e-5
+
+
+class Widths(NamedTuple):
+    """Of the states, and of what all of them together come to."""
+
+    node: int
+    relation: int
+    node_output: int
+    relation_output: int
+
+
+class NoNode(nn.Module):
+    """Adds nothing to a state of nodes."""
+
+    zero = True
+
+    def forward(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> None:
+        return None
+
+    def zeros(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> Tensor:
+        return torch.zeros_like(v)
+
+
+class NoRelation(nn.Module):
+    """Adds nothing to a state of relations."""
+
+    zero = True
+
+    def forward(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> None:
+        return None
+
+    def zeros(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> Tensor:
+        return torch.zeros_like(e)
+
+
+class SameNode(nn.Module):
+    """Hands the state of nodes on."""
+
+    skip = True
+
+    def forward(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> Tensor:
+        return v
+
+
+class SameRelation(nn.Module):
+    """Hands the state of relations on."""
+
+    skip = True
+
+    def forward(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> Tensor:
+        return e
+
+
+class PowerMean(nn.Module):
+    """The generalised mean `mean(max(x, 1e-5)^p)^(1/p)` of the values, per feature; 1e-5 where there are none."""
+
+    def __init__(self, width: int, power: int) -> None:
+        super().__init__()
+        self.out_features, self.power = width, power
+
+    def forward(self, values: Tensor, index: Tensor, count: int) -> Tensor:
+        mean = scatter(values.clamp(min=LEAST).pow(self.power), index, 0, count, "mean")
+        return mean.clamp(min=LEAST**self.power).pow(1.0 / self.power)  # the root has no gradient at zero
+
+
+class PublishedDeviation(nn.Module):
+    """What the paper's program computes for a standard deviation: `sqrt(max(mean(x^2) - mean(x), 0) + 1e-5)`, where the
+    mean is not squared."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.out_features = width
+
+    def forward(self, values: Tensor, index: Tensor, count: int) -> Tensor:
+        mean = scatter(values, index, 0, count, "mean")
+        squares = scatter(values.square(), index, 0, count, "mean")
+        return (functional.relu(squares - mean) + LEAST).sqrt()
+
+
+class Two(nn.Module):
+    """Two linear maps, each with a leaky rectifier behind it."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(inputs, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = functional.leaky_relu(self.first(x), SLOPE)
+        return functional.leaky_relu(self.second(hidden), SLOPE)
+
+
+class NodeOperation(nn.Module):
+    """Messages, aggregated at their targets: `sigmoid(W z + b) * B leaky(A leaky(v)) + U z + c` along each edge, of the
+    state `v` of its source and `z`, two layers of its relation `e`."""
+
+    def __init__(self, aggregator: nn.Module, node: int, relation: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(node, node), nn.Linear(node, node)
+        self.relation = Two(relation, relation)
+        self.gate, self.shift = nn.Linear(relation, node), nn.Linear(relation, node)
+        self.aggregator = aggregator
+
+    def forward(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> Tensor:
+        edges = GraphBatch.of(graph, v)
+        source, target = edges.edge_index
+        pooled = self.second(functional.leaky_relu(self.first(functional.leaky_relu(v, SLOPE)), SLOPE))
+        z = self.relation(e)
+        sent = torch.sigmoid(self.gate(z)) * edges.message(pooled, source, None) + self.shift(z)
+        answer: Tensor = self.aggregator(sent, target, edges.nodes)
+        return answer
+
+
+class Distance(nn.Module):
+    """`|a - b|` of the states of the two ends of an edge."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a - b).abs()
+
+
+class Gauss(nn.Module):
+    """`exp(-(a - b)^2 / 2)`."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (-(a - b).square() / 2).exp()
+
+
+class Larger(nn.Module):
+    """`max(a, b)`."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.maximum(a, b)
+
+
+class Sum(nn.Module):
+    """`a + b`."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a + b
+
+
+class Mean(nn.Module):
+    """`(a + b) / 2`."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a + b) / 2
+
+
+class Product(nn.Module):
+    """`a * b`, feature by feature."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a * b
+
+
+class RelationOperation(nn.Module):
+    """`sigmoid(W z + b) * leaky(e) + U z + c` for each edge, `z` two layers of what its two ends are to each other."""
+
+    def __init__(self, compare: nn.Module, node: int, relation: int) -> None:
+        super().__init__()
+        self.compare = compare
+        self.ends = Two(node, relation)
+        self.gate, self.shift = nn.Linear(relation, relation), nn.Linear(relation, relation)
+
+    def forward(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> Tensor:
+        edges = GraphBatch.of(graph, v)
+        source, target = edges.edge_index
+        z = self.ends(self.compare(v[source], v[target]))
+        answer: Tensor = torch.sigmoid(self.gate(z)) * functional.leaky_relu(e, SLOPE) + self.shift(z)
+        return answer
+
+
+class Wrapped(nn.Module):
+    """An operation, then a linear map and batch normalisation."""
+
+    def __init__(self, operation: nn.Module, width: int, affine: bool) -> None:
+        super().__init__()
+        self.operation = operation
+        self.linear, self.norm = nn.Linear(width, width), RowNorm(width, affine=affine)
+
+    def forward(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> Tensor:
+        answer: Tensor = self.norm(self.linear(self.operation(v, e, graph)))
+        return answer
+
+
+AGGREGATORS: Mapping[str, Callable[[int], nn.Module]] = {
+    "mean": AGGREGATOR.operator("mean").make,
+    "sum": AGGREGATOR.operator("sum").make,
+    "max": AGGREGATOR.operator("max").make,
+    "std": AGGREGATOR.operator("std").make,
+    "gem2": partial(PowerMean, power=2),
+    "gem3": partial(PowerMean, power=3),
+}
+RELATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "sub": Distance,
+    "gauss": Gauss,
+    "max": Larger,
+    "sum": Sum,
+    "mean": Mean,
+    "had": Product,
+}
+
+
+def node_operation(name: str, widths: Widths, affine: bool, published_std: bool) -> nn.Module:
+    """What is called with `(v, e, graph)` and answers a state of nodes, or None."""
+    if name in ("none", "identity"):
+        return NoNode() if name == "none" else SameNode()
+    make = PublishedDeviation if published_std and name == "std" else AGGREGATORS[name]
+    return Wrapped(NodeOperation(make(widths.node), widths.node, widths.relation), widths.node, affine)
+
+
+def relation_operation(name: str, widths: Widths, affine: bool) -> nn.Module:
+    """What is called with `(v, e, graph)` and answers a state of relations, or None."""
+    if name in ("none", "identity"):
+        return NoRelation() if name == "none" else SameRelation()
+    return Wrapped(RelationOperation(RELATIONS[name](), widths.node, widths.relation), widths.relation, affine)
+
+
+class Leading(nn.Linear):
+    """A linear map without bias of as many of its first inputs as there are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight[:, : x.size(1)])
+
+    def extract_into(self, target: nn.Linear) -> None:
+        """Copy the weights of the first inputs, which are those that the target has."""
+        target.weight.copy_(self.weight[:, : target.in_features])
+
+
+class Fuse(nn.Module):
+    """`leaky(BN(W s))` of all states of nodes, or of relations, side by side."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear, self.norm = linear, RowNorm(linear.out_features)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return functional.leaky_relu(self.norm(self.linear(states)), SLOPE)
+
+
+class Head(nn.Module):
+    """A linear map to half the width, batch normalisation, a leaky rectifier, dropout, and a linear map."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden, self.norm = nn.Linear(inputs, hidden, bias=False), RowNorm(hidden)
+        self.drop, self.last = Dropout(dropout), nn.Linear(hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.last(self.drop(functional.leaky_relu(self.norm(self.hidden(x)), SLOPE)))
+        return answer
+
+
+class ArgnpNetwork(nn.Module):
+    """Nodes and relations embedded, the vertices, and a head: `x [n, features], edge_index [2, m]` to an answer per
+    node.
+
+    `vertices`: how many there are beside the two inputs, both of which are the embedding. `edges`: per kind of state,
+    and per vertex from 2 on, the group of every vertex that it may read. `operations` make those of a kind of state by
+    name. Relations of edges without features all begin as one vector that is learnt.
+    """
+
+    def __init__(
+        self,
+        picker: Picker,
+        vertices: Route,
+        edges: Mapping[str, Mapping[int, Mapping[int, str]]],
+        operations: Mapping[str, Sequence[str]],
+        graphs: Graphs,
+        outputs: int,
+        widths: Widths,
+        dropout: float,
+        published_std: bool,
+    ) -> None:
+        super().__init__()
+        self.vertices = vertices
+        self.embed = nn.Linear(graphs.features, widths.node)
+        self.embed_relation: nn.Module | None = nn.Linear(graphs.edge_features or 1, widths.relation)
+        affine = picker.style == Style.STANDALONE
+        make = {
+            "node": partial(node_operation, widths=widths, affine=affine, published_std=published_std),
+            "relation": partial(relation_operation, widths=widths, affine=affine),
+        }
+        last = max(int(count) for count in vertices.options) + 1
+        self.numbers = range(2, last + 1)
+        self.reads: dict[str, dict[int, list[int]]] = {kind: {} for kind in edges}  # per vertex what it reads
+        self.operations = nn.ModuleDict()
+        for number in self.numbers:
+            for kind, of_kind in edges.items():
+                self.reads[kind][number] = []
+                for source, group in of_kind[number].items():
+                    made = picker.module(group, {name: partial(make[kind], name) for name in operations[kind]})
+                    if made is not None:
+                        self.reads[kind][number].append(source)
+                        self.operations[f"{kind}{source}to{number}"] = made
+        if picker.style == Style.STANDALONE:  # a supernet has every group
+            self._drop_relations(graphs.level == "graph")
+        node, relation = widths.node_output, widths.relation_output
+        linear = nn.Linear if len(vertices.options) == 1 else Leading
+        self.fuse = Fuse(linear((last + 1) * widths.node, node, bias=False))
+        self.fuse_relation: nn.Module | None = None
+        if graphs.level == "graph":
+            self.fuse_relation = Fuse(linear((last + 1) * widths.relation, relation, bias=False))
+            self.mean, self.max = (AGGREGATOR.operator(how).make(node) for how in ("mean", "max"))
+        inputs, base = {
+            "node": (node, node),
+            "pair": (2 * node, node),
+            "graph": (2 * (node + relation), node + relation),
+        }[graphs.level]
+        self.head = Head(inputs, max(1, base // 2), outputs, dropout)
+
+    def _drop_relations(self, every: bool) -> None:
+        """What leads to no answer is not kept."""
+        used = {
+            number: [
+                source for source in sources if not isinstance(self.operations[f"node{source}to{number}"], SameNode)
+            ]
+            for number, sources in self.reads["node"].items()
+        }
+        of_use = relations_of_use(used, self.reads["relation"], every)
+        for number in set(self.numbers) - of_use:
+            for source in self.reads["relation"].pop(number):
+                del self.operations[f"relation{source}to{number}"]
+        if of_use.isdisjoint({0, 1}):
+            self.embed_relation = None
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        graph = GraphBatch.of(edge_index, x)
+        nodes, relations = self.states(x, graph)
+        return self.answered(nodes, relations, graph)
+
+    def states(self, x: Tensor, graph: GraphBatch) -> tuple[dict[int, Tensor], dict[int, Any]]:
+        """Those of nodes and of relations, by vertex; None for relations that are of no use."""
+        nodes = dict.fromkeys((0, 1), self.embed(x))
+        relations: dict[int, Any] = dict.fromkeys((0, 1), self.relation(x, graph))
+        for number in self.shares():
+            state = total(
+                self.operations[f"node{source}to{number}"](nodes[source], relations[source], graph)
+                for source in self.reads["node"][number]
+            )
+            nodes[number] = torch.zeros_like(nodes[0]) if state is None else state
+            if number in self.reads["relation"]:
+                state = total(
+                    self.operations[f"relation{source}to{number}"](nodes[source], relations[source], graph)
+                    for source in self.reads["relation"][number]
+                )
+                relations[number] = torch.zeros_like(relations[0]) if state is None else state
+            else:
+                relations[number] = None
+        return nodes, relations
+
+    def relation(self, x: Tensor, graph: GraphBatch) -> Tensor | None:
+        """The first state of relations; None where none is of use."""
+        if self.embed_relation is None:
+            return None
+        edge_attr = graph.edge_attr
+        if edge_attr is None:
+            edge_attr = torch.ones_like(graph.edge_index[0], dtype=x.dtype).view(-1, 1)
+        embedded: Tensor = self.embed_relation(edge_attr)
+        return embedded
+
+    def shares(self) -> dict[int, Tensor | None]:
+        """Of the vertices that are there, the share in which each is: the weights of all numbers of vertices with it;
+        None: in full."""
+        selected = [(int(count), weight) for count, weight in self.vertices.selected()]
+        found: dict[int, Tensor | None] = {}
+        for number in range(2, max(count for count, _ in selected) + 2):
+            found[number] = total(weight for count, weight in selected if number <= count + 1)
+        return found
+
+    def fused(self, fuse: nn.Module, states: Mapping[int, Tensor]) -> Tensor:
+        """What all states of one kind come to, each in the share in which its vertex is there."""
+        shares, rectified = self.shares(), []
+        for number, state in states.items():
+            share, one = shares.get(number), functional.leaky_relu(state, SLOPE)
+            rectified.append(one if share is None else share * one)
+        found: Tensor = fuse(torch.cat(rectified, 1))
+        return found
+
+    def answered(self, nodes: Mapping[int, Tensor], relations: Mapping[int, Any], graph: GraphBatch) -> Tensor:
+        """By the states of nodes; of graphs by the mean and the largest of their nodes and of their relations."""
+        fused = self.fused(self.fuse, nodes)
+        if self.fuse_relation is not None:
+            relation, batch = self.fused(self.fuse_relation, relations), graph.batch
+            of_edge = batch[graph.edge_index[1]]
+            pooled = [
+                self.mean(fused, batch, graph.graphs),
+                self.max(fused, batch, graph.graphs),
+                self.mean(relation, of_edge, graph.graphs),
+                self.max(relation, of_edge, graph.graphs),
+            ]
+            fused = torch.cat(pooled, 1)
+        return self.answer(fused)
+
+    def answer(self, fused: Tensor) -> Tensor:
+        scalar = self.vertices.scalar()
+        answer: Tensor = self.head(fused if scalar is None else fused + scalar)
+        return answer
+
+
+class WithEdges(ArgnpNetwork):
+    """The same of edges with features."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:  # type: ignore[override]
+        graph = GraphBatch.of(edge_index, x, edge_attr)
+        nodes, relations = self.states(x, graph)
+        return self.answered(nodes, relations, graph)
+
+
+class OfMany(ArgnpNetwork):
+    """The same of many graphs, an answer per node or per graph."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, counts: Tensor) -> Tensor:  # type: ignore[override]
+        graph = GraphBatch.of(edge_index, x, counts=counts)
+        nodes, relations = self.states(x, graph)
+        return self.answered(nodes, relations, graph)
+
+
+class OfManyWithEdges(ArgnpNetwork):
+    """The same of edges with features."""
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, counts: Tensor
+    ) -> Tensor:
+        graph = GraphBatch.of(edge_index, x, edge_attr, counts)
+        nodes, relations = self.states(x, graph)
+        return self.answered(nodes, relations, graph)
+
+
+class OfPairs(ArgnpNetwork):
+    """The same for pairs of nodes, both side by side: a pair need not be an edge, so that it has no relation."""
+
+    def forward(self, x: Tensor, edge_index: Tensor, pairs: Tensor) -> Tensor:  # type: ignore[override]
+        nodes = self.states(x, GraphBatch.of(edge_index, x))[0]
+        return self.joined(nodes, pairs)
+
+    def joined(self, nodes: Mapping[int, Tensor], pairs: Tensor) -> Tensor:
+        fused = self.fused(self.fuse, nodes)
+        return self.answer(torch.cat([fused[pairs[0]], fused[pairs[1]]], 1))
+
+
+class OfPairsWithEdges(OfPairs):
+    """The same of edges with features."""
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, pairs: Tensor
+    ) -> Tensor:
+        nodes = self.states(x, GraphBatch.of(edge_index, x, edge_attr))[0]
+        return self.joined(nodes, pairs)
+
+
+def network_for(graphs: Graphs) -> type[ArgnpNetwork]:
+    """The class whose networks are called with the tensors of the task."""
+    plain, with_edges = (
+        (OfPairs, OfPairsWithEdges)
+        if graphs.pairs
+        else (OfMany, OfManyWithEdges)
+        if graphs.counts
+        else (ArgnpNetwork, WithEdges)
+    )
+    return plain if graphs.edge_features is None else with_edges

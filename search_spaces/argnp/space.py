@@ -1,0 +1,354 @@
+"""ARGNP: one graph network of states of nodes and of relations, of 2 to 16 vertices (Cai et al., CVPR 2022).
+
+A vertex has a state of nodes and one of relations, the edges of the data. Vertices 0 and 1 are the embedding; each
+later one adds up, for each of its two states, what two operations make of both states of an earlier vertex. All states
+together make the answer. Text form: per vertex its operations with what they read, nodes before relations, vertices
+apart by ` / `, `sum(0) max(1) | sub(0) had(1) / gem3(0) identity(2) | mean(1) gauss(2)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from pydantic import Field
+
+from nas_core.architecture import Architecture
+from nas_core.choice import Choice, Value, When
+from nas_core.config import SizeConfig
+from nas_core.errors import UsageError
+from nas_core.graph import ArchGraph
+from nas_core.picker import Picker
+from nas_core.space import SearchSpace
+from nas_core.task import GRAPH_KINDS, Task
+from search_spaces.argnp.relations import relations_of_use
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NONE, IDENTITY = "none", "identity"
+NODE, RELATION = "node", "relation"
+OPERATIONS: Mapping[str, tuple[str, ...]] = {
+    NODE: (IDENTITY, "mean", "sum", "max", "std", "gem2", "gem3"),
+    RELATION: (IDENTITY, "sub", "gauss", "max", "sum", "mean", "had"),
+}
+LEAST, MOST = 2, 16
+VERTICES = "vertices"
+_EDGE = re.compile(r"([a-z0-9]+)\((\d+)\)")
+
+
+class Edge(NamedTuple):
+    """What one state of a vertex reads, and what is done with it."""
+
+    source: int
+    operation: str
+
+
+class Vertex(NamedTuple):
+    """The two edges into the state of nodes, and the two into that of relations; sources ascend."""
+
+    node: tuple[Edge, ...]
+    relation: tuple[Edge, ...]
+
+
+class ArgnpSize(SizeConfig):
+    """Widths and dropout; "full" is that of the networks for CLUSTER."""
+
+    node: int = Field(55, ge=1, description="width of a state of nodes")
+    relation: int = Field(25, ge=1, description="width of a state of relations")
+    node_output: int = Field(60, ge=1, description="width of what all states of nodes come to")
+    relation_output: int = Field(30, ge=1, description="width of what all states of relations come to")
+    dropout: float = Field(0.5, ge=0.0, lt=1.0, description="in the head")
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "search": {"node": 16, "relation": 8, "node_output": 16, "relation_output": 8},
+        "full": {},
+    }
+
+
+class Argnp(SearchSpace):
+    """Networks of up to `vertices` vertices, each with a state of nodes and one of relations of its own.
+
+    How many there are, from 2 on, is the first of 129 choices (of 16 vertices). A state of nodes aggregates messages
+    over neighbours (mean, sum, max, std, the generalised means gem2 and gem3), which are gated and shifted by
+    relations; a state of relations is gated and shifted by what both ends of an edge are to each other (sub, gauss,
+    max, sum, mean, had). Either may be handed on (identity). So edges matter also where they have no features. Networks
+    answer for nodes, for pairs of nodes by both of them, and for graphs by the mean and the largest of their nodes and
+    relations.
+
+    The standard deviation is one; with `published_std=True` it is what the paper's program computes instead, which
+    forgets to square the mean. `--strategy sgas` searches all of it at once; the paper grows a network, and searches
+    at each size what is new.
+
+    Raises UsageError for other numbers of vertices than 2 to 16.
+    """
+
+    name = "argnp"
+    version = 1
+    tasks = GRAPH_KINDS
+    Size = ArgnpSize
+    why_not_additive = "how wide the map of all states is depends on `vertices`"
+
+    def __init__(self, vertices: int = MOST, published_std: bool = False) -> None:
+        if type(vertices) is not int or not LEAST <= vertices <= MOST:
+            raise UsageError(f"argnp: vertices is {vertices!r}; use {LEAST} to {MOST}")
+        if type(published_std) is not bool:
+            raise UsageError(f"argnp: published_std is {published_std!r}; use True or False")
+        self.vertices, self.published_std = vertices, published_std
+        of_fewer = "" if vertices == MOST else f"-{vertices}"
+        self.name = f"argnp{of_fewer}{'-published-std' if published_std else ''}"
+        self.choices = (
+            Choice(VERTICES, tuple(range(LEAST, vertices + 1)), VERTICES, ordered=True),
+            *(choice for number in numbers(vertices) for choice in self._choices(number)),
+        )
+
+    def cell(self, arch: Architecture) -> list[Vertex]:
+        """Vertices 2, 3, ..., as many as there are."""
+        return [
+            Vertex(*(tuple(_edge(arch, number, kind, place) for place in (0, 1)) for kind in OPERATIONS))
+            for number in numbers(int(arch.values[VERTICES]))
+        ]
+
+    def architecture(self, cell: Sequence[Vertex]) -> Architecture:
+        """That of these vertices."""
+        values: dict[str, Value] = {VERTICES: len(cell)}
+        for number, vertex in zip(numbers(len(cell)), cell, strict=True):
+            for kind, edges in zip(OPERATIONS, vertex, strict=True):
+                for place, edge in enumerate(edges):
+                    values[_source(number, kind, place)] = edge.source
+                    values[_operation(number, kind, place)] = edge.operation
+        return Architecture(self.name, values)
+
+    def allowed(self, choice: Choice, prefix: Mapping[str, Value]) -> tuple[Value, ...]:
+        """The second edge of a state reads a later vertex than the first."""
+        first, second, _ = choice.name.rpartition("/edge1/input")
+        if not second:
+            return choice.options
+        before = int(prefix[f"{first}/edge0/input"])
+        return tuple(option for option in choice.options if int(option) > before)
+
+    def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
+        """`model(x, edge_index[, edge_attr][, counts | pairs])` as the task has it, with an answer per node, pair or
+        graph. How many vertices there are is a group, and so is whatever may be read by either state of a vertex.
+        Raises UsageError for another space's size and for data that are no graphs."""
+        from search_spaces.argnp.network import Widths, network_for
+
+        own, graphs = ArgnpSize.own(size, self.name), task.graphs()
+        edges = {
+            kind: {
+                number: {source: group(kind, source, number) for source in range(number)}
+                for number in numbers(self.vertices)
+            }
+            for kind in OPERATIONS
+        }
+        return network_for(graphs)(
+            picker,
+            picker.route(VERTICES, self.choices[0].options),
+            edges,
+            {kind: (NONE, *operations) for kind, operations in OPERATIONS.items()},
+            graphs,
+            task.outputs,
+            Widths(own.node, own.relation, own.node_output, own.relation_output),
+            own.dropout,
+            self.published_std,
+        )
+
+    def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
+        """The number of vertices, and the operation of every edge; None for those that are not there."""
+        cell = self.cell(arch)
+        found: dict[str, Value | None] = {VERTICES: len(cell)}
+        for number in numbers(self.vertices):
+            for kind in OPERATIONS:
+                edges = getattr(cell[number - 2], kind) if number - 2 < len(cell) else ()
+                taken = {edge.source: edge.operation for edge in edges}
+                found |= {group(kind, source, number): taken.get(source) for source in range(number)}
+        return found
+
+    def derive(self, strengths: Mapping[str, Sequence[float]]) -> Architecture:
+        """The strongest number of vertices; of each state of a vertex the two edges with the strongest operation but
+        `none`, the first of equals, and these operations."""
+        counts = strengths[VERTICES]
+        count = int(self.choices[0].options[counts.index(max(counts))])
+        return self.architecture([strongest(number, strengths) for number in numbers(count)])
+
+    def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
+        """Parameters, and multiply-accumulates of one pass over the whole graph, or one graph of mean size: those of
+        all linear maps, and one per feature of every value that is aggregated, twice for a deviation. Pairs are as
+        many as edges; relations that lead to no answer are not there."""
+        own, graphs, (nodes, edges) = ArgnpSize.own(size, self.name), task.graphs(), task.graph_size()
+        d, r, out, out_r = own.node, own.relation, own.node_output, own.relation_output
+        k = graphs.edge_features or 1
+        params, macs = (graphs.features + 1) * d, nodes * graphs.features * d
+        cell = list(enumerate(self.cell(arch), 2))
+        of_use = relations_of_use(
+            {number: [edge.source for edge in vertex.node if edge.operation != IDENTITY] for number, vertex in cell},
+            {number: [edge.source for edge in vertex.relation] for number, vertex in cell},
+            graphs.level == "graph",
+        )
+        if not of_use.isdisjoint({0, 1}):
+            params, macs = params + (k + 1) * r, macs + edges * k * r
+        for number, vertex in cell:
+            for _, operation in vertex.node:
+                if operation != IDENTITY:
+                    params += 3 * (d + 1) * d + 2 * (r + 1) * r + 2 * (r + 1) * d + 2 * d
+                    passes = 2 if operation == "std" else 1
+                    macs += nodes * 3 * d * d + edges * (2 * r * r + 2 * r * d + passes * d)
+            for _, operation in vertex.relation:
+                if operation != IDENTITY and number in of_use:
+                    params += (d + 1) * r + 4 * (r + 1) * r + 2 * r
+                    macs += edges * (d * r + 4 * r * r)
+        states = len(cell) + 2
+        params += states * d * out + 2 * out
+        macs += nodes * states * d * out
+        answers, inputs, base = nodes, out, out
+        if graphs.level == "pair":
+            answers, inputs = edges, 2 * out
+        elif graphs.level == "graph":
+            answers, inputs, base = 1, 2 * (out + out_r), out + out_r
+            params += states * r * out_r + 2 * out_r
+            macs += edges * states * r * out_r + 2 * nodes * out + 2 * edges * out_r
+        hidden = max(1, base // 2)
+        params += inputs * hidden + 2 * hidden + (hidden + 1) * task.outputs
+        macs += answers * hidden * (inputs + task.outputs)
+        return {"params": params, "macs": macs}
+
+    def identity(self, arch: Architecture) -> str:
+        """Its text with vertices in an order that does not depend on their numbers, as far as what they compute tells
+        them apart, and without telling the two inputs, which are the same, apart."""
+        cell = self.cell(arch)
+        colours, placed = _colours(cell), [0, 1]
+        while len(placed) < len(cell) + 2:
+            ready = [
+                number
+                for number in numbers(len(cell))
+                if number not in placed and all(edge.source in placed for kind in cell[number - 2] for edge in kind)
+            ]
+            placed.append(min(ready, key=colours.__getitem__))
+        place = {number: max(1, position) for position, number in enumerate(placed)}
+        renamed = (
+            Vertex(*(tuple(sorted(Edge(place[edge.source], edge.operation) for edge in kind)) for kind in cell[at - 2]))
+            for at in placed[2:]
+        )
+        return " / ".join(map(_written, renamed))
+
+    def graph(self, arch: Architecture) -> ArchGraph:
+        """The inputs, which are the same, as one node, every vertex, and what they lead to, the output; between them
+        every operation, which reads the vertex that it is of."""
+        cell = self.cell(arch)
+        labels, edges = ["input", *(["vertex"] * len(cell))], []
+        for number, vertex in zip(numbers(len(cell)), cell, strict=True):
+            for kind, of_kind in zip(OPERATIONS, vertex, strict=True):
+                for source, operation in of_kind:
+                    edges += [(max(0, source - 1), len(labels)), (len(labels), number - 1)]
+                    labels.append(f"{kind} {operation}")
+        edges += [(node, len(labels)) for node in range(len(cell) + 1)]
+        skips = frozenset(f"{kind} {IDENTITY}" for kind in OPERATIONS)
+        return ArchGraph((*labels, "output"), tuple(edges), skips=skips)
+
+    def to_text(self, arch: Architecture) -> str:
+        """`sum(0) max(1) | sub(0) had(1) / ...`."""
+        return " / ".join(map(_written, self.cell(arch)))
+
+    def from_text(self, text: str) -> Architecture:
+        """Raises ValueError, naming what is wrong with the text."""
+        words = text.split("/")
+        if not LEAST <= len(words) <= self.vertices:
+            raise ValueError(
+                f"'{text}' has {len(words)} vertices; write {LEAST} to {self.vertices}, which are apart by ' / '"
+            )
+        return self.architecture([_vertex(number, word) for number, word in enumerate(words, 2)])
+
+    def _choices(self, number: int) -> Iterator[Choice]:
+        when = () if number < LEAST + 2 else (When(VERTICES, tuple(range(number - 1, self.vertices + 1))),)
+        for kind, operations in OPERATIONS.items():
+            for place in (0, 1):
+                sources = tuple(range(place, number - 1 + place))
+                yield Choice(_source(number, kind, place), sources, "input", when)
+                yield Choice(_operation(number, kind, place), operations, f"{kind} operation", when)
+
+
+def numbers(count: int) -> range:
+    """Those of so many vertices; 0 and 1 are the inputs."""
+    return range(2, count + 2)
+
+
+def group(kind: str, source: int, number: int) -> str:
+    """The name of the group of an edge."""
+    return f"{kind}/edge.{source}-{number}"
+
+
+def strongest(number: int, strengths: Mapping[str, Sequence[float]]) -> Vertex:
+    """Of each state of a vertex the two edges with the strongest operation but `none`."""
+    return Vertex(*(_two(number, kind, strengths) for kind in OPERATIONS))
+
+
+def _two(number: int, kind: str, strengths: Mapping[str, Sequence[float]]) -> tuple[Edge, ...]:
+    operations = OPERATIONS[kind]
+    found: dict[Edge, float] = {}
+    for source in range(number):
+        weights = strengths[group(kind, source, number)][1:]
+        best = max(range(len(operations)), key=weights.__getitem__)
+        found[Edge(source, operations[best])] = weights[best]
+    return tuple(sorted(sorted(found, key=lambda edge: -found[edge])[:2]))
+
+
+def _colours(cell: Sequence[Vertex]) -> list[str]:
+    """Of every vertex what it is computed from and what is computed of it, to any depth (the refinement of Weisfeiler
+    and Lehman)."""
+    colours = ["input"] * 2 + ["vertex"] * len(cell)
+    for _ in cell:
+        seen: list[list[tuple[str, str, str, str]]] = [[] for _ in colours]
+        for number, vertex in enumerate(cell, 2):
+            for kind, edges in zip(OPERATIONS, vertex, strict=True):
+                for source, operation in edges:
+                    seen[number].append(("from", kind, operation, colours[source]))
+                    seen[source].append(("to", kind, operation, colours[number]))
+        # The inputs are the same, whoever reads which.
+        colours[2:] = [
+            hashlib.sha256(repr((colours[number], sorted(seen[number]))).encode()).hexdigest()
+            for number in numbers(len(cell))
+        ]
+    return colours
+
+
+def _edge(arch: Architecture, number: int, kind: str, place: int) -> Edge:
+    return Edge(
+        int(arch.values[_source(number, kind, place)]),
+        str(arch.values[_operation(number, kind, place)]),
+    )
+
+
+def _source(number: int, kind: str, place: int) -> str:
+    return f"vertex{number}/{kind}/edge{place}/input"
+
+
+def _operation(number: int, kind: str, place: int) -> str:
+    return f"vertex{number}/{kind}/edge{place}/operation"
+
+
+def _written(vertex: Vertex) -> str:
+    return " | ".join(" ".join(f"{edge.operation}({edge.source})" for edge in kind) for kind in vertex)
+
+
+def _vertex(number: int, text: str) -> Vertex:
+    parts = text.split("|")
+    if len(parts) != len(OPERATIONS):
+        raise ValueError(f"vertex {number} is '{text.strip()}'; write operations of nodes, ' | ', and of relations")
+    return Vertex(*(tuple(_edges(number, kind, part)) for kind, part in zip(OPERATIONS, parts, strict=True)))
+
+
+def _edges(number: int, kind: str, text: str) -> Iterator[Edge]:
+    words, before = text.split(), -1
+    if len(words) != 2:
+        raise ValueError(f"vertex {number} has {len(words)} {kind} operations, not 2: '{text.strip()}'")
+    for word in words:
+        found = _EDGE.fullmatch(word)
+        if found is None or found[1] not in OPERATIONS[kind]:
+            known = ", ".join(OPERATIONS[kind])
+            raise ValueError(f"vertex {number} has '{word}'; write one of {known}, and what it reads, as in 'sum(0)'")
+        if str(int(found[2])) != found[2] or not before < int(found[2]) < number:
+            raise ValueError(f"vertex {number} has '{word}', but reads two of 0 to {number - 1} in ascending order")
+        before = int(found[2])
+        yield Edge(before, found[1])

@@ -21,14 +21,7 @@ from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
 from nas_core.space import SearchSpace, check_legal
-from nas_core.task import (
-    EDGE_CLASSIFICATION,
-    GRAPH_KINDS,
-    LINK_PREDICTION,
-    NODE_REGRESSION,
-    Graphs,
-    Task,
-)
+from nas_core.task import GRAPH_KINDS, Graphs, Task
 from search_spaces.auto_gnn.components import COMBINED, Components
 
 if TYPE_CHECKING:
@@ -73,7 +66,7 @@ class AutoGnn(SearchSpace):
 
     name = "auto-gnn"
     version = 1
-    tasks = GRAPH_KINDS | {NODE_REGRESSION, EDGE_CLASSIFICATION, LINK_PREDICTION}
+    tasks = GRAPH_KINDS
     Size = AutoGnnSize
     why_not_relaxable = "its choices set widths, so the candidates of one have no common shape"
 

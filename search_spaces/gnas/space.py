@@ -142,10 +142,11 @@ class Gnas(SearchSpace):
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """Parameters, and multiply-accumulates of one pass over the whole graph, or one graph of mean size: those of
-        all linear maps, and one per feature of every message and of every node in a mean over nodes."""
+        all linear maps, and one per feature of every message and of every node in a mean over nodes. Pairs are as many
+        as edges."""
         d, (nodes, edges) = GnasSize.own(size, self.name).hidden, task.graph_size()
         graphs = task.graphs(edge_features=False)
-        answers = {"node": nodes, "graph": 1, "pair": 1}[graphs.level]
+        answers = {"node": nodes, "graph": 1, "pair": edges}[graphs.level]
         wide = 2 * d if graphs.level == "pair" else d
         linear, wrapper = (d + 1) * d, (d + 1) * d + 2 * d
         params = graphs.features * d + 3 * (wide + 1) * wide + (wide + 1) * task.outputs

@@ -145,7 +145,7 @@ def test_architectures_are_written_and_costs_counted(own: Path, say: Say) -> Non
 def test_mistakes_are_said(own: Path, say: Say, operators: str, message: str | None) -> None:
     code, out, err = say("spaces", "check", f"nasbench_graph(operators={operators})")
     if message is None:
-        assert (code, "answers (12, 3) instead of [nodes, hidden]" in out + err) == (1, True), out + err
+        assert (code, "answers (12, 3) instead of [nodes, width]" in out + err) == (1, True), out + err
     else:
         assert code in (2, 3)
         assert message in err

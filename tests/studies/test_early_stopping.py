@@ -174,7 +174,7 @@ def test_what_continues_a_training_that_has_ended_pays_nothing() -> None:
         budget = None
 
     spent = SpentBudget(Parts())  # type: ignore[arg-type]
-    spent.learn(Told(0, "a", "a", 2.0, None, State.COMPLETE, 1.0, None, 1.0, False))
+    spent.learn(Told(0, "a", "a", 2.0, None, State.COMPLETE, 1.0, None, 1.0, False, None))
     assert spent.total == 0.25
-    spent.learn(Told(1, "a", "a", 4.0, 0, State.COMPLETE, 1.0, None, 1.0, False))
+    spent.learn(Told(1, "a", "a", 4.0, 0, State.COMPLETE, 1.0, None, 1.0, False, None))
     assert spent.total == 0.25

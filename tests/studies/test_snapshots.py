@@ -127,7 +127,7 @@ def test_a_replay_holds_a_page_of_trials(bench: Any, monkeypatch: pytest.MonkeyP
             until(search, trials)
             for _ in range(2):  # the first one compiles
                 tracemalloc.start()
-                found = Recorded(store, study, None, Workdirs(store, study, None))
+                found = Recorded(store, study, None, Workdirs(store, study, None, keeps=False))
                 assert sum(1 for _ in found.told()) == found.count == trials
                 assert sum(1 for _ in found.after(0)) == trials
                 peaks.append(tracemalloc.get_traced_memory()[1])
@@ -149,11 +149,11 @@ def test_what_was_told_in_another_order_is_told_so_again(bench: Any) -> None:
 
         store.write(shuffle)
         for known in (0, 3, 12):
-            found = Recorded(store, study, None, Workdirs(store, study, None))
+            found = Recorded(store, study, None, Workdirs(store, study, None, keeps=False))
             assert [told.number for told, *_ in found.told()] == [order.index(place) for place in range(12)]
             assert [one.number for one in found.after(known)] == [order.index(place) for place in range(known, 12)]
         store.write(lambda connection: connection.execute(r.update().where(r.c.told == 5).values(told=None)))
-        found = Recorded(store, study, None, Workdirs(store, study, None))
+        found = Recorded(store, study, None, Workdirs(store, study, None, keeps=False))
         told = [order.index(place) for place in range(12) if place != 5]
         assert [one.number for one, *_ in found.told()] == told
         assert [one.number for one in found.after(0)] == told

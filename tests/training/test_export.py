@@ -419,9 +419,9 @@ def test_formats_are_checked(trained: Trained) -> None:
         check_formats(["onx"], IMAGES)
     with pytest.raises(UsageError, match="no export format"):
         check_formats([], IMAGES)
-    other = Task(kind="graph-classification", input_shape=(7,), outputs=2)
+    other = Task(kind="unknown", input_shape=(7,), outputs=2)
     for form in ("onnx", "pt2"):
-        with pytest.raises(UsageError, match=f"'{form}' does not support graph-classification: .*\nUse safetensors"):
+        with pytest.raises(UsageError, match=f"'{form}' does not support unknown: .*\nUse safetensors"):
             check_formats([form], other)
     assert check_formats(["safetensors", "json"], other) == ("safetensors", "json")
 

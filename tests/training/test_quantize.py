@@ -60,7 +60,9 @@ def test_every_kind_of_network_is_quantised(name: str, tmp_path: Path, monkeypat
     metrics = found.metrics
     assert metrics["int8_agreement"] >= 0.9
     assert metrics["int8_bytes"] == found.path.stat().st_size
-    assert metrics["int8_share"] > 0.85
+    counts = [(weight.dim() > 1, weight.numel()) for weight in network.parameters()]
+    matrices = sum(count for matrix, count in counts if matrix) / sum(count for _, count in counts)
+    assert metrics["int8_share"] > 0.95 * matrices  # biases of a small network are a part of it
     assert min(metrics["float_latency_ms"], metrics["int8_latency_ms"]) > 0
     # The float program is the network.
     with torch.no_grad():

@@ -279,7 +279,7 @@ class Train:
 
         self.space, self.source, self.size, self.recipe, self.start = space, source, size, recipe, start
         self.epochs = recipe.epochs if epochs is None else epochs
-        self._bound: dict[Loading, Data] = {}
+        self.bound: dict[Loading, Data] = {}  # data on the device, which evaluators may share
         self.task = source.task
         if self.task.kind not in space.tasks:
             raise UsageError(
@@ -470,16 +470,16 @@ class Train:
 
     def share(self, other: Train) -> None:
         """Learn from what `other` has in memory: one of the same data, recipe and device."""
-        self.source, self._bound = other.source, other._bound
+        self.source, self.bound = other.source, other.bound
 
     @property
     def data(self) -> Data:
         """The data on the device, in the batches of the recipe. Raises MachineError where they do not fit."""
         recipe = self.recipe
         loading = Loading(batch_size=recipe.batch_size, augment=recipe.augment, channels_last=True)
-        if loading not in self._bound:
-            self._bound[loading] = self._bind(loading)
-        return self._bound[loading]
+        if loading not in self.bound:
+            self.bound[loading] = self._bind(loading)
+        return self.bound[loading]
 
     def _bind(self, loading: Loading) -> Data:
         import torch

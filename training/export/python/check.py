@@ -24,6 +24,7 @@ REFUSED = (
     "nas_cli",
     "nas_core",
     "predictors",
+    "reports",
     "search_spaces",
     "strategies",
     "studies",

@@ -409,9 +409,18 @@ def test_from_the_command_line(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert code == 0, err
     found = json.loads(out)
     assert [one["address"] for one in found] == ["s:0", "s:1"]
-    assert {"architecture", "key", "number", "seed", "step", "continues", "transfer", "notation", "study", "address"} == set(
-        found[0]
-    )
+    assert {
+        "architecture",
+        "key",
+        "number",
+        "seed",
+        "step",
+        "continues",
+        "transfer",
+        "notation",
+        "study",
+        "address",
+    } == set(found[0])
     assert json.loads(say("ask", "s", "--json", "--count", "1")[1]) == found[:1]
     assert len(say("ask", "s")[1].splitlines()) == 3
     for arguments, said in [

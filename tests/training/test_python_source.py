@@ -294,13 +294,31 @@ def _named() -> Iterator[tuple[str, str, SearchSpace, Architecture, dict[str, An
             yield reference, name, space, space.named[name], size
 
 
+ONE_OF_EACH = ("nasbench201", "nasbench_graph", "argnp(vertices=4)", "mlp", "moe(backbone=text)")
+"""A space for each kind of inputs that networks have, and for each way in which their source is written."""
+
+
+def test_a_file_of_each_kind_runs_where_this_program_is_unknown(tmp_path: Path) -> None:
+    drawn = [(reference, task, size) for reference, task, size, _ in DRAWN if reference in ONE_OF_EACH]
+    assert len(drawn) == len(ONE_OF_EACH)
+    _run_alone([_drawn(reference, task, size) for reference, task, size in drawn], tmp_path)
+
+
+@pytest.mark.slow
 def test_every_file_runs_where_this_program_is_unknown(tmp_path: Path) -> None:
-    """One of every space and all published cells, in a process that can import none of our packages."""
-    cases = []
-    for reference, task, size, _ in DRAWN:
-        space = space_of(reference)
-        cases.append((space.build(sample(space, np.random.default_rng(1)), task, space.Size(**size)), task))
+    """One of every space and all published cells."""
+    cases = [_drawn(reference, task, size) for reference, task, size, _ in DRAWN]
     cases += [(space.build(arch, IMAGES, space.Size(**size)), IMAGES) for _, _, space, arch, size in _named()]
+    _run_alone(cases, tmp_path)
+
+
+def _drawn(reference: str, task: Task, size: dict[str, Any]) -> tuple[nn.Module, Task]:
+    space = space_of(reference)
+    return space.build(sample(space, np.random.default_rng(1)), task, space.Size(**size)), task
+
+
+def _run_alone(cases: Sequence[tuple[nn.Module, Task]], tmp_path: Path) -> None:
+    """The files of networks answer as these do in a process that can import none of our packages."""
     folders = []
     for number, (network, task) in enumerate(cases):
         folder = tmp_path / str(number)

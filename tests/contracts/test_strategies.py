@@ -126,9 +126,9 @@ UNSUITABLE: Mapping[tuple[str, str], str] = {
     **{
         ("diffusion-nag", text): "changes which nodes or edges there are; use diffusion"
         for text in [*SPACES, "unit-list"]
-        if text != "nasbench201"
+        if text not in ("nasbench201", "auto-gnn")
     },
-    ("diffusion-nag", "six"): "(ArchGraph.fixed_topology); use diffusion",
+    **{("diffusion-nag", text): "(ArchGraph.fixed_topology); use diffusion" for text in ("six", "auto-gnn")},
 }
 # One for each way in which strategies read a space: by its moves, its tokens, its encodings and graph, its legal parts.
 REPRESENTATIVES: Mapping[str, dict[str, Any]] = {

@@ -91,21 +91,13 @@ def one_graph(
         raise UsageError(f"{path}: ?edge_attr= is for links and edges, and for many graphs; {task} reads none")
     features, edge_index = features_of(path, found), found["edge_index"]
     edge_attr = None if chosen.edge_attr == "drop" else found.get("edge_attr")
+    alike: dict[str, Any] = {"feature_names": feature_names, "normalise": chosen.normalise}
     if task == LINK_PREDICTION:
         for option in ("split", "labels"):
             if getattr(chosen, option) is not None:
                 raise UsageError(f"{path}: {option}={getattr(chosen, option)} is for graphs with labels, not for links")
-        train, valid, test = (found.get(key) for key in PAIRS)
-        return link_source(
-            *(reference, features, edge_index, split),
-            edge_attr=edge_attr,
-            train=train,
-            valid=valid,
-            test=test,
-            feature_names=feature_names,
-            normalise=chosen.normalise,
-            warnings=warnings,
-        )
+        alike |= {part: found.get(key) for part, key in zip(("train", "valid", "test"), PAIRS, strict=True)}
+        return link_source(reference, features, edge_index, split, edge_attr=edge_attr, warnings=warnings, **alike)
     key, thing = ("edge_y", "edge") if task == EDGE_CLASSIFICATION else ("y", "node")
     if key not in found:
         raise UsageError(
@@ -114,43 +106,15 @@ def one_graph(
         )
     labels = found[key]
     (train, valid, test), told = public_parts(str(path), found, len(labels) if labels.ndim else 0, chosen.split, thing)
-    renumber, warnings = chosen.labels == "renumber", [*warnings, *told]
+    alike |= {"train": train, "valid": valid, "test": test, "warnings": [*warnings, *told]}
     if task == NODE_REGRESSION:
         if chosen.labels is not None:
             raise UsageError(f"{path}: labels={chosen.labels} is for classes, and y are numbers")
-        return node_number_source(
-            *(reference, features, labels, edge_index, split),
-            train=train,
-            valid=valid,
-            test=test,
-            feature_names=feature_names,
-            normalise=chosen.normalise,
-            warnings=warnings,
-        )
+        return node_number_source(reference, features, labels, edge_index, split, **alike)
+    alike |= {"classes": classes, "renumber": chosen.labels == "renumber"}
     if task == EDGE_CLASSIFICATION:
-        return edge_source(
-            *(reference, features, labels, edge_index, split),
-            edge_attr=edge_attr,
-            train=train,
-            valid=valid,
-            test=test,
-            classes=classes,
-            feature_names=feature_names,
-            normalise=chosen.normalise,
-            renumber=renumber,
-            warnings=warnings,
-        )
-    return graph_source(
-        *(reference, features, labels, edge_index, split),
-        train=train,
-        valid=valid,
-        test=test,
-        classes=classes,
-        feature_names=feature_names,
-        normalise=chosen.normalise,
-        renumber=renumber,
-        warnings=warnings,
-    )
+        return edge_source(reference, features, labels, edge_index, split, edge_attr=edge_attr, **alike)
+    return graph_source(reference, features, labels, edge_index, split, **alike)
 
 
 def features_of(path: Path | str, found: Mapping[str, NDArray[Any]]) -> NDArray[Any]:

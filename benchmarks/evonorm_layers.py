@@ -43,10 +43,11 @@ IMAGES = 8_000
 RATE = 0.05  # of batches of 64
 
 
-def pooled(images: Any) -> Any:
-    """`[n, 28, 28]` bytes as `[n, 1, 16, 16]`."""
+def pooled(images: Any, pixels: int = 16) -> Any:
+    """`[n, 28, 28]` bytes as `[n, 1, pixels, pixels]`; `pixels` divides 32."""
     padded = numpy.pad(images, ((0, 0), (2, 2), (2, 2)))
-    return padded.reshape(-1, 1, 16, 2, 16, 2).mean((3, 5)).round().astype(numpy.uint8)
+    cells = padded.reshape(-1, 1, pixels, 32 // pixels, pixels, 32 // pixels)
+    return cells.mean((3, 5)).round().astype(numpy.uint8)
 
 
 def fashion(folder: Path) -> ImageSource:

@@ -1,4 +1,4 @@
-"""Layers searched by EvoNorm's evolution on Fashion-MNIST at 16 x 16, in several hosts, beside random search.
+"""Layers searched by EvoNorm's evolution on Fashion-MNIST, in several hosts, beside random search.
 
     python benchmarks/evonorm_search.py --data ../shared/data/fashion-mnist --folder FOLDER [--seeds 0 1] [--part PART]
 
@@ -15,7 +15,7 @@ chain    of random layers that numpy finds nothing against, and of those that on
 retrain  the best layer of each study, and bn-relu: three seeds, twice the steps, in the hosts of the search and in one
          that took no part
 
-What is printed is a table of each: accuracies are those of the validation part (retrain: of the test part), in percent;
+Images are padded to 32 x 32 and averaged down to `--pixels` x `--pixels`. What is printed is a table of each: accuracies are those of the validation part (retrain: of the test part), in percent;
 seconds are those of evaluations, on one thread.
 """
 
@@ -67,12 +67,13 @@ SPACE = EvoNorm()
 
 
 def fashion(argument: str, split: Split) -> ImageSource:
-    """The images of the folder `argument`, 16 x 16 (`--data evonorm_search.py:fashion:FOLDER`)."""
-    folder = Path(argument)
+    """The images of a folder, so many pixels high and wide (`--data evonorm_search.py:fashion:PIXELS:FOLDER`)."""
+    pixels, path = argument.split(":", 1)
+    folder = Path(path)
     files = {
         kind: [next(folder.glob(f"{part}-{kind}*")) for part in ("train", "t10k")] for kind in ("images", "labels")
     }
-    images = numpy.concatenate([pooled(read(path, 3)) for path in files["images"]])
+    images = numpy.concatenate([pooled(read(path, 3), int(pixels)) for path in files["images"]])
     labels = numpy.concatenate([read(path, 1) for path in files["labels"]])
     return image_source("fashion", images, labels, split, test=numpy.arange(60_000, 70_000), value_range=(0.0, 255.0))
 
@@ -82,6 +83,7 @@ class Plan:
     """What all parts have in common."""
 
     data: str
+    pixels: int
     folder: Path
     hosts: tuple[str, ...]
     other: str
@@ -93,6 +95,11 @@ class Plan:
     drawn: int
 
     @property
+    def source(self) -> str:
+        """What `fashion` is called with."""
+        return f"{self.pixels}:{self.data}"
+
+    @property
     def db(self) -> Path:
         return self.folder / "nas.db"
 
@@ -101,7 +108,7 @@ class Plan:
         recipe = {"name": "quick", "batch_size": BATCH, "lr": self.rate, "precision": "float32"}
         return {
             "space": "evonorm",
-            "data": f"{Path(__file__).resolve()}:fashion:{self.data}",
+            "data": f"{Path(__file__).resolve()}:fashion:{self.source}",
             "split": {"limit": IMAGES, "valid": 0.1},
             "hosts": list(hosts),
             "recipe": recipe,
@@ -318,7 +325,7 @@ def tested(plan: Plan, host: str, steps: int) -> Any:
     from training.evaluators.train import Train
     from training.recipe import recipe
 
-    source = fashion(plan.data, Split(limit=IMAGES, valid=0.1))
+    source = fashion(plan.source, Split(limit=IMAGES, valid=0.1))
     changes = {"batch_size": BATCH, "lr": plan.rate, "precision": "float32", "epochs": steps // PER_EPOCH}
     learned, size = recipe("quick", source.task, **changes), SPACE.Size.parse(f"host={host}")
     return Train(SPACE, source, size, learned, device="cpu", threads=1, test=True)
@@ -333,6 +340,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the four files of Fashion-MNIST")
     parser.add_argument("--folder", type=Path, required=True, help="of studies and tables; a later run goes on in it")
+    parser.add_argument("--pixels", type=int, choices=(8, 16, 32), default=8, help="height and width of an image")
     parser.add_argument("--part", choices=list(PARTS), action="append", help="this part alone; several")
     parser.add_argument("--hosts", nargs="*", default=["resnet", "mobilenet", "vgg"])
     parser.add_argument("--other", default="efficientnet", help="host that takes no part in the search")
@@ -348,7 +356,7 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     screens = (f"quality(steps={given.quality})", f"stability(steps={given.ascent})")
     plan = Plan(
-        str(given.data.resolve()), given.folder.resolve(), tuple(given.hosts), given.other, tuple(given.seeds),
+        str(given.data.resolve()), given.pixels, given.folder.resolve(), tuple(given.hosts), given.other, tuple(given.seeds),
         given.trained, given.survivors, screens, given.rate, given.drawn,
     )  # fmt: skip
     steps = given.steps or discern(plan)

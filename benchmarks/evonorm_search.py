@@ -15,8 +15,9 @@ chain    of random layers that numpy finds nothing against, and of those that on
 retrain  the best layer of each study, and bn-relu: three seeds, twice the steps, in the hosts of the search and in one
          that took no part
 
-Images are padded to 32 x 32 and averaged down to `--pixels` x `--pixels`. What is printed is a table of each: accuracies are those of the validation part (retrain: of the test part), in percent;
-seconds are those of evaluations, on one thread.
+Images are padded to 32 x 32 and averaged down to `--pixels` x `--pixels`. What is printed is a table of each:
+accuracies are those of the validation part (retrain: of the test part), in percent; seconds are those of evaluations,
+on one thread.
 """
 
 from __future__ import annotations
@@ -356,8 +357,8 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     screens = (f"quality(steps={given.quality})", f"stability(steps={given.ascent})")
     plan = Plan(
-        str(given.data.resolve()), given.pixels, given.folder.resolve(), tuple(given.hosts), given.other, tuple(given.seeds),
-        given.trained, given.survivors, screens, given.rate, given.drawn,
+        str(given.data.resolve()), given.pixels, given.folder.resolve(), tuple(given.hosts), given.other,
+        tuple(given.seeds), given.trained, given.survivors, screens, given.rate, given.drawn,
     )  # fmt: skip
     steps = given.steps or discern(plan)
     print(f"{steps} steps", file=sys.stderr)

@@ -183,13 +183,17 @@ class GraphGym(SearchSpace):
 
     def _references(self) -> Iterator[str]:
         """Of the two everybody knows, those that are members; GCN's nearest member averages by the general layer."""
-        if "gcn" in self.parts.operators or GENERAL in self.parts.operators:
+        if self._operator("gcn") or GENERAL in self.parts.operators:
             yield "gcn"
-        if "gat" in self.parts.operators:
+        if self._operator("gat"):
             yield "gat"
 
+    def _operator(self, name: str) -> str | None:
+        """The label of this operator, with the options that it has here."""
+        return next((label for label in self.parts.operators if label.partition("(")[0] == name), None)
+
     def _reference(self, name: str) -> Architecture:
-        wanted = {**_REFERENCE, "operator": name if name in self.parts.operators else GENERAL}
+        wanted = {**_REFERENCE, "operator": self._operator(name) or GENERAL}
         values: dict[str, Value] = {}
         for choice in self.choices:
             if choice.active({**self.fixed, **values}):

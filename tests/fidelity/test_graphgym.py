@@ -188,6 +188,8 @@ def test_the_two_references() -> None:
     assert GraphGym().named["gcn"].values["aggregation"] == "mean"
     assert list(GraphGym().named) == ["gcn"]
     assert "graphgym(operators=" in GraphGym().left_out["gat"]
+    heads = GraphGym(operators=("general", "gat(heads=4)"))
+    assert heads.named["gat"].values["operator"] == "gat(heads=4)"
     for known in (space, GraphGym(), GraphGym(condensed=True)):
         for arch in known.named.values():
             assert known.illegal(arch) is None

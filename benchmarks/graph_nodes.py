@@ -1,0 +1,246 @@
+"""Cora's public split: networks that are searched, beside GCN and GAT by the same recipe.
+
+    python benchmarks/graph_nodes.py --data ../shared/data --folder FOLDER [--part PART] [--seeds 0 1] [--trials 100]
+
+In this order, each part in FOLDER and each going on where it was stopped; seeds may run in processes of their own:
+
+references  GCN (64 wide) and GAT (8 heads of 8) as members of `auto-gnn`, at both learning rates
+search      per seed three searches of so many trained candidates, each beginning with GCN and GAT (or the nearest
+            members of the space): `graphgym` by `regularized-evolution`, `auto-gnn` by `agnn-rl`, with `sharing` and
+            without; after each of the two spaces `random`, which begins likewise, until it has had as many seconds of
+            training as the search without sharing
+top         the five best of each search, trained again on three more seeds at both learning rates; the network and rate
+            with the best mean validation is the search's result
+winners     results and references, ten fresh seeds each
+table       what the files say: mean test accuracy with its interval of 95% (Student's t)
+
+Everything is trained by the recipe `standard` for nodes with normalised rows: Adam, decay 5e-4, 200 epochs, weights of
+the best validation epoch; candidates at a rate of 0.01. Networks of `auto-gnn` have dropout 0.7 and at most `MACS`
+multiply-accumulates, those of `graphgym` are 64 wide and choose their dropout. One thread; seconds are of evaluations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rows import Rows
+from scipy import stats
+
+import nas
+from nas_core.architecture import Architecture
+from nas_core.errors import NotFoundError
+from nas_core.evaluation import Context
+from nas_core.records import Run
+from nas_core.seeds import derive
+from nas_core.strategy import Proposal, State
+from studies.setup.spaces import load_space
+from studies.store.store import Store
+from training.data import load
+from training.data.split import Split
+from training.evaluators.train import Train
+from training.recipe import recipe
+
+RATES = (0.005, 0.01)
+SEARCHED_RATE = 0.01
+EPOCHS = 200
+MACS = 1e9  # GCN and GAT have a quarter of that
+TOP, AGAIN, FRESH = 5, 3, 10  # candidates, and seeds of each
+CHUNK = 10  # trials between two looks at how far random search has come
+FIELDS = ("part", "network", "text", "lr", "seed", "val_accuracy", "test_accuracy")
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A space, its size, and the strategies that search it: the first is the measure of `random`."""
+
+    space: str
+    size: Mapping[str, Any]
+    strategies: Mapping[str, Mapping[str, Any]]
+
+
+SEARCHES = {
+    "graphgym": Searched(
+        "graphgym(training=False, operators=('general', 'gcn', 'gat(heads=8)'))",
+        {"hidden": 64},
+        {"evolution": {"name": "regularized-evolution"}},
+    ),
+    "auto-gnn": Searched(
+        "auto-gnn",
+        {"dropout": 0.7},
+        {"agnn-rl": {"name": "agnn-rl"}, "agnn-rl, sharing": {"name": "agnn-rl", "sharing": True}},
+    ),
+}
+REFERENCES = {"GCN": "gcn", "GAT": "gat"}  # members of auto-gnn
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Plan:
+    data: str
+    folder: Path
+    seeds: tuple[int, ...]
+    trials: int
+
+    @property
+    def db(self) -> Path:
+        return self.folder / "nas.db"
+
+    @property
+    def rows(self) -> Rows:
+        return Rows(self.folder / "graph_nodes.csv", FIELDS, named=5)
+
+
+def name_of(space: str, strategy: str, seed: int) -> str:
+    return f"{space}-{strategy.replace(', ', '-')}-{seed}"
+
+
+def trials(plan: Plan, name: str) -> list[Run]:
+    if not plan.db.exists():
+        return []
+    with Store(f"sqlite:///{plan.db}") as store:
+        try:
+            return list(store.trials(store.study(name), metrics=True))
+        except NotFoundError:
+            return []
+
+
+def seconds(runs: Sequence[Run]) -> float:
+    return sum(run.verdict.seconds or 0.0 for run in runs)
+
+
+def advanced(plan: Plan, searched: Searched, name: str, strategy: Mapping[str, Any], seed: int, count: int) -> None:
+    """A study with so many trials that count; made where there is none."""
+    if trials(plan, name):
+        nas.resume(name, trials=count, db=plan.db)
+        return
+    nas.search(
+        study=name, space=searched.space, size=searched.size, data=plan.data, config={"strategy": dict(strategy)},
+        recipe={"name": "standard", "lr": SEARCHED_RATE, "keep": "best"}, epochs=EPOCHS, enqueue=["gcn,gat"],
+        constraint=[f"macs<={MACS:g}"], trials=count, seed=seed, lag=1, threads=1, device="cpu", db=plan.db,
+    )  # fmt: skip
+
+
+def search(plan: Plan) -> None:
+    for seed in plan.seeds:
+        for space, searched in SEARCHES.items():
+            for strategy, settings in searched.strategies.items():
+                name = name_of(space, strategy, seed)
+                advanced(plan, searched, name, settings, seed, plan.trials)
+                said(plan, name)
+            name, measure = name_of(space, RANDOM, seed), name_of(space, next(iter(searched.strategies)), seed)
+            while seconds(runs := trials(plan, name)) < seconds(trials(plan, measure)):
+                passed = sum(run.state in (State.COMPLETE, State.FAILED) for run in runs)
+                advanced(plan, searched, name, {"name": RANDOM}, seed, passed + CHUNK)
+            said(plan, name)
+
+
+def said(plan: Plan, name: str) -> None:
+    runs = trials(plan, name)
+    done = [run for run in runs if run.state == State.COMPLETE]
+    best = max(done, key=lambda run: run.metrics["val_accuracy"])
+    value, text = best.metrics["val_accuracy"], load_space(best.arch.space)[0].to_text(best.arch)
+    print(f"{name}: {len(done)} of {len(runs)} trained in {seconds(runs):.0f} s; best {value:.4f} {text}", flush=True)
+
+
+class Trainer:
+    """Trains networks of one space, and writes a row for each."""
+
+    def __init__(self, plan: Plan, searched: Searched) -> None:
+        self.plan, self.space = plan, load_space(searched.space)[0]
+        self.size = self.space.Size(**searched.size)
+        self.source = load(plan.data, Split())
+
+    def figures(self, part: str, network: str, arch: Architecture, lr: float, seed: int) -> tuple[float, float]:
+        """Accuracy of the validation and of the test part."""
+        rows, named = self.plan.rows, (part, network, self.space.to_text(arch), lr, seed)
+        if (row := rows.get(*named)) is None:
+            learned = recipe("standard", self.source.task, lr=lr, epochs=EPOCHS, keep="best")
+            evaluator = Train(self.space, self.source, self.size, learned, device="cpu", threads=1, test=True)
+            place = self.plan.folder / "trained" / "-".join(map(str, (part, network, lr, seed, derive(named[2]))))
+            *_, last = evaluator.evaluate(Proposal(arch), None, Context(derive(seed, part), place))
+            found = {one: round(last.metrics[one], 4) for one in FIELDS[-2:]}
+            row = rows.write({**dict(zip(FIELDS, named, strict=False)), **found})
+            print(dict(row), flush=True)
+        return float(row["val_accuracy"]), float(row["test_accuracy"])
+
+    def chosen(self, network: str, candidates: Sequence[Architecture]) -> tuple[Architecture, float]:
+        """The candidate and the rate with the best mean validation."""
+        means = {
+            (arch, lr): statistics.fmean(self.figures("top", network, arch, lr, seed)[0] for seed in range(AGAIN))
+            for arch in candidates
+            for lr in RATES
+        }
+        return max(means, key=means.__getitem__)
+
+    def finished(self, network: str, candidates: Sequence[Architecture], fresh: bool) -> None:
+        arch, lr = self.chosen(network, candidates)
+        for seed in range(FRESH if fresh else 0):
+            self.figures("winners", network, arch, lr, seed)
+
+
+def trained(plan: Plan, fresh: bool) -> None:
+    references(plan, fresh)
+    for space, searched in SEARCHES.items():
+        trainer = Trainer(plan, searched)
+        for strategy in (*searched.strategies, RANDOM):
+            for seed in plan.seeds:
+                done = [run for run in trials(plan, name_of(space, strategy, seed)) if run.state == State.COMPLETE]
+                best = sorted(done, key=lambda run: -run.metrics["val_accuracy"])
+                candidates = list({trainer.space.identity(run.arch): run.arch for run in best[: 2 * TOP]}.values())
+                if candidates:
+                    trainer.finished(name_of(space, strategy, seed), candidates[:TOP], fresh)
+
+
+def references(plan: Plan, fresh: bool = True) -> None:
+    trainer = Trainer(plan, SEARCHES["auto-gnn"])
+    for network, member in REFERENCES.items():
+        trainer.finished(network, [trainer.space.named[member]], fresh)
+
+
+def table(plan: Plan) -> None:
+    found: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
+    for row in plan.rows:
+        if row["part"] == "winners":
+            figures = float(row["val_accuracy"]), float(row["test_accuracy"])
+            found[row["network"], row["lr"], row["text"]].append(figures)
+    print("| network | rate | validation | test | seeds | |\n|---|---|---|---|---|---|")
+    for (network, lr, text), pairs in found.items():
+        valid, test = ([100 * pair[part] for pair in pairs] for part in (0, 1))
+        half = stats.t.ppf(0.975, len(test) - 1) * statistics.stdev(test) / len(test) ** 0.5
+        cells = (network, lr, f"{statistics.fmean(valid):.1f}", f"{statistics.fmean(test):.2f} ± {half:.2f}")
+        print(f"| {' | '.join(cells)} | {len(test)} | `{text}` |")
+
+
+PARTS: Mapping[str, Callable[[Plan], None]] = {
+    "references": references,
+    "search": search,
+    "top": lambda plan: trained(plan, fresh=False),
+    "winners": lambda plan: trained(plan, fresh=True),
+    "table": table,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with planetoid_cora.npz")
+    parser.add_argument("--folder", type=Path, required=True, help="of studies and tables")
+    parser.add_argument("--part", choices=list(PARTS), action="append", help="this part alone; several")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="of the searches")
+    parser.add_argument("--trials", type=int, default=100, help="candidates of a search")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    data = f"graph:{(given.data / 'planetoid_cora.npz').resolve()}?normalise=rows"
+    plan = Plan(data, given.folder.resolve(), tuple(given.seeds), given.trials)
+    for name, part in PARTS.items():
+        if name in (given.part or PARTS):
+            part(plan)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from studies.records import Study
 from studies.store import rows, store, tables
 from studies.store.store import Store
 from studies.store.testing import SPEC
+from tests.memory import peak
 
 MEASURED = (State.COMPLETE, State.REUSED)
 Row = dict[str, Any]
@@ -304,14 +304,6 @@ def test_little_is_read_for_what_is_shown(tmp_path: Path, name: str) -> None:
     with Store(f"sqlite:///{tmp_path}/nas.db") as opened:
         study = made(opened, "s", many(4_000), 3)
         assert steps(opened, lambda: ask(opened, study)) <= 4_000 * each / 100 + whole
-
-
-def peak(work: Callable[[], object]) -> int:
-    tracemalloc.start()
-    work()
-    found = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return found
 
 
 def test_lists_do_not_grow_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

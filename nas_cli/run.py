@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from nas_cli.live import Progress, Tally
 from nas_cli.live_supernet import SupernetProgress
+from nas_cli.notify import Notifier
+from studies.events import Event, Listener
 from studies.search.start import Watching
 from studies.search.start import run as to_its_end
 
@@ -47,16 +49,58 @@ class OnStderr(Watching):
         print(text, file=sys.stderr)
 
 
-def run(store: Store, opened: Opened, where: Where, as_json: bool, *, first: bool = False) -> int:
-    """Go on with a study until its budget is spent, print how it ended, and return the exit code. Of the `first` of two
-    that belong together no JSON document is printed where it has come to its end."""
+class Together(Watching):
+    """Several faces of one study."""
+
+    def __init__(self, *faces: Watching) -> None:
+        self._faces = faces
+
+    @contextmanager
+    def supernet(self, opened: Opened) -> Iterator[Listener]:
+        with ExitStack() as stack:
+            yield _each([stack.enter_context(face.supernet(opened)) for face in self._faces])
+
+    @contextmanager
+    def baselines(self, opened: Opened) -> Iterator[Listener]:
+        with ExitStack() as stack:
+            yield _each([stack.enter_context(face.baselines(opened)) for face in self._faces])
+
+    @contextmanager
+    def search(self, opened: Opened, evaluated: int, best: tuple[float, int] | None) -> Iterator[Listener]:
+        with ExitStack() as stack:
+            yield _each([stack.enter_context(face.search(opened, evaluated, best)) for face in self._faces])
+
+    def say(self, text: str) -> None:
+        for face in self._faces:
+            face.say(text)
+
+
+def _each(listeners: Sequence[Listener]) -> Listener:
+    def heard(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return heard
+
+
+def run(
+    store: Store, opened: Opened, where: Where, as_json: bool, *, notify: str | None = None, first: bool = False
+) -> int:
+    """Go on with a study until its budget is spent, print how it ended, and return the exit code. `notify` is a command
+    that is told of what happens. Of the `first` of two that belong together no JSON document is printed where it has
+    come to its end."""
     from nas_cli.report import print_ending
     from nas_cli.signals import Stopper
     from studies.analysis.queries import summaries
     from studies.search.endings import Ending
 
-    with Stopper() as stopper:
-        ending = to_its_end(store, opened, where=where, watching=OnStderr(), stopping=stopper.stopping)
+    with ExitStack() as stack:
+        notifier = None if notify is None else stack.enter_context(Notifier(notify, opened.study.name))
+        watching = OnStderr() if notifier is None else Together(OnStderr(), notifier)
+        stopper = stack.enter_context(Stopper())
+        ending = to_its_end(store, opened, where=where, watching=watching, stopping=stopper.stopping)
+        if notifier is not None:
+            notifier.ended(ending)
     study = store.study(opened.study.name)
     if not (first and as_json and ending in (Ending.SUPERNET, Ending.DERIVED)):
         print_ending(store, study, ending, as_json)

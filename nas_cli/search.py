@@ -22,6 +22,13 @@ Durable = Annotated[bool, typer.Option("--durable", help="Wait for the disk at e
 Trials = Annotated[int | None, typer.Option("--trials", "-n", help="Stop after this many evaluations.")]
 Time = Annotated[float | None, typer.Option("--time", help="Stop after this many seconds.")]
 Spend = Annotated[float | None, typer.Option("--spend", help="Stop when budgets come to this many full evaluations.")]
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COMMAND",
+        help="Shell command to run at a new best, a failure and the end; $NAS_MESSAGE says what happened.",
+    ),
+]
 
 
 def search(
@@ -46,6 +53,7 @@ def search(
     db: Db = DEFAULT_DB,
     files: Files = None,
     durable: Durable = False,
+    notify: Notify = None,
     as_json: Json = False,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
@@ -55,14 +63,14 @@ def search(
 
     wanted = gather(config, setting or [], asked_by(options))
     if print_config:
-        for option, given in (("--then", then), ("--warm-start", warm_start)):
+        for option, given in (("--then", then), ("--warm-start", warm_start), ("--notify", notify)):
             if given is not None:
                 raise UsageError(f"--print-config prints one search, and no file holds {option}; leave it out")
         return _print(_planned(wanted, db, files), as_json)
     if then is not None:
-        return _both(wanted, then, db, files, durable, as_json)
+        return _both(wanted, then, db, files, durable, as_json, notify)
     plan = _planned(wanted, db, files, warm_start)
-    return _run(plan, db, files, durable, as_json)
+    return _run(plan, db, files, durable, as_json, notify)
 
 
 def resume(
@@ -80,6 +88,7 @@ def resume(
     db: Db = DEFAULT_DB,
     files: Files = None,
     durable: Durable = False,
+    notify: Notify = None,
     as_json: Json = False,
 ) -> int:
     """Go on with a study, however it stopped. --trials, --time and --spend raise its budget."""
@@ -90,7 +99,7 @@ def resume(
     where = Where(workers, executor, per_gpu, gpu_memory)
     with open_store(db, files, durable=durable) as store:
         opened = start.resume(store, study, trials=trials, time=time, spend=spend, **places)
-        return run(store, opened, where, as_json)
+        return run(store, opened, where, as_json, notify=notify)
 
 
 def _print(plan: Planned, as_json: bool) -> int:
@@ -118,15 +127,17 @@ def _planned(wanted: SearchConfig, db: str, files: Path | None, warm_start: str 
         return planned(wanted, store, warm_start)
 
 
-def _run(plan: Planned, db: str, files: Path | None, durable: bool, as_json: bool) -> int:
+def _run(plan: Planned, db: str, files: Path | None, durable: bool, as_json: bool, notify: str | None) -> int:
     from nas_cli.run import run
     from studies.search.start import start
 
     with open_store(db, files, create=True, durable=durable) as store:
-        return run(store, start(store, plan), plan.config.where, as_json)
+        return run(store, start(store, plan), plan.config.where, as_json, notify=notify)
 
 
-def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable: bool, as_json: bool) -> int:
+def _both(
+    wanted: SearchConfig, then: str, db: str, files: Path | None, durable: bool, as_json: bool, notify: str | None
+) -> int:
     """Train a supernet in one study, and search on it with another strategy in a second one. Called again, it goes on
     where it was."""
     from nas_cli.run import run
@@ -135,8 +146,8 @@ def _both(wanted: SearchConfig, then: str, db: str, files: Path | None, durable:
     plan = planned(supernet_first(wanted, then))
     with open_store(db, files, create=True, durable=durable) as store:
         opened = start(store, plan)
-        code = run(store, opened, wanted.where, as_json, first=True)
+        code = run(store, opened, wanted.where, as_json, notify=notify, first=True)
         if code:
             return code
         second = start(store, planned(on_supernet(wanted, then, opened.study), store))
-        return run(store, second, wanted.where, as_json)
+        return run(store, second, wanted.where, as_json, notify=notify)

@@ -9,6 +9,7 @@ BUILTIN = {
     "auto-gnn": "search_spaces.auto_gnn.space:AutoGnn",
     "darts": "search_spaces.darts.space:Darts",
     "graphgym": "search_spaces.graphgym.space:GraphGym",
+    "graphnas": "search_spaces.graphnas.macro:GraphNas",
     "evonorm": "search_spaces.evonorm.space:EvoNorm",
     "gnas": "search_spaces.gnas.space:Gnas",
     "mlp": "search_spaces.mlp.space:Mlp",

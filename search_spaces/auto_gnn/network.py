@@ -1,4 +1,5 @@
-"""Networks of Auto-GNN (Zhou et al. 2019, sections 2 and 3.1): layers of six components, one after the other.
+"""Networks of Auto-GNN (Zhou et al. 2019, sections 2 and 3.1) and of GraphNAS (Gao et al. 2020, section 3.2): layers of
+several components, one after the other.
 
 They are called with the tensors of the task (`nas_core.task.Graphs`): a class for each sequence of them.
 """
@@ -14,7 +15,7 @@ from torch_geometric.utils import softmax
 
 from nas_core.task import Graphs
 from search_spaces.auto_gnn.attention import LEARNT
-from search_spaces.auto_gnn.components import COMBINED, Components
+from search_spaces.auto_gnn.components import COMBINED, POOLED, Components
 from search_spaces.layers.dropout import Dropout
 from search_spaces.layers.feature_dropout import FeatureDropout
 from search_spaces.layers.graph_batch import GraphBatch
@@ -59,6 +60,9 @@ class Layer(nn.Module):
     e_ij is 1 (const), `1 / sqrt(d_i d_j)` (gcn), or a softmax of scores over j (`attention.LEARNT`), after dropout.
     Every node has one self-loop, whether the data have it or not. "identity" takes what was aggregated; "mlp" is
     two linear maps with a rectifier between them, of the node and the aggregate side by side, the same for all heads.
+    Pooled messages `e_ij W x_j` go through two linear maps with nothing between them, as the program of GraphNAS has
+    them, the same for all heads. A message is a multiple of a state, so that states are mapped; what is added to a
+    message is one vector, as a bias of the first map would do nothing that one of the second does not.
     """
 
     def __init__(
@@ -73,6 +77,14 @@ class Layer(nn.Module):
         self.scores = LEARNT[parts.attention](parts.heads, parts.hidden) if learnt else None
         self.drop = Dropout(dropout if learnt else 0.0)
         self.aggregate = AGGREGATOR.operator(parts.aggregate).make(parts.hidden if learnt else every)
+        self.pool: nn.Module | None = None
+        if parts.pooled:
+            self.pool = nn.Sequential(
+                nn.Linear(parts.hidden, POOLED, bias=False), nn.Linear(POOLED, parts.hidden, bias=False)
+            )
+            for linear in self.pool:
+                nn.init.xavier_uniform_(linear.weight)
+            self.added = nn.Parameter(torch.zeros(parts.hidden))
         self.combine: nn.Module | None = None
         if parts.combine == "mlp":
             self.combine = nn.Sequential(
@@ -99,12 +111,21 @@ class Layer(nn.Module):
 
     def neighbours(self, states: Tensor, graph: GraphBatch) -> Tensor:
         """What is aggregated of the states, both `[n, heads, hidden]`."""
+        if self.pool is None:
+            return self.aggregated(states, states, graph)
+        near = self.aggregated(states, self.pool(states), graph)
+        if self.parts.aggregate == "sum":
+            return near + degrees(graph.looped[1], graph.nodes).to(near.dtype).view(-1, 1, 1) * self.added
+        return near + self.added
+
+    def aggregated(self, states: Tensor, sent: Tensor, graph: GraphBatch) -> Tensor:
+        """Of what is `sent`, weighted by what the states are to each other, all `[n, heads, hidden]`."""
         attention, aggregate = self.parts.attention, self.parts.aggregate
         if attention == "gcn" and aggregate == "sum" and not graph.by_edges:
-            return graph.propagate(states.flatten(1), "gcn").view_as(states)
+            return graph.propagate(sent.flatten(1), "gcn").view_as(sent)
         # Without scores there is nothing that tells heads apart: all are one.
         heads = self.parts.heads if self.scores is not None else 1
-        flat = states.flatten(0, 1) if self.scores is not None else states.flatten(1)
+        flat = sent.flatten(0, 1) if self.scores is not None else sent.flatten(1)
         count = graph.nodes * heads
         places = None if graph.by_edges else graph.attention(heads, states.dtype, looped=True)
         if places is not None:
@@ -128,13 +149,11 @@ class Layer(nn.Module):
             near = places.places @ flat if weights is None else places.places.weighted(weights, flat)
             if aggregate == "mean":
                 near = near / degrees(target, count).to(near.dtype).unsqueeze(1)
-        return near.view_as(states)
+        return near.view_as(sent)
 
     def signature(self) -> Hashable:
-        """Section 3.4: layers share weights where every tensor has the same shape, and attention and activation are the
-        same. An aggregation has no weights, so it may differ."""
-        parts = self.parts
-        return "auto-gnn", self.width, parts.hidden, parts.heads, parts.attention, parts.combine, parts.activation
+        """Layers share weights where every tensor has the same shape, and what the space says is the same."""
+        return self.width, self.parts.hidden, self.parts.heads, self.parts.alike
 
 
 def degrees(target: Tensor, count: int) -> Tensor:

@@ -73,6 +73,7 @@ DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
     ("argnp(vertices=4)", GRAPH, {"node": 6, "relation": 4, "node_output": 6, "dropout": 0.0}, 4),
     ("auto-gnn", GRAPH, {"dropout": 0.0}, 6),
     ("auto-gnn(layers=3)", GRAPH, {"dropout": 0.0, "batchnorm": True, "residual": True}, 3),
+    ("graphnas", GRAPH, {"dropout": 0.0}, 4),
     ("graphgym", GRAPH, {"hidden": 8}, 6),
     ("graphgym(operators=('gcn', 'gat', 'gatv2', 'transformer', 'sgc', 'appnp'))", GRAPH, {"hidden": 8}, 3),
     ("graphgym(operators=('gine', 'pna', 'gcn2', 'gin', 'cheb', 'arma'))", GRAPH, {"hidden": 8}, 3),

@@ -1,0 +1,1 @@
+"""The spaces of GraphNAS: whole networks layer by layer in `macro`, and cells in `micro`."""

@@ -28,6 +28,7 @@ from nas_cli import (
     query,
     score,
     search,
+    skill,
     tidy,
     train,
     worker,
@@ -77,6 +78,7 @@ app.command()(extract.extract)
 app.command()(tidy.rm)
 app.command()(tidy.gc)
 app.command()(doctor.doctor)
+app.command()(skill.skill)
 app.add_typer(bench.bench, name="bench")
 app.add_typer(catalog.spaces, name="spaces")
 app.add_typer(catalog.strategies, name="strategies")

@@ -26,6 +26,7 @@ from nas_cli import (
     predict,
     predictors,
     query,
+    report,
     score,
     search,
     skill,
@@ -67,6 +68,7 @@ app.command()(ask.tell)
 for command in (query.ls, query.show, query.trials, query.best, query.front, query.query, query.verify):
     app.command()(command)
 app.command()(plot.plot)
+app.command()(report.report)
 app.command()(score.score)
 app.command()(predict.predict)
 app.command()(generate.generate)

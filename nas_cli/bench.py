@@ -246,8 +246,8 @@ def _run(
     durable: bool,
     as_json: bool,
 ) -> int:
+    from nas_cli.ending import places
     from nas_cli.live import Tally
-    from nas_cli.report import places
     from nas_cli.signals import Stopper
     from studies.bench.run import run
 

@@ -87,9 +87,9 @@ def compress(
 ) -> int:
     """Make a trained network smaller: that of STUDY:N/train-K (or /compress-K), of STUDY:N its best training's, of an
     export, or of a file of yours."""
+    from nas_cli.ending import places
     from nas_cli.outside import taken_in
     from nas_cli.render import Cell, document, emit, table
-    from nas_cli.report import places
     from nas_core.config import parse_assignments
     from nas_core.errors import UsageError
     from studies.address import address_of

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from nas_cli import render
 from nas_cli.heat import SHADES, shade
-
-MOST_DROPPED = 0.05
-
-Loads = Mapping[str, Sequence[float]]
-"""Per layer the share of its work that each expert does; experts are counted from 0, as in the stacked weights."""
+from reports.facts import Loads, remarks
 
 
 def page(metrics: Mapping[str, float], loads: Loads) -> None:
@@ -38,30 +34,6 @@ def heat_map(loads: Loads) -> Iterator[str]:
         shades = "".join(_shade(share / largest) for share in shares)
         first = max(range(len(shares)), key=lambda number: shares[number])
         yield f"{name:<{width}} |{shades}| {first} does {shares[first]:.1%}"
-
-
-def remarks(metrics: Mapping[str, float], loads: Loads) -> Iterator[str]:
-    """Experts that get no token of a batch, by name where it is none of the epoch, and tokens that experts have no room
-    for."""
-    dead, worst = metrics.get("train_dead_share", 0.0), metrics.get("train_dead_share_max", 0.0)
-    if dead > 0:
-        yield (
-            f"dead experts: {dead:.1%} get no token of a batch, {worst:.1%} in the worst layer{_dead(loads)}; take "
-            "fewer, or a larger weight of the balance loss"
-        )
-    dropped, worst = metrics.get("train_dropped_share", 0.0), metrics.get("train_dropped_share_max", 0.0)
-    if max(dropped, worst) > MOST_DROPPED:
-        yield (
-            f"the capacity drops {dropped:.1%} of what routers choose, {worst:.1%} in the worst layer; raise it, or "
-            "take drops=false"
-        )
-
-
-def _dead(loads: Loads) -> str:
-    """` (none of the whole epoch: 3, 5 of blocks.0.layer; 1 of ...)`."""
-    found = {name: [str(number) for number, share in enumerate(shares) if share == 0] for name, shares in loads.items()}
-    named = "; ".join(f"{', '.join(numbers)} of {name}" for name, numbers in found.items() if numbers)
-    return f" (none of the whole epoch: {named})" if named else ""
 
 
 def _largest(loads: Loads) -> float:

@@ -27,9 +27,9 @@ def find_lr(store: Store, study: Study, trial: Run, plan: Training, picture: Pat
     folder of the trial's files. Raises UsageError for a picture that cannot be written and for an architecture that
     decides its rate, NasError where the network fails or does not learn.
     """
+    from nas_cli.ending import places
     from nas_cli.line import Line
     from nas_cli.render import emit
-    from nas_cli.report import places
     from nas_core.errors import NasError, TrialError, UsageError
     from nas_core.evaluation import Report
     from nas_core.files import write_atomically

@@ -36,8 +36,8 @@ def train_folds(
 
     What has been trained with these settings is not trained again, so that the command goes on where it was stopped.
     """
+    from nas_cli.ending import places
     from nas_cli.render import emit
-    from nas_cli.report import places
     from studies.address import address_of
     from studies.jobs.commands import train as again
 

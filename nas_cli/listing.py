@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nas_cli.options import open_store
+from reports.texts import budget_text
 from studies.analysis.summary import Summary, glance
 
 
@@ -32,10 +33,3 @@ def standing(summary: Summary) -> str:
     if training.state == "failed":
         return f"{text}, failed"
     return f"{summary.evaluated:,} ({text})" if summary.states else text
-
-
-def budget_text(trials: int | None, seconds: float | None, evaluated: int) -> str:
-    """`17/100`, `17 in 60 s`, or both."""
-    of_trials = f"/{trials:,}" if trials is not None else ""
-    in_seconds = f" in {seconds:g} s" if seconds is not None else ""
-    return f"{evaluated:,}{of_trials}{in_seconds}"

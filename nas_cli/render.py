@@ -6,31 +6,20 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain, islice
 from typing import Any, Literal, TextIO
 
 from nas_cli.output import data, write
+from reports.texts import EXACT, Cell, Rounded, clean, moment, number, shown
+
+__all__ = ["Cell", "Rounded", "clean", "moment", "number"]  # of those that are handed on
 
 NARROW = 16  # characters that a column on a terminal has at least, where its cells wrap
 BATCH = 200  # lines that are written at a time
 FANCY_ROWS = 1_000  # rich lays out a few thousand rows per second; longer tables are plain
 
-
-@dataclass(frozen=True, slots=True)
-class Rounded:
-    """A number with the text that people read."""
-
-    value: float
-    text: str
-
-
-EXACT = 1e15  # whole numbers below are written with all of their digits
-
-Cell = str | float | Rounded | None
 
 _PLAIN = str.maketrans({"≤": "<=", "≥": ">=", "…": "..."} | dict(zip("●─│├┤┼┴╰╯←×–±", "*-|++++`'<x-~", strict=True)))
 
@@ -85,7 +74,7 @@ class Output:
         if not self.for_people:
             self._emit_all("\t".join(map(_value, row)) for row in chain([heads], rows))
             return
-        cells = [[_shown(cell) for cell in row] for row in rows]
+        cells = [[shown(cell) for cell in row] for row in rows]
         aligned = [head in set(right) for head in heads]
         if len(cells) > FANCY_ROWS:
             self._plain(heads, cells, aligned)
@@ -93,8 +82,8 @@ class Output:
         width = self._width()
         left_out = _left_out(heads, cells, spare, width)
         kept = [place for place, head in enumerate(heads) if head not in left_out]
-        shown = [[row[place] for place in kept] for row in (heads, *cells)]
-        self.emit(self._fancy(shown[0], shown[1:], [aligned[place] for place in kept], width))
+        left = [[row[place] for place in kept] for row in (heads, *cells)]
+        self.emit(self._fancy(left[0], left[1:], [aligned[place] for place in kept], width))
         if left_out:
             print(f"too narrow for {', '.join(left_out)}: make it wider, or see them all by '| cat'", file=sys.stderr)
 
@@ -172,30 +161,9 @@ def pairs(entries: Mapping[str, str | None], indent: str = "") -> None:
     Output(data()).pairs(entries, indent)
 
 
-def clean(text: str) -> str:
-    """One line without control characters: stored texts hold messages of whatever code a user ran."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
-
-
-def number(value: float | None) -> str:
-    """`0.98125`, `1,531,546`, `nan`; empty for None."""
-    if value is None:
-        return ""
-    if math.isfinite(value) and value == int(value) and abs(value) < EXACT:
-        return f"{int(value):,}"
-    return f"{value:.6g}"
-
-
 def count(value: int) -> str:
     """`15,625`, and `5.2E+31` where nobody would read the digits."""
     return f"{value:,}" if value < 10**12 else f"{Decimal(value):.1E}"
-
-
-def moment(seconds: float | None) -> str:
-    """Seconds since 1970 as local date and time."""
-    return "" if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def first_line(text: str | None) -> str:
@@ -239,13 +207,6 @@ def _wrapping(widths: Sequence[int], width: int) -> set[int]:
         wrapping.add(place)
         room += max(widths[place] - NARROW, 0)
     return wrapping
-
-
-def _shown(cell: Cell) -> str:
-    """A cell as people read it."""
-    if isinstance(cell, Rounded):
-        return cell.text
-    return clean(cell) if isinstance(cell, str) else number(cell)
 
 
 def _value(cell: Cell) -> str:

@@ -89,7 +89,7 @@ def run(
     """Go on with a study until its budget is spent, print how it ended, and return the exit code. `notify` is a command
     that is told of what happens. Of the `first` of two that belong together no JSON document is printed where it has
     come to its end."""
-    from nas_cli.report import print_ending
+    from nas_cli.ending import print_ending
     from nas_cli.signals import Stopper
     from studies.analysis.queries import summaries
     from studies.search.endings import Ending

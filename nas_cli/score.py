@@ -250,7 +250,7 @@ def _best(origin: Origin, board: Scoreboard, target: Target | None, name: str, t
 
 def _where(store: Store, board: Scoreboard) -> None:
     from nas_cli import render
-    from nas_cli.report import database
+    from nas_cli.ending import database
 
     query = f"SELECT architecture, predictor, value, seconds FROM scores WHERE context = {board.context}"
     render.emit("", f"kept in {store.place}:", f"  nas query {shlex.quote(query)}{database(store)}")

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas_cli import heat, render
-from nas_cli.view import LAST, architecture_page, settings_text, traceback_page
+from nas_cli.view import LAST, architecture_page, traceback_page
 from nas_core.architecture import Architecture
 from nas_core.choice import Value
 from nas_core.errors import NotFoundError
 from nas_core.records import SUPERNET, Epoch, SupernetRun
+from reports.texts import settings_text
 from studies.address import Address
 from studies.analysis.operations import Operations, operations_of
 from studies.documents import View

@@ -39,7 +39,7 @@ def rank(
     What has been trained with these settings is not trained again, so that the command goes on where it was stopped.
     """
     from nas_cli import render
-    from nas_cli.report import places
+    from nas_cli.ending import places
     from studies.address import address_of
     from studies.analysis.costs import remarks
     from studies.analysis.queries import top_trials

@@ -100,8 +100,8 @@ def train(
     """Train STUDY:N (or the study's best), or a network of your own, from scratch and keep the weights; the test part
     is scored at the end."""
     from nas_cli import find_lr as range_test
+    from nas_cli.ending import places
     from nas_cli.folds import train_folds
-    from nas_cli.report import places
     from nas_cli.top import check_ranked, rank
     from nas_core.errors import UsageError
     from studies.address import address_of, is_object, is_path
@@ -235,8 +235,8 @@ def _both(bare: dict[str, Any], dotted: dict[str, Any], above: str) -> dict[str,
 
 def _print(study: Study, trial: Run, made: list[tuple[list[Run], list[Limit]]], as_json: bool, store: Store) -> None:
     """The trainings of a network, or of each host of a layer."""
+    from nas_cli.ending import places
     from nas_cli.render import emit
-    from nas_cli.report import places
     from studies.address import address_of
 
     address = address_of(study, trial)
@@ -261,9 +261,9 @@ def _document(address: str, runs: list[Run], limits: list[Limit]) -> dict[str, A
 
 
 def _print_one(address: str, runs: list[Run]) -> None:
-    from nas_cli.metrics import batch_size_of, shown
     from nas_cli.render import emit, number
-    from nas_cli.view import settings_text
+    from reports.metrics import batch_size_of, shown
+    from reports.texts import settings_text
     from studies.jobs.stored import IMPORTED
 
     settings, rows = runs[0].recipe or {}, spread([run.metrics for run in runs])

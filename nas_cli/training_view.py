@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from nas_cli import experts_view, render
-from nas_cli.view import curve_page, metrics_page, settings_text
+from nas_cli.view import curve_page, metrics_page
 from nas_core.records import Run
+from reports.texts import settings_text
 from studies.address import Address, address_of
 from studies.analysis.trained import named_run, parent_of
 from studies.documents import View, training_document

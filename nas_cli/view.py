@@ -5,25 +5,23 @@ Objectives are stored so that higher is better; what is shown is turned back.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from nas_cli import costs_view, experts_view, metrics, render
+from nas_cli import costs_view, experts_view, render
 from nas_cli.draw import draw
-from nas_cli.listing import budget_text
-from nas_cli.metrics import MICRO_BATCH
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError, unknown
 from nas_core.evaluation import Objective
 from nas_core.records import BASELINE, COMPRESS, RETRAIN, Run
-from nas_core.strategy import State
-from nas_core.task import Task
+from reports import metrics
+from reports.facts import study_facts
+from reports.metrics import MICRO_BATCH
+from reports.texts import settings_text
 from studies.address import WORDS, address_of
 from studies.documents import View, hidden_units, hypervolume_of, loads_of, name_of
-from studies.records import final_size_of
 from studies.setup.supernets import caution
 from studies.store.store import Store
 
@@ -32,10 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_APART = ("kind", "classes", "columns")  # of a network's inputs: what a page shows elsewhere
-LISTED = 20  # names of classes
 LAST = 5  # epochs of a curve that are shown
-TOO_LOW = 0.5  # a Kendall's tau below this means that a bracket promotes by chance as much as by merit
 
 
 def reference_point(text: str, objectives: Sequence[Objective]) -> dict[str, float]:
@@ -69,41 +64,7 @@ def study_head(
     view: View, states: Mapping[str, int], correlation: Mapping[float, float], rejected: Sequence[Rejection]
 ) -> None:
     """The configuration of a study, and where it stands."""
-    spec = view.study.spec
-    inputs: Mapping[str, Any] = spec.inputs or {}
-    evaluated = states.get(State.COMPLETE, 0) + states.get(State.FAILED, 0)
-    render.pairs(
-        {
-            "study": view.study.name,
-            "created": render.moment(view.study.created),
-            "space": f"{spec.space} (version {spec.space_version})",
-            "size": settings_text(spec.size),
-            "final size": settings_text(final_size_of(spec)),
-            "strategy": f"{spec.strategy} {settings_text(spec.strategy_config)}".strip(),
-            **_evaluator(spec.evaluator.model_dump(mode="json")),
-            "task": f"{spec.task.kind}, {shape(spec.task.input_shape)} to {spec.task.outputs} {_answers(spec.task)}",
-            "inputs": settings_text({key: value for key, value in inputs.items() if key not in _APART}),
-            "classes": _listed(inputs.get("classes", ())),
-            "columns": _listed([column["name"] for column in inputs.get("columns", ())]),
-            "split hash": spec.split_hash,
-            "objectives": ", ".join(spec.objectives),
-            "constraints": ", ".join(spec.constraints),
-            "seed": str(spec.seed),
-            "lag": str(spec.lag),
-            "evaluated": budget_text(view.study.stop_at.trials, view.study.stop_at.seconds, evaluated),
-            "trials": ", ".join(f"{count:,} {state}" for state, count in states.items()) or "none yet",
-            "rejected": ", ".join(map(str, rejected)),
-            "rank correlation": _correlation(correlation),
-        }
-    )
-
-
-def _evaluator(stored: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of an evaluator, line by line; those of a wrapper after what it wraps."""
-    own = {name: value for name, value in stored.items() if name not in ("kind", "inner")}
-    lines = {name: settings_text(value) if isinstance(value, Mapping) else _text(value) for name, value in own.items()}
-    first = _evaluator(stored["inner"]) if "inner" in stored else {"evaluator": str(stored["kind"])}
-    return {**first, **lines}
+    render.pairs(study_facts(view, states, correlation, rejected))
 
 
 def study_best(view: View, store: Store, best: Run | None, trouble: str, drawn: Architecture | None = None) -> None:
@@ -113,27 +74,6 @@ def study_best(view: View, store: Store, best: Run | None, trouble: str, drawn: 
         render.emit(render.clean(trouble))
     else:
         best_page(view, store, best, best.arch == drawn)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f", ... ({len(names):,} in all)" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
-
-
-def _answers(task: Task) -> str:
-    """The word for what networks answer; a study may be of a kind whose package is not here."""
-    from training import tasks
-
-    return tasks.kind_of(task).answers if task.kind in tasks.names() else "outputs"
-
-
-def _correlation(found: Mapping[float, float]) -> str:
-    """`tau 0.38 at 12 and 0.71 at 36`, and what a low one means."""
-    if not found:
-        return ""
-    text = "tau " + ", ".join(f"{tau:.2f} at {budget:g}" for budget, tau in found.items())
-    low = " and ".join(f"{budget:g}" for budget, tau in found.items() if tau < TOO_LOW)
-    return f"{text} (below {TOO_LOW:g} at {low}: too aggressive, lower eta or raise minimum)" if low else text
 
 
 def best_page(view: View, store: Store, run: Run, shown: bool = False, at: str = "") -> None:
@@ -281,19 +221,3 @@ def _runs(view: View, run: Run, children: Sequence[Run], heading: str) -> None:
         if child.verdict.reason:
             render.emit("", f"{address_of(view.study, run, child)}: {render.clean(child.verdict.reason)}")
             traceback_page(child.verdict.traceback)
-
-
-def shape(extents: Sequence[int]) -> str:
-    """`3 x 32 x 32`."""
-    return " x ".join(map(str, extents))
-
-
-def settings_text(values: Mapping[str, Any]) -> str:
-    """`population=20 sample=5`; what is not set is left out."""
-    return " ".join(f"{name}={_text(value)}" for name, value in values.items() if value is not None)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value)

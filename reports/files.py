@@ -13,11 +13,11 @@ PICTURES = (".png", ".svg")
 PAGES = (*PICTURES, ".html")
 
 
-def check(option: str, file: Path, suffixes: Sequence[str] = PICTURES) -> None:
-    """Raises UsageError for a place where no figure can be written, before time is spent on it."""
+def check(option: str, file: Path, suffixes: Sequence[str] = PICTURES, what: str = "figures") -> None:
+    """Raises UsageError for a place where none of `what` can be written, before time is spent on it."""
     if file.suffix.lower() not in suffixes:
-        listed = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
-        raise UsageError(f"{option} '{file}': figures are {listed}")
+        listed = " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
+        raise UsageError(f"{option} '{file}': {what} are {listed}")
     if not file.parent.is_dir():
         raise UsageError(f"{option} '{file}': there is no folder '{file.parent}'")
     if file.is_dir():

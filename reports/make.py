@@ -34,11 +34,13 @@ def first(subject: Subject) -> str:
     return found
 
 
-def every(subject: Subject) -> tuple[dict[str, Figure | Mirrored], list[str]]:
+def every(subject: Subject, without: Sequence[str] = ()) -> tuple[dict[str, Figure | Mirrored], list[str]]:
     """All figures that a subject can have by name, and why of some of these nothing is stored yet."""
     found: dict[str, Figure | Mirrored] = {}
     missing = []
     for name in possible(subject):
+        if name in without:
+            continue
         try:
             found[name] = kind(name).make(subject)
         except (NotFoundError, InfeasibleError) as error:

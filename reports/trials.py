@@ -119,8 +119,3 @@ def text(study: Study, trials: Trials, positions: Iterable[int], objectives: Seq
 def drawn(count: int, total: int, what: str = "trials") -> str:
     """`All 20 trials`, or `1,950 of 100,000 trials`, for a caption."""
     return f"all {total:,} {what}" if count >= total else f"{count:,} of {total:,} {what}"
-
-
-def plural(count: int, what: str) -> str:
-    """`1 node`, `2,000 nodes`."""
-    return f"{count:,} {what}{'s' * (count != 1)}"

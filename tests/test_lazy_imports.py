@@ -82,6 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "trials one",
         "best one --json",
         "plot --help",
+        "report --help",
         "plot one --json",
         "spaces list",
         "spaces show nasbench_graph",

@@ -9,7 +9,8 @@ from nas_core.errors import NotFoundError
 from nas_core.records import Epoch
 from reports.figure import BLACK, Axis, Figure, Line, Mark, Panel, Points, series
 from reports.kind import Kind, Subject, of_study
-from reports.trials import drawn, plural
+from reports.texts import plural
+from reports.trials import drawn
 from studies.analysis.operations import operations_of
 from studies.store import supernets
 

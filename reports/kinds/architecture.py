@@ -10,7 +10,7 @@ from nas_core.errors import NotFoundError
 from nas_core.graph import ArchGraph
 from reports.figure import BLACK, GREY, Axis, Figure, Labels, Mark, Panel, Segments, series
 from reports.kind import Kind, Subject, of_runs, run_of
-from reports.trials import plural
+from reports.texts import plural
 
 SWEEPS = 8  # over the layers, each ordered by where its neighbours are (Sugiyama, Tagawa and Toda 1981)
 LABEL, LINES = 30, 3  # letters in a line of a label, and lines

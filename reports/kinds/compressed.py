@@ -9,7 +9,7 @@ from nas_core.pareto import undominated
 from nas_core.records import COMPRESS
 from reports.figure import BLACK, VERMILION, Axis, Figure, Line, Mark, Panel, Points, series
 from reports.kind import Kind, Subject, of_study
-from reports.trials import plural
+from reports.texts import plural
 from studies.address import address_of
 from studies.analysis import compressed
 

@@ -15,6 +15,7 @@ from nas_core.strategy import State
 from reports import trials as read
 from reports.figure import BLUE, GREEN, GREY, PURPLE, VERMILION, Axis, Figure, Line, Mark, Panel, series
 from reports.kind import Kind, Subject, of_runs
+from reports.texts import plural
 from studies.address import address_of
 from studies.store import tables as t
 
@@ -126,7 +127,7 @@ def _of_run(subject: Subject) -> Figure:
         kind="curves",
         title=f"{address}: learning curves",
         caption=f"{read.drawn(sum(len(panels[what]) for what in chosen), len(curves), 'metrics').capitalize()} "
-        f"over {read.plural(len(reports), 'step')}.",
+        f"over {plural(len(reports), 'step')}.",
         panels=[Panel(Axis("step"), Axis(what), panels[what]) for what in chosen],
         columns=across,
         size=(4.2 * across + 0.6, 3.2 * math.ceil(len(chosen) / across) + 0.8),

@@ -16,7 +16,7 @@ from nas_core.strategy import State
 from reports import scores
 from reports.figure import Axis, Bars, Figure, Panel
 from reports.kind import Kind, Subject, of_study
-from reports.trials import plural
+from reports.texts import plural
 from studies.analysis.queries import observations
 from studies.documents import rank_correlation
 from studies.store import rows

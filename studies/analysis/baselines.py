@@ -42,7 +42,7 @@ class Comparison:
 
 def compare(store: Store, best: Run, baseline: Run, objectives: Sequence[Objective]) -> list[Comparison]:
     """By each of the study's objectives."""
-    pairs, sizes = (_trainings(store, best), _trainings(store, baseline)), _sizes(best, baseline)
+    pairs, sizes = (trainings(store, best), trainings(store, baseline)), _sizes(best, baseline)
     return [replace(_compared(objective, best, baseline, *pairs), sizes=sizes) for objective in objectives]
 
 
@@ -54,7 +54,7 @@ def compared(
     return [(run, [] if best is None else compare(store, best, run, objectives)) for run in runs]
 
 
-def _trainings(store: Store, run: Run) -> dict[str, list[Run]]:
+def trainings(store: Store, run: Run) -> dict[str, list[Run]]:
     """The complete trainings of a run, by their settings."""
     found: dict[str, list[Run]] = {}
     for child in store.children(run, RETRAIN):

@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -262,20 +262,24 @@ def top_trials(store: Store, study: Study, count: int) -> list[Run]:
 
 def best_random(store: Store, study: Study) -> tuple[int, Run] | None:
     """Evaluations and best trial of a random search on the same problem in this database; None without one."""
-    problem = ("space", "space_hash", "size", "evaluator", "split_hash", "objectives", "constraints")
-    for name in store.study_names():
-        other = store.study(name)
-        same = all(getattr(other.spec, field) == getattr(study.spec, field) for field in problem)
-        if study.spec.constraints:  # which are on what the final network costs
-            same = same and final_size_of(other.spec) == final_size_of(study.spec)
-        if not same or other.spec.strategy != "random":
-            continue
+    for other in random_searches(store, study):
         counts = state_counts(store, other)
         try:
             return counts.get(State.COMPLETE, 0) + counts.get(State.FAILED, 0), best_trial(store, other)
         except (InfeasibleError, NotFoundError):
             continue
     return None
+
+
+def random_searches(store: Store, study: Study) -> Iterator[Study]:
+    """The random searches on the same problem in this database; the study itself may be one of them."""
+    problem = ("space", "space_hash", "size", "evaluator", "split_hash", "objectives", "constraints")
+    for other in store.studies_by("random"):
+        same = all(getattr(other.spec, field) == getattr(study.spec, field) for field in problem)
+        if study.spec.constraints:  # which are on what the final network costs
+            same = same and final_size_of(other.spec) == final_size_of(study.spec)
+        if same:
+            yield other
 
 
 def front_trials(store: Store, study: Study) -> list[Run]:

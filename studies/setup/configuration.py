@@ -14,7 +14,7 @@ from studies.setup.options import EARLIER, LISTS, OPTIONS, flat_keys, meaning, m
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from studies.records import StudySpec
+    from studies.records import Study, StudySpec
     from studies.setup.config import SearchConfig
 
 _FILE, _ENVIRONMENT, _ASSIGNED, _FLAGS = range(4)
@@ -74,6 +74,39 @@ def document(config: SearchConfig, spec: StudySpec) -> dict[str, Any]:
     whole = config.evaluator.with_all(spec.evaluator)
     found["evaluator"] = _said(whole.model_dump(mode="json", exclude_none=True))
     return _said({key: found[key] for key in type(config).model_fields if key in found})
+
+
+def asking_for(study: Study) -> dict[str, Any]:
+    """A file that asks for a stored study again, under its name; what other studies had a part in, and what was
+    enqueued, no file holds. Raises UsageError for a study that no file can ask for."""
+    from nas_core.config import validate
+    from studies.setup.config import SearchConfig
+    from training.evaluators import kinds
+
+    spec, stop_at = study.spec, study.stop_at
+    scoring, supernet = spec.scoring, spec.supernet
+    asked: dict[str, Any] = {
+        "study": study.name,
+        "space": spec.space,
+        "size": dict(spec.size),
+        "strategy": spec.strategy,
+        "objectives": list(spec.objectives),
+        "constraints": list(spec.constraints),
+        "trials": stop_at.trials,
+        "time": stop_at.seconds,
+        "spend": stop_at.spent,
+        "seed": spec.seed,
+        "lag": spec.lag,
+        "order": spec.ordering,
+        "early_stop": None if spec.early_stop is None else spec.early_stop.name,
+    }
+    fields = SearchConfig.model_fields
+    for key, stored in (("scoring", scoring), ("supernet", supernet)):
+        if stored is not None:
+            known = fields[key].default.model_dump().keys()
+            asked[key] = {name: value for name, value in stored.model_dump(mode="json").items() if name in known}
+    config = validate(SearchConfig, {key: value for key, value in asked.items() if value is not None}, "study")
+    return document(config.model_copy(update={"evaluator": kinds.asking_for(spec.evaluator)}), spec)
 
 
 def _said(values: Mapping[str, Any]) -> dict[str, Any]:

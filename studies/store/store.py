@@ -209,6 +209,12 @@ class Store:
         s = t.studies.c
         return [row.name for row in self.read(sa.select(s.name).where(s.bench.is_(None)).order_by(s.id))]
 
+    def studies_by(self, strategy: str) -> list[Study]:
+        """Those that search by a strategy, in the order of their creation, without the children of benches."""
+        s = t.studies.c
+        found = self.read(sa.select(t.studies).where(s.strategy == strategy, s.bench.is_(None)).order_by(s.id))
+        return [rows.study(row) for row in found]
+
     def every_study(self) -> Iterator[Study]:
         """All studies, the children of benches too, in the order of their creation."""
         for row in self.read(sa.select(t.studies).order_by(t.studies.c.id)):

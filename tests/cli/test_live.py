@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from nas_cli import live
-from nas_cli.metrics import shown
 from nas_core.evaluation import Fidelity, Objective, Report
 from nas_core.records import TRIAL, Verdict
 from nas_core.strategy import State
+from reports.metrics import shown
 from studies.events import Finished, Reported, Started
 
 

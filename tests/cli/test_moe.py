@@ -16,9 +16,9 @@ from torch import nn
 
 import nas
 from nas_cli import experts_view
-from nas_cli.baselines_view import sized
 from nas_cli.experts_view import heat_map, remarks
 from nas_core.evaluation import LOADS, Context, Report
+from reports.facts import sized
 from search_spaces.layers.moe import MixtureOfExperts
 from studies.jobs.rounds import Compression
 from studies.store.store import Store

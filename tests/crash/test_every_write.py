@@ -30,7 +30,7 @@ PROGRAM = (
     "nas_cli.search",
     "studies.setup.configuration",
     "nas_cli.live",
-    "nas_cli.report",
+    "nas_cli.ending",
     "strategies.evolution.regularized",
     "studies.environment",
     "studies.executors.inline",

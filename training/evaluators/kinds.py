@@ -38,6 +38,19 @@ def options(asked: EvaluatorOptions | Mapping[str, Any]) -> EvaluatorOptions:
     )
 
 
+def asking_for(settings: EvaluatorSettings) -> EvaluatorOptions:
+    """What a configuration asks of an evaluator to get these settings, all of them said. Raises UsageError where none
+    can."""
+    stored = settings.model_dump(mode="json")
+    known = _known(settings.kind)
+    if known is None:
+        own = {**stored["settings"], "trial_seconds": settings.trial_seconds}
+        return options({"kind": settings.kind, **{key: value for key, value in own.items() if value is not None}})
+    kept = {key: value for key, value in stored.items() if key in known.Options.model_fields and value is not None}
+    inner = getattr(settings, "inner", None)
+    return options(kept if inner is None else {**kept, "inner": asking_for(inner)})
+
+
 def known_keys(kind: str) -> set[str]:
     """What may be asked of an evaluator, and of what can be around it. Raises as `refs.find` for one that is not listed
     and not there."""

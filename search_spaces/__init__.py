@@ -10,6 +10,7 @@ BUILTIN = {
     "darts": "search_spaces.darts.space:Darts",
     "graphgym": "search_spaces.graphgym.space:GraphGym",
     "graphnas": "search_spaces.graphnas.macro:GraphNas",
+    "graphnas-micro": "search_spaces.graphnas.micro:GraphNasMicro",
     "evonorm": "search_spaces.evonorm.space:EvoNorm",
     "gnas": "search_spaces.gnas.space:Gnas",
     "mlp": "search_spaces.mlp.space:Mlp",

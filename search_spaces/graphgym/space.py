@@ -29,7 +29,7 @@ from nas_core.graph import ArchGraph
 from nas_core.space import SearchSpace, check_legal
 from nas_core.task import GRAPH_KINDS, Task
 from search_spaces.graphgym.costs import Design, Shape, costs, matched
-from search_spaces.operators.graph.parts import parts
+from search_spaces.operators.graph.parts import adds_nothing, check_edges, parts
 from search_spaces.operators.operator import Operator
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class GraphGym(SearchSpace):
             if not found:
                 raise UsageError(f"graphgym needs {role}; leave them out for what is published")
         for label, operator in self.parts.operators.items():
-            if operator.own and operator.zero:
+            if adds_nothing(operator):
                 raise UsageError(f"graphgym has no place for '{label}', which adds nothing")
         general = tuple(label for label, one in self.parts.operators.items() if _aggregates(one))
         if general and not self.parts.aggregators:
@@ -317,13 +317,7 @@ class GraphGym(SearchSpace):
 
         graphs = task.graphs()
         check_legal(self, arch)
-        if graphs.edge_features is not None and not any(
-            getattr(one.kind, "takes_edges", False) for one in self.parts.operators.values()
-        ):
-            raise UsageError(
-                f"none of {', '.join(self.parts.operators)} reads edge_attr, features of edges; name one that does, "
-                "graphgym(operators=('general', 'gine')), or leave them out"
-            )
+        check_edges(self.parts.operators, graphs.edge_features, "graphgym(operators=('general', 'gine'))")
         own = GraphGymSize.own(size, self.name)
         degree = 1.0 if not task.nodes or task.edges is None else task.edges / task.nodes
         return built(self.design(arch), graphs, task.outputs, degree, self.width(arch, task, size), own.l2norm)

@@ -22,6 +22,7 @@ from nas_core.space import SearchSpace
 from nas_core.task import EDGE_CLASSIFICATION, LINK_PREDICTION, NODE_CLASSIFICATION, NODE_REGRESSION, Task
 from search_spaces.nasbench_graph.costs import operator_costs
 from search_spaces.operators.graph import GRAPH
+from search_spaces.operators.graph.parts import adds_nothing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -144,11 +145,10 @@ class NasBenchGraph(SearchSpace):
         self.operators = {each.label: each for each in GRAPH.operators(operators)}
         labels = tuple(self.operators)
         for label, operator in self.operators.items():
-            if operator.own and (operator.skip or operator.zero):
-                raise UsageError(
-                    f"nasbench_graph has no place for '{label}', which "
-                    + ("hands its input on; 'skip' does" if operator.skip else "adds nothing")
-                )
+            if operator.own and operator.skip:
+                raise UsageError(f"nasbench_graph has no place for '{label}', which hands its input on; 'skip' does")
+            if adds_nothing(operator):
+                raise UsageError(f"nasbench_graph has no place for '{label}', which adds nothing")
         if labels == (SKIP,):
             raise UsageError("nasbench_graph needs an operator beside 'skip'; alone it has no output")
         if labels != OPERATIONS:

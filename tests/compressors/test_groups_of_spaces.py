@@ -37,6 +37,7 @@ SMALL: Mapping[str, tuple[Task, Mapping[str, Any]]] = {
     "gnas": (GRAPH, {"hidden": 8, "dropout": 0.0}),
     "graphgym": (GRAPH, {"hidden": 8}),
     "graphnas": (GRAPH, {"dropout": 0.0}),
+    "graphnas-micro": (GRAPH, {}),
     "mlp": (TABLE, {"width_scale": 0.1}),
     "moe": (TABLE, {"width": 8}),
     "nasbench201": (IMAGES, {"channels": 4, "cells": 1}),

@@ -62,6 +62,7 @@ def renamed(module: nn.Module, names: dict[str, str], source: nn.Module) -> nn.M
 LAYERS = {
     "gat": (lambda: pyg.GATConv(WIDTH, HIDDEN // 2, heads=2), False),
     "gat(heads=4)": (lambda: pyg.GATConv(WIDTH, HIDDEN // 4, heads=4), False),
+    "gat(heads=3, concat=False)": (lambda: pyg.GATConv(WIDTH, HIDDEN, heads=3, concat=False), False),
     "gcn": (lambda: pyg.GCNConv(WIDTH, HIDDEN), False),
     "gatv2": (lambda: pyg.GATv2Conv(WIDTH, HIDDEN // 2, heads=2), False),
     "gatv2 ": (lambda: pyg.GATv2Conv(WIDTH, HIDDEN // 2, heads=2, edge_dim=EDGE_DIM), True),

@@ -74,6 +74,7 @@ DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
     ("auto-gnn", GRAPH, {"dropout": 0.0}, 6),
     ("auto-gnn(layers=3)", GRAPH, {"dropout": 0.0, "batchnorm": True, "residual": True}, 3),
     ("graphnas", GRAPH, {"dropout": 0.0}, 4),
+    ("graphnas-micro(nodes=5, training=False)", GRAPH, {"hidden": 8, "dropout": 0.0, "layers": 3}, 4),
     ("graphgym", GRAPH, {"hidden": 8}, 6),
     ("graphgym(operators=('gcn', 'gat', 'gatv2', 'transformer', 'sgc', 'appnp'))", GRAPH, {"hidden": 8}, 3),
     ("graphgym(operators=('gine', 'pna', 'gcn2', 'gin', 'cheb', 'arma'))", GRAPH, {"hidden": 8}, 3),

@@ -46,6 +46,7 @@ GRAPH = Role(
         "graph": f"{_HERE}.node.kgnn:KGNN",
         "fc": f"{_HERE}.node.fc:Dense",
         "skip": f"{_HERE}.node.skip:Skip",
+        "zero": f"{_HERE}.node.zero:Zero",
         "gatv2": f"{_HERE}.node.gatv2:DynamicAttention",
         "gine": f"{_HERE}.node.gine:IsomorphismWithEdges",
         "sgc": f"{_HERE}.node.sgc:Simplified",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from nas_core.errors import UsageError
 from search_spaces.operators.graph import AGGREGATOR, ENCODING, GRAPH, READOUT
 from search_spaces.operators.operator import Operator, Role
 
@@ -48,3 +49,17 @@ def parts(
     return Parts(
         found(GRAPH, operators), found(AGGREGATOR, aggregators), found(ENCODING, encodings), found(READOUT, readouts)
     )
+
+
+def adds_nothing(operator: Operator) -> bool:
+    """Whether it answers zeros; of the catalogue's `zero` alone does, which is known without importing."""
+    return operator.zero if operator.own else operator.name == "zero"
+
+
+def check_edges(operators: Mapping[str, Operator], edge_features: int | None, example: str) -> None:
+    """Raises UsageError where edges have features and no operator reads them; `example` is a space where one does."""
+    if edge_features is not None and not any(getattr(one.kind, "takes_edges", False) for one in operators.values()):
+        raise UsageError(
+            f"none of {', '.join(operators)} reads edge_attr, features of edges; name one that does, {example}, or "
+            "leave them out"
+        )

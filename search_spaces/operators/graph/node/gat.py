@@ -14,17 +14,19 @@ from search_spaces.operators.graph.heads import per_head
 
 
 class Attention(GATConv):
-    """GAT (Velickovic et al. 2018); every node attends to itself as well. `heads` of equal width, side by side."""
+    """GAT (Velickovic et al. 2018); every node attends to itself as well. `heads` of equal width, side by side, or with
+    `concat=False` each `hidden` wide, of which the mean is taken."""
 
     takes_graph = True
     takes_sparse = True
 
-    def __init__(self, width: int, hidden: int, heads: int = 2) -> None:
+    def __init__(self, width: int, hidden: int, heads: int = 2, concat: bool = True) -> None:
         # The self-loops are given.
-        super().__init__(width, per_head("gat", hidden, heads), heads, add_self_loops=False)
+        each = per_head("gat", hidden, heads) if concat else hidden
+        super().__init__(width, each, heads, concat, add_self_loops=False)
 
     def plain(self) -> nn.Module:
-        return GATConv(self.in_channels, self.out_channels, self.heads)
+        return GATConv(self.in_channels, self.out_channels, self.heads, self.concat)
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
         graph = GraphBatch.of(edges, x)
@@ -35,7 +37,8 @@ class Attention(GATConv):
         source, target = (states * ends[:, None]).sum(-1)
         attention = graph.attention(self.heads, states.dtype, looped=True)
         scores = functional.leaky_relu(attention.ends(source, target), self.negative_slope)
-        return attention(scores, states).flatten(1) + self.bias
+        near = attention(scores, states)
+        return (near.flatten(1) if self.concat else near.mean(1)) + self.bias
 
     def uncounted_macs(self, x: Tensor, edges: Tensor | GraphBatch) -> int:
         """Every node is scored as a source and as a target, by products of elements."""
@@ -47,4 +50,4 @@ class Attention(GATConv):
         return nodes * self.in_channels * hidden + (edges + 3 * nodes) * hidden
 
     def signature(self) -> Hashable:
-        return "gat", self.in_channels, self.out_channels, self.heads
+        return "gat", self.in_channels, self.out_channels, self.heads, self.concat

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser import Browser, NoBrowser, started
 from tests.postgresql import NoServer, server
 from tests.zygote import Call, Zygote, every_module
 
@@ -71,6 +72,16 @@ def postgresql() -> Iterator[Callable[[], str]]:
             yield new_database
     except NoServer as error:
         pytest.skip(f"needs a PostgreSQL server: {error}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless browser that reaches this machine alone; a test skips where there is none."""
+    try:
+        with started() as found:
+            yield found
+    except NoBrowser as error:
+        pytest.skip(f"needs a browser: {error}")
 
 
 @pytest.fixture

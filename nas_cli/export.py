@@ -24,7 +24,11 @@ def export(
             autocompletion=complete.formats,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("export"),
+    out: Annotated[Path | None, typer.Option(help="Folder for the files [default: export].")] = None,
+    hub: Annotated[
+        Path | None,
+        typer.Option(help="Instead: folder for a model hub, as Hugging Face's has it, with a README.md for a card."),
+    ] = None,
     part: Annotated[
         str | None,
         typer.Option(
@@ -42,12 +46,17 @@ def export(
     """Export the training with the best validation value of STUDY:N (or of the study's best trial), or the training
     STUDY:N/train-K or compression STUDY:N/compress-K, with a model card."""
     from nas_cli.render import emit
+    from nas_core.errors import UsageError
     from nas_core.parts import OF_TASK
     from studies.address import address_of
     from studies.analysis.trained import addressed_training
     from studies.jobs.export import export_trial
     from studies.jobs.export_task import export_task
 
+    if hub is not None and (out is not None or part is not None):
+        other = "--part" if out is None else "--out"
+        raise UsageError(f"--hub {hub} is the folder of a whole network; leave out {other}")
+    out = out or hub or Path("export")
     if part is not None and not part.startswith(OF_TASK):
         _export_part(address, part, formats, out, verify, raw, db, files, as_json)
         return
@@ -56,7 +65,8 @@ def export(
         chosen = None if formats is None else [name.strip() for name in formats.split(",") if name.strip()]
         place = None if store.shareable == DEFAULT_DB else store.shareable
         if part is None:
-            paths = export_trial(store, study, trial, training, chosen, out, verify=verify, raw=raw, db=place)
+            of = store, study, trial, training
+            paths = export_trial(*of, chosen, out, verify=verify, raw=raw, db=place, hub=hub is not None)
         else:
             paths = export_task(store, study, trial, training, part, chosen, out, verify=verify, raw=raw, db=place)
     if as_json:

@@ -47,15 +47,17 @@ def export_trial(
     verify: bool = True,
     raw: bool = False,
     db: str | None = None,
+    hub: bool = False,
 ) -> list[Path]:
     """Write the network that a training or a compression of a trial left; returns the paths. `formats` None: all that
-    there are for the task; `raw`: onnx and pt2 without normalisation.
+    there are for the task; `raw`: onnx and pt2 without normalisation; `hub`: as the folder of a model hub has it.
 
     Raises VerificationError when its weights are gone or not those that were trained, UsageError when its data have
     changed since, and what `training.export.export` raises.
     """
     from training.cost import active_params, macs, params
     from training.export import available, check_formats, export
+    from training.export.hub import STEM
     from training.export.proof import proofs_of
     from training.tasks import sample_inputs
 
@@ -98,12 +100,13 @@ def export_trial(
         **provenance(study, trial, run, subject, db, len(alike)),
     }
     return export(
-        *(network, source.task, example, trial.arch, card, folder, stem, formats, verify),
+        *(network, source.task, example, trial.arch, card, folder, STEM if hub else stem, formats, verify),
         changes=run.changes,
         inputs=inputs,
         raw=raw,
         proofs=proofs_of(source) if verify and inputs is not None else (),
         quantized=quantized,
+        hub=hub,
         data={"reference": settings["data"], "split": settings["split"], "split_hash": source.split_hash},
     )
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+import nas
 import nas_cli.export as command
 from nas_core.public import public
 from nas_core.seeds import derive
@@ -58,6 +60,24 @@ def test_the_best_training_is_exported_with_its_own_figures(say: Say, folder: Pa
         repeat = int(wanted.rpartition("-")[2]) - 1
         assert rows["seed of the training"][1] == f"`{derive(5, 0, 'retrain', repeat)}`"
         assert rows["seed of the study"][1] == "`5`"
+    code, out, err = say("export", "s", "--hub", "hub", "--format", "safetensors", "--no-verify", "--json")
+    assert code == 0, err
+    names = ["model.safetensors", "model.json", ".gitattributes", "README.md"]
+    assert [str(Path(path).relative_to("hub")) for path in json.loads(out)["files"]] == names
+    _, head, card = (folder / "hub" / "README.md").read_text().split("---\n", 2)
+    fields = yaml.safe_load(head)
+    assert (fields["pipeline_tag"], "license" in fields) == ("image-classification", False)
+    assert {"pytorch", "safetensors"} < set(fields["tags"])
+    results = fields["model-index"][0]["results"]
+    figures = {metric["name"]: metric["value"] for result in results for metric in result["metrics"]}
+    assert figures == {name: runs[best][name] for name in figures}
+    assert [result["dataset"]["split"] for result in results] == ["valid", "test"]
+    assert all("accuracy" in {metric["type"] for metric in result["metrics"]} for result in results)
+    assert {"accuracy", "loss"} <= set(fields["metrics"])
+    assert card.lstrip().startswith("# nasbench201 s:0\n")
+    assert "*.safetensors filter=lfs" in (folder / "hub" / ".gitattributes").read_text()
+    assert sum(parameter.numel() for parameter in nas.load(folder / "hub").parameters()) > 0
+    assert "leave out --out" in say("export", "s", "--hub", "hub", "--out", "other")[2]
     assert say("export", "s:0/train-4")[0] == 3
     assert "is one training; a study or trial is needed here" in say("train", "s:0/train-1")[2]
 

@@ -34,6 +34,7 @@ from nas_core.model import UNCHANGED, Changes
 from nas_core.public import public
 from nas_core.task import Task
 from training.cost import params
+from training.export import hub as hubs
 from training.export import verify as verification
 from training.export.aside import aside
 from training.export.card import Card, model_card
@@ -68,6 +69,7 @@ def export(
     data: Mapping[str, Any] | None = None,
     part: str | None = None,
     whole: Task | None = None,
+    hub: bool = False,
 ) -> list[Path]:
     """Write `folder/stem.*` in the given formats, with a model card; returns the paths, the card's last.
 
@@ -82,6 +84,7 @@ def export(
     file says what its inputs are. `proofs` are files that each of them must answer as the network in training does.
     `quantized` are programs by their formats: they are written as they are. `data` is what the description says of
     those that it was trained on. A network that is a `part` (`nas_core.parts.task_network`) learned the task `whole`.
+    With `hub` the card is the `README.md` of a folder for a model hub (`training.export.hub`), not `stem.md`.
 
     Raises UsageError for a format, card, architecture or network that does not fit; MachineError where a
     package is missing or the folder cannot be written; VerificationError where a file, loaded in a fresh
@@ -126,21 +129,25 @@ def export(
         "python_needs": () if written is None else written.needs,
         "task": task.model_dump(mode="json"),
     }
-    text = model_card(_completed(given, description, network, contents, about))
+    said = _completed(given, description, network, contents, about)
+    beside, last = {}, (f"{stem}.md", model_card(said))
+    if hub:
+        beside, last = {hubs.ATTRIBUTES: hubs.attributes().encode()}, (hubs.CARD, hubs.head(said) + model_card(said))
+    contents |= beside | {last[0]: last[1].encode()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with aside(folder, stem) as partial:
-            for name, content in (contents | {f"{stem}.md": text.encode()}).items():
+            for name, content in contents.items():
                 _write(partial / name, content)
             if verify:
                 verification.verify(partial, stem, names, expected, network, alone=written is None or written.alone)
-            for name in (*contents, f"{stem}.md"):
+            for name in contents:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(partial / name, folder / name)
             _sync(folder)
     except OSError as error:
         raise MachineError(f"cannot write to '{folder}': {error.strerror or error}") from error
-    return [folder / name for name in (*contents, f"{stem}.md")]
+    return [folder / name for name in contents]
 
 
 def _seen(example: tuple[Tensor, ...], inputs: Inputs | None) -> tuple[Tensor, ...]:

@@ -29,6 +29,7 @@ _FREE: Mapping[str, Mapping[int, str]] = {
 class OnGraphs(Kind):
     """Inputs are those that `nas_core.task.Graphs` names; by default one graph, which is one batch as a whole."""
 
+    pipeline = "graph-ml"
     axes: ClassVar[tuple[Mapping[int, str], ...]] = (_FREE[X], _FREE[EDGE_INDEX])
     samples: ClassVar[str] = "nodes"
     apart = False

@@ -76,6 +76,7 @@ class ImageClassification(Classification):
     """Inputs are images [b, c, h, w] float32, normalised per channel."""
 
     name = IMAGE_CLASSIFICATION
+    pipeline = "image-classification"
     example: ClassVar[Task] = image_task((3, 32, 32), 10)  # as of CIFAR-10
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
     inputs_word: ClassVar[str] = "images"

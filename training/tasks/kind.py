@@ -42,6 +42,8 @@ class Kind:
     """The word for what a row of its answer has, one column each."""
     inputs_word: ClassVar[str] = "features"
     """The word for its first input."""
+    pipeline: ClassVar[str | None] = None
+    """What model hubs file its networks under (`pipeline_tag` of Hugging Face's); None: nothing fits."""
 
     axes: ClassVar[tuple[Mapping[int, str], ...]] = ({0: "batch"},)
     """For each input of the example the dimensions that an exported program leaves free, and what they count."""

@@ -40,6 +40,7 @@ class LanguageModelling(Classification):
     each of them. Losses and metrics are means over all characters; of losses the usual one is in nats."""
 
     name = LANGUAGE_MODELLING
+    pipeline = "text-generation"
     example: ClassVar[Task] = text_task(128, 66, "bpc")  # as of tiny Shakespeare
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
     metrics: ClassVar[tuple[PartMetric, ...]] = (

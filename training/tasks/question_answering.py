@@ -64,6 +64,7 @@ class QuestionAnswering(Kind):
     answer, targets first place times t plus last place [b]."""
 
     name = QUESTION_ANSWERING
+    pipeline = "question-answering"
     example: ClassVar[Task] = question_task(61, 136, "exact_match")
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
     losses: ClassVar[Mapping[str, tuple[str, ...]]] = {"cross_entropy": ()}

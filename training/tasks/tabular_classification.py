@@ -13,6 +13,7 @@ class TabularClassification(Table, Classification):
     """Targets are class numbers [b]."""
 
     name = TABULAR_CLASSIFICATION
+    pipeline = "tabular-classification"
     example: ClassVar[Task] = Task(
         kind=TABULAR_CLASSIFICATION,
         inputs=(InputSpec(name="x", shape=(sum(EXAMPLE),), categories=EXAMPLE),),

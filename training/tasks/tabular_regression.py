@@ -36,6 +36,7 @@ class TabularRegression(Table):
     """Outputs and targets are numbers [b, 1], in training standardised; metrics are in the targets' own unit."""
 
     name = TABULAR_REGRESSION
+    pipeline = "tabular-regression"
     example: ClassVar[Task] = Task(
         kind=TABULAR_REGRESSION,
         inputs=(InputSpec(name="x", shape=(sum(EXAMPLE),), categories=EXAMPLE),),

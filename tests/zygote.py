@@ -7,6 +7,8 @@ and with its exit code at its end.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -18,9 +20,10 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Self
+from typing import NoReturn, Self
 
 PR_SET_PTRACER, ANY = 0x59616D61, -1  # where only parents may trace
 
@@ -135,7 +138,24 @@ def run(call: Call) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANY, 0, 0, 0)
         os.kill(os.getpid(), signal.SIGSTOP)
     module, _, function = call.function.partition(":")
-    sys.exit(getattr(importlib.import_module(module), function)(call.arguments))
+    try:
+        code = getattr(importlib.import_module(module), function)(call.arguments)
+    except SystemExit as ended:
+        code = ended.code
+    leave(code)
+
+
+def leave(code: object) -> NoReturn:
+    """Ends the process as the interpreter does, but for taking apart all that was imported: half a second, in which a
+    fork copies every page of it. What a file that nobody has closed holds back is lost."""
+    if isinstance(code, int | None):
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        with contextlib.suppress(OSError, ValueError):  # the interpreter says what is wrong with a stream
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code or 0)
+    sys.exit(code)  # type: ignore[arg-type]
 
 
 def program(arguments: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import packages_distributions
 from typing import Any
 
@@ -217,4 +218,10 @@ def _member(name: str) -> tuple[int, str]:
 
 def distribution(root: str) -> str:
     """The distribution that a package is installed from."""
-    return root if root == "torch" else packages_distributions().get(root, [root])[0]
+    return root if root == "torch" else _distributions().get(root, [root])[0]
+
+
+@cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """Those that hold a package, by its name: half a second of reading lists of files."""
+    return packages_distributions()

@@ -12,8 +12,8 @@ search   two studies per seed that advance by turns, so that both have had as ma
 report   what the searches have come to: shares of reasons, seconds of each, the best layers
 chain    of random layers that numpy finds nothing against, and of those that only its chain of linear layers tells: how
          many pass both screens
-retrain  the best layer of each study, and bn-relu: three seeds, twice the steps, in the hosts of the search and in one
-         that took no part
+retrain  the best layers of each study by validation, `--top` of them, again with three seeds and twice the steps in
+         the hosts of the search; the one that is best then, and bn-relu, in a host that took no part too
 
 Images are padded to 32 x 32 and averaged down to `--pixels` x `--pixels`. What is printed is a table of each:
 accuracies are those of the validation part (retrain: of the test part), in percent; seconds are those of evaluations,
@@ -94,6 +94,7 @@ class Plan:
     screens: tuple[str, ...]
     rate: float
     drawn: int
+    top: int
 
     @property
     def source(self) -> str:
@@ -297,28 +298,42 @@ def layers(told: str, count: int) -> Iterator[Architecture]:
 
 
 def retrain(plan: Plan, steps: int) -> None:
-    """Winners and bn-relu, trained twice as long."""
+    """The best layers of each study, and two known ones, trained twice as long."""
     rows = Rows(plan.folder / "retrain.csv", ("layer", "host", "seed", "val_accuracy", "test_accuracy"), named=3)
-    wanted = {"bn-relu": SPACE.named["bn-relu"], "gn-relu": SPACE.named["gn-relu"]}
-    for name in (f"{strategy}-{seed}" for strategy in STRATEGIES for seed in plan.seeds):
-        if complete := survivors(trials(plan, name)):
-            wanted[name] = max(complete, key=lambda run: (run.metrics["val_accuracy"], -run.number)).arch
-    for host in (*plan.hosts, plan.other):
-        evaluator = tested(plan, host, 2 * steps)
-        for name, arch in wanted.items():
+    evaluators = {host: tested(plan, host, 2 * steps) for host in (*plan.hosts, plan.other)}
+
+    def figures(layer: str, arch: Architecture, hosts: Sequence[str], what: str) -> list[list[float]]:
+        """Of each host those of all seeds, in percent."""
+        found: list[list[float]] = []
+        for host in hosts:
+            found.append([])
             for seed in range(SEEDS):
-                if rows.get(name, host, seed) is None:
-                    found = trained(evaluator, arch, seed, plan.folder / "retrain" / f"{name}-{host}-{seed}")
-                    row = {"layer": name, "host": host, "seed": seed}
-                    figures = {one: round(found[one], 4) for one in ("val_accuracy", "test_accuracy")}
-                    print(rows.write({**row, **figures}), flush=True)
+                if (row := rows.get(layer, host, seed)) is None:
+                    place = plan.folder / "retrain" / f"{layer.replace(':', '-')}-{host}-{seed}"
+                    last = trained(evaluators[host], arch, seed, place)
+                    metrics = {one: round(last[one], 4) for one in ("val_accuracy", "test_accuracy")}
+                    row = rows.write({"layer": layer, "host": host, "seed": seed, **metrics})
+                    print(row, flush=True)
+                found[-1].append(100 * float(row[what]))
+        return found
+
+    wanted = {name: SPACE.named[name] for name in ("bn-relu", "gn-relu")}
+    for name in (f"{strategy}-{seed}" for strategy in STRATEGIES for seed in plan.seeds):
+        best = sorted(survivors(trials(plan, name)), key=lambda run: (-run.metrics["val_accuracy"], run.number))
+        means: dict[int, float] = {}
+        for run in best[: plan.top]:
+            valid = figures(f"{name}:{run.number}", run.arch, plan.hosts, "val_accuracy")
+            means[run.number] = statistics.fmean(map(statistics.fmean, valid))
+            print(f"{name}:{run.number} {100 * run.metrics['val_accuracy']:.2f} -> {means[run.number]:.2f}", flush=True)
+        for run in best:
+            if means and run.number == max(means, key=means.__getitem__):
+                wanted[f"{name}:{run.number}"] = run.arch
     hosts = (*plan.hosts, plan.other)
     print(f"\n| layer | {' | '.join(hosts)} |\n|{'---|' * (len(hosts) + 1)}")
-    for name in wanted:
-        columns = [[float(row["test_accuracy"]) for row in rows if (row["layer"], row["host"]) == (name, host)]
-                   for host in hosts]  # fmt: skip
-        cells = [f"{100 * statistics.fmean(c):.2f} ± {100 * statistics.stdev(c) / len(c) ** 0.5:.2f}" for c in columns]
-        print(f"| {name} `{SPACE.to_text(wanted[name])}` | {' | '.join(cells)} |")
+    for name, arch in wanted.items():
+        columns = figures(name, arch, hosts, "test_accuracy")
+        cells = [f"{statistics.fmean(c):.2f} ± {statistics.stdev(c) / len(c) ** 0.5:.2f}" for c in columns]
+        print(f"| {name} `{SPACE.to_text(arch)}` | {' | '.join(cells)} |")
 
 
 def tested(plan: Plan, host: str, steps: int) -> Any:
@@ -353,12 +368,13 @@ def main() -> None:
     parser.add_argument("--quality", type=int, default=40, help="steps of the quality screen")
     parser.add_argument("--ascent", type=int, default=100, help="steps of the stability screen")
     parser.add_argument("--drawn", type=int, default=100, help="layers of each kind in the part `chain`")
+    parser.add_argument("--top", type=int, default=5, help="layers of each study to train again in the part `retrain`")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     screens = (f"quality(steps={given.quality})", f"stability(steps={given.ascent})")
     plan = Plan(
         str(given.data.resolve()), given.pixels, given.folder.resolve(), tuple(given.hosts), given.other,
-        tuple(given.seeds), given.trained, given.survivors, screens, given.rate, given.drawn,
+        tuple(given.seeds), given.trained, given.survivors, screens, given.rate, given.drawn, given.top,
     )  # fmt: skip
     steps = given.steps or discern(plan)
     print(f"{steps} steps", file=sys.stderr)

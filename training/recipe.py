@@ -91,7 +91,13 @@ class Recipe(Config):
     plateau_patience: int | None = Field(
         default=None, ge=0, description="plateau: epochs without a lower val_loss before lr falls [10]"
     )
-    batch_size: int = Field(default=64, ge=1, le=65_536, description="of images; a graph is always one batch")
+    batch_size: int = Field(
+        default=64, ge=1, le=65_536, description="samples of a batch; one graph is a batch as a whole, without fan_out"
+    )
+    fan_out: tuple[int, ...] | None = Field(
+        default=None,
+        description="of one graph: batches of batch_size nodes, with so many neighbours per hop (-1: all)",
+    )
     grad_clip: float | None = Field(default=None, gt=0, description="largest norm of all gradients together")
     augment: Augment = Field(default=PLAIN, description="of training images")
     mixup: float = Field(
@@ -132,6 +138,11 @@ class Recipe(Config):
             raise ValueError("nesterov needs optimizer sgd and a momentum above 0")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} leaves none of {self.epochs} epochs to train")
+        if self.fan_out is not None and (not self.fan_out or any(most < 1 and most != -1 for most in self.fan_out)):
+            raise ValueError(
+                f"fan_out {list(self.fan_out)}: say for every hop how many neighbours are drawn of a node, 1 or more, "
+                "or -1 for all, for example [10, 5]"
+            )
         if self.lr_end > self.lr:
             raise ValueError(f"lr_end {self.lr_end:g} is above lr {self.lr:g}")
         for name, schedules in _OWN.items():
@@ -377,6 +388,8 @@ def _check_kind(made: Recipe, task: Task) -> None:
     if not kind.images and (made.augment.active or made.mixup):
         name = "mixup" if made.mixup else "augment"
         raise UsageError(f"recipe: {name} is for images; the task is {task.kind}")
+    if made.fan_out is not None and not kind.sampled:
+        raise UsageError(f"recipe: fan_out is for nodes of one graph; the task is {task.kind}")
     if made.mixup and task.heads:
         raise UsageError(f"recipe: mixup blends images, and of {task.kind} two of one batch may have different tasks")
     if made.loss in losses() and made.loss not in kind.losses:

@@ -115,7 +115,7 @@ class Layer(nn.Module):
             return self.aggregated(states, states, graph)
         near = self.aggregated(states, self.pool(states), graph)
         if self.parts.aggregate == "sum":
-            return near + degrees(graph.looped[1], graph.nodes).to(near.dtype).view(-1, 1, 1) * self.added
+            return near + graph.looped_degree.to(near.dtype).view(-1, 1, 1) * self.added
         return near + self.added
 
     def aggregated(self, states: Tensor, sent: Tensor, graph: GraphBatch) -> Tensor:
@@ -141,7 +141,7 @@ class Layer(nn.Module):
             found = softmax(scores, target, num_nodes=count) if places is None else places.softmax(scores)
             weights = self.drop(found)
         elif attention == "gcn":
-            scale = degrees(target, count).to(states.dtype).rsqrt()
+            scale = graph.looped_degree.to(states.dtype).rsqrt()
             weights = scale[source] * scale[target]
         if places is None or aggregate == "max":
             near = self.aggregate(graph.message(flat, source, weights), target, count)

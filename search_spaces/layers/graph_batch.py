@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,18 @@ DENSE = 10
 """How many multiplications of a dense product take the time of one of a sparse product."""
 
 
+class Piece(NamedTuple):
+    """What a graph is a sample of: the numbers of its nodes there, `rows [nodes]`; and of each node, where not all of
+    its edges are in the sample, how many count for the weights of edges: those without self-loops that end at it and
+    that leave it, and its self-loops, all `[nodes]`, integers."""
+
+    whole: GraphBatch
+    rows: Tensor
+    ending: Tensor
+    leaving: Tensor
+    loops: Tensor
+
+
 class GraphBatch(Shared):
     """`nodes` nodes with `edge_index [2, m]`, sources and targets, `edge_attr [m, k]` or None, and, of several graphs
     whose nodes follow one another, `counts [graphs]`, the nodes of each.
@@ -42,9 +54,11 @@ class GraphBatch(Shared):
     Edges are sorted by target, those of one target in the order given. While a program is exported they stay as they
     are given, since it would sort them at every call, and what is computed by runs of edges or by sparse matrices is
     computed edge by edge. All else that is here is made when it is first asked for, and kept. Nothing of it is learnt.
+
+    Of a sample of a larger graph not all edges of the outermost nodes are there: a `piece` says what it is of.
     """
 
-    __slots__ = ("_given", "_given_attr", "_made", "counts", "features", "nodes")
+    __slots__ = ("_given", "_given_attr", "_made", "counts", "features", "nodes", "piece")
 
     def __init__(
         self,
@@ -54,10 +68,11 @@ class GraphBatch(Shared):
         counts: Tensor | None = None,
         *,
         ascending: bool = False,
+        piece: Piece | None = None,
     ) -> None:
         """With `ascending` the edges are given in the order of their targets."""
         self._given, self._given_attr = edge_index, edge_attr
-        self.nodes, self.counts = nodes, counts
+        self.nodes, self.counts, self.piece = nodes, counts, piece
         self.features: Tensor | None = None  # of the nodes, where it travels with them and is met again
         self._made: dict[Hashable, Any] = {"order": None} if ascending else {}
 
@@ -146,6 +161,9 @@ class GraphBatch(Shared):
         `degrees` count the edges into ("source_to_target") or out of ("target_to_source") a node, which differ on
         directed graphs only.
         """
+        piece = self.piece
+        if piece is not None:
+            return self.once((dtype, degrees, loops), lambda: self._weighted_by(piece, dtype, degrees, loops))
         edges, added = self.unlooped if loops == "removed" else self.edge_index, loops == "added"
 
         def make() -> tuple[Tensor, Tensor]:
@@ -155,6 +173,23 @@ class GraphBatch(Shared):
             return near, weight
 
         return self.once((dtype, degrees, loops), make)
+
+    def _weighted_by(self, piece: Piece, dtype: torch.dtype, degrees: str, loops: str) -> tuple[Tensor, Tensor]:
+        """`normalised` with degrees that are known."""
+        edges = {"added": self.looped, "kept": self.edge_index, "removed": self.unlooped}[loops]
+        count = piece.ending if degrees == "source_to_target" else piece.leaving
+        if loops != "removed":
+            count = count + (1 if loops == "added" else piece.loops)
+        scale = count.to(dtype).rsqrt()
+        scale = scale.masked_fill(count == 0, 0.0)
+        return edges, scale[edges[0]] * scale[edges[1]]
+
+    @property
+    def looped_degree(self) -> Tensor:
+        """How many of the edges with one self-loop at every node (`looped`) end at each node `[nodes]`, integers."""
+        if self.piece is not None:
+            return self.piece.ending + 1
+        return self.once("looped degree", lambda: _degree(self.looped[1], self.nodes))
 
     def _weighted(self, norm: Norm, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """Edges sorted by target, and the weight of each that `norm` names; None: they are added up, or their mean."""

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from nas_core.batch import HALVES, PARTS, Batch
 from nas_core.errors import unknown
+from nas_core.seeds import generator
 from nas_core.task import Task
 from training.data.loading import Loading
+from training.data.neighbours import Neighbours, Sample
 from training.data.passes import Passes
 from training.data.scored import Scored
 from training.data.split import Parts
@@ -86,9 +88,15 @@ class BoundGraph(Scored):
 
     Edges are sorted by target, and what layers need of them travels with them (`GraphBatch`): it is made once.
     Targets are the labels, class numbers [n] or numbers [n, k] in the `unit` of the training.
+
+    With a fan-out a training batch is `batch_size` nodes of the part, in an order that depends on (seed, epoch, part),
+    with what is drawn of their neighbours (`Neighbours`), and the index are these nodes. What is evaluated is the whole
+    graph.
     """
 
-    def __init__(self, source: Graph, device: torch.device | str, unit: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self, source: Graph, device: torch.device | str, loading: Loading, unit: tuple[float, float] | None = None
+    ) -> None:
         super().__init__(source.task)
         self.device = torch.device(device)
         from search_spaces.layers.graph_batch import GraphBatch  # which imports torch_geometric
@@ -96,22 +104,44 @@ class BoundGraph(Scored):
         features, edge_index, labels = (
             torch.from_numpy(array).to(self.device) for array in (source.features, source.edge_index, source.labels)
         )
-        edges = GraphBatch(edge_index, len(features)).carrier(features)
-        parts = {
-            **dict(source.parts.items()),
-            **dict(zip(HALVES, (source.parts.train, source.parts.valid), strict=True)),
-        }
+        self._whole = GraphBatch(edge_index, len(features))
+        self._inputs = features, self._whole.carrier(features)
+        self._labels, self._unit = labels, unit
+        halves = zip(HALVES, (source.parts.train, source.parts.valid), strict=True)
+        self._parts = {**dict(source.parts.items()), **dict(halves)}
         self._batches = {
-            name: Batch((features, edges), labels, torch.from_numpy(part).to(self.device), unit=unit)
-            for name, part in parts.items()
+            name: Batch(self._inputs, labels, torch.from_numpy(part).to(self.device), unit=unit)
+            for name, part in self._parts.items()
         }
+        self._fan_out, self._batch_size = loading.fan_out, loading.batch_size
+        if self._fan_out is not None:
+            self._neighbours = Neighbours(source.edge_index, len(features))
 
     def batches(self, part: str, epoch: int, seed: int) -> Iterator[Batch]:
-        """The whole graph, once; it is the same for every epoch and seed."""
-        if part not in self._batches:
+        """The whole graph, once, the same for every epoch and seed; or samples of it. A last batch of one node, which
+        batch normalisation cannot use, is left out."""
+        if part not in self._parts:
             raise unknown("part", part, (*PARTS, *HALVES))
-        yield self._batches[part]
+        if self._fan_out is None or part not in ("train", *HALVES):
+            yield self._batches[part]
+            return
+        draws = generator(seed, epoch, part, "neighbours")
+        order = draws.permutation(self._parts[part])
+        for start in range(0, len(order), self._batch_size):
+            seeds = order[start : start + self._batch_size]
+            if len(seeds) > 1 or len(order) == 1 or self._batch_size == 1:
+                yield self._sampled(self._neighbours.sample(seeds, self._fan_out, draws), len(seeds))
 
     def targets(self, part: str) -> Tensor:
         batch = self._batches[part]
         return batch.target[batch.index]
+
+    def _sampled(self, sample: Sample, seeds: int) -> Batch:
+        from search_spaces.layers.graph_batch import GraphBatch, Piece
+
+        arrays = (sample.nodes, sample.edge_index, sample.ending, sample.leaving, sample.loops)
+        rows, edge_index, *counts = (torch.from_numpy(array).to(self.device) for array in arrays)
+        graph = GraphBatch(edge_index, len(rows), piece=Piece(self._whole, rows, *counts))
+        x = self._inputs[0].index_select(0, rows)
+        index = torch.arange(seeds, device=self.device)
+        return Batch((x, graph.carrier()), self._labels.index_select(0, rows), index, unit=self._unit)

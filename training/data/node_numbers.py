@@ -60,10 +60,11 @@ class NodeNumberSource:
         return np.nan_to_num((self.targets - mean) / deviation).astype(np.float32)
 
     def bind(self, device: torch.device | str, loading: Loading = DEFAULT) -> Data:
-        """The whole graph is one batch of every part: batch size, augmentation and layout are for images."""
+        """The whole graph is one batch of every part, or training batches are samples of it (`Loading.fan_out`);
+        augmentation and layout are for images."""
         from training.data.bound import BoundGraph
 
-        return BoundGraph(self, device, self.unit)
+        return BoundGraph(self, device, loading, self.unit)
 
 
 def node_number_source(

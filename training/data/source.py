@@ -110,10 +110,11 @@ class GraphSource:
         return class_counts(self.labels, self.parts, self.task.outputs)
 
     def bind(self, device: torch.device | str, loading: Loading = DEFAULT) -> Data:
-        """The whole graph is one batch of every part: batch size, augmentation and layout are for images."""
+        """The whole graph is one batch of every part, or training batches are samples of it (`Loading.fan_out`);
+        augmentation and layout are for images."""
         from training.data.bound import BoundGraph
 
-        return BoundGraph(self, device)
+        return BoundGraph(self, device, loading)
 
 
 def image_source(

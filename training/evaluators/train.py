@@ -476,7 +476,9 @@ class Train:
     def data(self) -> Data:
         """The data on the device, in the batches of the recipe. Raises MachineError where they do not fit."""
         recipe = self.recipe
-        loading = Loading(batch_size=recipe.batch_size, augment=recipe.augment, channels_last=True)
+        loading = Loading(
+            batch_size=recipe.batch_size, augment=recipe.augment, channels_last=True, fan_out=recipe.fan_out
+        )
         if loading not in self.bound:
             self.bound[loading] = self._bind(loading)
         return self.bound[loading]

@@ -50,6 +50,8 @@ class Kind:
     apart: ClassVar[bool] = True
     """Whether samples are computed apart from one another: a batch can be cut (`Batch.part`), its size is a setting. Of
     a graph it is not, which is one batch as a whole."""
+    sampled: ClassVar[bool] = False
+    """Whether of a graph some nodes can be a batch, with neighbours that are drawn (`Recipe.fan_out`)."""
     images: ClassVar[bool] = False
     """Whether the input are images [b, c, h, w]: channels_last, bf16 where it is faster, augmentation, mixup, and the
     proxies that look at maps."""

@@ -39,6 +39,7 @@ class NodeClassification(OnGraphs, Classification):
     name = NODE_CLASSIFICATION
     example: ClassVar[Task] = graph_task(1433, 7, nodes=2708, edges=10556)  # as of Cora
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
+    sampled: ClassVar[bool] = True
     alphas: ClassVar[str] = "validation nodes"
 
     def examples(self) -> tuple[Task, ...]:

@@ -34,6 +34,7 @@ class NodeRegression(OnGraphs):
         PartMetric("r2", r2),
     )
     answers: ClassVar[str] = "numbers"
+    sampled: ClassVar[bool] = True
     alphas: ClassVar[str] = "validation nodes"
     Inputs = NodeNumberInputs
 

@@ -72,8 +72,10 @@ def step(
 
 
 def encoded(encoding: Any, graph: GraphBatch) -> Tensor:
-    """An encoding of a graph, computed once where it is always the same."""
+    """An encoding of a graph, computed once where it is always the same; of a sample that of the whole graph."""
     if getattr(encoding, "static", False):
+        if graph.piece is not None:
+            return encoded(encoding, graph.piece.whole)[graph.piece.rows]
         return graph.once(("encoding", encoding.signature()), lambda: encoding(graph))
     answer: Tensor = encoding(graph)
     return answer

@@ -22,9 +22,9 @@ from search_spaces.layers.dropout import Dropout
 from search_spaces.layers.features import total
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.layers.row_norm import RowNorm
-from search_spaces.operators.graph import AGGREGATOR
+from search_spaces.operators.graph import AGGREGATOR, RELATION
+from search_spaces.operators.graph.relation.gated import SLOPE, Two
 
-SLOPE = 0.2
 LEAST = 1e-5
 
 
@@ -105,18 +105,6 @@ class PublishedDeviation(nn.Module):
         return (functional.relu(squares - mean) + LEAST).sqrt()
 
 
-class Two(nn.Module):
-    """Two linear maps, each with a leaky rectifier behind it."""
-
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(inputs, width), nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = functional.leaky_relu(self.first(x), SLOPE)
-        return functional.leaky_relu(self.second(hidden), SLOPE)
-
-
 class NodeOperation(nn.Module):
     """Messages, aggregated at their targets: `sigmoid(W z + b) * B leaky(A leaky(v)) + U z + c` along each edge, of the
     state `v` of its source and `z`, two layers of its relation `e`."""
@@ -135,65 +123,6 @@ class NodeOperation(nn.Module):
         z = self.relation(e)
         sent = torch.sigmoid(self.gate(z)) * edges.message(pooled, source, None) + self.shift(z)
         answer: Tensor = self.aggregator(sent, target, edges.nodes)
-        return answer
-
-
-class Distance(nn.Module):
-    """`|a - b|` of the states of the two ends of an edge."""
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a - b).abs()
-
-
-class Gauss(nn.Module):
-    """`exp(-(a - b)^2 / 2)`."""
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return (-(a - b).square() / 2).exp()
-
-
-class Larger(nn.Module):
-    """`max(a, b)`."""
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.maximum(a, b)
-
-
-class Sum(nn.Module):
-    """`a + b`."""
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return a + b
-
-
-class Mean(nn.Module):
-    """`(a + b) / 2`."""
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return (a + b) / 2
-
-
-class Product(nn.Module):
-    """`a * b`, feature by feature."""
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return a * b
-
-
-class RelationOperation(nn.Module):
-    """`sigmoid(W z + b) * leaky(e) + U z + c` for each edge, `z` two layers of what its two ends are to each other."""
-
-    def __init__(self, compare: nn.Module, node: int, relation: int) -> None:
-        super().__init__()
-        self.compare = compare
-        self.ends = Two(node, relation)
-        self.gate, self.shift = nn.Linear(relation, relation), nn.Linear(relation, relation)
-
-    def forward(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> Tensor:
-        edges = GraphBatch.of(graph, v)
-        source, target = edges.edge_index
-        z = self.ends(self.compare(v[source], v[target]))
-        answer: Tensor = torch.sigmoid(self.gate(z)) * functional.leaky_relu(e, SLOPE) + self.shift(z)
         return answer
 
 
@@ -218,14 +147,6 @@ AGGREGATORS: Mapping[str, Callable[[int], nn.Module]] = {
     "gem2": partial(PowerMean, power=2),
     "gem3": partial(PowerMean, power=3),
 }
-RELATIONS: Mapping[str, Callable[[], nn.Module]] = {
-    "sub": Distance,
-    "gauss": Gauss,
-    "max": Larger,
-    "sum": Sum,
-    "mean": Mean,
-    "had": Product,
-}
 
 
 def node_operation(name: str, widths: Widths, affine: bool, published_std: bool) -> nn.Module:
@@ -240,7 +161,7 @@ def relation_operation(name: str, widths: Widths, affine: bool) -> nn.Module:
     """What is called with `(v, e, graph)` and answers a state of relations, or None."""
     if name in ("none", "identity"):
         return NoRelation() if name == "none" else SameRelation()
-    return Wrapped(RelationOperation(RELATIONS[name](), widths.node, widths.relation), widths.relation, affine)
+    return Wrapped(RELATION.operator(name).make(widths.node, widths.relation), widths.relation, affine)
 
 
 class Leading(nn.Linear):

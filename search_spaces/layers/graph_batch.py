@@ -124,6 +124,10 @@ class GraphBatch(Shared):
         """Features of the edges `[m, k]`, in the order of `edge_index`; as they are given, they may be learnt."""
         return None if self._given_attr is None else _ordered(self._given_attr, self._order, 0)
 
+    def as_given(self, values: Tensor) -> Tensor:
+        """Values of edges `[m, k]` in the order of `edge_index`, in the order in which the edges were given."""
+        return _ordered(values, None if self._order is None else self._order.argsort(), 0)
+
     @property
     def graphs(self) -> int:
         return 1 if self.counts is None else self.counts.size(0)

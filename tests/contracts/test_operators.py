@@ -21,7 +21,7 @@ from search_spaces.layers.sparse_features import SparseFeatures
 from search_spaces.nasbench_graph.costs import FORMULAS, operator_costs
 from search_spaces.operators.conv import CELL, EDGE, RECTIFIED
 from search_spaces.operators.conv import suite as conv
-from search_spaces.operators.graph import AGGREGATOR, ENCODING, GRAPH, HEAD, READOUT, REWIRING
+from search_spaces.operators.graph import AGGREGATOR, ENCODING, GRAPH, HEAD, READOUT, RELATION, REWIRING
 from search_spaces.operators.graph.probe import EDGE_DIM, WIDTH, Probe, trait
 from search_spaces.operators.graph.sample import counted
 from search_spaces.operators.graph.suite import check, samples
@@ -58,7 +58,7 @@ GOOD = """
 """
 
 
-ROLES = (GRAPH, AGGREGATOR, ENCODING, REWIRING, READOUT, HEAD)
+ROLES = (GRAPH, AGGREGATOR, ENCODING, REWIRING, READOUT, HEAD, RELATION)
 ENTRIES = [(role, name) for role in ROLES for name in role.table]
 
 
@@ -82,7 +82,7 @@ def test_all_weights_of_the_catalogue_learn(role: Role, name: str, edge_dim: int
     assert {name for name, weight in weights.items() if weight.grad is None} == IDLE.get(name, set())
 
 
-IN_THE_GATE = ("gat", "std", "random-walk", "virtual-node", "max", "mlp")  # one of each role
+IN_THE_GATE = ("gat", "std", "random-walk", "virtual-node", "max", "mlp", "sub")  # one of each role
 
 
 @pytest.mark.parametrize(

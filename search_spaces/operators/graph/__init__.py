@@ -3,16 +3,18 @@
 | role | made by | called with | answers |
 |---|---|---|---|
 | node operator `GRAPH` | `(width, hidden)` | `(x, e, graph)`, see below | `[nodes, hidden]` |
+| relation operator | `(node_width, edge_width)` | `(x, e [edges, edge_width], graph)` | `[edges, edge_width]` |
 | aggregator | `(width)` | `(values [k, width], index [k], count)`, values in the order of `index` | `[count, width']` |
 | encoding | its options | `(graph)` | `[nodes, width']` |
 | rewiring | its options | `(x, graph)` | `rewiring.rewired.Rewired`: another graph |
 | readout | `(width)` | `(x, graph)` | `[graphs, width']` |
 | head | `(width, outputs)` | `(x, graph)`, or `(x, pairs [2, p], graph)` with `pairs = True` | outputs of each |
 
-`graph` is a `search_spaces.layers.graph_batch.GraphBatch`, with as many graphs as it has; `width'` is the attribute
-`out_features` of what is made. Every entry of a table also has `macs(nodes, edges)`, the multiply-accumulates of one
-graph without self-loops (for heads of pairs `edges` are the pairs; of an aggregator `edges` values go to `nodes`), and
-`signature()`, a hashable value: weights mean the same where it is equal (`nas_core.traits.HasSignature`).
+`graph` is a `search_spaces.layers.graph_batch.GraphBatch`, with as many graphs as it has, and edges are in the order of
+its `edge_index`; `width'` is the attribute `out_features` of what is made. Every entry of a table also has
+`macs(nodes, edges)`, the multiply-accumulates of one graph without self-loops (for heads of pairs `edges` are the
+pairs; of an aggregator `edges` values go to `nodes`), and `signature()`, a hashable value: weights mean the same where
+it is equal (`nas_core.traits.HasSignature`).
 
 What else a class may say: `stochastic = True`, its answer is drawn anew in every pass; `ordered`, a text: why its
 answer depends on the order of edges, or of nodes; `why_not_exportable`, a text; `static = True`, an encoding that is
@@ -56,6 +58,13 @@ GRAPH = Role(
         "gcn2": f"{_HERE}.node.gcn2:Remembering",
         "general": f"{_HERE}.node.general:General",
     },
+)
+
+RELATION = Role(
+    "relation operator",
+    group="nas.relation_operators",
+    made_by=("node_width", "edge_width"),
+    table={name: f"{_HERE}.relation.gated:Gated(by={name})" for name in ("sub", "gauss", "max", "sum", "mean", "had")},
 )
 
 AGGREGATOR = Role(

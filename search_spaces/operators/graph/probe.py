@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.layers.graph_batch import GraphBatch
-from search_spaces.operators.graph import AGGREGATOR, ENCODING, GRAPH, HEAD, READOUT, REWIRING
+from search_spaces.operators.graph import AGGREGATOR, ENCODING, GRAPH, HEAD, READOUT, RELATION, REWIRING
 from search_spaces.operators.graph.made import step
 from search_spaces.operators.operator import Operator
 
@@ -25,26 +25,27 @@ class Probe(nn.Module):
 
     def __init__(self, operator: Operator, *, edge_dim: int | None = None) -> None:
         super().__init__()
-        self.role, self.edge_dim = operator.role, edge_dim
+        self.role, self.edge_dim = operator.role, EDGE_DIM if operator.role is RELATION else edge_dim
         self.entry = self._made(operator)
         self.answers = "nodes"
         if self.role is READOUT:
             self.answers = "graphs"
-        if getattr(self.entry, "pairs", False):
+        if self.role is RELATION or getattr(self.entry, "pairs", False):
             self.answers = "edges"
 
     def _made(self, operator: Operator) -> nn.Module:
         if self.role is GRAPH:
             return step(operator, WIDTH, WIDTH if operator.skip else HIDDEN, self.edge_dim, 2.0)
-        return operator.make(*({"width": WIDTH, "outputs": HIDDEN}[name] for name in self.role.made_by))
+        widths = {"width": WIDTH, "outputs": HIDDEN, "node_width": WIDTH, "edge_width": EDGE_DIM}
+        return operator.make(*(widths[name] for name in self.role.made_by))
 
     @property
     def out_features(self) -> int | None:
         """The width of its answers, where that is known."""
         if self.role is HEAD:
             return HIDDEN
-        if self.role is REWIRING:
-            return WIDTH
+        if self.role in (REWIRING, RELATION):
+            return WIDTH if self.role is REWIRING else EDGE_DIM
         if self.role is GRAPH:
             return WIDTH if getattr(self.entry.operator, "skip", False) else HIDDEN
         return getattr(self.entry, "out_features", None)
@@ -53,6 +54,8 @@ class Probe(nn.Module):
         graph = GraphBatch.of(edge_index, x, counts=counts)
         if self.role is GRAPH:
             return self.entry(x, self.features(x, graph.edge_index), graph)
+        if self.role is RELATION:
+            return graph.as_given(self.entry(x, self.features(x, graph.edge_index), graph))
         if self.role is AGGREGATOR:
             source, target = graph.edge_index
             return self.entry(x[source], target, graph.nodes)

@@ -1,0 +1,1 @@
+"""Relation operators: states of edges, by the nodes at their ends; one file per idea."""

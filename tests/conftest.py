@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +53,20 @@ def brief_latencies() -> Iterator[None]:
     """Half a second for every network whose latency is measured would be much of what tests cost."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.latency.SECONDS", 0.05)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brief_conversions() -> Iterator[None]:
+    """What ONNX has for the operators of torch is read from its sources once, not in every export: 0.4 s of two."""
+    if "torch" not in sys.modules:  # no test that is run here exports
+        yield
+        return
+    from torch.onnx._internal._lazy_import import onnxscript_apis as found_late
+
+    with pytest.MonkeyPatch.context() as patch:
+        read = cache(lambda: type(found_late).__getattr__(found_late, "get_torchlib_ops")())
+        patch.setitem(vars(found_late), "get_torchlib_ops", read)
         yield
 
 

@@ -50,7 +50,13 @@ def trained(name: str) -> tuple[nn.Module, Source]:
     return network.eval(), source
 
 
-@pytest.mark.parametrize("name", tasks.names())
+# Kinds with the inputs of another one.
+ALIKE = ("link-prediction", "graph-classification", "inductive-node-classification", "tabular-classification")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in tasks.names()]
+)
 def test_every_kind_of_network_is_quantised(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compared, "SECONDS", 0.05)
     network, source = trained(name)

@@ -31,8 +31,8 @@ def findings(strategy: Any, space: SearchSpace, size: SizeConfig) -> Iterator[st
     """What is wrong with a strategy's class, on a supernet of the space at this size, without constraints; and whether
     a whole search on a toy finds the path that is known to be the best.
 
-    Scores need not be probabilities. Raises UsageError for a space that is not relaxable, or for a task without
-    embedded data.
+    Scores need not be probabilities. Raises UsageError for a space that is not relaxable or that the strategy refuses,
+    or for a task without embedded data.
     """
     from search_spaces.supernet.supernet import relaxable
     from training.data.loading import Loading
@@ -40,6 +40,7 @@ def findings(strategy: Any, space: SearchSpace, size: SizeConfig) -> Iterator[st
     from training.tasks import all_kinds
 
     relaxable(space)
+    _made(strategy, EPOCHS, Setting(space, 0, OBJECTIVES))
     kinds = (kind for kind in all_kinds() if kind.name in space.tasks)
     embedded = (kind.embedded(Split(limit=SAMPLES if kind.apart else None)) for kind in kinds)
     source = next((found for found in embedded if found is not None), None)
@@ -50,7 +51,7 @@ def findings(strategy: Any, space: SearchSpace, size: SizeConfig) -> Iterator[st
             Case(
                 partial(_made, strategy, EPOCHS),
                 Setting(space, 0, OBJECTIVES),
-                partial(_supernet, space, source.task, size),
+                lambda other=None: _supernet(other or space, source.task, size),
                 source.bind("cpu", Loading(batch_size=EPOCHS["batch_size"], channels_last=True)),
                 partial(_through_a_file, Path(folder)),
                 probabilities=False,

@@ -75,6 +75,7 @@ class OneShot(Protocol):
 
     Config: ClassVar[type[OneShotConfig]]
     # `one_path: ClassVar[bool] = True`, where there is one, says that a pass runs one candidate per group: less memory.
+    # `largest(make)`, where there is one, is the space of the largest supernet that it makes, if not the study's.
     supernet: nn.Module  # from `start` on; its weights are what is kept of the search
 
     def __init__(self, setting: Setting, config: Any) -> None: ...

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 __all__ = [
     "FixedPicker",
     "Group",
+    "HasGroupKinds",
     "Mix",
     "Picker",
     "Relaxable",
     "Route",
     "Style",
     "derive_by_choice",
+    "group_kind",
     "not_relaxable",
 ]
 
@@ -81,6 +83,20 @@ class Relaxable(Protocol):
         """The architecture with the strongest operations, strengths being mixing weights per group in the order of its
         options: the inverse of `assignment` for strengths that are one-hot. Always legal."""
         ...
+
+
+@runtime_checkable
+class HasGroupKinds(Protocol):
+    """A relaxable space whose groups are of several kinds. Who decides group by group decides each kind apart."""
+
+    def group_kind(self, group: str) -> str:
+        """Of what kind a group is, by its name."""
+        ...
+
+
+def group_kind(space: SearchSpace, group: str) -> str:
+    """The kind of a group; the same for all of a space that does not tell them apart."""
+    return space.group_kind(group) if isinstance(space, HasGroupKinds) else ""
 
 
 def not_relaxable(space: SearchSpace) -> str | None:

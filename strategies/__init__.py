@@ -40,6 +40,7 @@ ONE_SHOT = {
     "dropnas": "strategies.one_shot.dropnas:DropNas",
     "rc-darts": "strategies.one_shot.rc_darts:RcDarts",
     "sgas": "strategies.one_shot.sgas:Sgas",
+    "argnp": "strategies.one_shot.argnp:Argnp",
     "enas": "strategies.one_shot.enas:Enas",
     "spos": "strategies.one_shot.spos:Spos",
     "hessian-guard": "strategies.one_shot.guard:HessianGuard",

@@ -2,7 +2,8 @@
 
 The toy: of each group's three windows of the input one tells the class and two are noise. So the path through the
 telling windows is the best one whatever the weights, every strategy that goes down its losses finds it, and one that
-goes up either of them does not.
+goes up either of them does not. The toy can be divided: in the first round one group is searched, in later ones the
+others.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from nas_core.batch import Batch
 from nas_core.choice import Choice
 from nas_core.config import SizeConfig
 from nas_core.one_shot import Compute, OneShot
+from nas_core.partial import Partial
 from nas_core.relax import Picker, derive_by_choice
 from nas_core.seeds import derive, generator
 from nas_core.space import SearchSpace
@@ -40,6 +42,17 @@ class Windows(SearchSpace):
     name = "windows"
     tasks = frozenset({IMAGE_CLASSIFICATION, NODE_CLASSIFICATION})
     choices = tuple(Choice(name, WINDOWS) for name in TELLING)
+    rounds = 4
+
+    def initial(self) -> SearchSpace:
+        return self._round(Architecture(self.name, dict.fromkeys(TELLING, WINDOWS[0])), frozenset({WEIGHTED}), "first")
+
+    def divide(self, arch: Architecture) -> SearchSpace:
+        return self._round(arch, frozenset(TELLING) - {WEIGHTED}, "next")
+
+    def _round(self, arch: Architecture, searched: frozenset[str], name: str) -> SearchSpace:
+        given = {group: value for group, value in arch.values.items() if group not in searched}
+        return Partial(self, f"{self.name}-{name}", given, dict.fromkeys(given, WINDOWS))
 
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
         raise NotImplementedError("the toy is there to be searched")
@@ -102,7 +115,7 @@ def check(strategy: OneShot, relax: Callable[[SearchSpace, Task, SizeConfig], nn
     strengths: Mapping[str, tuple[float, ...]] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "start", "one-shot"))
-        strategy.start(lambda: relax(space, data.task, space.Size()), data, Compute())
+        strategy.start(lambda other=None: relax(other or space, data.task, space.Size()), data, Compute())
         for epoch in range(EPOCHS):
             torch.manual_seed(derive(seed, epoch, "one-shot"))
             progress = strategy.step(epoch)

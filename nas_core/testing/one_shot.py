@@ -37,12 +37,12 @@ TOLERANCE = 1e-4  # of a sum of float32 weights
 
 @dataclass(frozen=True)
 class Case:
-    """A strategy and what it is tried on. `make`: a fresh supernet, the same at every call; `store`: a state as it
-    comes back from a checkpoint; `probabilities`: the strengths of a group add up to 1."""
+    """A strategy and what it is tried on. `make(space=None)`: a fresh supernet, the same at every call; `store`: a
+    state as it comes back from a checkpoint; `probabilities`: the strengths of a group add up to 1."""
 
     factory: Factory
     setting: Setting
-    make: Callable[[], nn.Module]
+    make: Callable[..., nn.Module]
     data: Data
     store: Store
     probabilities: bool = True

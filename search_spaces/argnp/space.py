@@ -20,6 +20,7 @@ from nas_core.choice import Choice, Value, When
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
+from nas_core.partial import Partial
 from nas_core.picker import Picker
 from nas_core.space import SearchSpace
 from nas_core.task import GRAPH_KINDS, Task
@@ -173,6 +174,47 @@ class Argnp(SearchSpace):
         count = int(self.choices[0].options[counts.index(max(counts))])
         return self.architecture([strongest(number, strengths) for number in numbers(count)])
 
+    def group_kind(self, group: str) -> str:
+        """Relations are decided apart from nodes, with which the number of vertices goes."""
+        return RELATION if group.startswith(f"{RELATION}/") else NODE
+
+    @property
+    def rounds(self) -> int:
+        """Networks of 2, 4, 8 and 16 vertices, as far as there may be so many."""
+        return self.vertices.bit_length() - 1
+
+    def initial(self) -> SearchSpace:
+        """The networks of two vertices."""
+        return self._round(LEAST, {})
+
+    def divide(self, arch: Architecture) -> SearchSpace:
+        """The networks of twice the vertices, each of which was divided in two (section 3.3): the first reads and does
+        what the vertex did; what the second does is searched, of what the first reads and of the first itself. What
+        read the vertex reads the second. So there are six groups per vertex of `arch`.
+
+        Raises UsageError where the space has not so many vertices.
+        """
+        cell = self.cell(arch)
+        if 2 * len(cell) > self.vertices:
+            raise UsageError(
+                f"space '{self.name}': a network of {len(cell)} vertices is divided into one of {2 * len(cell)}, but "
+                f"there are at most {self.vertices}"
+            )
+        given: dict[str, Value | None] = {}
+        for number, vertex in zip(numbers(len(cell)), cell, strict=True):
+            first, second = 2 * number - 2, 2 * number - 1
+            for kind, edges in zip(OPERATIONS, vertex, strict=True):
+                kept = {second_half(edge.source): edge.operation for edge in edges}
+                given |= {group(kind, source, first): kept.get(source) for source in range(first)}
+                given |= {group(kind, source, second): None for source in range(second) if source not in {*kept, first}}
+        return self._round(2 * len(cell), given)
+
+    def _round(self, count: int, given: Mapping[str, Value | None]) -> SearchSpace:
+        """The networks of so many vertices with these edges."""
+        options: dict[str, Sequence[Value]] = {name: (NONE, *OPERATIONS[self.group_kind(name)]) for name in given}
+        options[VERTICES] = self.choices[0].options
+        return Partial(self, f"{self.name}-round{count.bit_length() - 1}", {VERTICES: count, **given}, options)
+
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """Parameters, and multiply-accumulates of one pass over the whole graph, or one graph of mean size: those of
         all linear maps, and one per feature of every value that is aggregated, twice for a deviation. Pairs are as
@@ -272,6 +314,11 @@ class Argnp(SearchSpace):
 def numbers(count: int) -> range:
     """Those of so many vertices; 0 and 1 are the inputs."""
     return range(2, count + 2)
+
+
+def second_half(number: int) -> int:
+    """The second of the two vertices that a vertex is divided into; the inputs stay one."""
+    return number if number < 2 else 2 * number - 1
 
 
 def group(kind: str, source: int, number: int) -> str:

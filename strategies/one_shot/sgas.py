@@ -12,7 +12,8 @@ without those operations that add nothing (none), divided by its sum:
 and the score is the product of the first two (criterion 1, eq. 6), or of all three (criterion 2, eq. 7), each scaled to
 [0, 1] over the undecided groups. A quantity that is the same for all of them decides nothing; as published it would
 make all scores 0. A group that can no longer be part of what is derived, as a third edge into a node of a DARTS cell,
-is out from then on: none of its operations is run.
+is out from then on: none of its operations is run. Where a space has groups of several kinds
+(`nas_core.relax.HasGroupKinds`), each kind is scored and decided apart, one group of each at a time.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from torch import Tensor
 
 from nas_core.architecture import Architecture
 from nas_core.batch import Batch, Data
+from nas_core.choice import Value
 from nas_core.errors import UsageError
 from nas_core.one_shot import Compute, Progress
-from nas_core.relax import Group, Mix
+from nas_core.relax import Group, Mix, group_kind
 from nas_core.strategy import Setting
 from search_spaces.supernet.supernet import Supernet, relaxable
 from strategies.one_shot.alphas import Alphas, AlphasConfig, plain
@@ -93,48 +95,50 @@ class Sgas:
         self.weights = SharedWeights(make(), data, self.config, compute)
         self.supernet = self.weights.supernet
         self.alphas = Alphas(self.supernet.groups, self.config, self.weights.device)
-        self.total = self._count()
-        every = self.config.decide_every
-        if every is not None and self.decisions(self.config.epochs - 1) < self.total:
-            needed = self.config.warm_up + (self.total - 1) * every + 1
+        self.kinds: dict[str, list[str]] = {}  # their groups
+        for name in self.supernet.groups:
+            self.kinds.setdefault(group_kind(self.supernet.space, name), []).append(name)
+        self.totals = self._totals()
+        every, total = self.config.decide_every, max(self.totals.values())
+        if every is not None and self.decisions(self.config.epochs - 1, total) < total:
+            needed = self.config.warm_up + (total - 1) * every + 1
             raise UsageError(
-                f"{self.config.epochs} epochs are too few to decide {self.total} groups one by one every {every} "
+                f"{self.config.epochs} epochs are too few to decide {total} groups one by one every {every} "
                 f"epochs; take -s strategy.epochs={needed}, or leave out decide_every"
             )
 
-    def decisions(self, epoch: int) -> int:
-        """How many decisions are made by the end of an epoch."""
+    def decisions(self, epoch: int, total: int) -> int:
+        """How many of so many decisions are made by the end of an epoch."""
         since = epoch - self.config.warm_up
         if since < 0:
             return 0
         if self.config.decide_every is not None:
-            return min(since // self.config.decide_every + 1, self.total)
-        return self.total * (since + 1) // (self.config.epochs - self.config.warm_up)
+            return min(since // self.config.decide_every + 1, total)
+        return total * (since + 1) // (self.config.epochs - self.config.warm_up)
 
     def step(self, epoch: int) -> Progress:
         self.weights.begin(epoch)
         losses = self._bilevel(epoch) if self.config.bilevel else self._single_level(epoch)
         distributions = {name: self._p(name) for name in self._undecided()}
-        scores: dict[str, float] = {}
-        while self._undecided() and self.made < self.decisions(epoch):
-            scores = self.scores()
-            self._decide(max(scores, key=scores.__getitem__))
+        for kind, total in self.totals.items():
+            while self._undecided(kind) and self.made(kind) < self.decisions(epoch, total):
+                scores = self.scores(kind)
+                self._decide(max(scores, key=scores.__getitem__))
         self._before = [*self._before, distributions][-self.config.window :]
-        metrics = {**losses, "decisions": float(self.made)}
+        metrics = {**losses, "decisions": float(sum(map(self.made, self.kinds)))}
         strengths = self.strengths()
         return Progress(metrics, plain(strengths), self.supernet.derive(strengths), not self._undecided())
 
-    @property
-    def made(self) -> int:
-        """How many decisions there were."""
-        return sum(position != OUT for position in self.decided.values())
+    def made(self, kind: str) -> int:
+        """How many decisions there were on groups of a kind."""
+        return sum(self.decided.get(name, OUT) != OUT for name in self.kinds[kind])
 
     def result(self) -> Sequence[Architecture]:
         return [self.supernet.derive(self.strengths())]
 
-    def scores(self) -> dict[str, float]:
-        """Those of the undecided groups, in the order of the groups."""
-        names = self._undecided()
+    def scores(self, kind: str) -> dict[str, float]:
+        """Those of the undecided groups of a kind, in the order of the groups."""
+        names = self._undecided(kind)
         criteria = [[self.importance(name) for name in names], [certainty(self._p(name)) for name in names]]
         if self.config.criterion == 2:
             before = [[one[name] for one in self._before if name in one] for name in names]
@@ -184,8 +188,10 @@ class Sgas:
         device = self.weights.device
         self._before = [{name: p.to(device) for name, p in one.items()} for one in state["before"]]
 
-    def _undecided(self) -> list[str]:
-        return [name for name in self.supernet.groups if name not in self.decided]
+    def _undecided(self, kind: str | None = None) -> list[str]:
+        """The groups of a kind, or all, that are neither decided nor out."""
+        names = self.supernet.groups if kind is None else self.kinds[kind]
+        return [name for name in names if name not in self.decided]
 
     def _kept(self, name: str) -> Tensor:
         """Which operations of a group can be decided on: those that add something, where there are any."""
@@ -196,33 +202,41 @@ class Sgas:
         softmax = self.alphas.vectors[name].detach().double().softmax(0)[self._kept(name)]
         return softmax / softmax.sum()
 
-    def _count(self) -> int:
-        """How many decisions it takes until every group is decided or out."""
-        while self._undecided():
-            self._decide(self._undecided()[0])
-        found, self.decided = self.made, {}
+    def _totals(self) -> dict[str, int]:
+        """Per kind how many decisions there are at most: the groups that one architecture has, of those with operation
+        0, 1, ... wherever there are so many."""
+        groups = self.supernet.groups
+        found = dict.fromkeys(self.kinds, 0)
+        for position in range(max(len(group.options) for group in groups.values())):
+            taken = self._taken(
+                {name: _one_hot(len(one.options), position % len(one.options)) for name, one in groups.items()}
+            )
+            for kind, names in self.kinds.items():
+                found[kind] = max(found[kind], sum(taken[name] is not None for name in names))
         return found
 
     def _decide(self, name: str) -> None:
         kept = torch.nonzero(self._kept(name)).flatten().tolist()
         self.decided[name] = kept[int(self._p(name).argmax())]
+        strengths = {other: strength.tolist() for other, strength in self.strengths().items()}
         for other in self._undecided():
-            if not self._possible(other):
+            strengths[other] = _nothing(self.supernet.groups[other])
+        for other in self._undecided():
+            if not self._possible(other, strengths):
                 self.decided[other] = OUT
 
-    def _possible(self, name: str) -> bool:
-        """Whether a group can be part of what is derived, after what is decided."""
-        space, strengths = self.supernet.space, self.strengths()
-        for other, group in self.supernet.groups.items():
-            if other not in self.decided:
-                strengths[other] = _nothing(group, strengths[other])
+    def _possible(self, name: str, strengths: Mapping[str, Sequence[float]]) -> bool:
+        """Whether a group can be part of what is derived, after what is decided; of what is not, nothing is strong."""
+        count = len(self.supernet.groups[name].options)
         for position in torch.nonzero(self._kept(name)).flatten().tolist():
-            strengths[name] = torch.zeros_like(strengths[name])
-            strengths[name][position] = 0.5
-            values = {one: strength.tolist() for one, strength in strengths.items()}
-            if space.assignment(relaxable(space).derive(values))[name] is not None:
+            if self._taken({**strengths, name: _one_hot(count, position, 0.5)})[name] is not None:
                 return True
         return False
+
+    def _taken(self, strengths: Mapping[str, Sequence[float]]) -> Mapping[str, Value | None]:
+        """The operations of what is derived."""
+        space = self.supernet.space
+        return space.assignment(relaxable(space).derive(strengths))
 
     def _bilevel(self, epoch: int) -> dict[str, float]:
         weights_loss = alphas_loss = torch.zeros((), device=self.weights.device)
@@ -277,9 +291,11 @@ def scale(values: Sequence[float]) -> list[float]:
     return [1.0 if high == low else (value - low) / (high - low) for value in values]
 
 
-def _nothing(group: Group, like: Tensor) -> Tensor:
+def _one_hot(count: int, position: int, strength: float = 1.0) -> list[float]:
+    return [strength if index == position else 0.0 for index in range(count)]
+
+
+def _nothing(group: Group) -> list[float]:
     """Strengths of a group that shall not be part of what is derived, where that can be."""
-    found = torch.zeros_like(like)
-    if any(group.zero):
-        found[group.zero.index(True)] = 0.1
-    return found
+    zero = group.zero.index(True) if any(group.zero) else -1
+    return _one_hot(len(group.options), zero, 0.1)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -60,8 +61,11 @@ class Supernet:
         parts = self.parts
         with thread_count(parts.threads), repeatable(parts.compute.device, parts.deterministic):
             strategy, data = parts.make_strategy(), parts.bind()
-            one_path = getattr(strategy, "one_path", False)
-            memory.require(parts.make_supernet, data, one_path, parts.config.batch_size, parts.compute)
+            one_path, largest = getattr(strategy, "one_path", False), getattr(strategy, "largest", None)
+            make = parts.make_supernet
+            if largest is not None:
+                make = partial(make, largest(make))
+            memory.require(make, data, one_path, parts.config.batch_size, parts.compute)
             yield from self._train(strategy, data, context)
 
     def result(self, workdir: Path) -> Result:

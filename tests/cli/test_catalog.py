@@ -225,6 +225,17 @@ def test_strategies_check_a_one_shot_strategy(say: Said, folder: Path) -> None:
     assert "breaks its contract" in err
 
 
+def test_strategies_check_says_why_a_space_is_refused(say: Said) -> None:
+    code, out, err = say("strategies", "check", "argnp")
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        "nas: strategy 'argnp' divides the vertices of networks, and space 'nasbench201' does not say"
+    )
+    assert len(err.splitlines()) == 1
+    tiny = ("--space", "argnp(vertices=4)", "--size", "node=2,relation=2,node_output=2,relation_output=2")
+    assert say("strategies", "check", "argnp", *tiny) == (0, "ok\n", "")
+
+
 def test_spaces_say_whether_they_are_relaxable(say: Said) -> None:
     assert "relaxable      yes, 6 groups" in say("spaces", "show", "nasbench201")[1]
     assert document(say("spaces", "show", "darts", "--json"))["groups"] == 2 * 14

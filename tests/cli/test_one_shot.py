@@ -120,6 +120,40 @@ def test_spos_and_a_search_on_its_shared_weights(say: Say) -> None:
     assert "val_accuracy" in json.loads(out)["metrics"]
 
 
+def test_the_networks_of_all_rounds_are_derived(say: Say) -> None:
+    """A front of sizes: the largest first."""
+    graph = ("--data", "karate", "--epochs", "1", "--threads", "1")
+    size = ("--size", "node=4,relation=3,node_output=4,relation_output=3")
+    rounds = ("-s", "strategy.rounds=2", "-s", "strategy.epochs=3")
+    command = ("search", "--space", "argnp(vertices=4)", "--strategy", "argnp", *rounds, *size, *graph, "--study", "p")
+    code, out, err = say(*command, "--json")
+    assert code == 0, err
+    assert json.loads(out)["trials"] == {"complete": 2}
+    with sqlite3.connect("nas.db") as connection:
+        join = "runs JOIN architectures ON architectures.key = architecture WHERE kind = 'trial' ORDER BY number"
+        found = connection.execute(f"SELECT json FROM {join}").fetchall()
+        epochs = connection.execute("SELECT metrics, strengths FROM epochs ORDER BY epoch").fetchall()
+    assert [json.loads(arch)["values"]["vertices"] for (arch,) in found] == [4, 2]
+    assert [json.loads(metrics)["round"] for metrics, _ in epochs] == [1, 2, 2]
+    assert [len(json.loads(strengths)) for _, strengths in epochs] == [10, 12, 12]
+    assert say("verify", "p")[0] == 0
+    code, out, err = say("show", "p")
+    assert code == 0, err
+    assert "relation/edge.4-5" in out
+    code, out, err = say("search", "--evaluator", "supernet:p", "--space", "argnp(vertices=4)", *size, "-n", "2")
+    assert code == 2
+    assert "are of 'argnp-4-round2', on which the last round of its search was" in err
+    assert len(err.splitlines()) == 1
+    for space, said in (
+        ("argnp(vertices=3)", "2 rounds are too many for space 'argnp-3', which has room for 1"),
+        ("nasbench_graph", "space 'nasbench_graph' does not say how"),
+    ):
+        code, _, err = say("search", "--space", space, "--strategy", "argnp", *rounds, *graph, "--study", "q")
+        assert code == 2
+        assert said in err
+        assert len(err.splitlines()) == 1
+
+
 def test_the_guard_wraps_a_strategy(say: Say) -> None:
     code, _, err = say(*DARTS, "--guard", "hessian", "--study", "g")
     assert code == 0, err

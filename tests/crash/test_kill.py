@@ -36,6 +36,13 @@ SUPERNET = [
     *("--strategy", "darts", "-s", "strategy.epochs=16", "-s", "strategy.order=2", "-s", "checkpoint_seconds=0"),
 ]
 
+# Supernets one after the other, of networks that grow.
+ROUNDS = [
+    *("--space", "argnp(vertices=4)", "--size", "node=4,relation=3,node_output=4,relation_output=3"),
+    *("--data", "karate", "--strategy", "argnp", "-s", "strategy.rounds=2", "-s", "strategy.epochs=6"),
+    *("-s", "checkpoint_seconds=0", "--epochs", "2", "--threads", "1"),
+]
+
 # A generator that learns the space once, and goes on learning from the outcomes; small enough to be trained in seconds.
 GENERATOR = [
     *("--strategy", "diffusion", "-s", "strategy.mode=cfg", "-s", "strategy.initial=4", "-s", "strategy.batch=4"),
@@ -306,6 +313,12 @@ def test_killed_evolution_of_layers(fork: Run, tmp_path: Path) -> None:
 def test_killed_supernets(fork: Run, tmp_path: Path, workers: tuple[str, ...]) -> None:
     arguments = [*SUPERNET, "-s", "strategy.epochs=4", "-s", "split.limit=120"]
     check_kills(fork, tmp_path, arguments, kills=2, per_study=2, durations=False, workers=workers)
+
+
+@pytest.mark.slow
+def test_killed_rounds(fork: Run, tmp_path: Path) -> None:
+    """Faster: tests/studies/test_rounds.py goes on after each epoch."""
+    check_kills(fork, tmp_path, ROUNDS, kills=3, per_study=3, durations=False)
 
 
 def test_killed_generators(

@@ -13,6 +13,7 @@ from nas_core.errors import UsageError
 from nas_core.evaluation import Objective
 from nas_core.one_shot import Compute
 from nas_core.strategy import Setting
+from search_spaces.argnp.space import Argnp
 from search_spaces.darts.space import Darts as DartsSpace
 from search_spaces.nasbench201.space import NasBench201
 from search_spaces.supernet.supernet import Supernet
@@ -73,7 +74,7 @@ def test_the_score_is_the_product_of_scaled_importance_and_certainty() -> None:
     give(strategy, first, [0.1, 0.87, 0.01, 0.01, 0.01])
     give(strategy, second, [0.2, 0.2, 0.2, 0.2, 0.2])
     give(strategy, third, [0.9, 0.04, 0.02, 0.02, 0.02])
-    scores = strategy.scores()
+    scores = strategy.scores("")
     entropy = -sum(p * math.log(p) for p in (0.4, 0.2, 0.2, 0.2))
     top = -(87 / 90 * math.log(87 / 90) + 3 * (1 / 90) * math.log(1 / 90))
     certain = {second: 0.0, third: 1 - entropy / math.log(4), first: 1 - top / math.log(4)}
@@ -97,7 +98,7 @@ def test_stability_counts_with_criterion_2() -> None:
     give(strategy, second, [0.1, 0.81, 0.03, 0.03, 0.03])
     strategy._before = [{name: strategy._p(name).clone() for name in strategy.supernet.groups}]
     strategy._before[0][first] = torch.tensor([0.0, 0.0, 0.5, 0.5]).double()
-    scores = strategy.scores()
+    scores = strategy.scores("")
     assert scores[second] == pytest.approx(1)
     assert scores[first] == pytest.approx(0)
 
@@ -153,10 +154,10 @@ def _operations(strategy: Sgas, name: str) -> list[list[Tensor]]:
 def test_a_node_with_two_decided_edges_takes_no_third_one() -> None:
     """DARTS cells have two edges per node: 16 decisions of 28 groups, the others are out."""
     strategy = untrained(started(CELLS, epochs=16, warm_up_epochs=0, decide_every=1))
-    assert (strategy.total, len(strategy.supernet.groups)) == (16, 28)
+    assert (strategy.totals[""], len(strategy.supernet.groups)) == (16, 28)
     for epoch in range(16):
         progress = strategy.step(epoch)
-        assert strategy.made == epoch + 1
+        assert strategy.made("") == epoch + 1
     assert progress.done
     assert sum(position == OUT for position in strategy.decided.values()) == 12
     taken = CELLS.assignment(strategy.result()[0])
@@ -177,5 +178,33 @@ def test_where_nothing_can_be_none_certainty_alone_decides() -> None:
     for name in names:
         give(strategy, name, [0.3, 0.3, 0.2, 0.1, 0.1])
     give(strategy, names[4], [0.96, 0.01, 0.01, 0.01, 0.01])
-    assert max(strategy.scores(), key=strategy.scores().__getitem__) == names[4]
-    assert strategy.scores()[names[4]] == pytest.approx(1)
+    assert max(strategy.scores(""), key=strategy.scores("").__getitem__) == names[4]
+    assert strategy.scores("")[names[4]] == pytest.approx(1)
+
+
+def test_how_many_decisions_there_are_does_not_depend_on_what_is_strong_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The number of vertices decides how many edges there are. It is known from a few networks: one per operation."""
+    space, count = Argnp(vertices=4), [0]
+    derive = space.derive
+
+    def counted(strengths: Any) -> Any:
+        count[0] += 1
+        return derive(strengths)
+
+    monkeypatch.setattr(space, "derive", counted)
+    data = load("karate").bind("cpu")
+    strategy = untrained(Sgas(Setting(space, 3, ()), Sgas.Config(epochs=20, warm_up_epochs=2)))
+    torch.manual_seed(0)
+    strategy.start(lambda: Supernet(space, data.task, space.Size(node=2, relation=2)), data, Compute())
+    assert strategy.totals == {"node": 1 + 8, "relation": 8}
+    assert count == [8]
+    for vertices, position in ((2, 0), (4, 2)):
+        strategy.decided = {}
+        with torch.no_grad():
+            strategy.alphas.vectors["vertices"].copy_(9 * torch.eye(3)[position])
+        progress = [strategy.step(epoch) for epoch in range(20)][-1]
+        assert progress.done
+        assert len(space.cell(strategy.result()[0])) == vertices
+        assert progress.metrics["decisions"] == 1 + 4 * vertices

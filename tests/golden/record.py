@@ -18,6 +18,7 @@ from nas_core import moves, refs
 from nas_core.config import validate
 from nas_core.evaluation import Constraint, Objective
 from nas_core.seeds import derive, generator
+from nas_core.space import SearchSpace
 from nas_core.strategy import Setting
 from nas_core.testing.findings import Reference
 from nas_core.testing.strategy import trajectory
@@ -69,6 +70,8 @@ ONE_SHOT_CONFIGS: Mapping[str, dict[str, Any]] = {
     "enas": {"epochs": 2, "batch_size": 32, "controller_steps": 2, "aggregate": 2, "candidates": 3, "units": 8},
     "hessian-guard": {"inner": "darts", "inner_config": LEARNING},
 }
+ON_IMAGES: tuple[str, str, dict[str, Any]] = ("nasbench201", "digits", {"channels": 2, "cells": 1})
+ONE_SHOT_ELSEWHERE = {"argnp": ("argnp(vertices=4)", "karate", {"node": 3, "relation": 2})}
 
 
 def draws() -> dict[str, list[int]]:
@@ -153,15 +156,16 @@ def one_shot(name: str) -> dict[str, Any]:
     from training.data import load
     from training.data.split import Split
 
-    space = _space("nasbench201")
-    data = load("digits", Split(limit=160)).bind("cpu", Loading(batch_size=32))
+    where, source, size = ONE_SHOT_ELSEWHERE.get(name, ON_IMAGES)
+    space = _space(where)
+    data = load(source, Split(limit=160 if source == "digits" else None)).bind("cpu", Loading(batch_size=32))
     kind = refs.find(name, strategies.ONE_SHOT, strategies.GROUP, "strategy")
     config = ONE_SHOT_CONFIGS.get(name, LEARNING)
 
-    def make() -> Supernet:
+    def make(other: SearchSpace | None = None) -> Supernet:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return Supernet(space, data.task, space.Size.preset("search", channels=2, cells=1))
+            return Supernet(other or space, data.task, space.Size.preset("search", **size))
 
     setting = Setting(space, 5, (Objective("accuracy", "max"),), BOUNDED if name == "rc-darts" else ())
     case = Case(

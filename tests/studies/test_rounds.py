@@ -109,6 +109,63 @@ def test_rounds_are_resumed_on_their_own_supernet(job: jobs.Supernet, tmp_path: 
     assert all(NasBench201().illegal(arch) is None for arch in derived)
 
 
+def test_proliferation_is_resumed_between_and_in_its_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from strategies.one_shot import memory
+
+    monkeypatch.setattr(memory, "require", lambda *_: None)  # half of the time
+    config = SearchConfig(
+        space="argnp(vertices=4)",
+        size={"node": 3, "relation": 2, "node_output": 3, "relation_output": 2},
+        strategy="argnp",
+        strategy_config={"epochs": 3, "rounds": 2},
+        data="karate",
+        epochs=1,
+        threads=1,
+        device="cpu",
+    )
+    parts = assemble.build(assemble.describe(config).spec).supernet
+    assert parts is not None
+    job, whole = jobs.Supernet(parts), Context(4, tmp_path / "whole")
+    reports = list(job.evaluate(EVERY, None, whole))
+    assert [report.metrics["round"] for report in reports] == [1, 2, 2]
+    for epoch in (1, 2):
+        parted = Context(4, tmp_path / f"parts{epoch}")
+        with closing(job.evaluate(EVERY, None, parted)) as begun:  # type: ignore[type-var]
+            for _ in range(epoch):
+                next(begun)
+        again = list(job.evaluate(EVERY, None, parted))
+        assert [(one.metrics, one.detail) for one in again] == [(one.metrics, one.detail) for one in reports]
+        assert (parted.workdir / jobs.FILE).read_bytes() == (whole.workdir / jobs.FILE).read_bytes()
+        assert job.result(parted.workdir).architectures == job.result(whole.workdir).architectures
+    with safetensors.safe_open(whole.workdir / jobs.FILE, framework="pt") as file:
+        assert file.metadata() == {"space": "argnp-4-round2"}
+
+
+def test_what_is_needed_is_that_of_the_largest_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not that of all vertices, which is never made."""
+    from strategies.one_shot import memory
+
+    class Asked(Exception):
+        pass
+
+    def require(make: Callable[[], Any], *_: Any) -> None:
+        raise Asked(make().space.name)
+
+    monkeypatch.setattr(memory, "require", require)
+    config = SearchConfig(
+        space="argnp",
+        size={"node": 2, "relation": 2, "node_output": 2, "relation_output": 2},
+        strategy="argnp",
+        strategy_config={"rounds": 2},
+        data="karate",
+        device="cpu",
+    )
+    parts = assemble.build(assemble.describe(config).spec).supernet
+    assert parts is not None
+    with pytest.raises(Asked, match="argnp-round2"):
+        list(jobs.Supernet(parts).evaluate(EVERY, None, Context(4, tmp_path)))
+
+
 def test_a_rounds_supernet_is_fresh_and_the_same_at_every_call(job: jobs.Supernet) -> None:
     class Round(NasBench201):
         name = "nasbench201-round"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nas_cli.live import Progress, Tally
 from nas_cli.live_supernet import SupernetProgress
 from nas_cli.notify import Notifier
+from nas_cli.tracking import Tracking, tracker
 from studies.events import Event, Listener
 from studies.search.start import Watching
 from studies.search.start import run as to_its_end
@@ -83,20 +85,36 @@ def _each(listeners: Sequence[Listener]) -> Listener:
     return heard
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Who else hears of a search: the command `--notify`, and the programs `--track` names. Raises UsageError for those
+    that there are not."""
+
+    notify: str | None = None
+    track: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for reference in self.track:
+            tracker(reference)
+
+
+ALONE = Beside()
+
+
 def run(
-    store: Store, opened: Opened, where: Where, as_json: bool, *, notify: str | None = None, first: bool = False
+    store: Store, opened: Opened, where: Where, as_json: bool, *, beside: Beside = ALONE, first: bool = False
 ) -> int:
-    """Go on with a study until its budget is spent, print how it ended, and return the exit code. `notify` is a command
-    that is told of what happens. Of the `first` of two that belong together no JSON document is printed where it has
-    come to its end."""
+    """Go on with a study until its budget is spent, print how it ended, and return the exit code. Of the `first` of two
+    that belong together no JSON document is printed where it has come to its end."""
     from nas_cli.ending import print_ending
     from nas_cli.signals import Stopper
     from studies.analysis.queries import summaries
     from studies.search.endings import Ending
 
     with ExitStack() as stack:
-        notifier = None if notify is None else stack.enter_context(Notifier(notify, opened.study.name))
-        watching = OnStderr() if notifier is None else Together(OnStderr(), notifier)
+        notifier = None if beside.notify is None else stack.enter_context(Notifier(beside.notify, opened.study.name))
+        tracking = [Tracking(store, tracker(reference), reference.partition(":")[0]) for reference in beside.track]
+        watching = Together(OnStderr(), *tracking, *([] if notifier is None else [notifier]))
         stopper = stack.enter_context(Stopper())
         ending = to_its_end(store, opened, where=where, watching=watching, stopping=stopper.stopping)
         if notifier is not None:

@@ -15,6 +15,7 @@ from nas_cli.search_options import Executor, GpuMemory, PerGpu
 from studies.executors.where import AUTO, Where
 
 if TYPE_CHECKING:
+    from nas_cli.run import Beside
     from studies.search.start import Planned
     from studies.setup.config import SearchConfig
 
@@ -27,6 +28,13 @@ Notify = Annotated[
     typer.Option(
         metavar="COMMAND",
         help="Shell command to run at a new best, a failure and the end; $NAS_MESSAGE says what happened.",
+    ),
+]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PROGRAM:PLACE",
+        help="Show what is stored in tensorboard:DIR, mlflow:URI or wandb:PROJECT too; may be repeated.",
     ),
 ]
 
@@ -54,6 +62,7 @@ def search(
     files: Files = None,
     durable: Durable = False,
     notify: Notify = None,
+    track: Track = None,
     as_json: Json = False,
     options: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
@@ -61,16 +70,16 @@ def search(
     from nas_core.errors import UsageError
     from studies.setup.configuration import asked_by, gather
 
-    wanted = gather(config, setting or [], asked_by(options))
+    wanted, beside = gather(config, setting or [], asked_by(options)), _beside(notify, track)
     if print_config:
-        for option, given in (("--then", then), ("--warm-start", warm_start), ("--notify", notify)):
-            if given is not None:
+        for option, given in (("--then", then), ("--warm-start", warm_start), ("--notify", notify), ("--track", track)):
+            if given:
                 raise UsageError(f"--print-config prints one search, and no file holds {option}; leave it out")
         return _print(_planned(wanted, db, files), as_json)
     if then is not None:
-        return _both(wanted, then, db, files, durable, as_json, notify)
+        return _both(wanted, then, db, files, durable, as_json, beside)
     plan = _planned(wanted, db, files, warm_start)
-    return _run(plan, db, files, durable, as_json, notify)
+    return _run(plan, db, files, durable, as_json, beside)
 
 
 def resume(
@@ -89,6 +98,7 @@ def resume(
     files: Files = None,
     durable: Durable = False,
     notify: Notify = None,
+    track: Track = None,
     as_json: Json = False,
 ) -> int:
     """Go on with a study, however it stopped. --trials, --time and --spend raise its budget."""
@@ -99,7 +109,13 @@ def resume(
     where = Where(workers, executor, per_gpu, gpu_memory)
     with open_store(db, files, durable=durable) as store:
         opened = start.resume(store, study, trials=trials, time=time, spend=spend, **places)
-        return run(store, opened, where, as_json, notify=notify)
+        return run(store, opened, where, as_json, beside=_beside(notify, track))
+
+
+def _beside(notify: str | None, track: list[str] | None) -> Beside:
+    from nas_cli.run import Beside
+
+    return Beside(notify, tuple(track or ()))
 
 
 def _print(plan: Planned, as_json: bool) -> int:
@@ -127,16 +143,16 @@ def _planned(wanted: SearchConfig, db: str, files: Path | None, warm_start: str 
         return planned(wanted, store, warm_start)
 
 
-def _run(plan: Planned, db: str, files: Path | None, durable: bool, as_json: bool, notify: str | None) -> int:
+def _run(plan: Planned, db: str, files: Path | None, durable: bool, as_json: bool, beside: Beside) -> int:
     from nas_cli.run import run
     from studies.search.start import start
 
     with open_store(db, files, create=True, durable=durable) as store:
-        return run(store, start(store, plan), plan.config.where, as_json, notify=notify)
+        return run(store, start(store, plan), plan.config.where, as_json, beside=beside)
 
 
 def _both(
-    wanted: SearchConfig, then: str, db: str, files: Path | None, durable: bool, as_json: bool, notify: str | None
+    wanted: SearchConfig, then: str, db: str, files: Path | None, durable: bool, as_json: bool, beside: Beside
 ) -> int:
     """Train a supernet in one study, and search on it with another strategy in a second one. Called again, it goes on
     where it was."""
@@ -146,8 +162,8 @@ def _both(
     plan = planned(supernet_first(wanted, then))
     with open_store(db, files, create=True, durable=durable) as store:
         opened = start(store, plan)
-        code = run(store, opened, wanted.where, as_json, notify=notify, first=True)
+        code = run(store, opened, wanted.where, as_json, beside=beside, first=True)
         if code:
             return code
         second = start(store, planned(on_supernet(wanted, then, opened.study), store))
-        return run(store, second, wanted.where, as_json, notify=notify)
+        return run(store, second, wanted.where, as_json, beside=beside)

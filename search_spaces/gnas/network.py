@@ -199,7 +199,7 @@ class NodeNetwork(nn.Module):
 
     def states(self, x: Tensor, graph: GraphBatch) -> Tensor:
         """Of every node what the last layer answers `[n, width]`."""
-        state = self.embed(x)
+        state = self.embed(graph.light(x))
         for layer in self.layers:
             state = layer(state, graph)
         return state

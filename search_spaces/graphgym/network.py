@@ -89,7 +89,7 @@ class GraphGymNetwork(nn.Module):
         """What message passing makes of the nodes `[n, width]`."""
         for encoding in self.encodings:
             x = torch.cat([x, encoded(encoding, graph).to(x.dtype)], 1)
-        x = self.before(x)
+        x = self.before(graph.light(x))
         for layer in self.layers:
             x = layer(x, graph.edge_attr, graph)
         return functional.normalize(x, dim=-1) if self.l2norm else x

@@ -251,6 +251,12 @@ class GraphBatch(Shared):
             return self.once(("sparse", version), lambda: _sparse(x))
         return _lasting(lambda: _sparse(x))
 
+    def light(self, x: Tensor) -> Tensor:
+        """`x [nodes, f]` as a sparse matrix (`SparseFeatures`), where that pays. Without gradients it costs more to
+        find the zeros than it saves once: then only features that travel with the graph are."""
+        found = self.sparse(x) if torch.is_grad_enabled() or x is self.features else None
+        return x if found is None else SparseFeatures(found)
+
     def spread(self, x: Tensor, norm: Norm, steps: int) -> Tensor | None:
         """`x [nodes, f]` propagated `steps` times: made once, before there are weights, where `x` are the features that
         travel with the graph and nothing was dropped of them. None for others, and where a product with what comes out,

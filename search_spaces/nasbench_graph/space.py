@@ -6,6 +6,8 @@ and classified. Text form: the input of each node, then its operation, `0112:gcn
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -151,8 +153,9 @@ class NasBenchGraph(SearchSpace):
                 raise UsageError(f"nasbench_graph has no place for '{label}', which adds nothing")
         if labels == (SKIP,):
             raise UsageError("nasbench_graph needs an operator beside 'skip'; alone it has no output")
-        if labels != OPERATIONS:
-            self.name = "nasbench_graph-custom"
+        if labels != OPERATIONS:  # several such spaces may be in one database
+            said = hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:8]
+            self.name = f"nasbench_graph-{said}"
         self.choices = (
             Choice("topology", TOPOLOGIES, kind="topology"),
             *(Choice(name, labels, kind="operation") for name in NAMES),

@@ -271,7 +271,9 @@ def test_the_benchmarks_operators_in_another_order_are_its_rows() -> None:
     from search_spaces.nasbench_graph.space import OPERATIONS, NasBenchGraph
 
     benchmark, other = NasBenchGraph(), NasBenchGraph(OPERATIONS[::-1])
-    assert (benchmark.name, other.name) == ("nasbench_graph", "nasbench_graph-custom")
+    third = NasBenchGraph((*OPERATIONS, "appnp"))
+    assert len({benchmark.name, other.name, third.name}) == 3
+    assert (benchmark.name, NasBenchGraph(OPERATIONS[::-1]).name) == ("nasbench_graph", other.name)
     for notation in ("0012:gcn,fc,gat,gin", "0122:skip,gin,gcn,gat", "0111:sage,cheb,arma,graph"):
         assert benchmark.identity(benchmark.from_text(notation)) == other.identity(other.from_text(notation))
 

@@ -19,6 +19,7 @@ from nas_core.task import Task, graph_task
 from search_spaces.graphgym.costs import matched
 from search_spaces.graphgym.space import GraphGym, GraphGymSize
 from search_spaces.layers.graph_batch import GraphBatch
+from search_spaces.layers.sparse_features import SparseFeatures
 from search_spaces.operators.graph.sample import ring
 
 NODES = graph_task(7, 3, 20, 44)
@@ -267,3 +268,22 @@ def test_a_task_of_edges_with_features() -> None:
         other = network(x, edges, e.flip(0))
         assert not torch.allclose(network(x, edges, e), other)
         assert functional.softmax(other, 1).isfinite().all()
+
+
+def test_words_are_read_as_a_sparse_matrix() -> None:
+    """By the first linear map, with the same answers and gradients."""
+    torch.manual_seed(0)
+    words, edges = (torch.rand(20, 200) < 0.01).float(), torch.randint(20, (2, 44))
+    space = GraphGym()
+    network: Any = space.build(design(space, dropout=0.0), graph_task(200, 3, 20, 44), GraphGymSize(hidden=5))
+    seen: list[type] = []
+    network.before[0].register_forward_pre_hook(lambda _, given: seen.append(type(given[0])))
+    answers, slopes = [], []
+    for x in (words, words.clone().requires_grad_()):
+        network.zero_grad()
+        answers.append(network.train()(x, edges))
+        answers[-1].square().sum().backward()
+        slopes.append(network.before[0].weight.grad.clone())
+    assert seen == [SparseFeatures, Tensor]
+    torch.testing.assert_close(*answers)
+    torch.testing.assert_close(*slopes)

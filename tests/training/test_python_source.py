@@ -36,6 +36,7 @@ from nas_core.task import (
     text_task,
 )
 from search_spaces import BUILTIN, GROUP
+from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.moe import Moe
 from search_spaces.supernet.supernet import Supernet
 from training.export.formats import module_name
@@ -298,6 +299,28 @@ def _named() -> Iterator[tuple[str, str, SearchSpace, Architecture, dict[str, An
 
 ONE_OF_EACH = ("nasbench201", "nasbench_graph", "argnp(vertices=4)", "mlp", "moe(backbone=text)")
 """A space for each kind of inputs that networks have, and for each way in which their source is written."""
+
+
+class Reading(nn.Module):
+    """Its values have no names, and one of its inputs is called as such values are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        graph = GraphBatch.of(h, x)
+        return self.linear(self.squared(x + 1) + self.squared(x - 1) + graph.propagate(x, "sum"))
+
+    def squared(self, value: Tensor) -> Tensor:
+        return value * value
+
+
+def test_values_are_not_called_as_inputs_are(tmp_path: Path) -> None:
+    network = disturbed(Reading())
+    text, _ = written(network, GRAPH, own=lambda thing: getattr(thing, "__module__", None) == __name__)
+    assert "h2 = x + 1" in text
+    assert_same(network, loaded(text, tmp_path, network).load(), example(GRAPH))
 
 
 def test_a_file_of_each_kind_runs_where_this_program_is_unknown(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def names_of(variables: Mapping[str, Any], taken: set[str]) -> dict[int, tuple[s
 
 
 def lines_of(tape: Tape, result: Any, hints: Mapping[int, tuple[str, bool]]) -> tuple[tuple[str, ...], str | None]:
-    """Statements for what the result reads. A value that is read once is written where it is read."""
+    """Statements for what the result reads. A value that is read once is written where it is read, and none is called
+    by the name of an input or of a function, which may be read later."""
     if result is None:
         return (), None
     answer = written(result)
@@ -48,6 +49,7 @@ def lines_of(tape: Tape, result: Any, hints: Mapping[int, tuple[str, bool]]) -> 
     for node in reversed(tape.nodes):
         if uses[node.number]:
             uses.update(_read(node.expression))
+    taken = {one.id for node in tape.nodes for one in ast.walk(node.expression) if isinstance(one, ast.Name)}
     names: dict[int, str] = {}
     lines: list[str] = []
 
@@ -66,7 +68,7 @@ def lines_of(tape: Tape, result: Any, hints: Mapping[int, tuple[str, bool]]) -> 
     def named(node: Node) -> str:
         wish = hints[node.number][0] if node.number in hints else _wish(node, names)
         free, count = wish, 1
-        while free in names.values():
+        while free in taken or free in names.values():
             count += 1
             free = f"{wish}{count}"
         return free

@@ -1,4 +1,4 @@
-"""The space `argnp`: choices in `space`, layers in `network`."""
+"""The space `argnp`: choices in `space`, operations in `operations`, networks in `network`."""
 
 from search_spaces.argnp.space import Argnp, ArgnpSize
 

@@ -134,7 +134,8 @@ class Argnp(SearchSpace):
         """`model(x, edge_index[, edge_attr][, counts | pairs])` as the task has it, with an answer per node, pair or
         graph. How many vertices there are is a group, and so is whatever may be read by either state of a vertex.
         Raises UsageError for another space's size and for data that are no graphs."""
-        from search_spaces.argnp.network import Widths, network_for
+        from search_spaces.argnp.network import network_for
+        from search_spaces.argnp.operations import Widths
 
         own, graphs = ArgnpSize.own(size, self.name), task.graphs()
         edges = {
@@ -188,9 +189,9 @@ class Argnp(SearchSpace):
         return self._round(LEAST, {})
 
     def divide(self, arch: Architecture) -> SearchSpace:
-        """The networks of twice the vertices, each of which was divided in two (section 3.3): the first reads and does
-        what the vertex did; what the second does is searched, of what the first reads and of the first itself. What
-        read the vertex reads the second. So there are six groups per vertex of `arch`.
+        """The networks of twice the vertices, for which each was divided in two: the first reads and does what the
+        vertex did; what the second does is searched, of what the first reads and of the first itself. What read the
+        vertex reads the second. So there are six groups per vertex of `arch`.
 
         Raises UsageError where the space has not so many vertices.
         """

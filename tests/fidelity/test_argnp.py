@@ -14,7 +14,7 @@ from nas_core.architecture import Architecture
 from nas_core.relax import FixedPicker, Style
 from nas_core.seeds import generator
 from nas_core.task import GRAPH_CLASSIFICATION, LINK_PREDICTION, Task, graph_task
-from search_spaces.argnp.network import Widths, node_operation, relation_operation
+from search_spaces.argnp.operations import Widths, node_operation, relation_operation
 from search_spaces.argnp.space import NONE, OPERATIONS, Argnp, group
 from search_spaces.counter import counts
 from search_spaces.layers.graph_batch import GraphBatch

@@ -17,7 +17,7 @@ from nas_core.partial import HasDivision, Partial
 from nas_core.picker import FixedPicker, Style
 from nas_core.strategy import Setting
 from nas_core.task import graph_task
-from search_spaces.argnp.network import SameNode, Wrapped
+from search_spaces.argnp.operations import SameNode, Wrapped
 from search_spaces.argnp.space import OPERATIONS, Argnp, Edge, Vertex, group
 from search_spaces.nasbench201.space import NasBench201
 from search_spaces.supernet.picker import MixedOp

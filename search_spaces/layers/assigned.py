@@ -11,12 +11,14 @@ its expert's vector. What an assignment is decides how it is computed:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+Matrices = tuple[Tensor, Tensor | None]
+"""Weights `[experts, outputs, inputs]` and biases `[experts, outputs]`."""
 ALIGNED = 16  # bytes: what strides of rows must be multiples of in grouped products
 
 
@@ -32,8 +34,12 @@ class Assignment(Protocol):
         """Of `values [experts, ...]` those of each row's expert, in a shape that spreads to the rows' own."""
         ...
 
+    def mlp(self, x: Tensor, up: Matrices, down: Matrices) -> Tensor:
+        """Two such maps with a GELU between them."""
+        return self.linear(functional.gelu(self.linear(x, *up)), *down)
 
-class Split:
+
+class Split(Assignment):
     """Rows sorted by expert: `counts` of the first, the second, ...; `[rows, inputs]` to `[rows, outputs]`."""
 
     def __init__(self, counts: Sequence[int]) -> None:
@@ -53,14 +59,18 @@ class Grouped(Split):
 
     def __init__(self, counts: Sequence[int], device: torch.device) -> None:
         super().__init__(counts)
-        self._offsets = torch.tensor(self.counts, device=device).cumsum(0, dtype=torch.int32)
+        self._groups = _Groups.of(self.counts, device)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        answer: Tensor = _GroupedProduct.apply(x, weight.transpose(1, 2), bias, self._offsets, self.counts)
+        answer: Tensor = _GroupedProduct.apply(x, weight, bias, self._groups)
+        return answer
+
+    def mlp(self, x: Tensor, up: Matrices, down: Matrices) -> Tensor:
+        answer: Tensor = _GroupedMlp.apply(x, *up, *down, self._groups)
         return answer
 
 
-class Every:
+class Every(Assignment):
     """Every row by every expert: `[rows, inputs]` or `[experts, rows, inputs]` to `[experts, rows, outputs]`."""
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -71,7 +81,7 @@ class Every:
         return values.unsqueeze(1)
 
 
-class Merged:
+class Merged(Assignment):
     """Rows of samples, `[samples, rows, inputs]` to `[samples, rows, outputs]`, each sample by one matrix: the mean of
     the experts' by its `shares [samples, experts]`; with `rows [samples]`, by that row of `shares`."""
 
@@ -137,32 +147,100 @@ class _EachProduct(torch.autograd.Function):
         return by_x, by_weight, by_bias, None
 
 
-class _GroupedProduct(torch.autograd.Function):
-    """`grouped_mm` and a bias per group. Its backward takes gradients of any strides: those of a sum are spread out of
-    one number. Biases are added to, and gathered from, whole groups: a row of them per row of `x` would cost as much
-    memory as the answer."""
+class _Groups(NamedTuple):
+    """Sorted rows of groups: how many of each, where each ends (`offsets`, int32) and starts, and all rows."""
 
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, offsets: Tensor, counts: Sequence[int]
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight, offsets)
-        ctx.counts = counts
-        answer = functional.grouped_mm(x, weight, offs=offsets)
+    counts: list[int]
+    offsets: Tensor
+    starts: Tensor
+    rows: Tensor
+
+    @classmethod
+    def of(cls, counts: list[int], device: torch.device) -> _Groups:
+        sizes = torch.tensor(counts, device=device)
+        offsets = sizes.cumsum(0, dtype=torch.int32)
+        return cls(counts, offsets, offsets - sizes, torch.arange(sum(counts), device=device))
+
+    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`x W + b`. A bias is added to whole groups: a row of them per row of `x` would cost as much memory as the
+        answer."""
+        answer: Tensor = functional.grouped_mm(x, weight, offs=self.offsets)
         if bias is not None:
-            for rows, own in zip(answer.split(counts), bias, strict=True):
+            for rows, own in zip(answer.split(self.counts), bias, strict=True):
                 rows += own
         return answer
 
+    def by_weight(self, gradient: Tensor, x: Tensor) -> Tensor:
+        return functional.grouped_mm(gradient.t(), x, offs=self.offsets)
+
+    def by_bias(self, gradient: Tensor) -> Tensor:
+        """The sums of the groups' rows, in one operation for all."""
+        return functional.embedding_bag(self.rows, gradient, self.starts, mode="sum")
+
+
+class _GroupedProduct(torch.autograd.Function):
+    """`grouped_mm` and a bias per group. Its backward takes gradients of any strides: those of a sum are spread out of
+    one number."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, groups: _Groups) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.groups = groups
+        return groups.product(x, weight.transpose(1, 2), bias)
+
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, offsets = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
         gradient = gradients[0].contiguous()
         by_x = by_weight = by_bias = None
         if ctx.needs_input_grad[0]:
-            by_x = _GroupedProduct.apply(gradient, weight.transpose(1, 2), None, offsets, ctx.counts)
+            by_x = _GroupedProduct.apply(gradient, weight.transpose(1, 2), None, ctx.groups)
         if ctx.needs_input_grad[1]:
-            by_weight = functional.grouped_mm(gradient.t(), x, offs=offsets).transpose(1, 2)
+            by_weight = ctx.groups.by_weight(gradient, x)
         if ctx.needs_input_grad[2]:
-            by_bias = torch.stack([rows.sum(0) for rows in gradient.split(ctx.counts)])
-        return by_x, by_weight, by_bias, None, None
+            by_bias = ctx.groups.by_bias(gradient)
+        return by_x, by_weight, by_bias, None
+
+
+class _GroupedMlp(torch.autograd.Function):
+    """Two of them with a GELU between, whose gradient overwrites that of its answer. Of a few hundred rows three
+    functions of their own take longer than what they compute."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, up: Tensor, up_bias: Tensor | None, down: Tensor, down_bias: Tensor | None, groups: _Groups
+    ) -> Tensor:
+        hidden = groups.product(x, up.transpose(1, 2), up_bias)
+        bent = functional.gelu(hidden)
+        ctx.save_for_backward(x, up, up_bias, down, down_bias, hidden, bent)
+        ctx.groups = groups
+        return groups.product(bent, down.transpose(1, 2), down_bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        groups, (*given, hidden, bent) = ctx.groups, ctx.saved_tensors
+        x, up, _, down, _ = given
+        if torch.is_grad_enabled():  # to be differentiated again
+            return _of_composed(given, ctx.needs_input_grad, gradients[0], groups)
+        needed = ctx.needs_input_grad
+        gradient = gradients[0].contiguous()
+        by_down = groups.by_weight(gradient, bent) if needed[3] else None
+        by_down_bias = groups.by_bias(gradient) if needed[4] else None
+        inner = groups.product(gradient, down)
+        torch.ops.aten.gelu_backward.grad_input(inner, hidden, grad_input=inner)
+        by_up = groups.by_weight(inner, x) if needed[1] else None
+        by_up_bias = groups.by_bias(inner) if needed[2] else None
+        by_x = groups.product(inner, up) if needed[0] else None
+        return by_x, by_up, by_up_bias, by_down, by_down_bias, None
+
+
+def _of_composed(
+    given: Sequence[Tensor | None], needed: Sequence[bool], gradient: Tensor, groups: _Groups
+) -> tuple[Tensor | None, ...]:
+    """The gradients of a grouped MLP, with a graph of their own, by those of its parts."""
+    x, up, up_bias, down, down_bias = given
+    bent = functional.gelu(_GroupedProduct.apply(x, up, up_bias, groups))
+    answer = _GroupedProduct.apply(bent, down, down_bias, groups)
+    wanted = [tensor for tensor, need in zip(given, needed, strict=False) if need and tensor is not None]
+    found = iter(torch.autograd.grad(answer, wanted, gradient, create_graph=True))
+    return *(next(found) if need else None for need in needed[:5]), None

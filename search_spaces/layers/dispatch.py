@@ -83,7 +83,8 @@ class Chosen:
         order = chosen.flatten().argsort(stable=True)
         places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         counts: list[int] = self.counts.tolist()
-        sorting = _Sorting(order[: sum(counts)], places.view(n * t, k))
+        computed = order[: sum(counts)]
+        sorting = _Sorting(computed, computed.div(k, rounding_mode="floor"), places.view(n * t, k))
         answers = _computed(experts, _Dispatched.apply(x.flatten(0, 1), sorting), counts)
         weights = self.weights.view(n * t, k).to(answers.dtype)
         answer: Tensor = _Combined.apply(answers, weights, sorting)
@@ -167,16 +168,12 @@ def _computed(experts: nn.Module, rows: Tensor, counts: list[int]) -> Tensor:
 
 
 class _Sorting(NamedTuple):
-    """`order [rows]`: which assignment, counted token by token, each row is; `places [tokens, k]`: which row each
-    assignment is, from `rows` on where it is not computed."""
+    """`order [rows]`: which assignment, counted token by token, each row is; `tokens [rows]`: whose it is; `places
+    [tokens, k]`: which row each assignment is, from `rows` on where it is not computed."""
 
     order: Tensor
+    tokens: Tensor
     places: Tensor
-
-    @property
-    def tokens(self) -> Tensor:
-        """Whose each row is, `[rows]`."""
-        return self.order.div(self.places.shape[1], rounding_mode="floor")
 
     def collected(self, rows: Tensor, weights: Tensor | None = None) -> Tensor:
         """The sum of the rows of each token, `[tokens, features]`, by `weights [tokens, k]`, in one pass: without a
@@ -225,7 +222,7 @@ class _Combined(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
         rows, weights = ctx.saved_tensors
-        order, places = ctx.sorting
+        order, _, places = ctx.sorting
         by_row = _Dispatched.apply(gradients[0], ctx.sorting)
         by_weight = None
         if ctx.needs_input_grad[1]:

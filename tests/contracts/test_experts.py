@@ -85,6 +85,23 @@ def test_ways_of_computing_agree_in_values_and_gradients(name: str, counts: list
 
 
 @pytest.mark.parametrize("name", EXPERT.table)
+def test_second_derivatives_of_grouped_products_are_those_of_split_ones(name: str) -> None:
+    experts, counts = expert(name), COUNTS[-1]
+    x, weights = torch.randn(12, FEATURES, requires_grad=True), torch.randn(12, FEATURES)
+    if not groupable(x.dtype, x.device, [FEATURES, HIDDEN]):
+        pytest.skip("there is no grouped product here")
+
+    def found(assignment: Assignment) -> tuple[Tensor, ...]:
+        leaves = [x, *experts.parameters()]
+        first = torch.autograd.grad((experts(x, assignment) * weights).sum(), leaves, create_graph=True)
+        again = sum((gradient.square().sum() for gradient in first), torch.zeros(()))
+        return torch.autograd.grad(again, leaves, allow_unused=True, materialize_grads=True)
+
+    for a, b in zip(found(Grouped(counts, x.device)), found(Split(counts)), strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("name", EXPERT.table)
 def test_gradients_in_float64_are_those_of_finite_differences(name: str) -> None:
     torch.manual_seed(0)
     experts = EXPERT.operator(name).make(3, 2, 4, 2).double()

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from search_spaces.layers.assigned import Assignment
+from search_spaces.layers.assigned import Assignment, Matrices
 
 MULTIPLE = 8  # of hidden units: what rows of grouped products are aligned to, in bfloat16 too
 
@@ -26,8 +26,11 @@ class StackedLinear(nn.Module):
         return f"{inputs}, {outputs}, experts={experts}, bias={self.bias is not None}"
 
     def forward(self, x: Tensor, assignment: Assignment) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return assignment.linear(x, self.weight.to(x.dtype), bias)
+        return assignment.linear(x, *self.matrices(x.dtype))
+
+    def matrices(self, kind: torch.dtype) -> Matrices:
+        """Weights and biases in this type."""
+        return self.weight.to(kind), None if self.bias is None else self.bias.to(kind)
 
 
 def units(hidden: int, share: float) -> int:

@@ -47,32 +47,31 @@ class NoisyTopK(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Chosen:
         clean = self.gate(x)
         if not self.training:
-            return self._chosen(clean)
+            return self._chosen(clean, *clean.topk(self.active, -1))
         deviation = functional.softplus(self.noise(x))
         noisy = clean + torch.randn_like(clean) * deviation
-        found = self._chosen(noisy)
+        largest, first = noisy.topk(min(self.active + 1, noisy.shape[-1]), -1)
+        found = self._chosen(noisy, largest[..., : self.active], first[..., : self.active])
         gates = torch.zeros_like(clean).scatter(-1, found.chosen, found.weights)
         importances = gates.flatten(0, -2).sum(0)
-        loads = selected(clean, noisy, deviation, self.active).flatten(0, -2).sum(0)
+        loads = selected(clean, noisy, deviation, largest, self.active).flatten(0, -2).sum(0)
         terms = {
             "importance_loss": self.importance * squared_variation(importances),
             "load_loss": self.load * squared_variation(loads),
         }
         return Chosen(found.chosen, found.weights, found.shares, terms)
 
-    def _chosen(self, logits: Tensor) -> Chosen:
-        values, chosen = logits.topk(self.active, -1)
+    def _chosen(self, logits: Tensor, values: Tensor, chosen: Tensor) -> Chosen:
         shares = probabilities(logits)
         weights = probabilities(values) if self.softmax == "after" else shares.gather(-1, chosen)
         return Chosen(chosen, weights, shares)
 
 
-def selected(clean: Tensor, noisy: Tensor, deviation: Tensor, active: int) -> Tensor:
+def selected(clean: Tensor, noisy: Tensor, deviation: Tensor, largest: Tensor, active: int) -> Tensor:
     """The probability of each expert to be among the `active` ones if its noise alone were drawn anew (equations 8 and
-    9), of the shape of the logits."""
+    9), of the shape of the logits. `largest`: of the noisy ones one more than are active, where there are more."""
     if active == clean.shape[-1]:
         return torch.ones_like(clean)
-    largest = noisy.topk(active + 1, -1).values
     last_in, first_out = largest[..., active - 1 : active], largest[..., active:]
     # The k-th largest of the others: for one that is in, the first that is out.
     threshold = torch.where(noisy > first_out, first_out, last_in)

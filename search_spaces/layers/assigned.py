@@ -11,14 +11,13 @@ its expert's vector. What an assignment is decides how it is computed:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-Matrices = tuple[Tensor, Tensor | None]
-"""Weights `[experts, outputs, inputs]` and biases `[experts, outputs]`."""
 ALIGNED = 16  # bytes: what strides of rows must be multiples of in grouped products
 
 
@@ -34,9 +33,14 @@ class Assignment(Protocol):
         """Of `values [experts, ...]` those of each row's expert, in a shape that spreads to the rows' own."""
         ...
 
-    def mlp(self, x: Tensor, up: Matrices, down: Matrices) -> Tensor:
-        """Two such maps with a GELU between them."""
+    def mlp(self, x: Tensor, up: tuple[Tensor, Tensor | None], down: tuple[Tensor, Tensor | None]) -> Tensor:
+        """Two such maps with a GELU between them, each of its weights and biases."""
         return self.linear(functional.gelu(self.linear(x, *up)), *down)
+
+    def apart(self, x: Tensor, sizes: Sequence[int]) -> Sequence[tuple[Tensor, Assignment]]:
+        """Rows, and the assignment of them, for the first `sizes[0]` experts, for the next `sizes[1]`, and so on. The
+        parts' answers one after the other, along the first dimension, are those of all."""
+        ...
 
 
 class Split(Assignment):
@@ -53,6 +57,15 @@ class Split(Assignment):
         repeats = torch.tensor(self.counts, device=values.device)
         return values.repeat_interleave(repeats, 0, output_size=sum(self.counts))
 
+    def apart(self, x: Tensor, sizes: Sequence[int]) -> Sequence[tuple[Tensor, Assignment]]:
+        ends = list(accumulate(sizes))
+        counts = [self.counts[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+        rows = x.split([sum(each) for each in counts])
+        return [(piece, self._of(each, x.device)) for piece, each in zip(rows, counts, strict=True)]
+
+    def _of(self, counts: Sequence[int], device: torch.device) -> Split:
+        return Split(counts)
+
 
 class Grouped(Split):
     """The same by one grouped product."""
@@ -65,9 +78,12 @@ class Grouped(Split):
         answer: Tensor = _GroupedProduct.apply(x, weight, bias, self._groups)
         return answer
 
-    def mlp(self, x: Tensor, up: Matrices, down: Matrices) -> Tensor:
+    def mlp(self, x: Tensor, up: tuple[Tensor, Tensor | None], down: tuple[Tensor, Tensor | None]) -> Tensor:
         answer: Tensor = _GroupedMlp.apply(x, *up, *down, self._groups)
         return answer
+
+    def _of(self, counts: Sequence[int], device: torch.device) -> Split:
+        return Grouped(counts, device) if len(counts) > 1 and any(counts) else Split(counts)
 
 
 class Every(Assignment):
@@ -79,6 +95,9 @@ class Every(Assignment):
 
     def each(self, values: Tensor) -> Tensor:
         return values.unsqueeze(1)
+
+    def apart(self, x: Tensor, sizes: Sequence[int]) -> Sequence[tuple[Tensor, Assignment]]:
+        return [(piece, self) for piece in ([x] * len(sizes) if x.dim() == 2 else x.split(list(sizes)))]
 
 
 class Merged(Assignment):
@@ -95,10 +114,20 @@ class Merged(Assignment):
     def each(self, values: Tensor) -> Tensor:
         return self.mean(values).unsqueeze(1)
 
+    def apart(self, x: Tensor, sizes: Sequence[int]) -> Sequence[tuple[Tensor, Assignment]]:
+        """Raises ValueError: experts of several kinds have no mean."""
+        raise ValueError("experts of several kinds cannot be merged; use a router that chooses or mixes them")
+
     def mean(self, values: Tensor) -> Tensor:
         """Of `[experts, ...]` the mean for each sample, `[samples, ...]`."""
         merged = torch.tensordot(self._shares.to(values.dtype), values, 1)
         return merged if self._rows is None else merged[self._rows]
+
+
+def number_of(experts: nn.Module) -> int:
+    """How many experts a module holds: what it says itself (`number`), else the first dimension of its parameters."""
+    own: int | None = getattr(experts, "number", None)
+    return next(experts.parameters()).shape[0] if own is None else own
 
 
 def groupable(kind: torch.dtype, device: torch.device, widths: Sequence[int]) -> bool:

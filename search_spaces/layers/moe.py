@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_core.errors import UsageError
-from search_spaces.layers.assigned import Every
+from search_spaces.layers.assigned import Every, number_of
 from search_spaces.layers.dispatch import Chosen, Routing
 
 
@@ -46,8 +46,7 @@ class MixtureOfExperts(nn.Module):
                 raise UsageError(f"layer of experts: {name} is {given}; give a positive number, or None for no limit")
         self.router, self.experts, self.shared = router, experts, shared
         self.capacity, self.capacity_eval = capacity, capacity_eval
-        number = next(experts.parameters()).shape[0]
-        self.register_buffer("loads", torch.zeros(number), persistent=False)
+        self.register_buffer("loads", torch.zeros(number_of(experts)), persistent=False)
         self._held: tuple[Mapping[str, Tensor], Tensor, Tensor | None] | None = None
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -81,10 +80,11 @@ class MixtureOfExperts(nn.Module):
         return terms, statistics(shares, self.loads, dropped)
 
     def idle_params(self) -> int:
-        """Those of the experts that are not active for a token; the router says how many are."""
+        """Those of the experts that are not active for a token, the mean where they differ; the router says how many
+        are active."""
         active: Any = self.router.active
-        each = sum(parameter.numel() for parameter in self.experts.parameters()) // len(self.loads)
-        idle: int = (len(self.loads) - active) * each
+        every = sum(parameter.numel() for parameter in self.experts.parameters())
+        idle: int = (len(self.loads) - active) * every // len(self.loads)
         return idle
 
     def __getstate__(self) -> dict[str, Any]:

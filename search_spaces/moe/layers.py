@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from search_spaces.layers.moe import MixtureOfExperts
+from search_spaces.operators.experts.mixed import Mixed
 from search_spaces.operators.experts.stacked import MULTIPLE, StackedLinear
 from search_spaces.operators.operator import Operator
 from search_spaces.operators.routers import facts_of
@@ -68,10 +69,10 @@ class Layout:
         return next((units for units in near if error(units) <= CLOSE), min(near, key=error))
 
     def parameters(self, features: int, units: int, experts: int) -> int:
-        """Of one layer with its router, its shared experts and so many of the others."""
-        one = _count(lambda: self.expert.make(1, features, units, features))
+        """Of one layer with its router, its shared experts and so many of the others, which cost the mean of all."""
+        every = _count(lambda: self.expert.make(self.experts, features, units, features))
         shared = _count(lambda: self.expert.make(1, features, self.shared * units, features)) if self.shared else 0
-        return _count(lambda: self._router(features)) + shared + experts * one
+        return _count(lambda: self._router(features)) + shared + experts * every // self.experts
 
     def total(self, features: int, hidden: int) -> int:
         """All parameters in the place of a dense layer."""
@@ -88,14 +89,19 @@ class Layout:
 
 
 def hidden_units(layer: nn.Module) -> tuple[str, int | None]:
-    """What of a feed-forward layer has hidden units, `expert` or `dense layer`, and how many; None: none that is known,
-    as of linear experts, or of ones of a user's that hold no `StackedLinear`."""
+    """What of a feed-forward layer has hidden units, `expert` or `dense layer`, and how many: of mixed experts those of
+    the first kind. None: none that is known, as of linear experts, or of ones of a user's that hold no
+    `StackedLinear`."""
     mixture = next((module for module in layer.modules() if isinstance(module, MixtureOfExperts)), None)
     if mixture is None:
         first = next(module for module in layer.modules() if isinstance(module, nn.Linear))
         return "dense layer", first.out_features
-    stacked = [module for module in mixture.experts.modules() if isinstance(module, StackedLinear)]
-    return "expert", int(stacked[0].weight.shape[1]) if len(stacked) > 1 else None  # a single one has the outputs
+    what, experts = "expert", mixture.experts
+    if isinstance(experts, Mixed):
+        kind, experts = next(iter(experts.kinds.items()))
+        what = f"{kind} expert"
+    stacked = [module for module in experts.modules() if isinstance(module, StackedLinear)]
+    return what, int(stacked[0].weight.shape[1]) if len(stacked) > 1 else None  # a single one has the outputs
 
 
 def dense_of_total(layout: Layout, features: int, hidden: int) -> nn.Sequential:

@@ -14,6 +14,7 @@ from search_spaces.layers.moe import MixtureOfExperts
 from search_spaces.moe.patches import PatchNetwork
 from search_spaces.moe.residual import PreNorm
 from search_spaces.moe.tasks import AskedPreNorm, InTurn, TaskNetwork, Untold
+from search_spaces.operators.experts.mixed import Mixed
 from search_spaces.operators.routers.fixed import FixedExperts
 
 
@@ -56,7 +57,7 @@ def _of_experts(layer: MixtureOfExperts, number: int) -> MixtureOfExperts:
         kept = chosen.sort().values  # in their order, as the products of the whole network are
         router = FixedExperts(len(kept), len(kept))
         router.chosen, router.weights = torch.searchsorted(kept, chosen), weights.clone()
-        _replace(experts, lambda values: values[kept])
+        _keep(experts, kept)
     else:
         assert isinstance(routing, Averaged)
         assert routing.of_tasks is not None
@@ -64,6 +65,21 @@ def _of_experts(layer: MixtureOfExperts, number: int) -> MixtureOfExperts:
         _replace(experts, lambda values: merged.mean(values)[number : number + 1])
     shared = copy.deepcopy(layer.shared)
     return MixtureOfExperts(router, experts, shared)
+
+
+def _keep(experts: nn.Module, kept: Tensor) -> None:
+    """These numbers of the experts alone; of mixed ones the kinds that are left."""
+    if not isinstance(experts, Mixed):
+        _replace(experts, lambda values: values[kept])
+        return
+    first = 0
+    for (kind, own), size in zip(list(experts.kinds.items()), experts.sizes, strict=True):
+        of_kind = kept[(kept >= first) & (kept < first + size)] - first
+        first += size
+        if len(of_kind):
+            _keep(own, of_kind)
+        else:
+            del experts.kinds[kind]
 
 
 def _replace(experts: nn.Module, made: Callable[[Tensor], Tensor]) -> None:

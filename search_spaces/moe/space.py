@@ -2,7 +2,7 @@
 
 A network is a backbone (`backbones`: a residual MLP for tables, a causal transformer for texts, mixers of patches for
 images with one task, and with several) of 2 to 6 blocks. Its feed-forward layers are dense, or of experts: a router of
-the catalogue (`search_spaces.operators.routers`), with what is to be chosen of it, 2 to 32 experts of one kind
+the catalogue (`search_spaces.operators.routers`), with what is to be chosen of it, 2 to 32 experts of one kind or mixed
 (`search_spaces.operators.experts`), 1 to 4 active ones where the router chooses, shared ones, one layer or two in the
 place of a dense one, and a capacity where tokens choose. All layers of experts of a network are of one layout; which
 feed-forward layers they are is chosen block by block.
@@ -35,10 +35,10 @@ from nas_core.space import SearchSpace, check_legal
 from nas_core.task import Task
 from search_spaces.moe.backbones import BACKBONES
 from search_spaces.moe.named import DEPTH, EXPANSION, LAYOUTS, Known
-from search_spaces.operators.experts import EXPERT, WITHOUT_HIDDEN
+from search_spaces.operators.experts import EXPERT, UNMERGED, WITHOUT_HIDDEN
 from search_spaces.operators.operator import Operator
 from search_spaces.operators.routers import ROUTER, facts_of
-from search_spaces.operators.routers.facts import CHOSEN, CONDITION
+from search_spaces.operators.routers.facts import CHOSEN, CONDITION, ONE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,7 +66,8 @@ class Moe(SearchSpace):
     "any", or one of the dense kinds alone; `routers`, `kinds`: those of the catalogues that are searched, or your own,
     `my_routers.py:Mine`.
 
-    Raises UsageError for unknown ones, and for a router that the backbone does not give what it needs.
+    Raises UsageError for unknown ones, for a router that the backbone does not give what it needs, and for one that
+    merges experts where all kinds are mixed ones.
     """
 
     name = "moe"
@@ -91,8 +92,9 @@ class Moe(SearchSpace):
         self.tasks = self.backbone.kinds
         others = [other for other in BACKBONES.values() if other is not self.backbone]
         self.elsewhere = {kind: f"moe(backbone={other.name})" for other in others for kind in other.kinds}
-        self.routers = {router.label: router for router in self._routers(routers)}
         self.kinds = {kind.label: kind for kind in EXPERT.operators(kinds)}
+        self._merged = tuple(label for label, kind in self.kinds.items() if kind.name not in UNMERGED)
+        self.routers = {router.label: router for router in self._routers(routers)}
         self._ffns = (DENSE, DENSE_TOTAL, *self.routers) if ffn == ANY else (ffn,)
         self._facts = {label: facts_of(router) for label, router in self.routers.items()}
         self.choices = tuple(self._choices())
@@ -105,7 +107,8 @@ class Moe(SearchSpace):
     def _routers(self, asked: Sequence[str] | None) -> Sequence[Operator]:
         if asked is None:
             every = ROUTER.operators(tuple(ROUTER.table))
-            return [router for router in every if facts_of(router).missing(self.backbone.gives) is None]
+            given = [router for router in every if facts_of(router).missing(self.backbone.gives) is None]
+            return [router for router in given if self._merged or facts_of(router).computes != ONE]
         found = ROUTER.operators(asked)
         for router in found:
             need = facts_of(router).missing(self.backbone.gives)
@@ -113,6 +116,12 @@ class Moe(SearchSpace):
                 able = ", ".join(router.label for router in self._routers(None))
                 raise UsageError(
                     f"router {router.label} needs {need}, which the backbone {self.backbone.name} has not; use {able}"
+                )
+            if facts_of(router).computes == ONE and not self._merged:
+                able = ", ".join(kind for kind in EXPERT.table if kind not in UNMERGED)
+                raise UsageError(
+                    f"router {router.label} merges its experts, and those of {', '.join(self.kinds)} are of several "
+                    f"kinds; add another kind ({able}), or leave the router out"
                 )
         return found
 
@@ -155,7 +164,7 @@ class Moe(SearchSpace):
 
     def allowed(self, choice: Choice, prefix: Mapping[str, Value]) -> tuple[Value, ...]:
         """Active experts are some of the experts, as many as the router can choose; one alone has no softmax of its
-        own; some layer is of experts."""
+        own; experts that a router merges are of one kind; some layer is of experts."""
         ffn = str(prefix.get("ffn"))
         facts = self._facts.get(ffn)
         if choice.name == "active":
@@ -163,6 +172,8 @@ class Moe(SearchSpace):
             if facts is not None and facts.most is not None:
                 most = min(most, facts.most)
             return tuple(option for option in choice.options if int(option) <= most)
+        if choice.name == "expert" and facts is not None and facts.computes == ONE:
+            return self._merged
         if choice.kind == "layer" and self._last(choice.name, int(prefix["depth"])):
             before = [value for given, value in prefix.items() if given.startswith("block")]
             return choice.options if "experts" in before else ("experts",)

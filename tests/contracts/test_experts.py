@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nas_core.errors import UsageError
-from search_spaces.counter import MacCounter, macs
+from search_spaces.counter import MacCounter, active_params, macs, params
 from search_spaces.layers.assigned import Assignment, Every, Grouped, Merged, Split, groupable
 from search_spaces.layers.moe import MixtureOfExperts
-from search_spaces.operators.experts import EXPERT
+from search_spaces.operators.experts import EXPERT, UNMERGED
+from search_spaces.operators.experts.mixed import Mixed
 from search_spaces.operators.routers import ROUTER, facts_of
-from search_spaces.operators.routers.facts import CHOSEN, CONDITION, LATER
+from search_spaces.operators.routers.facts import CHOSEN, CONDITION, LATER, ONE
 
 FEATURES, EXPERTS, HIDDEN = 8, 4, 32
 COUNTS = ([3, 0, 5, 4], [12, 0, 0, 0], [0, 4, 4, 4])
@@ -49,9 +50,14 @@ def inputs(router: str, samples: int = 3, tokens: int = 5) -> tuple[Tensor, Tens
 
 def one_by_one(experts: nn.Module, x: Tensor, counts: Sequence[int]) -> Tensor:
     """Each row through a copy of the module that has its expert alone."""
+    kinds = [(experts, number) for number in range(len(counts))]
+    if isinstance(experts, Mixed):
+        kinds = [
+            (kind, n) for kind, size in zip(experts.kinds.values(), experts.sizes, strict=True) for n in range(size)
+        ]
     rows = []
-    for number, piece in enumerate(x.split(list(counts))):
-        alone = copy.deepcopy(experts)
+    for (kind, number), piece in zip(kinds, x.split(list(counts)), strict=True):
+        alone = copy.deepcopy(kind)
         for parameter in alone.parameters():
             parameter.data = parameter.data[number : number + 1]
         rows.append(alone(piece, Every())[0])
@@ -112,7 +118,7 @@ def test_gradients_in_float64_are_those_of_finite_differences(name: str) -> None
     assert torch.autograd.gradcheck(lambda x, *_: experts(x, Split([2, 0, 1])), (x, *parameters))
 
 
-@pytest.mark.parametrize("name", EXPERT.table)
+@pytest.mark.parametrize("name", [name for name in EXPERT.table if name not in UNMERGED])
 def test_merging_with_a_share_of_one_is_that_expert(name: str) -> None:
     experts, x = expert(name), torch.randn(2, 6, FEATURES)
     shares = functional.one_hot(torch.tensor([1, 3]), EXPERTS).float()
@@ -122,7 +128,46 @@ def test_merging_with_a_share_of_one_is_that_expert(name: str) -> None:
     assert torch.allclose(merged[1], wanted[3, 6:], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in EXPERT.table if name != "linear"])
+@pytest.mark.parametrize("name", sorted(UNMERGED))
+def test_experts_of_several_kinds_cannot_be_merged(name: str) -> None:
+    with pytest.raises(ValueError, match="several kinds cannot be merged"):
+        layer("smear", name)(*inputs("smear"))
+
+
+def test_mixed_experts_are_of_the_kinds_in_turn() -> None:
+    assert expert("mixed", 2).sizes == [1, 1]
+    whole = expert("mixed", 8)
+    assert dict(zip(whole.kinds, whole.sizes, strict=True)) == {
+        **dict.fromkeys(("gelu", "glu"), 2),
+        **dict.fromkeys(("kan", "rational", "pade", "linear"), 1),
+    }
+    for kind, own in whole.kinds.items():
+        assert {name: value.shape[1:] for name, value in own.named_parameters()} == {
+            name: value.shape[1:] for name, value in expert(kind).named_parameters()
+        }
+    assert layer("switch", "mixed", experts=8).loads.shape == (8,)
+
+
+@pytest.mark.parametrize("kinds", [(), ("gelu", "gelu"), ("gelu", "glus")])
+def test_kinds_of_mixed_experts_are_known_and_named_once(kinds: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match="mixed"):
+        Mixed(4, FEATURES, HIDDEN, FEATURES, kinds)
+
+
+@pytest.mark.parametrize("kinds", [("gelu", "linear"), ("kan", "glu", "linear")])
+def test_costs_of_mixed_experts_are_means_over_them(kinds: tuple[str, ...]) -> None:
+    experts, x = Mixed(3, FEATURES, HIDDEN, FEATURES, kinds), torch.randn(1, 60, FEATURES)
+    module = MixtureOfExperts(ROUTER.operator("noisy-top-k").make(FEATURES, 3, 2), experts)
+    products = sum(p.numel() for p in experts.parameters() if p.dim() == 3) / 3
+    assert macs(module, (x,)) == 60 * (3 * FEATURES + 2 * products)
+    whole = params(experts)
+    assert active_params(module) == params(module) - whole // 3
+    assert macs(MixtureOfExperts(ROUTER.operator("softmax").make(FEATURES, 3, 1), experts), (x,)) == 60 * (
+        6 * FEATURES + 3 * products
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERT.table if name not in ("linear", *UNMERGED)])
 def test_experts_of_one_hidden_width_have_about_as_many_parameters(name: str) -> None:
     def size(kind: str) -> int:
         return sum(one.numel() for one in EXPERT.operator(kind).make(1, 64, 256, 64).parameters())
@@ -131,8 +176,10 @@ def test_experts_of_one_hidden_width_have_about_as_many_parameters(name: str) ->
 
 
 @pytest.mark.parametrize("router", ROUTER.table)
-@pytest.mark.parametrize("kind", ["gelu", "kan"])
+@pytest.mark.parametrize("kind", ["gelu", "kan", "mixed"])
 def test_all_weights_of_a_layer_learn(router: str, kind: str) -> None:
+    if kind in UNMERGED and facts_of(ROUTER.operator(router)).computes == ONE:
+        pytest.skip("experts of several kinds are not merged")
     module, (x, condition) = layer(router, kind), inputs(router)
     x.requires_grad_()
     answer = module(x, condition)

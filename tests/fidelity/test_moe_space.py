@@ -25,7 +25,8 @@ from search_spaces.moe.named import LAYOUTS
 from search_spaces.moe.space import Moe, Size
 from search_spaces.moe.text import Attention
 from search_spaces.operators.experts import EXPERT
-from search_spaces.operators.routers import ROUTER
+from search_spaces.operators.routers import ROUTER, facts_of
+from search_spaces.operators.routers.facts import ONE
 from training.causal import check_causal
 from training.cost import NetworkCosts, costs
 from training.tasks import sample_inputs
@@ -129,6 +130,26 @@ def test_arguments_that_are_none() -> None:
         Moe(kinds=("gelus",))
 
 
+def test_mixed_experts_are_not_merged() -> None:
+    space = SPACES["patches"]
+    for router, facts in ((label, facts_of(router)) for label, router in space.routers.items()):
+        legal = moves.complete(space, {"ffn": router, "expert": "mixed"}, moves.first)
+        assert (legal.values["expert"] == "mixed") == (facts.computes != ONE), router
+    with pytest.raises(UsageError, match=r"router smear merges its experts.*mixed.*add another kind \(gelu, "):
+        Moe("patches", routers=("switch", "smear"), kinds=("mixed",))
+    alone = Moe("patches", kinds=("mixed(kinds=('gelu', 'linear'))",))
+    assert set(space.routers) - set(alone.routers) == {"smear"}
+
+
+@pytest.mark.parametrize("router", ["noisy-top-k", "softmax"])
+def test_mixed_layers_have_as_many_active_parameters(router: str) -> None:
+    features, hidden = 32, 512
+    layout = Layout(ROUTER.operator(router), EXPERT.operator("mixed"), 8, 2, shared=1)
+    whole = layout.made(features, hidden)
+    assert active_params(whole) == pytest.approx(params(dense(features, hidden)), rel=0.05)
+    assert layout.total(features, hidden) == params(whole)
+
+
 def test_known_layouts_are_what_they_say() -> None:
     for backbone, space in SPACES.items():
         assert set(space.named) | set(space.left_out) == set(LAYOUTS)
@@ -195,6 +216,7 @@ def test_hidden_units_are_told_as_they_are_built() -> None:
     units = {"gelu": 64, "rational": 64, "glu": 40, "kan": 7}  # glu: 2/3 in steps of 8, kan: 1/9
     for kind, number in units.items():
         assert told(SPACES["table"], 32, **free, expert=kind)["expert"] == number
+    assert told(SPACES["table"], 32, **free, expert="mixed")["gelu expert"] == 64
     assert told(SPACES["table"], 32, **mixed, expert="linear") == {"dense layer": 128}
     assert told(SPACES["table"], 32, ffn="dense", expansion=0.5) == {"dense layer": 16}
     space = SPACES["patches"]

@@ -47,7 +47,7 @@ def answers(network: nn.Module, x: Tensor, number: int) -> Tensor:
 
 @pytest.mark.parametrize(("router", "active"), CHOSEN)
 @pytest.mark.parametrize(
-    "values", [{}, {"shared": 1, "layers": 2}, {"expert": "pade"}, {"expert": "rational"}], ids=str
+    "values", [{}, {"shared": 1, "layers": 2}, {"expert": "pade"}, {"expert": "rational"}, {"expert": "mixed"}], ids=str
 )
 @torch.no_grad()
 def test_chosen_experts_give_the_same_bits_alone(router: str, active: int, values: dict[str, Value]) -> None:

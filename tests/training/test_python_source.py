@@ -240,10 +240,13 @@ def test_experts_are_written_after_a_pass_with_other_loads_in_every_layer(tmp_pa
     assert_same(network, loaded(text, tmp_path, network).load(), example(TABLE))
 
 
-@pytest.mark.parametrize("router", Moe("tasks").routers)
-def test_every_router_is_written(router: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("router", "kind"), [*((router, "gelu") for router in Moe("tasks").routers), ("noisy-top-k", "mixed")]
+)
+def test_every_router_is_written(router: str, kind: str, tmp_path: Path) -> None:
     space = Moe("tasks")  # which gives a router all that one may need
-    arch = moves.complete(space, {"ffn": router, "depth": 2, "experts": 4, "shared": 1, "layers": 2}, moves.first)
+    wanted = {"ffn": router, "expert": kind, "depth": 2, "experts": 4, "shared": 1, "layers": 2}
+    arch = moves.complete(space, wanted, moves.first)
     torch.manual_seed(0)
     network = disturbed(space.build(arch, SEVERAL, space.Size(width=8)))
     text, needs = written(network, SEVERAL)

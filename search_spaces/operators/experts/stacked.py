@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from search_spaces.layers.assigned import Assignment, Matrices
+from search_spaces.layers.assigned import Assignment
 
 MULTIPLE = 8  # of hidden units: what rows of grouped products are aligned to, in bfloat16 too
 
@@ -28,7 +28,7 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor, assignment: Assignment) -> Tensor:
         return assignment.linear(x, *self.matrices(x.dtype))
 
-    def matrices(self, kind: torch.dtype) -> Matrices:
+    def matrices(self, kind: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """Weights and biases in this type."""
         return self.weight.to(kind), None if self.bias is None else self.bias.to(kind)
 

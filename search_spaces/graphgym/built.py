@@ -67,4 +67,5 @@ def built(design: Design, graphs: Graphs, outputs: int, degree: float, hidden: i
     head = nn.Sequential(*linears(width, width, int(values["layers/post"]) - 1), last)
     kinds = _OF_PAIRS if graphs.pairs else _OF_MANY if graphs.counts else _OF_NODES
     kind = kinds[graphs.edge_features is not None]
-    return kind(encodings, before, layers, aggregator, readout, head, pairs, l2norm)
+    rewirings = [] if design.rewiring is None else [design.rewiring.make()]
+    return kind(encodings, before, layers, aggregator, readout, head, pairs, l2norm, rewirings)

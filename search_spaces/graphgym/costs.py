@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from nas_core.choice import Value
@@ -35,6 +35,7 @@ class Design:
     aggregator: Operator | None
     encoding: Operator | None
     readout: Operator
+    rewiring: Operator | None
 
 
 def costs(design: Design, shape: Shape, hidden: int) -> tuple[int, int]:
@@ -57,8 +58,12 @@ def costs(design: Design, shape: Shape, hidden: int) -> tuple[int, int]:
     for _ in range(int(values["layers/pre"])):
         linear(width, hidden, nodes)
         width = hidden
+    passed = shape
+    if design.rewiring is not None:
+        more_nodes, more_edges, more, its_macs = rewiring_costs(design.rewiring, width, nodes, edges)
+        passed, params, macs = replace(shape, nodes=more_nodes, edges=more_edges), params + more, macs + its_macs
     for _ in range(int(values["layers/message"])):
-        found = step_costs(design, width, hidden, shape)
+        found = step_costs(design, width, hidden, passed)
         params, macs = params + found[0] + norm * hidden + slope, macs + found[1]
         width = width + hidden if values["connectivity"] == "skipconcat" else hidden
     rows, out = nodes, shape.outputs
@@ -114,6 +119,14 @@ def encoding_costs(encoding: Operator, nodes: int, edges: int) -> tuple[int, int
     from search_spaces.operators.graph.sample import encoding_counts
 
     return encoding_counts(encoding, nodes, edges)
+
+
+@lru_cache(maxsize=1024)
+def rewiring_costs(rewiring: Operator, width: int, nodes: int, edges: int) -> tuple[int, int, int, int]:
+    """Nodes and edges of what a rewiring makes of a graph, its parameters and its multiply-accumulates."""
+    from search_spaces.operators.graph.sample import rewired_counts
+
+    return rewired_counts(rewiring, width, nodes, edges)
 
 
 @lru_cache(maxsize=1024)

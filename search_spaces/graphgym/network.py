@@ -58,7 +58,8 @@ class MessageLayer(nn.Module):
 
 
 class GraphGymNetwork(nn.Module):
-    """`(x, edge_index)` to an answer per node. With `l2norm` states have length 1 after message passing."""
+    """`(x, edge_index)` to an answer per node. Messages pass on the graph that a rewiring, at most one, makes of the
+    one that is given. With `l2norm` states have length 1 after message passing."""
 
     def __init__(
         self,
@@ -70,9 +71,11 @@ class GraphGymNetwork(nn.Module):
         head: nn.Sequential,
         pairs: nn.Module | None,
         l2norm: bool,
+        rewirings: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         self.encodings = nn.ModuleList(encodings)
+        self.rewirings = nn.ModuleList(rewirings)
         self.before = before
         self.layers = nn.ModuleList(layers)
         self.aggregator = aggregator  # of nodes: what most readouts are; source needs no graph for it
@@ -90,8 +93,13 @@ class GraphGymNetwork(nn.Module):
         for encoding in self.encodings:
             x = torch.cat([x, encoded(encoding, graph).to(x.dtype)], 1)
         x = self.before(graph.light(x))
+        places: Tensor | None = None
+        for rewiring in self.rewirings:
+            x, graph, places = rewiring(x, graph)
         for layer in self.layers:
             x = layer(x, graph.edge_attr, graph)
+        if places is not None:
+            x = x[places]
         return functional.normalize(x, dim=-1) if self.l2norm else x
 
 

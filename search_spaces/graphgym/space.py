@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 GENERAL = "general"
-NO_ENCODING = "none"
+NONE = "none"
 DIMENSIONS: Mapping[str, tuple[Value, ...]] = {
     "layers/pre": (1, 2, 3),
     "layers/message": (2, 4, 6, 8),
@@ -106,7 +106,8 @@ class GraphGym(SearchSpace):
     `training=False` leaves the four dimensions of the training to the recipe. `operators`: what a layer may be, of the
     catalogue (`search_spaces.operators.graph`) or your own in a file, `graphgym(operators=('gcn', 'gat',
     'my_ops.py:Mine'))`; the general layer alone has an aggregation. `aggregators` are what that may be, `readouts` how
-    nodes become a graph, `encodings` what features of nodes may be joined by (beside none).
+    nodes become a graph, `encodings` what features of nodes may be joined by, and `rewirings` on which other graphs
+    messages may pass (beside none).
     Raises UsageError for operators that cannot take part.
     """
 
@@ -124,8 +125,9 @@ class GraphGym(SearchSpace):
         aggregators: Sequence[str] = ("sum", "mean", "max"),
         encodings: Sequence[str] = (),
         readouts: Sequence[str] = ("sum",),
+        rewirings: Sequence[str] = (),
     ) -> None:
-        self.parts = parts(operators, aggregators, encodings, readouts)
+        self.parts = parts(operators, aggregators, encodings, readouts, rewirings)
         for role, found in (("operators", self.parts.operators), ("readouts", self.parts.readouts)):
             if not found:
                 raise UsageError(f"graphgym needs {role}; leave them out for what is published")
@@ -144,7 +146,7 @@ class GraphGym(SearchSpace):
             (),
             ("sum",),
         )
-        if not plain or not training:
+        if not plain or rewirings or not training:
             self.name = f"graphgym-{self._digest(condensed)}"
         elif condensed:
             self.name = "graphgym-condensed"
@@ -159,7 +161,8 @@ class GraphGym(SearchSpace):
     def _digest(self, condensed: bool) -> str:
         """Of what is not as published, by labels: several such spaces may be in one database."""
         every = (self.parts.operators, self.parts.aggregators, self.parts.encodings, self.parts.readouts)
-        said = json.dumps([condensed, self.training, *(list(role) for role in every)])
+        more = [list(self.parts.rewirings)] if self.parts.rewirings else []
+        said = json.dumps([condensed, self.training, *(list(role) for role in every), *more])
         return hashlib.sha256(said.encode()).hexdigest()[:8]
 
     def _choices(self, dimensions: Mapping[str, tuple[Value, ...]], general: tuple[str, ...]) -> Iterator[Choice]:
@@ -169,7 +172,8 @@ class GraphGym(SearchSpace):
         labels = tuple(self.parts.operators)
         beside: dict[str, tuple[Value, ...]] = {
             "operator": labels,
-            "encoding": (NO_ENCODING, *self.parts.encodings),
+            "encoding": (NONE, *self.parts.encodings),
+            "rewiring": (NONE, *self.parts.rewirings),
             "readout": tuple(self.parts.readouts),
         }
         for name, values in {**beside, **options}.items():
@@ -253,10 +257,12 @@ class GraphGym(SearchSpace):
         wrapper = " ".join(str(values[name]) for name in dims)
         message = " ".join(str(values[name]) for name in ("operator", "aggregation") if name in values)
         last = 0
-        if values["encoding"] != NO_ENCODING:
+        if values["encoding"] != NONE:
             last = add(f"encoding {values['encoding']}", last)
         for _ in range(int(values["layers/pre"])):
             last = add(f"linear {wrapper}", last)
+        if values["rewiring"] != NONE:
+            last = add(f"rewiring {values['rewiring']}", last)
         for _ in range(int(values["layers/message"])):
             layer = add(f"{message} {wrapper}", last)
             last = layer if values["connectivity"] == "stack" else add(str(values["connectivity"]), layer, last)
@@ -277,6 +283,7 @@ class GraphGym(SearchSpace):
             self.parts.aggregators[str(values["aggregation"])] if _aggregates(operator) else None,
             self.parts.encodings.get(str(values["encoding"])),
             self.parts.readouts[str(values["readout"])],
+            self.parts.rewirings.get(str(values["rewiring"])),
         )
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:

@@ -23,6 +23,7 @@ SPACES = [
     *search_spaces.BUILTIN,
     "graphgym(condensed=True)",
     "graphgym(operators=('general', 'gat', 'pna'), encodings=('random-walk',), readouts=('sum', 'std'))",
+    "graphgym(condensed=True, operators=('general', 'gat', 'gine'), rewirings=('virtual-node',))",
     "graphnas-micro(nodes=3, operators=('gine', 'sage', 'zero'), encodings=('random-walk',), readouts=('sum', 'std'))",
     "darts(levels=3)",
     "moe(backbone=text)",

@@ -287,3 +287,30 @@ def test_words_are_read_as_a_sparse_matrix() -> None:
     assert seen == [SparseFeatures, Tensor]
     torch.testing.assert_close(*answers)
     torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.parametrize("task", [NODES, GRAPHS], ids=["nodes", "graphs"])
+def test_messages_pass_on_the_graph_that_a_rewiring_makes(task: Task) -> None:
+    """With a virtual node, which begins with zeros, they are those of the graph with one node more."""
+    space = GraphGym(rewirings=("virtual-node",))
+    assert moves.size(space) == 2 * 314_928
+    arch = design(space, rewiring="virtual-node", batchnorm=False)
+    torch.manual_seed(0)
+    x, edges = torch.randn(20, 7), torch.randint(18, (2, 44))
+    network: Any = space.build(arch, task, GraphGymSize(hidden=5)).eval()
+    ends, hub = torch.arange(20), torch.full((20,), 20)
+    more = torch.cat([edges, torch.stack([ends, hub]), torch.stack([hub, ends])], 1)
+    graph = GraphBatch(more, 21)
+    state = torch.cat([network.before(x), torch.zeros(1, 5)])
+    for layer in network.layers:
+        state = layer(state, None, graph)
+    wanted = functional.normalize(state[:20], dim=-1)
+    if task is GRAPHS:
+        given, answer = (x, edges, torch.tensor([20])), network.head(wanted.sum(0, keepdim=True))
+    else:
+        given, answer = (x, edges), network.head(wanted)  # type: ignore[assignment]
+    torch.testing.assert_close(network(*given), answer)
+    torch.testing.assert_close(torch.export.export(network, given).module()(*given), answer, atol=1e-5, rtol=1e-5)
+    without = space.build(design(space, rewiring="none", batchnorm=False), task, GraphGymSize(hidden=5))
+    assert without.state_dict().keys() == network.state_dict().keys()
+    assert len(without.rewirings) == 0  # type: ignore[arg-type]

@@ -304,6 +304,16 @@ ONE_OF_EACH = ("nasbench201", "nasbench_graph", "argnp(vertices=4)", "mlp", "moe
 """A space for each kind of inputs that networks have, and for each way in which their source is written."""
 
 
+def test_a_rewiring_is_not_written() -> None:
+    space: Any = space_of("graphgym(rewirings=('virtual-node',))")
+    for seed in range(8):
+        arch = sample(space, np.random.default_rng(seed))
+        if arch.values["rewiring"] != "none":
+            break
+    with pytest.raises(Unwritable, match="its input 'graph' is more than a tensor"):
+        written(space.build(arch, GRAPH, space.Size(hidden=8)), GRAPH)
+
+
 class Reading(nn.Module):
     """Its values have no names, and one of its inputs is called as such values are."""
 

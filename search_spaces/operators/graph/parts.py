@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nas_core.errors import UsageError
-from search_spaces.operators.graph import AGGREGATOR, ENCODING, GRAPH, READOUT
+from search_spaces.operators.graph import AGGREGATOR, ENCODING, GRAPH, READOUT, REWIRING
 from search_spaces.operators.operator import Operator, Role
 
 
@@ -18,12 +18,13 @@ class Parts:
     aggregators: Mapping[str, Operator]
     encodings: Mapping[str, Operator]
     readouts: Mapping[str, Operator]
+    rewirings: Mapping[str, Operator]
 
     def findings(self) -> Iterator[str]:
         """What is wrong with those that are a user's own (`nas_core.space.HasFindings`)."""
         from search_spaces.operators.graph.suite import check
 
-        for role in (self.operators, self.aggregators, self.encodings, self.readouts):
+        for role in (self.operators, self.aggregators, self.encodings, self.readouts, self.rewirings):
             for one in role.values():
                 if one.own:
                     yield from check(one)
@@ -34,6 +35,7 @@ def parts(
     aggregators: Sequence[str] = (),
     encodings: Sequence[str] = (),
     readouts: Sequence[str] = (),
+    rewirings: Sequence[str] = (),
 ) -> Parts:
     """Names of the catalogue, or `my_ops.py:Mine`, resolved: `parts(operators=("gcn", "my_ops.py:Mine"))`.
 
@@ -47,7 +49,11 @@ def parts(
         return {each.label: each for each in role.operators(names)}
 
     return Parts(
-        found(GRAPH, operators), found(AGGREGATOR, aggregators), found(ENCODING, encodings), found(READOUT, readouts)
+        found(GRAPH, operators),
+        found(AGGREGATOR, aggregators),
+        found(ENCODING, encodings),
+        found(READOUT, readouts),
+        found(REWIRING, rewirings),
     )
 
 

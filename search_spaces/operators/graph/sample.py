@@ -61,3 +61,12 @@ def readout_counts(readout: Operator, width: int, nodes: int) -> tuple[int, int,
     few = OnTensors(readout.make(width), lambda module, x, graph: module(x, graph))(torch.ones(2, width), inputs[1])
     made = counts(lambda: OnTensors(readout.make(width), lambda module, x, graph: module(x, graph)), inputs)
     return few.size(1), *made
+
+
+def rewired_counts(rewiring: Operator, width: int, nodes: int, edges: int) -> tuple[int, int, int, int]:
+    """Nodes and edges of what a rewiring makes of a graph of this size, its parameters and its multiply-accumulates on
+    states that are `width` wide."""
+    inputs = (torch.ones(nodes, width), ring(nodes, edges))
+    graph = rewiring.make()(inputs[0], GraphBatch.of(inputs[1], inputs[0])).graph
+    made = counts(lambda: OnTensors(rewiring.make(), lambda module, x, graph: module(x, graph).x), inputs)
+    return graph.nodes, graph.edge_index.size(1), *made

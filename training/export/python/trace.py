@@ -115,7 +115,10 @@ class Tracer:
         for name, parameter in list(inspect.signature(forward).parameters.items())[1:]:
             symbol = tape.add(ast.Name(name, ast.Load()), cheap=True)
             kind = forward.__globals__.get(parameter.annotation)
-            inputs[name] = kind(symbol) if _wraps(kind) else symbol
+            try:
+                inputs[name] = kind(symbol) if _wraps(kind) else symbol
+            except TypeError as error:
+                raise Unwritable(f"its input '{name}' is more than a tensor ({error})") from error
         variables: dict[str, Any] = {}
         with self._recorded(type(module), tape), _locals_of(forward, variables):
             try:

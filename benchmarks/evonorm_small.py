@@ -23,6 +23,7 @@ from rows import Rows
 import nas
 from nas_core.errors import NotFoundError
 from nas_core.records import Run
+from nas_core.strategy import State
 from search_spaces.evonorm.space import EvoNorm
 from studies.store.store import Store
 from training.data.split import Split
@@ -55,7 +56,8 @@ def search(db: Path, data: str, candidates: int) -> None:
     """Go on until so many candidates were trained."""
     while len(paid(found := runs(db))) < candidates:
         if found:
-            nas.resume(STUDY, trials=len(survivors(found)) + 1, db=db)
+            passed = sum(run.state in (State.COMPLETE, State.FAILED) for run in found)  # what --trials counts
+            nas.resume(STUDY, trials=passed + 1, db=db)
         else:
             screens = ["quality(steps=40)", "stability(steps=20)"]
             nas.search(

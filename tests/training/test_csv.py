@@ -222,6 +222,21 @@ def test_a_limit_leaves_rows_out(write: Write) -> None:
     assert len(source.features) == len(source.targets) == sum(source.sizes.values())
 
 
+def test_rows_without_a_target_are_left_out_and_counted(write: Write) -> None:
+    head, *rows = GOOD.splitlines()
+    lacking = "\n".join([head, rows[0], "1,red,5, ", *rows[1:], "", "9,red,5,NA", ""])
+    write(GOOD, "g.csv")
+    write(lacking, "l.csv")
+    good, found = table("csv:g.csv?target=buys"), table("csv:l.csv?target=buys")
+    assert found.warnings == ("l.csv, line 3: 2 rows are left out, which have no value of the target 'buys'",)
+    assert np.array_equal(found.features, good.features)
+    assert np.array_equal(found.targets, good.targets)
+    assert found.split_hash == good.split_hash
+    tested = table("csv:g.csv?target=buys&test=l.csv")
+    assert tested.warnings[0].startswith("l.csv, line 3: 2 rows are left out")
+    assert len(tested.parts.test) == len(rows)
+
+
 def test_examples_are_rows_of_the_validation_part(write: Write) -> None:
     write(text_of(people(300)))
     source = table("csv:t.csv?target=buys", Split(limit=50))
@@ -316,7 +331,9 @@ GOOD = text_of(people())
         (GOOD, "?target=pay&task=classification", "classes in 100 rows; classes need several rows each"),
         (GOOD + "1,red,5\n", "?target=buys", "t.csv, line 102: 3 values, and 4 in the first line"),
         (GOOD.replace("\n", "\n1,red,5,no,\n", 1), "?target=buys", "t.csv, line 2: 5 values, and 4 in the first line"),
-        (GOOD + "1,red,5, \n\n9,red,5,NA\n", "?target=buys", "line 102: 2 rows have no value of the target 'buys'"),
+        ("a,b\n1,\n2,x\n3,4\n", "?target=b&task=regression", "line 3: 'x' of the target 'b' is no number"),
+        ("a,b\n1,\n2,NA\n", "?target=b", "t.csv: no row has a value of the target 'b'; name another column"),
+        ("1.5,red,2\n2.5,blue,3\n", "?target=price", "has the file no line of names? Then add header=no"),
         ("", "?target=buys", "t.csv: is empty"),
         ("\n \n", "?target=buys", "t.csv: is empty"),
         ("a,b\n", "?target=b", "t.csv: has a line of names and no rows"),

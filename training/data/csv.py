@@ -7,6 +7,7 @@ training part alone and kept as plain data (`training.inputs.tables`). docs/data
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
@@ -87,6 +88,7 @@ class _Table:
         if chosen.target is None:
             raise UsageError(f"{self.where} needs a column to predict: add ?target=COLUMN (of {', '.join(names)})")
         self.target = self._column(unquote(chosen.target))
+        self.cells = self._with_targets(cells)
         dropped = [self._column(unquote(name.strip())) for name in (chosen.drop or "").split(",") if name.strip()]
         if self.target in dropped:
             raise UsageError(f"{self.where}: column '{self.target}' is the target; take it out of drop")
@@ -95,7 +97,10 @@ class _Table:
             raise self._nothing_left()
         if more is not None:
             self._same_columns(names, list(more.columns))
-        self.columns = {name: [*texts, *(more.columns[name] if more else ())] for name, texts in cells.columns.items()}
+            self.more = more = self._with_targets(more)
+        self.columns = {
+            name: [*texts, *(more.columns[name] if more else ())] for name, texts in self.cells.columns.items()
+        }
         if cells.unnamed:
             self.warnings.append(
                 f"columns without a name are called {', '.join(cells.unnamed)}; drop={cells.unnamed[0]} leaves one out"
@@ -146,6 +151,7 @@ class _Table:
         if name in self.cells.columns:
             return name
         placed = name.startswith("c") and name[1:].isdigit()
+        placed = placed or bool(np.isfinite(_numbers(list(self.cells.columns))).any())  # names that are values
         hint = "; has the file no line of names? Then add header=no" if placed and self.chosen.header else ""
         raise UsageError(f"{self.where}: {unknown('column', name, self.cells.columns)}{hint}")
 
@@ -165,14 +171,24 @@ class _Table:
 
     # The target
 
+    def _with_targets(self, cells: Cells) -> Cells:
+        """The rows that have one. Raises UsageError where none has."""
+        kept = [row for row, text in enumerate(cells.columns[self.target]) if text not in self.missing]
+        gone = len(cells.lines) - len(kept)
+        if not gone:
+            return cells
+        if not kept:
+            raise UsageError(f"{cells.path}: no row has a value of the target '{self.target}'; name another column")
+        first = next(row for row, one in enumerate([*kept, len(cells.lines)]) if one != row)
+        rows = "1 row is left out, which has" if gone == 1 else f"{gone:,} rows are left out, which have"
+        self.warnings.append(f"{cells.at(first)}: {rows} no value of the target '{self.target}'")
+        columns = {name: [texts[row] for row in kept] for name, texts in cells.columns.items()}
+        return replace(cells, columns=columns, lines=[cells.lines[row] for row in kept])
+
     def _targets(self) -> tuple[NDArray[Any], tuple[str, ...], NDArray[np.int64] | None]:
         """Class numbers and the classes, or numbers and none; the rows of the test part, where there is one."""
         texts = list(self.columns[self.target])
         count = len(self.cells.lines)
-        gone = [row for row, text in enumerate(texts) if text in self.missing]
-        if gone:
-            rows = "1 row has" if len(gone) == 1 else f"{len(gone):,} rows have"
-            raise UsageError(f"{self._at(gone[0])}: {rows} no value of the target '{self.target}'; take them out")
         self._without_dots(texts, count)
         different = dict.fromkeys(texts)
         if len(different) < 2:

@@ -15,6 +15,7 @@ from nas_cli import (
     catalog,
     compress,
     compressors,
+    dashboard,
     doctor,
     export,
     extract,
@@ -69,6 +70,7 @@ for command in (query.ls, query.show, query.trials, query.best, query.front, que
     app.command()(command)
 app.command()(plot.plot)
 app.command()(report.report)
+app.command()(dashboard.dashboard)
 app.command()(score.score)
 app.command()(predict.predict)
 app.command()(generate.generate)

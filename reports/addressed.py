@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from nas_core.errors import UsageError
+from dataclasses import replace
+
+from nas_core.errors import NotFoundError, UsageError
 from nas_core.records import GENERATOR, SUPERNET
 from reports.kind import Subject
-from studies.address import is_object, is_path, parse
+from studies.address import Address, is_object, is_path, parse
 from studies.analysis.queries import subject_of
 from studies.analysis.trained import named_run
+from studies.records import Study
 from studies.store.store import Store
 
 
@@ -24,6 +27,23 @@ def addressed(store: Store, text: str) -> Subject:
     study = store.study(place.study)
     if place.kind in (SUPERNET, GENERATOR):
         raise UsageError(f"'{text}' is drawn with its study; write {place.study}")
+    return _named(store, study, place, text)
+
+
+def of_study(store: Store, study: Study, rest: str) -> Subject:
+    """A run of a study by what an address has after the name and the colon: `17`, `17/train-2`, `/baseline-1`; for
+    studies whose names addresses cannot hold. Raises NotFoundError."""
+    try:
+        place = parse(f"s{rest}" if rest.startswith("/") else f"s:{rest}")
+    except UsageError:
+        place = Address("")
+    if place.study != "s" or (place.trial is None and place.baseline is None):
+        raise NotFoundError(f"study '{study.name}' has no run '{rest}'")
+    place = replace(place, study=study.name)
+    return _named(store, study, place, str(place))
+
+
+def _named(store: Store, study: Study, place: Address, text: str) -> Subject:
     if place.kind is not None:
         _, trial, run = named_run(store, place)
         return Subject(store, text, study, trial, run)

@@ -88,6 +88,5 @@ def scripted(page: Element) -> list[str]:
     """What a browser would execute."""
     found = [one.text for one in page.every("script")]
     found += [name for one in page.every() for name in one.attributes if name.startswith("on")]
-    return found + [
-        value for one in page.every() for value in one.attributes.values() if "javascript:" in value.lower()
-    ]
+    led = [value for one in page.every() for name, value in one.attributes.items() if name in LOADS]
+    return found + [value for value in led if value.strip().lower().startswith(("javascript:", "data:text"))]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("torch", "torch_geometric", "optuna", "ray", "matplotlib", "plotly", "sklearn", "pandas", "onnx")
-HEAVY += ("onnxruntime",)
+HEAVY += ("onnxruntime", "starlette", "uvicorn", "jinja2")
 STUDIES = ("sqlalchemy", "numpy")
 
 RUN = """
@@ -83,6 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "best one --json",
         "plot --help",
         "report --help",
+        "dashboard --help",
         "plot one --json",
         "spaces list",
         "spaces show nasbench_graph",

@@ -6,25 +6,34 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from reports.pages.blocks import Block, Page, Picture
-from reports.texts import shown
+from reports.texts import Cell, shown
 
 if TYPE_CHECKING:
     import jinja2
+    from markupsafe import Markup
 
 
 def written(page: Page, made: str) -> str:
     """The file. `made` says by what it was made, and when."""
-    from markupsafe import Markup
+    return str(environment().get_template("report.html").render(page=page, made=made, ways=Alone()))
 
-    from reports.pages.pictures import drawn
 
-    names: dict[int, str] = {}
+class Alone:
+    """How blocks are shown in a file of its own: pictures are in it, and no cell leads anywhere."""
 
-    def picture(block: Picture) -> Markup:
-        name = names.setdefault(id(block), f"p{len(names)}")
-        return Markup(drawn(block.figure, name))
+    def __init__(self) -> None:
+        self._drawn = 0
 
-    return str(environment().get_template("report.html").render(page=page, made=made, picture=picture))
+    def picture(self, block: Picture) -> Markup:
+        from markupsafe import Markup
+
+        from reports.pages.pictures import drawn
+
+        self._drawn += 1
+        return Markup(drawn(block.figure, f"p{self._drawn}"))
+
+    def link(self, cell: Cell) -> None:
+        return None
 
 
 @cache
@@ -33,7 +42,7 @@ def environment() -> jinja2.Environment:
     import jinja2
 
     found = jinja2.Environment(
-        loader=jinja2.PackageLoader("reports.pages"),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name) for name in ("reports.pages", "reports.dashboard")]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -40,11 +40,13 @@ APART = ("architecture", "contour", "parallel", "rank")
 
 def page(subject: Subject) -> Page:
     """The page of a whole study. Raises nothing that the store does not."""
-    return _Report(subject).page()
+    return Report(subject).page()
 
 
 @dataclass(frozen=True)
-class _Report:
+class Report:
+    """What is said of a study, part by part."""
+
     subject: Subject
 
     @property
@@ -187,10 +189,14 @@ class _Report:
 
     # -- why it can be trusted ----------------------------------------------------------------------------------
 
-    def trust(self) -> Iterator[Block]:
+    def trust(self, *, quick: bool = False) -> Iterator[Block]:
+        """`quick`: without what has to read all trials."""
         if self.best is not None:
             yield from self._seeds(self.best)
-            yield from self._random()
+            if quick:
+                yield Text(f"Random search at equal cost is in its report: nas report {self.study.name}.")
+            else:
+                yield from self._random()
             yield from self._baselines(self.best)
             note = caution(self.study.spec)
             if note is not None:
@@ -255,11 +261,11 @@ class _Report:
             yield Text(f"The next trial is further from the winner than that deviation ({deviation:.3g}).", "good")
 
     def _random(self) -> Iterator[Block]:
-        found = equal_cost.beside_random(self.store, self.study)
         name = self.objective.metric
         if self.study.spec.strategy == "random":
             yield Text("This is random search, with which others are compared.")
             return
+        found = equal_cost.beside_random(self.store, self.study)
         if found is None:
             yield Text(
                 "No random search of the same problem is in this database, so how much the strategy has added is not "
@@ -315,8 +321,9 @@ class _Report:
         if self.best is not None:
             yield from architecture(self.subject, self.view, self.best)
 
-    def search(self) -> Iterator[Block]:
-        correlation = documents.rank_correlation(self.store, self.study)
+    def search(self, *, quick: bool = False) -> Iterator[Block]:
+        """`quick`: without what has to read all trials."""
+        correlation = {} if quick else documents.rank_correlation(self.store, self.study)
         facts = study_facts(self.view, self.states, correlation, ())
         yield Facts({name: public(text) for name, text in facts.items() if name not in ("study", "trials", "rejected")})
         if self.study.spec.supernet is not None:

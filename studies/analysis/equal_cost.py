@@ -53,10 +53,10 @@ class _Trial:
 
 def beside_random(store: Store, study: Study) -> Beside | None:
     """None where there is no random search of the same problem, or nothing that could be compared."""
-    own = _trials(store, study)
     others = {other.name: _trials(store, other) for other in random_searches(store, study) if other.id != study.id}
     others = {name: trials for name, trials in others.items() if any(math.isfinite(one.value) for one in trials)}
-    if not others or not own:
+    own = _trials(store, study) if others else []
+    if not own:
         return None
     every = [own, *others.values()]
     alike = len({one.budget for trials in every for one in trials}) == 1

@@ -23,6 +23,7 @@ from search_spaces.layers.features import total
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.layers.row_norm import RowNorm
 from search_spaces.operators.graph import AGGREGATOR
+from search_spaces.operators.graph.made import joined
 from search_spaces.operators.graph.relation.gated import SLOPE
 
 
@@ -67,7 +68,8 @@ class ArgnpNetwork(nn.Module):
 
     `vertices`: how many there are beside the two inputs, both of which are the embedding. `edges`: per kind of state,
     and per vertex from 2 on, the group of every vertex that it may read. `operations` make those of a kind of state by
-    name. Relations of edges without features all begin as one vector that is learnt.
+    name. Relations of edges without features all begin as one vector that is learnt. `encodings` of the graph join the
+    features of nodes.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class ArgnpNetwork(nn.Module):
         vertices: Route,
         edges: Mapping[str, Mapping[int, Mapping[int, str]]],
         operations: Mapping[str, Sequence[str]],
+        encodings: Sequence[Any],
         graphs: Graphs,
         outputs: int,
         widths: Widths,
@@ -84,7 +87,9 @@ class ArgnpNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.vertices = vertices
-        self.embed = nn.Linear(graphs.features, widths.node)
+        self.encodings = nn.ModuleList(encodings)
+        features = graphs.features + sum(one.out_features for one in encodings)
+        self.embed = nn.Linear(features, widths.node)
         self.embed_relation: nn.Module | None = nn.Linear(graphs.edge_features or 1, widths.relation)
         affine = picker.style == Style.STANDALONE
         make = {
@@ -141,7 +146,7 @@ class ArgnpNetwork(nn.Module):
 
     def states(self, x: Tensor, graph: GraphBatch) -> tuple[dict[int, Tensor], dict[int, Any]]:
         """Those of nodes and of relations, by vertex; None for relations that are of no use."""
-        nodes = dict.fromkeys((0, 1), self.embed(x))
+        nodes = dict.fromkeys((0, 1), self.embed(joined(x, self.encodings, graph)))
         relations: dict[int, Any] = dict.fromkeys((0, 1), self.relation(x, graph))
         for number in self.shares():
             state = total(

@@ -25,6 +25,7 @@ from nas_core.picker import Picker
 from nas_core.space import SearchSpace
 from nas_core.task import GRAPH_KINDS, Task
 from search_spaces.argnp.relations import relations_of_use
+from search_spaces.operators.graph.joined import Joined
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,7 +84,9 @@ class Argnp(SearchSpace):
     forgets to square the mean. `--strategy sgas` searches all of it at once; the paper grows a network, and searches
     at each size what is new.
 
-    Raises UsageError for other numbers of vertices than 2 to 16.
+    `encodings` of the catalogue, or your own, join the features of every node: `argnp(encodings=('laplacian',))`.
+
+    Raises UsageError for other numbers of vertices than 2 to 16, and for unknown encodings.
     """
 
     name = "argnp"
@@ -92,18 +95,22 @@ class Argnp(SearchSpace):
     Size = ArgnpSize
     why_not_additive = "how wide the map of all states is depends on `vertices`"
 
-    def __init__(self, vertices: int = MOST, published_std: bool = False) -> None:
+    def __init__(self, vertices: int = MOST, published_std: bool = False, encodings: Sequence[str] = ()) -> None:
         if type(vertices) is not int or not LEAST <= vertices <= MOST:
             raise UsageError(f"argnp: vertices is {vertices!r}; use {LEAST} to {MOST}")
         if type(published_std) is not bool:
             raise UsageError(f"argnp: published_std is {published_std!r}; use True or False")
-        self.vertices, self.published_std = vertices, published_std
+        self.vertices, self.published_std, self.encodings = vertices, published_std, Joined.of(encodings)
         of_fewer = "" if vertices == MOST else f"-{vertices}"
-        self.name = f"argnp{of_fewer}{'-published-std' if published_std else ''}"
+        self.name = f"argnp{of_fewer}{'-published-std' if published_std else ''}{self.encodings.suffix}"
         self.choices = (
             Choice(VERTICES, tuple(range(LEAST, vertices + 1)), VERTICES, ordered=True),
             *(choice for number in numbers(vertices) for choice in self._choices(number)),
         )
+
+    def findings(self) -> Iterator[str]:
+        """What is wrong with encodings of a user's own (`nas_core.space.HasFindings`)."""
+        return self.encodings.findings()
 
     def cell(self, arch: Architecture) -> list[Vertex]:
         """Vertices 2, 3, ..., as many as there are."""
@@ -150,6 +157,7 @@ class Argnp(SearchSpace):
             picker.route(VERTICES, self.choices[0].options),
             edges,
             {kind: (NONE, *operations) for kind, operations in OPERATIONS.items()},
+            self.encodings.make(),
             graphs,
             task.outputs,
             Widths(own.node, own.relation, own.node_output, own.relation_output),
@@ -223,7 +231,9 @@ class Argnp(SearchSpace):
         own, graphs, (nodes, edges) = ArgnpSize.own(size, self.name), task.graphs(), task.graph_size()
         d, r, out, out_r = own.node, own.relation, own.node_output, own.relation_output
         k = graphs.edge_features or 1
-        params, macs = (graphs.features + 1) * d, nodes * graphs.features * d
+        more, params, macs = self.encodings.costs(nodes, edges)
+        features = graphs.features + more
+        params, macs = params + (features + 1) * d, macs + nodes * features * d
         cell = list(enumerate(self.cell(arch), 2))
         of_use = relations_of_use(
             {number: [edge.source for edge in vertex.node if edge.operation != IDENTITY] for number, vertex in cell},

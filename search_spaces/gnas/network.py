@@ -19,6 +19,7 @@ from search_spaces.layers.dropout import Dropout
 from search_spaces.layers.features import total
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph import AGGREGATOR
+from search_spaces.operators.graph.made import joined
 
 SLOPES = {Style.STANDALONE: 0.01, Style.SUPERNET: 0.1}
 
@@ -176,7 +177,8 @@ class NodeNetwork(nn.Module):
     """A linear embedding, the layers, and a head for every node: `x [n, features], edge_index [2, m]` to
     `[n, outputs]`.
 
-    The embedding has no bias: of features that are one-hot it is that of a table.
+    The embedding has no bias: of features that are one-hot it is that of a table. `encodings` of the graph join the
+    features: the map of both is the sum of a map of each.
     """
 
     def __init__(
@@ -184,13 +186,16 @@ class NodeNetwork(nn.Module):
         picker: Picker,
         edges: Sequence[Mapping[int, Mapping[int, str]]],
         operations: Mapping[int, Sequence[str]],
+        encodings: Sequence[Any],
         graphs: Graphs,
         outputs: int,
         width: int,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.embed = nn.Linear(graphs.features, width, bias=False)
+        self.encodings = nn.ModuleList(encodings)
+        features = graphs.features + sum(one.out_features for one in encodings)
+        self.embed = nn.Linear(features, width, bias=False)
         self.layers = nn.ModuleList(Layer(picker, cell, operations, width, dropout) for cell in edges)
         self.head = Head(2 * width if graphs.level == "pair" else width, outputs)
 
@@ -199,7 +204,7 @@ class NodeNetwork(nn.Module):
 
     def states(self, x: Tensor, graph: GraphBatch) -> Tensor:
         """Of every node what the last layer answers `[n, width]`."""
-        state = self.embed(graph.light(x))
+        state = self.embed(graph.light(joined(x, self.encodings, graph)))
         for layer in self.layers:
             state = layer(state, graph)
         return state

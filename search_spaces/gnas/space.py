@@ -22,6 +22,7 @@ from nas_core.graph import ArchGraph
 from nas_core.relax import Picker
 from nas_core.space import SearchSpace
 from nas_core.task import GRAPH_KINDS, Task
+from search_spaces.operators.graph.joined import Joined
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,7 +67,9 @@ class Gnas(SearchSpace):
     batches that the weights learn from. There a vertex keeps the parent with the largest logit of an operation; here
     with the largest weight, of the softmax of each edge.
 
-    Raises UsageError for numbers that are not 1 to 64 layers and 1 to 8 vertices.
+    `encodings` of the catalogue, or your own, join the features of every node: `gnas(encodings=('laplacian',))`.
+
+    Raises UsageError for numbers that are not 1 to 64 layers and 1 to 8 vertices, and for unknown encodings.
     """
 
     name = "gnas"
@@ -74,15 +77,19 @@ class Gnas(SearchSpace):
     tasks = GRAPH_KINDS
     Size = GnasSize
 
-    def __init__(self, layers: int = 4, vertices: int = 2) -> None:
+    def __init__(self, layers: int = 4, vertices: int = 2, encodings: Sequence[str] = ()) -> None:
         for name, value in (("layers", layers), ("vertices", vertices)):
             if type(value) is not int or not 1 <= value <= MOST[name]:
                 raise UsageError(f"gnas: {name} is {value!r}; use 1 to {MOST[name]}")
-        self.layers, self.vertices = layers, vertices
-        if (layers, vertices) != (4, 2):
-            self.name = f"gnas-{layers}x{vertices}"
+        self.layers, self.vertices, self.encodings = layers, vertices, Joined.of(encodings)
+        of_cells = "" if (layers, vertices) == (4, 2) else f"-{layers}x{vertices}"
+        self.name = f"gnas{of_cells}{self.encodings.suffix}"
         self.choices = tuple(choice for layer in range(layers) for choice in self._choices(layer))
-        self.named: Mapping[str, Architecture] = {"cluster": self.from_text(CLUSTER)} if self.name == "gnas" else {}
+        self.named: Mapping[str, Architecture] = {} if of_cells else {"cluster": self.from_text(CLUSTER)}
+
+    def findings(self) -> Iterator[str]:
+        """What is wrong with encodings of a user's own (`nas_core.space.HasFindings`)."""
+        return self.encodings.findings()
 
     def cells(self, arch: Architecture) -> list[Cell]:
         """The cell of every layer."""
@@ -119,7 +126,9 @@ class Gnas(SearchSpace):
             for layer in range(self.layers)
         ]
         operations = {number: self._options(number) for number in self.numbers}
-        return network_for(graphs)(picker, edges, operations, graphs, task.outputs, own.hidden, own.dropout)
+        return network_for(graphs)(
+            picker, edges, operations, self.encodings.make(), graphs, task.outputs, own.hidden, own.dropout
+        )
 
     def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
         """The operation of every edge; None for those that are not there."""
@@ -149,8 +158,10 @@ class Gnas(SearchSpace):
         answers = {"node": nodes, "graph": 1, "pair": edges}[graphs.level]
         wide = 2 * d if graphs.level == "pair" else d
         linear, wrapper = (d + 1) * d, (d + 1) * d + 2 * d
-        params = graphs.features * d + 3 * (wide + 1) * wide + (wide + 1) * task.outputs
-        macs = nodes * graphs.features * d + answers * (3 * wide * wide + wide * task.outputs)
+        more, params, macs = self.encodings.costs(nodes, edges)
+        features = graphs.features + more
+        params += features * d + 3 * (wide + 1) * wide + (wide + 1) * task.outputs
+        macs += nodes * features * d + answers * (3 * wide * wide + wide * task.outputs)
         if graphs.level == "graph":
             macs += nodes * d
         # Of each operation before its wrapper: parameters, multiply-accumulates per node and per edge.

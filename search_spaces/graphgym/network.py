@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.layers.row_norm import RowNorm
-from search_spaces.operators.graph.made import encoded, step
+from search_spaces.operators.graph.made import joined, step
 from search_spaces.operators.operator import Operator
 
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "prelu": nn.PReLU, "swish": nn.SiLU}
@@ -90,8 +90,7 @@ class GraphGymNetwork(nn.Module):
 
     def states(self, x: Tensor, graph: GraphBatch) -> Tensor:
         """What message passing makes of the nodes `[n, width]`."""
-        for encoding in self.encodings:
-            x = torch.cat([x, encoded(encoding, graph).to(x.dtype)], 1)
+        x = joined(x, self.encodings, graph)
         x = self.before(graph.light(x))
         places: Tensor | None = None
         for rewiring in self.rewirings:

@@ -16,7 +16,7 @@ from nas_core.task import Graphs
 from search_spaces.graphnas.design import Design, cells_of_use
 from search_spaces.layers.feature_dropout import FeatureDropout
 from search_spaces.layers.graph_batch import GraphBatch
-from search_spaces.operators.graph.made import encoded, step
+from search_spaces.operators.graph.made import joined, step
 from search_spaces.operators.graph.sample import encoding_counts
 
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
@@ -109,8 +109,7 @@ class NodeNetwork(nn.Module):
 
     def hidden(self, x: Tensor, graph: GraphBatch) -> Tensor:
         """What the last cell answers for each node."""
-        for encoding in self.encodings:
-            x = torch.cat([x, encoded(encoding, graph).to(x.dtype)], 1)
+        x = joined(x, self.encodings, graph)
         features = self.drop_features(x, graph)
         states = {-2: features, -1: features}
         for number, cell in self.cells.items():

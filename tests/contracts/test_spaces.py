@@ -25,6 +25,8 @@ SPACES = [
     "graphgym(operators=('general', 'gat', 'pna'), encodings=('random-walk',), readouts=('sum', 'std'))",
     "graphgym(condensed=True, operators=('general', 'gat', 'gine'), rewirings=('virtual-node',))",
     "graphnas-micro(nodes=3, operators=('gine', 'sage', 'zero'), encodings=('random-walk',), readouts=('sum', 'std'))",
+    "gnas(layers=2, encodings=('random-walk(features=3)',))",
+    "argnp(vertices=3, encodings=('random-walk(features=3)', 'laplacian(features=2)'))",
     "darts(levels=3)",
     "moe(backbone=text)",
     "moe(backbone=patches)",

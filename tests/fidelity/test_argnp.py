@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nas_core import moves
 from nas_core.architecture import Architecture
+from nas_core.errors import UsageError
 from nas_core.relax import FixedPicker, Style
 from nas_core.seeds import generator
 from nas_core.task import GRAPH_CLASSIFICATION, LINK_PREDICTION, Task, graph_task
@@ -350,3 +351,21 @@ def test_renumbered_vertices_are_one_candidate() -> None:
 def test_texts_that_are_none(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         SPACE.from_text(text)
+
+
+def test_encodings_join_the_features_of_nodes() -> None:
+    """The same weights answer the same where the features of the data are those of both."""
+    x, edge_index = inputs(TASK)
+    space = Argnp(vertices=4, encodings=("random-walk(features=3)", "laplacian(features=2)"))
+    assert space.name not in (SMALL.name, Argnp(vertices=4, encodings=("random-walk(features=3)",)).name)
+    text = SMALL.to_text(drawn(SMALL, 1)[0])
+    network: Any = space.build(space.from_text(text), TASK, SIZE).eval()
+    plain = SMALL.build(SMALL.from_text(text), graph_task(5 + 3 + 2, 3, 12, 30), SIZE).eval()
+    plain.load_state_dict(network.state_dict())
+    graph = GraphBatch(edge_index, 12)
+    wide = torch.cat([x, *(encoding(graph) for encoding in network.encodings)], 1)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, edge_index), plain(wide, edge_index))
+        assert not torch.allclose(network(x, edge_index), plain(torch.cat([x, torch.zeros(12, 5)], 1), edge_index))
+    with pytest.raises(UsageError, match="unknown encoding 'laplace'; did you mean 'laplacian'"):
+        Argnp(encodings=("laplace",))

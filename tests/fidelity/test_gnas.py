@@ -254,3 +254,19 @@ def test_renumbered_vertices_are_one_candidate() -> None:
 def test_texts_that_are_none(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Gnas(layers=1).from_text(text)
+
+
+def test_encodings_join_the_features_of_nodes() -> None:
+    """The same weights answer the same where the features of the data are those of both, as batches of graphs too."""
+    (x, edge_index), size = inputs(), Gnas.Size(hidden=6)
+    space = Gnas(encodings=("random-walk(features=3)",))
+    assert space.name != SPACE.name
+    assert space.costs(space.named["cluster"], TASK, size) != SPACE.costs(SPACE.named["cluster"], TASK, size)
+    network: Any = space.build(space.named["cluster"], TASK, size).eval()
+    plain = SPACE.build(SPACE.named["cluster"], graph_task(7 + 3, 6, 12, 30), size).eval()
+    plain.load_state_dict(network.state_dict())
+    (encoding,) = network.encodings
+    with torch.no_grad():
+        wide = torch.cat([x, encoding(GraphBatch(edge_index, 12))], 1)
+        torch.testing.assert_close(network(x, edge_index), plain(wide, edge_index))
+        assert not torch.allclose(network(x, edge_index), plain(torch.cat([x, torch.zeros(12, 3)], 1), edge_index))

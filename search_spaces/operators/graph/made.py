@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from search_spaces.layers.graph_batch import GraphBatch
@@ -69,6 +71,13 @@ def step(
     if degree is not None and getattr(kind, "takes_degree", False) and "degree" not in operator.options:
         options["degree"] = degree
     return Step(operator.make(width, hidden, **options))
+
+
+def joined(x: Tensor, encodings: Iterable[Any], graph: GraphBatch) -> Tensor:
+    """Features of nodes, followed by encodings of the graph."""
+    for encoding in encodings:
+        x = torch.cat([x, encoded(encoding, graph).to(x.dtype)], 1)
+    return x
 
 
 def encoded(encoding: Any, graph: GraphBatch) -> Tensor:

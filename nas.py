@@ -280,10 +280,14 @@ class Study:
         weights: str | None = None,
         teacher: str | None = None,
         settings: Mapping[str, Any] | None = None,
+        split: Mapping[str, Any] | None = None,
+        folds: bool = False,
     ) -> list[dict[str, Any]]:
         """Train a trial (by default the best) from scratch and keep the weights: one document per seed, with the test
         metrics. `workers` of them at a time, each in a process. `settings` are changes to the recipe:
-        `{"lr": 0.05, "distillation": {"alpha": 0.5}}`.
+        `{"lr": 0.05, "distillation": {"alpha": 0.5}}`, and `split` those to how the data are divided, `{"folds": 10,
+        "fold": 3}`. With `folds` it is trained on every fold in turn: documents one fold after another, each with its
+        number as `fold`.
 
         Called again, it goes on where it was. Raises as `search`, and NasError where a training fails.
         """
@@ -291,7 +295,7 @@ class Study:
         from studies.analysis.trained import start_of
         from studies.executors.where import Where
         from studies.jobs.teacher import teacher_of
-        from studies.jobs.train import training
+        from studies.jobs.train import folds_of, split_of, training
 
         where = Where(workers, executor, per_gpu, gpu_memory)
         changes = {**(settings or {}), **({} if epochs is None else {"epochs": epochs})}
@@ -299,8 +303,15 @@ class Study:
             study, run = addressed_trial(store, self._address(trial))
             start = None if weights is None else start_of(store, weights)
             taught = None if teacher is None else teacher_of(store, teacher)
-            plan = training(study.spec, recipe, changes, size, data, device, metric, start, taught).of(run.arch)
-            return _driven(store, study, run, plan, seeds, where)
+            how = (recipe, changes, size, data, device, metric, start, taught, None)
+            if not folds:
+                plan = training(study.spec, *how, split_of(study.spec, data, split or {})).of(run.arch)
+                return _driven(store, study, run, plan, seeds, where)
+            found: list[dict[str, Any]] = []
+            for fold, divided in enumerate(folds_of(study.spec, data, split or {})):
+                plan = training(study.spec, *how, divided).of(run.arch)
+                found += ({**one, "fold": fold} for one in _driven(store, study, run, plan, seeds, where))
+            return found
 
     def compress(
         self,

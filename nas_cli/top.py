@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas_cli.driving import driven, interrupted
@@ -31,10 +31,18 @@ def check_ranked(address: str, refused: Sequence[str]) -> None:
 
 
 def rank(
-    store: Store, study: Study, plans: Sequence[Training], top: int, seeds: int, where: Where, as_json: bool
+    store: Store,
+    study: Study,
+    hosts: Sequence[Iterable[Training]],
+    top: int,
+    seeds: int,
+    folds: int | None,
+    where: Where,
+    as_json: bool,
 ) -> int:
     """Train the best `top` trials with `seeds` seeds each, and print their ranking, of layers one for each host: the
-    exit code.
+    exit code. Of a host there is one plan, or one for each of so many `folds`, made one after another, so that no more
+    than one is in memory; a trial is ranked by the mean over all of its trainings.
 
     What has been trained with these settings is not trained again, so that the command goes on where it was stopped.
     """
@@ -49,33 +57,36 @@ def rank(
     trials = top_trials(store, study, top)
     if len(trials) < top:
         print(f"nas: study '{study.name}' has {len(trials)} different trials to rank, not {top}", file=sys.stderr)
-    rankings: list[list[Ranked]] = []
-    for plan in plans:
-        trained: list[tuple[Run, Sequence[Run]]] = []
-        for trial in trials:
-            _, lines = remarks(study, trial, plan.evaluator, chosen=False)
-            for line in lines:
-                print(f"nas: {address_of(study, trial)}: {line}", file=sys.stderr)
-            runs, code = driven(store, study, trial, plan.of(trial.arch), seeds, where)
-            if len(runs) < seeds:
-                words = [*again(study.name, plan.settings, seeds), "--top", str(top)]
-                interrupted(study.name, words, places(store), runs, as_json)
-                return code
-            trained.append((trial, runs))
-        rankings.append(ranked(study, trained))
+    made: list[tuple[Training, list[Ranked]]] = []
+    for plans in hosts:
+        runs: list[list[Run]] = [[] for _ in trials]
+        for fold, plan in enumerate(plans):
+            for trial, trained in zip(trials, runs, strict=True):
+                _, lines = remarks(study, trial, plan.evaluator, chosen=False)
+                for line in lines if fold == 0 else ():
+                    print(f"nas: {address_of(study, trial)}: {line}", file=sys.stderr)
+                done, code = driven(store, study, trial, plan.of(trial.arch), seeds, where)
+                trained += done
+                if len(done) < seeds:
+                    settings = plan.settings if folds is None else {**plan.settings, "split": {"folds": folds}}
+                    words = [*again(study.name, settings, seeds), "--top", str(top)]
+                    words += [] if folds is None else ["--folds"]
+                    interrupted(study.name, words, places(store), trained, as_json)
+                    return code
+        made.append((plan, ranked(study, list(zip(trials, runs, strict=True)))))
         if not as_json:
-            _print(study, plan, rankings[-1], seeds)
+            _print(study, *made[-1], seeds, folds)
     if as_json:
-        made = [_document(study, plan, found, seeds) for plan, found in zip(plans, rankings, strict=True)]
-        render.emit(json.dumps(made[0] if len(made) == 1 else {"study": study.name, "hosts": made}))
-    return 0 if all(one.metric is not None for found in rankings for one in found) else 1
+        documents = [_document(study, plan, found, seeds, folds) for plan, found in made]
+        render.emit(json.dumps(documents[0] if len(documents) == 1 else {"study": study.name, "hosts": documents}))
+    return 0 if all(one.metric is not None for _, found in made for one in found) else 1
 
 
 def _objective(study: Study) -> str:
     return study.spec.objectives[0].rpartition(":")[0]
 
 
-def _document(study: Study, plan: Training, found: Sequence[Ranked], seeds: int) -> dict[str, Any]:
+def _document(study: Study, plan: Training, found: Sequence[Ranked], seeds: int, folds: int | None) -> dict[str, Any]:
     from studies.address import address_of
 
     objective = _objective(study)
@@ -92,10 +103,10 @@ def _document(study: Study, plan: Training, found: Sequence[Ranked], seeds: int)
         for place, one in enumerate(found, 1)
     ]
     head = {"study": study.name, "recipe": plan.settings["recipe_name"], "size": plan.settings["size"]}
-    return {**head, "seeds": seeds, "ranking": ranking}
+    return {**head, "seeds": seeds, **({} if folds is None else {"folds": folds}), "ranking": ranking}
 
 
-def _print(study: Study, plan: Training, found: Sequence[Ranked], seeds: int) -> None:
+def _print(study: Study, plan: Training, found: Sequence[Ranked], seeds: int, folds: int | None) -> None:
     from nas_cli import render
     from studies.address import address_of
 
@@ -105,7 +116,7 @@ def _print(study: Study, plan: Training, found: Sequence[Ranked], seeds: int) ->
     names = [name for name in dict.fromkeys((by, *tested)) if name]
     host = plan.settings["size"].get("host")
     count = f"{seeds} training{'s' if seeds > 1 else ''} each with {plan.settings['recipe_name']}"
-    where = f" in {host}" if host else ""
+    where = (f" in {host}" if host else "") + ("" if folds is None else f" on each of {folds} folds")
     render.emit(f"{study.name}: its best {len(found)} trials, {count}{where}, by mean {by} (± standard error)")
     heads = ["rank", "trial", f"search {objective}", *(part for name in names for part in (name, "±")), "text"]
     rows = [

@@ -115,7 +115,7 @@ def train(
     if picture is not None and not find_lr:
         raise UsageError("--picture is the picture of --find-lr; a training draws none")
     if top is not None:
-        check_ranked(address, [name for name, given in (("--find-lr", find_lr), ("--folds", folds)) if given])
+        check_ranked(address, ["--find-lr"] if find_lr else [])
     where = Where(workers, executor, per_gpu, gpu_memory)
     for flag, value in where.said.items() if find_lr else ():
         raise UsageError(f"{flag} {value} is for trainings; --find-lr tests one network")
@@ -150,11 +150,14 @@ def train(
         if folds:
             splits = folds_of(study.spec, data, divided)
             made_for = partial(training, study.spec, *how)
+            if top is not None:
+                of_hosts = [(made_for(host, split) for split in splits) for host in each]
+                return rank(store, study, of_hosts, top, seeds, len(splits), where, as_json)
             return train_folds(store, study, trial, made_for, each, splits, seeds, where, as_json)
         split = split_of(study.spec, data, divided)
         plans = [training(study.spec, *how, host, split) for host in each]
         if top is not None:
-            return rank(store, study, plans, top, seeds, where, as_json)
+            return rank(store, study, [[plan] for plan in plans], top, seeds, None, where, as_json)
         plans = [plan.of(trial.arch) for plan in plans]
         if taught is not None:
             typer.echo(f"teacher: {taught.reference}", err=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nas
 from nas_core.records import RETRAIN
 from studies.store.store import Store
 
@@ -81,6 +82,41 @@ def test_a_search_on_a_fold_is_one_of_its_folds(folder: Path, say: Say) -> None:
         split = store.study("a").spec.evaluator.facts.split
     assert (split.folds, split.fold) == (8, 7)
     assert say("train", "a", "--folds", "-s", "split.fold=1")[2].startswith("nas: --folds trains on every fold in turn")
+
+
+def test_the_best_trials_are_ranked_over_all_folds(folder: Path, say: Say) -> None:
+    """Of each the trainings on every fold, whose mean it is ranked by; from Python a trial's come with their fold."""
+    rng = np.random.default_rng(0)
+    target = np.arange(48) % 2
+    rows = "\n".join(f"{value + 3 * one:.3f},{one}" for value, one in zip(rng.normal(size=48), target, strict=True))
+    (folder / "rows.csv").write_text("a,kind\n" + rows + "\n")
+    search = ["search", "--study", "t", "--space", "mlp", "--data", "csv:rows.csv?target=kind", "--trials", "3"]
+    code, _, err = say(*search, "--epochs", "1", "--threads", "1", "-s", "split.folds=3", "-s", "split.fold=0")
+    assert code == 0, err
+    asked = ["train", "t", "--top", "2", "--folds", "--epochs", "1", "--size", "search"]
+    code, out, err = say(*asked, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["folds"], len(found["ranking"])) == (3, 2)
+    with Store("sqlite:///nas.db") as store:
+        study = store.study("t")
+        for one in found["ranking"]:
+            trial = next(each for each in store.trials(study) if one["trial"] == f"t:{each.number}")
+            runs = store.children(trial, RETRAIN)
+            assert [run.recipe["split"]["fold"] for run in runs if run.recipe] == [0, 1, 2]
+            assert one["runs"] == [f"{one['trial']}/train-{run.number}" for run in runs]
+            by = one["ranked_by"]
+            assert one["metrics"][by]["mean"] == pytest.approx(statistics.fmean(run.metrics[by] for run in runs))
+    code, out, err = say(*asked)
+    assert code == 0, err
+    assert "1 training each with standard on each of 3 folds, by mean" in out.splitlines()[0]
+    number = int(found["ranking"][0]["trial"].partition(":")[2])
+    (stored,) = nas.studies()
+    again = stored.train(number, epochs=1, size="search", folds=True)
+    assert [one["fold"] for one in again] == [0, 1, 2]
+    assert [one["address"] for one in again] == found["ranking"][0]["runs"]
+    (alone,) = stored.train(number, epochs=1, size="search", split={"fold": 2})
+    assert alone["address"] == again[2]["address"]
 
 
 @pytest.mark.parametrize(

@@ -154,16 +154,16 @@ def close(one: Tensor, other: Tensor) -> None:
 @pytest.mark.parametrize("aggregate", CLASSES["aggregate"])
 @pytest.mark.parametrize("attention", CLASSES["attention"])
 def test_layers_are_what_is_written_of_them(attention: str, aggregate: str) -> None:
-    """As they learn, by sparse matrices, and as they are exported, edge by edge."""
+    """As they learn, by sparse matrices, and as they are exported, edge by edge: every one of both kinds once."""
+    exports = attention == "gat" or aggregate == "mean"
     x, edges = given()
     for combine, heads in (("identity", 2), ("mlp", 4)):
         text = f"4 {attention} {heads} {aggregate} {combine} tanh / {attention} 2 {aggregate} {combine} linear"
         network = built(text)
         wanted = plain(network, text, x, edges)
         close(network(x, edges), wanted)
-        exported = torch.export.export(network, (x, edges)).module() if combine == "mlp" else None
-        if exported is not None:
-            close(exported(x, edges), wanted)
+        if exports and combine == "mlp":
+            close(torch.export.export(network, (x, edges)).module()(x, edges), wanted)
 
 
 @pytest.mark.parametrize("activation", CLASSES["activation"])

@@ -167,8 +167,9 @@ def assert_same(network: nn.Module, again: nn.Module, inputs: tuple[Tensor, ...]
         (_, gradients), (_, others) = (learnt(each.double(), exact) for each in (network, again))
         for name, gradient in gradients.items():
             torch.testing.assert_close(others[name], gradient, rtol=1e-6, atol=1e-9, msg=name)
+    other = again.state_dict()
     for name, tensor in network.state_dict().items():
-        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def classes_of(text: str) -> dict[str, ast.ClassDef]:

@@ -442,6 +442,26 @@ def test_pyg_reads_the_processed_file(tmp_path):
     assert source.task.outputs == 3
 
 
+@pytest.mark.parametrize("key", ["edge_y", "edge_label"])
+def test_pyg_reads_classes_of_edges(tmp_path, key):
+    """As the only labels, or where they are asked for; without masks, which are of nodes."""
+    import torch
+
+    edges = torch.from_numpy(cora_like()["edge_index"])
+    kinds = torch.arange(edges.size(1)) % 3
+    no_masks = dict.fromkeys(("train_mask", "val_mask", "test_mask"))
+    alone = load(f"pyg:{pyg_folder(tmp_path / 'alone', y=None, **no_masks, **{key: kinds})}")
+    assert (alone.task.kind, alone.task.outputs) == ("edge-classification", 3)
+    assert sum(alone.sizes.values()) == edges.size(1)
+    both = pyg_folder(tmp_path / "both", **no_masks, **{key: kinds})
+    assert load(f"pyg:{both}").task.kind == "node-classification"
+    asked = load(f"pyg:{both}?task=edge-classification")
+    assert (asked.labels == alone.labels).all()
+    assert asked.warnings == ("not used: y",)
+    with pytest.raises(UsageError, match="the graph has no 'edge_y'"):
+        load(f"pyg:{pyg_folder(tmp_path / 'none')}?task=edge-classification")
+
+
 def test_pyg_tells_of_what_it_leaves_out(tmp_path):
     import torch
 

@@ -39,11 +39,12 @@ def load(argument: str, split: Split) -> Source:
             raise UsageError(f"{first.path}: ?task={chosen.task} is for data sets of one graph")
         arrays, told = joined(files)
         return many_graphs(f"pyg:{argument}", first.path, arrays, chosen, split, warnings=told)
-    path, graph, others = first.path, first.arrays, first.others
+    path, graph, others = first.path, dict(first.arrays), first.others
+    if "edge_y" not in graph and "edge_label" in graph and "edge_label_index" not in graph:
+        graph["edge_y"] = graph.pop("edge_label")  # of the edges themselves: there are no pairs that it is of
     task = chosen.task or usual_task(graph)
-    needed = ("x", "edge_index") if task == LINK_PREDICTION else ("x", "y", "edge_index")
-    if task == EDGE_CLASSIFICATION:
-        raise UsageError(f"{path}: classes of edges are read from graph:FILE, as edge_y")
+    labels = {LINK_PREDICTION: (), EDGE_CLASSIFICATION: ("edge_y",)}.get(task, ("y",))
+    needed = ("x", *labels, "edge_index")
     missing = [key for key in needed if key not in graph]
     if missing:
         raise UsageError(f"{path}: the graph has no '{missing[0]}' (it has {', '.join([*graph, *others])})")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
-from mlflow.exceptions import MlflowException
+from typing import Any
 
 from nas_cli.tracking import Tracked
 from nas_core.errors import MachineError
@@ -23,7 +20,10 @@ class MlFlow:
     """A run is ended when it is whole: one that is not was left by a process that died."""
 
     def __init__(self, place: str, study: str) -> None:
-        self._client, self._study = MlflowClient(tracking_uri=place), study
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        self._client = MlflowClient(tracking_uri=place)
         self._known: set[int] = set()
         try:
             found = self._client.get_experiment_by_name(study)
@@ -42,12 +42,10 @@ class MlFlow:
         return self._known
 
     def add(self, trial: Tracked) -> None:
-        tags = {
-            TRIAL: str(trial.number),
-            NAME: trial.address,
-            "nas.state": trial.state,
-            "nas.reason": trial.reason or "",
-        }
+        from mlflow.entities import Metric, Param
+
+        said = {"nas.state": trial.state, "nas.reason": trial.reason or ""}
+        tags = {TRIAL: str(trial.number), NAME: trial.address, **said}
         run = self._client.create_run(self._experiment, tags=tags).info.run_id
         now = round(time.time() * 1000)
         params = [Param(name, str(value)) for name, value in trial.choices.items()]
@@ -64,7 +62,7 @@ class MlFlow:
     def close(self) -> None:
         pass
 
-    def _runs(self) -> Iterator[Run]:
+    def _runs(self) -> Iterator[Any]:
         token: str | None = None
         while True:
             page = self._client.search_runs([self._experiment], max_results=PAGE, page_token=token)

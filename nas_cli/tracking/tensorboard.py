@@ -7,8 +7,6 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
-
 from nas_cli.tracking import Tracked
 from nas_core.errors import MachineError
 
@@ -19,6 +17,8 @@ class TensorBoard:
     """A folder gets its name when it is whole."""
 
     def __init__(self, place: str, study: str) -> None:
+        import tensorboard  # noqa: F401  (or it is missing, which is said now)
+
         self._folder = Path(place) / study
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -31,6 +31,8 @@ class TensorBoard:
         return self._known
 
     def add(self, trial: Tracked) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
         partial = self._folder / PARTIAL
         with SummaryWriter(str(partial)) as writer:
             for step, report in trial.steps():

@@ -7,8 +7,6 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-import wandb
-
 from nas_cli.tracking import Tracked
 from nas_core.errors import MachineError
 from nas_core.files import write_atomically
@@ -18,6 +16,9 @@ class Wandb:
     """What is known is kept in `wandb/nas-STUDY.json` here: the service cannot be asked while it is not reached."""
 
     def __init__(self, place: str, study: str) -> None:
+        import wandb
+
+        self._wandb = wandb
         self._project, self._study = place, study
         self._file = Path("wandb") / f"nas-{study}.json"
         try:
@@ -31,14 +32,14 @@ class Wandb:
 
     def add(self, trial: Tracked) -> None:
         name = trial.address.replace(":", "-")
-        with wandb.init(
+        with self._wandb.init(
             project=self._project,
             id=name,
             name=trial.address,
             group=self._study,
             config=dict(trial.choices),
             resume="allow",
-            settings=wandb.Settings(silent=True, console="off"),
+            settings=self._wandb.Settings(silent=True, console="off"),
         ) as run:
             for step, report in trial.steps():
                 run.log(dict(report.metrics), step=step)

@@ -326,8 +326,9 @@ def test_resumed_is_uninterrupted(data: Any, config: dict[str, Any], tmp_path: P
     resumed = started(data, **config)
     resumed.load_state_dict(checkpoint.unpack(stored.tensors, stored.state))
     assert step(resumed, 1) == progress
+    again = resumed.supernet.state_dict()
     for name, value in whole.supernet.state_dict().items():
-        assert torch.equal(resumed.supernet.state_dict()[name], value), name
+        assert torch.equal(again[name], value), name
     for one, other in zip(whole.alphas, resumed.alphas, strict=True):
         assert torch.equal(one, other)
     assert resumed.result() == whole.result() == [progress.arch]

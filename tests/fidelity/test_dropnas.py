@@ -203,8 +203,9 @@ def test_without_drops_it_is_single_level_darts() -> None:
     for one, other in zip(train(ours, range(2)), theirs, strict=True):
         assert one.strengths == other.strengths
         assert one.metrics["train_loss"] == other.metrics["train_loss"]
+    mine = ours.supernet.state_dict()
     for name, tensor in darts.supernet.state_dict().items():
-        assert torch.equal(tensor, ours.supernet.state_dict()[name])
+        assert torch.equal(tensor, mine[name])
     assert train(dropnas(alpha_lr=0.01), range(2))[-1].scores != theirs[-1].scores
 
 
@@ -216,8 +217,9 @@ def test_goes_on_from_its_state_bit_for_bit() -> None:
     resumed = dropnas()
     resumed.load_state_dict(state)
     assert train(resumed, range(1, 2))[0] == last
+    again = resumed.supernet.state_dict()
     for name, tensor in whole.supernet.state_dict().items():
-        assert torch.equal(tensor, resumed.supernet.state_dict()[name])
+        assert torch.equal(tensor, again[name])
     assert resumed.result() == [last.arch]
     assert torch.equal(whole.relaxed().weights["cell/edge.0-1"], torch.tensor(last.strengths["cell/edge.0-1"]))
 

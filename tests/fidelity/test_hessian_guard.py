@@ -120,8 +120,9 @@ def test_the_guard_changes_nothing_but_the_end(data: Any) -> None:
         guarded, plain = step(made, epoch), step(alone, epoch)
         assert guarded.metrics == {**plain.metrics, "alpha_eigenvalue": guarded.metrics["alpha_eigenvalue"]}
         assert (guarded.arch, guarded.scores, guarded.done) == (plain.arch, plain.scores, False)
+    state = made.supernet.state_dict()
     for name, value in alone.supernet.state_dict().items():
-        assert torch.equal(made.supernet.state_dict()[name], value), name
+        assert torch.equal(state[name], value), name
     assert all(parameter.requires_grad for parameter in made.supernet.parameters())
     assert made.result() == alone.result()
 
@@ -211,8 +212,9 @@ def test_resumed_is_uninterrupted(data: Any, tmp_path: Path, monkeypatch: pytest
     for strategy in (whole, resumed):
         _sharp(monkeypatch, [1e6])
         assert step(strategy, 3).done
+    state = resumed.supernet.state_dict()
     for name, value in whole.supernet.state_dict().items():
-        assert torch.equal(resumed.supernet.state_dict()[name], value), name
+        assert torch.equal(state[name], value), name
     for left, right in zip(whole.inner.alphas, resumed.inner.alphas, strict=True):
         assert torch.equal(left, right)
     assert whole.result() == resumed.result() == [one.arch]

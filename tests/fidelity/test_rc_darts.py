@@ -388,8 +388,9 @@ def test_goes_on_from_its_state_bit_for_bit() -> None:
     resumed.load_state_dict(state)
     assert train(resumed, range(1, 2))[0] == last
     assert resumed.result() == whole.result()
+    again = resumed.supernet.state_dict()
     for name, tensor in whole.supernet.state_dict().items():
-        assert torch.equal(tensor, resumed.supernet.state_dict()[name])
+        assert torch.equal(tensor, again[name])
 
 
 def test_levels_have_tables_of_their_own() -> None:

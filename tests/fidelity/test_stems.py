@@ -87,7 +87,8 @@ def test_a_stored_size_of_version_1_keeps_its_network(name: str) -> None:
     shapes = {key: value.shape for key, value in small.state_dict().items()}
     if name != "ae-cnn":  # its classifier is as large as the image
         assert {key: value.shape for key, value in large.state_dict().items()} == shapes
-        assert all(torch.equal(value, small.state_dict()[key]) for key, value in large.state_dict().items())
+        state = small.state_dict()
+        assert all(torch.equal(value, state[key]) for key, value in large.state_dict().items())
     assert len(large.state_dict()) == len(small.state_dict())
 
 

@@ -57,7 +57,10 @@ class Role:
             label += f"({' '.join(f'{name}={value}' for name, value in options.items())})"
         if target in self.table:
             place, given = refs.split(self.table[target], self.name)
-            return Operator(label, reference, place, {**given, **options}, self)
+            found = Operator(label, reference, place, {**given, **options}, self)
+            if options:
+                found.check_options()
+            return found
         if target not in refs.names({}, self.group) and ":" not in target and not target.endswith(".py"):
             raise unknown(self.name, target, refs.names(self.table, self.group))
         found = Operator(label, reference, target, options, self)
@@ -130,3 +133,10 @@ class Operator:
             inspect.signature(self.kind).bind(*self.role.made_by, **{**chosen, **self.options})
         except TypeError as error:
             raise UsageError(f"{what} is made by ({made_by}) and its options: {error}") from None
+
+    def check_options(self) -> None:
+        """Raises UsageError for options that the class does not have; others may be left to a space."""
+        try:
+            inspect.signature(self.kind).bind_partial(*self.role.made_by, **self.options)
+        except TypeError as error:
+            raise UsageError(f"{self.role.name} '{self.reference}': {error}") from None

@@ -128,6 +128,10 @@ def test_arguments_that_are_none() -> None:
         Moe(routers=("swich",))
     with pytest.raises(UsageError, match="gelus"):
         Moe(kinds=("gelus",))
+    with pytest.raises(UsageError, match=r"'switch\(capacity=0\.1\)': got .* 'capacity'"):
+        Moe(routers=("switch(capacity=0.1)",))
+    with pytest.raises(UsageError, match=r"'mixed\(kind='gelu'\)': got .* 'kind'"):
+        Moe(kinds=("mixed(kind='gelu')",))
 
 
 def test_mixed_experts_are_not_merged() -> None:

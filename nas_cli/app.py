@@ -22,6 +22,7 @@ from nas_cli import (
     generate,
     infer,
     init,
+    mirror,
     packages,
     plot,
     predict,
@@ -70,6 +71,7 @@ for command in (query.ls, query.show, query.trials, query.best, query.front, que
     app.command()(command)
 app.command()(plot.plot)
 app.command()(report.report)
+app.command()(mirror.mirror)
 app.command()(dashboard.dashboard)
 app.command()(score.score)
 app.command()(predict.predict)

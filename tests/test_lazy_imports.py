@@ -84,6 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "plot --help",
         "report --help",
         "dashboard --help",
+        "mirror --help",
         "plot one --json",
         "spaces list",
         "spaces show nasbench_graph",

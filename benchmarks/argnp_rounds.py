@@ -8,8 +8,10 @@ search   per seed `argnp` in its four rounds; on `gnas` `darts` with bilevel=fal
          `sgas`, both of 50 epochs
 trained  what each search has derived, and `RANDOM` networks drawn for each: of its space, and in `argnp` of as many
          vertices. Each is trained from scratch on `AGAIN` seeds by the recipe `standard`, keeping the best weights
-table    what the file says: mean test recall over networks and seeds with its deviation, and how many of the random
-         networks have a higher mean than the one that was derived
+table    what the file says: mean test recall with its interval of 95% (Student's t), of what was derived over its seeds
+         and of the random networks over their means; and how many of those are higher
+steps    CPU time of a step, forward and backward of every mixture, on one batch: of the supernets of the rounds, and of
+         those of all their vertices at once, alternating; the last column is the ratio to that of two vertices
 
 Data are generated (`sbm-cluster`), searched and trained at a small size. One thread. For a try: `--graphs 20 --rounds 2
 --epochs 2 --train-epochs 1`.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from rows import Rows
+from scipy import stats
 
 import nas
 from nas_core import moves
@@ -38,11 +42,13 @@ from search_spaces.argnp.space import VERTICES
 from studies.setup.spaces import load_space
 from studies.store.store import Store
 from training.data import load
+from training.data.loading import Loading
 from training.data.split import Split
 from training.evaluators.train import Train
 from training.recipe import recipe
 
 AGAIN, RANDOM = 3, 5  # seeds, and networks
+WHOLE, REPEATS = (4, 8), 3  # vertices of supernets of all of them, and measured steps of each
 SHORT = 50  # epochs of the searches on gnas
 MEASURED = ("val_mean_recall", "test_mean_recall", "params", "macs")
 FIELDS = ("search", "seed", "network", "again", *MEASURED, "text")
@@ -175,18 +181,58 @@ def table(plan: Plan) -> None:
         best = {name.split()[1]: statistics.fmean(values) for name, values in mine.items()}
         better = sum(statistics.fmean(values) > best[name.split()[1]] for name, values in others.items())
         sizes = [f"{statistics.fmean(params[(*key, kind)]):,.0f}" for kind in ("derived", "random")]
-        cells = (*key, sizes[0], _spread(mine), sizes[1], _spread(others), f"{better} of {len(others)}")
+        chance = _interval([statistics.fmean(values) for values in others.values()])
+        own = _interval([value for values in mine.values() for value in values])
+        cells = (*key, sizes[0], own, sizes[1], chance, f"{better} of {len(others)}")
         print(f"| {' | '.join(cells)} |")
 
 
-def _spread(networks: Mapping[str, Sequence[float]]) -> str:
-    """Mean and deviation over all networks and seeds, in percent."""
-    values = [value for of_one in networks.values() for value in of_one]
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{deviation}"
+def _interval(values: Sequence[float]) -> str:
+    """Mean, and half of the interval of 95%."""
+    if len(values) < 2:
+        return f"{statistics.fmean(values):.2f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.fmean(values):.2f} ± {half:.2f}"
 
 
-PARTS: Mapping[str, Callable[[Plan], None]] = {"search": search, "trained": trained, "table": table}
+def steps(plan: Plan) -> None:
+    import torch
+
+    from search_spaces.supernet.supernet import Supernet
+
+    torch.set_num_threads(1)
+    searched = SEARCHES["argnp"]
+    whole: Any = load_space(searched.space)[0]
+    source = load(plan.data, Split())
+    data = source.bind("cpu", Loading(batch_size=16))
+    batch = next(iter(data.batches("train", 0, 0)))
+    size = whole.Size(**searched.size)
+    supernets: dict[tuple[str, int], Supernet] = {}
+    space = whole.initial()
+    for vertices in (2, 4, 8, 16):
+        made = supernets["round", vertices] = Supernet(space, source.task, size)
+        if vertices < 16:
+            space = whole.divide(made.derive({name: torch.rand(len(one.options)) for name, one in made.groups.items()}))
+    for vertices in WHOLE:
+        every = load_space(f"argnp(vertices={vertices})")[0]
+        supernets["all at once", vertices] = Supernet(every, source.task, size)
+    times: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for _ in range(REPEATS + 1):
+        for key, supernet in supernets.items():
+            mix = supernet.mix({name: torch.ones(len(one.options)).softmax(0) for name, one in supernet.groups.items()})
+            begun = time.process_time()
+            data.loss(supernet(batch.inputs, mix), batch).backward()
+            times[key].append(time.process_time() - begun)
+            supernet.zero_grad(set_to_none=True)
+    first = statistics.median(times["round", 2][1:])
+    print("| supernet | vertices | mixtures | ms of CPU | ratio |\n|---|---|---|---|---|")
+    for (kind, vertices), seconds in times.items():
+        median = statistics.median(seconds[1:])
+        mixtures = sum(name != VERTICES for name in supernets[kind, vertices].groups)
+        print(f"| {kind} | {vertices} | {mixtures} | {1000 * median:.0f} | {median / first:.2f} |")
+
+
+PARTS: Mapping[str, Callable[[Plan], None]] = {"search": search, "trained": trained, "table": table, "steps": steps}
 
 
 def main() -> None:

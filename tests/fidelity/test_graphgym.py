@@ -314,3 +314,17 @@ def test_messages_pass_on_the_graph_that_a_rewiring_makes(task: Task) -> None:
     without = space.build(design(space, rewiring="none", batchnorm=False), task, GraphGymSize(hidden=5))
     assert without.state_dict().keys() == network.state_dict().keys()
     assert len(without.rewirings) == 0  # type: ignore[arg-type]
+
+
+def test_each_graph_has_a_virtual_node_of_its_own() -> None:
+    """Several graphs are answered as one by one."""
+    space = GraphGym(rewirings=("virtual-node",))
+    arch = design(space, rewiring="virtual-node")
+    torch.manual_seed(0)
+    x, edges = torch.randn(20, 7), torch.randint(20, (2, 60))
+    first, second = (edges[:, (edges < 13).all(0)], edges[:, (edges >= 13).all(0)])
+    for task in (GRAPHS, graph_task(7, 3, 20, 44, kind="inductive-node-classification", counts=True)):
+        network: Any = space.build(arch, task, GraphGymSize(hidden=5)).eval()
+        together = network(x, torch.cat([first, second], 1), torch.tensor([13, 7]))
+        alone = network(x[:13], first, torch.tensor([13])), network(x[13:], second - 13, torch.tensor([7]))
+        torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)

@@ -18,8 +18,8 @@ from nas_core.space import SearchSpace
 from nas_core.task import graph_task
 from search_spaces import BUILTIN, GROUP
 from search_spaces.layers.graph_batch import GraphBatch
-from search_spaces.operators.graph import GRAPH
-from search_spaces.operators.graph.made import step
+from search_spaces.operators.graph import ENCODING, GRAPH
+from search_spaces.operators.graph.made import encoded, step
 from training import recipe as recipes
 from training.data.loading import Loading
 from training.data.neighbours import Neighbours
@@ -159,6 +159,18 @@ def test_networks_of_spaces_too(reference: str) -> None:
         with torch.no_grad():
             wanted, found = network(*whole.inputs)[rows], network(*batch.inputs)[:16]
         torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+
+
+def test_encodings_of_a_sample_are_those_of_the_whole_graph() -> None:
+    """Of its outermost nodes too, whose edges are not in it."""
+    data = source()
+    whole: Any = next(data.bind("cpu").batches("train", 0, 0)).inputs[1]
+    sample: Any = next(data.bind("cpu", Loading(batch_size=8, fan_out=(2,))).batches("train", 0, 0)).inputs[1]
+    for name in ("random-walk", "laplacian"):
+        encoding = ENCODING.operator(name).make()
+        torch.testing.assert_close(
+            encoded(encoding, sample.graph), encoded(encoding, whole.graph)[sample.graph.piece.rows]
+        )
 
 
 def test_batches_of_a_pass() -> None:

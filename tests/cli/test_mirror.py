@@ -51,6 +51,11 @@ def test_the_same_best_front_and_constraints(folder: Path, say: Say, name: str) 
         assert values == {tuple(one.values) for one in found.trials if one.user_attrs["address"] in front}
     else:
         assert found.best_trial.user_attrs["address"] == f"{name}:{best.number}"
+    if name == "bracket":  # what got less does not compare
+        budgets = {f"{name}:{run.number}": run.proposal.budget or 0.0 for run in runs}
+        less = {address for address, budget in budgets.items() if budget < max(budgets.values())}
+        assert {one.user_attrs["address"] for one in found.trials if one.state.name == "PRUNED"} == less
+        assert less
     if name == "constrained":
         broken = {f"{name}:{run.number}" for run in runs if run.verdict.values and not run.verdict.feasible}
         said = {one.user_attrs["address"]: one.system_attrs["constraints"] for one in found.trials if one.values}

@@ -19,10 +19,13 @@ Costs are counted (`search_spaces.counter`). A space may have formulas where it 
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_core import refs
@@ -135,8 +138,27 @@ class Operator:
             raise UsageError(f"{what} is made by ({made_by}) and its options: {error}") from None
 
     def check_options(self) -> None:
-        """Raises UsageError for options that the class does not have; others may be left to a space."""
+        """Raises UsageError for options that the class does not have; others may be left to a space. Those that its
+        source shows are taken as read: spaces are listed without importing torch."""
+        if _declared(self.place, len(self.role.made_by)).issuperset(self.options):
+            return
         try:
             inspect.signature(self.kind).bind_partial(*self.role.made_by, **self.options)
         except TypeError as error:
             raise UsageError(f"{self.role.name} '{self.reference}': {error}") from None
+
+
+@cache
+def _declared(place: str, given: int) -> frozenset[str]:
+    """The options that the source of `module:Class` shows: of its own `__init__` the parameters after `self` and so
+    many that a role gives."""
+    module, _, name = place.partition(":")
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return frozenset()
+    classes = [node for node in ast.parse(Path(spec.origin).read_bytes()).body if isinstance(node, ast.ClassDef)]
+    own = next((node.body for node in classes if node.name == name), [])
+    made = next((node for node in own if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None)
+    if made is None:
+        return frozenset()
+    return frozenset(one.arg for one in (*made.args.args[1 + given :], *made.args.kwonlyargs))

@@ -128,7 +128,9 @@ UNSUITABLE: Mapping[tuple[str, str], str] = {
         for text in [*SPACES, "unit-list"]
         if text not in ("nasbench201", "auto-gnn")
     },
-    **{("diffusion-nag", text): "(ArchGraph.fixed_topology); use diffusion" for text in ("six", "auto-gnn")},
+    **{
+        ("diffusion-nag", text): "(ArchGraph.fixed_topology); use diffusion" for text in ("six", "auto-gnn", "graphnas")
+    },
 }
 # One for each way in which strategies read a space: by its moves, its tokens, its encodings and graph, its legal parts.
 REPRESENTATIVES: Mapping[str, dict[str, Any]] = {

@@ -113,7 +113,7 @@ def test_names_execute_nothing(page: Page, tmp_path: Path, count: int) -> None:
         for name in names:
             page.evaluate(f"location.assign('/study?name=' + encodeURIComponent({name!r}))")
             page.until("document.querySelector('h1') && document.querySelectorAll('.plot').length")
-            page.until(f"document.querySelector('h1').textContent === {name!r}")
+            page.until(f"document.querySelector('h1')?.textContent === {name!r}")
             page.until(DRAWN)
             assert page.evaluate("window.hit === undefined")
         assert [one for one in page.errors if "Content Security Policy" in one] == []

@@ -35,11 +35,12 @@ from typing import Any
 import numpy
 from evonorm_layers import pooled
 from rows import Rows
+from stored import trials
 
 import nas
 from nas_core import moves
 from nas_core.architecture import Architecture
-from nas_core.errors import NotFoundError, Rejected
+from nas_core.errors import Rejected
 from nas_core.evaluation import Context
 from nas_core.failures import word
 from nas_core.records import BASELINE, Run
@@ -165,7 +166,7 @@ def discern(plan: Plan) -> int:
 def advance(plan: Plan, strategy: str, seed: int, steps: int) -> bool:
     """Let a study go on by a few survivors; false where it proposes nothing more."""
     name = f"{strategy}-{seed}"
-    known = trials(plan, name)
+    known = trials(plan.db, name)
     if known:
         passed = sum(run.state in (State.COMPLETE, State.FAILED) for run in known)  # what --trials counts
         nas.resume(name, trials=passed + CHUNK, db=plan.db)
@@ -174,19 +175,9 @@ def advance(plan: Plan, strategy: str, seed: int, steps: int) -> bool:
         options |= {"screen": list(plan.screens), "study": name, "strategy": strategy, "seed": seed, "lag": 1}
         options |= {"baselines": ["named"]} if strategy == EVOLUTION else {}
         nas.search(**options, trials=CHUNK, db=plan.db)
-    runs = trials(plan, name)
+    runs = trials(plan.db, name)
     print(f"{name}: {len(paid(runs))} trained in {seconds(runs):.0f} s, {len(survivors(runs))} survived", flush=True)
     return len(runs) > len(known)
-
-
-def trials(plan: Plan, name: str) -> list[Run]:
-    if not plan.db.exists():
-        return []
-    with Store(f"sqlite:///{plan.db}") as store:
-        try:
-            return list(store.trials(store.study(name), metrics=True))
-        except NotFoundError:
-            return []
 
 
 def paid(runs: Sequence[Run]) -> list[Run]:
@@ -206,7 +197,7 @@ def seconds(runs: Sequence[Run]) -> float:
 def search(plan: Plan, steps: int) -> None:
     for seed in plan.seeds:
         while True:
-            evolved, drawn = (trials(plan, f"{strategy}-{seed}") for strategy in STRATEGIES)
+            evolved, drawn = (trials(plan.db, f"{strategy}-{seed}") for strategy in STRATEGIES)
             over = len(paid(evolved)) >= plan.trained or len(survivors(evolved)) >= plan.survivors
             if over and seconds(drawn) >= seconds(evolved):
                 break
@@ -227,7 +218,7 @@ def report(plan: Plan, steps: int) -> None:
 def shares(plan: Plan, name: str) -> None:
     """Per role, why candidates were rejected: count, share and seconds each; and what was passed over unstored."""
     by_role: dict[str, list[Run]] = defaultdict(list)
-    for run in trials(plan, name):
+    for run in trials(plan.db, name):
         by_role[str(run.proposal.note.get("role", "fresh"))].append(run)
     for role, runs in by_role.items():
         counted: dict[str, list[float]] = defaultdict(list)
@@ -245,11 +236,11 @@ def shares(plan: Plan, name: str) -> None:
 
 def bests(plan: Plan, name: str, count: int = 5) -> None:
     """The best layers and the baselines, by validation accuracy."""
-    if not trials(plan, name):
+    if not trials(plan.db, name):
         return
     with Store(f"sqlite:///{plan.db}") as store:
         known = store.runs(store.study(name), BASELINE)
-    for run in sorted(survivors(trials(plan, name)), key=lambda run: -run.metrics["val_accuracy"])[:count]:
+    for run in sorted(survivors(trials(plan.db, name)), key=lambda run: -run.metrics["val_accuracy"])[:count]:
         print(f"{name}:{run.number}: {100 * run.metrics['val_accuracy']:.2f} {SPACE.to_text(run.arch)}")
     for run in known:
         value = run.metrics.get("val_accuracy") if run.state == State.COMPLETE else None
@@ -319,7 +310,7 @@ def retrain(plan: Plan, steps: int) -> None:
 
     wanted = {name: SPACE.named[name] for name in ("bn-relu", "gn-relu")}
     for name in (f"{strategy}-{seed}" for strategy in STRATEGIES for seed in plan.seeds):
-        best = sorted(survivors(trials(plan, name)), key=lambda run: (-run.metrics["val_accuracy"], run.number))
+        best = sorted(survivors(trials(plan.db, name)), key=lambda run: (-run.metrics["val_accuracy"], run.number))
         means: dict[int, float] = {}
         for run in best[: plan.top]:
             valid = figures(f"{name}:{run.number}", run.arch, plan.hosts, "val_accuracy")

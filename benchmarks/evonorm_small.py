@@ -19,13 +19,11 @@ from typing import Any
 from evonorm_layers import IMAGES, RATE
 from evonorm_search import fashion, paid, seconds, survivors, trained
 from rows import Rows
+from stored import trials
 
 import nas
-from nas_core.errors import NotFoundError
-from nas_core.records import Run
 from nas_core.strategy import State
 from search_spaces.evonorm.space import EvoNorm
-from studies.store.store import Store
 from training.data.split import Split
 from training.evaluators.train import Train
 from training.recipe import recipe
@@ -42,19 +40,9 @@ def learned() -> dict[str, Any]:
     return {"batch_size": BATCH, "lr": RATE * BATCH / 64, "precision": "float32", "epochs": 1}
 
 
-def runs(db: Path) -> list[Run]:
-    if not db.exists():
-        return []
-    with Store(f"sqlite:///{db}") as store:
-        try:
-            return list(store.trials(store.study(STUDY), metrics=True))
-        except NotFoundError:
-            return []
-
-
 def search(db: Path, data: str, candidates: int) -> None:
     """Go on until so many candidates were trained."""
-    while len(paid(found := runs(db))) < candidates:
+    while len(paid(found := trials(db, STUDY))) < candidates:
         if found:
             passed = sum(run.state in (State.COMPLETE, State.FAILED) for run in found)  # what --trials counts
             nas.resume(STUDY, trials=passed + 1, db=db)
@@ -66,7 +54,7 @@ def search(db: Path, data: str, candidates: int) -> None:
                 split={"limit": LIMIT, "valid": 0.1}, recipe={"name": "quick", **learned()}, screen=screens,
                 threads=1, device="cpu",
             )  # fmt: skip
-        now = runs(db)
+        now = trials(db, STUDY)
         print(f"{len(paid(now))} trained in {seconds(now):.0f} s, {len(survivors(now))} survived", flush=True)
         if len(now) == len(found):
             return
@@ -82,7 +70,7 @@ def main() -> None:
     folder, data = given.folder.resolve(), f"16:{given.data.resolve()}"
     folder.mkdir(parents=True, exist_ok=True)
     search(folder / "nas.db", data, given.candidates)
-    best = sorted(survivors(runs(folder / "nas.db")), key=lambda run: -run.metrics["val_accuracy"])
+    best = sorted(survivors(trials(folder / "nas.db", STUDY)), key=lambda run: -run.metrics["val_accuracy"])
     for run in best[:5]:
         print(f"{STUDY}:{run.number}: {100 * run.metrics['val_accuracy']:.2f} {SPACE.to_text(run.arch)}")
     wanted = {name: SPACE.named[name] for name in KNOWN} | {"searched": best[0].arch}

@@ -31,16 +31,15 @@ from typing import Any
 
 from rows import Rows
 from scipy import stats
+from stored import trials
 
 import nas
 from nas_core.architecture import Architecture
-from nas_core.errors import NotFoundError
 from nas_core.evaluation import Context
 from nas_core.records import Run
 from nas_core.seeds import derive
 from nas_core.strategy import Proposal, State
 from studies.setup.spaces import load_space
-from studies.store.store import Store
 from training.data import load
 from training.data.split import Split
 from training.evaluators.train import Train
@@ -100,23 +99,13 @@ def name_of(space: str, strategy: str, seed: int) -> str:
     return f"{space}-{strategy.replace(', ', '-')}-{seed}"
 
 
-def trials(plan: Plan, name: str) -> list[Run]:
-    if not plan.db.exists():
-        return []
-    with Store(f"sqlite:///{plan.db}") as store:
-        try:
-            return list(store.trials(store.study(name), metrics=True))
-        except NotFoundError:
-            return []
-
-
 def seconds(runs: Sequence[Run]) -> float:
     return sum(run.verdict.seconds or 0.0 for run in runs)
 
 
 def advanced(plan: Plan, searched: Searched, name: str, strategy: Mapping[str, Any], seed: int, count: int) -> None:
     """A study with so many trials that count; made where there is none."""
-    if trials(plan, name):
+    if trials(plan.db, name):
         nas.resume(name, trials=count, db=plan.db)
         return
     nas.search(
@@ -134,14 +123,14 @@ def search(plan: Plan) -> None:
                 advanced(plan, searched, name, settings, seed, plan.trials)
                 said(plan, name)
             name, measure = name_of(space, RANDOM, seed), name_of(space, next(iter(searched.strategies)), seed)
-            while seconds(runs := trials(plan, name)) < seconds(trials(plan, measure)):
+            while seconds(runs := trials(plan.db, name)) < seconds(trials(plan.db, measure)):
                 passed = sum(run.state in (State.COMPLETE, State.FAILED) for run in runs)
                 advanced(plan, searched, name, {"name": RANDOM}, seed, passed + CHUNK)
             said(plan, name)
 
 
 def said(plan: Plan, name: str) -> None:
-    runs = trials(plan, name)
+    runs = trials(plan.db, name)
     done = [run for run in runs if run.state == State.COMPLETE]
     best = max(done, key=lambda run: run.metrics["val_accuracy"])
     value, text = best.metrics["val_accuracy"], load_space(best.arch.space)[0].to_text(best.arch)
@@ -190,7 +179,7 @@ def trained(plan: Plan, fresh: bool) -> None:
         trainer = Trainer(plan, searched)
         for strategy in (*searched.strategies, RANDOM):
             for seed in plan.seeds:
-                done = [run for run in trials(plan, name_of(space, strategy, seed)) if run.state == State.COMPLETE]
+                done = [run for run in trials(plan.db, name_of(space, strategy, seed)) if run.state == State.COMPLETE]
                 best = sorted(done, key=lambda run: -run.metrics["val_accuracy"])
                 candidates = list({trainer.space.identity(run.arch): run.arch for run in best[: 2 * TOP]}.values())
                 if candidates:

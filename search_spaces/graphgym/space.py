@@ -26,6 +26,7 @@ from nas_core.choice import Choice, Value, When
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
+from nas_core.notation import chosen, pairs
 from nas_core.space import SearchSpace, check_legal
 from nas_core.task import GRAPH_KINDS, Task
 from search_spaces.graphgym.costs import Design, Shape, costs, matched
@@ -222,25 +223,7 @@ class GraphGym(SearchSpace):
 
     def from_text(self, text: str) -> Architecture:
         """Reads `name=value` for every choice, in any order. Raises ValueError."""
-        given: dict[str, str] = {}
-        for part in text.split(","):
-            name, equals, value = (piece.strip() for piece in part.partition("="))
-            if not equals or name in given:
-                raise ValueError(
-                    f"'{text}': '{part.strip()}' is no choice with its value, or comes twice; NAME=VALUE,..."
-                )
-            given[name] = value
-        values: dict[str, Value] = {}
-        for choice in self.choices:
-            if not choice.active({**self.fixed, **values}):
-                continue
-            known = {str(option): option for option in choice.options}
-            if given.get(choice.name) not in known:
-                said = f"is '{given[choice.name]}'" if choice.name in given else "is missing"
-                raise ValueError(f"'{text}': {choice.name} {said}; it is one of {', '.join(known)}")
-            values[choice.name] = known[given.pop(choice.name)]
-        if given:
-            raise ValueError(f"'{text}': there is no choice {', '.join(given)} in it")
+        values = chosen(text, self.choices, pairs(text, text.split(",")), self.fixed)
         return Architecture(self.name, values)
 
     def graph(self, arch: Architecture) -> ArchGraph:

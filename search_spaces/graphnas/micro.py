@@ -22,6 +22,7 @@ from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
+from nas_core.notation import chosen, pairs
 from nas_core.space import SearchSpace, check_legal
 from nas_core.task import GRAPH_KINDS, Task
 from search_spaces.graphgym.costs import encoding_costs, readout_costs
@@ -251,20 +252,8 @@ class GraphNasMicro(SearchSpace):
         for number, (source, _, label) in enumerate(nodes, 1):
             given |= {f"node{number}/input": source, f"node{number}/operator": label.strip()}
         given |= dict(zip(("activation", "join"), joined.split(), strict=True))
-        for part in filter(None, map(str.strip, others.split(","))):
-            name, equals, value = (piece.strip() for piece in part.partition("="))
-            if not equals or name in given:
-                raise ValueError(f"'{text}': '{part}' is no choice with its value, or comes twice; NAME=VALUE, ...")
-            given[name] = value
-        values: dict[str, Value] = {}
-        for choice in self.choices:
-            known = {str(option): option for option in choice.options}
-            if given.get(choice.name) not in known:
-                said = f"is '{given[choice.name]}'" if choice.name in given else "is missing"
-                raise ValueError(f"'{text}': {choice.name} {said}; it is one of {', '.join(known)}")
-            values[choice.name] = known[given.pop(choice.name)]
-        if given:
-            raise ValueError(f"'{text}': there is no choice {', '.join(given)} in it")
+        given = pairs(text, filter(None, map(str.strip, others.split(","))), given)
+        values = chosen(text, self.choices, given, self.fixed)
         return Architecture(self.name, values)
 
     def _choices(self) -> Iterator[Choice]:

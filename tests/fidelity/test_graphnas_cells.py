@@ -257,6 +257,10 @@ def test_text_and_errors() -> None:
         (f"0 gcn, 3 gcn / relu add / {TRAINED}", "node2/input is '3'; it is one of 0, 1, 2"),
         ("0 gcn, 1 gcn / relu add", "lr is missing; it is one of 0.0001"),
         (f"0 gcn, 1 gcn / relu add / {TRAINED}, lr=0.01", "'lr=0.01' is no choice with its value, or comes twice"),
+        (
+            f"0 gcn, 1 gcn / relu add / {TRAINED}, join=product",
+            "'join=product' is no choice with its value, or comes twice",
+        ),
         (f"0 gcn, 1 gcn / relu add / {TRAINED}, width=3", "there is no choice width in it"),
     ):
         with pytest.raises(ValueError, match=message):

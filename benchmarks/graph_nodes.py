@@ -121,19 +121,19 @@ def search(plan: Plan) -> None:
             for strategy, settings in searched.strategies.items():
                 name = name_of(space, strategy, seed)
                 advanced(plan, searched, name, settings, seed, plan.trials)
-                said(plan, name)
+                said(plan, searched, name)
             name, measure = name_of(space, RANDOM, seed), name_of(space, next(iter(searched.strategies)), seed)
             while seconds(runs := trials(plan.db, name)) < seconds(trials(plan.db, measure)):
                 passed = sum(run.state in (State.COMPLETE, State.FAILED) for run in runs)
                 advanced(plan, searched, name, {"name": RANDOM}, seed, passed + CHUNK)
-            said(plan, name)
+            said(plan, searched, name)
 
 
-def said(plan: Plan, name: str) -> None:
+def said(plan: Plan, searched: Searched, name: str) -> None:
     runs = trials(plan.db, name)
     done = [run for run in runs if run.state == State.COMPLETE]
     best = max(done, key=lambda run: run.metrics["val_accuracy"])
-    value, text = best.metrics["val_accuracy"], load_space(best.arch.space)[0].to_text(best.arch)
+    value, text = best.metrics["val_accuracy"], load_space(searched.space)[0].to_text(best.arch)
     print(f"{name}: {len(done)} of {len(runs)} trained in {seconds(runs):.0f} s; best {value:.4f} {text}", flush=True)
 
 

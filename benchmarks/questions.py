@@ -2,12 +2,12 @@
 
     python benchmarks/questions.py --pairs 64 --seeds 3 --folder questions --out questions.csv
 
-Both are `moe(backbone=text)` of three blocks with 64 features and layers of 128, the second one with four Switch experts
-of that size or not. They are trained on passages of 2, 4, 8, ... pairs up to `--pairs`, each stage from the weights of
-the one before, for so many epochs each (125 steps of 64 passages at the default size): a key is learned to be found
-among few, where a step costs a twentieth. Exact match and F1 of the test part, of keys that are in training and of keys
-of other domains. A training is a row of the file, which is not made again; one that was interrupted goes on from its
-last epoch (`--folder`).
+Both are `moe(backbone=text)` of three blocks with 64 features and layers of 128, the second block with four Switch
+experts of that size or not. They are trained on passages of 2, 4, 8, ... pairs up to `--pairs`, each stage from the
+weights of the one before, for so many epochs each (125 steps of 64 passages at the default size): a key is learned to
+be found among few, where a step costs a twentieth. Exact match and F1 of the test part, of keys that are in training
+and of keys of other domains. A training is a row of the file, which is not made again; one that was interrupted goes on
+from its last epoch (`--folder`).
 """
 
 from __future__ import annotations

@@ -26,6 +26,9 @@ LANGUAGE_MODELLING: Final = "language-modelling"
 QUESTION_ANSWERING: Final = "question-answering"
 
 
+PADDING: Final = 0
+"""What fills up questions with their passages."""
+
 X: Final = "x"
 EDGE_INDEX: Final = "edge_index"
 EDGE_ATTR: Final = "edge_attr"
@@ -63,6 +66,7 @@ class InputSpec(Config):
     shape: tuple[int, ...]
     dtype: Literal["float32", "int64"] = "float32"
     vocabulary: int | None = Field(default=None, ge=1, description="integers from 0 up to this, exclusive")
+    padding: int | None = Field(default=None, ge=0, description="the integer that fills up sequences that are shorter")
     categories: tuple[int, ...] = Field(
         default=(), description="widths of the fields that a row is made of: 1 a number, k > 1 a one-hot block"
     )
@@ -71,6 +75,8 @@ class InputSpec(Config):
     def _consistent(self) -> Self:
         if self.categories and (min(self.categories) < 1 or self.shape != (sum(self.categories),)):
             raise ValueError(f"input '{self.name}': fields of {self.categories} values do not make up {self.shape}")
+        if self.padding is not None and self.padding >= (self.vocabulary or 0):
+            raise ValueError(f"input '{self.name}': padding {self.padding} is none of {self.vocabulary or 0} integers")
         return self
 
     @model_serializer(mode="wrap")
@@ -202,6 +208,11 @@ class Task(Config):
         return channels, height, width
 
     @property
+    def padding(self) -> int | None:
+        """What fills up the sequences that are learned from; None where all are of one length."""
+        return self.inputs[0].padding
+
+    @property
     def edge_features(self) -> int | None:
         """Features per edge of the graphs that are learned from; None where edges have none."""
         return next((each.shape[0] for each in self.inputs if each.name == EDGE_ATTR), None)
@@ -308,8 +319,9 @@ def text_task(window: int, vocabulary: int, metric: str) -> Task:
 
 
 def question_task(length: int, vocabulary: int, metric: str) -> Task:
-    """First and last place of the answer, among so many tokens of a question and its passage."""
-    spec = InputSpec(name="tokens", shape=(length,), dtype="int64", vocabulary=vocabulary)
+    """First and last place of the answer, among so many tokens of a question and its passage, which `PADDING`
+    fills up."""
+    spec = InputSpec(name="tokens", shape=(length,), dtype="int64", vocabulary=vocabulary, padding=PADDING)
     return Task(kind=QUESTION_ANSWERING, inputs=(spec,), outputs=2, metric=metric, positions=length)
 
 

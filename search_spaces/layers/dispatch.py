@@ -47,14 +47,21 @@ class Chosen:
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     kept: Tensor | None = None
 
+    def of(self, real: Tensor) -> Chosen:
+        """Those of the tokens that are `real [n, t]` alone."""
+        there = real.unsqueeze(-1).expand_as(self.chosen)
+        return replace(self, kept=there if self.kept is None else self.kept & there)
+
     def within(self, capacity: float) -> Chosen:
         """With at most `ceil(capacity * tokens * k / experts)` tokens per expert: first choices before second ones, and
-        among those the tokens that come first (Fedus et al. 2021, section 2.2; Lepikhin et al. 2021, algorithm 1)."""
+        among those the tokens that come first (Fedus et al. 2021, section 2.2; Lepikhin et al. 2021, algorithm 1). What
+        is not kept takes no place, and tokens are those whose first choice is."""
         experts, (tokens, k) = self.shares.shape[-1], self.chosen.flatten(0, 1).shape
-        most = -int(-capacity * tokens * k // experts)
-        by_rank = self.chosen.flatten(0, 1).t().flatten()  # first choices of all tokens, then second ones
+        counted = tokens if self.kept is None else self.kept[..., 0].sum()
+        most = -(-capacity * counted * k // experts)
+        by_rank = self._placed().flatten(0, 1).t().flatten()  # first choices of all tokens, then second ones
         order = by_rank.argsort(stable=True)
-        starts = by_rank.bincount(minlength=experts).cumsum(0).roll(1)
+        starts = by_rank.bincount(minlength=experts + 1).cumsum(0).roll(1)
         starts[0] = 0
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device) - starts[by_rank[order]]
@@ -78,9 +85,7 @@ class Chosen:
         if torch.compiler.is_exporting():
             return Mixed(self._spread(), self.shares).answer(experts, x)
         n, t, k = self.chosen.shape
-        last = self.shares.shape[-1]  # after those of all experts: assignments that are not kept
-        chosen = self.chosen if self.kept is None else self.chosen.masked_fill(~self.kept, last)
-        order = chosen.flatten().argsort(stable=True)
+        order = self._placed().flatten().argsort(stable=True)
         places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         counts: list[int] = self.counts.tolist()
         computed = order[: sum(counts)]
@@ -89,6 +94,10 @@ class Chosen:
         weights = self.weights.view(n * t, k).to(answers.dtype)
         answer: Tensor = _Combined.apply(answers, weights, sorting)
         return answer.view(n, t, -1)
+
+    def _placed(self) -> Tensor:
+        """The chosen experts, and after the last of all where an assignment is not kept."""
+        return self.chosen if self.kept is None else self.chosen.masked_fill(~self.kept, self.shares.shape[-1])
 
     def _spread(self) -> Tensor:
         """The weights of all experts, 0 of those that are not chosen."""
@@ -134,7 +143,7 @@ class Averaged:
 @dataclass(frozen=True)
 class Taken:
     """Every expert its tokens: of each sample those of numbers `tokens [n, experts, c]`, with `weights` of the same
-    shape. A token may be taken by several, or by none."""
+    shape. A token may be taken by several, or by none; one of weight 0 is not."""
 
     tokens: Tensor
     weights: Tensor
@@ -142,7 +151,7 @@ class Taken:
     terms: Mapping[str, Tensor] = field(default_factory=dict)
 
     def loads(self) -> Tensor:
-        return self.tokens.new_full(self.tokens.shape[1:2], self.tokens.shape[0] * self.tokens.shape[2]).float()
+        return (self.weights > 0).sum((0, 2)).float()
 
     def answer(self, experts: nn.Module, x: Tensor) -> Tensor:
         n, t, features = x.shape

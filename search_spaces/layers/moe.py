@@ -16,7 +16,10 @@ from search_spaces.layers.dispatch import Chosen, Routing
 
 class MixtureOfExperts(nn.Module):
     """`[n, t, features]` to `[n, t, outputs]`: the experts that `router` chooses, by its weights, plus `shared` ones,
-    which are an operator of the role `expert` with one expert. A row of a table is a sample of one token.
+    which are an operator of the role `expert` with one expert. A row of a table is a sample of one token. Where
+    sequences are padded, `real [n, t]` says which positions are tokens: no others are routed, computed or counted, and
+    their answer is 0. A router that decides by the tokens of a sample together is given `real`, any other one each real
+    token as a sample of its own.
 
     `capacity`: in training an expert computes at most `ceil(capacity * tokens * k / experts)` tokens of a batch, and
     the others pass it by; `capacity_eval`: so in evaluation too, where an answer depends on the other samples of a
@@ -49,8 +52,19 @@ class MixtureOfExperts(nn.Module):
         self.register_buffer("loads", torch.zeros(number_of(experts)), persistent=False)
         self._held: tuple[Mapping[str, Tensor], Tensor, Tensor | None] | None = None
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        routing: Routing = self._routed(x if x.dtype is torch.float64 else x.float(), condition)
+    def forward(self, x: Tensor, condition: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+        if real is None:
+            return self._answer(x, condition)
+        if not (self._by_sample or torch.compiler.is_exporting()):  # shapes of programs must not depend on values
+            told = None if condition is None else condition[real.nonzero()[:, 0]]
+            tokens = self._answer(x[real].unsqueeze(1), told).squeeze(1)
+            return tokens.new_zeros(*real.shape, tokens.shape[-1]).masked_scatter(real.unsqueeze(-1), tokens)
+        return self._answer(x, condition, real) * real.unsqueeze(-1)
+
+    def _answer(self, x: Tensor, condition: Tensor | None, real: Tensor | None = None) -> Tensor:
+        routing: Routing = self._routed(x if x.dtype is torch.float64 else x.float(), condition, real)
+        if real is not None and isinstance(routing, Chosen):
+            routing = routing.of(real)
         capacity = self.capacity if self.training else self.capacity_eval
         if isinstance(routing, Chosen):
             routing = routing if capacity is None else routing.within(capacity)
@@ -60,17 +74,22 @@ class MixtureOfExperts(nn.Module):
         if not torch.compiler.is_exporting():
             self.loads = routing.loads().detach()
         dropped = routing.dropped() if isinstance(routing, Chosen) else None
-        self._held = (routing.terms, routing.shares.detach(), dropped) if self.training else None
+        self._held = (routing.terms, _of_real(routing.shares.detach(), real), dropped) if self.training else None
         answer: Tensor = routing.answer(self.experts, x)
         if self.shared is not None:
             answer = answer + self.shared(x.flatten(0, 1), Every()).view_as(answer)
         return answer
 
-    def _routed(self, x: Tensor, condition: Tensor | None) -> Any:
+    @property
+    def _by_sample(self) -> bool:
+        return getattr(self.router, "by_sample", False)
+
+    def _routed(self, x: Tensor, condition: Tensor | None, real: Tensor | None) -> Any:
+        given = (x, condition, real) if self._by_sample else (x, condition)
         if not torch.is_autocast_enabled(x.device.type):  # a context would be an operation of its own in a program
-            return self.router(x, condition)
+            return self.router(*given)
         with torch.autocast(x.device.type, enabled=False):
-            return self.router(x, condition)
+            return self.router(*given)
 
     def take(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         held, self._held = self._held, None
@@ -90,6 +109,11 @@ class MixtureOfExperts(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # A copy meets no graph of gradients.
         return {**super().__getstate__(), "_held": None}
+
+
+def _of_real(shares: Tensor, real: Tensor | None) -> Tensor:
+    """Of tokens those that are real, of samples all."""
+    return shares if real is None or shares.dim() == real.dim() else shares[real]
 
 
 def statistics(shares: Tensor, loads: Tensor, dropped: Tensor | None) -> Mapping[str, Tensor]:

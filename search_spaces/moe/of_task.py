@@ -12,8 +12,8 @@ from search_spaces.layers.assigned import Merged
 from search_spaces.layers.dispatch import Averaged, Chosen
 from search_spaces.layers.moe import MixtureOfExperts
 from search_spaces.moe.patches import PatchNetwork
-from search_spaces.moe.residual import PreNorm
-from search_spaces.moe.tasks import AskedPreNorm, InTurn, TaskNetwork, Untold
+from search_spaces.moe.residual import InTurn, PreNorm, Untold
+from search_spaces.moe.tasks import TaskNetwork
 from search_spaces.operators.experts.mixed import Mixed
 from search_spaces.operators.routers.fixed import FixedExperts
 
@@ -27,7 +27,7 @@ def of_task(network: TaskNetwork, number: int) -> PatchNetwork:
     """
     blocks: list[nn.Module] = []
     for block in network.blocks:
-        assert isinstance(block, AskedPreNorm)
+        assert isinstance(block, PreNorm)
         made = PreNorm(block.norm.normalized_shape[0], _layer(block.layer, number), block.across)
         made.norm = copy.deepcopy(block.norm)
         blocks.append(made)

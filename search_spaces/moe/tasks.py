@@ -9,50 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from nas_core.task import Task
-from search_spaces.layers.moe import MixtureOfExperts
 from search_spaces.moe.backbones import CHANNELS, TOKENS
 from search_spaces.moe.patches import sides
-
-
-class Untold(nn.Module):
-    """A layer that the task is nothing to."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor, task: Tensor) -> Tensor:
-        answer: Tensor = self.layer(x)
-        return answer
-
-
-class InTurn(nn.Module):
-    """Layers of experts, one after the other."""
-
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x: Tensor, task: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, task)
-        return x
-
-
-class AskedPreNorm(nn.Module):
-    """`x + layer(norm(x), task)`, `[n, t, width]` and `[n]` to `[n, t, width]`; `across` as in `residual.PreNorm`."""
-
-    def __init__(self, width: int, layer: nn.Module, across: bool = False) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.layer = layer
-        self.across = across
-
-    def forward(self, x: Tensor, task: Tensor) -> Tensor:
-        inner = self.norm(x)
-        if self.across:
-            return x + self.layer(inner.transpose(1, 2), task).transpose(1, 2)
-        return x + self.layer(inner, task)
+from search_spaces.moe.residual import PreNorm, tellable
 
 
 class TaskNetwork(nn.Module):
@@ -70,17 +29,9 @@ class TaskNetwork(nn.Module):
     def forward(self, image: Tensor, task: Tensor) -> Tensor:
         tokens = self.stem(image).flatten(2).transpose(1, 2)  # [n, patches, width]
         for block in self.blocks:
-            tokens = block(tokens, task)
+            tokens = block(tokens, condition=task)
         features = self.norm(tokens).mean(1)
         return torch.cat([head(features) for head in self.heads], 1)
-
-
-def told(layer: nn.Module) -> nn.Module:
-    """A feed-forward layer that is called with the task."""
-    if isinstance(layer, MixtureOfExperts):
-        return layer
-    layers = list(layer) if isinstance(layer, nn.Sequential) else []
-    return InTurn(layers) if any(isinstance(one, MixtureOfExperts) for one in layers) else Untold(layer)
 
 
 def network(task: Task, width: int, depth: int, layer: Callable[[int, str, int], nn.Module]) -> nn.Module:
@@ -88,6 +39,6 @@ def network(task: Task, width: int, depth: int, layer: Callable[[int, str, int],
     channels, patch, patches = sides(task.asked())
     blocks: list[nn.Module] = []
     for block in range(1, depth + 1):
-        blocks.append(AskedPreNorm(width, told(layer(block, TOKENS, patches)), across=True))
-        blocks.append(AskedPreNorm(width, told(layer(block, CHANNELS, width))))
+        blocks.append(PreNorm(width, tellable(layer(block, TOKENS, patches)), across=True))
+        blocks.append(PreNorm(width, tellable(layer(block, CHANNELS, width))))
     return TaskNetwork(channels, patch, width, blocks, [head.outputs for head in task.heads])

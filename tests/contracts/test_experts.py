@@ -236,6 +236,55 @@ def test_a_traced_program_answers_as_the_layer(router: str) -> None:
     assert torch.allclose(program(x, condition), module(x, condition), atol=1e-6)
 
 
+def padded(x: Tensor, more: int) -> tuple[Tensor, Tensor]:
+    """Samples of 3, 4, 5, ... tokens, and after those no matter what."""
+    real = torch.arange(x.shape[1] + more) < torch.arange(3, 3 + len(x))[:, None]
+    other = functional.pad(x, (0, 0, 0, more))
+    return torch.where(real.unsqueeze(-1), other, 9 * torch.randn_like(other)), real
+
+
+@pytest.mark.parametrize("router", ROUTER.table)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_layer_knows_of_no_padding(router: str, training: bool) -> None:
+    settings = {"capacity": 0.6, "capacity_eval": 0.6} if router in CHOOSING else {}
+    module, (x, condition) = layer(router, **settings), inputs(router)
+    if router == "noisy-top-k":  # its gate starts at 0, where all tokens are alike
+        nn.init.normal_(module.router.gate.weight)
+    answers, found = [], []
+    for more in (0, 6):
+        tokens, real = padded(x, more)
+        tried = copy.deepcopy(module).train(training)
+        torch.manual_seed(3)
+        answer = tried(tokens, condition, real)
+        assert not answer[~real].any()
+        answers.append(answer[real])
+        terms, statistics = tried.take()
+        found.append({**terms, **statistics, **{f"load {n}": load for n, load in enumerate(tried.loads)}})
+    assert torch.allclose(*answers, atol=1e-6)
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
+    assert not training or "router_entropy" in found[0]
+
+
+@pytest.mark.parametrize("router", ROUTER.table)
+def test_a_padded_sample_has_the_answer_of_the_sample_alone(router: str) -> None:
+    module, (x, condition) = layer(router).eval(), inputs(router)
+    tokens, real = padded(x, 2)
+    whole = module(tokens, condition, real)
+    for sample, length in enumerate(real.sum(1).tolist()):
+        alone = module(x[sample : sample + 1, :length], None if condition is None else condition[sample : sample + 1])
+        assert torch.allclose(alone[0], whole[sample, :length], atol=1e-6)
+
+
+@pytest.mark.parametrize("router", ROUTER.table)
+def test_a_traced_program_knows_of_no_padding(router: str) -> None:
+    module, (x, condition) = layer(router, **({"capacity_eval": 0.6} if router in CHOOSING else {})), inputs(router)
+    tokens, real = padded(x, 2)
+    module.eval()
+    program = torch.export.export(module, (tokens, condition, real)).module()
+    assert torch.allclose(program(tokens, condition, real), module(tokens, condition, real), atol=1e-6)
+
+
 @pytest.mark.parametrize("router", ROUTER.table)
 def test_a_layer_is_copied_after_a_pass(router: str) -> None:
     module, (x, condition) = layer(router), inputs(router)

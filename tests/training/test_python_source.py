@@ -33,6 +33,7 @@ from nas_core.task import (
     InputSpec,
     Task,
     multi_task,
+    question_task,
     text_task,
 )
 from search_spaces import BUILTIN, GROUP
@@ -53,7 +54,8 @@ LARGE = Task(kind=IMAGE_CLASSIFICATION, input_shape=(1, 40, 40), outputs=3)
 GRAPH = Task(kind=NODE_CLASSIFICATION, input_shape=(12,), outputs=4, nodes=30, edges=80)
 FIELDS = InputSpec(name="x", shape=(9,), categories=(1, 4, 1, 3))
 TABLE = Task(kind=TABULAR_REGRESSION, inputs=(FIELDS,), outputs=1, metric="rmse")
-TEXT = text_task(12, 9, "bpc")
+TEXT = text_task(128, 9, "bpc")
+QUESTIONS = question_task(19, 136, "exact_match")
 SEVERAL = multi_task((1, 8, 8), DIGITS)
 
 # A space, a task, a size, how many architectures are drawn.
@@ -82,6 +84,7 @@ DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
     ("mlp", TABLE, {"width_scale": 0.25}, 6),
     ("moe", TABLE, {"width": 8}, 4),
     ("moe(backbone=text)", TEXT, {"width": 8}, 4),
+    ("moe(backbone=text)", QUESTIONS, {"width": 8}, 1),
     ("moe(backbone=patches)", IMAGES, {"width": 8}, 3),
     ("moe(backbone=tasks)", SEVERAL, {"width": 8}, 3),
 )

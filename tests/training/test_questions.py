@@ -14,7 +14,8 @@ from torch.nn import functional
 from nas_core import moves
 from nas_core.choice import Value
 from nas_core.errors import UsageError
-from nas_core.task import question_task
+from nas_core.task import PADDING, question_task
+from search_spaces.layers.moe import MixtureOfExperts
 from search_spaces.moe import Moe, Size
 from training import tasks
 from training.data import load
@@ -225,6 +226,40 @@ def test_a_passage_is_read_in_both_directions() -> None:
     other[:, 15] = (other[:, 15] + 1) % 136
     with torch.no_grad():
         assert not torch.allclose(network(tokens)[:, :15], network(other)[:, :15])
+
+
+@pytest.mark.parametrize("name", ["dense", "switch", "sparsely-gated"])
+def test_padding_is_no_part_of_a_sample(name: str) -> None:
+    space, kind, longer = Moe("text"), tasks.find("question-answering"), question_task(25, 136, "exact_match")
+    tokens = torch.randint(1, 136, (3, 19), generator=torch.Generator().manual_seed(0))
+    tokens[1, 12:] = tokens[2, 5:] = PADDING
+    places = torch.tensor([[17, 18], [3, 4], [1, 1]])
+    weights = build(space, space.named[name], TASK, Size(width=16), 0).state_dict()
+    answers, losses = [], []
+    for task in (TASK, longer):
+        network = build(space, space.named[name], task, Size(width=16), 0)
+        network.load_state_dict(weights)
+        given = functional.pad(tokens, (0, task.input_shape[0] - 19), value=PADDING)
+        torch.manual_seed(1)
+        answers.append(network(given)[:, :19])
+        targets = places[:, 0] * task.input_shape[0] + places[:, 1]
+        found = {"loss": kind.loss(network(given), targets)}
+        for layer in network.modules():
+            if isinstance(layer, MixtureOfExperts):
+                terms, statistics = layer.take()
+                found |= {**terms, **statistics, "least": layer.loads.min()}
+        losses.append({which: float(value.detach()) for which, value in found.items()})
+        answer = network.eval()(given)
+        assert (spans(answer)[:, 1] < torch.tensor([19, 12, 5])).all()
+        assert torch.isfinite(network(torch.full_like(given, PADDING))).all()
+    assert torch.allclose(*answers, atol=1e-5)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert ("balance_loss" in losses[0]) == (name == "switch")
+
+
+def test_costs_are_those_of_the_longest_passage() -> None:
+    (tokens,) = tasks.sample_inputs(TASK, 50)
+    assert set(tokens.unique().tolist()) == set(range(1, 136))
 
 
 def test_spans_of_values_are_learned_first() -> None:

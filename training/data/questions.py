@@ -22,7 +22,7 @@ from pydantic import Field
 
 from nas_core.config import Config
 from nas_core.errors import UsageError
-from nas_core.task import Task, question_task
+from nas_core.task import PADDING, Task, question_task
 from training import tasks
 from training.data.files import nothing
 from training.data.loading import DEFAULT, Loading
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from nas_core.batch import Data
 
-PAD, CLS, SEP, IS, END, FIRST, SECOND, VALUES, VOCABULARY = 0, 1, 2, 3, 4, 8, 40, 72, 136
+CLS, SEP, IS, END, FIRST, SECOND, VALUES, VOCABULARY = 1, 2, 3, 4, 8, 40, 72, 136
 DOMAINS, SEEN, UNSEEN = 8, (0, 1, 2, 3, 4, 5), (6, 7)
 GRID = 4  # keys of a passage are of grids of so many first and second halves
 PARTS = {"train": (0, SEEN), "valid": (1, SEEN), "test": (2, SEEN), "unseen": (3, UNSEEN)}
@@ -96,7 +96,7 @@ def load(argument: str, split: Split) -> QuestionSource:
     seeds = [chosen.seed, *([split.seed] if split.seed else [])]
     made = [sample(chosen.pairs, seeds, *PARTS[part], n) for part, count in counts.items() for n in range(count)]
     length = longest(chosen.pairs)
-    tokens = np.array([row + [PAD] * (length - len(row)) for row, _ in made], dtype=np.int64)
+    tokens = np.array([row + [PADDING] * (length - len(row)) for row, _ in made], dtype=np.int64)
     targets = np.array([start * length + end for _, (start, end) in made], dtype=np.int64)
     ends = np.cumsum([0, *counts.values()])
     parts = Parts(*(np.arange(begin, end) for begin, end in pairwise(ends)))

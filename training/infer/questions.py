@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nas_core.errors import UsageError
+from nas_core.task import PADDING
 from training.data.files import arrays, file_of
 from training.inputs.questions import QuestionInputs
 from training.inputs.samples import Samples
@@ -27,5 +28,6 @@ def read(inputs: QuestionInputs, argument: str) -> Samples:
         raise UsageError(
             f"{path}: tokens are {tokens.min()} to {tokens.max()}; the network knows 0 to {inputs.vocabulary - 1}"
         )
-    padded = np.pad(tokens.astype(np.int64), ((0, 0), (0, inputs.length - tokens.shape[1])))
+    more = inputs.length - tokens.shape[1]
+    padded = np.pad(tokens.astype(np.int64), ((0, 0), (0, more)), constant_values=PADDING)
     return Samples(tuple(f"{path}:{row}" for row in range(len(tokens))), (padded,))

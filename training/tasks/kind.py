@@ -122,7 +122,8 @@ class Kind:
         return tuple(value[:count] for value in inputs) if self.apart else plain(inputs)
 
     def sample_inputs(self, task: Task, batch: int, generator: Generator) -> tuple[Tensor, ...]:
-        """Random inputs of a network: `batch` samples, normally distributed, or integers of the vocabulary."""
+        """Random inputs of a network: `batch` samples, normally distributed, or integers of the vocabulary, none of
+        which is padding: costs are those of the longest sequences."""
         import torch
 
         found = []
@@ -131,7 +132,11 @@ class Kind:
             if each.dtype == "float32":
                 found.append(torch.randn(shape, generator=generator))
             else:
-                found.append(torch.randint(each.vocabulary or 2, shape, generator=generator))
+                count = each.vocabulary or 2
+                drawn = torch.randint(count, shape, generator=generator)
+                if each.padding is not None:
+                    drawn[drawn == each.padding] = (each.padding + 1) % count
+                found.append(drawn)
         return tuple(found)
 
     def variants(self, example: tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:

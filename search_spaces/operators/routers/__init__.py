@@ -3,8 +3,11 @@
 Made by `(features, experts, active)`, where `active` is the number of experts of a token; called with `(x, condition)`,
 `x [n, t, features]` in float32, answers a routing (`search_spaces.layers.dispatch`). `condition` is what is known of a
 sample beside its tokens: `[n]` integers of tasks, `[n, attributes]`, or None. Its attribute `active` is the number of
-experts whose parameters a token passes. What networks it can stand in, and what is left to choose of it, are its
-`Facts`, listed beside its line; a class of a user's has them as its attribute `facts`.
+experts whose parameters a token passes. Of padded sequences it sees each token as a sample of its own, and no padding;
+one that decides by the tokens of a sample together says so by its attribute `by_sample = True`, and is called with `(x,
+condition, real)`, where `real [n, t]` are the positions of tokens, or None: all are. What networks it can stand in, and
+what is left to choose of it, are its `Facts`, listed beside its line; a class of a user's has them as its attribute
+`facts`.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ class Smear(nn.Module):
     sample passes the expert whose weights are the mean of all by p (section 2.2). In training each p is set to 0 with
     probability `dropout`, and what is left is divided by its sum. `active` is no choice here: one is computed."""
 
+    by_sample = True
+
     def __init__(self, features: int, experts: int, active: int = 1, scale: float = 1.0, dropout: float = 0.1) -> None:
         super().__init__()
         self.active = 1
@@ -25,8 +27,9 @@ class Smear(nn.Module):
         self.weight = nn.Parameter(torch.randn(experts, features) * 0.02)
         self.row_scale = nn.Parameter(torch.full((features,), scale))
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Averaged:
-        return Averaged(self._dropped(self._shares(x.mean(1))))
+    def forward(self, x: Tensor, condition: Tensor | None = None, real: Tensor | None = None) -> Averaged:
+        mean = x.mean(1) if real is None else (x * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True)
+        return Averaged(self._dropped(self._shares(mean)))
 
     def _shares(self, given: Tensor) -> Tensor:
         """By what is given of each sample, `[n, features]`: `[n, experts]`."""
@@ -51,7 +54,7 @@ class SmearByTask(Smear):
         super().__init__(features, experts, active, scale, dropout)
         self.embedding = nn.Embedding(tasks, features)
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Averaged:
+    def forward(self, x: Tensor, condition: Tensor | None = None, real: Tensor | None = None) -> Averaged:
         task, shares = known(condition, "smear-task"), self._shares(self.embedding.weight)
         if self.training and self.dropout:
             return Averaged(self._dropped(shares[task]))

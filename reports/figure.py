@@ -78,12 +78,15 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """A heat map: `values[row][column]` at y = row and x = column, NaN is nothing; from `least` to `most`."""
+    """A heat map: `values[row][column]` at y = row and x = column, NaN is nothing; from `least` to `most`.
+
+    `bar`: whether the scale of colours is beside it."""
 
     values: Sequence[Numbers]
     name: str = ""
     least: float = 0.0
     most: float = 1.0
+    bar: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ STYLE: Mapping[str, Any] = {
     "svg.hashsalt": "nas",
     "text.parse_math": False,  # a dollar in a name is one
 }
+STYLE_GRID = "#b0b0b0"  # as Matplotlib has it
 MARKERS = {"circle": "o", "open": "o", "square": "s", "cross": "x", "diamond": "D", "star": "*"}
 
 
@@ -117,7 +118,7 @@ def _axis(axis: Axis, drawn: Any, scale: Callable[[str], None], limit: Callable[
     elif axis.names:
         drawn.set_ticks(range(len(axis.names)), axis.names, fontsize=7)
     elif axis.whole:
-        drawn.set_major_locator(MaxNLocator(integer=True))
+        drawn.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if axis.limits is not None:
         limit(*axis.limits)
     drawn.set_visible(not axis.hidden)
@@ -152,7 +153,8 @@ def _bars(axes: Axes, mark: f.Bars) -> None:
 def _cells(axes: Axes, mark: f.Cells) -> None:
     look: Any = {"aspect": "auto", "cmap": f.SCALE_NAME, "interpolation": "nearest"}
     drawn = axes.imshow(mark.values, vmin=mark.least, vmax=mark.most, **look)
-    axes.figure.colorbar(drawn, ax=axes, label=mark.name, pad=0.01)
+    if mark.bar:
+        axes.figure.colorbar(drawn, ax=axes, label=mark.name, pad=0.01)
 
 
 def _segments(axes: Axes, mark: f.Segments) -> None:
@@ -188,9 +190,33 @@ _DRAWN: Mapping[type, Callable[[Axes, Any], None]] = {
 }
 
 
+def _own_look(axes: Axes) -> None:
+    """Paper, ink and grid as in our own figures, instead of Optuna's."""
+    for place in ("left", "center"):
+        axes.set_title("", loc=place)
+    axes.set_facecolor("white")
+    axes.grid(color=STYLE_GRID, alpha=STYLE["grid.alpha"])
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(True)
+        axes.spines[side].set_color("black")
+    axes.tick_params(colors="black", labelsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_label_text(mirrored.WORDS.get(axis.get_label_text(), axis.get_label_text()), color="black", fontsize=9)
+
+
+def _names_apart(drawing: Drawing) -> None:
+    """Names of options in a size that fits between the axes; those of the last axis beside the scale of colours."""
+    for each in drawing.axes:
+        if each.get_label() == "<colorbar>":
+            place = each.get_position()
+            each.set_position((place.x0 + 0.06, place.y0, place.width, place.height))
+        else:
+            each.tick_params(axis="y", labelsize=7)
+
+
 @contextmanager
 def _mirrored(figure: Mirrored) -> Iterator[Drawing]:
-    """Optuna's picture, in its own style. It is made by `pyplot`, which is left as it was."""
+    """Optuna's picture. It is made by `pyplot`, which is left as it was."""
     import matplotlib
 
     before = matplotlib.get_backend(auto_select=False)
@@ -202,15 +228,21 @@ def _mirrored(figure: Mirrored) -> Iterator[Drawing]:
         axes = numpy.ravel(mirrored.plotted(figure, pictures))
         drawing = axes[0].figure
         drawing.set_size_inches(*figure.size)
+        drawing.suptitle("")
         for each in axes:
-            for place in ("left", "center"):
-                each.set_title("", loc=place)
+            _own_look(each)
             if len(axes) > 1:
                 each.tick_params(axis="x", labelrotation=90)
                 each.label_outer()
-        drawing.suptitle(figure.title, fontsize=11)
-        below = drawing.get_tightbbox().y0 / figure.size[1] - 0.01  # of what hangs out at the bottom
-        drawing.text(0.5, below, textwrap.fill(figure.caption, 120), ha="center", va="top", fontsize=8, color="0.35")
+        for each in drawing.axes:
+            each.set_ylabel(mirrored.WORDS.get(each.get_ylabel(), each.get_ylabel()))
+        if figure.plot == "parallel_coordinate":
+            _names_apart(drawing)
+        box, (width, height) = drawing.get_tightbbox(), figure.size  # of what hangs out at the sides, too
+        middle = (box.x0 + box.x1) / 2 / width
+        drawing.suptitle(figure.title, fontsize=11, x=middle, y=box.y1 / height + 0.02, va="bottom")
+        caption = textwrap.fill(figure.caption, round(width * 15))
+        drawing.text(middle, box.y0 / height - 0.01, caption, ha="center", va="top", fontsize=8, color="0.35")
         yield drawing
         pyplot.close(drawing)
     finally:

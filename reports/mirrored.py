@@ -18,7 +18,24 @@ if TYPE_CHECKING:
     import optuna
 
 MOST = 2_000
-Plot = Literal["param_importances", "parallel_coordinate", "slice", "contour", "rank", "edf", "timeline"]
+WORDS: Mapping[str, str] = {
+    "Hyperparameter Importance": "importance",
+    "Hyperparameter": "choice",
+    "Cumulative Probability": "share of trials",
+    "Datetime": "time",
+    "Trial": "trial",
+}
+"""Titles of axes and scales of Optuna's pictures, and what they are called here."""
+Plot = Literal["param_importances", "parallel_coordinate", "slice", "rank", "edf", "timeline"]
+
+
+class Named(str):
+    """A text that Optuna shows as it is, where it shows the `repr` of an option."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +102,12 @@ def study(figure: Mirrored) -> optuna.Study:
         State.RUNNING: TrialState.RUNNING,
         State.WAITING: TrialState.WAITING,
     }
-    distributions = {name: CategoricalDistribution(options) for name, options in figure.options.items()}
+    distributions = {
+        name: CategoricalDistribution([_named(option) for option in options])
+        for name, options in figure.options.items()
+    }
+    # Without any that is infeasible nothing is told of feasibility, and no legend does.
+    limited = not all(one.feasible for one in figure.trials)
 
     def shown(one: MirroredTrial) -> FrozenTrial:
         state = states.get(one.state, TrialState.FAIL)
@@ -98,15 +120,19 @@ def study(figure: Mirrored) -> optuna.Study:
             value=one.value if state == TrialState.COMPLETE else None,
             datetime_start=None if one.started is None else datetime.fromtimestamp(one.started),
             datetime_complete=None if one.ended is None else datetime.fromtimestamp(one.ended),
-            params=dict(one.params),
+            params={name: _named(value) for name, value in one.params.items()},
             distributions={name: distributions[name] for name in one.params},
             user_attrs={},
-            system_attrs={"constraints": [0.0 if one.feasible else 1.0]},
+            system_attrs={"constraints": [0.0 if one.feasible else 1.0]} if limited else {},
             intermediate_values={},
         )
 
     direction = "maximize" if figure.goal == "max" else "minimize"
     return optuna_view.study([shown(one) for one in figure.trials], directions=[direction])
+
+
+def _named(value: Value) -> Value:
+    return Named(value) if isinstance(value, str) else value
 
 
 def plotted(figure: Mirrored, module: Any) -> Any:

@@ -6,7 +6,7 @@ import html
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from nas_core.errors import MachineError
 from reports import figure as f
@@ -26,7 +26,15 @@ MARKERS = {
 }
 DOTS = 96  # of an inch
 INSTALL = "figures in pages need Plotly; install it by: pip install 'nas-search[plots]'"
-HEAD, FOOT = 50, 40  # pixels above the panels for the title, and between rows for ticks and labels
+HEAD, FOOT = 50, 90  # pixels above the panels for the title, and between rows for ticks, labels, heading and legend
+COLORS = {"blue": f.BLUE, "red": f.VERMILION, "orange": f.PURPLE, "green": f.GREEN, "gray": f.GREY}
+"""Of states in Optuna's timeline, by Optuna's names."""
+WHOLE = 6  # numbers that count something and span less have a tick each
+STANDOFF = 10  # pixels between what an axis is called and its numbers or names
+LETTER = 6.5  # pixels of a letter of an axis, about
+WIDTH = 800  # pixels that a page gives the panels of a figure, about
+CONFIG = {"displaylogo": False, "responsive": True, "displayModeBar": "hover"}
+"""How Plotly shows a figure."""
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -60,7 +68,7 @@ def div(figure: Figure | Mirrored, name: str) -> str:
     return (
         f'<figure><div id="{name}" role="img" aria-label="{html.escape(figure.title)}"></div>'
         f"<figcaption>{html.escape(figure.caption)}</figcaption>\n"
-        f"<script>(s=>Plotly.newPlot({json.dumps(name)},s.data,s.layout,{{displaylogo:false,responsive:true}}))({spec})</script></figure>"
+        f"<script>(s=>Plotly.newPlot({json.dumps(name)},s.data,s.layout,{json.dumps(CONFIG)}))({spec})</script></figure>"
     )
 
 
@@ -85,20 +93,15 @@ def data(figure: Figure | Mirrored) -> Json:
     }
     for number, (panel, (across, down)) in enumerate(zip(figure.panels, _domains(figure, rows), strict=True), start=1):
         suffix = "" if number == 1 else str(number)
-        layout[f"xaxis{suffix}"] = {**_axis(panel.x), "domain": across, "anchor": f"y{suffix}"}
-        layout[f"yaxis{suffix}"] = {**_axis(panel.y), "domain": down, "anchor": f"x{suffix}"}
+        layout[f"xaxis{suffix}"] = {**_axis(panel.x, _span(panel, "x")), "domain": across, "anchor": f"y{suffix}"}
+        layout[f"yaxis{suffix}"] = {**_axis(panel.y, _span(panel, "y")), "domain": down, "anchor": f"x{suffix}"}
         if any(isinstance(mark, f.Cells) for mark in panel.marks):
             layout[f"yaxis{suffix}"]["autorange"] = "reversed"
+        alone = figure.columns == 1
         if panel.title:
-            notes.append(_heading(panel.title, across, down))
+            notes.append(_heading(panel.title, across, down, left=alone))
         legend = f"legend{suffix}"
-        layout[legend] = {
-            "x": across[1],
-            "y": down[1],
-            "xanchor": "right",
-            "yanchor": "top",
-            "bgcolor": "rgba(255,255,255,.6)",
-        }
+        layout[legend] = _legend(across, down, above=alone, left=not panel.title)
         for mark in panel.marks:
             for trace in _TRACES[type(mark)](mark):
                 if trace["type"] == "heatmap":
@@ -114,9 +117,11 @@ def data(figure: Figure | Mirrored) -> Json:
 
 def _domains(figure: Figure, rows: int) -> Iterator[tuple[list[float], list[float]]]:
     """Per panel the shares of the width and of the height that it takes."""
-    columns, gap = figure.columns, 0.09
+    columns = figure.columns
+    letters = max((len(name) for panel in figure.panels for name in panel.y.names), default=0)
+    gap = max(0.09, (LETTER * letters + HEAD) / WIDTH)
     heights = [max(panel.height for panel in figure.panels[row * columns : (row + 1) * columns]) for row in range(rows)]
-    between = 2 * FOOT / (figure.size[1] * DOTS)
+    between = FOOT / (figure.size[1] * DOTS)
     room, total = 1 - between * (rows - 1), sum(heights)
     top = 1.0
     for row, height in enumerate(heights):
@@ -128,14 +133,24 @@ def _domains(figure: Figure, rows: int) -> Iterator[tuple[list[float], list[floa
         top = low - between
 
 
-def _axis(axis: Axis) -> Json:
-    found: Json = {"title": {"text": _text(axis.label)}, "gridcolor": "#e5e5e5", "zeroline": False, "automargin": True}
+def _span(panel: f.Panel, side: Literal["x", "y"]) -> float:
+    """From the least to the most number on an axis that lines and points have."""
+    marks = [mark for mark in panel.marks if isinstance(mark, f.Line | f.Points)]
+    found = [value for mark in marks for value in (mark.x if side == "x" else mark.y) if math.isfinite(value)]
+    return max(found) - min(found) if found else math.inf
+
+
+def _axis(axis: Axis, span: float) -> Json:
+    title = {"text": _text(axis.label), "standoff": STANDOFF}
+    found: Json = {"title": title, "gridcolor": "#e5e5e5", "zeroline": False, "automargin": True}
     if axis.log:
         found["type"] = "log"
     if axis.names:
         found |= {"tickvals": [*range(len(axis.names))], "ticktext": [_text(name) for name in axis.names]}
     if axis.whole:
         found["tickformat"] = ",d"
+        if span < WHOLE:
+            found["dtick"] = 1
     if axis.limits is not None:
         found["range"] = [math.log10(limit) for limit in axis.limits] if axis.log else [*axis.limits]
     if axis.hidden:
@@ -143,9 +158,18 @@ def _axis(axis: Axis) -> Json:
     return found
 
 
-def _heading(title: str, across: list[float], down: list[float]) -> Json:
-    place = {"x": sum(across) / 2, "y": down[1], "xref": "paper", "yref": "paper", "yanchor": "bottom"}
-    return {"text": _text(title), "showarrow": False, **place}
+def _heading(title: str, across: list[float], down: list[float], *, left: bool) -> Json:
+    place = {"x": across[0] if left else sum(across) / 2, "xanchor": "left" if left else "center", "y": down[1]}
+    return {"text": _text(title), "showarrow": False, **place, "xref": "paper", "yref": "paper", "yanchor": "bottom"}
+
+
+def _legend(across: list[float], down: list[float], *, above: bool, left: bool) -> Json:
+    """In the corner of a panel among others; of one that has the whole width above it, where it hides nothing."""
+    if not above:
+        corner = {"x": across[1], "xanchor": "right", "y": down[1], "yanchor": "top"}
+        return {**corner, "bgcolor": "rgba(255,255,255,.8)"}
+    side = {"x": across[0], "xanchor": "left"} if left else {"x": across[1], "xanchor": "right"}
+    return {**side, "y": down[1], "yanchor": "bottom", "orientation": "h", "bgcolor": "rgba(0,0,0,0)"}
 
 
 def _text(text: str) -> str:
@@ -223,7 +247,15 @@ def _cells(mark: f.Cells) -> Iterator[Json]:
     scale = [[place / (len(SCALE) - 1), color] for place, color in enumerate(SCALE)]
     bar = {"title": {"text": _text(mark.name), "side": "right"}, "thickness": 12}
     values = [_numbers(row) for row in mark.values]
-    yield {"type": "heatmap", "z": values, "zmin": mark.least, "zmax": mark.most, "colorscale": scale, "colorbar": bar}
+    yield {
+        "type": "heatmap",
+        "z": values,
+        "zmin": mark.least,
+        "zmax": mark.most,
+        "colorscale": scale,
+        "colorbar": bar,
+        "showscale": mark.bar,
+    }
 
 
 def _segments(mark: f.Segments) -> Iterator[Json]:
@@ -289,8 +321,18 @@ def _mirrored(figure: Mirrored) -> Json:
     from optuna import visualization
 
     drawn = mirrored.plotted(mirrored.escaped(figure), visualization)
-    drawn.update_layout(
-        title={"text": _text(figure.title), "x": 0.5}, height=round(figure.size[1] * DOTS), template="none"
-    )
+    height = round(figure.size[1] * DOTS)
+    drawn.update_layout(title={"text": _text(figure.title), "x": 0.5}, height=height, width=None, template="none")
+    drawn.update_layout(colorway=[*PALETTE])
+    for update, each in ((drawn.update_xaxes, drawn.select_xaxes), (drawn.update_yaxes, drawn.select_yaxes)):
+        update(automargin=True)
+        for axis in each():
+            axis.title.text, axis.title.standoff = mirrored.WORDS.get(axis.title.text, axis.title.text), STANDOFF
     found: Json = json.loads(drawn.to_json())
+    for trace in found["data"]:
+        marker = trace.get("marker", {})
+        if isinstance(marker.get("color"), str) and marker["color"] in COLORS:
+            marker["color"] = PALETTE[COLORS[marker["color"]]]
+        if (bar := marker.get("colorbar", {}).get("title", {}).get("text")) in mirrored.WORDS:
+            marker["colorbar"]["title"]["text"] = mirrored.WORDS[bar]
     return {"data": found["data"], "layout": found["layout"]}

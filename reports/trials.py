@@ -117,5 +117,7 @@ def text(study: Study, trials: Trials, positions: Iterable[int], objectives: Seq
 
 
 def drawn(count: int, total: int, what: str = "trials") -> str:
-    """`All 20 trials`, or `1,950 of 100,000 trials`, for a caption."""
+    """`all 20 trials`, or `1,950 of 100,000 trials`, for a caption; `what` is a plural in -s."""
+    if total < 2:
+        return f"the only {what.removesuffix('s')}" if total else f"no {what}"
     return f"all {total:,} {what}" if count >= total else f"{count:,} of {total:,} {what}"

@@ -39,7 +39,6 @@ SIZE = 50  # studies of a page
 LONG = 10_000  # trials: what reads all of them is left to reports
 MOST = 12  # studies that are compared
 RUNNING = 200  # runs that are listed
-APART = ("contour",)  # kinds of figures that a page of a study leaves out: Plotly complains of empty squares of it
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,6 @@ def study(store: Store, query: Query) -> Values:
         "figures": [
             {"kind": kind, "url": figure_url(kind, study=one.name), "about": make.kind(kind).about}
             for kind in make.possible(subject)
-            if kind not in APART
         ],
         "rows": rows,
         "names": names,

@@ -19,7 +19,7 @@ KINDS: Mapping[str, str] = {
     "importance": "reports.kinds.mirrored:IMPORTANCE",
     "parallel": "reports.kinds.mirrored:PARALLEL",
     "slice": "reports.kinds.mirrored:SLICE",
-    "contour": "reports.kinds.mirrored:CONTOUR",
+    "contour": "reports.kinds.contour:KIND",
     "rank": "reports.kinds.mirrored:RANK",
     "edf": "reports.kinds.mirrored:EDF",
     "timeline": "reports.kinds.mirrored:TIMELINE",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy
 import sqlalchemy as sa
@@ -80,7 +81,7 @@ def _of_study(subject: Subject) -> Figure:
         caption=f"{read.drawn(len(chosen), len(numbers), 'curves').capitalize()} drawn"
         + (f" (the best {BEST} and a sample)" if len(chosen) < len(numbers) else "")
         + f"; {better} is better.",
-        panels=[Panel(Axis("step"), Axis(objective.metric), marks)],
+        panels=[Panel(Axis("step", whole=_whole(curves)), Axis(objective.metric), marks)],
     )
 
 
@@ -102,6 +103,11 @@ def _joined(curves: Sequence[Sequence[tuple[float, float]]], name: str, color: i
     x = [value for curve in curves for value in (*(step for step, _ in curve), math.nan)]
     y = [value for curve in curves for value in (*(value for _, value in curve), math.nan)]
     return Line(x, y, name, color, width=2.2 if color == VERMILION else 0.9)
+
+
+def _whole(curves: Mapping[Any, Sequence[tuple[float, float]]]) -> bool:
+    """Whether steps are counted in whole numbers, as epochs are."""
+    return all(step == int(step) for curve in curves.values() for step, _ in curve)
 
 
 def _of_run(subject: Subject) -> Figure:
@@ -128,7 +134,7 @@ def _of_run(subject: Subject) -> Figure:
         title=f"{address}: learning curves",
         caption=f"{read.drawn(sum(len(panels[what]) for what in chosen), len(curves), 'metrics').capitalize()} "
         f"over {plural(len(reports), 'step')}.",
-        panels=[Panel(Axis("step"), Axis(what), panels[what]) for what in chosen],
+        panels=[Panel(Axis("step", whole=_whole(curves)), Axis(what), panels[what]) for what in chosen],
         columns=across,
         size=(4.2 * across + 0.6, 3.2 * math.ceil(len(chosen) / across) + 0.8),
     )

@@ -19,11 +19,10 @@ from reports.trials import Trials
 
 BEST = 500
 """Of the mirrored trials; the others are drawn from the rest."""
-DRAWN: Mapping[Plot, int] = {"param_importances": 20, "parallel_coordinate": 10, "slice": 6, "contour": 3, "rank": 3}
+DRAWN: Mapping[Plot, int] = {"param_importances": 20, "parallel_coordinate": 10, "slice": 6, "rank": 3}
 """How many choices a plot shows, the most important ones; the others show none."""
 FEWER: Mapping[Plot, int] = {"timeline": 1_000}
 """Trials of a plot that takes a mark for each; the others show as many as a mirror has."""
-SIZES: Mapping[Plot, tuple[float, float]] = {"contour": (11.0, 9.0), "rank": (11.0, 9.0), "slice": (13.0, 5.0)}
 
 
 def _kind(name: str, plot: Plot, about: str) -> Kind:
@@ -32,12 +31,16 @@ def _kind(name: str, plot: Plot, about: str) -> Kind:
 
 def _making(name: str, plot: Plot) -> Callable[[Subject], Mirrored]:
     def make(subject: Subject) -> Mirrored:
-        return _made(subject, name, plot)
+        return made(subject, name, plot)
 
     return make
 
 
-def _made(subject: Subject, name: str, plot: Plot) -> Mirrored:
+def made(subject: Subject, name: str, plot: Plot, by: str = ", by Optuna") -> Mirrored:
+    """The data of a plot. `by`: what its caption says of who draws it.
+
+    Raises NotFoundError where too few trials are measured, or no choice differs between them.
+    """
     study, objective = subject.searched, subject.view.objectives[0]
     trials = read.read(subject.store, study, subject.view.objectives)
     among = numpy.arange(len(trials)) if plot == "timeline" else numpy.flatnonzero(_comparable(trials))
@@ -49,13 +52,12 @@ def _made(subject: Subject, name: str, plot: Plot) -> Mirrored:
     figure = Mirrored(
         kind=name,
         title=f"{study.name}: {name}",
-        caption=_caption(len(chosen), len(among), plot, len(subject.view.objectives), objective),
+        caption=_caption(len(chosen), len(among), plot, len(subject.view.objectives), objective, by),
         plot=plot,
         metric=objective.metric,
         goal=objective.goal,
         trials=[_mirrored(run, objective) for run in runs],
         options=_options(subject, runs),
-        size=SIZES.get(plot, (9.0, 6.0)),
     )
     if plot not in DRAWN:
         return figure
@@ -68,7 +70,14 @@ def _made(subject: Subject, name: str, plot: Plot) -> Mirrored:
     caption = figure.caption
     if len(params) < len(known):
         caption += f" The {len(params)} most important of {len(known)} choices are shown (PED-ANOVA)."
-    return replace(figure, params=params, caption=caption)
+    return replace(figure, params=params, caption=caption, size=_size(plot, len(params)))
+
+
+def _size(plot: Plot, choices: int) -> tuple[float, float]:
+    """In inches: room for the names of a choice's options between its axis and the next one."""
+    if plot == "parallel_coordinate":
+        return max(9.0, 1.6 * choices + 2.0), 6.0
+    return {"rank": (11.0, 9.0), "slice": (max(5.0, 2.1 * choices + 0.6), 4.6)}.get(plot, (9.0, 6.0))
 
 
 def _comparable(trials: Trials) -> numpy.ndarray:
@@ -88,12 +97,12 @@ def _chosen(trials: Trials, among: numpy.ndarray, most: int) -> numpy.ndarray:
     return numpy.sort(numpy.concatenate([order[:BEST], sample]))
 
 
-def _caption(chosen: int, total: int, plot: Plot, objectives: int, objective: Objective) -> str:
+def _caption(chosen: int, total: int, plot: Plot, objectives: int, objective: Objective, by: str) -> str:
     what = "trials" if plot == "timeline" else "measured trials"
     sample = f" (the best {BEST} and a sample of the others)" if chosen < total else ""
     first = " The first objective alone." if objectives > 1 and plot != "timeline" else ""
     better = "" if plot == "timeline" else f" {'Higher' if objective.goal == 'max' else 'Lower'} is better."
-    return f"{read.drawn(chosen, total, what).capitalize()} drawn{sample}, by Optuna.{better}{first}"
+    return f"{read.drawn(chosen, total, what).capitalize()} drawn{sample}{by}.{better}{first}"
 
 
 def _mirrored(run: Run, objective: Objective) -> MirroredTrial:
@@ -119,7 +128,8 @@ def _options(subject: Subject, runs: Sequence[Run]) -> dict[str, list[Value]]:
             options = found.setdefault(name, list(known.get(name, ())))
             if value not in options:
                 options.append(value)
-    return {name: found[name] for name in [*(name for name in known if name in found), *(set(found) - set(known))]}
+    order = [*(name for name in known if name in found), *(name for name in found if name not in known)]
+    return {name: found[name] for name in order}
 
 
 def _taken(trials: Sequence[MirroredTrial], choice: str) -> set[Value]:
@@ -129,7 +139,6 @@ def _taken(trials: Sequence[MirroredTrial], choice: str) -> set[Value]:
 IMPORTANCE = _kind("importance", "param_importances", "how much of the first objective each choice explains")
 PARALLEL = _kind("parallel", "parallel_coordinate", "parallel coordinates of the choices")
 SLICE = _kind("slice", "slice", "the first objective by each choice alone")
-CONTOUR = _kind("contour", "contour", "the first objective by pairs of choices")
 RANK = _kind("rank", "rank", "the ranks of trials by pairs of choices")
 EDF = _kind("edf", "edf", "the empirical distribution of the first objective")
 TIMELINE = _kind("timeline", "timeline", "when each trial ran, and how it ended")

@@ -18,8 +18,6 @@ LARGER = 1.15  # than on paper is a figure at most
 THEMED = {
     "#000000": "currentColor",
     "#ffffff": "var(--paper)",
-    "#e5e5e5": "var(--panel)",  # behind Optuna's pictures
-    "#555555": "var(--faint)",
     "#b0b0b0": "var(--grid)",
 }
 """What the renderer calls black, white and grey, by what a page calls them."""

@@ -301,3 +301,39 @@ def test_the_most_important_choice_comes_first(made: Made) -> None:
     assert isinstance(found, Mirrored)
     assert found.params is not None
     assert list(found.params) == ["b", "a"]
+
+
+@pytest.mark.parametrize("goal", ["max", "min"])
+def test_pairs_of_options_have_the_best_of_their_trials(made: Made, goal: str) -> None:
+    study = made.study("s", [f"score:{goal}"])
+    values = [5.0, 1.0, 2.0, 7.0, 4.0, 6.0, 3.0, 9.0]  # of (number % 3, number % 2)
+    for number, value in enumerate(values):
+        made.trial(study, number, [value])
+    found = figure(made, "s", "contour")
+    (cells,) = marks(found, Cells)
+    across, down = found.panels[0].x, found.panels[0].y
+    best = max if goal == "max" else min
+    grids = {
+        (x, y): cells.values[row][column] for row, y in enumerate(down.names) for column, x in enumerate(across.names)
+    }
+    wanted: dict[tuple[str, str], list[float]] = {}
+    for number, value in enumerate(values):
+        a, b = str(number % 3), "xy"[number % 2]
+        wanted.setdefault((a, b) if across.label == "a" else (b, a), []).append(value)
+    assert grids == {pair: best(of) for pair, of in wanted.items()}
+    assert {across.label, down.label} == {"a", "b"}
+    assert (cells.least, cells.most) == (min(grids.values()), max(grids.values()))
+    assert "A cell is the best of the trials with both options" in found.caption
+
+
+def test_a_pair_needs_two_choices_that_differ(made: Made) -> None:
+    study = made.study("s")
+    for number in (0, 6, 3):
+        made.trial(study, number, [float(number)])  # b differs, a does not
+    with pytest.raises(NotFoundError, match="one choice differs, b; a pair needs two"):
+        figure(made, "s", "contour")
+
+
+def test_one_trial_is_called_so(made: Made) -> None:
+    made.trial(made.study("s"), 0, [1.0])
+    assert figure(made, "s", "history").caption == "The only measured trial drawn; higher is better."

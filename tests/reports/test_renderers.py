@@ -18,7 +18,7 @@ from nas_core.strategy import State
 from reports import figure as f
 from reports import matplotlib_figure, plotly_figure
 from reports.documents import document
-from reports.mirrored import Mirrored, MirroredTrial
+from reports.mirrored import WORDS, Mirrored, MirroredTrial, Plot
 
 ODD = "<script>alert('$x_1$ & \"\u00e9\u4e2d')</script>"
 MARKS: list[f.Mark] = [
@@ -129,11 +129,24 @@ def test_plotlys_data_is_the_figures() -> None:
     assert shown.count("plain") == 1
     assert sum(note["showarrow"] for note in layout["annotations"]) == 1
     places = [(layout[f"xaxis{n}"]["domain"], layout[f"yaxis{n}"]["domain"]) for n in ("", "2", "3", "4")]
+    assert [heat["showscale"], layout["legend2"]["bgcolor"]] == [True, "rgba(255,255,255,.8)"]
     for number, (across, down) in enumerate(places):
         assert 0 <= across[0] < across[1] <= 1
         assert 0 <= down[0] < down[1] <= 1
         for other_across, other_down in places[:number]:  # none covers another
             assert across[0] >= other_across[1] or down[1] <= other_down[0]
+
+
+def test_what_is_alone_in_its_row_has_its_legend_above_it() -> None:
+    lines = [f.Line([0, 1], [0, 1], "a line")]
+    panels = [f.Panel(f.Axis("n", whole=True), f.Axis("y"), lines, title) for title in ("", "second")]
+    layout = plotly_figure.data(f.Figure("made", "a title", "", panels))["layout"]
+    for legend, axis in (("legend", "yaxis"), ("legend2", "yaxis2")):
+        assert (layout[legend]["y"], layout[legend]["yanchor"]) == (layout[axis]["domain"][1], "bottom")
+    assert [layout["legend"]["xanchor"], layout["legend2"]["xanchor"]] == ["left", "right"]
+    (heading,) = layout["annotations"]
+    assert (heading["text"], heading["xanchor"]) == ("second", "left")
+    assert layout["xaxis"]["dtick"] == 1  # no tick between two whole numbers
 
 
 def test_plotly_itself_takes_the_data() -> None:
@@ -164,9 +177,7 @@ def mirror(plot: str, params: list[str] | None) -> Mirrored:
     return Mirrored("made", "a title", "a caption", plot, "score", "min", trials, options, params)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "plot", ["param_importances", "parallel_coordinate", "slice", "contour", "rank", "edf", "timeline"]
-)
+@pytest.mark.parametrize("plot", get_args(Plot))
 def test_optunas_pictures_open(plot: str) -> None:
     import matplotlib
 
@@ -178,8 +189,13 @@ def test_optunas_pictures_open(plot: str) -> None:
     assert len(numpy.unique(image.reshape(-1, 3), axis=0)) > 10
     texts = {"".join(node.itertext()) for node in xml.fromstring(matplotlib_figure.render(figure, "svg")).iter()}
     assert {"a title", "a caption"} <= texts
+    assert not texts & {*WORDS, "'p'"}  # said in our words, and options as they are called
     assert dict(matplotlib.rcParams) == before
     pytest.importorskip("plotly")
     data = plotly_figure.data(figure)
     assert data["data"]
     assert "<script" not in json.dumps(data)
+    titles = {axis["title"].get("text") for name, axis in data["layout"].items() if name[1:5] == "axis"}
+    assert not titles & WORDS.keys()
+    assert "'p'" not in json.dumps(data["data"])
+    assert data["layout"].get("width") is None  # that of the page

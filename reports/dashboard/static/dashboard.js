@@ -2,6 +2,7 @@
 // Draws figures when they come into view, and shows what is new when the server says that something is.
 
 const PAUSE = 5000; // milliseconds between two drawings of a figure
+const CONFIG = { displaylogo: false, responsive: true, displayModeBar: "hover" };
 const style = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function themed(made) {
@@ -9,10 +10,10 @@ function themed(made) {
   const layout = { ...structuredClone(made.layout), title: undefined, width: undefined, paper_bgcolor: clear, plot_bgcolor: clear };
   layout.font = { ...layout.font, color: ink, family: getComputedStyle(document.body).fontFamily };
   layout.modebar = { bgcolor: clear, color: style("--faint"), activecolor: ink };
-  layout.margin = { ...layout.margin, t: 36 };
+  layout.margin = { ...layout.margin, t: 44 };
   for (const [name, axis] of Object.entries(layout)) {
     if (/^[xy]axis\d*$/.test(name)) layout[name] = { ...axis, automargin: true, gridcolor: edge, linecolor: edge, zerolinecolor: edge };
-    if (/^legend\d*$/.test(name)) layout[name] = { ...axis, bgcolor: clear };
+    if (/^legend\d*$/.test(name)) layout[name] = { ...axis, bgcolor: axis.orientation === "h" ? clear : paper };
   }
   layout.annotations = (layout.annotations || []).map(note => ({
     ...note,
@@ -37,7 +38,7 @@ async function draw(plot) {
       if (!plot.made) plot.textContent = "";
       plot.made = made;
       const { data, layout } = themed(made);
-      await Plotly.react(plot, data, layout, { displaylogo: false, responsive: true });
+      await Plotly.react(plot, data, layout, CONFIG);
       plot.dataset.state = "drawn";
     }
   } catch (error) {

@@ -68,6 +68,7 @@ def build(folder: Path) -> Path:
         page = folder / "docs" / path
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(content, encoding="utf-8")
+    shutil.copytree(HERE / "pictures", folder / "docs" / "pictures", dirs_exist_ok=True)
     settings = (HERE / "zensical.toml").read_text(encoding="utf-8")
     (folder / "zensical.toml").write_text(settings.replace('paths = ["."]', f'paths = ["{ROOT.as_posix()}"]'))
     shutil.rmtree(folder / "site", ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import secrets
 import socket
 import sys
@@ -15,6 +16,7 @@ import typer
 from nas_cli.options import DEFAULT_DB, Db, Files, open_store
 
 INSTALL = "the dashboard needs Starlette and Plotly; install them by: pip install 'nas-search[dashboard]'"
+NICE = 10  # niceness of POSIX
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -51,6 +53,7 @@ def dashboard(
         token = secrets.token_urlsafe(24)
     app = application(url, files, token=token, hosts=(*LOCAL, host) if local else ())
     bound = _bound(host, port)
+    os.nice(NICE)  # searches on this machine come first
     try:
         address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
         render.emit(f"{address}?token={quote(token)}" if token else address)

@@ -38,6 +38,7 @@ STYLE: Mapping[str, Any] = {
     "svg.hashsalt": "nas",
     "text.parse_math": False,  # a dollar in a name is one
 }
+LARGE = 1e4  # numbers of an axis are written with a prefix of units from here on
 STYLE_GRID = "#b0b0b0"  # as Matplotlib has it
 MARKERS = {"circle": "o", "open": "o", "square": "s", "cross": "x", "diamond": "D", "star": "*"}
 
@@ -108,7 +109,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
 
 
 def _axis(axis: Axis, drawn: Any, scale: Callable[[str], None], limit: Callable[[float, float], object]) -> None:
-    from matplotlib.ticker import MaxNLocator, NullFormatter
+    from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
     drawn.set_label_text(axis.label)
     if axis.log:
@@ -121,6 +122,8 @@ def _axis(axis: Axis, drawn: Any, scale: Callable[[str], None], limit: Callable[
         drawn.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if axis.limits is not None:
         limit(*axis.limits)
+    if not (axis.log or axis.names) and max(map(abs, drawn.get_view_interval())) >= LARGE:
+        drawn.set_major_formatter(EngFormatter(sep=""))  # 60k, 2.5M
     drawn.set_visible(not axis.hidden)
 
 
@@ -191,7 +194,7 @@ _DRAWN: Mapping[type, Callable[[Axes, Any], None]] = {
 
 
 def _own_look(axes: Axes) -> None:
-    """Paper, ink and grid as in our own figures, instead of Optuna's."""
+    """Paper and grid as in our own figures, instead of Optuna's."""
     for place in ("left", "center"):
         axes.set_title("", loc=place)
     axes.set_facecolor("white")
@@ -199,6 +202,10 @@ def _own_look(axes: Axes) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(True)
         axes.spines[side].set_color("black")
+
+
+def _own_words(axes: Axes) -> None:
+    """The ink of our own figures, and what axes and scales of colours are called here."""
     axes.tick_params(colors="black", labelsize=8)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_label_text(mirrored.WORDS.get(axis.get_label_text(), axis.get_label_text()), color="black", fontsize=9)
@@ -235,7 +242,7 @@ def _mirrored(figure: Mirrored) -> Iterator[Drawing]:
                 each.tick_params(axis="x", labelrotation=90)
                 each.label_outer()
         for each in drawing.axes:
-            each.set_ylabel(mirrored.WORDS.get(each.get_ylabel(), each.get_ylabel()))
+            _own_words(each)
         if figure.plot == "parallel_coordinate":
             _names_apart(drawing)
         box, (width, height) = drawing.get_tightbbox(), figure.size  # of what hangs out at the sides, too

@@ -101,7 +101,8 @@ def data(figure: Figure | Mirrored) -> Json:
         if panel.title:
             notes.append(_heading(panel.title, across, down, left=alone))
         legend = f"legend{suffix}"
-        layout[legend] = _legend(across, down, above=alone, left=not panel.title)
+        above = alone or (not panel.title and _fits([name for name, _ in f.named(panel)], across))
+        layout[legend] = _legend(across, down, above=above, left=not panel.title)
         for mark in panel.marks:
             for trace in _TRACES[type(mark)](mark):
                 if trace["type"] == "heatmap":
@@ -163,8 +164,13 @@ def _heading(title: str, across: list[float], down: list[float], *, left: bool) 
     return {"text": _text(title), "showarrow": False, **place, "xref": "paper", "yref": "paper", "yanchor": "bottom"}
 
 
+def _fits(names: Sequence[str], across: list[float]) -> bool:
+    """Whether names stand beside one another above a panel, each with a sample of its mark."""
+    return sum(len(name) * LETTER + HEAD for name in names) <= (across[1] - across[0]) * WIDTH
+
+
 def _legend(across: list[float], down: list[float], *, above: bool, left: bool) -> Json:
-    """In the corner of a panel among others; of one that has the whole width above it, where it hides nothing."""
+    """Above a panel, where it hides nothing, or in its corner."""
     if not above:
         corner = {"x": across[1], "xanchor": "right", "y": down[1], "yanchor": "top"}
         return {**corner, "bgcolor": "rgba(255,255,255,.8)"}

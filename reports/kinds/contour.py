@@ -23,7 +23,7 @@ def _make(subject: Subject) -> Figure:
     pairs = list(combinations(params, 2))
     grids = [_best(found, across, down) for across, down in pairs]
     known = [value for grid in grids for row in grid for value in row if not math.isnan(value)]
-    panels = []
+    panels: list[Panel] = []
     for (across, down), grid in zip(pairs, grids, strict=True):
         x, y = (Axis(choice, names=[str(option) for option in _taken(found, choice)]) for choice in (across, down))
         last = len(panels) == len(pairs) - 1

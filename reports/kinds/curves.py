@@ -1,4 +1,4 @@
-"""Learning curves: of a study's trials the first objective's metric, of one run all that it reported."""
+"""Learning curves: of a study's trials the first objective's metric, of one run all that it reported but constants."""
 
 from __future__ import annotations
 
@@ -120,6 +120,12 @@ def _of_run(subject: Subject) -> Figure:
         for name, value in report.metrics.items():
             series_of.setdefault(name, []).append((report.step, value))
     curves = {name: curve for name, curve in series_of.items() if len(curve) > 1}
+    learned = {objective.metric for objective in subject.view.objectives}
+    curves = {  # a count of parameters is none
+        name: curve
+        for name, curve in curves.items()
+        if name in learned or name.startswith(PARTS) or len({value for _, value in curve}) > 1
+    }
     if not curves:
         raise NotFoundError(f"{address} has reported {len(reports)} step{'s' * (len(reports) != 1)}; a curve needs two")
     panels: dict[str, list[Mark]] = {}

@@ -15,6 +15,7 @@ from nas_core.records import BASELINE
 from reports import trials as read
 from reports.figure import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, Axis, Figure, Line, Mark, Panel, Points
 from reports.kind import Kind, Subject, of_study
+from reports.texts import number
 from reports.trials import Trials
 from studies.analysis import leading
 from studies.documents import name_of
@@ -55,7 +56,7 @@ def _make(subject: Subject) -> Figure:
         panels.append(Panel(_axis(objectives[pair[0]]), _axis(objectives[pair[1]]), marks))
     numbers, volumes, corner = volumes_over(trials)
     reference = ", ".join(
-        f"{one.metric} {one.orient(value):.6g}" for one, value in zip(objectives, corner, strict=True)
+        f"{one.metric} {number(one.orient(value))}" for one, value in zip(objectives, corner, strict=True)
     )
     panels.append(
         Panel(

@@ -21,8 +21,8 @@ BEST = 500
 """Of the mirrored trials; the others are drawn from the rest."""
 DRAWN: Mapping[Plot, int] = {"param_importances": 20, "parallel_coordinate": 10, "slice": 6, "rank": 3}
 """How many choices a plot shows, the most important ones; the others show none."""
-FEWER: Mapping[Plot, int] = {"timeline": 1_000}
-"""Trials of a plot that takes a mark for each; the others show as many as a mirror has."""
+FEWER: Mapping[str, int] = {"parallel": 1_000, "rank": 1_000, "timeline": 1_000}
+"""Trials of kinds that take a mark or more for each; the others show as many as a mirror has."""
 
 
 def _kind(name: str, plot: Plot, about: str) -> Kind:
@@ -47,7 +47,7 @@ def made(subject: Subject, name: str, plot: Plot, by: str = ", by Optuna") -> Mi
     if len(among) < (1 if plot == "timeline" else 2):
         wanted = "no trials" if plot == "timeline" else "fewer than two measured trials of the largest budget"
         raise NotFoundError(f"study '{study.name}' has {wanted} yet; there is nothing to draw")
-    chosen = _chosen(trials, among, min(FEWER.get(plot, MOST), MOST))
+    chosen = _chosen(trials, among, min(FEWER.get(name, MOST), MOST))
     runs = list(subject.store.some_trials(study, trials.numbers[chosen].tolist(), metrics=False))
     figure = Mirrored(
         kind=name,

@@ -75,6 +75,10 @@ def test_the_site_is_built_strictly_and_fetches_nothing(site: ModuleType, tmp_pa
         parser.feed(page.read_text(encoding="utf-8"))
         assert parser.found
         assert not [where for where in parser.found if re.match("(https?:)?//", where)], page
+    start = (built / "index.html").read_text(encoding="utf-8")
+    pictures = re.findall(r'<img[^>]* src="([^"]+)"', start)
+    assert len(pictures) >= 3
+    assert all((built / path).is_file() for path in pictures)
     reference = (built / "reference" / "spaces" / "index.html").read_text(encoding="utf-8")
     assert 'id="nas_core.space.SearchSpace.allowed"' in reference
     assert 'id="a-new-search-space-one-file"' in (built / "contributing" / "index.html").read_text(encoding="utf-8")

@@ -402,6 +402,8 @@ def test_the_command_serves_until_it_is_stopped(folder: Path, host: str) -> None
             assert address.startswith(f"http://{host}:")
             assert bool(token) == (host == "0.0.0.0")
             server = Served(int(address.rstrip("/").rpartition(":")[2]))
+            priority = os.getpriority(os.PRIO_PROCESS, process.pid)
+            assert priority > os.getpriority(os.PRIO_PROCESS, 0)  # searches come first
             assert server.ask("/")[0] == (401 if token else 200)
             assert server.ask("/", headers={"authorization": f"Bearer {token}"})[0] == 200
             process.send_signal(signal.SIGINT)

@@ -59,9 +59,10 @@ def test_curves_of_a_study_are_those_of_its_trials(made: Made) -> None:
     assert found.caption == "All 5 curves drawn; higher is better."
 
 
-def test_curves_of_a_run_are_all_that_it_reported(made: Made) -> None:
+def test_curves_of_a_run_are_all_that_it_reported_but_costs(made: Made) -> None:
     study = made.study("s")
-    curve = {step: {"train_loss": 1 / step, "val_loss": 2 / step, "val_accuracy": step / 9} for step in (1.0, 2.0)}
+    losses = {step: {"train_loss": 1 / step, "val_loss": 2 / step} for step in (1.0, 2.0)}
+    curve = {step: {**losses[step], "val_accuracy": step / 9, "params": 7.0} for step in (1.0, 2.0)}
     made.trial(study, 0, [1.0], curve=curve)
     made.trial(study, 1, [1.0], curve={1.0: {"val_loss": 2.0}})
     found = figure(made, "s:0", "curves")
@@ -78,6 +79,9 @@ def test_curves_of_a_run_are_all_that_it_reported(made: Made) -> None:
     }
     with pytest.raises(NotFoundError, match="s:1 has reported 1 step; a curve needs two"):
         figure(made, "s:1", "curves")
+    made.trial(study, 2, [1.0], curve={step: {"score": 0.5, "val_loss": 1.0, "macs": 1.0} for step in (1.0, 2.0)})
+    panels = figure(made, "s:2", "curves").panels
+    assert {mark.name for panel in panels for mark in panel.marks if isinstance(mark, Line)} == {"score", "val_loss"}
 
 
 def test_a_graph_is_drawn_downwards_with_every_edge() -> None:

@@ -129,7 +129,7 @@ def test_plotlys_data_is_the_figures() -> None:
     assert shown.count("plain") == 1
     assert sum(note["showarrow"] for note in layout["annotations"]) == 1
     places = [(layout[f"xaxis{n}"]["domain"], layout[f"yaxis{n}"]["domain"]) for n in ("", "2", "3", "4")]
-    assert [heat["showscale"], layout["legend2"]["bgcolor"]] == [True, "rgba(255,255,255,.8)"]
+    assert [heat["showscale"], layout["legend"]["yanchor"]] == [True, "top"]  # so many names fit above no half
     for number, (across, down) in enumerate(places):
         assert 0 <= across[0] < across[1] <= 1
         assert 0 <= down[0] < down[1] <= 1
@@ -147,6 +147,8 @@ def test_what_is_alone_in_its_row_has_its_legend_above_it() -> None:
     (heading,) = layout["annotations"]
     assert (heading["text"], heading["xanchor"]) == ("second", "left")
     assert layout["xaxis"]["dtick"] == 1  # no tick between two whole numbers
+    halves = plotly_figure.data(f.Figure("made", "a title", "", panels, columns=2))["layout"]
+    assert [halves["legend"]["yanchor"], halves["legend2"]["yanchor"]] == ["bottom", "top"]  # the second has a heading
 
 
 def test_plotly_itself_takes_the_data() -> None:

@@ -2,6 +2,7 @@
 // Draws figures when they come into view, and shows what is new when the server says that something is.
 
 const PAUSE = 5000; // milliseconds between two drawings of a figure
+const SOON = 300, LATER = 2000; // milliseconds until what is new is shown, and between two times
 const CONFIG = { displaylogo: false, responsive: true, displayModeBar: "hover" };
 const style = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -82,12 +83,12 @@ const live = document.body.dataset.live;
 if (live) {
   const note = document.getElementById("live");
   const source = new EventSource(live);
-  let waiting = false;
+  let waiting = false, last = 0;
   source.addEventListener("version", event => {
     note.textContent = "live";
     if (!event.data || waiting) return;
     waiting = true;
-    setTimeout(() => { waiting = false; renew(); }, 300);
+    setTimeout(() => { waiting = false; last = Date.now(); renew(); }, Math.max(SOON, last + LATER - Date.now()));
   });
   source.onerror = () => { note.textContent = "not connected"; };
 }

@@ -26,6 +26,7 @@ DATA = {
     "patches": ("--data", "digits", "-s", "split.limit=80"),
     "tasks": ("--data", "tasks:digits", "-s", "split.limit=80"),
 }
+KINDS = ("", ",kinds=('mixed',)")
 ASKED = {"table": "csv:new.csv", "text": "new.txt", "patches": "one.png", "tasks": "one.png?task=parity"}
 
 
@@ -63,8 +64,9 @@ def inputs(backbone: str) -> tuple[Tensor, ...]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("forked_checks")
 @pytest.mark.parametrize("backbone", DATA)
-def test_three_drawn_networks_are_written_and_asked(say: Say, made: Path, backbone: str) -> None:
-    study = ("--study", "s", "--space", f"moe(backbone={backbone})", *DATA[backbone])
+@pytest.mark.parametrize("kinds", KINDS)
+def test_three_drawn_networks_are_written_and_asked(say: Say, made: Path, backbone: str, kinds: str) -> None:
+    study = ("--study", "s", "--space", f"moe(backbone={backbone}{kinds})", *DATA[backbone])
     drawn = ("--strategy", "random", "--seed", "5", "--trials", "3", "--threads", "1")
     code, _, err = say("search", *study, *drawn, "--size", "width=8", "--epochs", "1")
     assert code == 0, err
@@ -91,10 +93,11 @@ def test_three_drawn_networks_are_written_and_asked(say: Say, made: Path, backbo
 @pytest.mark.slow
 @pytest.mark.usefixtures("forked_checks")
 @pytest.mark.parametrize("backbone", DATA)
+@pytest.mark.parametrize("kinds", KINDS)
 def test_three_drawn_networks_are_made_smaller_or_say_what_stands_in_the_way(
-    say: Say, made: Path, backbone: str
+    say: Say, made: Path, backbone: str, kinds: str
 ) -> None:
-    study = ("--study", "s", "--space", f"moe(backbone={backbone})", *DATA[backbone])
+    study = ("--study", "s", "--space", f"moe(backbone={backbone}{kinds})", *DATA[backbone])
     drawn = ("--strategy", "random", "--seed", "5", "--trials", "3", "--threads", "1")
     assert say("search", *study, *drawn, "--size", "width=8", "--epochs", "1")[0] == 0
     assert say("train", "s", "--top", "3", "--epochs", "1", "--size", "width=8")[0] == 0

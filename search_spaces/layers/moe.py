@@ -63,10 +63,9 @@ class MixtureOfExperts(nn.Module):
 
     def _answer(self, x: Tensor, condition: Tensor | None, real: Tensor | None = None) -> Tensor:
         routing: Routing = self._routed(x if x.dtype is torch.float64 else x.float(), condition, real)
-        if real is not None and isinstance(routing, Chosen):
-            routing = routing.of(real)
         capacity = self.capacity if self.training else self.capacity_eval
         if isinstance(routing, Chosen):
+            routing = routing if real is None else routing.of(real)
             routing = routing if capacity is None else routing.within(capacity)
         elif (self.capacity, self.capacity_eval) != (None, None):
             given = self.capacity or self.capacity_eval

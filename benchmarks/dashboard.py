@@ -5,18 +5,21 @@
 A search by random proposals, whose evaluator counts to `work` (0: the store's writes are all there is), is run in turns
 alone, and beside `nas dashboard` with the page of its study open in a headless Chromium, where it hears of every change
 and renews what it shows. Trials per second are those between the beginning of the first trial and the end of the last
-one, as they are stored; the ratio is that of the medians. A run that was measured is not measured again.
+one, as they are stored, and beside them stand those per second of the search's own CPU time, its start included: where
+other work takes the cores, only these tell waiting for locks and more work from waiting for a core. Ratios are of
+medians. A run that was measured is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -30,7 +33,7 @@ from studies.store.store import Store
 from tests.browser import Page, started
 
 ALONE, BESIDE = "alone", "beside"
-FIELDS = ("work", "trials", "repeat", "mode", "rate", "renewed")
+FIELDS = ("work", "trials", "repeat", "mode", "rate", "cpu", "renewed")
 EVALUATOR = '''
 from nas_core.config import Config
 from nas_core.evaluation import Metric, Report
@@ -93,8 +96,16 @@ def shown(folder: Path) -> Iterator[Page]:
             process.terminate()
 
 
-def measured(mode: str, work: int, trials: int) -> tuple[float, int]:
-    """Trials per second, and the newest trial that the page showed when the search had ended."""
+def resumed(folder: Path, trials: int) -> float:
+    """The seconds of CPU that the search takes."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    nas(folder, "resume", "s", "--trials", str(trials))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def measured(mode: str, work: int, trials: int) -> tuple[float, float, int]:
+    """Trials per second and per second of CPU, and the newest trial that the page showed when the search had ended."""
     with tempfile.TemporaryDirectory() as made:
         folder, seen = Path(made), 0
         (folder / "mine.py").write_text(EVALUATOR)
@@ -102,16 +113,16 @@ def measured(mode: str, work: int, trials: int) -> tuple[float, int]:
         nas(folder, "search", "--study", "s", "--space", "darts", *evaluator, "--strategy", "random", "--trials", "1")
         if mode == BESIDE:
             with shown(folder) as page:
-                nas(folder, "resume", "s", "--trials", str(trials))
+                cpu = resumed(folder, trials)
                 seen = int(page.evaluate("document.querySelector('#rows tbody a').textContent"))
                 assert page.errors == [], page.errors
         else:
-            nas(folder, "resume", "s", "--trials", str(trials))
+            cpu = resumed(folder, trials)
         with Store(f"sqlite:///{folder / 'nas.db'}", reading=True) as store:
             r = t.runs.c
             columns = sa.func.min(r.started), sa.func.max(r.ended), sa.func.count()
             (row,) = store.read(sa.select(*columns).where(t.is_kind(r, TRIAL), r.number > 0))
-        return row[2] / (row[1] - row[0]), seen
+        return row[2] / (row[1] - row[0]), row[2] / cpu, seen
 
 
 def main() -> None:
@@ -124,18 +135,19 @@ def main() -> None:
     rows = Rows(asked.rows, FIELDS, 4)
     for work in map(int, asked.work.split(",")):
         trials = asked.trials if work == 0 else asked.trials // 5
-        rates: dict[str, list[float]] = {ALONE: [], BESIDE: []}
+        found: dict[str, list[Mapping[str, str]]] = {ALONE: [], BESIDE: []}
         for repeat in range(asked.repeats):
             for mode in (ALONE, BESIDE) if repeat % 2 == 0 else (BESIDE, ALONE):
                 row = rows.get(work, trials, repeat, mode)
                 if row is None:
-                    rate, seen = measured(mode, work, trials)
+                    rate, cpu, seen = measured(mode, work, trials)
                     row = rows.write({"work": work, "trials": trials, "repeat": repeat, "mode": mode,
-                                      "rate": round(rate, 2), "renewed": seen})  # fmt: skip
-                rates[mode].append(float(row["rate"]))
-                print(f"work {work}, repeat {repeat}, {mode}: {row['rate']} trials/s", flush=True)
-        alone, beside = (statistics.median(rates[mode]) for mode in (ALONE, BESIDE))
-        print(f"work {work}: {alone:.1f} alone, {beside:.1f} beside, ratio {beside / alone:.3f}")
+                                      "rate": round(rate, 2), "cpu": round(cpu, 2), "renewed": seen})  # fmt: skip
+                found[mode].append(row)
+                print(f"work {work}, repeat {repeat}, {mode}: {row['rate']} a second, {row['cpu']} of CPU", flush=True)
+        for field in ("rate", "cpu"):
+            alone, beside = (statistics.median(float(row[field]) for row in found[mode]) for mode in (ALONE, BESIDE))
+            print(f"work {work}, {field}: {alone:.1f} alone, {beside:.1f} beside, ratio {beside / alone:.3f}")
 
 
 if __name__ == "__main__":

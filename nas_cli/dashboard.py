@@ -16,7 +16,7 @@ import typer
 from nas_cli.options import DEFAULT_DB, Db, Files, open_store
 
 INSTALL = "the dashboard needs Starlette and Plotly; install them by: pip install 'nas-search[dashboard]'"
-NICE = 10  # niceness of POSIX
+NICE = 5  # niceness of POSIX: behind searches, and still soon there on a busy machine
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 

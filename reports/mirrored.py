@@ -6,7 +6,9 @@ A mirror has the study's first objective, at most `MOST` trials, and names and o
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -135,12 +137,20 @@ def _named(value: Value) -> Value:
     return Named(value) if isinstance(value, str) else value
 
 
-def plotted(figure: Mirrored, module: Any) -> Any:
-    """What the function of `optuna.visualization`, or of its Matplotlib part, makes of the mirror."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Optuna says of itself, and of few trials or equal values, of which importances are equal."""
     from strategies.parts import optuna_view
 
+    with optuna_view.quiet():  # keeps the filters of warnings
+        warnings.filterwarnings("ignore", "Target and region quantiles select the same")
+        yield
+
+
+def plotted(figure: Mirrored, module: Any) -> Any:
+    """What the function of `optuna.visualization`, or of its Matplotlib part, makes of the mirror."""
     draw: Callable[..., Any] = getattr(module, f"plot_{figure.plot}")
-    with optuna_view.quiet():
+    with _quiet():
         if figure.plot == "timeline":
             return draw(study(figure))
         given = {} if figure.params is None else {"params": list(figure.params)}
@@ -152,7 +162,5 @@ def importances(figure: Mirrored) -> dict[str, float]:
     left out."""
     import optuna
 
-    from strategies.parts import optuna_view
-
-    with optuna_view.quiet():
+    with _quiet():
         return dict(optuna.importance.get_param_importances(study(figure)))

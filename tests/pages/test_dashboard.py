@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -232,9 +233,11 @@ def test_what_is_new_is_told(tmp_path: Path) -> None:
                 heard += stream.recv(4096)
             assert b"data: changed" not in heard
             trial(store, one, 0, 0.5)
+            limit = time.monotonic() + 60  # signs of life, which come all the time, are no news
             while b"data: changed" not in heard:
                 part = stream.recv(4096)
                 assert part
+                assert time.monotonic() < limit
                 heard += part
 
 

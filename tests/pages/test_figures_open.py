@@ -30,7 +30,8 @@ TWO = ["--objective", "val_accuracy", "--objective", "macs:min"]
 COMMANDS = (
     ["search", "--study", "plain", *SMALL, "--strategy", "random", "--trials", "6", "--epochs", "2"],
     ["search", "--study", "several", *SMALL, *TWO, "--strategy", "random", "--trials", "6", "--epochs", "2"],
-    ["search", "--study", "bracket", *SMALL, "--strategy", "successive-halving", "--trials", "12", "--epochs", "9"],
+    ["search", "--study", "bracket", *SMALL, "--strategy", "successive-halving", "-s", "strategy.eta=2",
+     "--trials", "24", "--epochs", "2"],
     ["search", "--study", "one-shot", *SMALL, "--strategy", "darts", "-s", "strategy.epochs=2", "--epochs", "2"],
     ["train", "plain", "--top", "3", "--epochs", "2"],
     ["compress", "plain", "--method", "magnitude", "--target", "params<=0.5x"],

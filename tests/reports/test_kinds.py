@@ -338,6 +338,17 @@ def test_a_pair_needs_two_choices_that_differ(made: Made) -> None:
         figure(made, "s", "contour")
 
 
+def test_optuna_does_not_complain_of_equal_values(made: Made, recwarn: pytest.WarningsRecorder) -> None:
+    study = made.study("s")
+    for number in range(6):
+        made.trial(study, number, [1.0])
+    (found,) = make.figures(addressed(made.store, "s"), ["importance"])
+    assert isinstance(found, Mirrored)
+    assert found.params is not None
+    assert set(found.params) == {"a", "b"}
+    assert [str(one.message) for one in recwarn] == []
+
+
 def test_one_trial_is_called_so(made: Made) -> None:
     made.trial(made.study("s"), 0, [1.0])
     assert figure(made, "s", "history").caption == "The only measured trial drawn; higher is better."

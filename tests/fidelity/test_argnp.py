@@ -357,7 +357,8 @@ def test_encodings_join_the_features_of_nodes() -> None:
     """The same weights answer the same where the features of the data are those of both."""
     x, edge_index = inputs(TASK)
     space = Argnp(vertices=4, encodings=("random-walk(features=3)", "laplacian(features=2)"))
-    assert space.name not in (SMALL.name, Argnp(vertices=4, encodings=("random-walk(features=3)",)).name)
+    others = (("random-walk(features=3)",), ("random-walk(features=3)", "laplacian(features=3)"))
+    assert space.name not in (SMALL.name, *(Argnp(vertices=4, encodings=names).name for names in others))
     text = SMALL.to_text(drawn(SMALL, 1)[0])
     network: Any = space.build(space.from_text(text), TASK, SIZE).eval()
     plain = SMALL.build(SMALL.from_text(text), graph_task(5 + 3 + 2, 3, 12, 30), SIZE).eval()

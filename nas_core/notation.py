@@ -19,6 +19,24 @@ def pairs(text: str, parts: Iterable[str], before: Mapping[str, str] | None = No
     return given
 
 
+def cut(text: str, at: str) -> list[str]:
+    """What lies between the characters `at` of a text, but for those in brackets, without blanks around it: names of
+    operators may have options, `gat(heads=4)`."""
+    depth, parts = 0, [""]
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character in at and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def words(text: str) -> list[str]:
+    """What blanks outside of brackets separate."""
+    return [word for word in cut(text, " \t\n") if word]
+
+
 def chosen(
     text: str, choices: Sequence[Choice], given: Mapping[str, str], fixed: Mapping[str, Value]
 ) -> dict[str, Value]:

@@ -25,7 +25,9 @@ class OneShotConfig(BaseConfig):
     """
 
     epochs: int = Field(default=50, ge=1, le=100_000, description="of the supernet's training")
-    batch_size: int = Field(default=64, ge=2, le=65_536, description="of images; a graph is always one batch")
+    batch_size: int = Field(
+        default=64, ge=2, le=65_536, description="of images, of graphs; one graph is one batch, without recipe.fan_out"
+    )
     crop: int = Field(default=0, ge=0, description="pixels of padding that training images are cropped from at random")
     flip: bool = Field(default=False, description="mirror training images at random")
 

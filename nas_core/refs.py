@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -60,12 +61,30 @@ def called(located: Loaded, arguments: Mapping[str, Any], kind: str) -> Any:
         if arguments:
             raise UsageError(f"{kind} '{reference}': '{split(reference, kind)[0]}' takes no arguments")
         return found
+    _check_names(found, arguments, reference, kind)
     try:
         return found(**arguments)
     except NasError:
         raise
     except (Exception, SystemExit) as error:  # whatever a user's class raises
         raise UsageError(f"{kind} '{reference}': {type(error).__name__}: {error}") from error
+
+
+def _check_names(found: Any, arguments: Mapping[str, Any], reference: str, kind: str) -> None:
+    """Raises UsageError for arguments that a class or function does not take."""
+    if not arguments:
+        return
+    try:
+        known = inspect.signature(found).parameters
+    except (TypeError, ValueError):  # it says nothing
+        return
+    if any(each.kind is each.VAR_KEYWORD for each in known.values()):
+        return
+    named = [name for name, each in known.items() if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    for name in arguments:
+        if name not in named:
+            takes = f"it takes {', '.join(named)}" if named else "it takes none"
+            raise UsageError(f"{kind} '{reference}' has no argument '{name}'; {takes}")
 
 
 def load_function(reference: str, builtins: Mapping[str, str], group: str, kind: str) -> Loaded:

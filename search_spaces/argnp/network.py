@@ -16,15 +16,15 @@ from torch.nn import functional
 
 from nas_core.picker import Picker, Route, Style
 from nas_core.task import Graphs
-from search_spaces.argnp.operations import SameNode, Widths, node_operation, relation_operation
+from search_spaces.argnp.operations import Widths, node_operation, reads_relation, relation_operation
 from search_spaces.argnp.relations import relations_of_use
 from search_spaces.layers.dropout import Dropout
 from search_spaces.layers.features import total
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.layers.row_norm import RowNorm
-from search_spaces.operators.graph import AGGREGATOR
-from search_spaces.operators.graph.made import joined
+from search_spaces.operators.graph.made import joined, of_width
 from search_spaces.operators.graph.relation.gated import SLOPE
+from search_spaces.operators.operator import Operator
 
 
 class Leading(nn.Linear):
@@ -67,9 +67,9 @@ class ArgnpNetwork(nn.Module):
     node.
 
     `vertices`: how many there are beside the two inputs, both of which are the embedding. `edges`: per kind of state,
-    and per vertex from 2 on, the group of every vertex that it may read. `operations` make those of a kind of state by
-    name. Relations of edges without features all begin as one vector that is learnt. `encodings` of the graph join the
-    features of nodes.
+    and per vertex from 2 on, the group of every vertex that it may read. `operations` are those of a kind of state by
+    name, `known` which of those of nodes are what. `readouts` are aggregators. Relations of edges without features all
+    begin as one vector that is learnt. `encodings` of the graph join the features of nodes.
     """
 
     def __init__(
@@ -78,12 +78,15 @@ class ArgnpNetwork(nn.Module):
         vertices: Route,
         edges: Mapping[str, Mapping[int, Mapping[int, str]]],
         operations: Mapping[str, Sequence[str]],
+        known: Mapping[str, Operator],
         encodings: Sequence[Any],
+        readouts: Sequence[Operator],
         graphs: Graphs,
         outputs: int,
         widths: Widths,
         dropout: float,
         published_std: bool,
+        degree: float,
     ) -> None:
         super().__init__()
         self.vertices = vertices
@@ -93,7 +96,9 @@ class ArgnpNetwork(nn.Module):
         self.embed_relation: nn.Module | None = nn.Linear(graphs.edge_features or 1, widths.relation)
         affine = picker.style == Style.STANDALONE
         make = {
-            "node": partial(node_operation, widths=widths, affine=affine, published_std=published_std),
+            "node": partial(
+                node_operation, widths=widths, affine=affine, published_std=published_std, known=known, degree=degree
+            ),
             "relation": partial(relation_operation, widths=widths, affine=affine),
         }
         last = max(int(count) for count in vertices.options) + 1
@@ -116,20 +121,19 @@ class ArgnpNetwork(nn.Module):
         self.fuse_relation: nn.Module | None = None
         if graphs.level == "graph":
             self.fuse_relation = Fuse(linear((last + 1) * widths.relation, relation, bias=False))
-            self.mean, self.max = (AGGREGATOR.operator(how).make(node) for how in ("mean", "max"))
+            self.pools = nn.ModuleList(of_width(one, node) for one in readouts)
+            self.relation_pools = nn.ModuleList(of_width(one, relation) for one in readouts)
         inputs, base = {
             "node": (node, node),
             "pair": (2 * node, node),
-            "graph": (2 * (node + relation), node + relation),
+            "graph": (len(readouts) * (node + relation), node + relation),
         }[graphs.level]
         self.head = Head(inputs, max(1, base // 2), outputs, dropout)
 
     def _drop_relations(self, every: bool) -> None:
         """What leads to no answer is not kept."""
         used = {
-            number: [
-                source for source in sources if not isinstance(self.operations[f"node{source}to{number}"], SameNode)
-            ]
+            number: [source for source in sources if reads_relation(self.operations[f"node{source}to{number}"])]
             for number, sources in self.reads["node"].items()
         }
         of_use = relations_of_use(used, self.reads["relation"], every)
@@ -193,17 +197,13 @@ class ArgnpNetwork(nn.Module):
         return found
 
     def answered(self, nodes: Mapping[int, Tensor], relations: Mapping[int, Any], graph: GraphBatch) -> Tensor:
-        """By the states of nodes; of graphs by the mean and the largest of their nodes and of their relations."""
+        """By the states of nodes; of graphs by what the readouts make of their nodes, then of their relations."""
         fused = self.fused(self.fuse, nodes)
         if self.fuse_relation is not None:
             relation, batch = self.fused(self.fuse_relation, relations), graph.batch
             of_edge = batch[graph.edge_index[1]]
-            pooled = [
-                self.mean(fused, batch, graph.graphs),
-                self.max(fused, batch, graph.graphs),
-                self.mean(relation, of_edge, graph.graphs),
-                self.max(relation, of_edge, graph.graphs),
-            ]
+            pooled = [pool(fused, batch, graph.graphs) for pool in self.pools]
+            pooled += [pool(relation, of_edge, graph.graphs) for pool in self.relation_pools]
             fused = torch.cat(pooled, 1)
         return self.answer(fused)
 

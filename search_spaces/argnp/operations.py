@@ -6,9 +6,9 @@ of `GraphBatch.edge_index`, and answers a state of its kind, or None, which adds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,10 @@ from torch_geometric.utils import scatter
 
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.layers.row_norm import RowNorm
-from search_spaces.operators.graph import AGGREGATOR, RELATION
+from search_spaces.operators.graph import AGGREGATOR, GRAPH, RELATION
+from search_spaces.operators.graph.made import of_width, step
 from search_spaces.operators.graph.relation.gated import SLOPE, Two
+from search_spaces.operators.operator import Operator
 
 LEAST = 1e-5
 
@@ -74,18 +76,6 @@ class SameRelation(nn.Module):
         return e
 
 
-class PowerMean(nn.Module):
-    """The generalised mean `mean(max(x, 1e-5)^p)^(1/p)` of the values, per feature; 1e-5 where there are none."""
-
-    def __init__(self, width: int, power: int) -> None:
-        super().__init__()
-        self.out_features, self.power = width, power
-
-    def forward(self, values: Tensor, index: Tensor, count: int) -> Tensor:
-        mean = scatter(values.clamp(min=LEAST).pow(self.power), index, 0, count, "mean")
-        return mean.clamp(min=LEAST**self.power).pow(1.0 / self.power)  # the root has no gradient at zero
-
-
 class PublishedDeviation(nn.Module):
     """What the paper's program computes for a standard deviation: `sqrt(max(mean(x^2) - mean(x), 0) + 1e-5)`, where the
     mean is not squared."""
@@ -134,22 +124,44 @@ class Wrapped(nn.Module):
         return answer
 
 
-AGGREGATORS: Mapping[str, Callable[[int], nn.Module]] = {
-    "mean": AGGREGATOR.operator("mean").make,
-    "sum": AGGREGATOR.operator("sum").make,
-    "max": AGGREGATOR.operator("max").make,
-    "std": AGGREGATOR.operator("std").make,
-    "gem2": partial(PowerMean, power=2),
-    "gem3": partial(PowerMean, power=3),
-}
+class Stepped(nn.Module):
+    """A node operator of the catalogue, called with `(x, e, graph)`: the relation is what edges have features of."""
+
+    def __init__(self, step: nn.Module) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> Tensor:
+        answer: Tensor = self.step(functional.leaky_relu(v, SLOPE), e, graph)
+        return answer
 
 
-def node_operation(name: str, widths: Widths, affine: bool, published_std: bool) -> nn.Module:
-    """What is called with `(v, e, graph)` and answers a state of nodes, or None."""
+def node_operation(
+    name: str,
+    widths: Widths,
+    affine: bool,
+    published_std: bool,
+    known: Mapping[str, Operator] = MappingProxyType({}),
+    degree: float = 1.0,
+) -> nn.Module:
+    """What is called with `(v, e, graph)` and answers a state of nodes, or None: aggregators and node operators, those
+    that are `known` or of the catalogue. `degree` is the mean of the data."""
     if name in ("none", "identity"):
         return NoNode() if name == "none" else SameNode()
-    make = PublishedDeviation if published_std and name == "std" else AGGREGATORS[name]
-    return Wrapped(NodeOperation(make(widths.node), widths.node, widths.relation), widths.node, affine)
+    one = known[name] if name in known else AGGREGATOR.operator(name)
+    if one.role is GRAPH:
+        operation: nn.Module = Stepped(step(one, widths.node, widths.node, widths.relation, degree))
+    else:
+        published = published_std and name == "std" and not one.own
+        aggregator = PublishedDeviation(widths.node) if published else of_width(one, widths.node)
+        operation = NodeOperation(aggregator, widths.node, widths.relation)
+    return Wrapped(operation, widths.node, affine)
+
+
+def reads_relation(operation: Any) -> bool:
+    """Whether an operation of nodes reads the state of relations; not all node operators do."""
+    inner = getattr(operation, "operation", None)
+    return bool(inner.step.takes_edges) if isinstance(inner, Stepped) else inner is not None
 
 
 def relation_operation(name: str, widths: Widths, affine: bool) -> nn.Module:

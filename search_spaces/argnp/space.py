@@ -20,12 +20,16 @@ from nas_core.choice import Choice, Value, When
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
+from nas_core.notation import cut, words
 from nas_core.partial import Partial
 from nas_core.picker import Picker
 from nas_core.space import SearchSpace
 from nas_core.task import GRAPH_KINDS, Task
 from search_spaces.argnp.relations import relations_of_use
+from search_spaces.operators.graph.counted import aggregator_costs, mean_degree, operator_costs
 from search_spaces.operators.graph.joined import Joined
+from search_spaces.operators.graph.parts import check_names, parts, suffix
+from search_spaces.operators.graph.parts import layers as layers_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +42,9 @@ OPERATIONS: Mapping[str, tuple[str, ...]] = {
 }
 LEAST, MOST = 2, 16
 VERTICES = "vertices"
-_EDGE = re.compile(r"([a-z0-9]+)\((\d+)\)")
+USUAL = ((), OPERATIONS[NODE][1:], ("mean", "max"))
+"""Operators, aggregators and readouts of the paper."""
+_EDGE = re.compile(r"(.+)\((\d+)\)")
 
 
 class Edge(NamedTuple):
@@ -84,9 +90,12 @@ class Argnp(SearchSpace):
     forgets to square the mean. `--strategy sgas` searches all of it at once; the paper grows a network, and searches
     at each size what is new.
 
-    `encodings` of the catalogue, or your own, join the features of every node: `argnp(encodings=('laplacian',))`.
+    Of the catalogue (`search_spaces.operators.graph`), or your own in a file: `aggregators` are what messages may be
+    aggregated by, `operators` what may compute a state of nodes instead (the relation is what edges have features of),
+    `argnp(operators=('gine', 'my_ops.py:Mine'))`; all `encodings` join the features of every node, and what all
+    `readouts`, which are aggregators here, make of nodes and of relations is what a graph is.
 
-    Raises UsageError for other numbers of vertices than 2 to 16, and for unknown encodings.
+    Raises UsageError for other numbers of vertices than 2 to 16, and for operators that cannot take part.
     """
 
     name = "argnp"
@@ -95,22 +104,47 @@ class Argnp(SearchSpace):
     Size = ArgnpSize
     why_not_additive = "how wide the map of all states is depends on `vertices`"
 
-    def __init__(self, vertices: int = MOST, published_std: bool = False, encodings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        vertices: int = MOST,
+        published_std: bool = False,
+        encodings: Sequence[str] = (),
+        operators: Sequence[str] = USUAL[0],
+        aggregators: Sequence[str] = USUAL[1],
+        readouts: Sequence[str] = USUAL[2],
+    ) -> None:
         if type(vertices) is not int or not LEAST <= vertices <= MOST:
             raise UsageError(f"argnp: vertices is {vertices!r}; use {LEAST} to {MOST}")
         if type(published_std) is not bool:
             raise UsageError(f"argnp: published_std is {published_std!r}; use True or False")
-        self.vertices, self.published_std, self.encodings = vertices, published_std, Joined.of(encodings)
+        self.vertices, self.published_std = vertices, published_std
+        self.parts = parts(operators, aggregators, encodings)
+        self.encodings = Joined(self.parts.encodings)
+        # Relations are read out as nodes are, so that a readout is an aggregator.
+        self.readouts = parts(aggregators=readouts).aggregators
+        if not self.readouts:
+            raise UsageError("argnp needs readouts; leave them out for the mean and the maximum")
+        self.known = {**self.parts.aggregators, **self.parts.operators}
+        check_names("argnp", self.parts.aggregators, {NONE, IDENTITY})
+        beside = layers_of("argnp", self.parts.operators, {NONE, IDENTITY, *self.parts.aggregators})
+        self.operations: Mapping[str, tuple[str, ...]] = {
+            NODE: (IDENTITY, *self.parts.aggregators, *beside),
+            RELATION: OPERATIONS[RELATION],
+        }
+        if not self.known:
+            raise UsageError("argnp needs aggregators or operators; leave them out for those of the paper")
         of_fewer = "" if vertices == MOST else f"-{vertices}"
-        self.name = f"argnp{of_fewer}{'-published-std' if published_std else ''}{self.encodings.suffix}"
+        other = suffix((self.parts.operators, self.parts.aggregators, self.readouts), USUAL)
+        self.name = f"argnp{of_fewer}{'-published-std' if published_std else ''}{self.encodings.suffix}{other}"
         self.choices = (
             Choice(VERTICES, tuple(range(LEAST, vertices + 1)), VERTICES, ordered=True),
             *(choice for number in numbers(vertices) for choice in self._choices(number)),
         )
 
     def findings(self) -> Iterator[str]:
-        """What is wrong with encodings of a user's own (`nas_core.space.HasFindings`)."""
-        return self.encodings.findings()
+        """What is wrong with parts of a user's own (`nas_core.space.HasFindings`)."""
+        yield from self.parts.findings()
+        yield from parts(aggregators=[one.reference for one in self.readouts.values() if one.own]).findings()
 
     def cell(self, arch: Architecture) -> list[Vertex]:
         """Vertices 2, 3, ..., as many as there are."""
@@ -156,13 +190,16 @@ class Argnp(SearchSpace):
             picker,
             picker.route(VERTICES, self.choices[0].options),
             edges,
-            {kind: (NONE, *operations) for kind, operations in OPERATIONS.items()},
+            {kind: (NONE, *operations) for kind, operations in self.operations.items()},
+            self.known,
             self.encodings.make(),
+            tuple(self.readouts.values()),
             graphs,
             task.outputs,
             Widths(own.node, own.relation, own.node_output, own.relation_output),
             own.dropout,
             self.published_std,
+            mean_degree(task),
         )
 
     def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
@@ -181,7 +218,7 @@ class Argnp(SearchSpace):
         `none`, the first of equals, and these operations."""
         counts = strengths[VERTICES]
         count = int(self.choices[0].options[counts.index(max(counts))])
-        return self.architecture([strongest(number, strengths) for number in numbers(count)])
+        return self.architecture([strongest(number, strengths, self.operations) for number in numbers(count)])
 
     def group_kind(self, group: str) -> str:
         """Relations are decided apart from nodes, with which the number of vertices goes."""
@@ -220,7 +257,7 @@ class Argnp(SearchSpace):
 
     def _round(self, count: int, given: Mapping[str, Value | None]) -> SearchSpace:
         """The networks of so many vertices with these edges."""
-        options: dict[str, Sequence[Value]] = {name: (NONE, *OPERATIONS[self.group_kind(name)]) for name in given}
+        options: dict[str, Sequence[Value]] = {name: (NONE, *self.operations[self.group_kind(name)]) for name in given}
         options[VERTICES] = self.choices[0].options
         return Partial(self, f"{self.name}-round{count.bit_length() - 1}", {VERTICES: count, **given}, options)
 
@@ -236,7 +273,10 @@ class Argnp(SearchSpace):
         params, macs = params + (features + 1) * d, macs + nodes * features * d
         cell = list(enumerate(self.cell(arch), 2))
         of_use = relations_of_use(
-            {number: [edge.source for edge in vertex.node if edge.operation != IDENTITY] for number, vertex in cell},
+            {
+                number: [edge.source for edge in vertex.node if self._reads_relation(edge.operation)]
+                for number, vertex in cell
+            },
             {number: [edge.source for edge in vertex.relation] for number, vertex in cell},
             graphs.level == "graph",
         )
@@ -244,10 +284,13 @@ class Argnp(SearchSpace):
             params, macs = params + (k + 1) * r, macs + edges * k * r
         for number, vertex in cell:
             for _, operation in vertex.node:
-                if operation != IDENTITY:
-                    params += 3 * (d + 1) * d + 2 * (r + 1) * r + 2 * (r + 1) * d + 2 * d
-                    passes = 2 if operation == "std" else 1
-                    macs += nodes * 3 * d * d + edges * (2 * r * r + 2 * r * d + passes * d)
+                if operation in self.parts.operators:
+                    more, its_macs = operator_costs(self.parts.operators[operation], d, d, nodes, edges, r)
+                    params, macs = params + more + (d + 1) * d + 2 * d, macs + its_macs + nodes * d * d
+                elif operation != IDENTITY:
+                    more, its_macs = self._aggregated(operation, d, nodes, edges)
+                    params += 3 * (d + 1) * d + 2 * (r + 1) * r + 2 * (r + 1) * d + 2 * d + more
+                    macs += nodes * 3 * d * d + edges * (2 * r * r + 2 * r * d) + its_macs
             for _, operation in vertex.relation:
                 if operation != IDENTITY and number in of_use:
                     params += (d + 1) * r + 4 * (r + 1) * r + 2 * r
@@ -259,13 +302,29 @@ class Argnp(SearchSpace):
         if graphs.level == "pair":
             answers, inputs = edges, 2 * out
         elif graphs.level == "graph":
-            answers, inputs, base = 1, 2 * (out + out_r), out + out_r
+            answers, inputs, base = 1, len(self.readouts) * (out + out_r), out + out_r
             params += states * r * out_r + 2 * out_r
-            macs += edges * states * r * out_r + 2 * nodes * out + 2 * edges * out_r
+            macs += edges * states * r * out_r
+            for readout in self.readouts.values():
+                for rows, width in ((nodes, out), (edges, out_r)):
+                    more, its_macs = aggregator_costs(readout, width, 1, rows)
+                    params, macs = params + more, macs + its_macs
         hidden = max(1, base // 2)
         params += inputs * hidden + 2 * hidden + (hidden + 1) * task.outputs
         macs += answers * hidden * (inputs + task.outputs)
         return {"params": params, "macs": macs}
+
+    def _reads_relation(self, operation: str) -> bool:
+        """Whether an operation of nodes reads the state of relations."""
+        if operation in self.parts.operators:
+            return bool(getattr(self.parts.operators[operation].kind, "takes_edges", False))
+        return operation != IDENTITY
+
+    def _aggregated(self, name: str, width: int, nodes: int, edges: int) -> tuple[int, int]:
+        """Parameters and multiply-accumulates of an aggregator of messages."""
+        if name in OPERATIONS[NODE] and not self.known[name].own:  # without importing torch
+            return 0, edges * width * (2 if name == "std" else 1)
+        return aggregator_costs(self.known[name], width, nodes, edges)
 
     def identity(self, arch: Architecture) -> str:
         """Its text with vertices in an order that does not depend on their numbers, as far as what they compute tells
@@ -306,16 +365,18 @@ class Argnp(SearchSpace):
 
     def from_text(self, text: str) -> Architecture:
         """Raises ValueError, naming what is wrong with the text."""
-        words = text.split("/")
-        if not LEAST <= len(words) <= self.vertices:
+        vertices = cut(text, "/")
+        if not LEAST <= len(vertices) <= self.vertices:
             raise ValueError(
-                f"'{text}' has {len(words)} vertices; write {LEAST} to {self.vertices}, which are apart by ' / '"
+                f"'{text}' has {len(vertices)} vertices; write {LEAST} to {self.vertices}, which are apart by ' / '"
             )
-        return self.architecture([_vertex(number, word) for number, word in enumerate(words, 2)])
+        return self.architecture(
+            [_vertex(number, vertex, self.operations) for number, vertex in enumerate(vertices, 2)]
+        )
 
     def _choices(self, number: int) -> Iterator[Choice]:
         when = () if number < LEAST + 2 else (When(VERTICES, tuple(range(number - 1, self.vertices + 1))),)
-        for kind, operations in OPERATIONS.items():
+        for kind, operations in self.operations.items():
             for place in (0, 1):
                 sources = tuple(range(place, number - 1 + place))
                 yield Choice(_source(number, kind, place), sources, "input", when)
@@ -337,13 +398,16 @@ def group(kind: str, source: int, number: int) -> str:
     return f"{kind}/edge.{source}-{number}"
 
 
-def strongest(number: int, strengths: Mapping[str, Sequence[float]]) -> Vertex:
+def strongest(
+    number: int, strengths: Mapping[str, Sequence[float]], operations: Mapping[str, Sequence[str]] = OPERATIONS
+) -> Vertex:
     """Of each state of a vertex the two edges with the strongest operation but `none`."""
-    return Vertex(*(_two(number, kind, strengths) for kind in OPERATIONS))
+    return Vertex(*(_two(number, kind, strengths, operations[kind]) for kind in OPERATIONS))
 
 
-def _two(number: int, kind: str, strengths: Mapping[str, Sequence[float]]) -> tuple[Edge, ...]:
-    operations = OPERATIONS[kind]
+def _two(
+    number: int, kind: str, strengths: Mapping[str, Sequence[float]], operations: Sequence[str]
+) -> tuple[Edge, ...]:
     found: dict[Edge, float] = {}
     for source in range(number):
         weights = strengths[group(kind, source, number)][1:]
@@ -390,21 +454,22 @@ def _written(vertex: Vertex) -> str:
     return " | ".join(" ".join(f"{edge.operation}({edge.source})" for edge in kind) for kind in vertex)
 
 
-def _vertex(number: int, text: str) -> Vertex:
-    parts = text.split("|")
-    if len(parts) != len(OPERATIONS):
+def _vertex(number: int, text: str, operations: Mapping[str, Sequence[str]]) -> Vertex:
+    kinds = cut(text, "|")
+    if len(kinds) != len(operations):
         raise ValueError(f"vertex {number} is '{text.strip()}'; write operations of nodes, ' | ', and of relations")
-    return Vertex(*(tuple(_edges(number, kind, part)) for kind, part in zip(OPERATIONS, parts, strict=True)))
+    said = zip(operations.items(), kinds, strict=True)
+    return Vertex(*(tuple(_edges(number, kind, part, known)) for (kind, known), part in said))
 
 
-def _edges(number: int, kind: str, text: str) -> Iterator[Edge]:
-    words, before = text.split(), -1
-    if len(words) != 2:
-        raise ValueError(f"vertex {number} has {len(words)} {kind} operations, not 2: '{text.strip()}'")
-    for word in words:
+def _edges(number: int, kind: str, text: str, operations: Sequence[str]) -> Iterator[Edge]:
+    said, before = words(text), -1
+    if len(said) != 2:
+        raise ValueError(f"vertex {number} has {len(said)} {kind} operations, not 2: '{text.strip()}'")
+    for word in said:
         found = _EDGE.fullmatch(word)
-        if found is None or found[1] not in OPERATIONS[kind]:
-            known = ", ".join(OPERATIONS[kind])
+        if found is None or found[1] not in operations:
+            known = ", ".join(operations)
             raise ValueError(f"vertex {number} has '{word}'; write one of {known}, and what it reads, as in 'sum(0)'")
         if str(int(found[2])) != found[2] or not before < int(found[2]) < number:
             raise ValueError(f"vertex {number} has '{word}', but reads two of 0 to {number - 1} in ascending order")

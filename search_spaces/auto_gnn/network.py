@@ -19,7 +19,10 @@ from search_spaces.auto_gnn.components import COMBINED, POOLED, Components
 from search_spaces.layers.dropout import Dropout
 from search_spaces.layers.feature_dropout import FeatureDropout
 from search_spaces.layers.graph_batch import GraphBatch
-from search_spaces.operators.graph import AGGREGATOR, HEAD
+from search_spaces.operators.graph import HEAD
+from search_spaces.operators.graph.counted import plain
+from search_spaces.operators.graph.made import joined, of_width, step, takes_sparse
+from search_spaces.operators.operator import Operator
 
 ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -55,7 +58,8 @@ class FreshSkip(nn.Linear):
 
 class Layer(nn.Module):
     """`act([BN](combine(W x_i, AGG_j e_ij W x_j)) [+ V x_i])` over the neighbours j and the node itself, `[n, width]`
-    to `[n, heads * hidden]`, heads side by side, or in the `last` layer to their mean `[n, hidden]`.
+    to `[n, heads * hidden]`, heads side by side, or in the `last` layer to their mean `[n, hidden]`. Where there is an
+    operator, it answers what is combined instead.
 
     e_ij is 1 (const), `1 / sqrt(d_i d_j)` (gcn), or a softmax of scores over j (`attention.LEARNT`), after dropout.
     Every node has one self-loop, whether the data have it or not. "identity" takes what was aggregated; "mlp" is
@@ -66,17 +70,30 @@ class Layer(nn.Module):
     """
 
     def __init__(
-        self, width: int, parts: Components, last: bool, dropout: float, batchnorm: bool, residual: bool
+        self,
+        width: int,
+        parts: Components,
+        last: bool,
+        dropout: float,
+        batchnorm: bool,
+        residual: bool,
+        degree: float,
     ) -> None:
         super().__init__()
         self.width, self.parts, self.last = width, parts, last
         every, out = parts.heads * parts.hidden, parts.hidden if last else parts.heads * parts.hidden
-        self.map = nn.Linear(width, every, bias=False)
-        nn.init.xavier_uniform_(self.map.weight)
+        self.step = None if parts.operator is None else step(parts.operator, width, every, None, degree)
+        self.map: Any = None
+        if self.step is None or parts.combine == "mlp":
+            self.map = nn.Linear(width, every, bias=False)
+            nn.init.xavier_uniform_(self.map.weight)
         learnt = parts.attention in LEARNT
         self.scores = LEARNT[parts.attention](parts.heads, parts.hidden) if learnt else None
         self.drop = Dropout(dropout if learnt else 0.0)
-        self.aggregate = AGGREGATOR.operator(parts.aggregate).make(parts.hidden if learnt else every)
+        self.reduced = parts.aggregate.label if plain(parts.aggregate) else None
+        self.aggregate: Any = None
+        if self.step is None:
+            self.aggregate = of_width(parts.aggregate, parts.hidden if learnt else every)
         self.pool: nn.Module | None = None
         if parts.pooled:
             self.pool = nn.Sequential(
@@ -97,8 +114,11 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, graph: Tensor | GraphBatch) -> Tensor:
         heads = self.parts.heads
-        mapped = self.map(x).unflatten(1, (heads, -1))
-        near = self.neighbours(mapped, GraphBatch.of(graph, x))
+        mapped = None if self.map is None else self.map(x).unflatten(1, (heads, -1))
+        if self.step is None:
+            near = self.neighbours(mapped, GraphBatch.of(graph, x))
+        else:
+            near = self.step(x, None, graph).unflatten(1, (heads, -1))
         if self.combine is not None:
             near = self.combine(torch.cat([mapped, near], 2))
         near = (near.mean(1) if self.last else near.flatten(1)) + self.bias
@@ -114,13 +134,14 @@ class Layer(nn.Module):
         if self.pool is None:
             return self.aggregated(states, states, graph)
         near = self.aggregated(states, self.pool(states), graph)
-        if self.parts.aggregate == "sum":
+        # A vector that is added to every message; aggregations beside the paper's have it added to what they answer.
+        if self.reduced == "sum":
             return near + graph.looped_degree.to(near.dtype).view(-1, 1, 1) * self.added
         return near + self.added
 
     def aggregated(self, states: Tensor, sent: Tensor, graph: GraphBatch) -> Tensor:
         """Of what is `sent`, weighted by what the states are to each other, all `[n, heads, hidden]`."""
-        attention, aggregate = self.parts.attention, self.parts.aggregate
+        attention, aggregate = self.parts.attention, self.reduced
         if attention == "gcn" and aggregate == "sum" and not graph.by_edges:
             return graph.propagate(sent.flatten(1), "gcn").view_as(sent)
         # Without scores there is nothing that tells heads apart: all are one.
@@ -143,8 +164,12 @@ class Layer(nn.Module):
         elif attention == "gcn":
             scale = graph.looped_degree.to(states.dtype).rsqrt()
             weights = scale[source] * scale[target]
-        if places is None or aggregate == "max":
-            near = self.aggregate(graph.message(flat, source, weights), target, count)
+        if places is None or aggregate not in ("sum", "mean"):
+            given = graph.message(flat, source, weights)
+            if heads > 1 and getattr(self.aggregate, "ordered", None) is not None:
+                order = target.argsort(stable=True)  # edges are sorted by their nodes, but not by the heads of these
+                given, target = given[order], target[order]
+            near = self.aggregate(given, target, count)
         else:
             near = places.places @ flat if weights is None else places.places.weighted(weights, flat)
             if aggregate == "mean":
@@ -172,13 +197,19 @@ class NodeNetwork(nn.Module):
         dropout: float,
         batchnorm: bool,
         residual: bool,
+        encodings: Sequence[Any],
+        readout: Operator,
+        degree: float,
     ) -> None:
         super().__init__()
+        self.encodings = nn.ModuleList(encodings)
         self.drop_features, self.drop = FeatureDropout(dropout), Dropout(dropout)
+        first = layers[0].operator
+        self.drop_features.dense = first is not None and not takes_sparse(first)
         self.layers = nn.ModuleList()
-        width = graphs.features
+        width = graphs.features + sum(one.out_features for one in encodings)
         for number, parts in enumerate(layers, 1):
-            self.layers.append(Layer(width, parts, number == len(layers), dropout, batchnorm, residual))
+            self.layers.append(Layer(width, parts, number == len(layers), dropout, batchnorm, residual, degree))
             width = parts.heads * parts.hidden
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -186,7 +217,7 @@ class NodeNetwork(nn.Module):
 
     def states(self, x: Tensor, graph: GraphBatch) -> Tensor:
         """What the last layer answers for each node."""
-        state = self.drop_features(x, graph)
+        state = self.drop_features(joined(x, self.encodings, graph), graph)
         for number, layer in enumerate(self.layers):
             state = layer(self.drop(state) if number else state, graph)
         found: Tensor = state
@@ -201,15 +232,24 @@ class NodesNetwork(NodeNetwork):
 
 
 class GraphNetwork(NodeNetwork):
-    """The same for graphs: the mean over the nodes of each, `[graphs, outputs]`."""
+    """The same for graphs: what the readout makes of the nodes of each, `[graphs, outputs]`. Raises UsageError for one
+    that answers another number of features than it is given."""
 
     def __init__(self, graphs: Graphs, outputs: int, *given: Any) -> None:
         super().__init__(graphs, outputs, *given)
-        self.pool = AGGREGATOR.operator("mean").make(outputs)
+        readout = given[-2]
+        made = of_width(readout, outputs)
+        # Source needs no graph for what is an aggregator.
+        self.pool: Any = getattr(made, "aggregator", None)
+        self.readout = made if self.pool is None else None
 
     def forward(self, x: Tensor, edge_index: Tensor, counts: Tensor) -> Tensor:  # type: ignore[override]
         graph = GraphBatch.of(edge_index, x, counts=counts)
-        answer: Tensor = self.pool(self.states(x, graph), graph.batch, graph.graphs)
+        states = self.states(x, graph)
+        if self.readout is not None:
+            answer: Tensor = self.readout(states, graph)
+        else:
+            answer = self.pool(states, graph.batch, graph.graphs)
         return answer
 
 

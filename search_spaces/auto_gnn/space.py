@@ -34,7 +34,8 @@ class AutoGnn(Layerwise):
     28,449,792 networks of two layers, the paper's for citation graphs; for PPI it has three, `auto-gnn(layers=3)`. Text
     form: the components of each layer, `8 gat 8 sum identity elu / gat 1 sum identity linear`.
 
-    Raises UsageError for numbers of layers that are not 2 to 16.
+    Raises UsageError for numbers of layers that are not 2 to 16, and for operators that cannot take part
+    (`Layerwise`).
     """
 
     name = "auto-gnn"
@@ -51,4 +52,5 @@ class AutoGnn(Layerwise):
     }
 
     def of_layer(self, values: Mapping[str, Any]) -> Components:
-        return Components(**values, pooled=False, alike=self.alike(values))
+        more = {"aggregate": self.aggregator(values["aggregate"]), "alike": self.alike(values)}
+        return Components(**{**values, **more}, pooled=False)

@@ -19,7 +19,9 @@ from search_spaces.layers.dropout import Dropout
 from search_spaces.layers.features import total
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph import AGGREGATOR
-from search_spaces.operators.graph.made import joined
+from search_spaces.operators.graph.made import joined, of_width, step
+from search_spaces.operators.graph.readout.aggregated import Aggregated as ReadByAggregator
+from search_spaces.operators.operator import Operator
 
 SLOPES = {Style.STANDALONE: 0.01, Style.SUPERNET: 0.1}
 
@@ -99,6 +101,34 @@ class Max(nn.Module):
         return answer
 
 
+class Aggregated(nn.Module):
+    """`relu(A x + b)` of the neighbours by an aggregator."""
+
+    def __init__(self, aggregator: nn.Module, width: int) -> None:
+        super().__init__()
+        self.pool = nn.Linear(width, width)
+        self.aggregator = aggregator
+
+    def forward(self, x: Tensor, layer: Tensor, graph: Tensor | GraphBatch) -> Tensor:
+        edges = GraphBatch.of(graph, x)
+        source, target = edges.edge_index
+        sent = edges.message(functional.relu(self.pool(x)), source, None)
+        answer: Tensor = self.aggregator(sent, target, edges.nodes)
+        return answer
+
+
+class Stepped(nn.Module):
+    """A node operator of the catalogue, called with `(x, e, graph)`."""
+
+    def __init__(self, step: nn.Module) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, x: Tensor, layer: Tensor, graph: Tensor | GraphBatch) -> Tensor:
+        answer: Tensor = self.step(x, None, graph)
+        return answer
+
+
 class Wrapped(nn.Module):
     """An operation, then a linear map, batch normalisation and a rectifier."""
 
@@ -111,7 +141,21 @@ class Wrapped(nn.Module):
         return functional.relu(self.norm(self.linear(self.operation(x, layer, graph))))
 
 
-MADE: Mapping[str, Callable[[int], nn.Module]] = {
+Make = Callable[[int], nn.Module]
+"""What makes an operation of a width."""
+
+
+def aggregated(aggregator: Operator) -> Make:
+    """An aggregator of the catalogue, or of one's own, as an operation."""
+    return lambda width: Wrapped(Aggregated(of_width(aggregator, width), width), width)
+
+
+def stepped(operator: Operator, degree: float) -> Make:
+    """A node operator as one; `degree` is the mean of the data."""
+    return lambda width: Wrapped(Stepped(step(operator, width, width, None, degree)), width)
+
+
+MADE: Mapping[str, Make] = {
     "none": lambda width: Nothing(),
     "identity": lambda width: Same(),
     "sparse": lambda width: Wrapped(Sparse(width), width),
@@ -131,7 +175,7 @@ class Layer(nn.Module):
         self,
         picker: Picker,
         edges: Mapping[int, Mapping[int, str]],
-        operations: Mapping[int, Sequence[str]],
+        operations: Mapping[int, Mapping[str, Make]],
         width: int,
         dropout: float,
     ) -> None:
@@ -141,7 +185,7 @@ class Layer(nn.Module):
         self.operations = nn.ModuleDict()
         for number, sources in edges.items():
             for source, group in sources.items():
-                made = picker.module(group, {name: partial(MADE[name], width) for name in operations[number]})
+                made = picker.module(group, {name: partial(make, width) for name, make in operations[number].items()})
                 if made is not None:
                     self.reads[number].append(source)
                     self.operations[f"edge{source}to{number}"] = made
@@ -178,15 +222,17 @@ class NodeNetwork(nn.Module):
     `[n, outputs]`.
 
     The embedding has no bias: of features that are one-hot it is that of a table. `encodings` of the graph join the
-    features: the map of both is the sum of a map of each.
+    features: the map of both is the sum of a map of each. `operations`: per vertex of a cell what makes those that it
+    may have, by name.
     """
 
     def __init__(
         self,
         picker: Picker,
         edges: Sequence[Mapping[int, Mapping[int, str]]],
-        operations: Mapping[int, Sequence[str]],
+        operations: Mapping[int, Mapping[str, Make]],
         encodings: Sequence[Any],
+        readouts: Sequence[Operator],
         graphs: Graphs,
         outputs: int,
         width: int,
@@ -197,7 +243,11 @@ class NodeNetwork(nn.Module):
         features = graphs.features + sum(one.out_features for one in encodings)
         self.embed = nn.Linear(features, width, bias=False)
         self.layers = nn.ModuleList(Layer(picker, cell, operations, width, dropout) for cell in edges)
-        self.head = Head(2 * width if graphs.level == "pair" else width, outputs)
+        self.head = Head(self.wide(width, readouts), outputs)
+
+    def wide(self, width: int, readouts: Sequence[Operator]) -> int:
+        """How wide what is answered of is, of states of this width."""
+        return width
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         return self.answer(self.states(x, GraphBatch.of(edge_index, x)))
@@ -222,20 +272,30 @@ class NodesNetwork(NodeNetwork):
 
 
 class GraphNetwork(NodeNetwork):
-    """The same for graphs, of the mean of their nodes: `x, edge_index, counts [graphs]` to
-    `[graphs, outputs]`."""
+    """The same for graphs, of what the readouts make of their nodes, side by side, aggregators first:
+    `x, edge_index, counts [graphs]` to `[graphs, outputs]`."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self.pool = AGGREGATOR.operator("mean").make(self.embed.out_features)
+    def wide(self, width: int, readouts: Sequence[Operator]) -> int:
+        made = [readout.make(width) for readout in readouts]
+        # Source needs no graph for what is an aggregator.
+        pools: list[Any] = [one.aggregator for one in made if isinstance(one, ReadByAggregator)]
+        others: list[Any] = [one for one in made if not isinstance(one, ReadByAggregator)]
+        self.pools, self.readouts = nn.ModuleList(pools), nn.ModuleList(others)
+        return sum(getattr(one, "out_features", width) for one in (*pools, *others))
 
     def forward(self, x: Tensor, edge_index: Tensor, counts: Tensor) -> Tensor:  # type: ignore[override]
         graph = GraphBatch.of(edge_index, x, counts=counts)
-        return self.answer(self.pool(self.states(x, graph), graph.batch, graph.graphs))
+        state = self.states(x, graph)
+        read = [pool(state, graph.batch, graph.graphs) for pool in self.pools]
+        read += [readout(state, graph) for readout in self.readouts]
+        return self.answer(torch.cat(read, 1))
 
 
 class PairNetwork(NodeNetwork):
     """The same for pairs, of both nodes side by side: `x, edge_index, pairs [2, p]` to `[p, outputs]`."""
+
+    def wide(self, width: int, readouts: Sequence[Operator]) -> int:
+        return 2 * width
 
     def forward(self, x: Tensor, edge_index: Tensor, pairs: Tensor) -> Tensor:  # type: ignore[override]
         state = self.states(x, GraphBatch.of(edge_index, x))

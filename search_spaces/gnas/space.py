@@ -19,10 +19,20 @@ from nas_core.choice import Choice, Value
 from nas_core.config import SizeConfig
 from nas_core.errors import UsageError
 from nas_core.graph import ArchGraph
+from nas_core.notation import cut, words
 from nas_core.relax import Picker
 from nas_core.space import SearchSpace
 from nas_core.task import GRAPH_KINDS, Task
+from search_spaces.operators.graph.counted import (
+    aggregator_costs,
+    mean_degree,
+    operator_costs,
+    plain,
+    readout_costs,
+)
 from search_spaces.operators.graph.joined import Joined
+from search_spaces.operators.graph.parts import check_names, parts, suffix
+from search_spaces.operators.graph.parts import layers as layers_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +41,9 @@ NONE, IDENTITY = "none", "identity"
 FILTERS = (IDENTITY, "sparse", "dense")
 AGGREGATORS = (IDENTITY, "mean", "sum", "max")
 MOST = {"layers": 64, "vertices": 8}
-_VERTEX = re.compile(r"([a-z]+)(?:\((\d+)\))?")
+USUAL = ((), AGGREGATORS[1:], ("mean",))
+"""Operators, aggregators and readouts of the paper."""
+_VERTEX = re.compile(r"(.+?)(?:\((\d+)\))?")
 
 
 class Vertex(NamedTuple):
@@ -67,9 +79,13 @@ class Gnas(SearchSpace):
     batches that the weights learn from. There a vertex keeps the parent with the largest logit of an operation; here
     with the largest weight, of the softmax of each edge.
 
-    `encodings` of the catalogue, or your own, join the features of every node: `gnas(encodings=('laplacian',))`.
+    Of the catalogue (`search_spaces.operators.graph`), or your own in a file: `aggregators` are what neighbours may be
+    aggregated by, after a linear map and a rectifier, and `operators` what may stand in the place of an aggregator,
+    `gnas(operators=('gcn', 'my_ops.py:Mine'))`; all `encodings` join the features of every node, and all `readouts`
+    side by side are what a graph is of its nodes.
 
-    Raises UsageError for numbers that are not 1 to 64 layers and 1 to 8 vertices, and for unknown encodings.
+    Raises UsageError for numbers that are not 1 to 64 layers and 1 to 8 vertices, and for operators that cannot take
+    part.
     """
 
     name = "gnas"
@@ -77,19 +93,38 @@ class Gnas(SearchSpace):
     tasks = GRAPH_KINDS
     Size = GnasSize
 
-    def __init__(self, layers: int = 4, vertices: int = 2, encodings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        layers: int = 4,
+        vertices: int = 2,
+        encodings: Sequence[str] = (),
+        operators: Sequence[str] = USUAL[0],
+        aggregators: Sequence[str] = USUAL[1],
+        readouts: Sequence[str] = USUAL[2],
+    ) -> None:
         for name, value in (("layers", layers), ("vertices", vertices)):
             if type(value) is not int or not 1 <= value <= MOST[name]:
                 raise UsageError(f"gnas: {name} is {value!r}; use 1 to {MOST[name]}")
-        self.layers, self.vertices, self.encodings = layers, vertices, Joined.of(encodings)
+        self.layers, self.vertices = layers, vertices
+        self.parts = parts(operators, aggregators, encodings, readouts)
+        self.encodings = Joined(self.parts.encodings)
+        if not self.parts.readouts:
+            raise UsageError("gnas needs readouts; leave them out for the mean")
+        check_names("gnas", self.parts.aggregators, {NONE, *FILTERS})
+        beside = layers_of("gnas", self.parts.operators, {NONE, *FILTERS, *self.parts.aggregators})
+        self.aggregators = (IDENTITY, *self.parts.aggregators, *beside)
+        if len(self.aggregators) == 1:
+            raise UsageError("gnas needs aggregators or operators; leave them out for mean, sum and max")
         of_cells = "" if (layers, vertices) == (4, 2) else f"-{layers}x{vertices}"
-        self.name = f"gnas{of_cells}{self.encodings.suffix}"
+        said = (self.parts.operators, self.parts.aggregators, self.parts.readouts)
+        self.name = f"gnas{of_cells}{self.encodings.suffix}{suffix(said, USUAL)}"
         self.choices = tuple(choice for layer in range(layers) for choice in self._choices(layer))
-        self.named: Mapping[str, Architecture] = {} if of_cells else {"cluster": self.from_text(CLUSTER)}
+        has_it = not of_cells and "sum" in self.aggregators
+        self.named: Mapping[str, Architecture] = {"cluster": self.from_text(CLUSTER)} if has_it else {}
 
     def findings(self) -> Iterator[str]:
-        """What is wrong with encodings of a user's own (`nas_core.space.HasFindings`)."""
-        return self.encodings.findings()
+        """What is wrong with parts of a user's own (`nas_core.space.HasFindings`)."""
+        yield from self.parts.findings()
 
     def cells(self, arch: Architecture) -> list[Cell]:
         """The cell of every layer."""
@@ -109,7 +144,7 @@ class Gnas(SearchSpace):
 
     def operations(self, number: int) -> tuple[str, ...]:
         """What may be done with that."""
-        return AGGREGATORS if self.vertices < number <= 2 * self.vertices else FILTERS
+        return self.aggregators if self.vertices < number <= 2 * self.vertices else FILTERS
 
     def network(self, picker: Picker, task: Task, size: SizeConfig) -> nn.Module:
         """`model(x, edge_index[, counts | pairs])` with an answer per node, graph or pair. Every edge of every cell is
@@ -125,10 +160,22 @@ class Gnas(SearchSpace):
             }
             for layer in range(self.layers)
         ]
-        operations = {number: self._options(number) for number in self.numbers}
+        made = self._made(mean_degree(task))
+        operations = {number: {name: made[name] for name in self._options(number)} for number in self.numbers}
+        readouts = tuple(self.parts.readouts.values())
         return network_for(graphs)(
-            picker, edges, operations, self.encodings.make(), graphs, task.outputs, own.hidden, own.dropout
+            picker, edges, operations, self.encodings.make(), readouts, graphs, task.outputs, own.hidden, own.dropout
         )
+
+    def _made(self, degree: float) -> Mapping[str, Any]:
+        """What makes every operation of a width, by name."""
+        from search_spaces.gnas.network import MADE, aggregated, stepped
+
+        return {
+            **MADE,
+            **{name: aggregated(one) for name, one in self.parts.aggregators.items() if not plain(one)},
+            **{name: stepped(one, degree) for name, one in self.parts.operators.items()},
+        }
 
     def assignment(self, arch: Architecture) -> Mapping[str, Value | None]:
         """The operation of every edge; None for those that are not there."""
@@ -160,10 +207,13 @@ class Gnas(SearchSpace):
         linear, wrapper = (d + 1) * d, (d + 1) * d + 2 * d
         more, params, macs = self.encodings.costs(nodes, edges)
         features = graphs.features + more
+        if graphs.level == "graph":
+            wide = 0
+            for readout in self.parts.readouts.values():
+                more, its_params, its_macs = readout_costs(readout, d, nodes)
+                wide, params, macs = wide + more, params + its_params, macs + its_macs
         params += features * d + 3 * (wide + 1) * wide + (wide + 1) * task.outputs
         macs += nodes * features * d + answers * (3 * wide * wide + wide * task.outputs)
-        if graphs.level == "graph":
-            macs += nodes * d
         # Of each operation before its wrapper: parameters, multiply-accumulates per node and per edge.
         own = {
             "dense": (linear + d * d, 2 * d * d, 0),
@@ -176,10 +226,24 @@ class Gnas(SearchSpace):
             params += (3 * self.vertices * d + 1) * d + 2 * d
             macs += nodes * 3 * self.vertices * d * d
             for _, operation in cell:
-                if operation != IDENTITY:
+                if operation in FILTERS[1:] or self._plain(operation):
                     more, per_node, per_edge = own[operation]
                     params, macs = params + more + wrapper, macs + nodes * (per_node + d * d) + edges * per_edge
+                elif operation != IDENTITY:
+                    more, its_macs = self._counted(operation, d, nodes, edges)
+                    params, macs = params + more + wrapper, macs + its_macs + nodes * d * d
         return {"params": params, "macs": macs}
+
+    def _plain(self, operation: str) -> bool:
+        """Whether it is one of the paper's aggregators."""
+        return operation in self.parts.aggregators and plain(self.parts.aggregators[operation])
+
+    def _counted(self, operation: str, width: int, nodes: int, edges: int) -> tuple[int, int]:
+        """Parameters and multiply-accumulates of an operation before its wrapper that is none of the paper's."""
+        if operation in self.parts.operators:
+            return operator_costs(self.parts.operators[operation], width, width, nodes, edges)
+        more, macs = aggregator_costs(self.parts.aggregators[operation], width, nodes, edges)
+        return more + (width + 1) * width, macs + nodes * width * width
 
     def identity(self, arch: Architecture) -> str:
         """Its cells with the vertices of each level in one canonical order: to renumber them renumbers what the layer's
@@ -211,7 +275,7 @@ class Gnas(SearchSpace):
 
     def from_text(self, text: str) -> Architecture:
         """Raises ValueError, naming what is wrong with the text."""
-        cells = [cell.split() for cell in text.split("/")]
+        cells = [words(cell) for cell in cut(text, "/")]
         if len(cells) != self.layers:
             raise ValueError(f"'{text}' has {len(cells)} cells, the space has {self.layers}; they are apart by ' / '")
         arch = self._architecture([tuple(self._read(layer, cell)) for layer, cell in enumerate(cells)])
@@ -235,7 +299,7 @@ class Gnas(SearchSpace):
     def _options(self, number: int) -> tuple[str, ...]:
         """The operations of a group of edges into a vertex."""
         operations = self.operations(number)
-        return operations if operations == AGGREGATORS else (NONE, *operations)
+        return operations if operations == self.aggregators else (NONE, *operations)
 
     def _choices(self, layer: int) -> Iterator[Choice]:
         for number in self.numbers:

@@ -9,9 +9,8 @@ from functools import lru_cache
 from nas_core.choice import Value
 from nas_core.errors import UsageError
 from nas_core.task import Level
+from search_spaces.operators.graph.counted import encoding_costs, plain, readout_costs, rewiring_costs
 from search_spaces.operators.operator import Operator
-
-PLAIN = frozenset({"sum", "mean", "max"})  # aggregators without weights, one MAC per feature of a value
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def costs(design: Design, shape: Shape, hidden: int) -> tuple[int, int]:
 
 def step_costs(design: Design, width: int, hidden: int, shape: Shape) -> tuple[int, int]:
     """Of one operator from `width` to `hidden` features."""
-    if design.aggregator is not None and design.aggregator.label in PLAIN and not design.aggregator.own:
+    if design.aggregator is not None and plain(design.aggregator):
         given = (shape.edge_features or 0) * hidden
         bias = 0 if design.values["batchnorm"] else hidden
         macs = 2 * shape.nodes * width * hidden + shape.edges * (hidden + given)
@@ -111,32 +110,6 @@ def _step(
     return step_counts(
         lambda: step_of(operator, aggregator, bias, width, hidden, edge_dim, degree), width, nodes, edges, edge_dim
     )
-
-
-@lru_cache(maxsize=256)
-def encoding_costs(encoding: Operator, nodes: int, edges: int) -> tuple[int, int, int]:
-    """Features of an encoding, its parameters and its multiply-accumulates."""
-    from search_spaces.operators.graph.sample import encoding_counts
-
-    return encoding_counts(encoding, nodes, edges)
-
-
-@lru_cache(maxsize=1024)
-def rewiring_costs(rewiring: Operator, width: int, nodes: int, edges: int) -> tuple[int, int, int, int]:
-    """Nodes and edges of what a rewiring makes of a graph, its parameters and its multiply-accumulates."""
-    from search_spaces.operators.graph.sample import rewired_counts
-
-    return rewired_counts(rewiring, width, nodes, edges)
-
-
-@lru_cache(maxsize=1024)
-def readout_costs(readout: Operator, width: int, nodes: int) -> tuple[int, int, int]:
-    """Features of a graph that a readout makes of nodes `width` wide, its parameters and its multiply-accumulates."""
-    if readout.label in PLAIN and not readout.own:
-        return width, 0, nodes * width
-    from search_spaces.operators.graph.sample import readout_counts
-
-    return readout_counts(readout, width, nodes)
 
 
 def matched(count: Callable[[int], int], target: int) -> int:

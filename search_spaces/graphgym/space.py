@@ -30,6 +30,7 @@ from nas_core.notation import chosen, pairs
 from nas_core.space import SearchSpace, check_legal
 from nas_core.task import GRAPH_KINDS, Task
 from search_spaces.graphgym.costs import Design, Shape, costs, matched
+from search_spaces.operators.graph.counted import mean_degree
 from search_spaces.operators.graph.parts import adds_nothing, check_edges, parts
 from search_spaces.operators.operator import Operator
 
@@ -309,8 +310,8 @@ class GraphGym(SearchSpace):
         check_legal(self, arch)
         check_edges(self.parts.operators, graphs.edge_features, "graphgym(operators=('general', 'gine'))")
         own = GraphGymSize.own(size, self.name)
-        degree = 1.0 if not task.nodes or task.edges is None else task.edges / task.nodes
-        return built(self.design(arch), graphs, task.outputs, degree, self.width(arch, task, size), own.l2norm)
+        degree, design = mean_degree(task), self.design(arch)
+        return built(design, graphs, task.outputs, degree, self.width(arch, task, size), own.l2norm)
 
 
 @lru_cache(maxsize=4096)

@@ -22,7 +22,8 @@ class GraphNas(Layerwise):
     12,644,352 networks of two layers. Text form: the components of each layer,
     `128 gat 4 sum linear / linear 8 sum elu`, the network that was found on CiteSeer.
 
-    Raises UsageError for numbers of layers that are not 2 to 16.
+    Raises UsageError for numbers of layers that are not 2 to 16, and for operators that cannot take part
+    (`Layerwise`).
     """
 
     name = "graphnas"
@@ -35,12 +36,12 @@ class GraphNas(Layerwise):
     }
     # The program's key of shared weights.
     same = ("attention", "aggregate")
+    aggregations = ("mlp",)
     references: ClassVar[Mapping[str, tuple[str, str]]] = {
         "gcn": ("64 gcn 1 sum relu", "gcn 1 sum linear"),
         "gat": ("8 gat 8 sum elu", "gat 1 sum linear"),
     }
 
     def of_layer(self, values: Mapping[str, Any]) -> Components:
-        reduced = "sum" if values["aggregate"] == "mlp" else values["aggregate"]
-        more = {"aggregate": reduced, "combine": "identity", "pooled": values["aggregate"] != "sum"}
-        return Components(**{**values, **more}, alike=self.alike(values))
+        more = {"combine": "identity", "pooled": values["aggregate"] != "sum", "alike": self.alike(values)}
+        return Components(**{**values, **more, "aggregate": self.aggregator(values["aggregate"])})

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,10 +24,9 @@ from nas_core.graph import ArchGraph
 from nas_core.notation import chosen, pairs
 from nas_core.space import SearchSpace, check_legal
 from nas_core.task import GRAPH_KINDS, Task
-from search_spaces.graphgym.costs import encoding_costs, readout_costs
 from search_spaces.graphnas.design import Design, cells_of_use
+from search_spaces.operators.graph.counted import encoding_costs, mean_degree, operator_costs, readout_costs
 from search_spaces.operators.graph.parts import adds_nothing, check_edges, parts
-from search_spaces.operators.operator import Operator
 
 if TYPE_CHECKING:
     from torch import nn
@@ -193,7 +191,7 @@ class GraphNasMicro(SearchSpace):
         graphs, own = task.graphs(), MicroSize.own(size, self.name)
         check_legal(self, arch)
         check_edges(self.operators, graphs.edge_features, "graphnas-micro(operators=('gcn', 'gine'))")
-        return network_for(graphs)(self.design(arch, size), graphs, task.outputs, _degree(task), own.layers)
+        return network_for(graphs)(self.design(arch, size), graphs, task.outputs, mean_degree(task), own.layers)
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:
         """Parameters, and multiply-accumulates of one graph of the mean size, or of the whole one; pairs are as many as
@@ -210,7 +208,7 @@ class GraphNasMicro(SearchSpace):
                 params += (widths[number + given] + 1) * design.hidden
                 macs += nodes * widths[number + given] * design.hidden
             for operator in design.operators:
-                more = _step(operator, design.hidden, nodes, edges, graphs.edge_features)
+                more = operator_costs(operator, design.hidden, design.hidden, nodes, edges, graphs.edge_features)
                 params, macs = params + more[0], macs + more[1]
         width, answers = design.width, {"node": nodes, "graph": 1, "pair": edges}[graphs.level]
         if graphs.level == "graph":
@@ -305,20 +303,5 @@ class GraphNasMicro(SearchSpace):
 _BESIDE = ("encoding", "readout")
 
 
-@lru_cache(maxsize=4096)
-def _step(operator: Operator, hidden: int, nodes: int, edges: int, edge_dim: int | None) -> tuple[int, int]:
-    """Parameters and multiply-accumulates of an operator in a cell."""
-    from search_spaces.operators.graph.made import step
-    from search_spaces.operators.graph.sample import step_counts
-
-    return step_counts(
-        lambda: step(operator, hidden, hidden, edge_dim, edges / max(1, nodes)), hidden, nodes, edges, edge_dim
-    )
-
-
 def _reference(name: Any) -> Any:
     return OPERATORS.get(name, name) if isinstance(name, str) else name
-
-
-def _degree(task: Task) -> float:
-    return 1.0 if not task.nodes or task.edges is None else task.edges / task.nodes

@@ -36,7 +36,7 @@ def operations_of(view: View, epochs: Sequence[Epoch]) -> Operations:
 def operations(space: SearchSpace, size: SizeConfig, task: Task, strengths: Strengths) -> dict[str, tuple[str, ...]]:
     """What the weights of each group are of.
 
-    Taken from the space's choices where every group is one; otherwise a supernet without memory says it, for which
+    Taken from the space's choices where every group is one; otherwise a supernet without operations says it, for which
     torch is imported. Where neither can be had operations are numbered from 1.
     """
     counts = {name: len(weights) for name, weights in strengths.items()}
@@ -56,11 +56,13 @@ def numbered(strengths: Strengths) -> dict[str, tuple[str, ...]]:
 def _groups(space: SearchSpace, size: SizeConfig, task: Task) -> dict[str, tuple[str, ...]]:
     import torch
 
-    from search_spaces.supernet.supernet import Supernet
+    from search_spaces.supernet.picker import NamePicker
+    from search_spaces.supernet.supernet import relaxable
 
+    picker = NamePicker()
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            supernet = Supernet(space, task, size)
+            relaxable(space).network(picker, task, size)
     except Exception:  # a user's space may have changed since, and raise anything
         return {}
-    return {name: tuple(map(str, group.options)) for name, group in supernet.groups.items()}
+    return {name: tuple(map(str, options)) for name, options in picker.groups.items()}

@@ -314,6 +314,7 @@ def build(spec: StudySpec) -> StudyObjects:
         return evaluator.identity(arch) or _identity(space, arch)
 
     opening = source_of(spec, space, size)
+    fan_out = None if facts.recipe is None else facts.recipe.fan_out
     scored = None if opening is None else Counted(Scoring(opening))
     warm_start = tuple((Architecture(space.name, values), value) for values, value in spec.warm_start or ())
     fidelity = _up_to(evaluator.fidelity, facts.level)
@@ -333,7 +334,7 @@ def build(spec: StudySpec) -> StudyObjects:
         trial_seconds=facts.trial_seconds,
         early_stop=None if spec.early_stop is None else _pruner(spec.early_stop),
         scored=scored,
-        supernet=None if spec.supernet is None else parts_of(spec.supernet, strategy, config, setting, size),
+        supernet=None if spec.supernet is None else parts_of(spec.supernet, strategy, config, setting, size, fan_out),
     )
 
 

@@ -36,6 +36,7 @@ class SupernetParts:
     compute: Compute
     threads: int
     deterministic: bool
+    fan_out: tuple[int, ...] | None = None  # neighbours that are drawn, as in the training of what is derived
 
     def make_strategy(self) -> OneShot:
         return self.strategy(self.setting, self.config)
@@ -59,7 +60,8 @@ class SupernetParts:
         from training.data.loading import Loading
 
         augment = Augment(crop=self.config.crop, flip=self.config.flip)
-        loading = Loading(batch_size=self.config.batch_size, augment=augment, channels_last=True)
+        batch_size = self.config.batch_size
+        loading = Loading(batch_size=batch_size, augment=augment, channels_last=True, fan_out=self.fan_out)
         return self.source.bind(self.compute.device, loading)
 
 
@@ -136,6 +138,7 @@ def parts_of(
     config: OneShotConfig,
     setting: Setting,
     size: SizeConfig,
+    fan_out: tuple[int, ...] | None,
 ) -> SupernetParts:
     """The live objects from stored settings. Raises UsageError when the data are not what they were."""
     from training.data import load
@@ -147,4 +150,5 @@ def parts_of(
             f"{settings.split_hash} then, {source.split_hash} now); restore it, or start another --study"
         )
     compute = Compute(settings.device, settings.precision)
-    return SupernetParts(strategy, config, setting, source, size, compute, settings.threads, settings.deterministic)
+    kept = settings.threads, settings.deterministic, fan_out
+    return SupernetParts(strategy, config, setting, source, size, compute, *kept)

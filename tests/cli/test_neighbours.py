@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from studies.setup.assemble import build
+from studies.store.store import Store
+
 Say = Callable[..., tuple[int, str, str]]
 
 
@@ -37,3 +40,17 @@ def test_wrong_fan_outs(fan_out: str, message: str, folder: Path, say: Say) -> N
     assert code == 2, err
     assert message in err
     assert len(err.strip().splitlines()) <= 3
+
+
+def test_a_supernet_learns_from_samples_too(folder: Path, say: Say) -> None:
+    """Four training nodes, in batches of two."""
+    small = ("--space", "gnas(layers=2)", "--size", "hidden=4", "--data", "karate", "--threads", "1")
+    words = (*small, "--strategy", "spos", "-s", "strategy.epochs=1", "-s", "strategy.batch_size=2", "--epochs", "1")
+    code, _, err = say("search", "--study", "one", *words, "-s", "recipe.fan_out=[2,1]")
+    assert code == 0, err
+    with Store("sqlite:///nas.db", create=False) as store:
+        parts = build(store.study("one").spec).supernet
+    assert parts is not None
+    nodes = [len(batch.inputs[0]) for batch in parts.bind().batches("train", 0, 0)]
+    assert len(nodes) == 2
+    assert all(count < 34 for count in nodes)

@@ -75,7 +75,10 @@ CASES = (
     Case("nasbench201", {"channels": 4, "cells": 1}, IMAGES),
     Case("nasbench_graph", {"hidden": 8}, GRAPH),
     Case("gnas", {"hidden": 6}, GRAPH),
-    Case("gnas(layers=2, encodings=('random-walk(features=3)',))", {"hidden": 6}, GRAPH),
+    Case(
+        "gnas(layers=2, operators=('gcn', 'sage'), aggregators=('sum', 'std'), encodings=('random-walk(features=3)',))",
+        *({"hidden": 6}, GRAPH),
+    ),
     Case("argnp(vertices=3)", {"node": 5, "relation": 4, "node_output": 6, "relation_output": 4}, GRAPHS),
     Case("darts", {"channels": 4, "layers": 4}, IMAGES),
     Case("darts(levels=3)", {"channels": 4, "layers": 5}, IMAGES),

@@ -141,7 +141,7 @@ def test_a_file_is_loaded_by_path_and_its_hash_is_known(file: Path) -> None:
         ("broken", NotFoundError, "no object 'no_such_thing' in it"),
         ("pi(a=1)", UsageError, "'pi' takes no arguments"),
         ("collections:OrderedDict(maxlen=3, a=[])", None, ""),
-        ("fractions:Fraction(levels=3)", UsageError, "unexpected keyword argument 'levels'"),
+        ("fractions:Fraction(levels=3)", UsageError, "has no argument 'levels'; it takes numerator, denominator"),
     ],
 )
 def test_a_wrong_reference_is_explained(reference: str, kind: type[NasError] | None, message: str) -> None:

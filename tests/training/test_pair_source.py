@@ -333,3 +333,74 @@ def test_a_part_without_one_of_the_classes_is_told() -> None:
     source = edges_with(labels, edges, train=number[2:30], valid=number[[0, 1]], test=number[40:])
     assert [text for text in source.warnings if "no validation sample" in text]
     assert [text for text in source.warnings if "no test sample" in text]
+
+
+def many(path: Path, **changes: Any) -> str:
+    """Ten rings of 5 to 14 nodes, whose edges, both ways, have a class by the lower of their ends."""
+    counts = np.arange(5, 15)
+    starts = np.cumsum(counts) - counts
+    rings = [start + np.stack([np.arange(n), (np.arange(n) + 1) % n]) for start, n in zip(starts, counts, strict=True)]
+    edges = np.concatenate([np.concatenate([ring, ring[::-1]], axis=1) for ring in rings], axis=1)
+    held = {
+        "x": np.ones((counts.sum(), 2)),
+        "edge_index": edges,
+        "graph_id": np.repeat(np.arange(10), counts),
+        "edge_y": edges.min(axis=0) % 2,
+        **changes,
+    }
+    np.savez(path, **{key: value for key, value in held.items() if value is not None})
+    return f"graph:{path}"
+
+
+def test_edges_of_many_graphs_are_divided_by_graphs(tmp_path: Path) -> None:
+    source: Any = load(many(tmp_path / "g.npz"), Split(seed=3))
+    assert isinstance(source, EdgeSource)
+    graph_of = np.repeat(np.arange(10), np.arange(5, 15))
+    of_pair = graph_of[source.pairs[0]]
+    assert (of_pair == graph_of[source.pairs[1]]).all()
+    held = {name: set(of_pair[part].tolist()) for name, part in source.parts.items()}
+    assert sum(map(len, held.values())) == len(set.union(*held.values())) == 10
+    assert all(held.values())
+    # An edge and its way back are one sample; every ring has as many edges as nodes.
+    assert {name: len(part) for name, part in source.parts.items()} == {
+        name: sum(5 + graph for graph in graphs) for name, graphs in held.items()
+    }
+    assert (source.labels == source.pairs.min(axis=0) % 2).all()
+    assert source.edge_index.shape == (2, 2 * 95)
+    public = many(tmp_path / "p.npz", train_idx=np.arange(6), valid_idx=np.arange(6, 8), test_idx=np.arange(8, 10))
+    parts = load(public).parts
+    assert set(of_pair[parts.test].tolist()) == {8, 9}
+    assert load(many(tmp_path / "f.npz"), Split(folds=5, fold=1)).split_hash != source.split_hash
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "said"),
+    [
+        ({"x": None}, "", "its nodes have no features"),
+        ({}, "?features=degree", r"\?features= is for graphs and their nodes"),
+        ({"edge_y": np.zeros(3, int)}, "", "3"),
+        ({"edge_y": np.full(190, -1)}, "", "only one class"),
+        (
+            {
+                "edge_y": np.where(np.arange(190) < 162, np.arange(190) % 2, -1),  # the last ring has none
+                **{f"{part}_idx": at for part, at in (("train", np.arange(8)), ("valid", [8]), ("test", [9]))},
+            },
+            "",
+            "no edge of the test graphs has a label",
+        ),
+        ({"graph_id": np.arange(95) % 10}, "", "graph_id is not sorted"),
+        ({"edge_y": None, "y": np.arange(95) % 2}, "?task=edge-classification", "has no 'edge_y'"),
+        ({}, "?task=link-prediction", "task=link-prediction is for files of one graph"),
+    ],
+)
+def test_edges_of_many_graphs_that_cannot_be_learned_from(
+    tmp_path: Path, changes: dict[str, Any], options: str, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        load(many(tmp_path / "g.npz", **changes) + options)
+
+
+def test_classes_of_nodes_come_before_those_of_edges_of_many_graphs(tmp_path: Path) -> None:
+    reference = many(tmp_path / "g.npz", y=np.arange(95) % 2)
+    assert load(reference).task.level == "node"
+    assert load(f"{reference}?task=edge-classification").task.level == "pair"

@@ -10,9 +10,10 @@ import numpy as np
 
 from nas_core.errors import UsageError
 from nas_core.task import EDGE_CLASSIFICATION, LINK_PREDICTION, NODE_CLASSIFICATION, NODE_REGRESSION
+from training.data.edges_of_many import edges_of_many
 from training.data.files import arrays, file_of, texts, unused
 from training.data.graph_arrays import KEYS as MANY
-from training.data.graph_arrays import GraphOptions, many_graphs
+from training.data.graph_arrays import TARGETS, GraphOptions, many_graphs
 from training.data.labels import is_one_hot
 from training.data.many_graphs import ManyGraphSource
 from training.data.masks import LISTS, MASKS, public_parts
@@ -43,12 +44,20 @@ _ALL = tuple(dict.fromkeys(key for keys in KEYS.values() for key in keys))
 
 def load(argument: str, split: Split) -> GraphSource | NodeNumberSource | LinkSource | EdgeSource | ManyGraphSource:
     """Features dense (`x`) or in compressed rows (`x_indptr`, ...), labels, `edge_index`, public parts; many graphs
-    where there is a `graph_id`."""
+    where there is a `graph_id`, of whose edges classes are learned where nothing else has targets."""
     where, chosen = options("graph", argument, GraphOptions)
     path = file_of("graph", where, EXAMPLE)
     reference, found = f"graph:{argument}", arrays(path, ("edge_index",), tuple(dict.fromkeys((*_ALL, *MANY))))
     names = {"classes": texts(path, "classes", found), "feature_names": texts(path, "feature_names", found)}
     if "graph_id" in found:
+        of_edges = "edge_y" in found and not any(key in found for key in TARGETS)
+        if chosen.task == EDGE_CLASSIFICATION if chosen.task is not None else of_edges:
+            if "edge_y" not in found:
+                raise UsageError(f"{path}: has no 'edge_y', of which the classes of edges are learned")
+            told = unused(path, ("graph_id", *KEYS[EDGE_CLASSIFICATION]))
+            return edges_of_many(
+                reference, path, features_of(path, found), found, chosen, split, **names, warnings=told
+            )
         if chosen.task is not None:
             raise UsageError(f"{path}: task={chosen.task} is for files of one graph, and this one holds a graph_id")
         if any(key in found for key in SPARSE):

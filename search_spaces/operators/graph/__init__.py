@@ -77,6 +77,8 @@ AGGREGATOR = Role(
         "max": f"{_HERE}.aggregator.reduced:Reduced(by=max)",
         "std": f"{_HERE}.aggregator.std:Deviation",
         "softmax": f"{_HERE}.aggregator.softmax:Softmax",
+        "gem2": f"{_HERE}.aggregator.power_mean:PowerMean(power=2)",
+        "gem3": f"{_HERE}.aggregator.power_mean:PowerMean(power=3)",
         "lcm": f"{_HERE}.aggregator.lcm:LearnedMonoid",
     },
 )

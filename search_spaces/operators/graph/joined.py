@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from search_spaces.operators.graph.parts import parts
+from search_spaces.operators.graph.counted import encoding_costs
 from search_spaces.operators.operator import Operator
 
 if TYPE_CHECKING:
@@ -17,14 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Joined:
-    """By their labels, in the order in which they were named: `Joined.of(("laplacian(features=20)",))`."""
+    """By their labels, in the order in which they were named (`parts`)."""
 
     encodings: Mapping[str, Operator]
-
-    @classmethod
-    def of(cls, names: Sequence[str]) -> Joined:
-        """Raises as `parts`."""
-        return cls(parts(encodings=names).encodings)
 
     @property
     def suffix(self) -> str:
@@ -37,18 +32,8 @@ class Joined:
 
     def costs(self, nodes: int, edges: int) -> tuple[int, int, int]:
         """Features of all of them, their parameters and multiply-accumulates."""
-        if not self.encodings:  # or torch is imported
+        if not self.encodings:
             return 0, 0, 0
-        from search_spaces.operators.graph.sample import encoding_counts
-
-        found = [encoding_counts(one, nodes, edges) for one in self.encodings.values()]
+        found = [encoding_costs(one, nodes, edges) for one in self.encodings.values()]
         features, params, macs = (sum(column) for column in zip(*found, strict=True))
         return features, params, macs
-
-    def findings(self) -> Iterator[str]:
-        """What is wrong with those that are a user's own (`nas_core.space.HasFindings`)."""
-        from search_spaces.operators.graph.suite import check
-
-        for one in self.encodings.values():
-            if one.own:
-                yield from check(one)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas_core.errors import UsageError
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.operator import Operator
 
@@ -71,6 +72,15 @@ def step(
     if degree is not None and getattr(kind, "takes_degree", False) and "degree" not in operator.options:
         options["degree"] = degree
     return Step(operator.make(width, hidden, **options))
+
+
+def of_width(aggregator: Operator, width: int) -> nn.Module:
+    """The aggregator, or readout, of `width` features. Raises UsageError where it answers another number of them."""
+    made = aggregator.make(width)
+    found = getattr(made, "out_features", width)
+    if found != width:
+        raise UsageError(f"{aggregator.role.name} '{aggregator.reference}' answers {found} features for {width}")
+    return made
 
 
 def joined(x: Tensor, encodings: Iterable[Any], graph: GraphBatch) -> Tensor:

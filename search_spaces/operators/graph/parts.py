@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nas_core.errors import UsageError
@@ -60,6 +62,35 @@ def parts(
 def adds_nothing(operator: Operator) -> bool:
     """Whether it answers zeros; of the catalogue's `zero` alone does, which is known without importing."""
     return operator.zero if operator.own else operator.name == "zero"
+
+
+def layers(space: str, named: Mapping[str, Operator], taken: Collection[str]) -> Mapping[str, Operator]:
+    """Node operators that a layer of a space may be, beside what is `taken` by name already.
+
+    Raises UsageError for one that adds nothing or hands its input on, and for a name that is taken.
+    """
+    for label, one in named.items():
+        if adds_nothing(one) or (one.skip if one.own else one.name == "skip"):
+            what = "adds nothing" if adds_nothing(one) else "hands its input on"
+            raise UsageError(f"{space} has no place for '{label}', which {what}")
+    check_names(space, named, taken)
+    return named
+
+
+def check_names(space: str, named: Mapping[str, Operator], taken: Collection[str]) -> None:
+    """Raises UsageError for an operator, or aggregator, that is called what something else of the space is."""
+    for label in named:
+        if label in taken:
+            raise UsageError(f"{space} has '{label}' already; rename that one of yours, or leave out the other")
+
+
+def suffix(said: Sequence[Iterable[str]], usual: Sequence[Sequence[str]]) -> str:
+    """What a space's name ends in where it has other parts than the usual ones, by labels: several such spaces may be
+    in one database."""
+    labels = [list(role) for role in said]
+    if labels == [list(role) for role in usual]:
+        return ""
+    return f"-{hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:8]}"
 
 
 def check_edges(operators: Mapping[str, Operator], edge_features: int | None, example: str) -> None:

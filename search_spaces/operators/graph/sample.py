@@ -47,6 +47,17 @@ def step_counts(
     return counts(lambda: OnTensors(make(), lambda step, x, graph: step(x, graph.edge_attr, graph)), inputs)
 
 
+def aggregator_counts(aggregator: Operator, width: int, nodes: int, edges: int) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of an aggregator of as many values `width` wide as there are edges."""
+
+    def called(module: Any, x: Tensor, graph: GraphBatch) -> Tensor:
+        answer: Tensor = module(x.index_select(0, graph.edge_index[0]), graph.edge_index[1], graph.nodes)
+        return answer
+
+    inputs = (torch.ones(nodes, width), ring(nodes, edges))
+    return counts(lambda: OnTensors(aggregator.make(width), called), inputs)
+
+
 def encoding_counts(encoding: Operator, nodes: int, edges: int) -> tuple[int, int, int]:
     """Features, parameters and multiply-accumulates of an encoding on a graph of this size."""
     inputs = (torch.ones(nodes, 1), ring(nodes, edges))

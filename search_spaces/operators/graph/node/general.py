@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nas_core.errors import UsageError
 from search_spaces.layers.graph_batch import GraphBatch, Norm
 from search_spaces.operators.graph import AGGREGATOR
 from search_spaces.operators.graph.given import graph_and_edges
+from search_spaces.operators.graph.made import of_width
 
 
 class General(nn.Module):
@@ -35,9 +35,7 @@ class General(nn.Module):
             self.norm = "sum" if aggregator == "sum" else "mean"
         self.aggregator: Any = None
         if self.norm is None:
-            self.aggregator = AGGREGATOR.operator(aggregator).make(hidden)
-        if getattr(self.aggregator, "out_features", hidden) != hidden:
-            raise UsageError(f"aggregator '{aggregator}' answers {self.aggregator.out_features} features for {hidden}")
+            self.aggregator = of_width(AGGREGATOR.operator(aggregator), hidden)
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch, e: Tensor | None = None) -> Tensor:
         graph, given = graph_and_edges(x, edges, e)

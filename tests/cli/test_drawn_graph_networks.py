@@ -1,0 +1,123 @@
+"""Drawn networks of every space of graphs: trained, written as Python, asked, loaded and made smaller.
+Faster, and one of each: `test_auto_gnn.py`, `test_graphnas.py`, `test_graphgym.py`,
+`tests/compressors/test_groups_of_spaces.py`, `tests/training/test_python_source.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import nas
+from tests.cli.conftest import said_in
+from training.data import load
+
+Say = Callable[..., tuple[int, str, str]]
+
+SIZES = {
+    "gnas(layers=2)": "hidden=8",
+    "argnp(vertices=4)": "node=8,relation=6,node_output=8,relation_output=6",
+    "auto-gnn": "",
+    "graphnas": "",
+    "graphnas-micro": "",
+    "graphgym": "hidden=16",
+}
+DATA = {"nodes": "karate", "graphs": "random-graphs?target=degrees&graphs=40", "pairs": "karate?task=link-prediction"}
+TRIALS = range(3)
+
+
+@pytest.fixture(scope="module", params=[(space, level) for space in SIZES for level in DATA], ids="-".join)
+def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with three drawn and trained networks, and what they answer for."""
+    space, level = request.param
+    place, size = tmp_path_factory.mktemp("drawn"), ("--size", SIZES[space]) if SIZES[space] else ()
+    words = ("--space", space, "--data", DATA[level], "--strategy", "random", "--seed", "5", "--trials", "3")
+    said_in(place, "search", "--study", "s", *words, *size, "--epochs", "1", "--threads", "1")
+    said_in(place, "train", "s", "--top", "3", "--epochs", "1", *size)
+    return place, level
+
+
+def asked(level: str) -> tuple[Tensor, ...]:
+    """Inputs of a network: of several graphs the first two of the data, of pairs three."""
+    if level == "graphs":
+        counts = torch.tensor([3, 2])
+        features = load(DATA[level]).task.graphs().features
+        return torch.rand(5, features), torch.tensor([[0, 1, 3], [1, 2, 4]]), counts
+    x, edges = torch.eye(34), torch.tensor([[0, 1, 2], [1, 0, 3]])
+    return (x, edges) if level == "nodes" else (x, edges, torch.tensor([[0, 5, 33], [1, 6, 0]]))
+
+
+def write(path: Path, level: str, inputs: tuple[Tensor, ...]) -> None:
+    """The same as a file."""
+    held: dict[str, Any] = {"x": inputs[0].numpy(), "edge_index": inputs[1].numpy()}
+    if level == "graphs":
+        held["graph_id"] = np.repeat(np.arange(2), inputs[2].numpy())
+    elif level == "pairs":
+        held["pairs"] = inputs[2].numpy()
+    np.savez(path, **held)
+
+
+def numbers(value: Any) -> list[float]:
+    """All numbers of an answer, in order."""
+    if isinstance(value, dict):
+        return [each for key in sorted(value) for each in numbers(value[key])]
+    if isinstance(value, list):
+        return [each for item in value for each in numbers(item)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_checks")
+def test_three_drawn_networks_are_written_and_asked(
+    study: tuple[Path, str], tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, level = study
+    monkeypatch.chdir(place)
+    inputs = asked(level)
+    file = tmp_path / "asked.npz"
+    write(file, level, inputs)
+    for trial in TRIALS:
+        out = tmp_path / f"out{trial}"
+        code, _, err = say("export", f"s:{trial}", "--format", "python,safetensors", "--out", str(out))
+        assert code == 0, err
+        answers = []
+        for model in (out / f"s_{trial}.py", out / f"s-{trial}.safetensors"):
+            code, said, err = say("infer", str(model), f"graph:{file}", "--json")
+            assert code == 0, err
+            answers.append(numbers(json.loads(said)))
+        assert answers[0]
+        assert answers[0] == pytest.approx(answers[1], rel=1e-4, abs=1e-5)
+        network = nas.load(out / f"s-{trial}.json")
+        with torch.inference_mode():
+            output = network(*inputs)
+        assert len(output) == {"nodes": 34, "graphs": 2, "pairs": 3}[level]
+        assert torch.isfinite(output).all()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_checks")
+def test_three_drawn_networks_are_made_smaller_or_say_what_stands_in_the_way(
+    study: tuple[Path, str], say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, _ = study
+    monkeypatch.chdir(place)
+    less, smaller = ("--method", "magnitude", "--target", "params<=0.9x"), 0
+    for trial in TRIALS:
+        code, _, err = say("compress", f"s:{trial}", *less, "--plan")
+        planned = code
+        assert code in (0, 2), err
+        code, out, err = say("compress", f"s:{trial}", *less, "--epochs", "1", "--json")
+        assert code == planned, err
+        if code:
+            assert " in '" in err, err  # an operator in a module
+            continue
+        smaller += 1
+        (run,) = json.loads(out)["runs"]
+        assert run["metrics"]["params"] <= 0.9 * run["metrics"]["base_params"]
+    assert smaller

@@ -245,11 +245,11 @@ class GraphNetwork(NodeNetwork):
 
     def forward(self, x: Tensor, edge_index: Tensor, counts: Tensor) -> Tensor:  # type: ignore[override]
         graph = GraphBatch.of(edge_index, x, counts=counts)
-        states = self.states(x, graph)
+        state = self.states(x, graph)
         if self.readout is not None:
-            answer: Tensor = self.readout(states, graph)
+            answer: Tensor = self.readout(state, graph)
         else:
-            answer = self.pool(states, graph.batch, graph.graphs)
+            answer = self.pool(state, graph.batch, graph.graphs)
         return answer
 
 

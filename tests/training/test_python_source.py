@@ -32,6 +32,7 @@ from nas_core.task import (
     TABULAR_REGRESSION,
     InputSpec,
     Task,
+    graph_task,
     multi_task,
     question_task,
     text_task,
@@ -306,6 +307,24 @@ def _named() -> Iterator[tuple[str, str, SearchSpace, Architecture, dict[str, An
 
 ONE_OF_EACH = ("nasbench201", "nasbench_graph", "argnp(vertices=4)", "mlp", "moe(backbone=text)")
 """A space for each kind of inputs that networks have, and for each way in which their source is written."""
+
+
+@pytest.mark.parametrize(
+    ("reference", "size"),
+    [
+        ("gnas(layers=1, operators=('gcn',), readouts=('sum', 'softmax'))", {"hidden": 6, "dropout": 0.0}),
+        ("argnp(vertices=2, operators=('gine',))", {"node": 6, "relation": 4, "dropout": 0.0}),
+        ("auto-gnn(operators=('sage',), readouts=('sum',))", {"dropout": 0.0}),
+    ],
+)
+def test_networks_of_many_graphs_are_written(reference: str, size: dict[str, Any], tmp_path: Path) -> None:
+    task = graph_task(12, 4, 15, 40, kind="graph-classification", level="graph", counts=True)
+    space, counts = space_of(reference), torch.tensor([10, 20])
+    torch.manual_seed(0)
+    network = disturbed(space.build(sample(space, np.random.default_rng(1)), task, space.Size(**size)))
+    text, _ = written(network, task)
+    x, edges = example(GRAPH)
+    assert_same(network, loaded(text, tmp_path, network).load(), (x, edges % 10, counts))
 
 
 def test_a_rewiring_is_not_written() -> None:

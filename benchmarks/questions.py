@@ -39,7 +39,14 @@ FIELDS = (
     *("exact_match", "f1", "unseen_exact_match", "unseen_f1", "seconds"),
 )
 LAYERS: Mapping[str, Value] = {"depth": 3, "expansion": 2.0}
-EXPERTS = {"ffn": "switch", "experts": 4, "block1/ffn": "dense", "block2/ffn": "experts", "block3/ffn": "dense"}
+EXPERTS = {
+    "ffn": "switch",
+    "switch/balance": 0.01,
+    "experts": 4,
+    "block1/ffn": "dense",
+    "block2/ffn": "experts",
+    "block3/ffn": "dense",
+}
 NETWORKS: Mapping[str, Mapping[str, Value]] = {"dense": {"ffn": "dense"}, "switch": EXPERTS}
 DEVICE = torch.device("cpu")
 

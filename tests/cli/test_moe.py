@@ -112,8 +112,8 @@ def test_loads_are_shares_of_what_routers_choose(say: Say, table: Path, monkeypa
     counted: dict[int, np.ndarray] = {}  # per layer, in the order in which they are passed
     routed = MixtureOfExperts._routed
 
-    def counts(layer: MixtureOfExperts, x: torch.Tensor, condition: torch.Tensor | None) -> Any:
-        routing = routed(layer, x, condition)
+    def counts(layer: MixtureOfExperts, x: torch.Tensor, *told: torch.Tensor | None) -> Any:
+        routing = routed(layer, x, *told)
         if layer.training and x.device.type == "cpu":
             found = np.bincount(routing.chosen.flatten().numpy(), minlength=16)
             counted[id(layer)] = counted.get(id(layer), 0) + found

@@ -85,24 +85,8 @@ class Mean(nn.Module):
         return GraphBatch.of(graph, x).propagate(functional.relu(self.pool(x)), "mean")
 
 
-class Max(nn.Module):
-    """The largest of `relu(A x + b)` among the neighbours; 0 without any."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.pool = nn.Linear(width, width)
-        self.largest = AGGREGATOR.operator("max").make(width)
-
-    def forward(self, x: Tensor, layer: Tensor, graph: Tensor | GraphBatch) -> Tensor:
-        edges = GraphBatch.of(graph, x)
-        source, target = edges.edge_index
-        sent = edges.message(functional.relu(self.pool(x)), source, None)
-        answer: Tensor = self.largest(sent, target, edges.nodes)
-        return answer
-
-
 class Aggregated(nn.Module):
-    """`relu(A x + b)` of the neighbours by an aggregator."""
+    """`relu(A x + b)` of the neighbours by an aggregator; of the paper's the largest, 0 without any."""
 
     def __init__(self, aggregator: nn.Module, width: int) -> None:
         super().__init__()
@@ -162,7 +146,7 @@ MADE: Mapping[str, Make] = {
     "dense": lambda width: Wrapped(Dense(width), width),
     "mean": lambda width: Wrapped(Mean(width), width),
     "sum": lambda width: Wrapped(Sum(), width),
-    "max": lambda width: Wrapped(Max(width), width),
+    "max": aggregated(AGGREGATOR.operator("max")),
 }
 
 

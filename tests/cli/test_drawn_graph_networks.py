@@ -4,8 +4,6 @@ Faster, and one of each: `test_auto_gnn.py`, `test_graphnas.py`, `test_graphgym.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import nas
 from tests.cli.conftest import said_in
+from tests.cli.drawn import Say, made_smaller, written_and_asked
 from training.data import load
-
-Say = Callable[..., tuple[int, str, str]]
 
 SIZES = {
     "gnas(layers=2)": "hidden=8",
@@ -29,7 +25,6 @@ SIZES = {
     "graphgym": "hidden=16",
 }
 DATA = {"nodes": "karate", "graphs": "random-graphs?target=degrees&graphs=40", "pairs": "karate?task=link-prediction"}
-TRIALS = range(3)
 
 
 @pytest.fixture(scope="module", params=[(space, level) for space in SIZES for level in DATA], ids="-".join)
@@ -63,15 +58,6 @@ def write(path: Path, level: str, inputs: tuple[Tensor, ...]) -> None:
     np.savez(path, **held)
 
 
-def numbers(value: Any) -> list[float]:
-    """All numbers of an answer, in order."""
-    if isinstance(value, dict):
-        return [each for key in sorted(value) for each in numbers(value[key])]
-    if isinstance(value, list):
-        return [each for item in value for each in numbers(item)]
-    return [float(value)] if isinstance(value, int | float) else []
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("forked_checks")
 def test_three_drawn_networks_are_written_and_asked(
@@ -82,22 +68,7 @@ def test_three_drawn_networks_are_written_and_asked(
     inputs = asked(level)
     file = tmp_path / "asked.npz"
     write(file, level, inputs)
-    for trial in TRIALS:
-        out = tmp_path / f"out{trial}"
-        code, _, err = say("export", f"s:{trial}", "--format", "python,safetensors", "--out", str(out))
-        assert code == 0, err
-        answers = []
-        for model in (out / f"s_{trial}.py", out / f"s-{trial}.safetensors"):
-            code, said, err = say("infer", str(model), f"graph:{file}", "--json")
-            assert code == 0, err
-            answers.append(numbers(json.loads(said)))
-        assert answers[0]
-        assert answers[0] == pytest.approx(answers[1], rel=1e-4, abs=1e-5)
-        network = nas.load(out / f"s-{trial}.json")
-        with torch.inference_mode():
-            output = network(*inputs)
-        assert len(output) == {"nodes": 34, "graphs": 2, "pairs": 3}[level]
-        assert torch.isfinite(output).all()
+    written_and_asked(say, tmp_path, f"graph:{file}", inputs, {"nodes": 34, "graphs": 2, "pairs": 3}[level])
 
 
 @pytest.mark.slow
@@ -107,17 +78,4 @@ def test_three_drawn_networks_are_made_smaller_or_say_what_stands_in_the_way(
 ) -> None:
     place, _ = study
     monkeypatch.chdir(place)
-    less, smaller = ("--method", "magnitude", "--target", "params<=0.9x"), 0
-    for trial in TRIALS:
-        code, _, err = say("compress", f"s:{trial}", *less, "--plan")
-        planned = code
-        assert code in (0, 2), err
-        code, out, err = say("compress", f"s:{trial}", *less, "--epochs", "1", "--json")
-        assert code == planned, err
-        if code:
-            assert " in '" in err, err  # an operator in a module
-            continue
-        smaller += 1
-        (run,) = json.loads(out)["runs"]
-        assert run["metrics"]["params"] <= 0.9 * run["metrics"]["base_params"]
-    assert smaller
+    made_smaller(say, epochs=1)

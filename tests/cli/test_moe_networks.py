@@ -3,21 +3,16 @@ Faster, and one of each: `test_moe.py`, `test_texts.py`, `test_export_task.py`."
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-import nas
+from tests.cli.drawn import Say, made_smaller, written_and_asked
 from training.data import load
-
-Say = Callable[..., tuple[int, str, str]]
 
 WINDOW = 12
 DATA = {
@@ -43,15 +38,6 @@ def made(folder: Path) -> Path:
     return folder
 
 
-def numbers(value: Any) -> list[float]:
-    """All numbers of an answer, in order."""
-    if isinstance(value, dict):
-        return [each for key in sorted(value) for each in numbers(value[key])]
-    if isinstance(value, list):
-        return [each for item in value for each in numbers(item)]
-    return [float(value)] if isinstance(value, int | float) else []
-
-
 def inputs(backbone: str) -> tuple[Tensor, ...]:
     if backbone == "table":
         return (torch.randn(2, 3),)
@@ -72,22 +58,7 @@ def test_three_drawn_networks_are_written_and_asked(say: Say, made: Path, backbo
     assert code == 0, err
     code, _, err = say("train", "s", "--top", "3", "--epochs", "1", "--size", "width=8")
     assert code == 0, err
-    for trial in range(3):
-        place = Path(f"out{trial}")
-        code, _, err = say("export", f"s:{trial}", "--format", "python,safetensors", "--out", str(place))
-        assert code == 0, err
-        answers = []
-        for file in (place / f"s_{trial}.py", place / f"s-{trial}.safetensors"):
-            code, out, err = say("infer", str(file), ASKED[backbone], "--json")
-            assert code == 0, err
-            answers.append(numbers(json.loads(out)))
-        assert answers[0]
-        assert answers[0] == pytest.approx(answers[1], rel=1e-4, abs=1e-5)
-        network = nas.load(place / f"s-{trial}.json")
-        with torch.inference_mode():
-            output = network(*inputs(backbone))
-        assert len(output) == 2
-        assert torch.isfinite(output).all()
+    written_and_asked(say, Path(), ASKED[backbone], inputs(backbone), 2)
 
 
 @pytest.mark.slow
@@ -101,17 +72,4 @@ def test_three_drawn_networks_are_made_smaller_or_say_what_stands_in_the_way(
     drawn = ("--strategy", "random", "--seed", "5", "--trials", "3", "--threads", "1")
     assert say("search", *study, *drawn, "--size", "width=8", "--epochs", "1")[0] == 0
     assert say("train", "s", "--top", "3", "--epochs", "1", "--size", "width=8")[0] == 0
-    less, smaller = ("--method", "magnitude", "--target", "params<=0.9x"), 0
-    for trial in range(3):
-        code, out, err = say("compress", f"s:{trial}", *less, "--plan")
-        planned = code
-        assert code in (0, 2), err
-        code, out, err = say("compress", f"s:{trial}", *less, "--epochs", "0", "--json")
-        assert code == planned, err
-        if code:
-            assert " in '" in err, err  # an operator in a module
-            continue
-        smaller += 1
-        (run,) = json.loads(out)["runs"]
-        assert run["metrics"]["params"] <= 0.9 * run["metrics"]["base_params"]
-    assert smaller
+    made_smaller(say, epochs=0)

@@ -197,9 +197,16 @@ class Layerwise(SearchSpace):
         own, graphs = LayerwiseSize.own(size, self.name), task.graphs(edge_features=False)
         check_legal(self, arch)
         layers = self.components(arch, _width(graphs, task, own))
-        kept = own.dropout, own.batchnorm, own.residual
         return network_for(graphs)(
-            graphs, task.outputs, layers, *kept, self.encodings.make(), self.readout, mean_degree(task)
+            graphs,
+            task.outputs,
+            layers=layers,
+            dropout=own.dropout,
+            batchnorm=own.batchnorm,
+            residual=own.residual,
+            encodings=self.encodings.make(),
+            degree=mean_degree(task),
+            readout=self.readout,
         )
 
     def costs(self, arch: Architecture, task: Task, size: SizeConfig) -> Mapping[str, float]:

@@ -187,19 +187,21 @@ def degrees(target: Tensor, count: int) -> Tensor:
 
 
 class NodeNetwork(nn.Module):
-    """`(x, edge_index)` to an answer per node `[n, outputs]`, that of the last layer."""
+    """`(x, edge_index)` to an answer per node `[n, outputs]`, that of the last layer; only answers for graphs are made
+    by the `readout`."""
 
     def __init__(
         self,
         graphs: Graphs,
         outputs: int,
+        *,
         layers: Sequence[Components],
         dropout: float,
         batchnorm: bool,
         residual: bool,
         encodings: Sequence[Any],
-        readout: Operator,
         degree: float,
+        readout: Operator,
     ) -> None:
         super().__init__()
         self.encodings = nn.ModuleList(encodings)
@@ -235,9 +237,8 @@ class GraphNetwork(NodeNetwork):
     """The same for graphs: what the readout makes of the nodes of each, `[graphs, outputs]`. Raises UsageError for one
     that answers another number of features than it is given."""
 
-    def __init__(self, graphs: Graphs, outputs: int, *given: Any) -> None:
-        super().__init__(graphs, outputs, *given)
-        readout = given[-2]
+    def __init__(self, graphs: Graphs, outputs: int, *, readout: Operator, **given: Any) -> None:
+        super().__init__(graphs, outputs, readout=readout, **given)
         made = of_width(readout, outputs)
         # Source needs no graph for what is an aggregator.
         self.pool: Any = getattr(made, "aggregator", None)
@@ -256,8 +257,8 @@ class GraphNetwork(NodeNetwork):
 class PairNetwork(NodeNetwork):
     """The same for pairs of nodes: the product of both, `[p, outputs]`."""
 
-    def __init__(self, graphs: Graphs, outputs: int, layers: Sequence[Components], *given: Any) -> None:
-        super().__init__(graphs, outputs, layers, *given)
+    def __init__(self, graphs: Graphs, outputs: int, *, layers: Sequence[Components], **given: Any) -> None:
+        super().__init__(graphs, outputs, layers=layers, **given)
         self.pairs = HEAD.operator("dot").make(layers[-1].hidden, outputs)
 
     def forward(self, x: Tensor, edge_index: Tensor, pairs: Tensor) -> Tensor:  # type: ignore[override]

@@ -35,6 +35,7 @@ class SearchSpace(Protocol):
     tasks: frozenset[str]
     Size: type[SizeConfig] = SizeConfig
     elsewhere: Mapping[str, str] = MappingProxyType({})  # by kind of task: this space with arguments that learn it
+    refused: Mapping[str, str] = MappingProxyType({})  # by kind of task: why it is none of its `tasks`
     counted: tuple[str, ...] = ("params", "macs")  # costs that are reported of its networks; also `active_params`
 
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:

@@ -35,7 +35,9 @@ EDGE_ATTR: Final = "edge_attr"
 COUNTS: Final = "counts"
 PAIRS: Final = "pairs"
 
-GRAPH_KINDS: Final = frozenset(
+WHOLE_GRAPH_KINDS: Final = frozenset({GRAPH_CLASSIFICATION, GRAPH_REGRESSION})
+"""Those with one answer per graph."""
+GRAPH_KINDS: Final = WHOLE_GRAPH_KINDS | frozenset(
     {
         NODE_CLASSIFICATION,
         INDUCTIVE_NODE_CLASSIFICATION,
@@ -43,8 +45,6 @@ GRAPH_KINDS: Final = frozenset(
         NODE_REGRESSION,
         EDGE_CLASSIFICATION,
         LINK_PREDICTION,
-        GRAPH_CLASSIFICATION,
-        GRAPH_REGRESSION,
     }
 )
 """Those of graphs: what a space is for that asks its task what is answered (`Task.graphs`)."""

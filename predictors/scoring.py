@@ -27,6 +27,7 @@ from predictors.proxy import Proxy, Unscorable
 from training.data.loading import Loading
 from training.evaluators.rows import Rows, open_mapping
 from training.evaluators.table_mapping import hashed
+from training.spaces import check_kind
 
 if TYPE_CHECKING:
     from training.data.protocol import Source
@@ -107,11 +108,7 @@ class Networks:
     ) -> None:
         if batch < 2:
             raise UsageError(f"--batch {batch}: proxies compare samples; at least 2 are needed")
-        if source.task.kind not in space.tasks:
-            raise UsageError(
-                f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, but the data '{source.reference}' "
-                f"is {source.task.kind}"
-            )
+        check_kind(space, source.task.kind, source.reference)
         self.space, self.size, self.task, self._seed = space, size, source.task, seed
         self._data = source.bind(device, Loading(batch_size=batch))
         self._batch = next(iter(self._data.batches("train", 0, derive(seed, "batch"))))

@@ -37,9 +37,21 @@ def load(reference: str) -> Loaded:
     return Loaded(OwnNetwork(found, name, reference, tasks.names(), arguments), reference, located.file_hash)
 
 
-def others(space: SearchSpace, task: str) -> str:
+def check_kind(space: SearchSpace, task: str, data: str | None) -> None:
+    """Raises UsageError where the space does not learn tasks of this kind, that of the data where there are some."""
+    if task not in space.tasks:
+        what = "task" if data is None else f"data '{data}'"
+        raise UsageError(
+            f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, but the {what} is {task}; "
+            f"{_instead(space, task)}"
+        )
+
+
+def _instead(space: SearchSpace, task: str) -> str:
     """What learns a kind of task that a space does not: the same space with other arguments, where it says so
-    (`elsewhere`), or other spaces."""
+    (`refused`, `elsewhere`), or other spaces."""
+    if task in space.refused:
+        return space.refused[task]
     if task in space.elsewhere:
         return f"take --space '{space.elsewhere[task]}'"
     known = {name: load(name).object for name in search_spaces.BUILTIN}

@@ -28,7 +28,7 @@ from nas_core.task import GRAPH_KINDS, Task
 from search_spaces.argnp.relations import relations_of_use
 from search_spaces.operators.graph.counted import aggregator_costs, mean_degree, operator_costs
 from search_spaces.operators.graph.joined import Joined
-from search_spaces.operators.graph.parts import check_names, parts, suffix
+from search_spaces.operators.graph.parts import check_names, parts, read_by, suffix
 from search_spaces.operators.graph.parts import layers as layers_of
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Argnp(SearchSpace):
         encodings: Sequence[str] = (),
         operators: Sequence[str] = USUAL[0],
         aggregators: Sequence[str] = USUAL[1],
-        readouts: Sequence[str] = USUAL[2],
+        readouts: Sequence[str] | None = None,
     ) -> None:
         if type(vertices) is not int or not LEAST <= vertices <= MOST:
             raise UsageError(f"argnp: vertices is {vertices!r}; use {LEAST} to {MOST}")
@@ -121,7 +121,7 @@ class Argnp(SearchSpace):
         self.parts = parts(operators, aggregators, encodings)
         self.encodings = Joined(self.parts.encodings)
         # Relations are read out as nodes are, so that a readout is an aggregator.
-        self.readouts = parts(aggregators=readouts).aggregators
+        self.readouts = parts(aggregators=read_by(self, readouts, USUAL[2])).aggregators
         if not self.readouts:
             raise UsageError("argnp needs readouts; leave them out for the mean and the maximum")
         self.known = {**self.parts.aggregators, **self.parts.operators}

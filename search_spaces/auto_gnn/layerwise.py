@@ -28,7 +28,7 @@ from search_spaces.operators.graph.counted import aggregator_costs, mean_degree,
 from search_spaces.operators.graph.joined import Joined
 from search_spaces.operators.graph.parts import layers as layers_of
 from search_spaces.operators.graph.parts import parts as parts_of
-from search_spaces.operators.graph.parts import suffix
+from search_spaces.operators.graph.parts import read_by, suffix
 from search_spaces.operators.operator import Operator
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 HIDDEN = "hidden"
 ORDERED = frozenset({HIDDEN, "heads"})
 MOST = 16
+READOUTS = ("mean",)
 VECTORS = {"const": 0, "gcn": 0, "gat": 2, "sym-gat": 2, "cos": 2, "linear": 1, "gene-linear": 2}
 """How many vectors each head of an attention function has, which every node is multiplied by."""
 OPERATOR, ATTENTION = "operator", "attention"
@@ -85,7 +86,7 @@ class Layerwise(SearchSpace):
         operators: Sequence[str] = (),
         aggregators: Sequence[str] | None = None,
         encodings: Sequence[str] = (),
-        readouts: Sequence[str] = ("mean",),
+        readouts: Sequence[str] | None = None,
     ) -> None:
         if type(layers) is not int or not 2 <= layers <= MOST:
             raise UsageError(f"{self.family}: layers is {layers!r}; use 2 to {MOST}")
@@ -94,7 +95,7 @@ class Layerwise(SearchSpace):
         listed = isinstance(given, list | tuple)
         beside = [name for name in given if name in self.aggregations] if listed else []
         of_catalogue = [name for name in given if name not in beside] if listed else given
-        self.parts = parts_of(operators, of_catalogue, encodings, readouts)
+        self.parts = parts_of(operators, of_catalogue, encodings, read_by(self, readouts, READOUTS))
         if not (self.parts.aggregators or beside):
             raise UsageError(f"{self.family} needs aggregators; leave them out for {', '.join(usual)}")
         if len(self.parts.readouts) != 1:
@@ -110,7 +111,7 @@ class Layerwise(SearchSpace):
             self.options = {HIDDEN: self.options[HIDDEN], OPERATOR: (ATTENTION, *labels), **self.options}
         self.layers = layers
         said = (self.parts.operators, aggregates, self.parts.encodings, self.parts.readouts)
-        other = suffix(said, ((), usual, (), ("mean",)))
+        other = suffix(said, ((), usual, (), READOUTS))
         self.name = f"{self.family}{'' if layers == 2 else f'-{layers}'}{other}"
         self.choices = tuple(
             Choice(f"layer{layer}/{kind}", self.options[kind], kind, self._when(layer, kind), ordered=kind in ORDERED)

@@ -31,7 +31,7 @@ from search_spaces.operators.graph.counted import (
     readout_costs,
 )
 from search_spaces.operators.graph.joined import Joined
-from search_spaces.operators.graph.parts import check_names, parts, suffix
+from search_spaces.operators.graph.parts import check_names, parts, read_by, suffix
 from search_spaces.operators.graph.parts import layers as layers_of
 
 if TYPE_CHECKING:
@@ -100,13 +100,13 @@ class Gnas(SearchSpace):
         encodings: Sequence[str] = (),
         operators: Sequence[str] = USUAL[0],
         aggregators: Sequence[str] = USUAL[1],
-        readouts: Sequence[str] = USUAL[2],
+        readouts: Sequence[str] | None = None,
     ) -> None:
         for name, value in (("layers", layers), ("vertices", vertices)):
             if type(value) is not int or not 1 <= value <= MOST[name]:
                 raise UsageError(f"gnas: {name} is {value!r}; use 1 to {MOST[name]}")
         self.layers, self.vertices = layers, vertices
-        self.parts = parts(operators, aggregators, encodings, readouts)
+        self.parts = parts(operators, aggregators, encodings, read_by(self, readouts, USUAL[2]))
         self.encodings = Joined(self.parts.encodings)
         if not self.parts.readouts:
             raise UsageError("gnas needs readouts; leave them out for the mean")

@@ -31,13 +31,14 @@ from nas_core.space import SearchSpace, check_legal
 from nas_core.task import GRAPH_KINDS, Task
 from search_spaces.graphgym.costs import Design, Shape, costs, matched
 from search_spaces.operators.graph.counted import mean_degree
-from search_spaces.operators.graph.parts import adds_nothing, check_edges, parts
+from search_spaces.operators.graph.parts import adds_nothing, check_edges, parts, read_by
 from search_spaces.operators.operator import Operator
 
 if TYPE_CHECKING:
     from torch import nn
 
 GENERAL = "general"
+READOUTS = ("sum",)
 NONE = "none"
 DIMENSIONS: Mapping[str, tuple[Value, ...]] = {
     "layers/pre": (1, 2, 3),
@@ -126,10 +127,11 @@ class GraphGym(SearchSpace):
         operators: Sequence[str] = (GENERAL,),
         aggregators: Sequence[str] = ("sum", "mean", "max"),
         encodings: Sequence[str] = (),
-        readouts: Sequence[str] = ("sum",),
+        readouts: Sequence[str] | None = None,
         rewirings: Sequence[str] = (),
     ) -> None:
-        self.parts = parts(operators, aggregators, encodings, readouts, rewirings)
+        how_read = read_by(self, readouts, READOUTS)
+        self.parts = parts(operators, aggregators, encodings, how_read, rewirings)
         for role, found in (("operators", self.parts.operators), ("readouts", self.parts.readouts)):
             if not found:
                 raise UsageError(f"graphgym needs {role}; leave them out for what is published")
@@ -142,11 +144,11 @@ class GraphGym(SearchSpace):
         self.training = training
         self.fixed: dict[str, Value] = {}
         self.choices = tuple(self._choices(CONDENSED if condensed else DIMENSIONS, general))
-        plain = (tuple(operators), tuple(aggregators), tuple(encodings), tuple(readouts)) == (
+        plain = (tuple(operators), tuple(aggregators), tuple(encodings), tuple(how_read)) == (
             (GENERAL,),
             ("sum", "mean", "max"),
             (),
-            ("sum",),
+            READOUTS,
         )
         if not plain or rewirings or not training:
             self.name = f"graphgym-{self._digest(condensed)}"

@@ -26,7 +26,7 @@ from nas_core.space import SearchSpace, check_legal
 from nas_core.task import GRAPH_KINDS, Task
 from search_spaces.graphnas.design import Design, cells_of_use
 from search_spaces.operators.graph.counted import encoding_costs, mean_degree, operator_costs, readout_costs
-from search_spaces.operators.graph.parts import adds_nothing, check_edges, parts
+from search_spaces.operators.graph.parts import adds_nothing, check_edges, parts, read_by
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,6 +49,7 @@ TRAINING: Mapping[str, tuple[Value, ...]] = {
 }
 RECIPE = ("lr", "weight_decay")
 NO_ENCODING = "none"
+READOUTS = ("mean",)
 MOST = 16
 FOUND: Mapping[str, tuple[str, str]] = {
     "cora": ("0 gat_6, 0 gcn, 0 gcn, 2 arma / tanh concat", "0.01 0.9 0.0001 64"),
@@ -94,14 +95,14 @@ class GraphNasMicro(SearchSpace):
         training: bool = True,
         operators: Sequence[str] = tuple(OPERATORS),
         encodings: Sequence[str] = (),
-        readouts: Sequence[str] = ("mean",),
+        readouts: Sequence[str] | None = None,
     ) -> None:
         if type(nodes) is not int or not 1 <= nodes <= MOST:
             raise UsageError(f"graphnas-micro: nodes is {nodes!r}; use 1 to {MOST}")
         if type(training) is not bool:
             raise UsageError(f"graphnas-micro: training is {training!r}; use True or False")
         names = operators if isinstance(operators, str) else [_reference(name) for name in operators]
-        self.parts = parts(names, (), encodings, readouts)
+        self.parts = parts(names, (), encodings, read_by(self, readouts, READOUTS))
         found = tuple(self.parts.operators.values())
         labels = [name if name in OPERATORS else one.label for name, one in zip(operators, found, strict=True)]
         self.operators = dict(zip(labels, found, strict=True))
@@ -113,7 +114,7 @@ class GraphNasMicro(SearchSpace):
         self.fixed: dict[str, Value] = {}
         self.choices = tuple(self._choices())
         said = [nodes, training, labels, list(self.parts.encodings), list(self.parts.readouts)]
-        if said != [2, True, list(OPERATORS), [], ["mean"]]:
+        if said != [2, True, list(OPERATORS), [], list(READOUTS)]:
             self.name = f"graphnas-micro-{hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]}"
         self.named: Mapping[str, Architecture] = MappingProxyType(dict(self._named()))
         self.left_out: Mapping[str, str] = {

@@ -49,6 +49,7 @@ from training.evaluators.costs_only import CostsOnly, needs_costs_only
 from training.evaluators.hosts import at_first
 from training.evaluators.settings import EvaluatorSettings, Facts, Problem, Request, Shared
 from training.evaluators.train import check_files
+from training.spaces import check_kind
 
 if TYPE_CHECKING:
     from studies.store.store import Store
@@ -131,11 +132,7 @@ def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
     evaluator: Any = opened
     task: Task = evaluator.task
     size = at_first(size, settings.facts.hosts).fitted(task)
-    if task.kind not in space.tasks:
-        raise UsageError(
-            f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, but the data '{settings.facts.data}' "
-            f"is {task.kind}; choose another --space or --data"
-        )
+    check_kind(space, task.kind, settings.facts.data)
     objectives = parse_objectives(_objectives(config, evaluator, task), evaluator.metrics)
     constraints = parse_constraints(config.constraints, evaluator.metrics)
     wanted = [*(one.metric for one in objectives), *(one.metric for one in constraints)]

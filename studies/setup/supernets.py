@@ -16,6 +16,7 @@ from nas_core.task import Task
 from studies.records import StudySpec, SupernetSettings
 from studies.setup.config import SupernetConfig
 from training.data.split import Split
+from training.spaces import check_kind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,11 +93,7 @@ def settings_of(
         raise UsageError("a one-shot strategy trains a supernet, and a table holds no data; name some by --search-on")
     divided = wanted.split or (split if wanted.data is None else Split())
     source = load(reference, divided)
-    if source.task.kind not in space.tasks:
-        raise UsageError(
-            f"space '{space.name}' is for {', '.join(sorted(space.tasks))}, "
-            f"but the data '{reference}' is {source.task.kind}"
-        )
+    check_kind(space, source.task.kind, reference)
     device, threads, deterministic = compute
     found = find_device(wanted.device or device)
     request = "float32" if config.float32_only and wanted.precision == "auto" else wanted.precision

@@ -185,12 +185,12 @@ def test_experts_are_searched_for_questions(say: Say, folder: Path) -> None:
         (
             ("search", "--space", "nasbench201", "--data", DATA),
             2,
-            "'nasbench201' is for image-classification; the data",
+            "'nasbench201' is for image-classification, but the data",
         ),
         (
             ("search", "--space", "moe", "--data", DATA),
             2,
-            "'moe' is for tabular-classification, tabular-regression; the",
+            "'moe' is for tabular-classification, tabular-regression, but the",
         ),
         (
             ("search", "--space", "moe(backbone=text, routers=(smear,))", "--data", DATA),

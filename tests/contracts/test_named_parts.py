@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import search_spaces
 from nas_core import moves, refs
 from nas_core.architecture import Architecture
 from nas_core.errors import UsageError
-from nas_core.task import Task, graph_task
+from nas_core.task import GRAPH_KINDS, Task, graph_task
 from search_spaces.operators.graph.sample import ring
+from training.spaces import check_kind
 
 OWN = f"{Path(__file__).resolve().parents[2] / 'examples' / 'my_operator.py'}:Contrast(hops=2)"
 LABEL = "Contrast(hops=2)"
@@ -30,6 +32,13 @@ SPACES = {
     "nasbench_graph": "nasbench_graph({})",
 }
 AGGREGATED = ("gnas", "argnp", "auto-gnn", "graphnas", "graphgym")
+READ_OUT = [
+    name
+    for name in search_spaces.BUILTIN
+    if "readouts"
+    in signature(refs.resolve(name, search_spaces.BUILTIN, search_spaces.GROUP, "space")[0].object).parameters
+]
+"""Those that make an answer of a graph of its nodes' as they are told to."""
 MEDIAN = '''
 from torch import nn
 from torch_geometric.utils import scatter
@@ -94,7 +103,7 @@ def test_an_aggregator_of_ones_own_joins_those_that_aggregate(name: str, tmp_pat
         built(wide, with_option(wide, "Least(double=True)"), NODES)
 
 
-@pytest.mark.parametrize("name", [name for name in SPACES if name != "nasbench_graph"])
+@pytest.mark.parametrize("name", READ_OUT)
 def test_encodings_and_readouts_are_named(name: str) -> None:
     space = space_of(name, "encodings=('random-walk(features=3)',), readouts=('softmax',)")
     assert space.name != name
@@ -113,6 +122,27 @@ def test_encodings_and_readouts_are_named(name: str) -> None:
     apart = torch.cat([network(x[:7], ring(7, 14), counts[:1]), network(x[7:], ring(5, 8), counts[1:])])
     torch.testing.assert_close(both, apart, rtol=1e-4, atol=1e-5)
     assert both.shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", READ_OUT)
+def test_readouts_are_refused_where_none_are_made(name: str) -> None:
+    for kind in GRAPH_KINDS:
+        check_kind(space_of(name, ""), kind, "my data")
+    space = space_of(name, "readouts=('mean',)")
+    learned = {"graph-classification", "graph-regression"}
+    for kind in learned:
+        check_kind(space, kind, "my data")
+    for kind in GRAPH_KINDS - learned:
+        with pytest.raises(UsageError) as caught:
+            check_kind(space, kind, "my data")
+        assert f"'{space.name}' is for graph-classification, graph-regression, but the data 'my data' is {kind}; " in (
+            said := str(caught.value)
+        )
+        assert said.endswith(": leave readouts= out")
+        assert "\n" not in said
+    with pytest.raises(UsageError) as caught:
+        check_kind(space, "image-classification", "digits")
+    assert "readouts" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

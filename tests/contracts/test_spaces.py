@@ -27,9 +27,9 @@ SPACES = [
     "graphnas-micro(nodes=3, operators=('gine', 'sage', 'zero'), encodings=('random-walk',), readouts=('sum', 'std'))",
     "gnas(layers=2, operators=('gcn', 'appnp(steps=2)'), aggregators=('sum', 'std'), readouts=('sum', 'softmax'), "
     "encodings=('random-walk(features=3)',))",
-    "argnp(vertices=3, operators=('gcn', 'gine'), aggregators=('gem2', 'softmax'), readouts=('sum', 'std'), "
+    "argnp(vertices=3, operators=('gcn', 'gine'), aggregators=('gem2', 'softmax'), "
     "encodings=('random-walk(features=3)', 'laplacian(features=2)'))",
-    "graphnas(operators=('gcn', 'pna'), aggregators=('mlp', 'std'), encodings=('random-walk',), readouts=('sum',))",
+    "graphnas(operators=('gcn', 'pna'), aggregators=('mlp', 'std'), encodings=('random-walk',))",
     "darts(levels=3)",
     "moe(backbone=text)",
     "moe(backbone=patches)",

@@ -143,7 +143,9 @@ def test_the_thread_count_is_put_back(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused_before_anything_runs() -> None:
     karate = load("karate", Split())
-    with pytest.raises(UsageError, match=r"space 'nasbench201' is for image-classification; the data is node"):
+    with pytest.raises(
+        UsageError, match=r"space 'nasbench201' is for image-classification, but the data 'karate' is node"
+    ):
         Train(SPACE, karate, SIZE, recipe("quick", karate.task))
     with pytest.raises(UsageError, match="threads 0"):
         evaluator(threads=0)

@@ -28,6 +28,7 @@ from training.evaluators.settings import EvaluatorOptions, EvaluatorSettings, Fa
 from training.latency import ONE_PASS, LatencyConfig
 from training.precision import Precision, resolve
 from training.precision import Request as PrecisionRequest
+from training.spaces import check_kind
 from training.tasks import kind_of
 from training.threads import repeatable, thread_count
 
@@ -200,10 +201,7 @@ class SupernetEvaluator:
         from training.cost import NetworkCosts
 
         self.space, self.source, self.size, self.task = space, source, size, source.task
-        if self.task.kind not in space.tasks:
-            raise UsageError(
-                f"space '{space.name}' is for {', '.join(sorted(space.tasks))}; the data is {self.task.kind}"
-            )
+        check_kind(space, self.task.kind, source.reference)
         if threads is not None and threads < 1:
             raise UsageError(f"threads {threads}: at least 1 is needed")
         if recalibrate < 1 or batch_size < 2:

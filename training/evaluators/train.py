@@ -29,7 +29,7 @@ from training.latency import ONE_PASS, LatencyConfig
 from training.networks import build
 from training.precision import Precision
 from training.recipe import Recipe, decided, losses, recipe
-from training.spaces import others
+from training.spaces import check_kind
 from training.tasks import kind_of
 from training.threads import repeatable, thread_count
 
@@ -281,11 +281,7 @@ class Train:
         self.epochs = recipe.epochs if epochs is None else epochs
         self.bound: dict[Loading, Data] = {}  # data on the device, which evaluators may share
         self.task = source.task
-        if self.task.kind not in space.tasks:
-            raise UsageError(
-                f"space '{space.name}' is for {', '.join(sorted(space.tasks))}; the data is {self.task.kind}; "
-                f"{others(space, self.task.kind)}"
-            )
+        check_kind(space, self.task.kind, source.reference)
         if getattr(type(space), "build", None) is SearchSpace.build and not hasattr(space, "network"):
             raise UsageError(f"space '{space.name}' has no build, so its networks cannot be trained; give it one")
         self.teacher = teacher

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from nas_core.errors import UsageError
+from nas_core.space import SearchSpace
+from nas_core.task import GRAPH_KINDS, WHOLE_GRAPH_KINDS
 from search_spaces.operators.graph import AGGREGATOR, ENCODING, GRAPH, READOUT, REWIRING
 from search_spaces.operators.operator import Operator, Role
 
@@ -57,6 +59,16 @@ def parts(
         found(READOUT, readouts),
         found(REWIRING, rewirings),
     )
+
+
+def read_by(space: SearchSpace, said: Sequence[str] | None, usual: Sequence[str]) -> Sequence[str]:
+    """The readouts that the space was told (`readouts=`), or the usual ones. They are of use to whole graphs alone, so
+    that a space that was told some is for no other kinds of task."""
+    if said is None:
+        return usual
+    why = "readouts make one answer of a whole graph, and answers here are for nodes or pairs: leave readouts= out"
+    space.tasks, space.refused = WHOLE_GRAPH_KINDS, dict.fromkeys(GRAPH_KINDS - WHOLE_GRAPH_KINDS, why)
+    return said
 
 
 def adds_nothing(operator: Operator) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
@@ -31,6 +32,7 @@ from studies.store.store import Store
 
 COOKIE = "nas-token"
 EVERY = 1.0  # seconds between two looks for what is new
+SHARE = 40  # a look is followed by so many times as many seconds as it took of a processor
 KEPT = 64  # figures
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
@@ -123,17 +125,20 @@ class Dashboard:
         before: str | None = None
         while not await request.is_disconnected():
             try:
-                now = await run_in_threadpool(self._version, name)
+                now, seconds = await run_in_threadpool(self._version, name)
             except NasError:
                 return  # it is gone, or locked for long: the page asks again
             if now != before:
                 yield ServerSentEvent(data="" if before is None else "changed", event="version", id=None)
                 before = now
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(max(EVERY, SHARE * seconds))
 
-    def _version(self, name: str | None) -> str:
+    def _version(self, name: str | None) -> tuple[str, float]:
+        """And the seconds of a processor that finding it took."""
+        begun = time.thread_time()
         with self.store() as store:
-            return views.version(store, None if name is None else store.study(name))
+            found = views.version(store, None if name is None else store.study(name))
+        return found, time.thread_time() - begun
 
     def _written(self, name: str, request: Request, values: views.Values, status: int = 200) -> Response:
         template = html.environment().get_template(f"dash-{TEMPLATES.get(name, name)}.html")

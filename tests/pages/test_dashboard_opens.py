@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +67,24 @@ def test_what_is_new_appears(page: Page, server: Served, store: Store) -> None:
     trial(store, store.study("s"), number, 5.0)
     page.until(f"document.querySelector('#rows tbody a').textContent === '{number}'")
     page.until("document.querySelector('.tile b').textContent === '5'")
+    assert page.errors == []
+
+
+def test_much_that_is_new_is_shown_at_once_now_and_then(page: Page, server: Served, store: Store) -> None:
+    """So that searches beside it keep their processor; the last of it is shown too."""
+    page.go(f"{server.url}/study?name=s")
+    page.until("document.getElementById('live').textContent === 'live'")
+    page.evaluate("window.times = []; new MutationObserver(() => window.times.push(performance.now()))"
+                  ".observe(document.getElementById('rows'), {childList: true})")  # fmt: skip
+    begun, number = time.monotonic(), int(page.evaluate("document.querySelector('#rows tbody a').textContent"))
+    while time.monotonic() < begun + 3:
+        number += 1
+        trial(store, store.study("s"), number, 0.5)
+        time.sleep(0.1)
+    page.until(f"document.querySelector('#rows tbody a').textContent === '{number}'", 60)
+    times = page.evaluate("window.times")
+    assert len(times) > 1
+    assert min(later - one for one, later in itertools.pairwise(times)) >= 2000
     assert page.errors == []
 
 

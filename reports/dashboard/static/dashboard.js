@@ -1,8 +1,8 @@
 "use strict";
 // Draws figures when they come into view, and shows what is new when the server says that something is.
 
-const PAUSE = 5000; // milliseconds between two drawings of a figure
-const SOON = 300, LATER = 2000; // milliseconds until what is new is shown, and between two times
+const SOON = 300; // milliseconds until what is new is shown
+const SHARE = 20, LATER = 2000, LATEST = 20000; // it then waits so many times as long as that took, between these bounds
 const CONFIG = { displaylogo: false, responsive: true, displayModeBar: "hover" };
 const style = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -27,9 +27,12 @@ function themed(made) {
   return { data, layout };
 }
 
+let changes = 0; // that the server has told of
+
 async function draw(plot) {
-  if (plot.busy || Date.now() - (plot.drawn || 0) < PAUSE) return;
+  if (plot.busy || plot.changes === changes) return;
   plot.busy = true;
+  plot.changes = changes;
   try {
     const made = await (await fetch(plot.dataset.src)).json();
     if (made.trouble) {
@@ -44,10 +47,10 @@ async function draw(plot) {
     }
   } catch (error) {
     plot.dataset.state = "failed";
+    plot.changes = undefined; // it is asked for again
     if (!plot.made) plot.textContent = "the server does not answer";
   } finally {
     plot.busy = false;
-    plot.drawn = Date.now();
   }
 }
 
@@ -76,19 +79,45 @@ async function renew() {
     part.innerHTML = other.innerHTML;
     if (active !== null) part.querySelector(`a[href="${CSS.escape(active)}"]`)?.focus();
   }
-  for (const plot of plots()) if (plot.inView) draw(plot);
+}
+
+async function redraw() {
+  for (const plot of plots()) if (plot.inView) await draw(plot);
+}
+
+const sleep = time => new Promise(done => setTimeout(done, time));
+const frame = () => new Promise(done => requestAnimationFrame(done)); // none comes while the page is hidden
+
+// Does some work whenever it is asked to, but waits after each time: asked often, it leaves a processor to searches.
+function paced(work) {
+  let asked = false, busy = false;
+  return async () => {
+    asked = true;
+    if (busy) return;
+    busy = true;
+    while (asked) {
+      await sleep(SOON);
+      await frame();
+      asked = false;
+      const begun = performance.now();
+      try { await work(); } catch (error) { console.warn(error.message); } // the server is gone, which the note says
+      await frame(); // what is new is painted now
+      await sleep(Math.min(LATEST, Math.max(LATER, SHARE * (performance.now() - begun))));
+    }
+    busy = false;
+  };
 }
 
 const live = document.body.dataset.live;
 if (live) {
   const note = document.getElementById("live");
   const source = new EventSource(live);
-  let waiting = false, last = 0;
+  const show = [paced(renew), paced(redraw)];
   source.addEventListener("version", event => {
     note.textContent = "live";
-    if (!event.data || waiting) return;
-    waiting = true;
-    setTimeout(() => { waiting = false; last = Date.now(); renew(); }, Math.max(SOON, last + LATER - Date.now()));
+    if (!event.data) return;
+    changes += 1;
+    for (const part of show) part();
   });
   source.onerror = () => { note.textContent = "not connected"; };
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,8 @@ from nas_cli.command import Commands
 from nas_cli.options import Json
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from nas_core.space import SearchSpace
 
 ONE_SHOT, BLACK_BOX = "one-shot", "black-box"
@@ -312,6 +314,7 @@ def check_strategy(
     strategy: StrategyName,
     space: Annotated[str, typer.Option(help="The space that it searches in the suite.")] = "nasbench201",
     size: Annotated[str, typer.Option(help="Of the supernet, where it trains one: as in 'nas search'.")] = "search",
+    setting: Annotated[list[str] | None, typer.Option("-s", help="As in 'nas search': strategy.sharing=true.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run the contract suite; say what to fix."""
@@ -325,19 +328,24 @@ def check_strategy(
 
     with describe.foreign_code("strategy", strategy):
         loaded = _strategy(strategy)
-        config = validate(loaded.Config, {}, "strategy")
+        given = _given("strategy", loaded.Config, setting)
+        config = validate(loaded.Config, given, "strategy")
     where, _ = load_space(space)
     if _kind(loaded) == ONE_SHOT:
         from nas_cli import check_one_shot
 
-        report("strategy", strategy, check_one_shot.findings(loaded, where, size_of(where, size)), as_json)
+        report("strategy", strategy, check_one_shot.findings(loaded, where, size_of(where, size), given), as_json)
         return
+    with describe.foreign_code("strategy", strategy):
+        loaded(suite.simulated(where), config)  # says why it refuses the space, or a setting there
     references = (
         Reference(strategy, package.ALL, package.GROUP, "strategy"),
         Reference(space, search_spaces.BUILTIN, search_spaces.GROUP, "space"),
     )
     findings = suite.check(lambda setting: loaded(setting, config), where)
-    report("strategy", strategy, chain(findings, collect("fresh start", suite.check_fresh, (*references, {}))), as_json)
+    report(
+        "strategy", strategy, chain(findings, collect("fresh start", suite.check_fresh, (*references, given))), as_json
+    )
 
 
 def _strategy(reference: str) -> Any:
@@ -410,16 +418,25 @@ def check_data(
 ) -> None:
     """Load and split; print shapes, counts and what would be silently wrong."""
     from nas_cli import data_check
-    from nas_core.config import parse_assignments, validate
-    from nas_core.errors import unknown
+    from nas_core.config import validate
     from training.data import load
     from training.data.split import Split
 
-    settings = parse_assignments(setting or [])
-    for key in settings:
-        if key != "split":
-            raise unknown("key", key, [f"split.{name}" for name in Split.model_fields])
-    data_check.show(reference, load(reference, validate(Split, settings.get("split", {}), "split")), as_json)
+    split = validate(Split, _given("split", Split, setting), "split")
+    data_check.show(reference, load(reference, split), as_json)
+
+
+def _given(key: str, model: type[BaseModel], assignments: Sequence[str] | None) -> dict[str, Any]:
+    """The fields of a model that are assigned as `key.FIELD=VALUE`. Raises UsageError for another key."""
+    from nas_core.config import parse_assignments
+    from nas_core.errors import unknown
+
+    settings = parse_assignments(assignments or [])
+    for other in settings:
+        if other != key:
+            raise unknown("key", other, [f"{key}.{name}" for name in model.model_fields])
+    found: dict[str, Any] = settings.get(key, {})
+    return found
 
 
 @data.command("convert")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,12 +27,12 @@ SAMPLES = 100  # where they are computed apart
 OBJECTIVES = (Objective("accuracy", "max"),)
 
 
-def findings(strategy: Any, space: SearchSpace, size: SizeConfig) -> Iterator[str]:
-    """What is wrong with a strategy's class, on a supernet of the space at this size, without constraints; and whether
-    a whole search on a toy finds the path that is known to be the best.
+def findings(strategy: Any, space: SearchSpace, size: SizeConfig, config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a strategy's class, with these settings, on a supernet of the space at this size, without
+    constraints; and whether a whole search on a toy finds the path that is known to be the best.
 
     Scores need not be probabilities. Raises UsageError for a space that is not relaxable or that the strategy refuses,
-    or for a task without embedded data.
+    for a task without embedded data, and for settings of the length of a search, which is the suite's.
     """
     from search_spaces.supernet.supernet import relaxable
     from training.data.loading import Loading
@@ -40,7 +40,10 @@ def findings(strategy: Any, space: SearchSpace, size: SizeConfig) -> Iterator[st
     from training.tasks import all_kinds
 
     relaxable(space)
-    _made(strategy, EPOCHS, Setting(space, 0, OBJECTIVES))
+    for name in EPOCHS.keys() & config:
+        raise UsageError(f"strategy.{name} is set by the suite, which searches for few epochs; leave it out")
+    made = partial(_made, strategy, config)
+    made(EPOCHS, Setting(space, 0, OBJECTIVES))
     kinds = (kind for kind in all_kinds() if kind.name in space.tasks)
     embedded = (kind.embedded(Split(limit=SAMPLES if kind.apart else None)) for kind in kinds)
     source = next((found for found in embedded if found is not None), None)
@@ -49,7 +52,7 @@ def findings(strategy: Any, space: SearchSpace, size: SizeConfig) -> Iterator[st
     with tempfile.TemporaryDirectory() as folder:
         yield from check(
             Case(
-                partial(_made, strategy, EPOCHS),
+                partial(made, EPOCHS),
                 Setting(space, 0, OBJECTIVES),
                 lambda other=None: _supernet(other or space, source.task, size),
                 source.bind("cpu", Loading(batch_size=EPOCHS["batch_size"], channels_last=True)),
@@ -57,18 +60,19 @@ def findings(strategy: Any, space: SearchSpace, size: SizeConfig) -> Iterator[st
                 probabilities=False,
             )
         )
-    yield from collect("convergence", _converges, strategy)
+    yield from collect("convergence", _converges, made)
 
 
-def _converges(kind: Any) -> Iterator[str]:
+def _converges(made: Callable[[Mapping[str, Any], Setting], OneShot]) -> Iterator[str]:
     whole = {"epochs": convergence.EPOCHS, "batch_size": convergence.BATCH}
-    yield from convergence.check(_made(kind, whole, Setting(convergence.Windows(), 0, OBJECTIVES)), _supernet, 0)
+    yield from convergence.check(made(whole, Setting(convergence.Windows(), 0, OBJECTIVES)), _supernet, 0)
 
 
-def _made(kind: Any, loop: Mapping[str, Any], setting: Setting) -> OneShot:
+def _made(kind: Any, config: Mapping[str, Any], loop: Mapping[str, Any], setting: Setting) -> OneShot:
     """A strategy whose loop is of this length; that of a strategy inside, where there is one."""
     inside = "inner_config" in kind.Config.model_fields
-    made: OneShot = kind(setting, validate(kind.Config, {"inner_config": loop} if inside else loop, "strategy"))
+    whole = {**config, "inner_config": {**config.get("inner_config", {}), **loop}} if inside else {**config, **loop}
+    made: OneShot = kind(setting, validate(kind.Config, whole, "strategy"))
     return made
 
 

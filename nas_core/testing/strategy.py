@@ -135,7 +135,7 @@ def trajectory(strategy: Reference, space: Reference, config: dict[str, Any], tr
     kind, loaded = strategy.find(), space.load()
     lines = []
     for scenario in (SCENARIOS[0], SCENARIOS[3]):
-        setting = _setting(loaded, scenario)
+        setting = simulated(loaded, scenario)
         history = simulate(kind(setting, validate(kind.Config, config, "strategy")), setting, scenario, trials)
         lines += [f"{asked.number}: {_text(asked.answer)}" for asked in history.asked]
     return lines
@@ -213,7 +213,8 @@ def answer(strategy: Strategy, number: int, pending: tuple[Pending, ...]) -> Ans
         return f"exhausted: {error}"
 
 
-def _setting(space: SearchSpace, scenario: Scenario) -> Setting:
+def simulated(space: SearchSpace, scenario: Scenario = SCENARIOS[0]) -> Setting:
+    """What a strategy is told of a simulated study."""
     rng = generator("prior", scenario.name)
     known = [moves.sample(space, rng) for _ in range(scenario.prior)]
     return Setting(
@@ -271,7 +272,7 @@ def _outcome(trial: Pending, setting: Setting, scenario: Scenario) -> Outcome:
 
 
 def _config(factory: Factory, space: SearchSpace) -> Iterator[str]:
-    config = type(factory(_setting(space, SCENARIOS[0]))).Config
+    config = type(factory(simulated(space, SCENARIOS[0]))).Config
     if not issubclass(config, BaseModel) or config.model_config.get("extra") != "forbid":
         yield "Config does not refuse unknown keys; derive it from nas_core.config.Config"
     elif not config.model_config.get("frozen"):
@@ -284,7 +285,7 @@ def _config(factory: Factory, space: SearchSpace) -> Iterator[str]:
 def _one_budget(factory: Factory, space: SearchSpace, trials: int) -> Iterator[str]:
     """Where the evaluator has no fidelity a strategy searches without naming budgets, or it refuses."""
     scenario = Scenario("one budget only", fidelity=None)
-    setting = _setting(space, scenario)
+    setting = simulated(space, scenario)
     try:
         strategy = factory(setting)
     except UsageError:
@@ -295,7 +296,7 @@ def _one_budget(factory: Factory, space: SearchSpace, trials: int) -> Iterator[s
 def _no_scores(factory: Factory, space: SearchSpace) -> Iterator[str]:
     """Where there are no scores a strategy searches without them, or it refuses."""
     scenario = Scenario("no scores")
-    setting = replace(_setting(space, scenario), score=None)
+    setting = replace(simulated(space, scenario), score=None)
     try:
         strategy = factory(setting)
     except UsageError:
@@ -304,7 +305,7 @@ def _no_scores(factory: Factory, space: SearchSpace) -> Iterator[str]:
 
 
 def _scenario(factory: Factory, space: SearchSpace, scenario: Scenario, trials: int, replays: int) -> Iterator[str]:
-    setting = _setting(space, scenario)
+    setting = simulated(space, scenario)
     findings: list[str] = []
     states: list[Any] = []
     live = factory(setting)

@@ -78,7 +78,8 @@ def _warm_up(fidelity: Fidelity | None, wanted: float | None) -> float:
             "epochs as budgets, outside of a bracket"
         )
     low, high = fidelity.low, fidelity.high
-    warm_up = min(WARM_UP, high) if wanted is None else wanted
+    usual = max((level for level in fidelity.levels or (min(WARM_UP, high),) if level <= WARM_UP), default=low)
+    warm_up = usual if wanted is None else wanted
     if not low <= warm_up <= high or (fidelity.levels and warm_up not in fidelity.levels):
         choice = ", ".join(f"{level:g}" for level in fidelity.levels) if fidelity.levels else f"{low:g} to {high:g}"
         raise UsageError(f"strategy: warm_up: {warm_up:g} is no budget in {fidelity.unit}; use {choice}")

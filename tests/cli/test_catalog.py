@@ -44,6 +44,7 @@ class Mine(SearchSpace):
 space = Mine()
 '''
 
+SIX = "nas_core.testing.trait_spaces:Six"
 STRATEGY = '''"""Proposes at random, badly."""
 from nas_core import moves
 from nas_core.config import Config as Base
@@ -351,6 +352,15 @@ class Space(SearchSpace):
         (["strategies", "show", "dart"], 2, ["did you mean 'darts'?"]),
         (["strategies", "check", "spos", "--space", "regnet"], 2, ["space 'regnet' is not relaxable: its choices"]),
         (["strategies", "check", "random", "--space", "regnte"], 2, ["did you mean 'regnet'?"]),
+        (["strategies", "check", "agnn-rl"], 2, ["agnn-rl alters one kind of choice at a time"]),
+        (["strategies", "check", "asha", "-s", "strategy.inne=random"], 2, ["did you mean 'inner'?"]),
+        (["strategies", "check", "asha", "-s", "eta=2"], 2, ["unknown key 'eta'", "strategy.eta"]),
+        (
+            ["strategies", "check", "agnn-rl", "--space", SIX, "-s", "strategy.sharing=true"],
+            2,
+            ["sharing: space 'six' does not say which layers"],
+        ),
+        (["strategies", "check", "spos", "-s", "strategy.epochs=5"], 2, ["strategy.epochs is set by the suite"]),
         (["data", "check", "digts"], 2, ["unknown data 'digts'", "did you mean 'digits'?"]),
         (["data", "show", "pngs"], 2, ["unknown data 'pngs'"]),
         (["data", "show", "strategy.py:Bad.Config"], 3, ["no object"]),

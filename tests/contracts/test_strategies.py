@@ -201,6 +201,12 @@ def test_strategy_contract(name: str, config: dict[str, Any], text: str) -> None
     assert findings(name, config, text, *BRIEF.get(name, (30, 4))) == []
 
 
+def test_strategies_that_hand_on_weights_keep_the_contract() -> None:
+    """On the trait space whose layers say which weights they share."""
+    config = {"units": 8, "founders": 3, "sharing": True, "ancestors": 4}
+    assert findings("agnn-rl", config, "unit-list", 11, 2) == []
+
+
 # One trial at a time, and several with two objectives.
 IN_PART = (SCENARIOS[0], SCENARIOS[3])
 

@@ -331,6 +331,15 @@ def test_errors_of_sharing(make_it: Callable[[], AutoGNN], message: str) -> None
         make_it()
 
 
-def test_a_warm_up_that_is_not_given_is_no_longer_than_a_training() -> None:
-    proposals = drive_sharing(shares(fidelity=Fidelity("epochs", 1, 2)), 30)
-    assert {proposal.budget for proposal in proposals} == {None, 2}
+@pytest.mark.parametrize(
+    ("fidelity", "warm_up"),
+    [
+        (Fidelity("epochs", 1, 2), 2),
+        (Fidelity("epochs", 12, 200, (12, 50, 200)), 12),
+        (Fidelity("epochs", 1, 9, (1, 9)), 9),
+        (Fidelity("epochs", 50, 200, (50, 200)), 50),
+    ],
+)
+def test_a_warm_up_that_is_not_given_is_one_that_a_training_can_have(fidelity: Fidelity, warm_up: float) -> None:
+    proposals = drive_sharing(shares(fidelity=fidelity), 30)
+    assert {proposal.budget for proposal in proposals} == {None, warm_up}

@@ -177,7 +177,8 @@ def _in_folds(labels: NDArray[np.int64], split: Split, classes: bool) -> tuple[N
     found, counts = np.unique(labels[used], return_counts=True) if classes else (["all"], np.array([len(used)]))
     if len(counts) and counts.min() < split.folds:
         what = f"class {found[counts.argmin()]} has" if classes else "there are"
-        raise UsageError(f"{split.folds} folds: {what} {counts.min()} samples, and every fold needs one")
+        samples = "1 sample" if counts.min() == 1 else f"{counts.min()} samples"
+        raise UsageError(f"{split.folds} folds: {what} {samples}, and every fold needs one")
     numbers = fold_numbers(labels[used], split.folds, generator(split.seed, "split", "folds"))
     test, valid = numbers == split.fold, numbers == (split.fold + 1) % split.folds
     return used[~(test | valid)], used[valid], used[test]

@@ -34,6 +34,9 @@ class Nothing(nn.Module):
     def forward(self, x: Tensor, layer: Tensor, graph: Tensor | GraphBatch) -> None:
         return None
 
+    def zeros(self, x: Tensor, layer: Tensor, graph: Tensor | GraphBatch) -> Tensor:
+        return torch.zeros_like(x)
+
 
 class Same(nn.Module):
     """Hands on what it gets."""

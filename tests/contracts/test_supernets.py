@@ -276,18 +276,21 @@ def test_gradients_reach_every_weight_that_matters(case: Case, supernet: Superne
 
 
 def test_weights_that_are_numbers_get_gradients(case: Case, supernet: Supernet) -> None:
-    """`Mix.scalars`: the weights of what is not run are added, so that a zero changes nothing and has a gradient."""
+    """`Mix.scalars`: the weights of what is not run are added, so that a zero changes nothing and has a gradient; also
+    where the operation that is run is none."""
     import torch
 
     inputs, arch = sample_inputs(case.task, 4), case.architectures(1)[0]
     path = supernet.mix_of(arch)
     weights = {name: tensor.requires_grad_() for name, tensor in one_hot(supernet, arch).items()}
+    none = {name: (group.options.index("none"),) for name, group in supernet.groups.items() if "none" in group.options}
+    active = {name: positions or none.get(name, ()) for name, positions in path.active.items()}
     scalars = {
-        name: tuple(position for position in range(len(group.options)) if position not in path.active[name])
+        name: tuple(position for position in range(len(group.options)) if position not in active[name])
         for name, group in supernet.groups.items()
-        if path.active[name]
+        if active[name]
     }
-    output = supernet(inputs, Mix(path.active, weights, scalars))
+    output = supernet(inputs, Mix(active, weights, scalars))
     torch.testing.assert_close(output, supernet(inputs, path), atol=1e-5, rtol=1e-5)
     output.sum().backward()
     reached = [name for name in scalars if weights[name].grad is not None and weights[name].grad.abs().sum() > 0]

@@ -25,6 +25,7 @@ from predictors.proxy import Unscorable
 from predictors.zero_cost import gradsign
 from predictors.zero_cost.gradsign import GradSign
 from search_spaces.ae_cnn.space import AeCnn
+from search_spaces.layers.row_norm import RowNorm
 from search_spaces.nasbench201.space import CONV1, CONV3, NONE, POOL, SKIP, NasBench201
 from search_spaces.nasbench_graph.space import NasBenchGraph
 from search_spaces.nasnet.space import NASNet
@@ -361,6 +362,15 @@ def test_one_value_per_channel_is_calibrated() -> None:
             by_loop(forward)
         assert score(forward) == score(forward, bn="calibrated")
         assert score(forward) == pytest.approx(by_loop(forward, "calibrated"), rel=1e-3)
+
+
+def test_a_row_of_its_own_has_no_statistics() -> None:
+    """Sample after sample, as graphs are passed: where running moments stand in for them there are none."""
+    norm = RowNorm(3)
+    assert torch.equal(norm(torch.ones(1, 3)), norm.eval()(torch.ones(1, 3)))
+    norm.train().running_mean = norm.running_var = None
+    with pytest.raises(ValueError, match="more than 1 value"):
+        norm(torch.ones(1, 3))
 
 
 def test_scores_of_the_two_modes_differ() -> None:

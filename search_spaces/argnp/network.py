@@ -18,6 +18,7 @@ from nas_core.picker import Picker, Route, Style
 from nas_core.task import Graphs
 from search_spaces.argnp.operations import Widths, node_operation, reads_relation, relation_operation
 from search_spaces.argnp.relations import relations_of_use
+from search_spaces.layers.by_inputs import by_inputs
 from search_spaces.layers.dropout import Dropout
 from search_spaces.layers.features import total
 from search_spaces.layers.graph_batch import GraphBatch
@@ -266,11 +267,4 @@ class OfPairsWithEdges(OfPairs):
 
 def network_for(graphs: Graphs) -> type[ArgnpNetwork]:
     """The class whose networks are called with the tensors of the task."""
-    plain, with_edges = (
-        (OfPairs, OfPairsWithEdges)
-        if graphs.pairs
-        else (OfMany, OfManyWithEdges)
-        if graphs.counts
-        else (ArgnpNetwork, WithEdges)
-    )
-    return plain if graphs.edge_features is None else with_edges
+    return by_inputs(graphs, (ArgnpNetwork, WithEdges), (OfMany, OfManyWithEdges), (OfPairs, OfPairsWithEdges))

@@ -17,6 +17,7 @@ from torch_geometric.utils import scatter
 
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.layers.row_norm import RowNorm
+from search_spaces.layers.states import Nothing, Same
 from search_spaces.operators.graph import AGGREGATOR, GRAPH, RELATION
 from search_spaces.operators.graph.made import of_width, step
 from search_spaces.operators.graph.relation.gated import SLOPE, Two
@@ -34,18 +35,6 @@ class Widths(NamedTuple):
     relation_output: int
 
 
-class NoNode(nn.Module):
-    """Adds nothing to a state of nodes."""
-
-    zero = True
-
-    def forward(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> None:
-        return None
-
-    def zeros(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> Tensor:
-        return torch.zeros_like(v)
-
-
 class NoRelation(nn.Module):
     """Adds nothing to a state of relations."""
 
@@ -56,15 +45,6 @@ class NoRelation(nn.Module):
 
     def zeros(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> Tensor:
         return torch.zeros_like(e)
-
-
-class SameNode(nn.Module):
-    """Hands the state of nodes on."""
-
-    skip = True
-
-    def forward(self, v: Tensor, e: Tensor, graph: Tensor | GraphBatch) -> Tensor:
-        return v
 
 
 class SameRelation(nn.Module):
@@ -147,7 +127,7 @@ def node_operation(
     """What is called with `(v, e, graph)` and answers a state of nodes, or None: aggregators and node operators, those
     that are `known` or of the catalogue. `degree` is the mean of the data."""
     if name in ("none", "identity"):
-        return NoNode() if name == "none" else SameNode()
+        return Nothing() if name == "none" else Same()
     one = known[name] if name in known else AGGREGATOR.operator(name)
     if one.role is GRAPH:
         operation: nn.Module = Stepped(step(one, widths.node, widths.node, widths.relation, degree))

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 NONE, IDENTITY = "none", "identity"
 NODE, RELATION = "node", "relation"
+STD = "std"
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
-    NODE: (IDENTITY, "mean", "sum", "max", "std", "gem2", "gem3"),
+    NODE: (IDENTITY, "mean", "sum", "max", STD, "gem2", "gem3"),
     RELATION: (IDENTITY, "sub", "gauss", "max", "sum", "mean", "had"),
 }
 LEAST, MOST = 2, 16
@@ -119,6 +120,8 @@ class Argnp(SearchSpace):
             raise UsageError(f"argnp: published_std is {published_std!r}; use True or False")
         self.vertices, self.published_std = vertices, published_std
         self.parts = parts(operators, aggregators, encodings)
+        if published_std and (STD not in self.parts.aggregators or self.parts.aggregators[STD].own):
+            raise UsageError(f"argnp: published_std is of the aggregator '{STD}', which is not named; leave it out")
         self.encodings = Joined(self.parts.encodings)
         # Relations are read out as nodes are, so that a readout is an aggregator.
         self.readouts = parts(aggregators=read_by(self, readouts, USUAL[2])).aggregators
@@ -323,7 +326,7 @@ class Argnp(SearchSpace):
     def _aggregated(self, name: str, width: int, nodes: int, edges: int) -> tuple[int, int]:
         """Parameters and multiply-accumulates of an aggregator of messages."""
         if name in OPERATIONS[NODE] and not self.known[name].own:  # without importing torch
-            return 0, edges * width * (2 if name == "std" else 1)
+            return 0, edges * width * (2 if name == STD else 1)
         return aggregator_costs(self.known[name], width, nodes, edges)
 
     def identity(self, arch: Architecture) -> str:

@@ -18,33 +18,13 @@ from nas_core.task import Graphs
 from search_spaces.layers.dropout import Dropout
 from search_spaces.layers.features import total
 from search_spaces.layers.graph_batch import GraphBatch
+from search_spaces.layers.states import Nothing, Same
 from search_spaces.operators.graph import AGGREGATOR
 from search_spaces.operators.graph.made import joined, of_width, step
 from search_spaces.operators.graph.readout.aggregated import Aggregated as ReadByAggregator
 from search_spaces.operators.operator import Operator
 
 SLOPES = {Style.STANDALONE: 0.01, Style.SUPERNET: 0.1}
-
-
-class Nothing(nn.Module):
-    """Adds nothing."""
-
-    zero = True
-
-    def forward(self, x: Tensor, layer: Tensor, graph: Tensor | GraphBatch) -> None:
-        return None
-
-    def zeros(self, x: Tensor, layer: Tensor, graph: Tensor | GraphBatch) -> Tensor:
-        return torch.zeros_like(x)
-
-
-class Same(nn.Module):
-    """Hands on what it gets."""
-
-    skip = True
-
-    def forward(self, x: Tensor, layer: Tensor, graph: Tensor | GraphBatch) -> Tensor:
-        return x
 
 
 class Dense(nn.Module):

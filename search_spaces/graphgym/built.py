@@ -20,12 +20,9 @@ from search_spaces.graphgym.network import (
     after,
     step_of,
 )
+from search_spaces.layers.by_inputs import by_inputs
 from search_spaces.operators.graph import HEAD
 from search_spaces.operators.graph.sample import encoding_counts
-
-_OF_NODES: dict[bool, type[GraphGymNetwork]] = {False: GraphGymNetwork, True: WithEdges}
-_OF_MANY: dict[bool, type[GraphGymNetwork]] = {False: OfMany, True: OfManyWithEdges}
-_OF_PAIRS: dict[bool, type[GraphGymNetwork]] = {False: OfPairs, True: OfPairsWithEdges}
 
 
 def built(design: Design, graphs: Graphs, outputs: int, degree: float, hidden: int, l2norm: bool) -> nn.Module:
@@ -65,7 +62,7 @@ def built(design: Design, graphs: Graphs, outputs: int, degree: float, hidden: i
         pairs = HEAD.operator("dot").make(width, outputs)
     last = nn.Linear(width, width if pairs is not None else outputs)
     head = nn.Sequential(*linears(width, width, int(values["layers/post"]) - 1), last)
-    kinds = _OF_PAIRS if graphs.pairs else _OF_MANY if graphs.counts else _OF_NODES
-    kind = kinds[graphs.edge_features is not None]
+    of_one, of_many, of_pairs = (GraphGymNetwork, WithEdges), (OfMany, OfManyWithEdges), (OfPairs, OfPairsWithEdges)
+    kind: type[GraphGymNetwork] = by_inputs(graphs, of_one, of_many, of_pairs)
     rewirings = [] if design.rewiring is None else [design.rewiring.make()]
     return kind(encodings, before, layers, aggregator, readout, head, pairs, l2norm, rewirings)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 GENERAL = "general"
+AGGREGATORS = ("sum", "mean", "max")
 READOUTS = ("sum",)
 NONE = "none"
 DIMENSIONS: Mapping[str, tuple[Value, ...]] = {
@@ -125,13 +126,17 @@ class GraphGym(SearchSpace):
         condensed: bool = False,
         training: bool = True,
         operators: Sequence[str] = (GENERAL,),
-        aggregators: Sequence[str] = ("sum", "mean", "max"),
+        aggregators: Sequence[str] | None = None,
         encodings: Sequence[str] = (),
         readouts: Sequence[str] | None = None,
         rewirings: Sequence[str] = (),
     ) -> None:
+        for name, value in (("condensed", condensed), ("training", training)):
+            if type(value) is not bool:
+                raise UsageError(f"graphgym: {name} is {value!r}; use True or False")
         how_read = read_by(self, readouts, READOUTS)
-        self.parts = parts(operators, aggregators, encodings, how_read, rewirings)
+        how_aggregated = AGGREGATORS if aggregators is None else aggregators
+        self.parts = parts(operators, how_aggregated, encodings, how_read, rewirings)
         for role, found in (("operators", self.parts.operators), ("readouts", self.parts.readouts)):
             if not found:
                 raise UsageError(f"graphgym needs {role}; leave them out for what is published")
@@ -141,12 +146,17 @@ class GraphGym(SearchSpace):
         general = tuple(label for label, one in self.parts.operators.items() if _aggregates(one))
         if general and not self.parts.aggregators:
             raise UsageError(f"'{general[0]}' needs aggregators; leave them out for sum, mean and max")
+        if aggregators and not general:
+            raise UsageError(
+                f"none of the operators {', '.join(self.parts.operators)} has an aggregation to choose; leave "
+                f"aggregators= out, or add '{GENERAL}' to the operators"
+            )
         self.training = training
         self.fixed: dict[str, Value] = {}
         self.choices = tuple(self._choices(CONDENSED if condensed else DIMENSIONS, general))
-        plain = (tuple(operators), tuple(aggregators), tuple(encodings), tuple(how_read)) == (
+        plain = (tuple(operators), tuple(how_aggregated), tuple(encodings), tuple(how_read)) == (
             (GENERAL,),
-            ("sum", "mean", "max"),
+            AGGREGATORS,
             (),
             READOUTS,
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nas_core.task import Graphs
 from search_spaces.graphnas.design import Design, cells_of_use
+from search_spaces.layers.by_inputs import by_inputs
 from search_spaces.layers.feature_dropout import FeatureDropout
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph.made import joined, step
@@ -175,11 +176,4 @@ class OfPairsWithEdges(NodeNetwork):
 
 def network_for(graphs: Graphs) -> type[NodeNetwork]:
     """The class whose networks answer for what is asked."""
-    plain, with_edges = (
-        (OfPairs, OfPairsWithEdges)
-        if graphs.pairs
-        else (OfMany, OfManyWithEdges)
-        if graphs.counts
-        else (NodeNetwork, WithEdges)
-    )
-    return plain if graphs.edge_features is None else with_edges
+    return by_inputs(graphs, (NodeNetwork, WithEdges), (OfMany, OfManyWithEdges), (OfPairs, OfPairsWithEdges))

@@ -160,6 +160,9 @@ def test_readouts_are_refused_where_none_are_made(name: str) -> None:
         ("auto-gnn(operators=('gcnn',))", "unknown graph operator 'gcnn'; did you mean 'gcn'"),
         ("graphnas(aggregators=('mlpp',))", "unknown aggregator 'mlpp'"),
         ("argnp(aggregators='sum')", "aggregators are 'sum'; list them"),
+        ("argnp(published_std=True, aggregators=('sum',))", "published_std is of the aggregator 'std', which is not"),
+        ("graphgym(operators=('gcn', 'gat'), aggregators=('std',))", "none of the operators gcn, gat has an aggrega"),
+        ("graphgym(condensed=1)", "graphgym: condensed is 1; use True or False"),
     ],
 )
 def test_what_cannot_take_part_is_said_in_one_line(text: str, said: str) -> None:

@@ -17,8 +17,9 @@ from nas_core.partial import HasDivision, Partial
 from nas_core.picker import FixedPicker, Style
 from nas_core.strategy import Setting
 from nas_core.task import graph_task
-from search_spaces.argnp.operations import SameNode, Wrapped
+from search_spaces.argnp.operations import Wrapped
 from search_spaces.argnp.space import OPERATIONS, Argnp, Edge, Vertex, group
+from search_spaces.layers.states import Same
 from search_spaces.nasbench201.space import NasBench201
 from search_spaces.supernet.picker import MixedOp
 from search_spaces.supernet.supernet import Supernet, copy_weights
@@ -285,7 +286,7 @@ def test_the_largest_supernet_is_that_of_the_last_round(monkeypatch: pytest.Monk
 def test_what_is_given_of_a_round_gets_gradients_and_is_handed_on() -> None:
     divided = SPACE.divide(SPACE.architecture(EXAMPLE))
     supernet = Supernet(divided, TASK, SIZE)
-    assert isinstance(supernet.network.operations["node1to2"], SameNode)
+    assert isinstance(supernet.network.operations["node1to2"], Same)
     everything = supernet.mix({name: torch.ones(8) for name in supernet.groups})
     output = supernet((torch.randn(12, 5), torch.randint(0, 12, (2, 30))), everything)
     output.square().sum().backward()

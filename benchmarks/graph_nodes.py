@@ -4,7 +4,8 @@
 
 In this order, each part in FOLDER and each going on where it was stopped; seeds may run in processes of their own:
 
-references  GCN (64 wide) and GAT (8 heads of 8) as members of `auto-gnn`, at both learning rates
+references  GCN (64 wide) and GAT (8 heads of 8) as members of `auto-gnn`, at both learning rates; and the members of
+            `graphgym` that are nearest to them, with linear layers before and after and no dropout of features
 search      per seed three searches of so many trained candidates, each beginning with GCN and GAT (or the nearest
             members of the space): `graphgym` by `regularized-evolution`, `auto-gnn` by `agnn-rl`, with `sharing` and
             without; after each of the two spaces `random`, which begins likewise, until it has had as many seconds of
@@ -77,7 +78,13 @@ SEARCHES = {
         {"agnn-rl": {"name": "agnn-rl"}, "agnn-rl, sharing": {"name": "agnn-rl", "sharing": True}},
     ),
 }
-REFERENCES = {"GCN": "gcn", "GAT": "gat"}  # members of auto-gnn
+REFERENCES = {
+    "GCN": ("auto-gnn", "gcn"),
+    "GAT": ("auto-gnn", "gat"),
+    "GCN's nearest in graphgym": ("graphgym", "gcn"),
+    "GAT's nearest in graphgym": ("graphgym", "gat"),
+}
+"""Of a space, the named member."""
 RANDOM = "random"
 
 
@@ -189,8 +196,8 @@ def trained(plan: Plan, fresh: bool) -> None:
 
 
 def references(plan: Plan, fresh: bool = True) -> None:
-    trainer = Trainer(plan, SEARCHES["auto-gnn"])
-    for network, member in REFERENCES.items():
+    for network, (space, member) in REFERENCES.items():
+        trainer = Trainer(plan, SEARCHES[space])
         trainer.finished(network, [trainer.space.named[member]], fresh)
 
 

@@ -7,7 +7,8 @@ In this order, each part in FOLDER and each going on where it was stopped:
 search   per seed `argnp` in its four rounds; on `gnas` `darts` with bilevel=false, which is the published search, and
          `sgas`, both of 50 epochs
 trained  what each search has derived, and `RANDOM` networks drawn for each: of its space, and in `argnp` of as many
-         vertices. Each is trained from scratch on `AGAIN` seeds by the recipe `standard`, keeping the best weights
+         vertices. Each is trained from scratch on `AGAIN` seeds by the recipe `standard` in batches of two, so that a
+         few graphs make many steps, keeping the best weights; the smallest networks first
 table    what the file says: mean test recall with its interval of 95% (Student's t), of what was derived over its seeds
          and of the random networks over their means; and how many of those are higher
 steps    CPU time of a step, forward and backward of every mixture, on one batch: of the supernets of the rounds, and of
@@ -50,6 +51,7 @@ from training.recipe import recipe
 AGAIN, RANDOM = 3, 5  # seeds, and networks
 WHOLE, REPEATS = (4, 8), 3  # vertices of supernets of all of them, and measured steps of each
 SHORT = 50  # epochs of the searches on gnas
+TRAINED: Mapping[str, Any] = {"batch_size": 2, "lr": 0.005, "keep": "best"}
 MEASURED = ("val_mean_recall", "test_mean_recall", "params", "macs")
 FIELDS = ("search", "seed", "network", "again", *MEASURED, "text")
 
@@ -135,14 +137,14 @@ def drawn(space: SearchSpace, like: Architecture, seed: int) -> list[Architectur
 
 def trained(plan: Plan) -> None:
     source = load(plan.data, Split())
-    learned = recipe("standard", source.task, epochs=plan.train_epochs, keep="best")
+    learned = recipe("standard", source.task, epochs=plan.train_epochs, **TRAINED)
     for seed in plan.seeds:
         for name, searched in SEARCHES.items():
             space = load_space(searched.space)[0]
             evaluator = Train(
                 space, source, space.Size(**searched.size), learned, device="cpu", threads=1, test=True
             )  # fmt: skip
-            for arch in derived(plan, name, seed):
+            for arch in reversed(derived(plan, name, seed)):
                 of = f"-{arch.values[VERTICES]}" if VERTICES in arch.values else ""
                 networks = {f"derived{of}": arch}
                 networks |= {f"random{of}/{number}": one for number, one in enumerate(drawn(space, arch, seed))}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_core.errors import MachineError, NotFoundError, UsageError, unknown
+from training.data.reference import written
 from training.memory import free_bytes
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def file_of(scheme: str, argument: str, example: str) -> Path:
 def nothing(scheme: str, argument: str) -> None:
     """Refuses an argument for embedded data."""
     if argument:
-        raise UsageError(f"data '{scheme}:{argument}': {scheme} is embedded and takes no argument; write {scheme}")
+        raise UsageError(
+            f"data '{written(scheme, argument)}': {scheme} is embedded and takes no argument; write {scheme}"
+        )
 
 
 def first_of(folder: Path, names: Sequence[str]) -> Path:

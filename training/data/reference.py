@@ -24,7 +24,7 @@ def options(scheme: str, argument: str, known: type[C]) -> tuple[str, C]:
     start = re.search(r"\?(?=\w+=)", argument)
     place = start.start() if start else argument.rindex("?")
     where, query = argument[:place], argument[place + 1 :]
-    what = f"data '{scheme}:{argument}'" if scheme else f"data '{argument}'"
+    what = f"data '{written(scheme, argument)}'"
     found: dict[str, str] = {}
     for part in query.split("&"):
         name, equals, value = part.partition("=")
@@ -36,3 +36,8 @@ def options(scheme: str, argument: str, known: type[C]) -> tuple[str, C]:
             raise UsageError(f"{what}: option '{name}' is given twice")
         found[name] = value
     return where, validate(known, found, what)
+
+
+def written(scheme: str, argument: str) -> str:
+    """The reference as a user writes it: `graph:FILE?labels=renumber`, `sbm-cluster?graphs=40`."""
+    return f"{scheme}{':' if scheme and not argument.startswith('?') else ''}{argument}"

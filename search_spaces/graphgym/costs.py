@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from nas_core.choice import Value
-from nas_core.errors import UsageError
 from nas_core.task import Level
 from search_spaces.operators.graph.counted import encoding_costs, plain, readout_costs, rewiring_costs
 from search_spaces.operators.operator import Operator
@@ -114,10 +113,8 @@ def _step(
 
 def matched(count: Callable[[int], int], target: int) -> int:
     """The width that the published rule ends at (GraphGym, `match_computation` with `match_upper`): the smallest one
-    whose count is at least the target. Raises UsageError where one feature is more than that already."""
-    if count(1) > target:
-        raise UsageError(f"target_params {target} is below {count(1)}, the parameters of this network one feature wide")
-    low, high = 1, 2
+    whose count is at least the target, 1 where that is more already."""
+    low = high = 1
     while count(high) < target:
         low, high = high, 2 * high
     while low < high:

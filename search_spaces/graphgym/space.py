@@ -15,7 +15,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,7 +24,7 @@ from pydantic import Field
 from nas_core.architecture import Architecture
 from nas_core.choice import Choice, Value, When
 from nas_core.config import SizeConfig
-from nas_core.errors import UsageError
+from nas_core.errors import NasError, TrialError, UsageError
 from nas_core.graph import ArchGraph
 from nas_core.notation import chosen, pairs
 from nas_core.space import SearchSpace, check_legal
@@ -271,7 +271,9 @@ class GraphGym(SearchSpace):
 
     def design(self, arch: Architecture) -> Design:
         """The architecture with its operators."""
-        values = self.values(arch)
+        return self._design(self.values(arch))
+
+    def _design(self, values: Mapping[str, Value]) -> Design:
         operator = self.parts.operators[str(values["operator"])]
         return Design(
             values,
@@ -298,16 +300,38 @@ class GraphGym(SearchSpace):
 
     def width(self, arch: Architecture, task: Task, size: SizeConfig) -> int:
         """Of every layer: said, or the smallest multiple of what operators need that has `target_params`, counted for
-        one feature and one output as published. Raises UsageError."""
+        one feature and one output as published. Raises TrialError where the architecture has no such width, and
+        UsageError where none of the space has."""
         own, design = GraphGymSize.own(size, self.name), self.design(arch)
         every = _multiple(design.operator)
         if own.target_params is None:
             if own.hidden % every:
-                raise UsageError(
-                    f"'{design.operator.label}' has {every} heads, which do not make up hidden={own.hidden}"
+                others = any(own.hidden % _multiple(one) == 0 for one in self.parts.operators.values())
+                raise _unfit(
+                    f"'{design.operator.label}' has {every} heads, which do not make up hidden={own.hidden}", others
                 )
             return own.hidden
-        return _matched(self, arch, own.target_params, every, task.level, task.edge_features)
+        shape = Shape(1, 1, task.level, 1, 1, task.edge_features)
+        narrowest = costs(design, shape, every)[0]
+        if narrowest > own.target_params:
+            raise _unfit(
+                f"target_params {own.target_params} is below {narrowest}, the parameters of this network at its "
+                f"narrowest, {every} wide",
+                self._least(shape) <= own.target_params,
+            )
+        return _matched(self, arch, own.target_params, every, shape)
+
+    def _least(self, shape: Shape) -> int:
+        """Parameters of the smallest network: choice after choice the option that has the fewest."""
+        values = {choice.name: choice.options[0] for choice in self.choices}
+
+        def count(name: str, option: Value) -> int:
+            design = self._design({**self.fixed, **values, name: option})
+            return costs(design, shape, _multiple(design.operator))[0]
+
+        for choice in self.choices:
+            values[choice.name] = min(choice.options, key=partial(count, choice.name))
+        return min(count(name, option) for name, option in values.items())
 
     def build(self, arch: Architecture, task: Task, size: SizeConfig) -> nn.Module:
         """`model(x, edge_index[, edge_attr][, counts | pairs])` as the task has it, to an answer per node, graph or
@@ -327,11 +351,15 @@ class GraphGym(SearchSpace):
 
 
 @lru_cache(maxsize=4096)
-def _matched(
-    space: GraphGym, arch: Architecture, target: int, every: int, level: Any, edge_features: int | None
-) -> int:
-    design, shape = space.design(arch), Shape(1, 1, level, 1, 1, edge_features)
+def _matched(space: GraphGym, arch: Architecture, target: int, every: int, shape: Shape) -> int:
+    design = space.design(arch)
     return every * matched(lambda many: costs(design, shape, every * many)[0], target)
+
+
+def _unfit(why: str, others: bool) -> NasError:
+    """Of an architecture that cannot be as large as it is asked to be; where `others` of the space can, a search goes
+    on without it."""
+    return TrialError("size", why) if others else UsageError(why)
 
 
 def _aggregates(operator: Operator) -> bool:

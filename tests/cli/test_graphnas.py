@@ -39,7 +39,7 @@ def test_to_programs(data: str, space: str, folder: Path, say: Say) -> None:
     words = ("--data", data, "--space", space, "--enqueue", "gat", "--trials", "1")
     code, _, err = say("search", "--study", "s", *words, *SHORT)
     assert code == 0, err
-    code, _, err = say("train", "s:0", *SHORT)
+    code, _, err = say("train", "s:0", "--epochs", "1")
     assert code == 0, err
     code, _, err = say("export", "s:0", "--format", "pt2,onnx,python,safetensors,json")
     assert code == 0, err

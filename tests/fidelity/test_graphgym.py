@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from nas_core import moves
 from nas_core.architecture import Architecture
-from nas_core.errors import NotFoundError, UsageError
+from nas_core.errors import NotFoundError, TrialError, UsageError
 from nas_core.task import Task, graph_task
 from search_spaces.graphgym.costs import matched
 from search_spaces.graphgym.space import GraphGym, GraphGymSize
@@ -236,9 +236,8 @@ def test_errors_of_parts(make: Callable[[], GraphGym], message: str) -> None:
 def test_errors() -> None:
     space = GraphGym()
     arch = design(space)
-    with pytest.raises(
-        UsageError, match=r"target_params 3 is below \d+, the parameters of this network one feature wide"
-    ):
+    narrowest = r"target_params {} is below \d+, the parameters of this network at its narrowest, 1 wide"
+    with pytest.raises(UsageError, match=narrowest.format(3)):
         space.build(arch, NODES, GraphGymSize(target_params=3))
     edges = graph_task(7, 3, 20, 44, edge_features=2)
     attention = GraphGym(operators=("gat",))
@@ -246,6 +245,22 @@ def test_errors() -> None:
         attention.build(attention.named["gat"], edges, GraphGymSize(hidden=4))
     with pytest.raises(UsageError, match="'gat' has 2 heads, which do not make up hidden=5"):
         attention.build(attention.named["gat"], NODES, GraphGymSize(hidden=5))
+    # What other members can, fails for this one alone.
+    small, large = (space.from_text(DESIGN.replace("message=4", f"message={count}")) for count in (2, 8))
+    between = GraphGymSize(
+        target_params=int(space.costs(small, graph_task(1, 1, 1, 1), GraphGymSize(hidden=1))["params"])
+    )
+    assert space.width(small, NODES, between) == 1
+    with pytest.raises(TrialError, match=narrowest.format(between.target_params)):
+        space.build(large, NODES, between)
+    heads = GraphGym(operators=("gcn", "gat(heads=3)"))
+    gat = next(
+        arch
+        for arch in (moves.sample(heads, np.random.default_rng(n)) for n in range(99))
+        if arch.values["operator"] != "gcn"
+    )
+    with pytest.raises(TrialError, match="has 3 heads, which do not make up hidden=4"):
+        heads.build(gat, NODES, GraphGymSize(hidden=4))
     with pytest.raises(NotFoundError, match="there is no file"):
         GraphGym(operators=("absent.py:Mine",))
     for text, message in (

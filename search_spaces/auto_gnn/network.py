@@ -113,12 +113,14 @@ class Layer(nn.Module):
         self.activation = ACTIVATIONS[parts.activation]()
 
     def forward(self, x: Tensor, graph: Tensor | GraphBatch) -> Tensor:
-        heads = self.parts.heads
-        mapped = None if self.map is None else self.map(x).unflatten(1, (heads, -1))
+        # A compression may remove features of every head; where all of them are answers, heads.
+        answers = self.last and self.combine is None and self.pool is None
+        apart = (-1, self.parts.hidden) if answers else (self.parts.heads, -1)
+        mapped = None if self.map is None else self.map(x).unflatten(1, apart)
         if self.step is None:
             near = self.neighbours(mapped, GraphBatch.of(graph, x))
         else:
-            near = self.step(x, None, graph).unflatten(1, (heads, -1))
+            near = self.step(x, None, graph).unflatten(1, apart)
         if self.combine is not None:
             near = self.combine(torch.cat([mapped, near], 2))
         near = (near.mean(1) if self.last else near.flatten(1)) + self.bias

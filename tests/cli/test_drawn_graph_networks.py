@@ -1,9 +1,10 @@
-"""Drawn networks of every space of graphs: trained, written as Python, asked, loaded and made smaller.
+"""Drawn networks of every space of graphs: trained, written as Python and as programs, asked, loaded and made smaller.
 Faster, and one of each: `test_auto_gnn.py`, `test_graphnas.py`, `test_graphgym.py`,
 `tests/compressors/test_groups_of_spaces.py`, `tests/training/test_python_source.py`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.cli.conftest import said_in
-from tests.cli.drawn import Say, made_smaller, written_and_asked
+from tests.cli.drawn import Say, made_smaller, numbers, written_and_asked
 from training.data import load
 
 SIZES = {
@@ -69,6 +70,30 @@ def test_three_drawn_networks_are_written_and_asked(
     file = tmp_path / "asked.npz"
     write(file, level, inputs)
     written_and_asked(say, tmp_path, f"graph:{file}", inputs, {"nodes": 34, "graphs": 2, "pairs": 3}[level])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_checks")
+def test_a_drawn_network_becomes_programs(
+    study: tuple[Path, str], tmp_path: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They answer as the weights do, for other numbers of nodes, edges, graphs and pairs, and without edges."""
+    place, level = study
+    monkeypatch.chdir(place)
+    code, _, err = say("export", "s:0", "--format", "pt2,onnx,safetensors", "--out", str(tmp_path))
+    assert code == 0, err
+    x, edges, *rest = asked(level)
+    for given in (edges, edges[:, :0]):
+        file = tmp_path / "asked.npz"
+        write(file, level, (x, given, *rest))
+        found = {}
+        for ending in ("safetensors", "onnx", "pt2"):
+            code, said, err = say("infer", str(tmp_path / f"s-0.{ending}"), f"graph:{file}", "--json")
+            assert code == 0, err
+            found[ending] = numbers(json.loads(said))
+        assert found["safetensors"]
+        assert found["onnx"] == pytest.approx(found["safetensors"], rel=1e-3, abs=1e-4)
+        assert found["pt2"] == pytest.approx(found["safetensors"], rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.slow

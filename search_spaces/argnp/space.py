@@ -68,7 +68,7 @@ class ArgnpSize(SizeConfig):
     node: int = Field(55, ge=1, description="width of a state of nodes")
     relation: int = Field(25, ge=1, description="width of a state of relations")
     node_output: int = Field(60, ge=1, description="width of what all states of nodes come to")
-    relation_output: int = Field(30, ge=1, description="width of what all states of relations come to")
+    relation_output: int = Field(30, ge=1, description="width of what all states of relations come to (for graphs)")
     dropout: float = Field(0.5, ge=0.0, lt=1.0, description="in the head")
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -5,7 +5,7 @@
 In this order, each part in FOLDER and each going on where it was stopped:
 
 search   per seed `argnp` in its four rounds; on `gnas` `darts` with bilevel=false, which is the published search, and
-         `sgas`, both of 50 epochs
+         `sgas`, both of 50 epochs, in batches of 16 and of two (`long`), which make more steps
 trained  what each search has derived, and `RANDOM` networks drawn for each: of its space, and in `argnp` of as many
          vertices. Each is trained from scratch on `AGAIN` seeds by the recipe `standard` in batches of two, so that a
          few graphs make many steps, keeping the best weights; the smallest networks first
@@ -74,6 +74,12 @@ SEARCHES = {
     ),
     "gnas-sgas": Searched(
         "gnas", {"hidden": 16}, {"name": "sgas", "bilevel": False, "batch_size": 16, "epochs": SHORT}
+    ),
+    "gnas-darts-long": Searched(
+        "gnas", {"hidden": 16}, {"name": "darts", "bilevel": False, "batch_size": 2, "epochs": SHORT}
+    ),
+    "gnas-sgas-long": Searched(
+        "gnas", {"hidden": 16}, {"name": "sgas", "bilevel": False, "batch_size": 2, "epochs": SHORT}
     ),
 }
 

@@ -162,7 +162,7 @@ WRONG: list[tuple[list[str], int, str]] = [
     (["-s", "spacee=regnet"], 2, "did you mean 'space'?"),
     (["--trials", "0"], 2, "trials"),
     (["--trials", "many"], 2, "'--trials'"),
-    (["--space", "nasbench_graph"], 2, "node-classification, node-regression; the data is image-classification"),
+    (["--space", "nasbench_graph"], 2, "node-classification, node-regression, but the data"),
     (["--space", "nowhere.py:space"], 3, "there is no file 'nowhere.py'"),
     (["--table", "nowhere.csv"], 3, "there is no table 'nowhere.csv'"),
     (["--evaluator", "oracle"], 2, "unknown evaluator 'oracle'"),

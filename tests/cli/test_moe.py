@@ -280,9 +280,9 @@ def test_a_front_of_loss_and_active_parameters(say: Say, table: Path) -> None:
 @pytest.mark.parametrize(
     ("space", "data", "told"),
     [
-        ("moe(backbone=patches)", DATA, ("the data is tabular-regression; take --space 'moe(backbone=table)'",)),
-        ("moe", "digits", ("the data is image-classification; take --space 'moe(backbone=patches)'",)),
-        ("nasbench201", DATA, ("the data is tabular-regression; take another space (activation, ", "mlp, moe)")),
+        ("moe(backbone=patches)", DATA, ("is tabular-regression; take --space 'moe(backbone=table)'",)),
+        ("moe", "digits", ("is image-classification; take --space 'moe(backbone=patches)'",)),
+        ("nasbench201", DATA, ("is tabular-regression; take another space (activation, ", "mlp, moe)")),
         ("moe(routers=(expert-choice,))", DATA, ("router expert-choice needs several tokens", "use noisy-top-k, ")),
         ("moe(backbone=tabel)", DATA, ("'tabel'", "table")),
     ],

@@ -29,7 +29,7 @@ def test_data_are_shown_with_their_tasks(say: Say) -> None:
 def test_a_space_for_one_task_names_what_learns_several(say: Say) -> None:
     code, _, err = say("search", "--space", "nasbench201", "--data", "tasks:digits", "--trials", "1")
     assert code == 2
-    assert "the data is multi-task-classification; take another space ('moe(backbone=tasks)')" in err
+    assert "is multi-task-classification; take another space ('moe(backbone=tasks)')" in err
 
 
 @pytest.mark.usefixtures("forked_checks")

@@ -174,7 +174,7 @@ def test_wrong_settings_are_refused(weights: Path) -> None:
 
     with pytest.raises(UsageError, match="not relaxable"):
         SupernetEvaluator(Flat(), digits(), Size(), weights)  # type: ignore[abstract]
-    with pytest.raises(UsageError, match="but the data .* is node-classification"):
+    with pytest.raises(UsageError, match=r"but the data .* is node-classification"):
         SupernetEvaluator(SPACE, load("karate"), SIZE, weights)
     for options in ({"threads": 0}, {"recalibrate": 0}, {"batch_size": 1}, {"device": "gpu"}):
         with pytest.raises(UsageError):

@@ -26,19 +26,23 @@ def numbers(value: Any) -> list[float]:
     return [float(value)] if isinstance(value, int | float) else []
 
 
+def answer(say: Say, file: Path, asked: str) -> list[float]:
+    """What a file of a network answers to what is `asked`."""
+    code, said, err = say("infer", str(file), asked, "--json")
+    assert code == 0, err
+    found = numbers(json.loads(said))
+    assert found
+    return found
+
+
 def written_and_asked(say: Say, place: Path, asked: str, inputs: tuple[Tensor, ...], answers: int) -> None:
     """Source and weights answer alike for what is `asked`, and a loaded network has so many `answers` to `inputs`."""
     for trial in TRIALS:
         out = place / f"out{trial}"
         code, _, err = say("export", f"s:{trial}", "--format", "python,safetensors", "--out", str(out))
         assert code == 0, err
-        found = []
-        for file in (out / f"s_{trial}.py", out / f"s-{trial}.safetensors"):
-            code, said, err = say("infer", str(file), asked, "--json")
-            assert code == 0, err
-            found.append(numbers(json.loads(said)))
-        assert found[0]
-        assert found[0] == pytest.approx(found[1], rel=1e-4, abs=1e-5)
+        weights = answer(say, out / f"s-{trial}.safetensors", asked)
+        assert answer(say, out / f"s_{trial}.py", asked) == pytest.approx(weights, rel=1e-4, abs=1e-5)
         network = nas.load(out / f"s-{trial}.json")
         with torch.inference_mode():
             output = network(*inputs)

@@ -4,7 +4,6 @@ Faster, and one of each: `test_auto_gnn.py`, `test_graphnas.py`, `test_graphgym.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.cli.conftest import said_in
-from tests.cli.drawn import Say, made_smaller, numbers, written_and_asked
+from tests.cli.drawn import Say, answer, made_smaller, written_and_asked
 from training.data import load
 
 SIZES = {
@@ -86,14 +85,11 @@ def test_a_drawn_network_becomes_programs(
     for given in (edges, edges[:, :0]):
         file = tmp_path / "asked.npz"
         write(file, level, (x, given, *rest))
-        found = {}
-        for ending in ("safetensors", "onnx", "pt2"):
-            code, said, err = say("infer", str(tmp_path / f"s-0.{ending}"), f"graph:{file}", "--json")
-            assert code == 0, err
-            found[ending] = numbers(json.loads(said))
-        assert found["safetensors"]
-        assert found["onnx"] == pytest.approx(found["safetensors"], rel=1e-3, abs=1e-4)
-        assert found["pt2"] == pytest.approx(found["safetensors"], rel=1e-3, abs=1e-4)
+        weights, *programs = (
+            answer(say, tmp_path / f"s-0.{ending}", f"graph:{file}") for ending in ("safetensors", "onnx", "pt2")
+        )
+        for program in programs:
+            assert program == pytest.approx(weights, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.slow

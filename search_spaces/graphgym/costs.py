@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -60,35 +61,85 @@ def costs(design: Design, shape: Shape, hidden: int) -> tuple[int, int]:
     if design.rewiring is not None:
         more_nodes, more_edges, more, its_macs = rewiring_costs(design.rewiring, width, nodes, edges)
         passed, params, macs = replace(shape, nodes=more_nodes, edges=more_edges), params + more, macs + its_macs
-    for _ in range(int(values["layers/message"])):
-        found = step_costs(design, width, hidden, passed)
-        params, macs = params + found[0] + norm * hidden + slope, macs + found[1]
-        width = width + hidden if values["connectivity"] == "skipconcat" else hidden
-    rows, out = nodes, shape.outputs
+    answers = hidden if shape.level == "pair" else shape.outputs
+    for layer in messages(design, width, hidden, answers):
+        found = message_costs(design, layer, passed)
+        params, macs, width = params + found[0], macs + found[1], layer.after
+        if not layer.answers:
+            params += norm * hidden + slope
+    rows = nodes
     if shape.level == "graph":
         width, more, its_macs = readout_costs(design.readout, width, nodes)
         params, macs, rows = params + more, macs + its_macs, 1
-    if shape.level == "pair":
-        out = width
+    out = width if shape.level == "pair" else shape.outputs
     for _ in range(int(values["layers/post"]) - 1):
         linear(width, width, rows)
-    params, macs = params + (width + 1) * out, macs + rows * width * out
+    if int(values["layers/post"]):
+        params, macs = params + (width + 1) * out, macs + rows * width * out
     if shape.level == "pair":
         more = 0 if shape.outputs == 1 else width * shape.outputs
         params, macs = params + more + (shape.outputs if more else 0), macs + edges * (width + more)
     return params, macs
 
 
-def step_costs(design: Design, width: int, hidden: int, shape: Shape) -> tuple[int, int]:
-    """Of one operator from `width` to `hidden` features."""
+@dataclass(frozen=True, eq=False)
+class Message:
+    """A layer of message passing from `width` to `out` features. What it `answers` is what the network does: nothing
+    follows it."""
+
+    operator: Operator
+    width: int
+    out: int
+    connectivity: str
+    bias: bool
+    answers: bool
+
+    @property
+    def after(self) -> int:
+        """Features of what it hands on."""
+        return self.width + self.out if self.connectivity == "skipconcat" else self.out
+
+
+def places(values: Mapping[str, Value]) -> Iterator[tuple[str, bool]]:
+    """Of each layer of message passing what goes around it, and whether it answers.
+
+    Without a linear layer before them the first one maps features, and without one after them the last one answers:
+    nothing goes around either.
+    """
+    last = int(values["layers/message"]) - 1
+    for number in range(last + 1):
+        answers = number == last and not values["layers/post"]
+        maps = number == 0 and not values["layers/pre"]
+        yield "stack" if answers or maps else str(values["connectivity"]), answers
+
+
+def messages(design: Design, width: int, hidden: int, outputs: int) -> Iterator[Message]:
+    """The layers of message passing after what is `width` wide; one that answers is `outputs` wide. Attention has one
+    head there (Velickovic et al. 2018, section 3.3)."""
+    for connectivity, answers in places(design.values):
+        operator = _with_one_head(design.operator) if answers else design.operator
+        bias = answers or not design.values["batchnorm"]
+        layer = Message(operator, width, outputs if answers else hidden, connectivity, bias, answers)
+        yield layer
+        width = layer.after
+
+
+@lru_cache
+def _with_one_head(operator: Operator) -> Operator:
+    if "heads" not in inspect.signature(operator.kind).parameters:
+        return operator
+    return replace(operator, options={**operator.options, "heads": 1})
+
+
+def message_costs(design: Design, layer: Message, shape: Shape) -> tuple[int, int]:
+    """Parameters and multiply-accumulates of the operator of a layer."""
+    width, out = layer.width, layer.out
     if design.aggregator is not None and plain(design.aggregator):
-        given = (shape.edge_features or 0) * hidden
-        bias = 0 if design.values["batchnorm"] else hidden
-        macs = 2 * shape.nodes * width * hidden + shape.edges * (hidden + given)
-        return 2 * width * hidden + given + bias, macs
+        given = (shape.edge_features or 0) * out
+        macs = 2 * shape.nodes * width * out + shape.edges * (out + given)
+        return 2 * width * out + given + (out if layer.bias else 0), macs
     aggregator = None if design.aggregator is None else design.aggregator.reference
-    bias = not design.values["batchnorm"]
-    return _step(design.operator, aggregator, bias, width, hidden, shape.nodes, shape.edges, shape.edge_features)
+    return _step(layer.operator, aggregator, layer.bias, width, out, shape.nodes, shape.edges, shape.edge_features)
 
 
 @lru_cache(maxsize=4096)

@@ -64,6 +64,7 @@ class GraphGymNetwork(nn.Module):
     def __init__(
         self,
         encodings: Sequence[nn.Module],
+        drop_features: nn.Module,
         before: nn.Sequential,
         layers: Sequence[MessageLayer],
         aggregator: nn.Module | None,
@@ -76,6 +77,7 @@ class GraphGymNetwork(nn.Module):
         super().__init__()
         self.encodings = nn.ModuleList(encodings)
         self.rewirings = nn.ModuleList(rewirings)
+        self.drop_features = drop_features
         self.before = before
         self.layers = nn.ModuleList(layers)
         self.aggregator = aggregator  # of nodes: what most readouts are; source needs no graph for it
@@ -91,7 +93,7 @@ class GraphGymNetwork(nn.Module):
     def states(self, x: Tensor, graph: GraphBatch) -> Tensor:
         """What message passing makes of the nodes `[n, width]`."""
         x = joined(x, self.encodings, graph)
-        x = self.before(graph.light(x))
+        x = self.before(self.drop_features(x, graph))
         places: Tensor | None = None
         for rewiring in self.rewirings:
             x, graph, places = rewiring(x, graph)

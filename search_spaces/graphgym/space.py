@@ -29,7 +29,7 @@ from nas_core.graph import ArchGraph
 from nas_core.notation import chosen, pairs
 from nas_core.space import SearchSpace, check_legal
 from nas_core.task import GRAPH_KINDS, Task
-from search_spaces.graphgym.costs import Design, Shape, costs, matched
+from search_spaces.graphgym.costs import Design, Shape, costs, matched, places
 from search_spaces.operators.graph.counted import mean_degree
 from search_spaces.operators.graph.parts import adds_nothing, check_edges, parts, read_by
 from search_spaces.operators.operator import Operator
@@ -38,13 +38,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 GENERAL = "general"
+PRE, POST = "layers/pre", "layers/post"
 AGGREGATORS = ("sum", "mean", "max")
 READOUTS = ("sum",)
 NONE = "none"
 DIMENSIONS: Mapping[str, tuple[Value, ...]] = {
-    "layers/pre": (1, 2, 3),
+    PRE: (1, 2, 3),
     "layers/message": (2, 4, 6, 8),
-    "layers/post": (1, 2, 3),
+    POST: (1, 2, 3),
     "connectivity": ("stack", "skipsum", "skipconcat"),
     "batchnorm": (True, False),
     "activation": ("relu", "prelu", "swish"),
@@ -58,9 +59,9 @@ DIMENSIONS: Mapping[str, tuple[Value, ...]] = {
 """Of the network, then of the training; section 4, and `round1.txt` of the published program."""
 TRAINING = ("batch_size", "optimizer", "lr", "epochs")
 CONDENSED: Mapping[str, tuple[Value, ...]] = {
-    "layers/pre": (1, 2),
+    PRE: (1, 2),
     "layers/message": (2, 4, 6, 8),
-    "layers/post": (2, 3),
+    POST: (2, 3),
     "connectivity": ("skipsum", "skipconcat"),
     "batchnorm": (True,),
     "activation": ("prelu",),
@@ -74,9 +75,9 @@ CONDENSED: Mapping[str, tuple[Value, ...]] = {
 """Section 5, and `round2.txt`."""
 ORDERED = frozenset({"layers/pre", "layers/message", "layers/post", "dropout", "batch_size", "lr", "epochs"})
 _REFERENCE: Mapping[str, Value] = {
-    "layers/pre": 1,
+    PRE: 0,
     "layers/message": 2,
-    "layers/post": 1,
+    POST: 0,
     "connectivity": "stack",
     "batchnorm": False,
     "activation": "relu",
@@ -99,6 +100,12 @@ class GraphGymSize(SizeConfig):
         ge=1,
         description="instead: as narrow as with at least so many parameters, counted for one feature and one output",
     )
+    dropout_features: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="dropout of the features of nodes as they come in; the published ones have none",
+    )
     l2norm: bool = Field(True, description="states of nodes have length 1 after message passing")
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"search": {"hidden": 64}, "full": {}}
@@ -111,8 +118,10 @@ class GraphGym(SearchSpace):
     catalogue (`search_spaces.operators.graph`) or your own in a file, `graphgym(operators=('gcn', 'gat',
     'my_ops.py:Mine'))`; the general layer alone has an aggregation. `aggregators` are what that may be, `readouts` how
     nodes become a graph, `encodings` what features of nodes may be joined by, and `rewirings` on which other graphs
-    messages may pass (beside none).
-    Raises UsageError for operators that cannot take part.
+    messages may pass (beside none). `pre` and `post`: how many linear layers may come before and after message passing;
+    with 0, which the grid of the paper does not have, the first layer of messages maps the features, and the last one
+    answers, as in GCN and GAT.
+    Raises UsageError for operators that cannot take part, and for what are no numbers of layers.
     """
 
     name = "graphgym"
@@ -130,6 +139,8 @@ class GraphGym(SearchSpace):
         encodings: Sequence[str] = (),
         readouts: Sequence[str] | None = None,
         rewirings: Sequence[str] = (),
+        pre: Sequence[int] | None = None,
+        post: Sequence[int] | None = None,
     ) -> None:
         for name, value in (("condensed", condensed), ("training", training)):
             if type(value) is not bool:
@@ -153,15 +164,18 @@ class GraphGym(SearchSpace):
             )
         self.training = training
         self.fixed: dict[str, Value] = {}
-        self.choices = tuple(self._choices(CONDENSED if condensed else DIMENSIONS, general))
+        grid = CONDENSED if condensed else DIMENSIONS
+        counts = {name: _layers(name, said) for name, said in ((PRE, pre), (POST, post)) if said is not None}
+        self.choices = tuple(self._choices({**grid, **counts}, general))
         plain = (tuple(operators), tuple(how_aggregated), tuple(encodings), tuple(how_read)) == (
             (GENERAL,),
             AGGREGATORS,
             (),
             READOUTS,
         )
-        if not plain or rewirings or not training:
-            self.name = f"graphgym-{self._digest(condensed)}"
+        more = [*([list(self.parts.rewirings)] if rewirings else []), *([counts] if {**grid, **counts} != grid else [])]
+        if not plain or more or not training:
+            self.name = f"graphgym-{self._digest(condensed, more)}"
         elif condensed:
             self.name = "graphgym-condensed"
         named = {name: self._reference(name) for name in self._references()}
@@ -172,10 +186,9 @@ class GraphGym(SearchSpace):
             else {"gat": "attention is none of its operators; graphgym(operators=('general', 'gat'))"}
         )
 
-    def _digest(self, condensed: bool) -> str:
+    def _digest(self, condensed: bool, more: Sequence[Any]) -> str:
         """Of what is not as published, by labels: several such spaces may be in one database."""
         every = (self.parts.operators, self.parts.aggregators, self.parts.encodings, self.parts.readouts)
-        more = [list(self.parts.rewirings)] if self.parts.rewirings else []
         said = json.dumps([condensed, self.training, *(list(role) for role in every), *more])
         return hashlib.sha256(said.encode()).hexdigest()[:8]
 
@@ -255,18 +268,20 @@ class GraphGym(SearchSpace):
         last = 0
         if values["encoding"] != NONE:
             last = add(f"encoding {values['encoding']}", last)
-        for _ in range(int(values["layers/pre"])):
+        for _ in range(int(values[PRE])):
             last = add(f"linear {wrapper}", last)
         if values["rewiring"] != NONE:
             last = add(f"rewiring {values['rewiring']}", last)
-        for _ in range(int(values["layers/message"])):
-            layer = add(f"{message} {wrapper}", last)
-            last = layer if values["connectivity"] == "stack" else add(str(values["connectivity"]), layer, last)
+        for around, answers in places(values):
+            layer = add(message if answers else f"{message} {wrapper}", last)
+            last = layer if around == "stack" else add(around, layer, last)
         last = add(f"readout {values['readout']}", last)
-        for _ in range(int(values["layers/post"]) - 1):
+        for _ in range(int(values[POST]) - 1):
             last = add(f"linear {wrapper}", last)
         training = " ".join(str(values[name]) for name in TRAINING if name in values)
-        add(f"output {training}".strip(), add("linear", last))
+        if values[POST]:
+            last = add("linear", last)
+        add(f"output {training}".strip(), last)
         return ArchGraph(tuple(labels), tuple(edges))
 
     def design(self, arch: Architecture) -> Design:
@@ -347,7 +362,8 @@ class GraphGym(SearchSpace):
         check_edges(self.parts.operators, graphs.edge_features, "graphgym(operators=('general', 'gine'))")
         own = GraphGymSize.own(size, self.name)
         degree, design = mean_degree(task), self.design(arch)
-        return built(design, graphs, task.outputs, degree, self.width(arch, task, size), own.l2norm)
+        hidden = self.width(arch, task, size)
+        return built(design, graphs, task.outputs, degree, hidden, own.l2norm, own.dropout_features)
 
 
 @lru_cache(maxsize=4096)
@@ -360,6 +376,15 @@ def _unfit(why: str, others: bool) -> NasError:
     """Of an architecture that cannot be as large as it is asked to be; where `others` of the space can, a search goes
     on without it."""
     return TrialError("size", why) if others else UsageError(why)
+
+
+def _layers(name: str, said: Sequence[int]) -> tuple[int, ...]:
+    """How many layers there may be. Raises UsageError for what are no numbers of them."""
+    found = tuple(said) if isinstance(said, (tuple, list)) else ()
+    if not found or any(type(count) is not int or count < 0 for count in found) or len(set(found)) < len(found):
+        what = name.rpartition("/")[2]
+        raise UsageError(f"graphgym: {what} is {said!r}; give different numbers of layers, {what}=(0, 1, 2, 3)")
+    return tuple(sorted(found))
 
 
 def _aggregates(operator: Operator) -> bool:

@@ -23,6 +23,7 @@ SIZES = {
     "graphnas": "",
     "graphnas-micro": "",
     "graphgym": "hidden=16",
+    "graphgym(pre=(0,), post=(0,))": "hidden=16",
 }
 DATA = {"nodes": "karate", "graphs": "random-graphs?target=degrees&graphs=40", "pairs": "karate?task=link-prediction"}
 

@@ -24,6 +24,8 @@ SPACES = [
     "graphgym(condensed=True)",
     "graphgym(operators=('general', 'gat', 'pna'), encodings=('random-walk',), readouts=('sum', 'std'))",
     "graphgym(condensed=True, operators=('general', 'gat', 'gine'), rewirings=('virtual-node',))",
+    "graphgym(condensed=True, operators=('general', 'gat', 'gine'), rewirings=('virtual-node',), pre=(0,), post=(0,))",
+    "graphgym(operators=('general', 'gatv2'), readouts=('sum', 'softmax'), pre=(0, 2), post=(0, 1))",
     "graphnas-micro(nodes=3, operators=('gine', 'sage', 'zero'), encodings=('random-walk',), readouts=('sum', 'std'))",
     "gnas(layers=2, operators=('gcn', 'appnp(steps=2)'), aggregators=('sum', 'std'), readouts=('sum', 'softmax'), "
     "encodings=('random-walk(features=3)',))",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch_geometric.nn import GATConv, GCNConv
 
 from nas_core import moves
 from nas_core.architecture import Architecture
@@ -196,6 +197,106 @@ def test_the_two_references() -> None:
             assert known.illegal(arch) is None
 
 
+def without(**more: Any) -> GraphGym:
+    """The space with no linear layers before and after as further options."""
+    return GraphGym(pre=(0, 1, 2, 3), post=(0, 1, 2, 3), **more)
+
+
+@pytest.mark.parametrize("name", ["gcn", "gat"])
+def test_gcn_and_gat_are_members_without_linear_layers(name: str) -> None:
+    """The networks of Kipf and Welling (2017) and Velickovic et al. (2018), by PyTorch Geometric's layers."""
+    space = without(operators=("general", "gcn", "gat(heads=4)"))
+    torch.manual_seed(0)
+    network: Any = space.build(space.named[name], NODES, GraphGymSize(hidden=8)).eval()
+    layers: list[Any] = {
+        "gcn": [GCNConv(7, 8), GCNConv(8, 3)],
+        "gat": [GATConv(7, 2, heads=4), GATConv(8, 3, heads=1)],
+    }[name]
+    for plain, layer in zip(layers, network.layers, strict=True):
+        nn.init.normal_(layer.step.operator.bias)
+        plain.load_state_dict(layer.step.operator.state_dict())
+    x, edges = torch.randn(20, 7), ring(20, 44)
+    torch.testing.assert_close(network(x, edges), layers[1](layers[0](x, edges).relu(), edges))
+    assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for one in layers for p in one.parameters())
+
+
+@pytest.mark.parametrize("connectivity", ["stack", "skipsum", "skipconcat"])
+@pytest.mark.parametrize("batchnorm", [True, False])
+@pytest.mark.parametrize(("pre", "post"), [(0, 1), (1, 0), (0, 0)])
+def test_networks_without_linear_layers(pre: int, post: int, batchnorm: bool, connectivity: str) -> None:
+    """By plain products: nothing goes around a layer that maps features or answers, and nothing follows the latter."""
+    space = without(training=False)
+    arch = space.from_text(
+        f"layers/pre={pre},layers/message=4,layers/post={post},connectivity={connectivity},batchnorm={batchnorm},"
+        "activation=swish,dropout=0.3,aggregation=sum"
+    )
+    torch.manual_seed(0)
+    x, edges, pairs = torch.randn(20, 7), torch.randint(20, (2, 44)), ring(20, 6)
+    adjacency = torch.zeros(20, 20).index_put_((edges[1], edges[0]), torch.ones(44), accumulate=True)
+    for task in (NODES, GRAPHS, LINKS, PAIRS):
+        network: Any = space.build(arch, task, GraphGymSize(hidden=5)).eval()
+        norms = [each for each in network.modules() if isinstance(each, nn.BatchNorm1d)]
+        assert len(norms) == (3 + pre + post if batchnorm else 0)
+        for norm in norms:
+            nn.init.uniform_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.5, 2.0)
+        state = network.before(x)
+        for number, layer in enumerate(network.layers):
+            step = layer.step.operator
+            new = adjacency @ step.neighbours(state) + step.itself(state)
+            answers, alone = number == 3 and not post, number == 0 and not pre
+            assert (step.itself.bias is None) == (batchnorm and not answers)
+            new = new if answers else layer.wrapper(new)
+            if not (answers or alone or connectivity == "stack"):
+                new = state + new if connectivity == "skipsum" else torch.cat([state, new], 1)
+            state = new if answers else functional.silu(new)
+        if post:
+            state = state / state.norm(dim=1, keepdim=True)
+        given: tuple[Tensor, ...] = (x, edges)
+        if task is GRAPHS:
+            state, given = state.sum(0, keepdim=True), (x, edges, torch.tensor([20]))
+        state = network.head(state)
+        if task in (LINKS, PAIRS):
+            both, given = state[pairs[0]] * state[pairs[1]], (x, edges, pairs)
+            state = both.sum(1, keepdim=True) if task is LINKS else network.pairs.classes(both)
+        torch.testing.assert_close(network(*given), state, atol=1e-4, rtol=1e-4)
+        assert len(network.head) == post
+
+
+def test_spaces_without_linear_layers_have_names_of_their_own() -> None:
+    assert GraphGym(pre=(1, 2, 3), post=(3, 2, 1)).name == "graphgym"
+    spaces = [GraphGym(pre=(0, 1)), GraphGym(post=(0, 1)), without(), GraphGym(pre=(0, 1), rewirings=("virtual-node",))]
+    assert len({space.name for space in spaces}) == 4
+    assert moves.size(without()) == 314_928 // 9 * 16
+    only = GraphGym(pre=(0,), post=(0,))
+    assert "layers/pre" not in only.named["gcn"].values
+
+
+def test_dropout_of_features() -> None:
+    """As the first layer is given them, in training alone."""
+    task, size = graph_task(2000, 3, 20, 44), GraphGymSize(hidden=4, dropout_features=0.75)
+    # gatv2 takes no sparse features.
+    for pre, operator in ((1, "gcn"), (0, "gcn"), (0, "gatv2"), (1, "gatv2")):
+        space = without(operators=(operator,), training=False)
+        named = space.to_text(
+            space.named["gcn"] if operator == "gcn" else moves.sample(space, np.random.default_rng(0))
+        )
+        torch.manual_seed(0)
+        network: Any = space.build(space.from_text(f"layers/pre={pre}," + named.partition(",")[2]), task, size)
+        words, edges, seen = (torch.rand(20, 2000) < 0.02).float(), ring(20, 44), list[Tensor]()
+        first = network.before[0] if pre else network.layers[0].step
+        first.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
+        network.train()(words, edges)
+        network.eval()(words, edges)
+        assert isinstance(seen[0], SparseFeatures) == (operator == "gcn" or pre == 1)
+        trained, evaluated = (each.csr.dense if isinstance(each, SparseFeatures) else each for each in seen)
+        kept = trained[words > 0]
+        assert set(kept.unique().tolist()) == {0.0, 4.0}
+        assert 0.15 < float((kept > 0).float().mean()) < 0.35
+        assert torch.equal(evaluated, words)
+        assert not trained[words == 0].any()
+
+
 def test_operators_aggregators_encodings_and_readouts() -> None:
     space = GraphGym(
         operators=("general", "gat(heads=4)"),
@@ -226,6 +327,11 @@ def test_operators_aggregators_encodings_and_readouts() -> None:
         (lambda: GraphGym(readouts=("meen",)), "unknown readout 'meen'; did you mean 'mean'"),
         (lambda: GraphGym(operators=()), "graphgym needs operators; leave them out"),
         (lambda: GraphGym(aggregators=()), "'general' needs aggregators"),
+        (lambda: GraphGym(pre=()), r"graphgym: pre is \(\); give different numbers of layers, pre=\(0, 1, 2, 3\)"),
+        (lambda: GraphGym(pre=2), "graphgym: pre is 2; give"),  # type: ignore[arg-type]
+        (lambda: GraphGym(post=(1, 1)), r"graphgym: post is \(1, 1\); give"),
+        (lambda: GraphGym(post=(0, -1)), r"graphgym: post is \(0, -1\); give"),
+        (lambda: GraphGym(pre=(0, True)), r"graphgym: pre is \(0, True\); give"),
     ],
 )
 def test_errors_of_parts(make: Callable[[], GraphGym], message: str) -> None:
@@ -276,6 +382,7 @@ def test_errors() -> None:
 def test_a_task_of_edges_with_features() -> None:
     space = GraphGym(operators=("general", "gine", "gatv2"), training=False)
     task: Task = graph_task(7, 3, 20, 44, edge_features=2)
+    torch.manual_seed(0)
     x, edges, e = torch.randn(20, 7), ring(20, 44), torch.randn(44, 2)
     for number in range(6):
         arch = moves.sample(space, np.random.default_rng(number))

@@ -81,6 +81,7 @@ DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
     ("graphnas-micro(nodes=5, training=False)", GRAPH, {"hidden": 8, "dropout": 0.0, "layers": 3}, 4),
     ("graphgym", GRAPH, {"hidden": 8}, 6),
     ("graphgym(operators=('gcn', 'gat', 'gatv2', 'transformer', 'sgc', 'appnp'))", GRAPH, {"hidden": 8}, 3),
+    ("graphgym(operators=('general', 'gat'), pre=(0, 1), post=(0, 1))", GRAPH, {"hidden": 8}, 3),
     ("graphgym(operators=('gine', 'pna', 'gcn2', 'gin', 'cheb', 'arma'))", GRAPH, {"hidden": 8}, 3),
     ("mlp", TABLE, {"width_scale": 0.25}, 6),
     ("moe", TABLE, {"width": 8}, 4),

@@ -29,6 +29,10 @@ class SizeConfig(Config):
         """The size with whatever is chosen by the task's inputs; by default there is nothing."""
         return self
 
+    def idle(self, task: Task) -> Mapping[str, str]:
+        """Fields that say nothing of networks for this task, and why; by default there are none."""
+        return {}
+
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         defaults = {name: type(self).model_fields[name].default for name in self.later}
@@ -47,6 +51,12 @@ class SizeConfig(Config):
         from fields. Raises UsageError."""
         if not isinstance(size, str):
             return validate(cls, size, "size")
+        preset, changes = cls.words(size)
+        return cls.preset(preset, **changes)
+
+    @classmethod
+    def words(cls, size: str) -> tuple[str, Mapping[str, str]]:
+        """The preset and the changes that a text says. Raises UsageError."""
         preset, changes = "search", {}
         try:
             parts = separated(size)  # a value may be a reference with arguments
@@ -58,7 +68,16 @@ class SizeConfig(Config):
                 changes[name.strip()] = value.strip()
             else:
                 preset = part
-        return cls.preset(preset, **changes)
+        return preset, changes
+
+    def check_said(self, said: str | Mapping[str, Any], task: Task) -> None:
+        """Raises UsageError where `said`, which this size was parsed of, names a field that says nothing for the task
+        (and not what it is by default)."""
+        named = self.words(said)[1] if isinstance(said, str) else said
+        for name, why in self.idle(task).items():
+            value = getattr(self, name)
+            if name in named and value != type(self).model_fields[name].default:
+                raise UsageError(f"size {name}={value} says nothing: {why}; leave it out")
 
     @classmethod
     def own(cls, size: SizeConfig, space: str) -> Self:

@@ -76,6 +76,9 @@ class ArgnpSize(SizeConfig):
         "full": {},
     }
 
+    def idle(self, task: Task) -> Mapping[str, str]:
+        return {} if task.level == "graph" else {"relation_output": "it is of graphs, which the task does not ask for"}
+
 
 class Argnp(SearchSpace):
     """Networks of up to `vertices` vertices, each with a state of nodes and one of relations of its own.

@@ -57,6 +57,9 @@ class LayerwiseSize(SizeConfig):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"search": {}, "full": {}}
 
+    def idle(self, task: Task) -> Mapping[str, str]:
+        return {} if task.level == "pair" else {"embedding": "it is of pairs of nodes, which the task does not ask for"}
+
 
 class Layerwise(SearchSpace):
     """A space says its `family`, its `classes` (options by component), what of a layer has to be the `same` for another

@@ -12,6 +12,9 @@ from nas_core.task import Level
 from search_spaces.operators.graph.counted import encoding_costs, plain, readout_costs, rewiring_costs
 from search_spaces.operators.operator import Operator
 
+STACK = "stack"
+"""Nothing goes around a layer of message passing."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -110,7 +113,7 @@ def places(values: Mapping[str, Value]) -> Iterator[tuple[str, bool]]:
     for number in range(last + 1):
         answers = number == last and not values["layers/post"]
         maps = number == 0 and not values["layers/pre"]
-        yield "stack" if answers or maps else str(values["connectivity"]), answers
+        yield STACK if answers or maps else str(values["connectivity"]), answers
 
 
 def messages(design: Design, width: int, hidden: int, outputs: int) -> Iterator[Message]:

@@ -29,7 +29,7 @@ from nas_core.graph import ArchGraph
 from nas_core.notation import chosen, pairs
 from nas_core.space import SearchSpace, check_legal
 from nas_core.task import GRAPH_KINDS, Task
-from search_spaces.graphgym.costs import Design, Shape, costs, matched, places
+from search_spaces.graphgym.costs import STACK, Design, Shape, costs, matched, places
 from search_spaces.operators.graph.counted import mean_degree
 from search_spaces.operators.graph.parts import adds_nothing, check_edges, parts, read_by
 from search_spaces.operators.operator import Operator
@@ -46,7 +46,7 @@ DIMENSIONS: Mapping[str, tuple[Value, ...]] = {
     PRE: (1, 2, 3),
     "layers/message": (2, 4, 6, 8),
     POST: (1, 2, 3),
-    "connectivity": ("stack", "skipsum", "skipconcat"),
+    "connectivity": (STACK, "skipsum", "skipconcat"),
     "batchnorm": (True, False),
     "activation": ("relu", "prelu", "swish"),
     "dropout": (0.0, 0.3, 0.6),
@@ -78,7 +78,7 @@ _REFERENCE: Mapping[str, Value] = {
     PRE: 0,
     "layers/message": 2,
     POST: 0,
-    "connectivity": "stack",
+    "connectivity": STACK,
     "batchnorm": False,
     "activation": "relu",
     "dropout": 0.6,
@@ -109,6 +109,9 @@ class GraphGymSize(SizeConfig):
     l2norm: bool = Field(True, description="states of nodes have length 1 after message passing")
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"search": {"hidden": 64}, "full": {}}
+
+    def idle(self, task: Task) -> Mapping[str, str]:
+        return {} if self.target_params is None else {"hidden": "target_params finds the width"}
 
 
 class GraphGym(SearchSpace):
@@ -243,6 +246,13 @@ class GraphGym(SearchSpace):
         """Batch size, optimiser, learning rate and epochs; one graph is always one batch."""
         return {name: value for name, value in self.values(arch).items() if name in TRAINING}
 
+    def identity(self, arch: Architecture) -> str:
+        """Its key; where nothing may go around any layer of message passing, connectivities are one."""
+        values = dict(arch.values)
+        if "connectivity" in values and not any(around != STACK for around, _ in places(self.values(arch))):
+            values["connectivity"] = STACK
+        return Architecture(arch.space, values).key
+
     def to_text(self, arch: Architecture) -> str:
         """All choices in order: `layers/pre=1,layers/message=2,...`."""
         return ",".join(f"{name}={value}" for name, value in arch.values.items())
@@ -274,7 +284,7 @@ class GraphGym(SearchSpace):
             last = add(f"rewiring {values['rewiring']}", last)
         for around, answers in places(values):
             layer = add(message if answers else f"{message} {wrapper}", last)
-            last = layer if around == "stack" else add(around, layer, last)
+            last = layer if around == STACK else add(around, layer, last)
         last = add(f"readout {values['readout']}", last)
         for _ in range(int(values[POST]) - 1):
             last = add(f"linear {wrapper}", last)

@@ -112,6 +112,8 @@ def training(
     chosen = named_recipe(recipe, source.task, **{**changes, **_taught(changes, teacher)})
     sized = size_of(space, final_size_of(spec) if size is None else size)
     sized = at_first(sized, [] if host is None else [host]).fitted(source.task)
+    if size is not None:
+        sized.check_said(size, source.task)
     _check_host(spec, sized)
     inherited = [metric for metric in facts.metrics if metric not in metrics]
     objectives = [of_mean(text, labels(facts.hosts)) for text in spec.objectives]

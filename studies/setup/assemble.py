@@ -133,6 +133,7 @@ def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
     task: Task = evaluator.task
     size = at_first(size, settings.facts.hosts).fitted(task)
     check_kind(space, task.kind, settings.facts.data)
+    size.check_said(config.size, task)
     objectives = parse_objectives(_objectives(config, evaluator, task), evaluator.metrics)
     constraints = parse_constraints(config.constraints, evaluator.metrics)
     wanted = [*(one.metric for one in objectives), *(one.metric for one in constraints)]
@@ -203,7 +204,8 @@ def _final_size(
                 f"'{recorded}', and so are its costs; leave out --final-size"
             )
         return recorded
-    if asked is not None:
+    if asked is not None and config.final_size is not None:
+        asked.check_said(config.final_size, task)
         return asked
     if shared is not None:
         return size_of(space, shared.final_size)

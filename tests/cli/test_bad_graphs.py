@@ -127,6 +127,25 @@ def test_nodes_without_edges_and_edges_of_a_node_to_itself_are_taken(folder: Pat
         ("nasbench_graph", "random-graphs", (), "is graph-regression; take another space (argnp, "),
         ("gnas(readouts=('mean',))", "karate", (), "is node-classification; readouts make one answer of a whole graph"),
         ("graphgym", "karate", ("--size", "target_params=2"), "target_params 2 is below"),
+        (
+            "graphgym",
+            "karate",
+            ("--size", "hidden=8,target_params=2000"),
+            "size hidden=8 says nothing: target_params finds",
+        ),
+        (
+            "auto-gnn",
+            "karate",
+            ("--size", "embedding=8"),
+            "size embedding=8 says nothing: it is of pairs of nodes, which",
+        ),
+        (
+            "argnp(vertices=3)",
+            "karate",
+            ("--final-size", "relation_output=8"),
+            "size relation_output=8 says nothing: it",
+        ),
+        ("graphgym(pre=(0, 0))", "karate", (), "graphgym: pre is (0, 0); give different numbers of layers, pre=(0, 1"),
         ("gnas(operators=('gatt',))", "karate", (), "unknown graph operator 'gatt'; did you mean 'gat'"),
         (
             "argnp(vertices=3)",

@@ -272,6 +272,21 @@ def test_spaces_without_linear_layers_have_names_of_their_own() -> None:
     assert "layers/pre" not in only.named["gcn"].values
 
 
+def test_connectivities_around_nothing_are_one() -> None:
+    """Of two layers of messages the first maps the features and the second answers."""
+    space = without(training=False)
+
+    def identities(pre: int, message: int, post: int) -> int:
+        rest = "batchnorm=False,activation=relu,dropout=0.0,aggregation=sum"
+        ways = ("stack", "skipsum", "skipconcat")
+        texts = [
+            f"layers/pre={pre},layers/message={message},layers/post={post},connectivity={way},{rest}" for way in ways
+        ]
+        return len({space.identity(space.from_text(text)) for text in texts})
+
+    assert [identities(*each) for each in ((0, 2, 0), (0, 2, 1), (1, 2, 0), (0, 4, 0))] == [1, 3, 3, 3]
+
+
 def test_dropout_of_features() -> None:
     """As the first layer is given them, in training alone."""
     task, size = graph_task(2000, 3, 20, 44), GraphGymSize(hidden=4, dropout_features=0.75)

@@ -28,7 +28,7 @@ from nas_core.task import GRAPH_KINDS, Task
 from search_spaces.argnp.relations import relations_of_use
 from search_spaces.operators.graph.counted import aggregator_costs, mean_degree, operator_costs
 from search_spaces.operators.graph.joined import Joined
-from search_spaces.operators.graph.parts import check_names, parts, read_by, suffix
+from search_spaces.operators.graph.parts import check_names, for_whole_graphs_alone, parts, suffix
 from search_spaces.operators.graph.parts import layers as layers_of
 
 if TYPE_CHECKING:
@@ -127,7 +127,9 @@ class Argnp(SearchSpace):
             raise UsageError(f"argnp: published_std is of the aggregator '{STD}', which is not named; leave it out")
         self.encodings = Joined(self.parts.encodings)
         # Relations are read out as nodes are, so that a readout is an aggregator.
-        self.readouts = parts(aggregators=read_by(self, readouts, USUAL[2])).aggregators
+        if readouts is not None:
+            for_whole_graphs_alone(self)
+        self.readouts = parts(aggregators=USUAL[2] if readouts is None else readouts).aggregators
         if not self.readouts:
             raise UsageError("argnp needs readouts; leave them out for the mean and the maximum")
         self.known = {**self.parts.aggregators, **self.parts.operators}

@@ -26,9 +26,9 @@ from search_spaces.auto_gnn.components import COMBINED, POOLED, Components
 from search_spaces.operators.graph import AGGREGATOR
 from search_spaces.operators.graph.counted import aggregator_costs, mean_degree, operator_costs, readout_costs
 from search_spaces.operators.graph.joined import Joined
+from search_spaces.operators.graph.parts import for_whole_graphs_alone, suffix
 from search_spaces.operators.graph.parts import layers as layers_of
 from search_spaces.operators.graph.parts import parts as parts_of
-from search_spaces.operators.graph.parts import read_by, suffix
 from search_spaces.operators.operator import Operator
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ class Layerwise(SearchSpace):
         listed = isinstance(given, list | tuple)
         beside = [name for name in given if name in self.aggregations] if listed else []
         of_catalogue = [name for name in given if name not in beside] if listed else given
-        self.parts = parts_of(operators, of_catalogue, encodings, read_by(self, readouts, READOUTS))
+        if readouts is not None:
+            for_whole_graphs_alone(self)
+        self.parts = parts_of(operators, of_catalogue, encodings, READOUTS if readouts is None else readouts)
         if not (self.parts.aggregators or beside):
             raise UsageError(f"{self.family} needs aggregators; leave them out for {', '.join(usual)}")
         if len(self.parts.readouts) != 1:

@@ -31,7 +31,7 @@ from search_spaces.operators.graph.counted import (
     readout_costs,
 )
 from search_spaces.operators.graph.joined import Joined
-from search_spaces.operators.graph.parts import check_names, parts, read_by, suffix
+from search_spaces.operators.graph.parts import check_names, for_whole_graphs_alone, parts, suffix
 from search_spaces.operators.graph.parts import layers as layers_of
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ class Gnas(SearchSpace):
             if type(value) is not int or not 1 <= value <= MOST[name]:
                 raise UsageError(f"gnas: {name} is {value!r}; use 1 to {MOST[name]}")
         self.layers, self.vertices = layers, vertices
-        self.parts = parts(operators, aggregators, encodings, read_by(self, readouts, USUAL[2]))
+        if readouts is not None:
+            for_whole_graphs_alone(self)
+        self.parts = parts(operators, aggregators, encodings, USUAL[2] if readouts is None else readouts)
         self.encodings = Joined(self.parts.encodings)
         if not self.parts.readouts:
             raise UsageError("gnas needs readouts; leave them out for the mean")

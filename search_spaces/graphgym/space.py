@@ -31,7 +31,7 @@ from nas_core.space import SearchSpace, check_legal
 from nas_core.task import GRAPH_KINDS, Task
 from search_spaces.graphgym.costs import STACK, Design, Shape, costs, matched, places
 from search_spaces.operators.graph.counted import mean_degree
-from search_spaces.operators.graph.parts import adds_nothing, check_edges, parts, read_by
+from search_spaces.operators.graph.parts import adds_nothing, check_edges, for_whole_graphs_alone, parts
 from search_spaces.operators.operator import Operator
 
 if TYPE_CHECKING:
@@ -148,7 +148,9 @@ class GraphGym(SearchSpace):
         for name, value in (("condensed", condensed), ("training", training)):
             if type(value) is not bool:
                 raise UsageError(f"graphgym: {name} is {value!r}; use True or False")
-        how_read = read_by(self, readouts, READOUTS)
+        if readouts is not None:
+            for_whole_graphs_alone(self)
+        how_read = READOUTS if readouts is None else readouts
         how_aggregated = AGGREGATORS if aggregators is None else aggregators
         self.parts = parts(operators, how_aggregated, encodings, how_read, rewirings)
         for role, found in (("operators", self.parts.operators), ("readouts", self.parts.readouts)):

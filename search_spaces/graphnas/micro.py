@@ -26,7 +26,7 @@ from nas_core.space import SearchSpace, check_legal
 from nas_core.task import GRAPH_KINDS, Task
 from search_spaces.graphnas.design import Design, cells_of_use
 from search_spaces.operators.graph.counted import encoding_costs, mean_degree, operator_costs, readout_costs
-from search_spaces.operators.graph.parts import adds_nothing, check_edges, parts, read_by
+from search_spaces.operators.graph.parts import adds_nothing, check_edges, for_whole_graphs_alone, parts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -102,7 +102,9 @@ class GraphNasMicro(SearchSpace):
         if type(training) is not bool:
             raise UsageError(f"graphnas-micro: training is {training!r}; use True or False")
         names = operators if isinstance(operators, str) else [_reference(name) for name in operators]
-        self.parts = parts(names, (), encodings, read_by(self, readouts, READOUTS))
+        if readouts is not None:
+            for_whole_graphs_alone(self)
+        self.parts = parts(names, (), encodings, READOUTS if readouts is None else readouts)
         found = tuple(self.parts.operators.values())
         labels = [name if name in OPERATORS else one.label for name, one in zip(operators, found, strict=True)]
         self.operators = dict(zip(labels, found, strict=True))

@@ -61,14 +61,10 @@ def parts(
     )
 
 
-def read_by(space: SearchSpace, said: Sequence[str] | None, usual: Sequence[str]) -> Sequence[str]:
-    """The readouts that the space was told (`readouts=`), or the usual ones. They are of use to whole graphs alone, so
-    that a space that was told some is for no other kinds of task."""
-    if said is None:
-        return usual
+def for_whole_graphs_alone(space: SearchSpace) -> None:
+    """What a space is for that was told `readouts=`, which are of use to whole graphs alone."""
     why = "readouts make one answer of a whole graph, and answers here are for nodes or pairs: leave readouts= out"
     space.tasks, space.refused = WHOLE_GRAPH_KINDS, dict.fromkeys(GRAPH_KINDS - WHOLE_GRAPH_KINDS, why)
-    return said
 
 
 def adds_nothing(operator: Operator) -> bool:

@@ -73,7 +73,8 @@ SEARCHES = {
         "graphgym(training=False, operators=('general', 'gcn', 'gat(heads=8)'))", {"hidden": 64}, EVOLUTION
     ),
     "graphgym-0": Searched(
-        "graphgym(training=False, operators=('general', 'gcn', 'gat(heads=8)'), pre=(0, 1, 2, 3), post=(0, 1, 2, 3))",
+        "graphgym(training=False, operators=('general', 'gcn', 'gat(heads=8, dropout=0.6)'), pre=(0, 1, 2, 3), "
+        "post=(0, 1, 2, 3))",
         {"hidden": 64, "dropout_features": 0.7},
         EVOLUTION,
     ),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from search_spaces.layers.csr import Csr
+from search_spaces.layers.dropout import drop
 
 
 class Attention:
@@ -44,7 +45,7 @@ class Attention:
         sums = weights.new_zeros(self.places.shape[0]).index_add(0, self.target, weights)
         return weights / sums.index_select(0, self.target)
 
-    def __call__(self, scores: Tensor, x: Tensor) -> Tensor:
-        """The values `x [nodes, heads, f]` of neighbours, summed with the softmax of `scores`: `[nodes, heads, f]`,
-        zero where no edge ends."""
-        return self.places.weighted(self.softmax(scores), x.flatten(0, 1)).view_as(x)
+    def __call__(self, scores: Tensor, x: Tensor, dropout: float = 0.0) -> Tensor:
+        """The values `x [nodes, heads, f]` of neighbours, summed with the softmax of `scores` after dropout: `[nodes,
+        heads, f]`, zero where no edge ends."""
+        return self.places.weighted(drop(self.softmax(scores), dropout), x.flatten(0, 1)).view_as(x)

@@ -10,23 +10,23 @@ from torch.nn import functional
 from torch_geometric.nn import GATConv
 
 from search_spaces.layers.graph_batch import GraphBatch
-from search_spaces.operators.graph.heads import per_head
+from search_spaces.operators.graph.heads import checked, per_head
 
 
 class Attention(GATConv):
     """GAT (Velickovic et al. 2018); every node attends to itself as well. `heads` of equal width, side by side, or with
-    `concat=False` each `hidden` wide, of which the mean is taken."""
+    `concat=False` each `hidden` wide, of which the mean is taken. `dropout`: of what is attended to."""
 
     takes_graph = True
     takes_sparse = True
 
-    def __init__(self, width: int, hidden: int, heads: int = 2, concat: bool = True) -> None:
+    def __init__(self, width: int, hidden: int, heads: int = 2, concat: bool = True, dropout: float = 0.0) -> None:
         # The self-loops are given.
         each = per_head("gat", hidden, heads) if concat else hidden
-        super().__init__(width, each, heads, concat, add_self_loops=False)
+        super().__init__(width, each, heads, concat, dropout=checked(dropout, "gat"), add_self_loops=False)
 
     def plain(self) -> nn.Module:
-        return GATConv(self.in_channels, self.out_channels, self.heads, self.concat)
+        return GATConv(self.in_channels, self.out_channels, self.heads, self.concat, dropout=self.dropout)
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch) -> Tensor:
         graph = GraphBatch.of(edges, x)
@@ -37,7 +37,7 @@ class Attention(GATConv):
         source, target = (states * ends[:, None]).sum(-1)
         attention = graph.attention(self.heads, states.dtype, looped=True)
         scores = functional.leaky_relu(attention.ends(source, target), self.negative_slope)
-        near = attention(scores, states)
+        near = attention(scores, states, self.dropout if self.training else 0.0)
         return (near.flatten(1) if self.concat else near.mean(1)) + self.bias
 
     def uncounted_macs(self, x: Tensor, edges: Tensor | GraphBatch) -> int:

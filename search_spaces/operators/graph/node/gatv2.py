@@ -9,24 +9,27 @@ from torch_geometric.nn import GATv2Conv
 
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph.given import graph_and_edges
-from search_spaces.operators.graph.heads import per_head
+from search_spaces.operators.graph.heads import checked, per_head
 
 
 class DynamicAttention(GATv2Conv):
     """GATv2 (Brody et al. 2022, eq. 7): `a . LeakyReLU(W x_i + V x_j [+ U e_ij])` ranks what node i attends to, itself
-    as well, with the mean of its edges' features. `heads` of equal width, side by side."""
+    as well, with the mean of its edges' features. `heads` of equal width, side by side. `dropout`:
+    of what is attended to."""
 
     takes_graph = True
     takes_edges = True
 
-    def __init__(self, width: int, hidden: int, heads: int = 2, edge_dim: int | None = None) -> None:
+    def __init__(
+        self, width: int, hidden: int, heads: int = 2, edge_dim: int | None = None, dropout: float = 0.0
+    ) -> None:
         # Without features of edges the self-loops are given.
-        super().__init__(
-            width, per_head("gatv2", hidden, heads), heads, add_self_loops=edge_dim is not None, edge_dim=edge_dim
-        )
+        each, loops = per_head("gatv2", hidden, heads), edge_dim is not None
+        given = {"dropout": checked(dropout, "gatv2"), "add_self_loops": loops, "edge_dim": edge_dim}
+        super().__init__(width, each, heads, **given)
 
     def plain(self) -> nn.Module:
-        return GATv2Conv(self.in_channels, self.out_channels, self.heads, edge_dim=self.edge_dim)
+        return GATv2Conv(self.in_channels, self.out_channels, self.heads, dropout=self.dropout, edge_dim=self.edge_dim)
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch, e: Tensor | None = None) -> Tensor:
         graph, given = graph_and_edges(x, edges, e)

@@ -10,21 +10,26 @@ from torch_geometric.nn import TransformerConv
 
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph.given import graph_and_edges
-from search_spaces.operators.graph.heads import per_head
+from search_spaces.operators.graph.heads import checked, per_head
 
 
 class GraphTransformer(TransformerConv):
     """`V x_i + sum_j softmax_j(q_i . (k_j [+ U e_ij]) / sqrt(d)) (v_j [+ U e_ij])` over the neighbours j (Shi et al.
-    2021, eq. 3 and 4), without gate. `heads` of equal width, side by side."""
+    2021, eq. 3 and 4), without gate. `heads` of equal width, side by side. `dropout`: of what is attended to."""
 
     takes_graph = True
     takes_edges = True
 
-    def __init__(self, width: int, hidden: int, heads: int = 2, edge_dim: int | None = None) -> None:
-        super().__init__(width, per_head("transformer", hidden, heads), heads, edge_dim=edge_dim)
+    def __init__(
+        self, width: int, hidden: int, heads: int = 2, edge_dim: int | None = None, dropout: float = 0.0
+    ) -> None:
+        each = per_head("transformer", hidden, heads)
+        super().__init__(width, each, heads, dropout=checked(dropout, "transformer"), edge_dim=edge_dim)
 
     def plain(self) -> nn.Module:
-        return TransformerConv(self.in_channels, self.out_channels, self.heads, edge_dim=self.edge_dim)
+        return TransformerConv(
+            self.in_channels, self.out_channels, self.heads, dropout=self.dropout, edge_dim=self.edge_dim
+        )
 
     def forward(self, x: Tensor, edges: Tensor | GraphBatch, e: Tensor | None = None) -> Tensor:
         graph, given = graph_and_edges(x, edges, e)
@@ -32,7 +37,8 @@ class GraphTransformer(TransformerConv):
             maps = (self.lin_query, self.lin_key, self.lin_value)
             query, key, value = (each(x).view(-1, self.heads, self.out_channels) for each in maps)
             attention = graph.attention(self.heads, query.dtype, looped=False)
-            near = attention(attention.scores(query, key) / math.sqrt(self.out_channels), value)
+            scores = attention.scores(query, key) / math.sqrt(self.out_channels)
+            near = attention(scores, value, self.dropout if self.training else 0.0)
             return near.flatten(1) + self.lin_skip(x)
         return super().forward(x, graph.edge_index, None if self.edge_dim is None else given)
 

@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.nn import aggr
 from torch_geometric.transforms import AddLaplacianEigenvectorPE, AddRandomWalkPE
 
+from nas_core.errors import UsageError
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph import AGGREGATOR, ENCODING, GRAPH, HEAD, READOUT, REWIRING
 from search_spaces.operators.graph.aggregator.lcm import LearnedMonoid
@@ -294,6 +295,36 @@ def test_a_virtual_node_per_graph() -> None:
     assert other.edge_attr.sum() == 3 * 2
     heard = other.propagate(more, "sum")
     torch.testing.assert_close(heard[[3, 6]], torch.stack([x[:3].sum(0), x[3:].sum(0)]))
+
+
+ATTENTION = {
+    "gat": lambda **given: pyg.GATConv(WIDTH, HIDDEN // 2, heads=2, **given),
+    "gatv2": lambda **given: pyg.GATv2Conv(WIDTH, HIDDEN // 2, heads=2, **given),
+    "transformer": lambda **given: pyg.TransformerConv(WIDTH, HIDDEN // 2, heads=2, **given),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_dropout_of_attention(name: str, graph: tuple[Tensor, Tensor, Tensor]) -> None:
+    """In training alone: what is attended to is as often none, and as large else, as in PyTorch Geometric's layers."""
+    x, edges, _ = graph
+    ours, theirs = of(f"{name}(dropout=0.4)"), ATTENTION[name](dropout=0.4)
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours.eval()(x, edges), theirs.eval()(x, edges), atol=CLOSE, rtol=CLOSE)
+    torch.manual_seed(2)
+    drawn = [torch.stack([layer.train()(x, edges).detach() for _ in range(3000)]) for layer in (ours, theirs)]
+    spread = drawn[1].std(0)
+    assert float(spread.max()) > 0.1
+    # Five standard errors of means, and a tenth of deviations.
+    assert ((drawn[0].mean(0) - ours.eval()(x, edges)).abs() <= 5 * spread / 3000**0.5 + CLOSE).all()
+    torch.testing.assert_close(drawn[0].std(0), spread, atol=0.01, rtol=0.1)
+
+
+@pytest.mark.parametrize("dropout", [1.0, -0.1, True, "half"])
+def test_dropout_of_attention_is_a_share(dropout: Any) -> None:
+    for name in ATTENTION:
+        with pytest.raises(UsageError, match=f"{name}: dropout is {dropout!r}; use a number from 0 to below 1"):
+            GRAPH.operator(name).make(WIDTH, HIDDEN, dropout=dropout)
 
 
 def test_readouts_are_aggregators_over_the_nodes_of_a_graph() -> None:

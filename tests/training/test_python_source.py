@@ -81,7 +81,12 @@ DRAWN: Sequence[tuple[str, Task, dict[str, Any], int]] = (
     ("graphnas-micro(nodes=5, training=False)", GRAPH, {"hidden": 8, "dropout": 0.0, "layers": 3}, 4),
     ("graphgym", GRAPH, {"hidden": 8}, 6),
     ("graphgym(operators=('gcn', 'gat', 'gatv2', 'transformer', 'sgc', 'appnp'))", GRAPH, {"hidden": 8}, 3),
-    ("graphgym(operators=('general', 'gat'), pre=(0, 1), post=(0, 1))", GRAPH, {"hidden": 8}, 3),
+    (
+        "graphgym(operators=('general', 'gat'), pre=(0, 1), post=(0, 1))",
+        GRAPH,
+        {"hidden": 8},
+        3,
+    ),
     ("graphgym(operators=('gine', 'pna', 'gcn2', 'gin', 'cheb', 'arma'))", GRAPH, {"hidden": 8}, 3),
     ("mlp", TABLE, {"width_scale": 0.25}, 6),
     ("moe", TABLE, {"width": 8}, 4),
@@ -326,6 +331,17 @@ def test_networks_of_many_graphs_are_written(reference: str, size: dict[str, Any
     text, _ = written(network, task)
     x, edges = example(GRAPH)
     assert_same(network, loaded(text, tmp_path, network).load(), (x, edges % 10, counts))
+
+
+def test_dropout_of_attention_is_written(tmp_path: Path) -> None:
+    """As an argument of a plain layer, whose draws come in another order."""
+    for name in ("gat", "gatv2", "transformer"):
+        space: Any = space_of(f"graphgym(operators=('{name}(dropout=0.6)',), training=False)")
+        network = space.build(sample(space, np.random.default_rng(0)), GRAPH, space.Size(hidden=8)).eval()
+        text, _ = written(network, GRAPH)
+        assert "dropout=0.6" in text
+        again = loaded(text, tmp_path, network).load()
+        torch.testing.assert_close(again(*example(GRAPH)), network(*example(GRAPH)), rtol=1e-5, atol=1e-6)
 
 
 def test_a_rewiring_is_not_written() -> None:

@@ -54,6 +54,7 @@ EPOCHS = {"top": 100, "winners": 200}
 SEARCHED_EPOCHS = 100
 MACS = 1e9  # GCN and GAT have a quarter of that
 TOP, AGAIN, FRESH = 5, 3, 10  # candidates, and seeds of each
+TRAINED = (State.COMPLETE, State.FAILED)
 CHUNK = 10  # trials between two looks at how far random search has come
 FIELDS = ("part", "network", "text", "lr", "seed", "val_accuracy", "test_accuracy")
 
@@ -119,6 +120,23 @@ def name_of(space: str, strategy: str, seed: int) -> str:
     return f"{space}-{strategy.replace(', ', '-')}-{seed}"
 
 
+def passed(plan: Plan, space: str, strategy: str, seed: int) -> Sequence[Run]:
+    """The trained candidates of a search, in their order: so many as are asked for, or at random as many as it takes to
+    train as long."""
+    runs = [run for run in trials(plan.db, name_of(space, strategy, seed)) if run.state in TRAINED]
+    if strategy != RANDOM:
+        return runs[: plan.trials]
+    count, longest = 0, seconds(measure(plan, space, seed))
+    while count < len(runs) and seconds(runs[:count]) < longest:
+        count += CHUNK
+    return runs[:count]
+
+
+def measure(plan: Plan, space: str, seed: int) -> Sequence[Run]:
+    """What random search trains as long as."""
+    return passed(plan, space, next(iter(SEARCHES[space].strategies)), seed)
+
+
 def seconds(runs: Sequence[Run]) -> float:
     return sum(run.verdict.seconds or 0.0 for run in runs)
 
@@ -140,21 +158,25 @@ def search(plan: Plan) -> None:
         for space, searched in plan.searches.items():
             for strategy, settings in searched.strategies.items():
                 name = name_of(space, strategy, seed)
-                advanced(plan, searched, name, settings, seed, plan.trials)
-                said(plan, searched, name)
-            name, measure = name_of(space, RANDOM, seed), name_of(space, next(iter(searched.strategies)), seed)
-            while seconds(runs := trials(plan.db, name)) < seconds(trials(plan.db, measure)):
-                passed = sum(run.state in (State.COMPLETE, State.FAILED) for run in runs)
-                advanced(plan, searched, name, {"name": RANDOM}, seed, passed + CHUNK)
-            said(plan, searched, name)
+                if len(passed(plan, space, strategy, seed)) < plan.trials:
+                    advanced(plan, searched, name, settings, seed, plan.trials)
+                said(plan, space, strategy, seed)
+            longest = seconds(measure(plan, space, seed))
+            while seconds(runs := passed(plan, space, RANDOM, seed)) < longest:
+                advanced(plan, searched, name_of(space, RANDOM, seed), {"name": RANDOM}, seed, len(runs) + CHUNK)
+            said(plan, space, RANDOM, seed)
 
 
-def said(plan: Plan, searched: Searched, name: str) -> None:
-    runs = trials(plan.db, name)
+def said(plan: Plan, space: str, strategy: str, seed: int) -> None:
+    runs = passed(plan, space, strategy, seed)
     done = [run for run in runs if run.state == State.COMPLETE]
     best = max(done, key=lambda run: run.metrics["val_accuracy"])
-    value, text = best.metrics["val_accuracy"], load_space(searched.space)[0].to_text(best.arch)
-    print(f"{name}: {len(done)} of {len(runs)} trained in {seconds(runs):.0f} s; best {value:.4f} {text}", flush=True)
+    value, text = best.metrics["val_accuracy"], load_space(SEARCHES[space].space)[0].to_text(best.arch)
+    found = f"best {value:.4f} {text}"
+    print(
+        f"{name_of(space, strategy, seed)}: {len(done)} of {len(runs)} trained in {seconds(runs):.0f} s; {found}",
+        flush=True,
+    )
 
 
 class Trainer:
@@ -199,11 +221,12 @@ def trained(plan: Plan, fresh: bool) -> None:
         trainer = Trainer(plan, searched)
         for strategy in (*searched.strategies, RANDOM):
             for seed in plan.seeds:
-                done = [run for run in trials(plan.db, name_of(space, strategy, seed)) if run.state == State.COMPLETE]
+                done = [run for run in passed(plan, space, strategy, seed) if run.state == State.COMPLETE]
                 best = sorted(done, key=lambda run: -run.metrics["val_accuracy"])
                 candidates = list({trainer.space.identity(run.arch): run.arch for run in best[: 2 * TOP]}.values())
                 if candidates:
-                    trainer.finished(name_of(space, strategy, seed), candidates[:TOP], fresh)
+                    network = f"{name_of(space, strategy, seed)}@{plan.trials}"
+                    trainer.finished(network, candidates[:TOP], fresh)
 
 
 def references(plan: Plan, fresh: bool = True) -> None:

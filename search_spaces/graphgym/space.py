@@ -109,6 +109,7 @@ class GraphGymSize(SizeConfig):
     l2norm: bool = Field(True, description="states of nodes have length 1 after message passing")
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"search": {"hidden": 64}, "full": {}}
+    later: ClassVar[frozenset[str]] = frozenset({"dropout_features"})
 
     def idle(self, task: Task) -> Mapping[str, str]:
         return {} if self.target_params is None else {"hidden": "target_params finds the width"}

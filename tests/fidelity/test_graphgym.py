@@ -287,6 +287,12 @@ def test_connectivities_around_nothing_are_one() -> None:
     assert [identities(*each) for each in ((0, 2, 0), (0, 2, 1), (1, 2, 0), (0, 4, 0))] == [1, 3, 3, 3]
 
 
+def test_sizes_are_recorded_as_before() -> None:
+    """Where features are not dropped, so that earlier studies go on."""
+    assert GraphGymSize(hidden=5).model_dump() == {"hidden": 5, "target_params": None, "l2norm": True}
+    assert GraphGymSize(dropout_features=0.5).model_dump()["dropout_features"] == 0.5
+
+
 def test_dropout_of_features() -> None:
     """As the first layer is given them, in training alone."""
     task, size = graph_task(2000, 3, 20, 44), GraphGymSize(hidden=4, dropout_features=0.75)

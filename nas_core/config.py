@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, model_serializer
@@ -70,14 +70,14 @@ class SizeConfig(Config):
                 preset = part
         return preset, changes
 
-    def check_said(self, said: str | Mapping[str, Any], task: Task) -> None:
-        """Raises UsageError where `said`, which this size was parsed of, names a field that says nothing for the task
-        (and not what it is by default)."""
+    def said_in_vain(self, said: str | Mapping[str, Any], task: Task) -> Iterator[str]:
+        """A line for each field that `said`, which this size was parsed of, names though it says nothing for the task,
+        with another value than it has by default."""
         named = self.words(said)[1] if isinstance(said, str) else said
         for name, why in self.idle(task).items():
             value = getattr(self, name)
             if name in named and value != type(self).model_fields[name].default:
-                raise UsageError(f"size {name}={value} says nothing: {why}; leave it out")
+                yield f"size {name}={value} says nothing: {why}"
 
     @classmethod
     def own(cls, size: SizeConfig, space: str) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nas_core.architecture import Architecture
 from nas_core.config import SizeConfig, restore, validate
-from nas_core.errors import UsageError, VerificationError
+from nas_core.errors import Notice, UsageError, VerificationError
 from nas_core.evaluation import Budget, Context, Report
 from nas_core.job import Result
 from nas_core.proposal import Proposal
@@ -112,8 +113,8 @@ def training(
     chosen = named_recipe(recipe, source.task, **{**changes, **_taught(changes, teacher)})
     sized = size_of(space, final_size_of(spec) if size is None else size)
     sized = at_first(sized, [] if host is None else [host]).fitted(source.task)
-    if size is not None:
-        sized.check_said(size, source.task)
+    for line in () if size is None else sized.said_in_vain(size, source.task):
+        warnings.warn(Notice(line), stacklevel=2)
     _check_host(spec, sized)
     inherited = [metric for metric in facts.metrics if metric not in metrics]
     objectives = [of_mean(text, labels(facts.hosts)) for text in spec.objectives]

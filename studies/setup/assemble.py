@@ -133,7 +133,6 @@ def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
     task: Task = evaluator.task
     size = at_first(size, settings.facts.hosts).fitted(task)
     check_kind(space, task.kind, settings.facts.data)
-    size.check_said(config.size, task)
     objectives = parse_objectives(_objectives(config, evaluator, task), evaluator.metrics)
     constraints = parse_constraints(config.constraints, evaluator.metrics)
     wanted = [*(one.metric for one in objectives), *(one.metric for one in constraints)]
@@ -145,6 +144,9 @@ def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
     sized = size.model_dump(mode="json")
     for line in reports(settings.facts.hosts or [sized.get("host")], task) if isinstance(space, HasHosts) else ():
         warnings.warn(Notice(line), stacklevel=2)
+    for said in (config.size, config.final_size):
+        for line in () if said is None else _asked(space, said).said_in_vain(said, task):
+            warnings.warn(Notice(line), stacklevel=2)
     return StudySpec(
         space=config.space,
         space_name=space.name,
@@ -204,8 +206,7 @@ def _final_size(
                 f"'{recorded}', and so are its costs; leave out --final-size"
             )
         return recorded
-    if asked is not None and config.final_size is not None:
-        asked.check_said(config.final_size, task)
+    if asked is not None:
         return asked
     if shared is not None:
         return size_of(space, shared.final_size)

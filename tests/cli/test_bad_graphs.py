@@ -127,24 +127,6 @@ def test_nodes_without_edges_and_edges_of_a_node_to_itself_are_taken(folder: Pat
         ("nasbench_graph", "random-graphs", (), "is graph-regression; take another space (argnp, "),
         ("gnas(readouts=('mean',))", "karate", (), "is node-classification; readouts make one answer of a whole graph"),
         ("graphgym", "karate", ("--size", "target_params=2"), "target_params 2 is below"),
-        (
-            "graphgym",
-            "karate",
-            ("--size", "hidden=8,target_params=2000"),
-            "size hidden=8 says nothing: target_params finds",
-        ),
-        (
-            "auto-gnn",
-            "karate",
-            ("--size", "embedding=8"),
-            "size embedding=8 says nothing: it is of pairs of nodes, which",
-        ),
-        (
-            "argnp(vertices=3)",
-            "karate",
-            ("--final-size", "relation_output=8"),
-            "size relation_output=8 says nothing: it",
-        ),
         ("graphgym(pre=(0, 0))", "karate", (), "graphgym: pre is (0, 0); give different numbers of layers, pre=(0, 1"),
         ("gnas(operators=('gatt',))", "karate", (), "unknown graph operator 'gatt'; did you mean 'gat'"),
         (
@@ -160,3 +142,32 @@ def test_what_does_not_go_together(space: str, data: str, more: tuple[str, ...],
     assert code == 2, err
     assert said in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "more", "said"),
+    [
+        (
+            "graphgym",
+            ("--size", "hidden=8,target_params=2000"),
+            "size hidden=8 says nothing: target_params finds the w",
+        ),
+        (
+            "auto-gnn",
+            ("--size", "embedding=8"),
+            "size embedding=8 says nothing: it is of pairs of nodes, which the tas",
+        ),
+        (
+            "argnp(vertices=3)",
+            ("--final-size", "relation_output=8"),
+            "size relation_output=8 says nothing: it is of gra",
+        ),
+    ],
+)
+def test_sizes_that_say_nothing_are_warned_of(space: str, more: tuple[str, ...], said: str, say: Say) -> None:
+    code, err = searched(say, "karate", *more, space=space)
+    assert code == 0, err
+    assert err.count(f"nas: {said}") == 1
+    # What pairs are asked for, and what a preset says, is not.
+    code, err = searched(say, "karate?task=link-prediction", "--size", "embedding=8", space="auto-gnn")
+    assert (code, "says nothing" in err) == (0, False), err

@@ -123,7 +123,7 @@ def test_spos_and_a_search_on_its_shared_weights(say: Say) -> None:
 def test_the_networks_of_all_rounds_are_derived(say: Say) -> None:
     """A front of sizes: the largest first."""
     graph = ("--data", "karate", "--epochs", "1", "--threads", "1")
-    size = ("--size", "node=4,relation=3,node_output=4,relation_output=3")
+    size = ("--size", "node=4,relation=3,node_output=4")
     rounds = ("-s", "strategy.rounds=2", "-s", "strategy.epochs=3")
     command = ("search", "--space", "argnp(vertices=4)", "--strategy", "argnp", *rounds, *size, *graph, "--study", "p")
     code, out, err = say(*command, "--json")

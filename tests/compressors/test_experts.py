@@ -16,8 +16,17 @@ from training.tasks import sample_inputs
 DENSE = ("dense", "dense-total")
 
 
-@pytest.mark.parametrize("number", range(3))
-@pytest.mark.parametrize("backbone", TASKS)
+SLOW = ("patches", 1)  # 15 s on its own; the others are of the same property
+
+
+@pytest.mark.parametrize(
+    ("backbone", "number"),
+    [
+        pytest.param(backbone, number, marks=[pytest.mark.slow] if (backbone, number) == SLOW else [])
+        for backbone in TASKS
+        for number in range(3)
+    ],
+)
 def test_what_can_be_removed_is_proved_and_what_cannot_is_named(backbone: str, number: int) -> None:
     task, space = TASKS[backbone], SPACES[backbone]
     arch = sample(space, np.random.default_rng(number))

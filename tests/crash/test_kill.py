@@ -38,7 +38,7 @@ SUPERNET = [
 
 # Supernets one after the other, of networks that grow.
 ROUNDS = [
-    *("--space", "argnp(vertices=4)", "--size", "node=4,relation=3,node_output=4,relation_output=3"),
+    *("--space", "argnp(vertices=4)", "--size", "node=4,relation=3,node_output=4"),
     *("--data", "karate", "--strategy", "argnp", "-s", "strategy.rounds=2", "-s", "strategy.epochs=6"),
     *("-s", "checkpoint_seconds=0", "--epochs", "2", "--threads", "1"),
 ]

@@ -17,6 +17,7 @@ from nas_core import moves
 from nas_core.architecture import Architecture
 from nas_core.errors import NotFoundError, TrialError, UsageError
 from nas_core.task import Task, graph_task
+from search_spaces.counter import counts
 from search_spaces.graphgym.costs import matched
 from search_spaces.graphgym.space import GraphGym, GraphGymSize
 from search_spaces.layers.graph_batch import GraphBatch
@@ -457,6 +458,14 @@ def test_messages_pass_on_the_graph_that_a_rewiring_makes(task: Task) -> None:
     without = space.build(design(space, rewiring="none", batchnorm=False), task, GraphGymSize(hidden=5))
     assert without.state_dict().keys() == network.state_dict().keys()
     assert len(without.rewirings) == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rewiring", ["none", "virtual-node"])
+def test_costs_are_of_the_graph_that_messages_pass_on(rewiring: str) -> None:
+    space, size = GraphGym(rewirings=("virtual-node",)), GraphGymSize(hidden=5)
+    arch = design(space, rewiring=rewiring)
+    params, macs = counts(lambda: space.build(arch, NODES, size), (torch.ones(20, 7), ring(20, 44)))
+    assert space.costs(arch, NODES, size) == {"params": params, "macs": macs}
 
 
 def test_each_graph_has_a_virtual_node_of_its_own() -> None:

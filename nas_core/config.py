@@ -29,7 +29,7 @@ class SizeConfig(Config):
         """The size with whatever is chosen by the task's inputs; by default there is nothing."""
         return self
 
-    def idle(self, task: Task) -> Mapping[str, str]:
+    def unused(self, task: Task) -> Mapping[str, str]:
         """Fields that say nothing of networks for this task, and why; by default there are none."""
         return {}
 
@@ -70,11 +70,11 @@ class SizeConfig(Config):
                 preset = part
         return preset, changes
 
-    def said_in_vain(self, said: str | Mapping[str, Any], task: Task) -> Iterator[str]:
+    def unused_fields(self, said: str | Mapping[str, Any], task: Task) -> Iterator[str]:
         """A line for each field that `said`, which this size was parsed of, names though it says nothing for the task,
         with another value than it has by default."""
         named = self.words(said)[1] if isinstance(said, str) else said
-        for name, why in self.idle(task).items():
+        for name, why in self.unused(task).items():
             value = getattr(self, name)
             if name in named and value != type(self).model_fields[name].default:
                 yield f"size {name}={value} says nothing: {why}"

@@ -76,7 +76,7 @@ class ArgnpSize(SizeConfig):
         "full": {},
     }
 
-    def idle(self, task: Task) -> Mapping[str, str]:
+    def unused(self, task: Task) -> Mapping[str, str]:
         return {} if task.level == "graph" else {"relation_output": "it is of graphs, which the task does not ask for"}
 
 

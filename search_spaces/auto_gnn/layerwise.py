@@ -57,7 +57,7 @@ class LayerwiseSize(SizeConfig):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"search": {}, "full": {}}
 
-    def idle(self, task: Task) -> Mapping[str, str]:
+    def unused(self, task: Task) -> Mapping[str, str]:
         return {} if task.level == "pair" else {"embedding": "it is of pairs of nodes, which the task does not ask for"}
 
 

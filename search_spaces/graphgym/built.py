@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from nas_core.task import Graphs
-from search_spaces.graphgym.costs import Design, messages
+from search_spaces.graphgym.costs import Design, message_layers
 from search_spaces.graphgym.network import (
     ACTIVATIONS,
     GraphGymNetwork,
@@ -49,7 +49,7 @@ def built(
     before = nn.Sequential(*linears(width, hidden, int(values["layers/pre"])))
     width, layers = hidden if len(before) else width, []
     aggregator = None if design.aggregator is None else design.aggregator.reference
-    for each in messages(design, width, hidden, hidden if graphs.level == "pair" else outputs):
+    for each in message_layers(design, width, hidden, hidden if graphs.level == "pair" else outputs):
         step = step_of(each.operator, aggregator, each.bias, each.width, each.out, graphs.edge_features, degree)
         wrapper = [] if each.answers else after(hidden, norm, dropout)
         then = nn.Identity() if each.answers else activation()

@@ -65,7 +65,7 @@ def costs(design: Design, shape: Shape, hidden: int) -> tuple[int, int]:
         more_nodes, more_edges, more, its_macs = rewiring_costs(design.rewiring, width, nodes, edges)
         passed, params, macs = replace(shape, nodes=more_nodes, edges=more_edges), params + more, macs + its_macs
     answers = hidden if shape.level == "pair" else shape.outputs
-    for layer in messages(design, width, hidden, answers):
+    for layer in message_layers(design, width, hidden, answers):
         found = message_costs(design, layer, passed)
         params, macs, width = params + found[0], macs + found[1], layer.after
         if not layer.answers:
@@ -116,7 +116,7 @@ def places(values: Mapping[str, Value]) -> Iterator[tuple[str, bool]]:
         yield STACK if answers or maps else str(values["connectivity"]), answers
 
 
-def messages(design: Design, width: int, hidden: int, outputs: int) -> Iterator[Message]:
+def message_layers(design: Design, width: int, hidden: int, outputs: int) -> Iterator[Message]:
     """The layers of message passing after what is `width` wide; one that answers is `outputs` wide. Attention has one
     head there (Velickovic et al. 2018, section 3.3)."""
     for connectivity, answers in places(design.values):

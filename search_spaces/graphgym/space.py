@@ -106,12 +106,14 @@ class GraphGymSize(SizeConfig):
         lt=1.0,
         description="dropout of the features of nodes as they come in; the published ones have none",
     )
-    l2norm: bool = Field(True, description="states of nodes have length 1 after message passing")
+    l2norm: bool = Field(
+        True, description="states of nodes have length 1 after message passing, where linear layers follow"
+    )
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"search": {"hidden": 64}, "full": {}}
     later: ClassVar[frozenset[str]] = frozenset({"dropout_features"})
 
-    def idle(self, task: Task) -> Mapping[str, str]:
+    def unused(self, task: Task) -> Mapping[str, str]:
         return {} if self.target_params is None else {"hidden": "target_params finds the width"}
 
 

@@ -113,7 +113,7 @@ def training(
     chosen = named_recipe(recipe, source.task, **{**changes, **_taught(changes, teacher)})
     sized = size_of(space, final_size_of(spec) if size is None else size)
     sized = at_first(sized, [] if host is None else [host]).fitted(source.task)
-    for line in () if size is None else sized.said_in_vain(size, source.task):
+    for line in () if size is None else sized.unused_fields(size, source.task):
         warnings.warn(Notice(line), stacklevel=2)
     _check_host(spec, sized)
     inherited = [metric for metric in facts.metrics if metric not in metrics]

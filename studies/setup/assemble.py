@@ -145,7 +145,7 @@ def _spec(config: SearchConfig, shared: Shared | None) -> StudySpec:
     for line in reports(settings.facts.hosts or [sized.get("host")], task) if isinstance(space, HasHosts) else ():
         warnings.warn(Notice(line), stacklevel=2)
     for said in (config.size, config.final_size):
-        for line in () if said is None else _asked(space, said).said_in_vain(said, task):
+        for line in () if said is None else _asked(space, said).unused_fields(said, task):
             warnings.warn(Notice(line), stacklevel=2)
     return StudySpec(
         space=config.space,

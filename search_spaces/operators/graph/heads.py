@@ -14,7 +14,7 @@ def per_head(operator: str, hidden: int, heads: int) -> int:
     return hidden // heads
 
 
-def checked(dropout: float, operator: str) -> float:
+def checked_dropout(dropout: float, operator: str) -> float:
     """A share of what is attended to. Raises UsageError for what is none."""
     if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise UsageError(f"{operator}: dropout is {dropout!r}; use a number from 0 to below 1")

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch_geometric.nn import GATConv
 
 from search_spaces.layers.graph_batch import GraphBatch
-from search_spaces.operators.graph.heads import checked, per_head
+from search_spaces.operators.graph.heads import checked_dropout, per_head
 
 
 class Attention(GATConv):
@@ -23,7 +23,7 @@ class Attention(GATConv):
     def __init__(self, width: int, hidden: int, heads: int = 2, concat: bool = True, dropout: float = 0.0) -> None:
         # The self-loops are given.
         each = per_head("gat", hidden, heads) if concat else hidden
-        super().__init__(width, each, heads, concat, dropout=checked(dropout, "gat"), add_self_loops=False)
+        super().__init__(width, each, heads, concat, dropout=checked_dropout(dropout, "gat"), add_self_loops=False)
 
     def plain(self) -> nn.Module:
         return GATConv(self.in_channels, self.out_channels, self.heads, self.concat, dropout=self.dropout)

@@ -9,13 +9,13 @@ from torch_geometric.nn import GATv2Conv
 
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph.given import graph_and_edges
-from search_spaces.operators.graph.heads import checked, per_head
+from search_spaces.operators.graph.heads import checked_dropout, per_head
 
 
 class DynamicAttention(GATv2Conv):
     """GATv2 (Brody et al. 2022, eq. 7): `a . LeakyReLU(W x_i + V x_j [+ U e_ij])` ranks what node i attends to, itself
-    as well, with the mean of its edges' features. `heads` of equal width, side by side. `dropout`:
-    of what is attended to."""
+    as well, with the mean of its edges' features. `heads` of equal width, side by side.
+    `dropout`: of what is attended to."""
 
     takes_graph = True
     takes_edges = True
@@ -25,7 +25,7 @@ class DynamicAttention(GATv2Conv):
     ) -> None:
         # Without features of edges the self-loops are given.
         each, loops = per_head("gatv2", hidden, heads), edge_dim is not None
-        given = {"dropout": checked(dropout, "gatv2"), "add_self_loops": loops, "edge_dim": edge_dim}
+        given = {"dropout": checked_dropout(dropout, "gatv2"), "add_self_loops": loops, "edge_dim": edge_dim}
         super().__init__(width, each, heads, **given)
 
     def plain(self) -> nn.Module:

@@ -10,7 +10,7 @@ from torch_geometric.nn import TransformerConv
 
 from search_spaces.layers.graph_batch import GraphBatch
 from search_spaces.operators.graph.given import graph_and_edges
-from search_spaces.operators.graph.heads import checked, per_head
+from search_spaces.operators.graph.heads import checked_dropout, per_head
 
 
 class GraphTransformer(TransformerConv):
@@ -24,7 +24,7 @@ class GraphTransformer(TransformerConv):
         self, width: int, hidden: int, heads: int = 2, edge_dim: int | None = None, dropout: float = 0.0
     ) -> None:
         each = per_head("transformer", hidden, heads)
-        super().__init__(width, each, heads, dropout=checked(dropout, "transformer"), edge_dim=edge_dim)
+        super().__init__(width, each, heads, dropout=checked_dropout(dropout, "transformer"), edge_dim=edge_dim)
 
     def plain(self) -> nn.Module:
         return TransformerConv(
